@@ -1,0 +1,174 @@
+"""Symbolic sizes: integer polynomials over the names a cell declares, in one normal form.
+
+`4 * units` and `units + units * 3` are the same `Size`; equality is structural. Floor division
+that doesn't come out even symbolically stays as an atom and is decided when sizes are bound.
+
+Non-Goals: inequalities, solving.
+
+    >>> units = Size.name("units")
+    >>> 4 * units == units + 3 * units, str(2 * units + 1), (4 * units) // 2 == 2 * units
+    (True, '2 * units + 1', True)
+    >>> (units // 2).evaluate({"units": 7})
+    3
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from functools import cached_property
+
+
+@dataclass(frozen=True)
+class FloorDiv:
+    """An undecided quotient, kept as an atom of a polynomial."""
+
+    numerator: Size
+    denominator: Size
+
+    def __str__(self) -> str:
+        return f"({self.numerator}) // ({self.denominator})"
+
+
+Atom = str | FloorDiv
+Monomial = tuple[Atom, ...]
+
+
+@dataclass(frozen=True)
+class Size:
+    """A polynomial: sorted pairs of (product of atoms, integer coefficient), none of them zero."""
+
+    terms: tuple[tuple[Monomial, int], ...]
+
+    @staticmethod
+    def name(name: str) -> Size:
+        return Size((((name,), 1),))
+
+    @staticmethod
+    def of(value: Size | int) -> Size:
+        if isinstance(value, Size):
+            return value
+        return Size((((), int(value)),) if value else ())
+
+    @staticmethod
+    def _collect(pairs: list[tuple[Monomial, int]]) -> Size:
+        total: dict[Monomial, int] = {}
+        for monomial, coefficient in pairs:
+            total[monomial] = total.get(monomial, 0) + coefficient
+        kept = [(m, c) for m, c in total.items() if c]
+        return Size(tuple(sorted(kept, key=lambda t: (-len(t[0]), tuple(map(str, t[0]))))))
+
+    def __add__(self, other: Size | int) -> Size:
+        return self._collect([*self.terms, *Size.of(other).terms])
+
+    def __neg__(self) -> Size:
+        return Size(tuple((m, -c) for m, c in self.terms))
+
+    def __sub__(self, other: Size | int) -> Size:
+        return self + -Size.of(other)
+
+    def __rsub__(self, other: int) -> Size:
+        return Size.of(other) - self
+
+    def __mul__(self, other: Size | int) -> Size:
+        return self._collect(
+            [
+                (tuple(sorted((*m, *n), key=str)), c * d)
+                for m, c in self.terms
+                for n, d in Size.of(other).terms
+            ]
+        )
+
+    __radd__ = __add__
+    __rmul__ = __mul__
+
+    def __floordiv__(self, other: Size | int) -> Size:
+        divisor = Size.of(other)
+        if not divisor.terms:
+            raise ZeroDivisionError("a size divided by zero")
+        exact = self._exact_quotient(divisor)
+        if exact is not None:
+            return exact
+        if self.is_constant and divisor.is_constant:
+            return Size.of(self.constant // divisor.constant)
+        return Size((((FloorDiv(self, divisor),), 1),))
+
+    def _exact_quotient(self, divisor: Size) -> Size | None:
+        """self / divisor when the divisor is one term that divides every term of self."""
+        if self == divisor:
+            return Size.of(1)
+        if len(divisor.terms) != 1:
+            return None
+        (monomial, coefficient) = divisor.terms[0]
+        pairs: list[tuple[Monomial, int]] = []
+        for m, c in self.terms:
+            rest = list(m)
+            for atom in monomial:
+                if atom not in rest:
+                    return None
+                rest.remove(atom)
+            if c % coefficient:
+                return None
+            pairs.append((tuple(rest), c // coefficient))
+        return self._collect(pairs)
+
+    @property
+    def is_constant(self) -> bool:
+        return all(not m for m, _ in self.terms)
+
+    @property
+    def constant(self) -> int:
+        """The value of a constant size; ValueError for any other."""
+        if not self.is_constant:
+            raise ValueError(f"{self} is not a constant")
+        return self.terms[0][1] if self.terms else 0
+
+    @cached_property
+    def names(self) -> frozenset[str]:
+        found: set[str] = set()
+        for monomial, _ in self.terms:
+            for atom in monomial:
+                if isinstance(atom, str):
+                    found.add(atom)
+                else:
+                    found |= atom.numerator.names | atom.denominator.names
+        return frozenset(found)
+
+    @property
+    def has_quotient(self) -> bool:
+        """True when equality with another size may be undecidable before sizes are bound."""
+        return any(isinstance(a, FloorDiv) for m, _ in self.terms for a in m)
+
+    def evaluate(self, sizes: Mapping[str, int]) -> int:
+        """The size as a number. KeyError names a size that is not bound."""
+        total = 0
+        for monomial, coefficient in self.terms:
+            product = coefficient
+            for atom in monomial:
+                if isinstance(atom, str):
+                    product *= sizes[atom]
+                else:
+                    product *= atom.numerator.evaluate(sizes) // atom.denominator.evaluate(sizes)
+            total += product
+        return total
+
+    def __str__(self) -> str:
+        if not self.terms:
+            return "0"
+        parts = []
+        for monomial, coefficient in self.terms:
+            factors = [str(a) for a in monomial]
+            if coefficient != 1 or not factors:
+                factors.insert(0, str(coefficient))
+            parts.append(" * ".join(factors))
+        return " + ".join(parts).replace("+ -", "- ")
+
+    __repr__ = __str__
+
+
+def product(sizes: tuple[Size, ...]) -> Size:
+    """The number of elements of a shape; 1 for rank 0."""
+    total = Size.of(1)
+    for size in sizes:
+        total = total * size
+    return total

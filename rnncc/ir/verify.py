@@ -1,0 +1,73 @@
+"""Checks a Program against its grammar after every pass: a broken pass is caught where it broke."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rnncc.ir.ops import OPS, IRError
+from rnncc.ir.program import Op, Program, Value
+
+
+def verify(program: Program) -> Program:
+    """The program itself, or IRError naming the first op that doesn't hold."""
+    known: set[Value] = set()
+    for param in program.params:
+        _define(known, param.value)
+    _check(program.before, known)
+    scan = program.scan
+    if scan:
+        inner = set(known)
+        for carry in scan.carries:
+            _need(known, carry.init, f"the start of {carry.name}")
+            _define(inner, carry.value)
+            if carry.value.type.shape != carry.next.type.shape:
+                raise IRError(f"carry {carry.name}: {carry.value} becomes {carry.next}")
+            if not set(carry.next.type.axes) <= set(carry.value.type.axes):
+                raise IRError(f"carry {carry.name}: {carry.next} varies over more than it may")
+        for xs in scan.xs:
+            _need(known, xs.source, "a slice")
+            if "T" not in xs.source.type.axes or xs.value.type != xs.source.type.inner():
+                raise IRError(f"slice of {xs.source} can't be {xs.value}")
+            _define(inner, xs.value)
+        for value in known:
+            if "T" in value.type.axes:
+                inner.discard(value)  # a whole sequence is not visible inside a step
+        _check(scan.body, inner)
+        for carry in scan.carries:
+            _need(inner, carry.next, f"the next {carry.name}")
+            _define(known, carry.final)
+        for ys in scan.ys:
+            _need(inner, ys.value, "a stack")
+            if "T" not in ys.target.type.axes or ys.value.type != ys.target.type.inner():
+                raise IRError(f"stack of {ys.value} can't be {ys.target}")
+            _define(known, ys.target)
+    _check(program.after, known)
+    names = [r.name for r in program.results]
+    if len(set(names)) != len(names):
+        raise IRError(f"results share a name: {names}")
+    for result in program.results:
+        _need(known, result.value, f"result {result.name}")
+    return program
+
+
+def _check(ops: Iterable[Op], known: set[Value]) -> None:
+    for op in ops:
+        if op.opcode not in OPS:
+            raise IRError(f"no op is called {op.opcode}")
+        for operand in op.operands:
+            _need(known, operand, op.opcode)
+        wanted = OPS[op.opcode].infer(op.attrs, *(o.type for o in op.operands))
+        if wanted != op.result.type:
+            raise IRError(f"{op.opcode} gives {wanted}, its result says {op.result}")
+        _define(known, op.result)
+
+
+def _define(known: set[Value], value: Value) -> None:
+    if value in known:
+        raise IRError(f"{value} is defined twice")
+    known.add(value)
+
+
+def _need(known: set[Value], value: Value, who: str) -> None:
+    if value not in known:
+        raise IRError(f"{who} reads {value}, which is not defined there")
