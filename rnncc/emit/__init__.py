@@ -1,0 +1,1 @@
+"""Schedule to source text, by templates that decide nothing."""

@@ -1,0 +1,34 @@
+"""The jinja2 environment, with templates found in a wheel or in a checkout.
+
+Non-Goals: what templates are given; formatting what they give.
+"""
+
+from functools import cache
+from pathlib import Path
+
+import jinja2
+
+PACKAGE = Path(__file__).parent.parent
+
+
+def template_root() -> Path:
+    """`rnncc/templates` in a wheel, `templates` beside the package in a checkout."""
+    inside = PACKAGE / "templates"
+    return inside if inside.is_dir() else PACKAGE.parent / "templates"
+
+
+@cache
+def environment() -> jinja2.Environment:
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template_root()),
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+        keep_trailing_newline=True,
+        autoescape=False,
+    )
+
+
+def render(name: str, **values) -> str:
+    """The named template's text."""
+    return environment().get_template(name).render(**values)

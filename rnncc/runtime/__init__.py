@@ -1,0 +1,1 @@
+"""What generated modules run on: vectors, cores, row helpers, threads, memory, the module store."""

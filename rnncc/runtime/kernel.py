@@ -1,0 +1,77 @@
+"""Decorators for generated functions: `@kernel` for C-callable entries, `@helper` for what they call.
+
+    @kernel
+    def step(block, part):
+        ...
+
+    launch(step.address, block, parts)
+
+Compilation waits for `.address`; Numba caches it beside the module's file.
+
+Non-Goals: running kernels (`launch`); deciding what a kernel does.
+"""
+
+import threading
+import time
+from functools import partial
+
+from numba import cfunc, njit
+
+# numpy's error model: a division by zero gives inf instead of a Python exception.
+helper = partial(njit, cache=True, nogil=True, inline="never", error_model="numpy")
+
+_COMPILING = threading.RLock()
+
+
+class Kernel:
+    """A Python function over int64 arguments, its compiled address, and how long that took."""
+
+    __slots__ = ("function", "signature", "seconds", "_compiled")
+
+    def __init__(self, function, signature: str = "void(int64, int64)"):
+        self.function, self.signature = function, signature
+        self.seconds: float | None = None
+        self._compiled = None
+
+    def __repr__(self):
+        state = f"compiled in {self.seconds:.3f} s" if self.compiled else "not compiled"
+        return f"<{self.function.__name__}: {state}>"
+
+    def __call__(self, *args):
+        """The Python function itself: generated entries are only ever run through `.address`."""
+        raise TypeError(f"{self.function.__name__} is run through launch(kernel.address, …)")
+
+    @property
+    def compiled(self) -> bool:
+        return self._compiled is not None
+
+    @property
+    def address(self) -> int:
+        """Where the machine code is; compiled, or read from the cache, when first asked for."""
+        if self._compiled is None:
+            with _COMPILING:
+                if self._compiled is None:
+                    began = time.perf_counter()
+                    compiler = cfunc(self.signature, cache=True, nopython=True, error_model="numpy")
+                    self._compiled = compiler(self.function)
+                    self.seconds = time.perf_counter() - began
+        return self._compiled.address
+
+    def assembly(self) -> str:
+        """The machine code as text, for reading."""
+        self.address  # noqa: B018  compiles
+        return self._compiled._library.get_asm_str()
+
+    def ir(self) -> str:
+        self.address  # noqa: B018  compiles
+        return self._compiled.inspect_llvm()
+
+
+def kernel(function) -> Kernel:
+    """An entry `void kernel(block, part)`."""
+    return Kernel(function)
+
+
+def core(function) -> Kernel:
+    """A function of eight int64, called from kernels by address."""
+    return Kernel(function, f"void({', '.join(['int64'] * 8)})")

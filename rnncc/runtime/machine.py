@@ -1,0 +1,101 @@
+"""The machine a kernel is compiled for, as an explicit value: vector width, registers, caches, threads.
+
+Turns what llvmlite says about the host (and two environment variables) into a `Machine`. Golden files and the tests
+build their own.
+
+Non-Goals: the GPU; tuning, which is the schedule's; which thread layer runs, which is `launch`'s.
+"""
+
+import os
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import llvmlite.binding as llvm
+
+ITEMSIZE = {"float32": 4, "float64": 8}
+VECTOR_BYTES = "RNNCC_VECTOR_BYTES"
+NUM_THREADS = "RNNCC_NUM_THREADS"
+
+
+@dataclass(frozen=True, slots=True)
+class Machine:
+    """What the schedule and the cores need to know: bytes a vector, vector registers, threads, cache bytes."""
+
+    vector_bytes: int = 32
+    registers: int = 16
+    threads: int = 1
+    l1: int = 32 * 1024
+    l2: int = 512 * 1024
+
+    def __post_init__(self):
+        if self.vector_bytes not in (16, 32, 64):
+            raise ValueError(f"vector_bytes must be 16, 32 or 64, not {self.vector_bytes!r}")
+        if self.threads < 1:
+            raise ValueError(f"threads must be at least 1, not {self.threads!r}")
+
+    def width(self, dtype: str) -> int:
+        """Lanes of `dtype` in one vector."""
+        return self.vector_bytes // ITEMSIZE[dtype]
+
+    @property
+    def is_default(self) -> bool:
+        """Whether this is the host as it is, with nothing overridden: the machine worth caching kernels for."""
+        return self == host() and not any(os.environ.get(name) for name in (VECTOR_BYTES, NUM_THREADS))
+
+
+def _vector_unit(features: dict[str, bool], triple: str) -> tuple[int, int]:
+    """(vector bytes, registers) from the CPU's feature flags."""
+    if features.get("avx512f"):
+        return 64, 32
+    if features.get("avx2") or features.get("avx"):
+        return 32, 16
+    return 16, 32 if triple.startswith(("aarch64", "arm64")) else 16
+
+
+def _override(name: str, allowed: tuple[int, ...] = ()) -> int | None:
+    """A whole number from the environment, or None where the variable is unset or empty."""
+    text = os.environ.get(name, "").strip()
+    if not text:
+        return None
+    wanted = f"one of {', '.join(map(str, allowed))}" if allowed else "a whole number of at least 1"
+    if not text.isdecimal() or int(text) < 1 or (allowed and int(text) not in allowed):
+        raise ValueError(f"environment variable {name} must be {wanted}, not {text!r}")
+    return int(text)
+
+
+def _cache_bytes(level: int, default: int) -> int:
+    """The data cache's size as Linux states it; the default where it doesn't."""
+    for index in range(5):
+        folder = Path(f"/sys/devices/system/cpu/cpu0/cache/index{index}")
+        try:
+            if (folder / "type").read_text().strip() == "Instruction":
+                continue
+            if int((folder / "level").read_text()) == level:
+                return int((folder / "size").read_text().strip().removesuffix("K")) * 1024
+        except (OSError, ValueError):
+            continue
+    return default
+
+
+def _threads() -> int:
+    import numba
+
+    return _override(NUM_THREADS) or numba.config.NUMBA_NUM_THREADS
+
+
+@cache
+def host() -> Machine:
+    """This machine, detected once a process."""
+    vector_bytes, registers = _vector_unit(llvm.get_host_cpu_features(), llvm.get_default_triple())
+    forced = _override(VECTOR_BYTES, (16, 32, 64))
+    if forced == 64:
+        # Sixteen float lanes on a narrower CPU: LLVM splits each vector, so tests of that width run anywhere.
+        registers = 32
+    return Machine(
+        vector_bytes=forced or vector_bytes,
+        registers=registers,
+        threads=_threads(),
+        l1=_cache_bytes(1, 32 * 1024),
+        l2=_cache_bytes(2, 512 * 1024),
+    )
