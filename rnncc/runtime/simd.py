@@ -19,73 +19,15 @@ from types import ModuleType
 
 from llvmlite import ir
 from numba import types
-from numba.core.extending import intrinsic, lower_builtin, models, register_model
+from numba.core.extending import intrinsic, lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from . import simd_math
 from .simd_math import LIBRARY, Lanes
+from .tiles import fma_tile, load_tile_of, store_tile
+from .vector_types import I32, MaskType, VecType, load, pointer, splat, store, vector_of
 
-I32 = ir.IntType(32)
 ELEMENTS = {"float32": types.float32, "float64": types.float64}
-
-
-class VecType(types.Type):
-    """`width` floats in a register."""
-
-    def __init__(self, element: types.Float, width: int):
-        self.element, self.width = element, width
-        super().__init__(name=f"vec({element}x{width})")
-
-
-class MaskType(types.Type):
-    """`width` truth values, as a comparison of vectors gives them."""
-
-    def __init__(self, width: int):
-        self.width = width
-        super().__init__(name=f"mask({width})")
-
-
-@register_model(VecType)
-class _VecModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        super().__init__(manager, kind, vector_of(kind))
-
-
-@register_model(MaskType)
-class _MaskModel(models.PrimitiveModel):
-    def __init__(self, manager, kind):
-        super().__init__(manager, kind, ir.VectorType(ir.IntType(1), kind.width))
-
-
-def vector_of(kind: VecType) -> ir.VectorType:
-    """The LLVM type behind a VecType."""
-    element = ir.DoubleType() if kind.element is types.float64 else ir.FloatType()
-    return ir.VectorType(element, kind.width)
-
-
-def splat(builder: ir.IRBuilder, scalar: ir.Value, width: int) -> ir.Value:
-    """The scalar in every lane."""
-    kind = ir.VectorType(scalar.type, width)
-    undefined = ir.Constant(kind, ir.Undefined)
-    if isinstance(scalar, ir.Constant):
-        return ir.Constant(kind, [scalar.constant] * width)
-    first = builder.insert_element(undefined, scalar, ir.Constant(I32, 0))
-    zeros = ir.Constant(ir.VectorType(I32, width), [0] * width)
-    return builder.shuffle_vector(first, undefined, zeros)
-
-
-def pointer(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type) -> ir.Value:
-    return builder.inttoptr(address, kind.as_pointer())
-
-
-def load(builder: ir.IRBuilder, address: ir.Value, kind: ir.Type, align: int) -> ir.Value:
-    value = builder.load(pointer(builder, address, kind))
-    value.align = align
-    return value
-
-
-def store(builder: ir.IRBuilder, address: ir.Value, value: ir.Value, align: int) -> None:
-    builder.store(value, pointer(builder, address, value.type)).align = align
 
 
 def _vec_among(args) -> VecType | None:
@@ -303,7 +245,6 @@ def _partial(vec: VecType) -> dict:
     width, kind = vec.width, vector_of(vec)
     size = vec.element.bitwidth // 8
     suffix = f"v{width}f{size * 8}.p0"
-    masks = ir.VectorType(ir.IntType(1), width)
 
     def first(builder, count):
         lanes = ir.Constant(ir.VectorType(ir.IntType(64), width), list(range(width)))
@@ -339,7 +280,6 @@ def _partial(vec: VecType) -> dict:
 
         return types.void(types.intp, vec, types.intp), emit
 
-    assert masks.count == width
     return {"load_first": load_first, "store_first": store_first}
 
 
@@ -359,6 +299,9 @@ def vectors(dtype: str, width: int) -> ModuleType:
         **_memory(vec),
         **_partial(vec),
         select=select,
+        load_tile=load_tile_of(vec),
+        fma_tile=fma_tile,
+        store_tile=store_tile,
         any=_reduce_mask("or"),
         all=_reduce_mask("and"),
         dtype=dtype,

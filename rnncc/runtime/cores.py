@@ -1,0 +1,102 @@
+"""A dtype and a machine to contraction cores: C functions that fill a tile of rows x vectors.
+
+    void core(segs, nseg, row, tile, init, init_rs, out, out_rs)
+
+Their text is one rendered module in the store (templates/cpu/cores.py.jinja); each is compiled
+when its address is first asked for, and cached beside the module for the next process.
+
+Non-Goals: which tile a stage uses (the schedule's); what happens to the tile (epilogues').
+"""
+
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+
+from ..emit.loader import render
+from .machine import Machine, host
+from .memory import aligned
+from .store import import_module, write_module
+
+SEGMENT_WORDS = 7
+WIDE = 4  # vectors a tile of several rows has at most
+ONE_ROW = 8  # vectors a tile of one row has at most
+
+
+def max_rows(vectors: int, registers: int) -> int:
+    """Rows a tile of that many vectors may have with its accumulators in registers.
+
+    A quarter of the registers is left for weights and operands.
+    """
+    if not 1 <= vectors <= ONE_ROW:
+        raise ValueError(f"a tile has 1 to {ONE_ROW} vectors, not {vectors}")
+    if vectors > WIDE:
+        return 1
+    return min(registers * 3 // 4 // vectors, 6 if vectors == WIDE else 8)
+
+
+@dataclass(frozen=True, slots=True)
+class Tile:
+    """What the template says of one core."""
+
+    rows: int
+    vectors: int
+
+    @property
+    def name(self) -> str:
+        return f"core_{self.rows}x{self.vectors}"
+
+
+@dataclass(frozen=True, slots=True)
+class CoresView:
+    """What the template says of the module."""
+
+    dtype: str
+    width: int
+    tiles: tuple[Tile, ...]
+    segment_bytes: int = SEGMENT_WORDS * 8
+
+
+class Cores:
+    """The cores of one dtype on one machine."""
+
+    def __init__(self, dtype: str, machine: Machine):
+        self.dtype, self.machine = dtype, machine
+        self.tiles = tuple(
+            Tile(rows, vectors)
+            for vectors in range(1, ONE_ROW + 1)
+            for rows in range(1, max_rows(vectors, machine.registers) + 1)
+        )
+        width = machine.width(dtype)
+        text = render("cpu/cores.py.jinja", m=CoresView(dtype, width, self.tiles))
+        self.module = import_module(write_module(f"cores_{dtype}x{width}", text))
+        self._tables: dict[int, np.ndarray] = {}
+
+    def kernel(self, rows: int, vectors: int):
+        """The core as a `Kernel`, whose assembly can be read."""
+        if not 1 <= rows <= self.max_rows(vectors):
+            limit = self.max_rows(vectors)
+            raise ValueError(f"{vectors} vectors a row: 1 to {limit} rows, not {rows}")
+        return getattr(self.module, Tile(rows, vectors).name)
+
+    def address(self, rows: int, vectors: int) -> int:
+        return self.kernel(rows, vectors).address
+
+    def max_rows(self, vectors: int) -> int:
+        return max_rows(vectors, self.machine.registers)
+
+    def row_table(self, vectors: int) -> np.ndarray:
+        """Entry [rows] is the address of the core of that many rows; entry 0 is unused."""
+        if vectors not in self._tables:
+            limit = self.max_rows(vectors)
+            table = aligned((limit + 1,), np.int64, zero=True)
+            table[1:] = [self.address(rows, vectors) for rows in range(1, limit + 1)]
+            table.flags.writeable = False
+            self._tables[vectors] = table
+        return self._tables[vectors]
+
+
+@cache
+def cores(dtype: str, machine: Machine | None = None) -> Cores:
+    """The cores of that dtype, for the host unless another machine is named."""
+    return Cores(dtype, machine or host())

@@ -1,0 +1,135 @@
+"""A tile of accumulators, rows x vectors, as one Numba value: what the cores are written with.
+
+    acc = v.load_tile(3, 4, init, init_rs)
+    acc = v.fma_tile(acc, a, a_rs, w)
+    v.store_tile(acc, out, out_rs)
+
+Each is one statement to Numba's front end and rows x vectors instructions to LLVM, which keeps the
+tile in registers.
+
+Non-Goals: loops over k, which cores write; choosing a tile's size (`cores`).
+"""
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+from numba.core.extending import intrinsic, models, register_model
+
+from .vector_types import VecType, load, splat, store, vector_of
+
+I64 = ir.IntType(64)
+
+
+class TileType(types.Type):
+    """`rows` x `vectors` accumulators."""
+
+    def __init__(self, vec: VecType, rows: int, vectors: int):
+        self.vec, self.rows, self.vectors = vec, rows, vectors
+        super().__init__(name=f"tile({vec}, {rows}, {vectors})")
+
+    @property
+    def size(self) -> int:
+        """Bytes of one element."""
+        return self.vec.element.bitwidth // 8
+
+    @property
+    def vector_bytes(self) -> int:
+        return self.vec.width * self.size
+
+
+@register_model(TileType)
+class _TileModel(models.PrimitiveModel):
+    def __init__(self, manager, kind):
+        row = ir.ArrayType(vector_of(kind.vec), kind.vectors)
+        super().__init__(manager, kind, ir.ArrayType(row, kind.rows))
+
+
+def _offset(builder: ir.IRBuilder, address: ir.Value, *terms: ir.Value | int) -> ir.Value:
+    for term in terms:
+        if isinstance(term, int):
+            term = ir.Constant(I64, term)
+        address = builder.add(address, term)
+    return address
+
+
+def _rows(builder: ir.IRBuilder, start: ir.Value, stride: ir.Value, rows: int) -> list[ir.Value]:
+    return [
+        _offset(builder, start, builder.mul(stride, ir.Constant(I64, row))) for row in range(rows)
+    ]
+
+
+def load_tile_of(vec: VecType):
+    """`load_tile` for one vector type."""
+
+    @intrinsic(prefer_literal=True)
+    def load_tile(context, rows, vectors, start, stride):
+        """Row m, vector v from start + m * stride + v * vector bytes; rows and vectors literal."""
+        if not isinstance(rows, types.IntegerLiteral) or not isinstance(
+            vectors, types.IntegerLiteral
+        ):
+            return None
+        tile = TileType(vec, rows.literal_value, vectors.literal_value)
+        kind = vector_of(vec)
+
+        def emit(context, builder, sig, args):
+            value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+            for m, row in enumerate(_rows(builder, args[2], args[3], tile.rows)):
+                for v in range(tile.vectors):
+                    place = _offset(builder, row, v * tile.vector_bytes)
+                    value = builder.insert_value(value, load(builder, place, kind, tile.size), [m, v])
+            return value
+
+        return tile(rows, vectors, types.intp, types.intp), emit
+
+    return load_tile
+
+
+@intrinsic
+def fma_tile(context, acc, operand, stride, weight):
+    """acc[m][v] += operand element of row m * weight vector v, each a fused multiply-add."""
+    if not isinstance(acc, TileType):
+        return None
+    tile, kind = acc, vector_of(acc.vec)
+
+    def emit(context, builder, sig, args):
+        acc, operand, stride, weight = args
+        name = f"llvm.fma.v{kind.count}f{tile.size * 8}"
+        fma = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(kind, [kind] * 3), name
+        )
+        elements, weights = {}, {}
+        # The longer side is read one at a time, so that a tile needs the fewest registers.
+        order = [(m, v) for m in range(tile.rows) for v in range(tile.vectors)]
+        if tile.rows <= tile.vectors:
+            order.sort(key=lambda place: place[1])
+        starts = _rows(builder, operand, stride, tile.rows)
+        for m, v in order:
+            if m not in elements:
+                element = load(builder, starts[m], kind.element, tile.size)
+                elements[m] = splat(builder, element, kind.count)
+            if v not in weights:
+                place = _offset(builder, weight, v * tile.vector_bytes)
+                weights[v] = load(builder, place, kind, tile.size)
+            old = builder.extract_value(acc, [m, v])
+            new = builder.call(fma, [elements[m], weights[v], old])
+            acc = builder.insert_value(acc, new, [m, v])
+        return acc
+
+    return tile(tile, types.intp, types.intp, types.intp), emit
+
+
+@intrinsic
+def store_tile(context, acc, start, stride):
+    """Writes the tile as `load_tile` reads it."""
+    if not isinstance(acc, TileType):
+        return None
+    tile = acc
+
+    def emit(context, builder, sig, args):
+        for m, row in enumerate(_rows(builder, args[1], args[2], tile.rows)):
+            for v in range(tile.vectors):
+                place = _offset(builder, row, v * tile.vector_bytes)
+                store(builder, place, builder.extract_value(args[0], [m, v]), tile.size)
+        return context.get_dummy_value()
+
+    return types.void(tile, types.intp, types.intp), emit
