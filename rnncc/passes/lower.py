@@ -1,0 +1,278 @@
+"""CellSpec -> Program: options folded, sugar gone, one step in the scan's body.
+
+    h[t] = tanh(x[t] @ W + h[t-1])      scan:
+    return h[t]                           carry _h_1 : float[B, units], from h
+                                          x = x[t]
+                                            _ = contract(x, W, labels=(k, kl, l))
+                                            _1 = add(_, _h_1)
+                                            h = tanh(_1)
+                                          next _h_1 = h; last is final_h
+                                          h[t] = h
+
+With `mask`, a masked step reads zeros for its inputs, keeps every carry and repeats the output.
+
+Non-Goals: any optimisation but leaving out what nothing reads; moving ops out of the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+
+from rnncc.frontend.diagnostics import Reporter, SpecError
+from rnncc.frontend.spec import CellSpec, Expr, Name, Timed
+from rnncc.ir.program import Carry, Op, Param, Program, Result, Scan, Slice, Stack, Type, Value
+from rnncc.ir.verify import verify
+from rnncc.passes.equations import Equations
+from rnncc.passes.evaluate import POISON, Operand, Refused, show
+
+
+def lower(
+    spec: CellSpec, options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None, *, mask: bool = False, training: bool = False,
+    active_rates: frozenset[str] = frozenset(),
+) -> Program:
+    """The Program of a cell; SpecError with every mistake the given options and functions show."""
+    return elaborate(
+        spec, options, functions, mask=mask, training=training, active_rates=active_rates
+    )[0]
+
+
+def elaborate(
+    spec: CellSpec, options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None, *, mask: bool = False, training: bool = False,
+    active_rates: frozenset[str] = frozenset(),
+) -> tuple[Program, Equations]:
+    """The Program together with the equations it came from: their shapes and constraints."""
+    errors = Reporter()
+    equations = Equations(
+        spec, options or {}, functions or {}, training=training, active_rates=active_rates,
+        errors=errors,
+    )
+    lowering = _Lowering(equations, mask)
+    lowering.run()
+    if errors.diagnostics:
+        raise SpecError(errors.diagnostics, spec.text, spec.filename, spec)
+    return verify(lowering.program()), equations
+
+
+@dataclass
+class _Carried:
+    """A carry being built. `result`: its last value is a final state."""
+
+    name: str
+    init: Value
+    value: Value
+    next: Value
+    result: bool = True
+
+
+class _Lowering:
+    def __init__(self, equations: Equations, mask: bool) -> None:
+        self.eq, self.spec, self.b = equations, equations.spec, equations.b
+        self.valid: Value | None = None
+        self.slices: list[Slice] = []
+        self.before: list[Op] = []
+        self.state_params: list[Param] = []
+        self.carries: list[_Carried] = []
+        self.outputs: list[tuple[str, Value]] = []
+        self.mask = mask
+
+    # ---- the step ----
+
+    def run(self) -> None:
+        self._enter()
+        self.eq.run()
+        next_states = {s.name: self._next_state(s.name) for s in self.spec.states}
+        returned = [self._returned(e) for e in self.spec.returns]
+        if self.eq.errors.diagnostics:
+            return
+        for state in self.spec.states:
+            following = next_states[state.name]
+            assert following is not None
+            self._carry(state.name, 1, following)
+        self._delays()
+        self._outputs(returned)
+
+    def _enter(self) -> None:
+        """The slices of inputs; with a mask, zeros where a step is masked."""
+        if self.mask:
+            source = Value("valid", Type((), "BT", "bool"))
+            self.valid = Value("valid", Type((), "B", "bool"))
+            self.slices.append(Slice(self.valid, source))
+        for declared in self.spec.inputs:
+            shape = self.eq.shapes[declared.name]
+            if shape is None:
+                continue
+            source = Value(declared.name, Type(shape, "BT"))
+            inner = Value(declared.name, Type(shape, "B"))
+            self.slices.append(Slice(inner, source))
+            if self.valid is not None:
+                # Also where nothing but a pullback would see it: NaN times a zero cotangent.
+                inner = self._select(inner, None)
+                self.eq.names[inner] = declared.name
+            self.eq.steps[declared.name, 0] = inner
+
+    def _select(self, new: Value, old: Value | None) -> Value:
+        """new on valid steps, old (or zero) on masked ones."""
+        if self.valid is None:
+            return new
+        valid = self.b.broadcast(self.valid, new.type.shape, ())
+        return self.b.where(valid, new, 0.0 if old is None else old)
+
+    def _next_state(self, name: str) -> Value | None:
+        shape = self.eq.shapes[name]
+        operand = self.eq.read((name, 0))
+        if operand is POISON or shape is None:
+            return None
+        equation = self.eq.setters[name, 0]
+        self.b.span = equation.span
+        try:
+            value = self.eq.value(operand)
+            own = value.type.shape
+            fits = len(own) == len(shape) and all(map(self.eq.same_size, shape, own))
+            if own and not fits:
+                raise Refused("E407", name=name, state=show(shape), shape=show(own))
+        except Refused as refused:
+            target = next(t for t in equation.targets if t.name == name)
+            self.eq.errors.add(refused.code, target.span, refused.notes, refused.help,
+                               **refused.fields)
+            return None
+        value = self.eq.fit(value, shape) if own else self.eq.stretch(value, shape)
+        self.eq.names.setdefault(value, name)
+        return value
+
+    def _carry(self, name: str, back: int, following: Value) -> None:
+        """State `name` as it enters the step, `back` steps old."""
+        value = self.eq.entering(name, back)
+        assert isinstance(value, Value)
+        kind = self.spec.find(name)
+        label = name if back == 1 and kind in self.spec.states else f"_{name}_{back}"
+        init = Value(label, Type(value.type.shape, "B"))
+        self.b.span = self.eq.setters[name, 0].span if (name, 0) in self.eq.setters else None
+        selected = self._select(following, value)
+        if selected is not following:
+            self.eq.names[selected] = label
+        self.carries.append(_Carried(label, init, value, selected))
+        self.state_params.append(Param(init, "state"))
+
+    def _delays(self) -> None:
+        """A state for every earlier step that is read, and for those between."""
+        for declared in (*self.spec.inputs, *self.spec.states):
+            name = declared.name
+            first = 1 if declared.kind == "input" else 2
+            furthest = max((b for n, b in self.eq.steps if n == name), default=0)
+            for back in range(first, furthest + 1):
+                following = self.eq.entering(name, back - 1)
+                assert isinstance(following, Value)
+                self._carry(name, back, following)
+
+    # ---- what is returned ----
+
+    def _returned(self, node: Expr) -> Value | None:
+        operand: Operand = self.eq.evaluate(node)
+        if operand is POISON:
+            return None
+        self.b.span = node.span
+        try:
+            value = self.eq.value(operand)
+        except Refused as refused:
+            self.eq.errors.add(refused.code, node.span, refused.notes, refused.help,
+                               **refused.fields)
+            return None
+        if "B" not in value.type.axes:
+            self.eq.errors.add("E604", node.span)
+            return None
+        return value
+
+    def _outputs(self, returned: list[Value | None]) -> None:
+        taken = {f"final_{c.name}" for c in self.carries}
+        for node, value in zip(self.spec.returns, returned, strict=True):
+            assert value is not None
+            wanted = node.name if isinstance(node, Name | Timed) else "output"
+            name, count = wanted, 0
+            while name in taken:
+                count += 1
+                name = f"{wanted}_{count}"
+            taken.add(name)
+            self.outputs.append((name, self._repeat(name, value)))
+
+    def _repeat(self, name: str, value: Value) -> Value:
+        """With a mask: the output of the last valid step, zeros before the first."""
+        if self.valid is None:
+            return value
+        held = Value(f"_{name}_held", Type(value.type.shape, "B"))
+        zero = Value(f"_{name}_zero", Type(value.type.shape))
+        self.before.append(Op("full", (), (zero,), {"value": 0.0, "type": zero.type}))
+        self.b.span = self.spec.returns_span
+        selected = self._select(value, held)
+        self.eq.names[selected] = name
+        self.carries.append(_Carried(held.name, zero, held, selected, result=False))
+        return selected
+
+    # ---- the Program ----
+
+    def program(self) -> Program:
+        roots = [*(c.next for c in self.carries), *(v for _, v in self.outputs)]
+        body, rename = _rebuild(self.b.ops, roots, self.eq.names)
+        live = {o for op in body for o in op.operands} | {rename.get(r, r) for r in roots}
+        results: list[Result] = []
+        stacks: list[Stack] = []
+        for name, value in self.outputs:
+            target = Value(name, Type(value.type.shape, "BT"))
+            stacks.append(Stack(rename.get(value, value), target))
+            results.append(Result(name, target, "output"))
+        carries: list[Carry] = []
+        for c in self.carries:
+            final = Value(f"final_{c.name}", Type(c.value.type.shape, "B"))
+            carries.append(Carry(c.name, c.init, c.value, rename.get(c.next, c.next), final))
+            if c.result:
+                results.append(Result(final.name, final, "state"))
+        params = self._params(live)
+        scan = Scan(tuple(carries), tuple(self.slices), tuple(body), tuple(stacks))
+        return Program(self.spec.name, params, tuple(self.before), scan, (), tuple(results))
+
+    def _params(self, live: set[Value]) -> tuple[Param, ...]:
+        """Inputs, contexts and states always; the rest when the body reads it."""
+        eq = self.eq
+        params = [Param(s.source, "input") for s in self.slices if s.value is not self.valid]
+        for context in self.spec.contexts:
+            value = eq.parameter(context.name, eq.shapes[context.name], "B")
+            params.append(Param(value, "context"))
+        params += self.state_params
+        groups = (("weight", self.spec.weights), ("constant", self.spec.constants),
+                  ("rate", self.spec.rates))
+        for role, declared in groups:
+            for d in declared:
+                found = eq.parameters.get(d.name)
+                if found in live:
+                    params.append(Param(found, role))
+        if eq.parameters.get("seed") in live:
+            params.append(Param(eq.parameters["seed"], "seed"))
+        if self.valid is not None:
+            params.append(Param(self.slices[0].source, "valid"))
+        return tuple(params)
+
+
+def _rebuild(
+    ops: list[Op], roots: Iterable[Value], names: Mapping[Value, str]
+) -> tuple[list[Op], dict[Value, Value]]:
+    """The ops that `roots` need, their results called what the user calls them."""
+    needed = set(roots)
+    kept: list[Op] = []
+    for op in reversed(ops):
+        if any(r in needed for r in op.results):
+            kept.append(op)
+            needed.update(op.operands)
+    rename: dict[Value, Value] = {}
+    body: list[Op] = []
+    for op in reversed(kept):
+        results = []
+        for result in op.results:
+            wanted = names.get(result, result.name)
+            if wanted != result.name:
+                rename[result] = Value(wanted, result.type)
+            results.append(rename.get(result, result))
+        operands = tuple(rename.get(o, o) for o in op.operands)
+        body.append(Op(op.opcode, operands, tuple(results), op.attrs, op.span))
+    return body, rename
