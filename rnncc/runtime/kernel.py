@@ -1,4 +1,4 @@
-"""Decorators for generated functions: `@kernel` for C-callable entries, `@helper` for what they call.
+"""Generated functions to machine code: `@kernel` for C-callable entries, `@helper` for the rest.
 
     @kernel
     def step(block, part):

@@ -1,7 +1,6 @@
-"""The machine a kernel is compiled for, as an explicit value: vector width, registers, caches, threads.
+"""What llvmlite says of the host, and two environment variables, to a `Machine`.
 
-Turns what llvmlite says about the host (and two environment variables) into a `Machine`. Golden files and the tests
-build their own.
+A machine is an explicit value: golden files and tests build their own.
 
 Non-Goals: the GPU; tuning, which is the schedule's; which thread layer runs, which is `launch`'s.
 """
@@ -20,7 +19,7 @@ NUM_THREADS = "RNNCC_NUM_THREADS"
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What the schedule and the cores need to know: bytes a vector, vector registers, threads, cache bytes."""
+    """What the schedule and the cores need to know; vector and cache sizes are in bytes."""
 
     vector_bytes: int = 32
     registers: int = 16
@@ -40,8 +39,9 @@ class Machine:
 
     @property
     def is_default(self) -> bool:
-        """Whether this is the host as it is, with nothing overridden: the machine worth caching kernels for."""
-        return self == host() and not any(os.environ.get(name) for name in (VECTOR_BYTES, NUM_THREADS))
+        """Whether this is the host with nothing overridden by the environment."""
+        overridden = any(os.environ.get(name) for name in (VECTOR_BYTES, NUM_THREADS))
+        return self == host() and not overridden
 
 
 def _vector_unit(features: dict[str, bool], triple: str) -> tuple[int, int]:
@@ -90,7 +90,7 @@ def host() -> Machine:
     vector_bytes, registers = _vector_unit(llvm.get_host_cpu_features(), llvm.get_default_triple())
     forced = _override(VECTOR_BYTES, (16, 32, 64))
     if forced == 64:
-        # Sixteen float lanes on a narrower CPU: LLVM splits each vector, so tests of that width run anywhere.
+        # On a narrower CPU LLVM splits each vector, so that tests of this width run anywhere.
         registers = 32
     return Machine(
         vector_bytes=forced or vector_bytes,

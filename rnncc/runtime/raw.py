@@ -5,6 +5,7 @@ Every address is an intp counted in bytes. Nothing here depends on a dtype or a 
 Non-Goals: floats (`simd`); protocols built on the atomics (`threads`).
 """
 
+import os
 import platform
 
 from llvmlite import ir
@@ -137,6 +138,19 @@ def pause(context):
             _call_intrinsic(builder, "llvm.x86.sse2.pause")
         elif IS_ARM:
             _call_intrinsic(builder, "llvm.aarch64.hint", [ir.Constant(I32, 1)])  # yield
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@intrinsic
+def give_way(context):
+    """Lets another thread have this core, where the system has a call for it."""
+
+    def emit(context, builder, sig, args):
+        if os.name == "posix":
+            kind = ir.FunctionType(I32, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
         return context.get_dummy_value()
 
     return types.void(), emit

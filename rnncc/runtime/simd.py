@@ -3,10 +3,10 @@
     v = vectors("float32", 8)
     v.store(out, v.fma(v.broadcast(a), v.load(w), 1.0 / (1.0 + v.exp(-x))))
 
-Addresses are byte addresses (intp). Vectors take Python's operators with each other and with scalars
-on either side; a comparison gives a mask. Everything is one LLVM instruction sequence emitted in
-place: typing is `infer_global`/`lower_builtin`, because Numba's `@overload` costs compile time on
-every statement that uses it.
+Addresses are byte addresses (intp). Vectors take Python's operators with each other and with
+scalars on either side; a comparison gives a mask. Everything is one LLVM instruction sequence
+emitted in place: typing is `infer_global`/`lower_builtin`, because Numba's `@overload` costs
+compile time on every statement that uses it.
 
 Non-Goals: formulas (`simd_math`); integers and atomics (`raw`); NumPy arrays.
 """
@@ -177,6 +177,41 @@ def _reduce_mask(name: str):
     return reduce
 
 
+def _fold(combine):
+    """All lanes to one scalar: halves are combined until one lane is left, a fixed tree."""
+
+    @intrinsic
+    def fold(context, vec):
+        if not isinstance(vec, VecType):
+            return None
+
+        def emit(context, builder, sig, values):
+            value, width = values[0], vec.width
+            while width > 1:
+                width //= 2
+                low, high = (
+                    builder.shuffle_vector(
+                        value,
+                        ir.Constant(value.type, ir.Undefined),
+                        ir.Constant(ir.VectorType(I32, width), list(range(start, start + width))),
+                    )
+                    for start in (0, width)
+                )
+                value = combine(Lanes(builder, low), Lanes(builder, high)).value
+            return builder.extract_element(value, ir.Constant(I32, 0))
+
+        return vec.element(vec), emit
+
+    return fold
+
+
+FOLDS = {
+    "fold_add": _fold(operator.add),
+    "fold_max": _fold(simd_math.maximum),
+    "fold_min": _fold(simd_math.minimum),
+}
+
+
 # Operations that name the type: made once for each.
 
 
@@ -296,6 +331,7 @@ def vectors(dtype: str, width: int) -> ModuleType:
     module = ModuleType(name, f"{width} lanes of {dtype}; see {__name__}.")
     module.__dict__.update(
         FUNCTIONS,
+        **FOLDS,
         **_memory(vec),
         **_partial(vec),
         select=select,

@@ -1,7 +1,7 @@
 """Formulas to LLVM IR: exp, tanh, log and their kin on vectors of any width, written as formulas.
 
-`Lanes` wraps one LLVM vector so that Python's operators emit instructions; each function below turns
-`Lanes` into `Lanes`. `FORMULAS` lists them by name for `simd`.
+`Lanes` wraps one LLVM vector so that Python's operators emit instructions; each function below
+turns `Lanes` into `Lanes`. `FORMULAS` lists them by name for `simd`.
 
 An element's bits depend on the element alone, never on the width: one formula for all widths,
 explicit fma, IEEE division, no fast-math flags, no reciprocal estimates. NaN, infinities, overflow
@@ -21,7 +21,7 @@ I1 = ir.IntType(1)
 
 
 class Lanes:
-    """An LLVM vector of floats, integers or truth values, with the builder that extends its text."""
+    """An LLVM vector of floats, integers or truth values, and the builder that emits more."""
 
     __slots__ = ("builder", "value")
 
@@ -131,9 +131,7 @@ class Lanes:
         values = [self.value, *(self.of(other).value for other in others)]
         suffix = f"v{self.type.count}f{self.bits}"
         kind = ir.FunctionType(self.type, [self.type] * len(values))
-        callee = cgutils.get_or_insert_function(
-            self.builder.module, kind, f"llvm.{name}.{suffix}"
-        )
+        callee = cgutils.get_or_insert_function(self.builder.module, kind, f"llvm.{name}.{suffix}")
         return Lanes(self.builder, self.builder.call(callee, values))
 
 
@@ -166,7 +164,7 @@ def clamp(x: Lanes, low: float, high: float) -> Lanes:
 
 
 def polynomial(x: Lanes, coefficients) -> Lanes:
-    """c0 + c1 x + c2 x² + …, by Estrin's scheme: pairs, then pairs of pairs, so short chains of fma."""
+    """c0 + c1 x + c2 x² + …, by Estrin's scheme: pairs of pairs, so short chains of fma."""
     terms = [x.of(c) for c in coefficients]
     while len(terms) > 1:
         pairs = [fma(hi, x, lo) for lo, hi in zip(terms[::2], terms[1::2], strict=False)]
@@ -198,7 +196,10 @@ _EXP_TAIL = {
     ),
 }
 # ln2 in two parts: the high part has enough trailing zeros that n * high is exact.
-_LN2 = {32: (0.693359375, -2.12194440e-4), 64: (6.93147180369123816490e-01, 1.90821492927058770002e-10)}
+_LN2 = {
+    32: (0.693359375, -2.12194440e-4),
+    64: (6.93147180369123816490e-01, 1.90821492927058770002e-10),
+}
 _MANTISSA = {32: 23, 64: 52}
 _BIAS = {32: 127, 64: 1023}
 # Adding it rounds a float to a whole number, left in the sum's low bits as two's complement.
@@ -257,7 +258,7 @@ def expm1(x: Lanes) -> Lanes:
 
 
 def sigmoid(x: Lanes) -> Lanes:
-    """1 / (1 + exp(-x)): 2 ulp while exp(-x) is finite; then, a denormal's size from 0, constant."""
+    """1 / (1 + exp(-x)): 2.5 ulp while exp(-x) is finite, below that within a denormal of 0."""
     bound = 87.0 if x.bits == 32 else 708.0
     return 1.0 / (_exp_bounded(clamp(-x, -bound, bound)) + 1.0)
 
@@ -398,9 +399,7 @@ def _lane_loop(module: ir.Module, name: str, kind: ir.VectorType, arity: int) ->
     function.linkage = "internal"
     function.attributes.add("noinline")
     double = ir.DoubleType()
-    scalar = cgutils.get_or_insert_function(
-        module, ir.FunctionType(double, [double] * arity), name
-    )
+    scalar = cgutils.get_or_insert_function(module, ir.FunctionType(double, [double] * arity), name)
     builder = ir.IRBuilder(function.append_basic_block())
     result = ir.Constant(kind, ir.Undefined)
     for lane in range(kind.count):

@@ -7,9 +7,11 @@ a function's own file only.
 Non-Goals: evicting old files; modules the user asked to have written elsewhere.
 """
 
+import atexit
 import hashlib
 import importlib.util
 import os
+import shutil
 import sys
 import tempfile
 from functools import cache
@@ -18,6 +20,16 @@ from pathlib import Path
 from types import ModuleType
 
 RUNTIME = Path(__file__).parent
+# What generated modules import, so what compiled kernels contain pieces of.
+KERNEL_SOURCES = (
+    "kernel.py",
+    "raw.py",
+    "simd.py",
+    "simd_math.py",
+    "threads.py",
+    "tiles.py",
+    "vector_types.py",
+)
 
 
 def _version() -> str:
@@ -33,20 +45,27 @@ def store_dir() -> Path:
     folder = Path(chosen) if chosen else Path.home() / ".cache" / "rnncc" / _version()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        return folder
     except OSError:
-        # A read-only home: kernels are then compiled once a boot instead of once.
-        folder = Path(tempfile.gettempdir()) / f"rnncc-{os.getuid()}" / _version()
-        folder.mkdir(parents=True, exist_ok=True, mode=0o700)
-        return folder
+        if chosen:
+            raise
+        return _throwaway()
+    return folder if chosen or os.access(folder, os.W_OK) else _throwaway()
+
+
+@cache
+def _throwaway() -> Path:
+    """For a read-only home: kernels are compiled once a process. A name nobody else can prepare."""
+    folder = tempfile.mkdtemp(prefix="rnncc-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    return Path(folder)
 
 
 @cache
 def runtime_hash() -> str:
-    """A hash of the runtime's sources, which compiled kernels contain pieces of."""
+    """A hash of the runtime's sources that end up in compiled kernels."""
     digest = hashlib.sha256()
-    for path in sorted(RUNTIME.glob("*.py")):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    for name in KERNEL_SOURCES:
+        digest.update(name.encode() + b"\0" + (RUNTIME / name).read_bytes())
     return digest.hexdigest()
 
 

@@ -76,7 +76,9 @@ def load_tile_of(vec: VecType):
             for m, row in enumerate(_rows(builder, args[2], args[3], tile.rows)):
                 for v in range(tile.vectors):
                     place = _offset(builder, row, v * tile.vector_bytes)
-                    value = builder.insert_value(value, load(builder, place, kind, tile.size), [m, v])
+                    value = builder.insert_value(
+                        value, load(builder, place, kind, tile.size), [m, v]
+                    )
             return value
 
         return tile(rows, vectors, types.intp, types.intp), emit

@@ -1,0 +1,187 @@
+"""Launching, check-in and barriers: right for any number of threads that shows up; no hangs."""
+
+import os
+import subprocess
+import sys
+import threading
+
+import numpy as np
+import pytest
+
+from rnncc.runtime import launch
+from rnncc.runtime.memory import aligned
+from rnncc.runtime.store import import_module, write_module
+from rnncc.runtime.threads import SYNC_WORDS
+
+MODULE = '''"""Threads that hand a vector round: each step reads all of what the last step wrote."""
+
+from rnncc.runtime.kernel import kernel
+from rnncc.runtime.raw import (
+    atomic_add, flush_denormals, restore_denormals, set_word, word,
+)
+from rnncc.runtime.simd import vectors
+from rnncc.runtime.threads import barrier, check_in
+
+v = vectors("float64", 1)
+
+
+@kernel
+def ring(block, part):
+    """Word j of row t + 1 = sum of row t + j; rows are shared by unit."""
+    sync, wanted, data = word(block, 0), word(block, 1), word(block, 2)
+    steps, n, counts = word(block, 3), word(block, 4), word(block, 5)
+    index, count = check_in(sync, wanted)
+    if index >= 0:
+        atomic_add(counts, 1)
+        for t in range(steps):
+            row = data + t * n * 8
+            for j in range(n * index // count, n * (index + 1) // count):
+                total = 0
+                for i in range(n):
+                    total += word(row, i)
+                set_word(row + n * 8, j, total % 1000003 + j)
+            barrier(sync, count, t)
+
+
+@kernel
+def count_parts(block, part):
+    atomic_add(block + part * 8, part + 1)
+
+
+@kernel
+def denormal(block, part):
+    """The smallest normal divided by two, with and without denormals."""
+    v.store(block + 16, v.load(block) * 0.5)
+    old = flush_denormals()
+    v.store(block + 8, v.load(block) * 0.5)
+    restore_denormals(old)
+    v.store(block + 16, v.load(block) * 0.5)
+'''
+STEPS, N = 50, 37
+
+
+def module():
+    return import_module(write_module("test_threads", MODULE))
+
+
+def run_ring(parts, wanted):
+    sync = aligned((SYNC_WORDS,), np.int64, zero=True)
+    data = aligned((STEPS + 1, N), np.int64, zero=True)
+    data[0] = np.arange(N)
+    counts = aligned((8,), np.int64, zero=True)
+    block = aligned((8,), np.int64)
+    block[:6] = sync.ctypes.data, wanted, data.ctypes.data, STEPS, N, counts.ctypes.data
+    launch.launch(module().ring.address, block.ctypes.data, parts)
+    return data, counts[0]
+
+
+def expected():
+    data = np.zeros((STEPS + 1, N), np.int64)
+    data[0] = np.arange(N)
+    for t in range(STEPS):
+        data[t + 1] = data[t].sum() % 1000003 + np.arange(N)
+    return data
+
+
+@pytest.mark.parametrize("parts, wanted", [(1, 1), (2, 2), (4, 4), (2, 1), (1, 2), (3, 2)])
+def test_ring(parts, wanted):
+    for _ in range(20):
+        data, present = run_ring(parts, wanted)
+        assert 1 <= present <= wanted
+        assert (data == expected()).all()
+
+
+def test_every_part_runs_once():
+    for parts in (1, 2, 7):
+        counts = aligned((8,), np.int64, zero=True)
+        launch.launch(module().count_parts.address, counts.ctypes.data, parts)
+        assert list(counts[:parts]) == list(range(1, parts + 1)) and not counts[parts:].any()
+
+
+def test_two_python_threads_launch_at_once():
+    failures = []
+
+    def work():
+        for _ in range(50):
+            data, _ = run_ring(2, 2)
+            if not (data == expected()).all():
+                failures.append(data)
+
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(60)
+        assert not thread.is_alive()
+    assert not failures
+
+
+def test_denormals_are_flushed_and_restored():
+    values = aligned((3,), np.float64)
+    values[0] = np.finfo("d").tiny
+    launch.launch(module().denormal.address, values.ctypes.data)
+    assert values[2] == np.finfo("d").tiny / 2
+    from rnncc.runtime.raw import IS_X86
+
+    if IS_X86:
+        assert values[1] == 0
+
+
+SCRIPT = """
+import sys
+sys.path.insert(0, {tests!r})
+import test_threads
+from rnncc.runtime import launch
+for parts, wanted in ((2, 2), (4, 4), (1, 1)):
+    data, present = test_threads.run_ring(parts, wanted)
+    assert (data == test_threads.expected()).all()
+print(launch.threading_reason())
+{more}
+"""
+FORK = """
+import os
+child = os.fork()
+if child == 0:
+    data, _ = test_threads.run_ring(2, 2)
+    assert (data == test_threads.expected()).all()
+    print(launch.threading_reason())
+    sys.stdout.flush()
+    os._exit(0)
+assert os.waitpid(child, 0)[1] == 0
+"""
+
+
+def in_a_process(more="", **environment):
+    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
+    script = SCRIPT.format(tests=os.path.dirname(os.path.abspath(__file__)), more=more)
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={**os.environ, "PYTHONPATH": root, **environment},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.mark.parametrize(
+    "variable, value",
+    [
+        ("NUMBA_NUM_THREADS", "1"),
+        ("OMP_THREAD_LIMIT", "1"),
+        ("RNNCC_NUM_THREADS", "1"),
+        ("NUMBA_THREADING_LAYER", "workqueue"),
+    ],
+)
+def test_nothing_hangs_with_fewer_threads(variable, value):
+    reason = in_a_process(**{variable: value})
+    assert "thread" in reason
+    if variable != "OMP_THREAD_LIMIT":
+        assert reason.startswith("one thread")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.skipif("omp" not in launch.threading_reason(), reason="OpenMP isn't there")
+def test_a_forked_child_runs_on_one_thread():
+    assert "forked" in in_a_process(FORK, RNNCC_NUM_THREADS="2", NUMBA_NUM_THREADS="2")
