@@ -136,8 +136,7 @@ _ROWS = (
     Cause("E601", "nothing is returned"),
     Cause("E602", "returned twice"),
     Cause("E603", "return is the last line"),
-    Cause("E604", "what is returned depends on no input and no state"),
-    Cause("E605", "the cell has no input"),
+    Cause("E604", "the cell has no input"),
 )
 
 CAUSES: dict[str, Cause] = {row.code: row for row in _ROWS}

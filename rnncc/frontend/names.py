@@ -89,12 +89,28 @@ class _Names:
             if state.name not in self.set and state.name not in poisoned:
                 add("E311", state.span, name=state.name, help=f"write {state.name}[t] = ...")
         if not self.spec.inputs and not poisoned:
-            add("E605", Span(1, 1, 2), help="as in x: input[features]")
+            add("E604", Span(1, 1, 2), help="as in x: input[features]")
         for d in self.declared.values():
-            if d.kind in ("size", "option", "function", "rate") and d.name not in self.used:
-                # The one option that only the schedule reads.
-                if d.name not in poisoned and (d.kind, d.name) != ("option", "unroll"):
-                    add("E316", d.span, kind=d.kind, name=d.name)
+            # `unroll` is the one option that only the schedule reads.
+            silent = d.kind == "state" or (d.kind, d.name) == ("option", "unroll")
+            if d.name not in self.used | poisoned and not silent:
+                add("E316", d.span, kind=d.kind, name=d.name)
+        self._size_cycles()
+
+    def _size_cycles(self) -> None:
+        """Sizes whose defaults lead back to themselves, each reported once."""
+        reads = {
+            d.name: {n.name for n in walk(d.default) if isinstance(n, Name)}
+            for d in self.spec.sizes
+            if d.default is not None
+        }
+        for name in reads:
+            reached, fresh = set(), set(reads[name])
+            while fresh:
+                reached |= fresh
+                fresh = set().union(*(reads.get(n, set()) for n in fresh)) - reached
+            if name in reached:
+                self.errors.add("E420", self.declared[name].span, name=name)
 
     # ---- what is read ----
 

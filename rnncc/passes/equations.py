@@ -12,7 +12,7 @@ from collections.abc import Mapping
 
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError, nearest
 from rnncc.frontend.elaborate import bind_options, shape_of, sizes_of
-from rnncc.frontend.library import SIGNATURES
+from rnncc.frontend.library import SIGNATURES, Signature
 from rnncc.frontend.parse import parse_function
 from rnncc.frontend.spec import (
     ArrayDecl, Call, CellSpec, Equation, Expr, FunctionDecl, Lambda, Name, RateDecl, SizeDecl,
@@ -73,6 +73,7 @@ class Equations(Evaluator):
         bound = bind_options(spec, options)
         super().__init__(spec, bound, sizes_of(spec, bound, errors), errors)
         self.functions = bind_functions(spec, functions)
+        self.overridden = frozenset(functions)
         self.training, self.active_rates = training, active_rates
         self.values: dict[tuple[str, int | None], Operand] = {}  # evaluated targets
         self.setters: dict[tuple[str, int | None], Equation] = {}
@@ -222,12 +223,12 @@ class Equations(Evaluator):
         for operand in (*args, *keywords.values()):
             if isinstance(operand, tuple) and name not in ("reshape", "transpose") and not spread:
                 raise Refused("E416", help="give each a name: a, b = split(v, 2)")
-        try:
-            return FUNCTIONS[name](self, *args, **keywords)
-        except TypeError:
-            if name in SIGNATURES and not _fits(name, args, keywords):
+        if not _fits(name, args, keywords):
+            if not self.overridden:
                 return POISON  # `names` has said so
-            raise
+            count = len(args) + len(keywords)
+            raise Refused("E501", name=name, signature=SIGNATURES[name], count=count)
+        return FUNCTIONS[name](self, *args, **keywords)
 
     def _declared(
         self, node: Call, args: list[Operand], keywords: dict[str, Operand]
@@ -237,8 +238,12 @@ class Equations(Evaluator):
             return self._library(body, args, keywords)
         if node.function in self.calling:
             raise Refused("E509", name=node.function)
-        if len(args) + len(keywords) != len(body.params):
-            return POISON
+        if len(args) + len(keywords) != len(body.params) or not set(keywords) <= set(body.params):
+            if node.function not in self.overridden:
+                return POISON  # `names` has said so
+            count = len(args) + len(keywords)
+            raise Refused("E501", name=node.function, signature=Signature(body.params),
+                          count=count)
         scope = dict(zip(body.params, args, strict=False)) | keywords
         self.bound.append(scope)
         self.calling.append(node.function)

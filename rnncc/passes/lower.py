@@ -19,8 +19,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
-from rnncc.frontend.diagnostics import Reporter, SpecError
-from rnncc.frontend.spec import CellSpec, Expr, Name, Timed
+from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
+from rnncc.frontend.spec import ArrayDecl, CellSpec, Expr, Name, Timed
 from rnncc.ir.program import Carry, Op, Param, Program, Result, Scan, Slice, Stack, Type, Value
 from rnncc.ir.verify import verify
 from rnncc.passes.equations import Equations
@@ -44,16 +44,35 @@ def elaborate(
     active_rates: frozenset[str] = frozenset(),
 ) -> tuple[Program, Equations]:
     """The Program together with the equations it came from: their shapes and constraints."""
-    errors = Reporter()
+    lowering = _lowering(spec, options, functions, mask, training, active_rates)
+    if not lowering.complete:
+        errors = lowering.eq.errors
+        raise SpecError(errors.diagnostics, spec.text, spec.filename, spec)
+    return verify(lowering.program()), lowering.eq
+
+
+def examine(
+    spec: CellSpec, options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None,
+) -> tuple[list[Diagnostic], Program | None]:
+    """What is wrong with a cell whose rates all draw; its Program when nothing is."""
+    rates = frozenset(r.name for r in spec.rates)
+    lowering = _lowering(spec, options, functions, mask=False, training=True, active_rates=rates)
+    return lowering.eq.errors.diagnostics, lowering.program() if lowering.complete else None
+
+
+def _lowering(
+    spec: CellSpec, options: Mapping[str, object] | None,
+    functions: Mapping[str, object] | None, mask: bool, training: bool,
+    active_rates: frozenset[str],
+) -> _Lowering:
     equations = Equations(
         spec, options or {}, functions or {}, training=training, active_rates=active_rates,
-        errors=errors,
+        errors=Reporter(),
     )
     lowering = _Lowering(equations, mask)
     lowering.run()
-    if errors.diagnostics:
-        raise SpecError(errors.diagnostics, spec.text, spec.filename, spec)
-    return verify(lowering.program()), equations
+    return lowering
 
 
 @dataclass
@@ -77,22 +96,28 @@ class _Lowering:
         self.carries: list[_Carried] = []
         self.outputs: list[tuple[str, Value]] = []
         self.mask = mask
+        self.complete = False  # whether nothing was found wrong
 
     # ---- the step ----
 
     def run(self) -> None:
         self._enter()
+        for state in self.spec.states:
+            self._initial(state)
         self.eq.run()
         next_states = {s.name: self._next_state(s.name) for s in self.spec.states}
         returned = [self._returned(e) for e in self.spec.returns]
         if self.eq.errors.diagnostics:
             return
+        if None in (*next_states.values(), *returned):
+            return  # something `names` has reported
         for state in self.spec.states:
             following = next_states[state.name]
             assert following is not None
             self._carry(state.name, 1, following)
         self._delays()
         self._outputs(returned)
+        self.complete = True
 
     def _enter(self) -> None:
         """The slices of inputs; with a mask, zeros where a step is masked."""
@@ -112,6 +137,19 @@ class _Lowering:
                 inner = self._select(inner, None)
                 self.eq.names[inner] = declared.name
             self.eq.steps[declared.name, 0] = inner
+
+    def _initial(self, state: ArrayDecl) -> None:
+        """The layer spreads a state's initial value over the batch; here only its shape counts."""
+        if state.initial is None:
+            return
+        shape, given = self.eq.shapes[state.name], self.eq.shapes.get(state.initial.name)
+        if shape is None or given is None:
+            return
+        self.b.span = state.initial.span
+        fits = len(shape) == len(given) and all(map(self.eq.same_size, shape, given))
+        if not fits:
+            self.eq.errors.add("E418", state.initial.span, name=state.name, state=show(shape),
+                               initial=state.initial.name, shape=show(given))
 
     def _select(self, new: Value, old: Value | None) -> Value:
         """new on valid steps, old (or zero) on masked ones."""
@@ -179,9 +217,6 @@ class _Lowering:
         except Refused as refused:
             self.eq.errors.add(refused.code, node.span, refused.notes, refused.help,
                                **refused.fields)
-            return None
-        if "B" not in value.type.axes:
-            self.eq.errors.add("E604", node.span)
             return None
         return value
 
