@@ -4,8 +4,8 @@
     >>> from rnncc.ir.sizes import Size
     >>> b = Builder()
     >>> x = Value("x", Type((Size.name("units"),), "B"))
-    >>> b.mul(2.0, b.tanh(x)).type, [op.opcode for op in b.ops]
-    (float[B, units], ['tanh', 'full', 'mul'])
+    >>> str(b.mul(2.0, b.tanh(x)).type), [op.opcode for op in b.ops]
+    ('float[B, units]', ['tanh', 'full', 'mul'])
 """
 
 from __future__ import annotations

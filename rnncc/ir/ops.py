@@ -244,7 +244,7 @@ _define(
         lambda op, env, x: x.sum(
             axis=tuple("BT".index(a) for a in op.attrs["over"]), keepdims=True
         ),
-        vjp=lambda b, op, dy: (dy,),
+        vjp=lambda b, op, dy: (b.emit("spread", dy, axes=op.attrs["over"]),),
     )
 )
 
@@ -372,6 +372,33 @@ def _vjp_pad(b: Builder, op: Op, dy: Value) -> tuple[Value]:
 
 _define(OpDef("slice", Kind.LAYOUT, _infer_slice, _np_slice, vjp=_vjp_slice))
 _define(OpDef("pad", Kind.LAYOUT, _infer_slice, _np_pad, vjp=_vjp_pad))
+
+
+def _np_spread(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
+    # Inside a scan a value has no T, so only B is spread there.
+    wide = [n if a in op.attrs["axes"] else 1 for n, a in zip((env.batch, env.time), "BT")]
+    return np.broadcast_to(x, np.broadcast_shapes(x.shape, (*wide, *[1] * (x.ndim - 2))))
+
+
+# The same elements in a buffer of their own; only the schedule's legalisation makes one.
+_define(
+    OpDef(
+        "copy", Kind.LAYOUT, lambda attrs, x: x, lambda op, env, x: x,
+        vjp=lambda b, op, dy: (dy,),
+    )
+)
+
+
+# The same value for every row or step: the counterpart of sum_over.
+_define(
+    OpDef(
+        "spread",
+        Kind.LAYOUT,
+        lambda attrs, x: x.with_axes(union(x.axes, attrs["axes"])),
+        _np_spread,
+        vjp=lambda b, op, dy: (dy,),
+    )
+)
 
 
 def _infer_concat(attrs: Attrs, *xs: Type) -> Type:

@@ -38,7 +38,9 @@ def verify(program: Program) -> Program:
             _define(known, carry.final)
         for ys in scan.ys:
             _need(inner, ys.value, "a stack")
-            if "T" not in ys.target.type.axes or ys.value.type != ys.target.type.inner():
+            narrow, wide = ys.value.type, ys.target.type
+            fits = narrow.shape == wide.shape and set(narrow.axes) <= set(wide.axes)
+            if "T" not in wide.axes or not fits:
                 raise IRError(f"stack of {ys.value} can't be {ys.target}")
             _define(known, ys.target)
     _check(program.after, known)

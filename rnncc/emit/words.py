@@ -1,0 +1,37 @@
+"""The integers a kernel reads from its block: a name in the text, a request to the runtime.
+
+A request is a short tuple of text the runtime resolves when it binds sizes and arrays
+(`runtime.bind` lists them all); the kernel sees `h_b = word(block, 7)  # stride h B`.
+
+Non-Goals: values.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+Request = tuple[str, ...]
+
+
+@dataclass
+class Words:
+    """Requests in order of first use; the same request is one word."""
+
+    requests: dict[Request, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+
+    def __call__(self, name: str, *request: str) -> str:
+        """The identifier that holds the answer to a request."""
+        if request not in self.requests:
+            self.requests[request] = self.fresh(name)
+        return self.requests[request]
+
+    def fresh(self, name: str) -> str:
+        """An identifier nobody else has."""
+        clean = "".join(c if c.isalnum() else "_" for c in name)
+        candidate, count = clean, 1
+        while candidate in self.taken:
+            candidate = f"{clean}_{count}"
+            count += 1
+        self.taken.add(candidate)
+        return candidate

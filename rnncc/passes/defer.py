@@ -1,0 +1,114 @@
+"""What only leaves the loop is done after it, over all steps at once.
+
+A sum kept in a carry that nothing in the loop reads (`d_U' = d_U + h' dz`) becomes one
+contraction over rows and steps in `after`; so do contractions that feed nothing but sequences
+that leave (`dx = dz @ W'`). Operands that the loop computes are stacked, if they are not already.
+A step of the backward is left with the contraction its carry needs.
+
+Non-Goals: lane-by-lane work that only leaves the loop: it is cheapest where its operands are.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Op, Program, Scan, Stack, Value, uses
+from rnncc.passes.rewrite import definitions, prune, remap, remap_program
+
+
+def defer(program: Program) -> Program:
+    if program.scan is None:
+        return program
+    return _move_sinks(_lift_sums(program))
+
+
+def _lift_sums(program: Program) -> Program:
+    """carry acc = acc + v, read by nobody else: stack v, sum the stack after the loop."""
+    scan = program.scan
+    assert scan is not None
+    readers = uses(program)
+    defs = definitions(scan.body)
+    carries, ys, after = [], list(scan.ys), []
+    names: dict[Value, Value] = {}
+    for c in scan.carries:
+        made = defs.get(c.next)
+        only = made is not None and readers.get(c.value) == [made]
+        if made is None or made.opcode != "add" or not only or len(readers[c.next]) > 1:
+            carries.append(c)
+            continue
+        term = made.operands[1] if made.operands[0] is c.value else made.operands[0]
+        stacked = Value(term.name, term.type.with_axes(term.type.axes + "T"))
+        ys.append(Stack(term, stacked))
+        total = Value(c.final.name, c.final.type)
+        after.append(Op("sum_over", (stacked,), (total,), {"over": "T"}))
+        # The sum starts from what the carry started from: zeros, in every gradient.
+        summed = Value(c.final.name, c.final.type)
+        after.append(Op("add", (c.init, total), (summed,)))
+        names[c.final] = summed
+    if not names:
+        return program
+    scan = Scan(tuple(carries), scan.xs, scan.body, tuple(ys), scan.reverse)
+    program = remap_program(replace(program, scan=scan), names)
+    return prune(replace(program, after=(*after, *program.after)))
+
+
+def _move_sinks(program: Program) -> Program:
+    scan = program.scan
+    assert scan is not None
+    needed = _carry_needs(scan)
+    readers = uses(program)
+    moving: dict[Op, None] = {}
+    for op in scan.body:
+        if op.result in needed:
+            continue
+        heavy = OPS[op.opcode].kind in (Kind.CONTRACTION, Kind.REDUCTION)
+        if heavy or any(o in moved.results for moved in moving for o in op.operands):
+            moving[op] = None
+    if not moving:
+        return program
+    stacks = {s.value: s.target for s in scan.ys}
+    outer: dict[Value, Value] = {s.value: s.source for s in scan.xs}
+    inner = set(scan.entering()) | {op.result for op in scan.body}
+    ys = list(scan.ys)
+    after: list[Op] = []
+
+    def lift(value: Value) -> Value:
+        """The whole sequence of an inner value; a constant is itself."""
+        if value not in inner:
+            return value
+        if value not in outer:
+            if value not in stacks:
+                stacks[value] = Value(value.name, value.type.with_axes(value.type.axes + "T"))
+                ys.append(Stack(value, stacks[value]))
+            outer[value] = stacks[value]
+        return outer[value]
+
+    for op in moving:
+        lifted = remap(op, {o: lift(o) for o in op.operands})
+        type_ = OPS[op.opcode].infer(op.attrs, *(o.type for o in lifted.operands))
+        result = Value(op.result.name, type_)
+        outer[op.result] = result
+        after.append(replace(lifted, results=(result,)))
+    names = {s.target: outer[s.value] for s in ys if s.value in {m.result for m in moving}}
+    body = tuple(op for op in scan.body if op not in moving)
+    scan = Scan(
+        scan.carries, scan.xs, body, tuple(s for s in ys if s.target not in names), scan.reverse
+    )
+    assert all(len(readers.get(m.result, ())) for m in moving)
+    program = remap_program(replace(program, scan=scan), names)
+    return prune(replace(program, after=(*after, *program.after)))
+
+
+def _carry_needs(scan: Scan) -> set[Value]:
+    """Every inner value that some carry depends on."""
+    defs = definitions(scan.body)
+    needed: set[Value] = set()
+    waiting = [c.next for c in scan.carries]
+    while waiting:
+        value = waiting.pop()
+        if value not in needed:
+            needed.add(value)
+            if value in defs:
+                waiting += defs[value].operands
+    return needed

@@ -1,0 +1,232 @@
+"""Reverse mode, Program -> (Program with residuals, pullback Program).
+
+The pullback runs the program backwards: the vjp of `after` becomes its `before`, the scan runs
+the other way with the cotangents of the carries as its carries, the vjp of `before` its `after`.
+What it needs of the forward it receives as residuals, at first all of it (`residuals` thins
+that). A gradient of something that doesn't vary over steps is summed in a carry (`defer` lifts
+that out of the loop). It applies to any Program, pullbacks included.
+
+Non-Goals: choosing what to save; making the result fast.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from dataclasses import replace
+
+from rnncc.ir.builder import Builder
+from rnncc.ir.ops import OPS
+from rnncc.ir.program import (
+    Carry, Op, Param, Program, Result, Scan, Slice, Stack, Type, Value,
+)
+from rnncc.passes.rewrite import prune
+
+Cotangents = dict[Value, Value]
+
+
+def differentiate(program: Program, wrt: Collection[str]) -> tuple[Program, Program]:
+    """The program with residuals among its results, and its pullback.
+
+    `wrt` names the parameters to differentiate. The pullback takes a cotangent `d_<result>` for
+    every result that isn't a residual and returns `d_<param>` with role `grad_<role>`.
+    """
+    active = _active_values(program, wrt)
+    back = _Pullback(program, active)
+    roles = {p.value: p.role for p in program.params}
+    results = [r for r in program.results if r.role != "residual"]
+    cotangents = {r.name: Value(f"d_{r.name}", r.value.type) for r in results}
+    cot: Cotangents = {}
+    for r in results:
+        if r.value in active:
+            back.accumulate(cot, r.value, cotangents[r.name], back.first)
+    back.ops(program.after, cot, back.first)
+    scan = back.scan(program.scan, cot) if program.scan else None
+    back.ops(program.before, cot, back.last)
+    gradients = []
+    for p in program.params:
+        if p.value.name in wrt:
+            gradient = cot.get(p.value) or back.zeros(p.value.type, back.last)
+            gradients.append(Result(f"d_{p.value.name}", gradient, f"grad_{p.role}"))
+    pullback = Program(
+        f"{program.name} pullback",
+        tuple(Param(v, "cotangent") for v in cotangents.values()),
+        tuple(back.first.ops),
+        scan,
+        tuple(back.last.ops),
+        tuple(gradients),
+    )
+    return _connect(program, prune(pullback), roles)
+
+
+class _Pullback:
+    """The three regions of a pullback while they are being built."""
+
+    def __init__(self, program: Program, active: set[Value]) -> None:
+        self.active = active
+        self.first = Builder()
+        self.last = Builder()
+
+    def accumulate(self, cot: Cotangents, value: Value, d: Value, b: Builder) -> None:
+        extra = [a for a in d.type.axes if a not in value.type.axes]
+        d = b.sum_over(d, "".join(extra))
+        cot[value] = b.emit("add", cot[value], d, name=d.name) if value in cot else d
+
+    def zeros(self, type_: Type, b: Builder) -> Value:
+        zero = b.full(0.0, type_.shape)
+        return b.emit("spread", zero, axes=type_.axes) if type_.axes else zero
+
+    def ops(self, ops: Iterable[Op], cot: Cotangents, b: Builder) -> None:
+        """Run vjps backwards through straight-line ops, moving cotangents to their operands."""
+        for op in reversed(list(ops)):
+            dy = cot.pop(op.result, None)
+            rule = OPS[op.opcode].vjp
+            if dy is None or rule is None:
+                continue
+            b.span, b.name = op.span, "_"
+            count = len(b.ops)
+            gradients = rule(b, op, dy)
+            for operand, dx in zip(op.operands, gradients, strict=True):
+                if dx is not None and operand in self.active:
+                    if len(b.ops) > count and gradients.count(dx) == 1:
+                        dx = _named(b, dx, f"d_{operand.name}")
+                    self.accumulate(cot, operand, dx, b)
+
+    def scan(self, scan: Scan, cot: Cotangents) -> Scan:
+        inner: Cotangents = {}
+        b = Builder()
+        carries, xs, ys = [], [], []
+        entered = []
+        for c in scan.carries:
+            if c.value not in self.active:
+                continue
+            wide = c.value.type
+            init = cot.pop(c.final, None) or self.zeros(wide, self.first)
+            value = Value(f"d_{c.next.name}", wide)
+            entered.append((c, init, value))
+            self.accumulate(inner, c.next, value, b)
+        for s in scan.ys:
+            if s.target in cot:
+                source = cot.pop(s.target)
+                d = Value(source.name, source.type.inner())
+                xs.append(Slice(d, source))
+                self.accumulate(inner, s.value, d, b)
+        self.ops(scan.body, inner, b)
+        for c, init, value in entered:
+            nxt = inner.pop(c.value, None) or b.full(0.0, value.type.shape)
+            final = Value(f"d_{c.value.name}", value.type)
+            carries.append(Carry(value.name, init, value, nxt, final))
+            if c.init in self.active:
+                self.accumulate(cot, c.init, final, self.last)
+        for s in scan.xs:
+            if s.value in inner and s.source in self.active:
+                d = inner.pop(s.value)
+                axes = set(d.type.axes) | {"T"}
+                target = Value(f"d_{s.source.name}", d.type.with_axes("".join(axes)))
+                ys.append(Stack(d, target))
+                self.accumulate(cot, s.source, target, self.last)
+        for const, d in list(inner.items()):
+            if const in self.active:
+                carries.append(self._accumulator(const, d, cot, b))
+        return Scan(tuple(carries), tuple(xs), tuple(b.ops), tuple(ys), not scan.reverse)
+
+    def _accumulator(self, const: Value, d: Value, cot: Cotangents, b: Builder) -> Carry:
+        """A gradient summed over the steps, in a carry of its own."""
+        value = Value(f"d_{const.name}", const.type)
+        total = b.emit("add", value, d, name=value.name)
+        final = Value(f"d_{const.name}", const.type)
+        self.accumulate(cot, const, final, self.last)
+        return Carry(value.name, self.zeros(const.type, self.first), value, total, final)
+
+
+def _named(b: Builder, value: Value, name: str) -> Value:
+    """Give the op just built a name a reader can follow."""
+    if b.ops and b.ops[-1].results == (value,) and value.name == "_":
+        named = Value(name, value.type)
+        b.ops[-1] = replace(b.ops[-1], results=(named,))
+        return named
+    return value
+
+
+def _active_values(program: Program, wrt: Collection[str]) -> set[Value]:
+    """The float values that depend on the parameters in `wrt`."""
+    active = {p.value for p in program.params if p.value.name in wrt}
+
+    def run(ops: Iterable[Op]) -> None:
+        for op in ops:
+            if active.intersection(op.operands) and op.result.type.dtype == "float":
+                active.add(op.result)
+
+    run(program.before)
+    if program.scan:
+        count = -1
+        while count != len(active):
+            count = len(active)
+            active.update(s.value for s in program.scan.xs if s.source in active)
+            for c in program.scan.carries:
+                if c.init in active or c.next in active:
+                    active.add(c.value)
+            run(program.scan.body)
+        for c in program.scan.carries:
+            if c.value in active or c.next in active:
+                active.add(c.final)
+        active.update(s.target for s in program.scan.ys if s.value in active)
+    run(program.after)
+    return active
+
+
+def _connect(
+    program: Program, pullback: Program, roles: dict[Value, str]
+) -> tuple[Program, Program]:
+    """Give the pullback every forward value it reads: parameters as they are, the rest saved."""
+    defined = {p.value for p in pullback.params}
+    defined.update(r for op in pullback.ops() for r in op.results)
+    scan, inner_needed = pullback.scan, []
+    if scan:
+        defined.update(scan.entering())
+        defined.update(c.final for c in scan.carries)
+        defined.update(s.target for s in scan.ys)
+    forward_inner: set[Value] = set()
+    sources: dict[Value, Value] = {}
+    if program.scan:
+        forward_inner.update(program.scan.entering())
+        forward_inner.update(op.result for op in program.scan.body)
+        sources = {s.value: s.source for s in program.scan.xs}
+    needed: dict[Value, None] = {}
+    reads = [o for op in pullback.ops() for o in op.operands]
+    if scan:
+        reads += [v for c in scan.carries for v in (c.init, c.next)]
+        reads += [s.source for s in scan.xs] + [s.value for s in scan.ys]
+    for value in [*reads, *(r.value for r in pullback.results)]:
+        if value in defined:
+            continue
+        if value in forward_inner:
+            inner_needed.append(value)
+        else:
+            needed[value] = None
+    extra_xs, stacks = [], []
+    existing = {s.value: s.target for s in program.scan.ys} if program.scan else {}
+    for value in dict.fromkeys(inner_needed):
+        source = sources.get(value) or existing.get(value)
+        if source is None:
+            source = Value(value.name, value.type.with_axes(value.type.axes + "T"))
+            stacks.append(Stack(value, source))
+        extra_xs.append(Slice(value, source))
+        needed[source] = None
+    saved = {v: f"{v.name}.{i}" for i, v in enumerate(needed) if v not in roles}
+    params = [Param(v, roles.get(v, "residual")) for v in needed]
+    if stacks:
+        assert program.scan is not None
+        program = replace(
+            program, scan=replace(program.scan, ys=(*program.scan.ys, *stacks))
+        )
+    known = {r.value for r in program.results if r.role == "residual"}
+    program = replace(
+        program,
+        results=(
+            *program.results,
+            *(Result(n, v, "residual") for v, n in saved.items() if v not in known),
+        ),
+    )
+    if scan:
+        scan = replace(scan, xs=(*scan.xs, *extra_xs))
+    return program, replace(pullback, params=(*params, *pullback.params), scan=scan)

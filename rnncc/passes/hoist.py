@@ -1,0 +1,164 @@
+"""What doesn't depend on the carry leaves the loop.
+
+Contractions, reductions, moves of elements and everything computed from weights alone go to
+`before`, with whatever they need. Cheap lane-by-lane work stays in the step: there it costs less
+than the memory to carry it in. Sums are regrouped first, so that in `x @ W + h @ U + b` the
+terms that can leave, `x @ W + b`, leave together.
+
+Non-Goals: time blocks (the schedule), values that only leave the loop (`defer`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rnncc.ir.builder import Builder
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Op, Program, Scan, Slice, Type, Value, uses
+from rnncc.passes.rewrite import add_leaves, definitions, prune, remap, remap_program
+
+
+def hoist(program: Program) -> Program:
+    if program.scan is None:
+        return program
+    program = _regroup(program)
+    scan = program.scan
+    assert scan is not None
+    free, weight_only = _carry_free(scan)
+    moving = _moving(scan, free, weight_only)
+    if not moving:
+        return program
+    outer: dict[Value, Value] = {s.value: s.source for s in scan.xs}
+    before, body = list(program.before), []
+    for op in scan.body:
+        if op not in moving:
+            body.append(op)
+            continue
+        lifted = _lift(op, outer)
+        outer[op.result] = lifted.result
+        before.append(lifted)
+    xs = list(scan.xs)
+    rename: dict[Value, Value] = {}
+    for op in moving:
+        lifted_value = outer[op.result]
+        if "T" in lifted_value.type.axes:
+            xs.append(Slice(op.result, lifted_value))
+        else:
+            rename[op.result] = lifted_value
+    scan = Scan(scan.carries, tuple(xs), tuple(body), scan.ys, scan.reverse)
+    return prune(remap_program(replace(program, before=tuple(before), scan=scan), rename))
+
+
+def _lift(op: Op, outer: dict[Value, Value]) -> Op:
+    """The op over all steps at once."""
+    op = remap(op, outer)
+    attrs = dict(op.attrs)
+    if op.opcode == "uniform" and attrs["per"] == "step":
+        attrs["axes"] = "".join(sorted(set(attrs["axes"]) | {"T"}))
+    result = op.result
+    type_ = OPS[op.opcode].infer(attrs, *(o.type for o in op.operands))
+    return replace(op, attrs=attrs, results=(Value(result.name, type_),))
+
+
+def _carry_free(scan: Scan) -> tuple[set[Value], set[Value]]:
+    """Inner values that don't depend on a carry; those of them that depend on no step either."""
+    carried = {c.value for c in scan.carries}
+    varying = carried | {s.value for s in scan.xs}
+    free, constant = {s.value for s in scan.xs}, set()
+    dependent, moves = set(carried), set(varying)
+    for op in scan.body:
+        stepwise = op.opcode == "uniform" and op.attrs["per"] == "step"
+        if dependent.intersection(op.operands):
+            dependent.add(op.result)
+        else:
+            free.add(op.result)
+        if moves.intersection(op.operands) or stepwise:
+            moves.add(op.result)
+        else:
+            constant.add(op.result)
+    return free, constant
+
+
+def _moving(scan: Scan, free: set[Value], weight_only: set[Value]) -> dict[Op, None]:
+    defs = definitions(scan.body)
+    chosen: dict[Op, None] = {}
+
+    def choose(op: Op) -> None:
+        if op in chosen:
+            return
+        for operand in op.operands:
+            if operand in defs:
+                choose(defs[operand])
+        chosen[op] = None
+
+    readers: dict[Value, list[Op]] = {}
+    for op in scan.body:
+        for operand in op.operands:
+            readers.setdefault(operand, []).append(op)
+    for op in scan.body:
+        kind = OPS[op.opcode].kind
+        heavy = kind not in (Kind.POINTWISE, Kind.LEAF) and op.opcode not in (
+            "broadcast", "spread", "slice"
+        )
+        if op.result in weight_only and kind is not Kind.LEAF and op.opcode not in (
+            "broadcast", "spread"
+        ):
+            choose(op)
+        elif op.result in free and heavy:
+            choose(op)
+        elif op.opcode == "add" and op.result in free and set(op.operands) & {
+            c.result for c in chosen if c.opcode in ("contract", "add")
+        }:
+            choose(op)  # x @ W + b: the bias starts the accumulator
+    return chosen
+
+
+def _regroup(program: Program) -> Program:
+    """In each sum, the terms without a carry first, so that they form a sum of their own."""
+    scan = program.scan
+    assert scan is not None
+    free, _ = _carry_free(scan)
+    outer_ok = free
+    readers = uses(program)
+    single = {v for v, rs in readers.items() if len(rs) == 1}
+    defs = definitions(scan.body)
+    inner_adds = {
+        o for op in scan.body if op.opcode == "add" for o in op.operands
+        if o in single and o in defs and defs[o].opcode == "add"
+    }
+    names: dict[Value, Value] = {}
+    body: list[Op] = []
+    for op in scan.body:
+        if op.opcode == "add" and op.result not in inner_adds and op.result not in free:
+            leaves = add_leaves(op.result, defs, single)
+            inner_values = {s.value for s in scan.xs} | {c.value for c in scan.carries}
+            still = [
+                v for v in leaves if v in outer_ok or (v not in defs and v not in inner_values)
+            ]
+            rest = [v for v in leaves if v not in still]
+            contracts = [v for v in still if v in defs and defs[v].opcode == "contract"]
+            if len(still) > 1 and contracts and rest:
+                b = Builder(op.span, op.result.name)
+                plain = [v for v in still if v not in contracts]
+                total = _sum(b, [*plain, *contracts])
+                total = _sum(b, [total, *rest])
+                body += [remap(o, names) for o in b.ops]
+                names[op.result] = names.get(total, total)
+                continue
+        body.append(remap(op, names))
+    if not names:
+        return program
+    new = replace(program, scan=replace(scan, body=tuple(body)))
+    return prune(remap_program(new, names))
+
+
+def _sum(b: Builder, terms: list[Value]) -> Value:
+    total = terms[0]
+    for term in terms[1:]:
+        total = b.emit("add", total, term)
+    return total
+
+
+def lifted_type(type_: Type) -> Type:
+    """The type of a per-step value as a whole sequence."""
+    return type_.with_axes(type_.axes + "T")

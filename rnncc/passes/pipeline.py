@@ -1,0 +1,49 @@
+"""The order of the passes: the one place that knows it.
+
+`differentiate` runs on the simplified program before anything is hoisted, so that the pullback
+is made from one scan; both halves then go through the same passes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator
+
+from rnncc.ir.program import Program
+from rnncc.ir.verify import verify
+from rnncc.passes.defer import defer
+from rnncc.passes.differentiate import differentiate
+from rnncc.passes.hoist import hoist
+from rnncc.passes.residuals import residuals
+from rnncc.passes.rotate import rotate
+from rnncc.passes.simplify import simplify
+
+Pass = Callable[[Program], Program]
+
+PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("simplify", simplify),
+    ("hoist", hoist),  # first: rotate and defer must see which operands are constants
+    ("rotate", rotate),  # before defer: it needs the contraction inside the loop
+    ("defer", defer),
+    ("tidy", simplify),  # what moved may now meet its like
+)
+
+
+def stages(program: Program) -> Iterator[tuple[str, Program]]:
+    """The program after each pass, verified."""
+    yield "lower", verify(program)
+    for name, run in PIPELINE:
+        program = verify(run(program))
+        yield name, program
+
+
+def optimise(program: Program) -> Program:
+    for _, program in stages(program):
+        pass
+    return program
+
+
+def gradient(program: Program, wrt: Collection[str]) -> tuple[Program, Program]:
+    """A simplified program's training forward and pullback, before the pipeline."""
+    forward, pullback = differentiate(verify(simplify(program)), wrt)
+    forward, pullback = residuals(verify(forward), verify(simplify(pullback)))
+    return verify(forward), verify(pullback)

@@ -1,0 +1,141 @@
+"""What the forward saves for the pullback, and what the pullback computes again.
+
+At first every forward value the pullback reads is saved. A value is recomputed instead when it
+is cheap (at most one transcendental) and all it is made of is at hand: parameters, or values
+saved anyway. A carry and the value it hands on share one buffer (the schedule's business), so
+when one of them is saved the other is free.
+
+    LSTM: i, f, g, o and the history of c are saved; tanh(c) is computed again.
+
+Non-Goals: checkpointing over time.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Op, Param, Program, Scan, Slice, Stack, Value
+from rnncc.passes.rewrite import definitions, prune
+
+CHEAP = 25  # cycles a vector: one exp or tanh, not two
+
+
+def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
+    fwd, bwd = forward.scan, pullback.scan
+    if fwd is None or bwd is None:
+        return forward, pullback
+    stacks = {s.target: s.value for s in fwd.ys}
+    saved_params = {p.value for p in pullback.params if p.role == "residual"}
+    saved = {
+        s.value: s.source for s in bwd.xs
+        if s.source in saved_params and stacks.get(s.source) is s.value
+    }
+    at_hand = {s.value for s in fwd.xs if _is_param(forward, s.source)}
+    twins = {}
+    for c in fwd.carries:
+        twins[c.value], twins[c.next] = c.next, c.value
+    again: dict[Value, Op] = {}
+    defs = definitions(fwd.body)
+    for op in fwd.body:
+        if op.result not in saved:
+            continue
+        for value in _recomputation(op.result, defs, saved, again, at_hand, twins, fwd):
+            again[value] = defs[value]
+    return _rewrite(forward, pullback, saved, again, defs, twins)
+
+
+def _is_param(program: Program, value: Value) -> bool:
+    return any(p.value is value for p in program.params)
+
+
+def _recomputation(
+    value: Value, defs: dict[Value, Op], saved: dict[Value, Value], again: dict[Value, Op],
+    at_hand: set[Value], twins: dict[Value, Value], scan: Scan,
+) -> list[Value]:
+    """The ops to run to have `value` again, in order; empty when it must be saved."""
+    inner = set(scan.entering()) | set(defs)
+    order: list[Value] = []
+    budget = CHEAP
+
+    def reach(v: Value, top: bool) -> bool:
+        nonlocal budget
+        if v not in inner or v in at_hand or v in order or v in again:
+            return True
+        # A twin may stand in only if it is saved for sure, not itself up for recomputation.
+        if not top and (v in saved or twins.get(v) in saved):
+            return True
+        if v not in defs:
+            return False
+        op = defs[v]
+        opdef = OPS[op.opcode]
+        weights_only = not op.result.type.axes and opdef.kind is not Kind.RANDOM
+        light = weights_only or opdef.kind in (Kind.POINTWISE, Kind.LEAF) or op.opcode in (
+            "broadcast", "spread"
+        )
+        if opdef.kind is Kind.POINTWISE and not weights_only:
+            budget -= opdef.cost
+        if not light or budget < 0 or not all(reach(o, False) for o in op.operands):
+            return False
+        order.append(v)
+        return True
+
+    return order if reach(value, True) else []
+
+
+def _rewrite(
+    forward: Program, pullback: Program, saved: dict[Value, Value], again: dict[Value, Op],
+    defs: dict[Value, Op], twins: dict[Value, Value],
+) -> tuple[Program, Program]:
+    fwd, bwd = forward.scan, pullback.scan
+    assert fwd is not None and bwd is not None
+    sources = {s.value: s.source for s in fwd.xs}
+    targets = {s.value: s.target for s in fwd.ys}
+    prefix = [op for v, op in defs.items() if v in again]
+    slices = {s.value: s for s in bwd.xs if s.value not in again}
+    new_stacks: list[Stack] = []
+    new_params: list[Param] = []
+    known = {p.value for p in pullback.params}
+    roles = {p.value: p.role for p in forward.params}
+    inner = set(fwd.entering()) | set(defs)
+    for op in prefix:
+        for operand in op.operands:
+            if operand in again or operand in slices:
+                continue
+            if operand in inner:
+                source = sources.get(operand) or targets.get(operand)
+                if source is None:
+                    source = Value(operand.name, operand.type.with_axes(operand.type.axes + "T"))
+                    new_stacks.append(Stack(operand, source))
+                    targets[operand] = source
+                slices[operand] = Slice(operand, source)
+                operand = source
+            if operand not in known:
+                known.add(operand)
+                new_params.append(Param(operand, roles.get(operand, "residual")))
+    bwd = Scan(
+        bwd.carries, tuple(slices.values()), (*prefix, *bwd.body), bwd.ys, bwd.reverse
+    )
+    pullback = prune(
+        replace(pullback, scan=bwd, params=(*new_params, *pullback.params))
+    )
+    fwd = replace(fwd, ys=(*fwd.ys, *new_stacks))
+    return _drop_unread(replace(forward, scan=fwd), pullback)
+
+
+def _drop_unread(forward: Program, pullback: Program) -> tuple[Program, Program]:
+    """Only the residuals the pullback reads, on both sides, under the same names."""
+    read = {o for op in pullback.ops() for o in op.operands}
+    if pullback.scan:
+        read |= {s.source for s in pullback.scan.xs}
+        read |= {v for c in pullback.scan.carries for v in (c.init, c.next)}
+    read |= {r.value for r in pullback.results}
+    params = tuple(
+        p for p in pullback.params if p.value in read or p.role == "cotangent"
+    )
+    wanted = [p.value for p in params if p.role == "residual"]
+    kept = tuple(r for r in forward.results if r.role != "residual")
+    from rnncc.ir.program import Result
+
+    saved = tuple(Result(f"{v.name}.{i}", v, "residual") for i, v in enumerate(wanted))
+    return prune(replace(forward, results=(*kept, *saved))), replace(pullback, params=params)

@@ -1,0 +1,290 @@
+"""The layout rules of `simplify`: slices, pads, concats, reshapes and broadcasts move to the leaves.
+
+A slice of a contraction is a contraction with a slice of its weight; a sum of pads that tile an
+axis is a concat; a contraction over a concat is a sum of contractions. Contractions that
+contract nothing are products.
+"""
+
+from __future__ import annotations
+
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Op, Value
+from rnncc.ir.sizes import Size
+from rnncc.passes.simplify import Context, rule
+
+
+def _only_sliced(ctx: Context, value: Value) -> bool:
+    """True when every reader of a value slices it, so nobody misses the whole."""
+    readers = ctx.readers.get(value, ())
+    return bool(readers) and all(isinstance(r, Op) and r.opcode == "slice" for r in readers)
+
+
+@rule("slice")
+def _slice(ctx: Context, op: Op) -> Value | None:
+    (x,) = op.operands
+    axis, start, size = op.attrs["axis"], op.attrs["start"], op.attrs["size"]
+    if size == x.type.shape[axis]:
+        return x
+    made = ctx.defs.get(x)
+    if made is None:
+        return None
+    match made.opcode:
+        case "full":
+            return ctx.full(made.attrs["value"], op.result.type.shape, x.type.dtype)
+        case "slice" if made.attrs["axis"] == axis:
+            return ctx.slice(made.operands[0], axis, made.attrs["start"] + start, size)
+        case "concat" if made.attrs["axis"] == axis:
+            return _slice_concat(ctx, made, start, size)
+        case "spread":
+            inner = ctx.slice(made.operands[0], axis, start, size)
+            return ctx.emit("spread", inner, axes=made.attrs["axes"])
+        case "broadcast":
+            return _slice_broadcast(ctx, op, made)
+        case "contract" if _only_sliced(ctx, x):
+            return _slice_contract(ctx, op, made)
+        case "transpose":
+            inner_axis = made.attrs["perm"][axis]
+            inner = ctx.slice(made.operands[0], inner_axis, start, size)
+            return ctx.transpose(inner, made.attrs["perm"])
+    if OPS[made.opcode].kind is Kind.POINTWISE and _only_sliced(ctx, x):
+        parts = [ctx.slice(o, axis, start, size) for o in made.operands]
+        return ctx.emit(made.opcode, *parts, span=made.span, **made.attrs)
+    return None
+
+
+def _slice_concat(ctx: Context, concat: Op, start: Size, size: Size) -> Value | None:
+    """A slice that lies within one part of a concat."""
+    axis, offset = concat.attrs["axis"], Size.of(0)
+    for part in concat.operands:
+        extent = part.type.shape[axis]
+        if offset == start and extent == size:
+            return part
+        inside = start - offset
+        if inside.is_constant and extent.is_constant and size.is_constant:
+            if 0 <= inside.constant and inside.constant + size.constant <= extent.constant:
+                return ctx.slice(part, axis, inside, size)
+        offset = offset + extent
+    return None
+
+
+def _slice_broadcast(ctx: Context, op: Op, made: Op) -> Value | None:
+    dims, shape = made.attrs["dims"], op.result.type.shape
+    (x,) = made.operands
+    if op.attrs["axis"] in dims:
+        x = ctx.slice(x, dims.index(op.attrs["axis"]), op.attrs["start"], op.attrs["size"])
+    return ctx.broadcast(x, shape, dims)
+
+
+def _slice_contract(ctx: Context, op: Op, made: Op) -> Value:
+    la, lb, out = made.attrs["labels"]
+    label = out[op.attrs["axis"]]
+    operands = []
+    for labels, operand in ((la, made.operands[0]), (lb, made.operands[1])):
+        if label in labels:
+            operand = ctx.slice(
+                operand, labels.index(label), op.attrs["start"], op.attrs["size"]
+            )
+        operands.append(operand)
+    return ctx.contract(operands[0], operands[1], made.attrs["labels"], made.attrs["over"])
+
+
+@rule("add")
+def _add_pads(ctx: Context, op: Op) -> Value | None:
+    """pad + pad + ... that tile an axis exactly are a concat."""
+    pads = _pad_leaves(ctx, op)
+    if pads is None or len(pads) < 2 or len({p.attrs["axis"] for p in pads}) != 1:
+        return None
+    axis = pads[0].attrs["axis"]
+    rest, position, ordered = list(pads), Size.of(0), []
+    while rest:
+        here = [p for p in rest if p.attrs["start"] == position]
+        if len(here) != 1:
+            return None
+        ordered.append(here[0].operands[0])
+        position = position + here[0].operands[0].type.shape[axis]
+        rest.remove(here[0])
+    return ctx.concat(tuple(ordered), axis) if position == pads[0].attrs["size"] else None
+
+
+def _pad_leaves(ctx: Context, op: Op) -> list[Op] | None:
+    pads: list[Op] = []
+    for operand in op.operands:
+        made = ctx.defs.get(operand)
+        if made is not None and made.opcode == "pad":
+            pads.append(made)
+        elif made is not None and made.opcode == "add" and ctx.single(made):
+            inner = _pad_leaves(ctx, made)
+            if inner is None:
+                return None
+            pads += inner
+        else:
+            return None
+    return pads
+
+
+@rule("reshape")
+def _reshape(ctx: Context, op: Op) -> Value | None:
+    (x,) = op.operands
+    shape = op.attrs["shape"]
+    if shape == x.type.shape:
+        return x
+    made = ctx.defs.get(x)
+    if made is None:
+        return None
+    if made.opcode == "reshape":
+        return ctx.reshape(made.operands[0], shape)
+    if made.opcode == "full":
+        return ctx.full(made.attrs["value"], shape, x.type.dtype)
+    if made.opcode == "contract" and ctx.single(made):
+        return _reshape_contract(ctx, made, shape)
+    return None
+
+
+def _reshape_contract(ctx: Context, made: Op, shape: tuple[Size, ...]) -> Value | None:
+    """reshape(a @ w) = a @ reshape(w), when the weight alone gives the result its shape."""
+    la, lb, out = made.attrs["labels"]
+    summed = len(lb) - len(out)
+    if made.attrs["over"] or set(out) & set(la) or lb[summed:] != out:
+        return None
+    a, w = made.operands
+    if w.type.axes:
+        return None
+    fresh = [x for x in "abcdefghijklmnopqrstuvwxyz" if x not in la + lb][: len(shape)]
+    new = ctx.reshape(w, (*w.type.shape[:summed], *shape))
+    return ctx.contract(a, new, (la, lb[:summed] + "".join(fresh), "".join(fresh)))
+
+
+@rule("transpose")
+def _transpose(ctx: Context, op: Op) -> Value | None:
+    (x,) = op.operands
+    perm = op.attrs["perm"]
+    made = ctx.defs.get(x)
+    if list(perm) == sorted(perm):
+        return x
+    if made is None:
+        return None
+    if made.opcode == "transpose":
+        return ctx.transpose(made.operands[0], tuple(made.attrs["perm"][i] for i in perm))
+    if made.opcode == "contract" and ctx.single(made):
+        la, lb, out = made.attrs["labels"]
+        labels = (la, lb, "".join(out[i] for i in perm))
+        return ctx.contract(*made.operands, labels, made.attrs["over"])
+    return None
+
+
+@rule("broadcast")
+def _broadcast(ctx: Context, op: Op) -> Value | None:
+    (x,) = op.operands
+    shape, dims = op.attrs["shape"], op.attrs["dims"]
+    if shape == x.type.shape:
+        return x
+    made = ctx.defs.get(x)
+    if made is None:
+        return None
+    if made.opcode == "full":
+        return ctx.full(made.attrs["value"], shape, x.type.dtype)
+    if made.opcode == "broadcast":
+        inner = made.attrs["dims"]
+        return ctx.broadcast(made.operands[0], shape, tuple(dims[i] for i in inner))
+    return None
+
+
+@rule("spread")
+def _spread(ctx: Context, op: Op) -> Value | None:
+    (x,) = op.operands
+    return x if set(op.attrs["axes"]) <= set(x.type.axes) else None
+
+
+@rule("contract")
+def _contract(ctx: Context, op: Op) -> Value | None:
+    la, lb, out = op.attrs["labels"]
+    over = op.attrs["over"]
+    if not over and set(out) == set(la) | set(lb):
+        return _product(ctx, op)
+    for side in (0, 1):
+        made = ctx.defs.get(op.operands[side])
+        if made is None:
+            continue
+        if ctx.constant(op.operands[side]) == 0:
+            return ctx.full(0.0, op.result.type.shape)
+        if made.opcode == "transpose":
+            labels = (la, lb)[side]
+            turned = [""] * len(labels)
+            for i, axis in enumerate(made.attrs["perm"]):
+                turned[axis] = labels[i]
+            return _contract_with(ctx, op, side, made.operands[0], "".join(turned))
+        if made.opcode == "concat":
+            return _contract_concat(ctx, op, side, made)
+    return None
+
+
+def _contract_with(ctx: Context, op: Op, side: int, operand: Value, labels: str) -> Value:
+    operands, all_labels = list(op.operands), list(op.attrs["labels"])
+    operands[side], all_labels[side] = operand, labels
+    la, lb, out = all_labels
+    return ctx.contract(operands[0], operands[1], (la, lb, out), op.attrs["over"])
+
+
+def _contract_concat(ctx: Context, op: Op, side: int, concat: Op) -> Value:
+    """Over a concat: a sum of contractions where the label is summed, else a concat of them."""
+    labels = op.attrs["labels"]
+    label = labels[side][concat.attrs["axis"]]
+    start, parts = Size.of(0), []
+    other_side = 1 - side
+    for part in concat.operands:
+        extent = part.type.shape[concat.attrs["axis"]]
+        other = op.operands[other_side]
+        if label in labels[other_side]:
+            other = ctx.slice(other, labels[other_side].index(label), start, extent)
+        pair = (part, other) if side == 0 else (other, part)
+        parts.append(ctx.contract(*pair, labels, op.attrs["over"]))
+        start = start + extent
+    if label in labels[2]:
+        return ctx.concat(tuple(parts), labels[2].index(label))
+    total = parts[0]
+    for part in parts[1:]:
+        total = ctx.add(total, part)
+    return total
+
+
+def _product(ctx: Context, op: Op) -> Value:
+    """Nothing is summed: an outer or diagonal product, lane by lane."""
+    out, shape = op.attrs["labels"][2], op.result.type.shape
+    factors = []
+    for labels, operand in zip(op.attrs["labels"][:2], op.operands, strict=True):
+        order = sorted(range(len(labels)), key=lambda i, text=labels: out.index(text[i]))
+        operand = ctx.transpose(operand, tuple(order))
+        dims = tuple(out.index(labels[i]) for i in order)
+        factors.append(ctx.broadcast(operand, shape, dims))
+    return ctx.mul(factors[0], factors[1])
+
+
+@rule("sum_over")
+def _sum_over(ctx: Context, op: Op) -> Value | None:
+    (x,) = op.operands
+    over = "".join(a for a in op.attrs["over"] if a in x.type.axes)
+    made = ctx.defs.get(x)
+    if over == op.attrs["over"] and made is not None and ctx.single(made):
+        if made.opcode in ("contract", "sum_over"):
+            joined = "".join(sorted(made.attrs["over"] + over))
+            if made.opcode == "sum_over":
+                return ctx.sum_over(made.operands[0], joined)
+            return ctx.contract(*made.operands, made.attrs["labels"], joined)
+        if made.opcode in ("concat", "pad", "reshape", "transpose"):
+            parts = [ctx.sum_over(o, over) for o in made.operands]
+            return ctx.emit(made.opcode, *parts, **made.attrs)
+    return None
+
+
+@rule("sum")
+def _sum(ctx: Context, op: Op) -> Value | None:
+    """The sum of a broadcast along the axis it was spread over is a multiple."""
+    made = ctx.op(op.operands[0], "broadcast")
+    axis = op.attrs["axis"]
+    if made is None or axis in made.attrs["dims"]:
+        return None
+    size = made.attrs["shape"][axis]
+    dims = tuple(d - (d > axis) for d in made.attrs["dims"])
+    inner = ctx.broadcast(made.operands[0], op.result.type.shape, dims)
+    return ctx.mul(inner, ctx.broadcast(ctx.extent(size), inner.type.shape, ()))
+

@@ -1,0 +1,92 @@
+"""Sums of contractions become accumulators: one `Acc` takes every contraction of its sum.
+
+    z = b + x @ W + h @ U + r      ->      acc = b; acc += x @ W; acc += h @ U;      z = acc + r
+
+Non-Goals: deciding which sums exist (`passes.hoist` and `passes.rotate` do).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rnncc.ir.builder import Builder
+from rnncc.ir.program import Op, Value
+from rnncc.passes.rewrite import add_leaves, definitions
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Sum:
+    """An accumulator before it is placed: its contractions in order, and where it starts."""
+
+    result: Value
+    contractions: tuple[Op, ...]
+    init: Value | None
+
+
+Node = Op | Sum
+
+
+def is_gemm(op: Op | None) -> bool:
+    return op is not None and op.opcode == "contract" and not op.attrs["over"]
+
+
+def accumulate(
+    ops: tuple[Op, ...], single: set[Value], is_constant_row: Callable[[Value], bool]
+) -> list[Node]:
+    """The region with its contractions as Sums; order is kept."""
+    defs = definitions(ops)
+    absorbed: set[Value] = set()
+    plans: dict[Value, list[Node]] = {}
+    for op in reversed(ops):
+        if op.opcode != "add" or op.result in absorbed:
+            continue
+        leaves = add_leaves(op.result, defs, single)
+        gemms = [
+            defs[v] for v in leaves if is_gemm(defs.get(v)) and v in single
+        ]
+        if not gemms:
+            continue
+        kind = bool(gemms[0].operands[1].type.axes)  # a weight of the row, or one for all rows
+        gemms = [g for g in gemms if bool(g.operands[1].type.axes) == kind]
+        rest = [v for v in leaves if v not in {g.result for g in gemms}]
+        init = next((v for v in rest if is_constant_row(v)), None)
+        if len(gemms) < 2 and init is None:
+            continue
+        rest = [v for v in rest if v is not init]
+        plans[op.result] = _plan(op, gemms, init, rest)
+        absorbed.update(g.result for g in gemms)
+        absorbed.update(_inner_adds(op.result, defs, single))
+    nodes: list[Node] = []
+    for op in ops:
+        if op.result in plans:
+            nodes += plans[op.result]
+        elif op.result in absorbed:
+            continue
+        elif is_gemm(op):
+            nodes.append(Sum(op.result, (op,), None))
+        else:
+            nodes.append(op)
+    return nodes
+
+
+def _plan(op: Op, gemms: list[Op], init: Value | None, rest: list[Value]) -> list[Node]:
+    if not rest:
+        return [Sum(op.result, tuple(gemms), init)]
+    total = Value(f"{op.result.name}_acc", gemms[0].result.type)
+    b = Builder(op.span, op.result.name)
+    nodes: list[Node] = [Sum(total, tuple(gemms), init)]
+    value = total
+    for term in rest[:-1]:
+        value = b.emit("add", value, term)
+    last = Op("add", (value, rest[-1]), (op.result,), {}, op.span)
+    return [*nodes, *b.ops, last]
+
+
+def _inner_adds(value: Value, defs: dict[Value, Op], single: set[Value]) -> set[Value]:
+    found = {value}
+    for operand in defs[value].operands:
+        made = defs.get(operand)
+        if made is not None and made.opcode == "add" and operand in single:
+            found |= _inner_adds(operand, defs, single)
+    return found

@@ -1,0 +1,192 @@
+"""Program -> Schedule: buffers for what lives across steps, regions for what happens in them,
+kernels for what one launch runs.
+
+Non-Goals: sizes, threads, machines: those are bound by the runtime, from what is printed here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Program, Scan, Value, uses
+from rnncc.ir.verify import verify
+from rnncc.passes.rewrite import definitions
+from rnncc.schedule.legalize import legalize
+from rnncc.schedule.model import (
+    Buffer, CarrySlot, GradStage, Kernel, Level, Schedule, Stage, View,
+)
+from rnncc.schedule.region import Names, RegionInput, RegionOutput, build_region
+
+
+def schedule(program: Program) -> Schedule:
+    """The schedule of an optimised program."""
+    return _Build(verify(legalize(program))).run()
+
+
+@dataclass
+class _Build:
+    program: Program
+    names: Names = field(default_factory=Names)
+    buffers: list[Buffer] = field(default_factory=list)
+    places: dict[Value, View] = field(default_factory=dict)
+    carries: list[CarrySlot] = field(default_factory=list)
+    histories: dict[str, list[Value]] = field(default_factory=dict)
+    kernels: list[Kernel] = field(default_factory=list)
+
+    def run(self) -> Schedule:
+        program = self.program
+        readers = uses(program)
+        self.single = {v for v, rs in readers.items() if len(rs) == 1}
+        self.leaves = {op.result: op for op in program.ops() if OPS[op.opcode].kind is Kind.LEAF}
+        for param in program.params:
+            if param.role != "seed":
+                self.new_buffer(param.value, "param")
+        results = {r.value for r in program.results}
+        outer_defs = {op.result for op in (*program.before, *program.after)}
+        leaving: dict[Value, list[View]] = {}
+        for value in dict.fromkeys(r.value for r in program.results):
+            made_outside = value in outer_defs or value in {p.value for p in program.params}
+            if made_outside:
+                buffer = self.new_buffer(value, "result", place=value in outer_defs)
+                leaving[value] = [_whole(buffer)]
+        crossing = self.crossing(program)
+        required = {
+            v: leaving.get(v) or [_whole(self.new_buffer(v, "work"))]
+            for v in crossing if v in {op.result for op in program.before}
+        }
+        required |= {v: leaving[v] for v in leaving if v in {
+            op.result for op in program.before}}
+        self.outer("before", program.before, required)
+        if program.scan:
+            self.scan(program.scan, results)
+        before_values = {op.result for op in program.before}
+        after_required = {v: w for v, w in leaving.items() if v not in before_values}
+        self.outer("after", program.after, after_required)
+        return Schedule(
+            program, self.kernels, self.buffers, self.carries, self.places, self.histories,
+            bool(program.scan and program.scan.reverse),
+        )
+
+    def new_buffer(self, value: Value, storage: str, place: bool = True) -> Buffer:
+        buffer = Buffer(
+            self.names(value.name), value.type.shape, value.type.axes, storage, value
+        )
+        self.buffers.append(buffer)
+        if place:
+            self.places[value] = _whole(buffer)
+        return buffer
+
+    def crossing(self, program: Program) -> list[Value]:
+        """Values of `before` that the scan or `after` reads from memory (not mere views)."""
+        read: list[Value] = [o for op in program.after for o in op.operands]
+        if program.scan:
+            read += [o for op in program.scan.body for o in op.operands]
+            read += [s.source for s in program.scan.xs]
+            read += [c.init for c in program.scan.carries]
+            read += [c.next for c in program.scan.carries]
+            read += [s.value for s in program.scan.ys]
+        read += [r.value for r in program.results]
+        defs = definitions(program.before)
+        found = [v for v in dict.fromkeys(read) if v in defs]
+        return [v for v in found if not _is_zero(v, defs) and v not in self.leaves]
+
+    # ---- regions ----------------------------------------------------------------------------
+
+    def outer(self, name: str, ops: tuple, required: dict[Value, list[View]]) -> None:
+        out = build_region(
+            RegionInput(ops, self.places, required, self.single, False, set(), self.leaves, self.names)
+        )
+        self.take(out)
+        run: list[tuple[str, str, list[Stage]]] = []
+        for level in out.levels:
+            kinds: dict[tuple[str, str], list[Stage]] = {}
+            for stage in level:
+                kinds.setdefault(_kind(stage), []).append(stage)
+            run += [(kind, axes, stages) for (kind, axes), stages in kinds.items()]
+        for kind, axes, stages in run:
+            last = self.kernels[-1] if self.kernels else None
+            joins = last is not None and last.name.startswith(name) and (
+                (last.kind, last.axes) == (kind, axes) and kind != "grads"
+            )
+            if joins and last is not None:
+                last.levels.append(Level(stages))
+            else:
+                title = self.names(f"{name}_{kind}")
+                self.kernels.append(Kernel(title, kind, axes, [Level(stages)]))
+
+    def take(self, out: RegionOutput) -> None:
+        self.buffers += out.buffers
+        self.places.update(out.places)
+
+    def scan(self, scan: Scan, results: set[Value]) -> None:
+        known = dict(self.places)
+        required: dict[Value, list[View]] = {}
+        zero_start: set[Buffer] = set()
+        before_defs = definitions(self.program.before)
+        body_defs = definitions(scan.body)
+        handed: dict[Value, View] = {}
+        for c in scan.carries:
+            made = body_defs.get(c.next)
+            entry = made is not None and made.opcode == "full" and made.attrs["value"] == 0
+            wide = Value(c.name, c.value.type)
+            buffer = Buffer(
+                self.names(c.value.name), c.value.type.shape, "B", "carry", wide
+            )
+            self.buffers.append(buffer)
+            zero = _is_zero(c.init, before_defs)
+            if zero:
+                zero_start.add(buffer)
+            axes = tuple(range(len(buffer.shape)))
+            known[c.value] = View(buffer, axes, (), "in", entry)
+            if not entry:
+                out_view = View(buffer, axes, (), "out")
+                required.setdefault(c.next, []).append(out_view)
+                handed.setdefault(c.next, out_view)
+            self.carries.append(CarrySlot(c.name, buffer, c.init, zero, entry, c.final))
+            self.places[c.final] = View(buffer, axes, (), "final")
+        for s in scan.xs:
+            known[s.value] = self.places[s.source]
+        outputs = {r.value for r in self.program.results if r.role == "output"}
+        entering = {c.value: known[c.value] for c in scan.carries if not known[c.value].first_only}
+        for ys in scan.ys:
+            alias = None
+            if ys.target not in outputs:
+                alias = handed.get(ys.value) or entering.get(ys.value)
+            if alias is not None:
+                self.places[ys.target] = alias
+                self.histories.setdefault(alias.buffer.name, []).append(ys.target)
+                continue
+            storage = "result" if ys.target in results else "work"
+            buffer = self.new_buffer(ys.target, storage)
+            required.setdefault(ys.value, []).append(_whole(buffer))
+        out = build_region(
+            RegionInput(
+                scan.body, known, required, self.single, True, zero_start, self.leaves, self.names
+            )
+        )
+        self.buffers += out.buffers
+        self.kernels.append(
+            Kernel(self.names("scan"), "scan", "BT", [Level(x) for x in out.levels], scan.reverse)
+        )
+
+
+def _whole(buffer: Buffer) -> View:
+    return View(buffer, tuple(range(len(buffer.shape))))
+
+
+def _is_zero(value: Value, defs: dict) -> bool:
+    """Zeros by construction: they are never computed, the runtime clears the slot."""
+    op = defs.get(value)
+    while op is not None and op.opcode in ("spread", "broadcast"):
+        value = op.operands[0]
+        op = defs.get(value)
+    return op is not None and op.opcode == "full" and op.attrs["value"] == 0
+
+
+def _kind(stage: Stage) -> tuple[str, str]:
+    if isinstance(stage, GradStage):
+        return "grads", stage.kept
+    if not stage.axes:
+        return "weights", ""
+    return "rows", stage.axes

@@ -1,0 +1,212 @@
+"""Program -> Program the schedule can place: every contraction in a form a core takes.
+
+A lane label shared by both operands becomes a product and a sum; an operand that must be read
+lane by lane, but isn't laid out so, is copied first (`copy`). The meaning stays.
+
+Non-Goals: speed tricks; these forms are rare in cells.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+
+from rnncc.ir.builder import Builder
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Op, Program, Scan, Value
+from rnncc.ir.sizes import Size
+from rnncc.passes.rewrite import prune, remap, remap_program
+
+VIEWS = ("slice", "broadcast", "spread", "stop_gradient", "transpose")
+
+
+@dataclass(frozen=True, slots=True)
+class Path:
+    """A value as a view of a root: the root's axis behind each of its axes, and offsets."""
+
+    root: Value
+    axes: tuple[int | None, ...]
+    starts: tuple[tuple[int, Size], ...] = ()
+
+    @property
+    def lanes(self) -> bool:
+        """Can be read vector by vector: contiguous, or the same for all lanes."""
+        if not self.axes:
+            return True
+        return self.axes[-1] is None or self.axes[-1] == len(self.root.type.shape) - 1
+
+    @property
+    def whole(self) -> bool:
+        return not self.starts and self.axes == tuple(range(len(self.root.type.shape)))
+
+
+def path_through(op: Op, inner: Path) -> Path | None:
+    """The path of a view op's result, given its operand's; None when it is no view."""
+    axes, starts = inner.axes, inner.starts
+    match op.opcode:
+        case "stop_gradient" | "spread":
+            return inner
+        case "slice":
+            axis = axes[op.attrs["axis"]]
+            if axis is None:
+                return inner
+            start = op.attrs["start"]
+            merged = dict(starts)
+            merged[axis] = merged.get(axis, Size.of(0)) + start
+            kept = tuple(sorted((a, s) for a, s in merged.items() if s.terms))
+            return Path(inner.root, axes, kept)
+        case "transpose":
+            return Path(inner.root, tuple(axes[i] for i in op.attrs["perm"]), starts)
+        case "broadcast":
+            spread: list[int | None] = [None] * len(op.attrs["shape"])
+            for i, axis in enumerate(op.attrs["dims"]):
+                spread[axis] = axes[i]
+            return Path(inner.root, tuple(spread), starts)
+        case "reshape":
+            return _reshape_path(op, inner)
+    return None
+
+
+def _reshape_path(op: Op, inner: Path) -> Path | None:
+    """A reshape that only adds or drops axes of length 1."""
+    one = Size.of(1)
+    old = [
+        (a, s) for a, s in zip(inner.axes, op.operands[0].type.shape, strict=True) if s != one
+    ]
+    axes: list[int | None] = []
+    for size in op.attrs["shape"]:
+        if size == one:
+            axes.append(None)
+        elif old and old[0][1] == size:
+            axes.append(old.pop(0)[0])
+        else:
+            return None
+    return None if old else Path(inner.root, tuple(axes), inner.starts)
+
+
+class _Region:
+    """One region being rewritten: its new ops, and the path of every value seen so far."""
+
+    def __init__(self, paths: dict[Value, Path]) -> None:
+        self.b = Builder()
+        self.paths = paths
+
+    def path(self, value: Value) -> Path:
+        if value not in self.paths:
+            self.paths[value] = Path(value, tuple(range(len(value.type.shape))))
+        return self.paths[value]
+
+    def keep(self, op: Op) -> None:
+        self.b.ops.append(op)
+        self.see(op)
+
+    def see(self, op: Op) -> None:
+        if op.operands:
+            path = path_through(op, self.path(op.operands[0]))
+            if path is not None:
+                self.paths[op.result] = path
+
+    def see_new(self, count: int) -> None:
+        for op in self.b.ops[count:]:
+            self.see(op)
+
+    def copy(self, value: Value) -> Value:
+        return self.b.emit("copy", value, name=value.name)
+
+    def lanes(self, value: Value) -> Value:
+        return value if self.path(value).lanes else self.copy(value)
+
+    def whole(self, value: Value) -> Value:
+        """A value that is a buffer's row as it stands; constants have no buffer, so a copy."""
+        return value if self.path(value).whole else self.copy(value)
+
+    def last(self, value: Value, labels: str, lane: str) -> tuple[Value, str]:
+        """The value with the axis `lane` last and contiguous."""
+        path = self.path(value)
+        position = labels.index(lane)
+        if path.axes[position] == len(path.root.type.shape) - 1:
+            return value, labels
+        order = tuple(i for i in range(len(labels)) if i != position) + (position,)
+        count = len(self.b.ops)
+        turned = self.b.transpose(value, order)
+        self.see_new(count)
+        turned = self.whole(turned)
+        return turned, "".join(labels[i] for i in order)
+
+
+def legalize(program: Program) -> Program:
+    paths: dict[Value, Path] = {}
+    names: dict[Value, Value] = {}
+    before = _rewrite(program.before, _Region(paths), names)
+    scan = program.scan
+    if scan:
+        body_region = _Region(dict(paths))
+        body = _rewrite(scan.body, body_region, names)
+        scan = Scan(scan.carries, scan.xs, body, scan.ys, scan.reverse)
+    after = _rewrite(program.after, _Region(dict(paths)), names)
+    program = remap_program(replace(program, before=before, scan=scan, after=after), names)
+    return prune(program)
+
+
+def _rewrite(ops: Iterable[Op], region: _Region, names: dict[Value, Value]) -> tuple[Op, ...]:
+    for op in ops:
+        op = remap(op, names)
+        region.b.span, region.b.name = op.span, op.result.name
+        kind = OPS[op.opcode].kind
+        new: Value | None = None
+        if op.opcode == "contract":
+            new = _contract(region, op)
+        elif op.opcode == "sum_over":
+            region.keep(replace(op, operands=(region.whole(op.operands[0]),)))
+        elif kind is Kind.POINTWISE and op.opcode != "stop_gradient":
+            region.keep(replace(op, operands=tuple(map(region.lanes, op.operands))))
+        elif kind is Kind.REDUCTION:
+            region.keep(replace(op, operands=(region.whole(op.operands[0]),)))
+        else:
+            region.keep(op)
+        if new is not None:
+            names[op.result] = new
+    return tuple(region.b.ops)
+
+
+def _contract(region: _Region, op: Op) -> Value:
+    la, lb, out = op.attrs["labels"]
+    over = op.attrs["over"]
+    a, b = op.operands
+    lane = out[-1] if out else ""
+    if (lane and lane in la and lane in lb) or (not out and over):
+        return _as_product(region, op)
+    if lane and lane in la:  # the operand that owns the lanes comes second
+        a, b, la, lb = b, a, lb, la
+    elif not lane and not a.type.axes:
+        a, b, la, lb = b, a, lb, la
+    if lane and (over or b.type.axes):
+        b, lb = region.last(b, lb, lane)
+    elif not lane and b.type.axes:
+        return _as_product(region, op)
+    return region.b.contract(a, b, (la, lb, out), over, name=op.result.name)
+
+
+def _as_product(region: _Region, op: Op) -> Value:
+    """Multiply lane by lane over all labels, then sum: for the forms no core takes."""
+    la, lb, out = op.attrs["labels"]
+    summed = [x for x in la + lb if x not in out]
+    every = "".join(dict.fromkeys([*out, *summed]))
+    sizes = dict(zip(la + lb, [*op.operands[0].type.shape, *op.operands[1].type.shape],
+                     strict=True))
+    shape = tuple(sizes[x] for x in every)
+    b = region.b
+    count = len(b.ops)
+    factors = []
+    for labels, operand in zip((la, lb), op.operands, strict=True):
+        order = sorted(range(len(labels)), key=lambda i, text=labels: every.index(text[i]))
+        turned = b.transpose(operand, tuple(order))
+        spread = b.broadcast(turned, shape, tuple(every.index(labels[i]) for i in order))
+        region.see_new(count)
+        count = len(b.ops)
+        factors.append(region.lanes(spread))
+        count = len(b.ops)
+    total = b.emit("mul", *factors)
+    for _ in range(len(every) - len(out)):
+        total = b.reduce("sum", total, len(total.type.shape) - 1)
+    return b.sum_over(total, op.attrs["over"])

@@ -1,0 +1,185 @@
+"""The nouns of a Schedule.
+
+    Schedule = kernels, run one after another
+    Kernel   = levels over some rows; a scan kernel runs its levels once a step
+    Level    = stages that don't depend on each other
+    Stage    = one of
+        LaneStage   for each row and lane: contractions into a tile, then lane-by-lane statements
+        RowStage    for each row: one move, reduction or draw over the whole row
+        GradStage   a contraction over rows and steps: gradients of weights
+
+A value lives in a register of its stage, or in a `Buffer`. A `View` says how a stage reads it.
+
+Buffers: every row (one batch entry at one step) is [outer axes..., last axis], the last axis
+padded to a multiple of LANE_PAD elements, so kernels have no tails; what is in the padding is
+never read by a contraction or a reduction. Arrays of the user are dense: no padding.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rnncc.ir.program import Op, Program, Value
+from rnncc.ir.sizes import Size
+
+LANE_PAD = 16
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Buffer:
+    """storage: param (the caller's), carry (T + 1 slots or a ring), work, result."""
+
+    name: str
+    shape: tuple[Size, ...]
+    axes: str
+    storage: str
+    value: Value
+
+
+@dataclass(frozen=True, slots=True)
+class View:
+    """How a value reads a buffer: for each axis of the value the buffer's axis, or None where it
+    is the same all along; offsets on buffer axes; and for a carry the slot."""
+
+    buffer: Buffer
+    axes: tuple[int | None, ...]
+    starts: tuple[tuple[int, Size], ...] = ()
+    slot: str = ""  # "" | "in" | "out": a carry entering and leaving this step
+    first_only: bool = False  # zero after the first step: a cotangent entering at the end
+
+    @property
+    def is_whole(self) -> bool:
+        """True when the value is the buffer's row, element for element."""
+        return not self.starts and self.axes == tuple(range(len(self.buffer.shape)))
+
+
+@dataclass(frozen=True, slots=True)
+class Segment:
+    """acc[row, lane] += a[row, k] * w[k, lane]. Axes index the views; out axes are positional.
+
+    outer: for each outer axis of the result, (axis of a or None, axis of w or None)
+    k:     the summed axes, outermost first, (axis of a, axis of w)
+    lane:  the axis of w behind the lanes (None: a single lane)
+    """
+
+    a: View
+    w: View
+    outer: tuple[tuple[int | None, int | None], ...]
+    k: tuple[tuple[int, int], ...]
+    k_sizes: tuple[Size, ...]
+    lane: int | None
+    skip_first: bool = False  # a is a carry of zeros at the first step
+
+    def shape_key(self) -> tuple[object, ...]:
+        """Equal for segments that differ in their weight alone, which can share a core call."""
+        return (self.a, self.outer, self.k, self.k_sizes, self.lane is None, self.skip_first)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Acc:
+    """One accumulator: where it starts and what is added."""
+
+    value: Value
+    segments: tuple[Segment, ...]
+    init: View | None = None  # a row of constants, e.g. a bias
+    op: Op | None = None
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Group:
+    """Up to four accumulators over the same operands, side by side in the lanes of one core."""
+
+    accs: tuple[Acc, ...]
+    rowwise: bool  # the weight belongs to the row (a matrix memory)
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Store:
+    value: Value
+    view: View
+
+
+@dataclass(eq=False, slots=True)
+class LaneStage:
+    name: str
+    shape: tuple[Size, ...]
+    axes: str
+    groups: list[Group] = field(default_factory=list)
+    ops: list[Op] = field(default_factory=list)
+    stores: list[Store] = field(default_factory=list)
+    reads: dict[Value, View] = field(default_factory=dict)  # what it doesn't compute itself
+
+    @property
+    def direct(self) -> bool:
+        """Contractions whose results go straight where they belong."""
+        return bool(self.groups) and not self.ops and len(self.stores) == sum(
+            len(g.accs) for g in self.groups
+        ) and all(s.view.is_whole for s in self.stores)
+
+
+@dataclass(eq=False, slots=True)
+class RowStage:
+    name: str
+    op: Op
+    source: View | None
+    target: View
+    axes: str
+    copies: list[tuple[View, View]] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class GradStage:
+    """out[m, lane] = sum over rows of a[row, m] * d[row, lane]; a None: ones."""
+
+    name: str
+    op: Op
+    a: View | None
+    d: View
+    target: View
+    outer: tuple[tuple[int | None, int | None], ...]  # axes of a and d behind outer axes of out
+    m: tuple[int, int] | None  # (axis of a, axis of out) that the rows of a tile run over
+    k: tuple[tuple[int, int, Size], ...]  # feature axes summed besides the rows
+    kept: str  # axes of the result: "" or "B"
+
+
+Stage = LaneStage | RowStage | GradStage
+
+
+@dataclass(eq=False, slots=True)
+class Level:
+    stages: list[Stage] = field(default_factory=list)
+
+
+@dataclass(eq=False, slots=True)
+class Kernel:
+    """kind: scan (a loop over steps), rows (each part its rows), grads (each part its lanes),
+    weights (one part: what depends on weights alone)."""
+
+    name: str
+    kind: str
+    axes: str
+    levels: list[Level]
+    reverse: bool = False
+
+
+@dataclass(eq=False, slots=True)
+class CarrySlot:
+    """A carry's buffer and what the runtime must do for it before the loop."""
+
+    name: str
+    buffer: Buffer
+    init: Value
+    zero_start: bool
+    entry: bool
+    final: Value
+
+
+@dataclass(eq=False, slots=True)
+class Schedule:
+    program: Program
+    kernels: list[Kernel]
+    buffers: list[Buffer]
+    carries: list[CarrySlot]
+    places: dict[Value, View]  # where every param, result and residual is
+    histories: dict[str, list[Value]]  # carry buffer -> the stacks that are its history
+    reverse: bool
