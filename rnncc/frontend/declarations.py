@@ -11,8 +11,22 @@ from rnncc.frontend.diagnostics import nearest
 from rnncc.frontend.expressions import Reader
 from rnncc.frontend.library import INITIALIZERS, RESERVED
 from rnncc.frontend.spec import (
-    ArrayDecl, Bad, Call, Declaration, FunctionDecl, Initializer, Layout, LayoutChoice, Name,
-    Number, OptionDecl, RateDecl, Shape, SizeDecl, Text, Unary,
+    ArrayDecl,
+    Bad,
+    Call,
+    Declaration,
+    FunctionDecl,
+    Initializer,
+    Layout,
+    LayoutChoice,
+    Name,
+    Number,
+    OptionDecl,
+    RateDecl,
+    Shape,
+    SizeDecl,
+    Text,
+    Unary,
 )
 from rnncc.ir.program import Span
 
@@ -43,8 +57,9 @@ def read_declaration(node: ast.AnnAssign, reader: Reader) -> Declaration | None:
         return SizeDecl(name, span, reader.read(node.value) if node.value else None)
     if node.value is None:
         examples = {"function": "tanh", "option": "True", "rate": "0"}
-        reader.bad("E208", target, kind=kind, name=name,
-                   help=f"as in {name}: {kind} = {examples[kind]}")
+        reader.bad(
+            "E208", target, kind=kind, name=name, help=f"as in {name}: {kind} = {examples[kind]}"
+        )
         return None
     return _scalar(kind, name, span, node.value, reader)
 
@@ -134,9 +149,7 @@ def _initializer(value: object, node: ast.expr, reader: Reader) -> Initializer |
     return Initializer(name, tuple((k, a) for k, a, _ in args if a is not None), span)
 
 
-def _scalar(
-    kind: str, name: str, span: Span, node: ast.expr, reader: Reader
-) -> Declaration | None:
+def _scalar(kind: str, name: str, span: Span, node: ast.expr, reader: Reader) -> Declaration | None:
     if kind == "function":
         if isinstance(node, ast.Lambda):
             return FunctionDecl(name, span, reader.function(node))

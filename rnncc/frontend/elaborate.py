@@ -9,7 +9,17 @@ from collections.abc import Callable, Mapping
 
 from rnncc.frontend.diagnostics import Reporter, nearest
 from rnncc.frontend.spec import (
-    Bad, Binary, CellSpec, Choice, Expr, Layout, LayoutChoice, Name, Number, Text, Unary,
+    Bad,
+    Binary,
+    CellSpec,
+    Choice,
+    Expr,
+    Layout,
+    LayoutChoice,
+    Name,
+    Number,
+    Text,
+    Unary,
 )
 from rnncc.ir.sizes import FloorDiv, Size
 
@@ -51,7 +61,8 @@ def _checked(name: str, default: OptionValue, value: object) -> OptionValue:
 
 
 def sizes_of(
-    spec: CellSpec, options: Mapping[str, OptionValue] | None = None,
+    spec: CellSpec,
+    options: Mapping[str, OptionValue] | None = None,
     errors: Reporter | None = None,
 ) -> dict[str, Size | None]:
     """Every declared size with its default, in order; None when it has to be given or read off."""
@@ -72,9 +83,9 @@ def size_of(
             return Size.of(value)
         case Name(name=name):
             if name in options:
-                value = options[name]
-                if type(value) is int:
-                    return Size.of(value)
+                option = options[name]
+                if type(option) is int:
+                    return Size.of(option)
             elif any(d.name == name for d in spec.sizes):
                 return Size.name(name)
             elif name in spec.poisoned or spec.find(name) is None:

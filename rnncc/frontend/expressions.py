@@ -13,11 +13,24 @@ import math
 from rnncc.frontend.diagnostics import Reporter
 from rnncc.frontend.logical_lines import LogicalLine
 from rnncc.frontend.spec import (
-    Bad, Binary, Call, Choice, Expr, Group, Item, Keyword, Lambda, Name, Number, Text, Timed,
+    Bad,
+    Binary,
+    Call,
+    Choice,
+    Expr,
+    Group,
+    Item,
+    Keyword,
+    Lambda,
+    Name,
+    Number,
+    Text,
+    Timed,
     Unary,
 )
 from rnncc.ir.program import Span
 
+# fmt: off
 _BINARY: dict[type, str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Pow: "**",
     ast.MatMult: "@", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==",
@@ -40,6 +53,7 @@ _REFUSED: dict[type, tuple[str, str]] = {
     ast.YieldFrom: ("yield", ""), ast.Slice: ("a slice", "take parts with split(v, n)"),
     ast.Lambda: ("a lambda here", "declare it: act: function = lambda v: ..."),
 }
+# fmt: on
 
 
 class Reader:
@@ -61,11 +75,11 @@ class Reader:
         return self.line.span(line, col, self._col(line, node.end_col_offset))  # type: ignore[attr-defined]
 
     def text(self, node: ast.AST) -> str:
-        return ast.get_source_segment(self.line.text, node) or ""  # type: ignore[arg-type]
+        return ast.get_source_segment(self.line.text, node) or ""
 
     def bad(self, code: str, node: ast.AST, help: str = "", **fields: object) -> Bad:
         span = self.span(node)
-        self.errors.add(code, span, help=help, **fields)
+        self.errors.add(code, span, (), help, **fields)
         return Bad(span)
 
     def name(self, name: str, span: Span) -> bool:

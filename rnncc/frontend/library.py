@@ -26,19 +26,17 @@ class Signature:
 def _signature(text: str) -> Signature:
     required, _, optional = text.partition("/")
     names = required.split()
-    return Signature(
-        tuple(n for n in names if n != "..."), tuple(optional.split()), "..." in names
-    )
+    return Signature(tuple(n for n in names if n != "..."), tuple(optional.split()), "..." in names)
 
 
-POINTWISE = (
+_POINTWISE = (
     "linear relu6 selu silu swish mish softplus softsign sigmoid tanh hard_sigmoid hard_silu "
     "hard_swish hard_tanh exponential log_sigmoid tanh_shrink exp log log1p expm1 sqrt rsqrt "
     "abs sign sin cos erf square stop_gradient"
-).split()
+)
 
 SIGNATURES: dict[str, Signature] = {
-    **{name: Signature(("v",)) for name in POINTWISE},
+    **{name: Signature(("v",)) for name in _POINTWISE.split()},
     **{
         name: _signature(text)
         for name, text in {
@@ -77,14 +75,16 @@ SIGNATURES: dict[str, Signature] = {
     },
 }
 
-INITIALIZERS = frozenset(
+_INITIALIZERS = (
     "zeros ones constant random_normal random_uniform truncated_normal variance_scaling "
     "glorot_normal glorot_uniform he_normal he_uniform lecun_normal lecun_uniform orthogonal "
-    "identity unit_forget_bias".split()
+    "identity unit_forget_bias"
 )
+INITIALIZERS = frozenset(_INITIALIZERS.split())
 
 # Keywords and attributes of every layer, and the parameters lowering adds: never a declaration.
-RESERVED = frozenset(
+_RESERVED = (
     "mask training initial_state return_sequences return_state go_backwards stateful dtype name "
-    "seed valid zero_output_for_mask weights trainable consume wrt inputs states".split()
+    "seed valid zero_output_for_mask weights trainable consume wrt inputs states"
 )
+RESERVED = frozenset(_RESERVED.split())

@@ -119,8 +119,11 @@ def _extent(lines: list[str], at: int) -> tuple[int, _Scan]:
 def _cut(lines: list[str], at: int, scan: _Scan, errors: Reporter) -> tuple[int, _Scan]:
     """The end of a line whose bracket or quote stays open to the end of the file."""
     if scan.quote:
-        errors.add("E101", Span(at + 1, 1, 2 + len(lines[at].rstrip()) - 1),
-                   reason="a string is never closed")
+        errors.add(
+            "E101",
+            Span(at + 1, 1, 2 + len(lines[at].rstrip()) - 1),
+            reason="a string is never closed",
+        )
     elif scan.brackets:
         bracket, line, col = scan.brackets[0]
         errors.add("E104", Span(line, col, col + 1), bracket=bracket)
@@ -132,9 +135,7 @@ def _cut(lines: list[str], at: int, scan: _Scan, errors: Reporter) -> tuple[int,
     return end, scan
 
 
-def _logical(
-    lines: list[str], at: int, end: int, scan: _Scan, errors: Reporter
-) -> LogicalLine:
+def _logical(lines: list[str], at: int, end: int, scan: _Scan, errors: Reporter) -> LogicalLine:
     text = "\n".join(lines[at:end])
     indent = len(text) - len(text.lstrip())
     line = LogicalLine(at + 1, text[indent:], indent, broken=scan.open)
@@ -144,7 +145,11 @@ def _logical(
         plain = unicodedata.normalize("NFKC", char)
         what = f"{char} (U+{ord(char):04X})" if char.isprintable() else f"U+{ord(char):04X}"
         known = plain.isascii() and plain.isprintable() and plain.strip()
-        errors.add("E105", Span(number, col, col + 1), character=what,
-                   help=f"write {plain}" if known else "names and operators are ASCII")
+        errors.add(
+            "E105",
+            Span(number, col, col + 1),
+            character=what,
+            help=f"write {plain}" if known else "names and operators are ASCII",
+        )
         line.broken = True
     return line

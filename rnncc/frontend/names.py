@@ -12,8 +12,23 @@ from collections.abc import Iterable
 from rnncc.frontend.diagnostics import Reporter, nearest
 from rnncc.frontend.library import SIGNATURES, Signature
 from rnncc.frontend.spec import (
-    ArrayDecl, Bad, Call, CellSpec, Declaration, Expr, FunctionDecl, Item, Lambda, Layout,
-    LayoutChoice, Name, SizeDecl, Target, Timed, children, walk,
+    ArrayDecl,
+    Bad,
+    Call,
+    CellSpec,
+    Declaration,
+    Expr,
+    FunctionDecl,
+    Item,
+    Lambda,
+    Layout,
+    LayoutChoice,
+    Name,
+    SizeDecl,
+    Target,
+    Timed,
+    children,
+    walk,
 )
 from rnncc.ir.program import Span
 
@@ -58,8 +73,12 @@ class _Names:
                 if not self._target(target):
                     continue
                 if target.name in seen:
-                    self.errors.add("E307", target.span, name=target.name,
-                                    notes=[f"first on line {seen[target.name].line}"])
+                    self.errors.add(
+                        "E307",
+                        target.span,
+                        name=target.name,
+                        notes=[f"first on line {seen[target.name].line}"],
+                    )
                 seen.setdefault(target.name, target.span)
         self.set = set(seen)
 
@@ -77,8 +96,13 @@ class _Names:
             return False
         if target.back is not None:
             if name not in self.spec.poisoned:
-                add("E304", span, kind="temporary", name=name,
-                    help=f"declare {name}: state[...], or set {name}")
+                add(
+                    "E304",
+                    span,
+                    kind="temporary",
+                    name=name,
+                    help=f"declare {name}: state[...], or set {name}",
+                )
             return False
         self.temporaries.add(name)
         return True
@@ -104,8 +128,9 @@ class _Names:
             for d in self.spec.sizes
             if d.default is not None
         }
-        for name in reads:
-            reached, fresh = set(), set(reads[name])
+        for name, direct in reads.items():
+            reached: set[str] = set()
+            fresh = set(direct)
             while fresh:
                 reached |= fresh
                 fresh = set().union(*(reads.get(n, set()) for n in fresh)) - reached
@@ -136,15 +161,20 @@ class _Names:
     def _function(self, d: FunctionDecl) -> None:
         if isinstance(d.default, Name):
             if d.default.name not in SIGNATURES:
-                self.errors.add("E302", d.default.span, name=d.default.name,
-                                help=nearest(d.default.name, SIGNATURES))
+                self.errors.add(
+                    "E302",
+                    d.default.span,
+                    name=d.default.name,
+                    help=nearest(d.default.name, SIGNATURES),
+                )
             return
         if isinstance(d.default, Bad):
             return
         for node in walk(d.default):
             if isinstance(node, Call) and node.function in ("drop", "zoneout"):
-                self.errors.add("E508", node.span, name=node.function,
-                                help="drop where the function is called")
+                self.errors.add(
+                    "E508", node.span, name=node.function, help="drop where the function is called"
+                )
         self._expr(d.default.body, frozenset(d.default.params))
 
     def _layout(self, layout: Layout) -> None:
@@ -163,8 +193,12 @@ class _Names:
                 self.used.add(node.name)
                 if kind not in ("size", "option") and node.name not in self.spec.poisoned:
                     known = [n for n, k in self.kinds.items() if k == "size"]
-                    self.errors.add("E401", node.span, name=node.name,
-                                    help=nearest(node.name, known) or f"declare {node.name}: size")
+                    self.errors.add(
+                        "E401",
+                        node.span,
+                        name=node.name,
+                        help=nearest(node.name, known) or f"declare {node.name}: size",
+                    )
 
     def _expr(self, expr: Expr | Layout, bound: frozenset[str]) -> None:
         match expr:
@@ -179,8 +213,9 @@ class _Names:
                 bound = bound | set(expr.params)
             case Item(value=Name(name=name)) if self.kinds.get(name) in _TIMED:
                 kind = self.kinds[name]
-                self.errors.add("E303", expr.value.span, kind=kind, name=name,
-                                help=f"write {name}[t]")
+                self.errors.add(
+                    "E303", expr.value.span, kind=kind, name=name, help=f"write {name}[t]"
+                )
                 for index in expr.indices:
                     self._expr(index, bound)
                 return
@@ -250,8 +285,9 @@ class _Names:
         if kind in ("rate", "option") or node.name in self.spec.poisoned:
             return
         known = [n for n, k in self.kinds.items() if k == "rate"]
-        self.errors.add("E506", node.span,
-                        help=nearest(node.name, known) or f"declare {node.name}: rate = 0")
+        self.errors.add(
+            "E506", node.span, help=nearest(node.name, known) or f"declare {node.name}: rate = 0"
+        )
 
     def _signature(self, node: Call) -> Signature | None:
         name = node.function
@@ -269,8 +305,9 @@ class _Names:
             return None
         kind = self.kinds.get(name) or ("temporary" if name in self.temporaries else None)
         if kind is not None:
-            self.errors.add("E314", node.function_span, name=name, kind=f"a {kind}",
-                            help="multiply with *")
+            self.errors.add(
+                "E314", node.function_span, name=name, kind=f"a {kind}", help="multiply with *"
+            )
         else:
             known = [*SIGNATURES, *(n for n, k in self.kinds.items() if k == "function")]
             self.errors.add("E302", node.function_span, name=name, help=nearest(name, known))
@@ -281,13 +318,23 @@ class _Names:
         fields = {"name": node.function, "signature": str(signature)}
         for keyword in node.keywords:
             if keyword.name not in allowed:
-                self.errors.add("E502", keyword.span, keyword=keyword.name, **fields,
-                                help=nearest(keyword.name, allowed))
+                self.errors.add(
+                    "E502",
+                    keyword.span,
+                    keyword=keyword.name,
+                    **fields,
+                    help=nearest(keyword.name, allowed),
+                )
         if node.function in ("max", "min") and len(node.args) == 2:
             better = f"{node.function}imum(a, b)"
-            self.errors.add("E503", node.span, name=node.function,
-                            help=f"{better} is the larger of two" if node.function == "max"
-                            else f"{better} is the smaller of two")
+            self.errors.add(
+                "E503",
+                node.span,
+                name=node.function,
+                help=f"{better} is the larger of two"
+                if node.function == "max"
+                else f"{better} is the smaller of two",
+            )
             return
         named = {k.name for k in node.keywords}
         taken = set(allowed[: len(node.args)]) if not signature.variadic else set()

@@ -22,11 +22,27 @@ from rnncc.frontend.spec import Bad, CellSpec, Declaration, Equation, Expr, Lamb
 from rnncc.ir.program import Span
 
 _STATEMENTS = {
-    "for": "a for loop", "while": "a while loop", "if": "an if statement", "elif": "elif",
-    "else": "else", "def": "a function definition", "class": "a class", "import": "import",
-    "from": "import", "with": "with", "del": "del", "assert": "assert", "raise": "raise",
-    "try": "try", "except": "except", "finally": "finally", "global": "global",
-    "nonlocal": "nonlocal", "pass": "pass", "async": "async", "break": "break",
+    "for": "a for loop",
+    "while": "a while loop",
+    "if": "an if statement",
+    "elif": "elif",
+    "else": "else",
+    "def": "a function definition",
+    "class": "a class",
+    "import": "import",
+    "from": "import",
+    "with": "with",
+    "del": "del",
+    "assert": "assert",
+    "raise": "raise",
+    "try": "try",
+    "except": "except",
+    "finally": "finally",
+    "global": "global",
+    "nonlocal": "nonlocal",
+    "pass": "pass",
+    "async": "async",
+    "break": "break",
     "continue": "continue",
 }
 _HINTS = {"if": "write a if option else b", "def": "declare it: f: function = lambda v: ..."}
@@ -148,11 +164,20 @@ class _Parser:
                 self.errors.add("E202", Span(1, 1, 2), help="write cell: Name")
             self.name = "cell"
         if self.returns is None and "return" not in self.poisoned:
-            self.errors.add("E601", Span(last, 1, max(2, len(lines[last - 1].rstrip()) + 1)),
-                            help="the last line is return h[t]")
+            self.errors.add(
+                "E601",
+                Span(last, 1, max(2, len(lines[last - 1].rstrip()) + 1)),
+                help="the last line is return h[t]",
+            )
         return CellSpec(
-            self.name, self.doc, self.text, self.filename, tuple(self.declarations),
-            tuple(self.equations), self.returns or (), self.returns_span,
+            self.name,
+            self.doc,
+            self.text,
+            self.filename,
+            tuple(self.declarations),
+            tuple(self.equations),
+            self.returns or (),
+            self.returns_span,
             frozenset(self.poisoned),
         )
 
@@ -171,8 +196,12 @@ class _Parser:
         keyword = word.group() if word else line.text.split(":")[0].strip()
         if _STATEMENTS.get(keyword):
             self.in_refused_block = True
-            self.errors.add("E103", line.span(1, 1, 1 + len(keyword)),
-                            what=_STATEMENTS[keyword], help=_HINTS.get(keyword, ""))
+            self.errors.add(
+                "E103",
+                line.span(1, 1, 1 + len(keyword)),
+                what=_STATEMENTS[keyword],
+                help=_HINTS.get(keyword, ""),
+            )
             return
         if line.broken:
             return

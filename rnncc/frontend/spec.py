@@ -118,9 +118,7 @@ class Bad:
     span: Span
 
 
-Expr = (
-    Number | Text | Name | Timed | Unary | Binary | Choice | Call | Item | Group | Lambda | Bad
-)
+Expr = Number | Text | Name | Timed | Unary | Binary | Choice | Call | Item | Group | Lambda | Bad
 
 # ---- declarations --------------------------------------------------------------------------
 

@@ -15,14 +15,31 @@ from rnncc.frontend.elaborate import bind_options, shape_of, sizes_of
 from rnncc.frontend.library import SIGNATURES, Signature
 from rnncc.frontend.parse import parse_function
 from rnncc.frontend.spec import (
-    ArrayDecl, Call, CellSpec, Equation, Expr, FunctionDecl, Lambda, Name, RateDecl, SizeDecl,
-    Timed, walk,
+    ArrayDecl,
+    Call,
+    CellSpec,
+    Equation,
+    Expr,
+    FunctionDecl,
+    Lambda,
+    Name,
+    RateDecl,
+    SizeDecl,
+    Timed,
+    walk,
 )
 from rnncc.ir.program import Span, Type, Value
 from rnncc.ir.sizes import Size
 from rnncc.passes import layouts  # noqa: F401  (fills FUNCTIONS)
 from rnncc.passes.evaluate import (
-    POISON, Constraint, Evaluator, Operand, Refused, Shape, shape_of_operand, show,
+    POISON,
+    Constraint,
+    Evaluator,
+    Operand,
+    Refused,
+    Shape,
+    shape_of_operand,
+    show,
 )
 from rnncc.passes.functions import FUNCTIONS, known
 from rnncc.passes.randomness import Site, drop, zoneout
@@ -43,7 +60,8 @@ def bind_functions(spec: CellSpec, given: Mapping[str, object]) -> dict[str, Fun
         declared = spec.find(name)
         if not isinstance(declared, FunctionDecl):
             hint = nearest(name, (d.name for d in spec.functions))
-            raise ValueError(f"{spec.name} has no function {name}" + (f": {hint}" if hint else ""))
+            message = f"{spec.name} has no function {name}" + (f": {hint}" if hint else "")
+            raise ValueError(message)  # noqa: TRY004  (the name is wrong, not a type)
         bound[name] = _function(name, value)
     return bound
 
@@ -67,8 +85,14 @@ class Equations(Evaluator):
     """One step: `parameters` of the arrays read, `steps` of inputs and states, `results`."""
 
     def __init__(
-        self, spec: CellSpec, options: Mapping[str, object], functions: Mapping[str, object], *,
-        training: bool, active_rates: frozenset[str], errors: Reporter,
+        self,
+        spec: CellSpec,
+        options: Mapping[str, object],
+        functions: Mapping[str, object],
+        *,
+        training: bool,
+        active_rates: frozenset[str],
+        errors: Reporter,
     ) -> None:
         bound = bind_options(spec, options)
         super().__init__(spec, bound, sizes_of(spec, bound, errors), errors)
@@ -82,7 +106,7 @@ class Equations(Evaluator):
                 self.setters.setdefault((target.name, target.back), equation)
         self.shapes: dict[str, Shape | None] = {
             d.name: shape_of(spec, d.layout, bound, errors)
-            for d in spec.declarations
+            for d in reversed(spec.declarations)  # of two with one name, the first counts
             if isinstance(d, ArrayDecl)
         }
         self.parameters: dict[str, Value] = {}  # contexts, weights, constants, rates, seed
@@ -148,13 +172,18 @@ class Equations(Evaluator):
 
     def _cycle(self, equation: Equation) -> None:
         around = self.active[self.active.index(equation) :]
-        texts = [", ".join(t.name + ("[t]" if t.back == 0 else "") for t in e.targets)
-                 for e in around]
+        texts = [
+            ", ".join(t.name + ("[t]" if t.back == 0 else "") for t in e.targets) for e in around
+        ]
         first = min(around, key=lambda e: (e.span.line, e.span.col))
         at = around.index(first)
         chain = " -> ".join([*texts[at:], *texts[:at], texts[at]])
-        self.errors.add("E315", first.targets[0].span, chain=chain,
-                        help="read a state of the step before, as in h[t-1]")
+        self.errors.add(
+            "E315",
+            first.targets[0].span,
+            chain=chain,
+            help="read a state of the step before, as in h[t-1]",
+        )
         for member in around:
             for t in member.targets:
                 self.values.setdefault((t.name, t.back), POISON)
@@ -205,24 +234,30 @@ class Equations(Evaluator):
     def call(self, node: Call) -> Operand:
         args = [self.evaluate(a) for a in node.args if not self._is_rate(node, a)]
         keywords = {
-            k.name: self.evaluate(k.value) for k in node.keywords
+            k.name: self.evaluate(k.value)
+            for k in node.keywords
             if not self._is_rate(node, k.value)
         }
         if any(v is POISON for v in (*args, *keywords.values())):
             return POISON
+        self._ungrouped(node, args)
         if node.function in self.functions:
             return self._declared(node, args, keywords)
         if node.function in ("drop", "zoneout"):
             return self._random(node, args, keywords)
         return self._library(node.function, args, keywords)
 
+    def _ungrouped(self, node: Call, args: list[Operand]) -> None:
+        """Refuses (a, b) and split(v, 2) as an argument, but where a shape or a list belongs."""
+        allowed = {"reshape": (1,), "transpose": (1,), "concat": (0,) if len(args) == 1 else ()}
+        given = [a for a in node.args if not self._is_rate(node, a)]
+        for at, (argument, operand) in enumerate(zip(given, args, strict=True)):
+            if isinstance(operand, tuple) and at not in allowed.get(node.function, ()):
+                raise Refused("E416", argument.span, help="give each a name: a, b = split(v, 2)")
+
     def _library(self, name: str, args: list[Operand], keywords: dict[str, Operand]) -> Operand:
         if name not in FUNCTIONS:
             return POISON
-        spread = name == "concat" and len(args) == 1
-        for operand in (*args, *keywords.values()):
-            if isinstance(operand, tuple) and name not in ("reshape", "transpose") and not spread:
-                raise Refused("E416", help="give each a name: a, b = split(v, 2)")
         if not _fits(name, args, keywords):
             if not self.overridden:
                 return POISON  # `names` has said so
@@ -230,9 +265,7 @@ class Equations(Evaluator):
             raise Refused("E501", name=name, signature=SIGNATURES[name], count=count)
         return FUNCTIONS[name](self, *args, **keywords)
 
-    def _declared(
-        self, node: Call, args: list[Operand], keywords: dict[str, Operand]
-    ) -> Operand:
+    def _declared(self, node: Call, args: list[Operand], keywords: dict[str, Operand]) -> Operand:
         body = self.functions[node.function]
         if isinstance(body, str):
             return self._library(body, args, keywords)
@@ -242,8 +275,7 @@ class Equations(Evaluator):
             if node.function not in self.overridden:
                 return POISON  # `names` has said so
             count = len(args) + len(keywords)
-            raise Refused("E501", name=node.function, signature=Signature(body.params),
-                          count=count)
+            raise Refused("E501", name=node.function, signature=Signature(body.params), count=count)
         scope = dict(zip(body.params, args, strict=False)) | keywords
         self.bound.append(scope)
         self.calling.append(node.function)
@@ -282,9 +314,6 @@ class Equations(Evaluator):
         where = (node.function_span.line, node.function_span.col)
         site = Site(self.sites.get(where, 0), self._rate(rate), self._seed, self.training)
         fn = drop if node.function == "drop" else zoneout
-        for operand in args:
-            if isinstance(operand, tuple):
-                raise Refused("E416")
         return fn(self, site, *args, **keywords)
 
     def _rate(self, node: Expr) -> Value | float | None:

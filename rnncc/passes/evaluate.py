@@ -16,7 +16,19 @@ from typing import Any
 from rnncc.frontend.diagnostics import Reporter
 from rnncc.frontend.elaborate import OptionValue, expand_defaults
 from rnncc.frontend.spec import (
-    Bad, Binary, Call, CellSpec, Choice, Expr, Group, Item, Lambda, Name, Number, Text, Timed,
+    Bad,
+    Binary,
+    Call,
+    CellSpec,
+    Choice,
+    Expr,
+    Group,
+    Item,
+    Lambda,
+    Name,
+    Number,
+    Text,
+    Timed,
     Unary,
 )
 from rnncc.ir.builder import Builder
@@ -37,7 +49,11 @@ class Refused(Exception):
     """A mistake in the expression being evaluated; becomes a diagnostic at its span."""
 
     def __init__(
-        self, code: str, span: Span | None = None, notes: tuple[str, ...] = (), help: str = "",
+        self,
+        code: str,
+        span: Span | None = None,
+        notes: tuple[str, ...] = (),
+        help: str = "",
         **fields: object,
     ) -> None:
         super().__init__(code)
@@ -62,6 +78,7 @@ def shape_of_operand(operand: Operand) -> Shape:
     return operand.type.shape if isinstance(operand, Value) else ()
 
 
+# fmt: off
 _FOLD: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b,
     "/": lambda a, b: a / b, "//": lambda a, b: a // b, "**": lambda a, b: a**b,
@@ -73,14 +90,18 @@ _OPCODE = {
     "+": "add", "-": "sub", "*": "mul", "/": "div", "<": "lt", "<=": "le", ">": "gt", ">=": "ge",
     "==": "eq", "!=": "ne", "and": "and", "or": "or",
 }
+# fmt: on
 
 
 class Evaluator:
     """Evaluates expressions into `b.ops`. `lookup` and `timed` give the values of names."""
 
     def __init__(
-        self, spec: CellSpec, options: Mapping[str, OptionValue],
-        defaults: Mapping[str, Size | None], errors: Reporter,
+        self,
+        spec: CellSpec,
+        options: Mapping[str, OptionValue],
+        defaults: Mapping[str, Size | None],
+        errors: Reporter,
     ) -> None:
         self.spec, self.options, self.defaults, self.errors = spec, options, defaults, errors
         self.b = Builder()
@@ -180,9 +201,9 @@ class Evaluator:
             return POISON
         if isinstance(left, Value) or isinstance(right, Value):
             return self._binary_values(node, left, right)
-        if isinstance(left, str) or isinstance(right, str):
-            if node.op not in ("==", "!=", "and", "or"):
-                raise Refused("E511", help="a text is compared with ==, in a choice")
+        text = isinstance(left, str) or isinstance(right, str)
+        if text and node.op not in ("==", "!=", "and", "or"):
+            raise Refused("E511", help="a text is compared with ==, in a choice")
         if node.op == "@":
             raise Refused("E406", shape="a number", help="multiply with *")
         if isinstance(left, Size) or isinstance(right, Size):
@@ -238,8 +259,9 @@ class Evaluator:
                 return b.sqrt(base)
             if exponent in (1, 2, 3, 4):
                 square = b.mul(base, base) if exponent > 1 else base
-                return {1: lambda: base, 2: lambda: square, 3: lambda: b.mul(square, base),
-                        4: lambda: b.mul(square, square)}[int(exponent)]()
+                if exponent <= 2:
+                    return square
+                return b.mul(square, base if exponent == 3 else square)
             if exponent == -1:
                 return b.div(1.0, base)
         x, y = self.broadcast(base, exponent)
@@ -267,7 +289,8 @@ class Evaluator:
         """A Value of numbers or a Python float: truth becomes 1.0 and 0.0, a size its extent."""
         if isinstance(operand, Value):
             if operand.type.dtype == "bool":
-                return self.b.where(operand, 1.0, 0.0)
+                one_or_zero: Value = self.b.where(operand, 1.0, 0.0)
+                return one_or_zero
             return operand
         if isinstance(operand, int | float):
             return float(operand)
@@ -331,9 +354,7 @@ class Evaluator:
         """Operands of one shape; Python numbers are left to the builder unless all are numbers."""
         if not any(isinstance(o, Value) for o in operands):
             return [self.value(o) for o in operands]
-        plain = [
-            self.value(o) if isinstance(o, Size) else o for o in operands
-        ]
+        plain = [self.value(o) if isinstance(o, Size) else o for o in operands]
         shape: Shape = ()
         for operand in plain:
             if isinstance(operand, Value):
@@ -351,8 +372,11 @@ class Evaluator:
         inner = c[0]
         if not self.same_size(a[-1], inner):
             raise Refused(
-                "E404", notes=(self.describe(node.left, left), self.describe(node.right, right)),
-                help=self._matmul_hint(node, a, c), left=a[-1], right=inner,
+                "E404",
+                notes=(self.describe(node.left, left), self.describe(node.right, right)),
+                help=self._matmul_hint(node, a, c),
+                left=a[-1],
+                right=inner,
             )
         right = self.fit(right, (a[-1], *c[1:]))
         la, lc = ("ik"[-len(a) :], "kl"[: len(c)])
@@ -403,7 +427,9 @@ class Evaluator:
             value = self.take(value, index, expr.span)
         return value
 
-    def _tuple_item(self, value: tuple[Operand, ...], indices: list[Operand], node: Item) -> Operand:
+    def _tuple_item(
+        self, value: tuple[Operand, ...], indices: list[Operand], node: Item
+    ) -> Operand:
         (index, *rest) = indices
         if rest or not isinstance(index, int) or not -len(value) <= index < len(value):
             raise Refused("E408", shape=f"{len(value)} values", index=index)

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Value
@@ -31,9 +30,10 @@ def _pointwise(opcode: str) -> Function:
     return lambda ev, v: ev.b.pointwise(opcode, ev.value(v))
 
 
-for _name in (
+_PRIMITIVE = (
     "sigmoid tanh log_sigmoid exp log log1p expm1 sqrt rsqrt abs sign sin cos erf stop_gradient"
-).split():
+)
+for _name in _PRIMITIVE.split():
     FUNCTIONS[_name] = _pointwise(_name)
 FUNCTIONS["exponential"] = FUNCTIONS["exp"]
 
@@ -61,7 +61,10 @@ def square(ev: Evaluator, v: Operand) -> Operand:
 
 @function
 def relu(
-    ev: Evaluator, v: Operand, negative_slope: Operand = 0, max_value: Operand = None,
+    ev: Evaluator,
+    v: Operand,
+    negative_slope: Operand = 0,
+    max_value: Operand = None,
     threshold: Operand = 0,
 ) -> Operand:
     """A choice, not a maximum: at the corner Keras's gradient is 0, and NaN stays NaN."""
@@ -235,8 +238,12 @@ def outer(ev: Evaluator, a: Operand, b: Operand) -> Operand:
     x, y = ev.value(a), ev.value(b)
     for v in (x, y):
         if len(v.type.shape) != 1:
-            raise Refused("E405", left=show(x.type.shape), right=show(y.type.shape),
-                          help="outer takes two vectors")
+            raise Refused(
+                "E405",
+                left=show(x.type.shape),
+                right=show(y.type.shape),
+                help="outer takes two vectors",
+            )
     shape = (*x.type.shape, *y.type.shape)
     return ev.b.mul(ev.b.broadcast(x, shape, (0,)), ev.b.broadcast(y, shape, (1,)))
 
@@ -267,7 +274,8 @@ def _along(ev: Evaluator, y: Value, model: Value, axis: int) -> Value:
 def _mean(ev: Evaluator, x: Value, axis: int) -> Value:
     total = ev.b.reduce("sum", x, axis)
     count = ev.b.extent(x.type.shape[axis])
-    return ev.b.div(total, ev.stretch(count, total.type.shape))
+    mean: Value = ev.b.div(total, ev.stretch(count, total.type.shape))
+    return mean
 
 
 def _reduction(kind: str) -> Function:
@@ -292,7 +300,8 @@ def cumsum(ev: Evaluator, v: Operand, axis: Operand = None) -> Operand:
 def _shifted(ev: Evaluator, x: Value, axis: int) -> Value:
     """x less its largest, so that exp can't overflow; the shift cancels, gradient included."""
     top = ev.b.stop_gradient(ev.b.reduce("max", x, axis))
-    return ev.b.sub(x, _along(ev, top, x, axis))
+    shifted: Value = ev.b.sub(x, _along(ev, top, x, axis))
+    return shifted
 
 
 @function
@@ -321,9 +330,7 @@ def cumax(ev: Evaluator, v: Operand, axis: Operand = None) -> Operand:
 
 
 @function
-def layer_norm(
-    ev: Evaluator, v: Operand, eps: Operand = 1e-5, axis: Operand = None
-) -> Operand:
+def layer_norm(ev: Evaluator, v: Operand, eps: Operand = 1e-5, axis: Operand = None) -> Operand:
     b, x = ev.b, ev.value(v)
     at = axis_of(x, -1 if axis is None else axis, "layer_norm")
     centred = b.sub(x, _along(ev, _mean(ev, x, at), x, at))
@@ -337,11 +344,6 @@ def rms_norm(ev: Evaluator, v: Operand, eps: Operand = 1e-5, axis: Operand = Non
     at = axis_of(x, -1 if axis is None else axis, "rms_norm")
     scale = b.rsqrt(b.add(_mean(ev, b.mul(x, x), at), known(eps, "eps")))
     return b.mul(x, _along(ev, scale, x, at))
-
-
-def bind(fn: Function, args: tuple[Operand, ...], keywords: dict[str, Any]) -> Operand:
-    """Apply a function whose arguments `names` has checked."""
-    return fn(*args, **keywords)
 
 
 def size(operand: Operand, what: str = "a shape") -> Size:

@@ -18,7 +18,6 @@ from rnncc.frontend.spec import (
     Binary,
     CellSpec,
     Initializer,
-    LayoutChoice,
     Name,
     Number,
     OptionDecl,
@@ -126,34 +125,45 @@ def _check_partial(error: SpecError) -> None:
     """Raises the mistakes of reading together with those in what could be read."""
     if error.partial is None:
         return
-    found = [*error.diagnostics, *diagnose(error.partial)]
+    found = [*error.diagnostics, *diagnose(error.partial, complete=False)]
     raise SpecError(found, error.text, error.filename, error.partial) from None
 
 
 # ---- every folding ---------------------------------------------------------------------------
 
 
-def diagnose(spec: CellSpec) -> list[Diagnostic]:
-    """What is wrong with shapes, options and uses, under the defaults and every other choice."""
+def diagnose(spec: CellSpec, *, complete: bool = True) -> list[Diagnostic]:
+    """What is wrong with shapes, options and uses, under the defaults and every other choice.
+
+    Of a spec that is not complete, nothing is said about what nobody reads.
+    """
     found: dict[tuple[str, int, int], Diagnostic] = {}
     read: set[str] = set()
     defaults = {d.name: d.default for d in spec.options}
     clean = True
     for options in foldings(spec):
         errors, program = examine(spec, options)
-        other = [f"with {k} = {v!r}" if v != ANOTHER else f"with another {k}"
-                 for k, v in options.items() if v != defaults[k]]
+        other = [
+            f"with {k} = {v!r}" if v != ANOTHER else f"with another {k}"
+            for k, v in options.items()
+            if v != defaults[k]
+        ]
         for d in errors:
             noted = Diagnostic(d.code, d.span, d.message, (*d.notes, *other), d.help)
             found.setdefault((d.code, d.span.line, d.span.col), noted)
         clean = clean and program is not None
         read |= _read(spec, program) if program else set()
     reporter = Reporter()
-    if clean and not spec.poisoned:
-        for d in (*spec.weights, *spec.constants):
-            if d.name not in read:
-                reporter.add("E316", d.span, kind=d.kind, name=d.name,
-                             help="nothing that is returned or kept depends on it")
+    if clean and complete:
+        for array in (*spec.weights, *spec.constants):
+            if array.name not in read:
+                reporter.add(
+                    "E316",
+                    array.span,
+                    kind=array.kind,
+                    name=array.name,
+                    help="nothing that is returned or kept depends on it",
+                )
     return [*found.values(), *reporter.diagnostics]
 
 
@@ -212,10 +222,8 @@ def _expressions(spec: CellSpec) -> Iterator[object]:
     for value in spec.returns:
         yield from walk(value)
     for d in spec.declarations:
-        layout = d.layout if isinstance(d, ArrayDecl) else None
-        while isinstance(layout, LayoutChoice):
-            yield from walk(layout)
-            layout = None
+        if isinstance(d, ArrayDecl):
+            yield from walk(d.layout)
 
 
 def _read(spec: CellSpec, program: Program) -> set[str]:

@@ -60,8 +60,9 @@ def reshape(ev: Evaluator, v: Operand, shape: Operand) -> Operand:
     count = product(wanted)
     message = f"{show(x.type.shape)} and {show(wanted)} must have as many elements"
     if not ev.same_size(whole, count, message):
-        raise Refused("E414", left=show(x.type.shape), left_count=whole, right=show(wanted),
-                      right_count=count)
+        raise Refused(
+            "E414", left=show(x.type.shape), left_count=whole, right=show(wanted), right_count=count
+        )
     return ev.b.reshape(x, wanted)
 
 

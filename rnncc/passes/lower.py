@@ -28,8 +28,12 @@ from rnncc.passes.evaluate import POISON, Operand, Refused, show
 
 
 def lower(
-    spec: CellSpec, options: Mapping[str, object] | None = None,
-    functions: Mapping[str, object] | None = None, *, mask: bool = False, training: bool = False,
+    spec: CellSpec,
+    options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None,
+    *,
+    mask: bool = False,
+    training: bool = False,
     active_rates: frozenset[str] = frozenset(),
 ) -> Program:
     """The Program of a cell; SpecError with every mistake the given options and functions show."""
@@ -39,8 +43,12 @@ def lower(
 
 
 def elaborate(
-    spec: CellSpec, options: Mapping[str, object] | None = None,
-    functions: Mapping[str, object] | None = None, *, mask: bool = False, training: bool = False,
+    spec: CellSpec,
+    options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None,
+    *,
+    mask: bool = False,
+    training: bool = False,
     active_rates: frozenset[str] = frozenset(),
 ) -> tuple[Program, Equations]:
     """The Program together with the equations it came from: their shapes and constraints."""
@@ -52,7 +60,8 @@ def elaborate(
 
 
 def examine(
-    spec: CellSpec, options: Mapping[str, object] | None = None,
+    spec: CellSpec,
+    options: Mapping[str, object] | None = None,
     functions: Mapping[str, object] | None = None,
 ) -> tuple[list[Diagnostic], Program | None]:
     """What is wrong with a cell whose rates all draw; its Program when nothing is."""
@@ -62,12 +71,19 @@ def examine(
 
 
 def _lowering(
-    spec: CellSpec, options: Mapping[str, object] | None,
-    functions: Mapping[str, object] | None, mask: bool, training: bool,
+    spec: CellSpec,
+    options: Mapping[str, object] | None,
+    functions: Mapping[str, object] | None,
+    mask: bool,
+    training: bool,
     active_rates: frozenset[str],
 ) -> _Lowering:
     equations = Equations(
-        spec, options or {}, functions or {}, training=training, active_rates=active_rates,
+        spec,
+        options or {},
+        functions or {},
+        training=training,
+        active_rates=active_rates,
         errors=Reporter(),
     )
     lowering = _Lowering(equations, mask)
@@ -148,15 +164,22 @@ class _Lowering:
         self.b.span = state.initial.span
         fits = len(shape) == len(given) and all(map(self.eq.same_size, shape, given))
         if not fits:
-            self.eq.errors.add("E418", state.initial.span, name=state.name, state=show(shape),
-                               initial=state.initial.name, shape=show(given))
+            self.eq.errors.add(
+                "E418",
+                state.initial.span,
+                name=state.name,
+                state=show(shape),
+                initial=state.initial.name,
+                shape=show(given),
+            )
 
     def _select(self, new: Value, old: Value | None) -> Value:
         """new on valid steps, old (or zero) on masked ones."""
         if self.valid is None:
             return new
         valid = self.b.broadcast(self.valid, new.type.shape, ())
-        return self.b.where(valid, new, 0.0 if old is None else old)
+        selected: Value = self.b.where(valid, new, 0.0 if old is None else old)
+        return selected
 
     def _next_state(self, name: str) -> Value | None:
         shape = self.eq.shapes[name]
@@ -173,8 +196,9 @@ class _Lowering:
                 raise Refused("E407", name=name, state=show(shape), shape=show(own))
         except Refused as refused:
             target = next(t for t in equation.targets if t.name == name)
-            self.eq.errors.add(refused.code, target.span, refused.notes, refused.help,
-                               **refused.fields)
+            self.eq.errors.add(
+                refused.code, target.span, refused.notes, refused.help, **refused.fields
+            )
             return None
         value = self.eq.fit(value, shape) if own else self.eq.stretch(value, shape)
         self.eq.names.setdefault(value, name)
@@ -215,8 +239,9 @@ class _Lowering:
         try:
             value = self.eq.value(operand)
         except Refused as refused:
-            self.eq.errors.add(refused.code, node.span, refused.notes, refused.help,
-                               **refused.fields)
+            self.eq.errors.add(
+                refused.code, node.span, refused.notes, refused.help, **refused.fields
+            )
             return None
         return value
 
@@ -275,8 +300,11 @@ class _Lowering:
             value = eq.parameter(context.name, eq.shapes[context.name], "B")
             params.append(Param(value, "context"))
         params += self.state_params
-        groups = (("weight", self.spec.weights), ("constant", self.spec.constants),
-                  ("rate", self.spec.rates))
+        groups = (
+            ("weight", self.spec.weights),
+            ("constant", self.spec.constants),
+            ("rate", self.spec.rates),
+        )
         for role, declared in groups:
             for d in declared:
                 found = eq.parameters.get(d.name)

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnncc.ir.program import Value
-from rnncc.passes.evaluate import Evaluator, Operand, Refused
+from rnncc.passes.evaluate import Evaluator, Operand, Refused, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,10 +32,11 @@ def _per(per: Operand) -> str:
     return per
 
 
-def _kept(ev: Evaluator, site: Site, shape: tuple, axes: str, per: str) -> Value:
+def _kept(ev: Evaluator, site: Site, shape: Shape, axes: str, per: str) -> Value:
     """Where the draw is at least the rate."""
     draw = ev.b.uniform(site.seed(), site.number, shape, per, axes)
-    return ev.b.ge(*ev.broadcast(draw, site.rate))
+    kept: Value = ev.b.ge(*ev.broadcast(draw, site.rate))
+    return kept
 
 
 def drop(ev: Evaluator, site: Site, v: Operand, per: Operand = "sequence") -> Operand:
