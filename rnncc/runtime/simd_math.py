@@ -263,33 +263,38 @@ def sigmoid(x: Lanes) -> Lanes:
     return 1.0 / (_exp_bounded(clamp(-x, -bound, bound)) + 1.0)
 
 
-# Odd rational, 13/6, of tanh on [-7.9, 7.9] (widely published coefficients).
+# tanh(x) / x as a rational in x², fitted so that both constants are 1 (small x come out exact),
+# that it never passes 1, and that it is 1 at the bound, so that infinity gives 1 exactly.
 _TANH_TOP = (
-    4.89352455891786e-03,
-    6.37261928875436e-04,
-    1.48572235717979e-05,
-    5.12229709037114e-08,
-    -8.60467152213735e-11,
-    2.00018790482477e-13,
-    -2.76076847742355e-16,
+    1.0,
+    0.134140282869339,
+    0.003534862305969,
+    2.126077924913261e-05,
+    1.4274526449753466e-08,
 )
 _TANH_BOTTOM = (
-    4.89352518554385e-03,
-    2.26843463243900e-03,
-    1.18534705686654e-04,
-    1.19825839466702e-06,
+    1.0,
+    0.4674735367298126,
+    0.026026172563433647,
+    0.00033500618883408606,
+    8.149061727635853e-07,
 )
-_TANH_BOUND = 7.90531110763549805
+_TANH_BOUND = 8.169126510620117
 
 
 def tanh(x: Lanes) -> Lanes:
-    """float32: a rational, clamped. float64: expm1(2x) / (expm1(2x) + 2)."""
+    """float32: a clamped rational, at most 5.3 ulp and 0.6 on average, never past 1.
+
+    float64: expm1(2x) / (expm1(2x) + 2), 2.5 ulp.
+    """
     if x.bits == 64:
-        e = _expm1_bounded(clamp(x + x, -44.0, 44.0))
-        return select(x.compare("==", 0.0), x, e / (e + 2.0))
+        # By magnitude, so that the function is odd to the bit, as the rational is.
+        size = x.intrinsic("fabs")
+        e = _expm1_bounded(clamp(size + size, 0.0, 44.0))
+        return (e / (e + 2.0)).intrinsic("copysign", x)
     y = clamp(x, -_TANH_BOUND, _TANH_BOUND)
     square = y * y
-    # The quotient first: y times the top would be a denormal for the smallest y.
+    # The quotient first: it is near 1 for small y, so that no step of theirs is a denormal.
     return y * (polynomial(square, _TANH_TOP) / polynomial(square, _TANH_BOTTOM))
 
 

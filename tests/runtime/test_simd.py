@@ -33,7 +33,7 @@ CASES = {
     "expm1": ("v.expm1(a)", lambda a, b, c: np.expm1(a), 2, 2.5),
     "log": ("v.log(a)", lambda a, b, c: np.log(a), 1, 1),
     "log1p": ("v.log1p(a)", lambda a, b, c: np.log1p(a), 1, 1),
-    "tanh": ("v.tanh(a)", lambda a, b, c: np.tanh(a), 4, 3),
+    "tanh": ("v.tanh(a)", lambda a, b, c: np.tanh(a), 5.5, 3),
     "softplus": ("v.softplus(a)", lambda a, b, c: np.logaddexp(0, a), 2.5, 2.5),
     "log_sigmoid": ("v.log_sigmoid(a)", lambda a, b, c: -np.logaddexp(0, -a), 2.5, 2.5),
     "sin": ("v.sin(a)", lambda a, b, c: np.sin(a), 1, 1),
@@ -152,6 +152,18 @@ def test_signed_zero_survives_odd_functions():
     arrays[0][:2] = 0.0, -0.0
     for name in ("tanh", "expm1", "log1p", "erf", "sin"):
         assert list(np.signbit(run("float32", 8, name, arrays)[:2])) == [False, True], name
+
+
+@pytest.mark.parametrize("dtype", WIDTHS)
+def test_bounded_functions_stay_in_their_bounds(dtype):
+    """And reach them where NumPy does, so 1 - tanh(x)**2 is never negative."""
+    arrays = inputs(dtype)
+    arrays[0][:] = np.linspace(4, 60, arrays[0].size)
+    arrays[0][-1] = np.inf
+    top = run(dtype, WIDTHS[dtype][0], "tanh", arrays)
+    assert top.max() == 1 and (top[arrays[0] > 20] == 1).all()
+    arrays[0][:] *= -1
+    assert (run(dtype, WIDTHS[dtype][0], "tanh", arrays) == -top).all()
 
 
 def test_library_functions_are_named():
