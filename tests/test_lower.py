@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import doctest
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.elaborate import sizes_of
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
@@ -309,6 +312,20 @@ def test_functions_given_by_name_or_text() -> None:
     assert (none < 0).any()
     with pytest.raises(ValueError, match="did you mean tanh"):
         lower(spec, functions={"activation": "tanhh"})
+    for text, code in (
+        ("lambda v: v * foo", "E301"),
+        ("lambda v: foo(v)", "E302"),
+        ("lambda v: drop(v, 0.5)", "E508"),
+        ("lambda v, w: v", "E501"),
+        ("where", "E501"),
+        ("lambda v: v * dropout", "E301"),
+        ("lambda v: v * h", "E301"),
+        ("lambda v: v @ v @ kernel", "E406"),
+    ):
+        with pytest.raises(SpecError) as caught:
+            lower(spec, functions={"activation": text})
+        assert [d.code for d in caught.value.diagnostics] == [code], text
+        assert caught.value.diagnostics[0].span.line == 21
     with pytest.raises(ValueError, match="did you mean use_bias"):
         lower(spec, {"use_bia": True})
     with pytest.raises(TypeError, match="use_bias"):
@@ -379,3 +396,7 @@ def test_sizes_that_cannot_be_compared_become_constraints() -> None:
     assert all(c.left.evaluate(sizes) == c.right.evaluate(sizes) for c in constraints(spec))
     wrong = {"units": 7, "half": 3}
     assert any(c.left.evaluate(wrong) != c.right.evaluate(wrong) for c in constraints(spec))
+
+
+def test_the_example_of_the_module() -> None:
+    assert doctest.testmod(sys.modules[lower.__module__]).failed == 0

@@ -8,7 +8,7 @@ Non-Goals: the Program around the step (`lower`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError, nearest
 from rnncc.frontend.elaborate import bind_options, shape_of, sizes_of
@@ -163,12 +163,18 @@ class Equations(Evaluator):
             return self.values[key]
         equation = self.setters.get(key)
         if equation is None:
-            return POISON  # `names` has said so
+            return self._unknown("E301", key[0])
         if equation in self.active:
             self._cycle(equation)
             return POISON
         self._equation(equation)
         return self.values[key]
+
+    def _unknown(self, code: str, name: str) -> Operand:
+        """`names` has read the text, but not functions given in place of declared ones."""
+        if self.calling and self.overridden & set(self.calling):
+            raise Refused(code, name=name, help="in a function given to the layer")
+        return POISON
 
     def _cycle(self, equation: Equation) -> None:
         around = self.active[self.active.index(equation) :]
@@ -198,7 +204,7 @@ class Equations(Evaluator):
             return Size.name(name)
         if isinstance(found, ArrayDecl) and found.kind in ("context", "weight", "constant"):
             return self.parameter(name, self.shapes[name], "B" if found.kind == "context" else "")
-        return self.options.get(name, POISON)
+        return self.options[name] if name in self.options else self._unknown("E301", name)
 
     def parameter(
         self, name: str, shape: Shape | None, axes: str = "", dtype: str = "float"
@@ -212,7 +218,7 @@ class Equations(Evaluator):
     def timed(self, node: Timed) -> Operand:
         found = self.spec.find(node.name)
         if not isinstance(found, ArrayDecl) or found.kind not in ("input", "state"):
-            return POISON
+            return self._unknown("E301", node.name)
         if node.back < 0:
             return POISON
         if found.kind == "state" and node.back == 0:
@@ -257,7 +263,7 @@ class Equations(Evaluator):
 
     def _library(self, name: str, args: list[Operand], keywords: dict[str, Operand]) -> Operand:
         if name not in FUNCTIONS:
-            return POISON
+            return self._unknown("E302", name)
         if not _fits(name, args, keywords):
             if not self.overridden:
                 return POISON  # `names` has said so
@@ -309,8 +315,10 @@ class Equations(Evaluator):
 
     def _random(self, node: Call, args: list[Operand], keywords: dict[str, Operand]) -> Operand:
         rate = _rate_of(node)
-        if rate is None:
-            return POISON
+        if self.calling:
+            raise Refused("E508", name=node.function, help="drop where the function is called")
+        if rate is None or not _fits(node.function, node.args, [k.name for k in node.keywords]):
+            return POISON  # `names` has said so
         where = (node.function_span.line, node.function_span.col)
         site = Site(self.sites.get(where, 0), self._rate(rate), self._seed, self.training)
         fn = drop if node.function == "drop" else zoneout
@@ -347,7 +355,7 @@ def _rate_of(node: Call) -> Expr | None:
     return next((k.value for k in node.keywords if k.name == "rate"), None)
 
 
-def _fits(name: str, args: list[Operand], keywords: dict[str, Operand]) -> bool:
+def _fits(name: str, args: Sequence[object], keywords: Collection[str]) -> bool:
     signature = SIGNATURES[name]
     allowed = (*signature.required, *signature.optional)
     if signature.variadic:

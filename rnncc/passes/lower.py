@@ -1,13 +1,23 @@
 """CellSpec -> Program: options folded, sugar gone, one step in the scan's body.
 
-    h[t] = tanh(x[t] @ W + h[t-1])      scan:
-    return h[t]                           carry _h_1 : float[B, units], from h
-                                          x = x[t]
-                                            _ = contract(x, W, labels=(k, kl, l))
-                                            _1 = add(_, _h_1)
-                                            h = tanh(_1)
-                                          next _h_1 = h; last is final_h
-                                          h[t] = h
+    >>> from rnncc.frontend.parse import parse
+    >>> from rnncc.ir.printer import print_program
+    >>> text = "cell: Leaky\\nunits: size\\nx: input[units]\\nh: state[units]\\n"
+    >>> spec = parse(text + "h[t] = h[t-1] + tanh(x[t])\\nreturn h[t]\\n")
+    >>> print(print_program(lower(spec)))
+    program Leaky
+      input     x : float[B, T, units]
+      state     h : float[B, units]
+    scan:
+      carry _h_1 : float[B, units], from h
+      x_1 = x[t]
+        _0 = tanh(x_1)                                             : float[B, units]  # line 5
+        h_1 = add(_h_1, _0)                                        : float[B, units]  # line 5
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+      result h (output) = h_2
+      result final_h (state) = final_h
+    <BLANKLINE>
 
 With `mask`, a masked step reads zeros for its inputs, keeps every carry and repeats the output.
 
