@@ -381,6 +381,12 @@ def test_names_of_values_are_the_users() -> None:
     assert all(op.span is not None for op in program.scan.body)
 
 
+def test_equations_in_any_order_and_any_number() -> None:
+    chain = "\n".join(f"a{i} = a{i + 1} + 1" for i in range(1500))
+    a, y = evaluate(cell(f"h[t] = a0\n{chain}\na1500 = x[t]"))
+    np.testing.assert_allclose(y["h"], a["x"] + 1500)
+
+
 def test_returned_values_have_distinct_names() -> None:
     spec = cell("h[t] = tanh(x[t])", "h[t], h[t], x[t] * 2, x[t] * 3")
     assert list(output_shapes(spec)) == ["h", "h_1", "output", "output_1"]

@@ -67,8 +67,10 @@ _ROWS = (
     # ---- declarations ----
     Cause("E201", "no kind of declaration is called {kind}", "V: «wieght»[units]"),
     Cause("E202", "the cell has no name",
-          "«f»eatures: size\nx: input[features]\nh: state[features]\nh[t] = h[t-1] + x[t]\nreturn h[t]\n"),
-    Cause("E203", "the cell is named twice", "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\n«cell: Another»\n"
+          "«f»eatures: size\nx: input[features]\nh: state[features]\nh[t] = h[t-1] + x[t]\n"
+          "return h[t]\n"),
+    Cause("E203", "the cell is named twice",
+          "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\n«cell: Another»\n"
           "h[t] = h[t-1] + x[t]\nreturn h[t]\n"),
     Cause("E204", "{name} is declared twice", "«W»: weight[units]"),
     Cause("E205", "{name} is a keyword of every layer", "«mask»: input[features]"),
@@ -86,9 +88,11 @@ _ROWS = (
     Cause("E214", "an argument of an initializer is a literal",
           "V: weight[units] = constant(«units»)\nc: state[units]\nc[t] = V * c[t-1]"),
     Cause("E215", "a choice of declarations must be of one kind: {yes} and {no}",
-          "deep: option = True\nV: «weight[units] if deep else state[units]»\nz = 1 if deep else 0"),
+          "deep: option = True\nV: «weight[units] if deep else state[units]»\n"
+          "z = 1 if deep else 0"),
     Cause("E216", "the cell's name is a plain name",
-          "cell: «Example[3]»\nfeatures: size\nx: input[features]\nh: state[features]\nh[t] = h[t-1] + x[t]\nreturn h[t]\n"),
+          "cell: «Example[3]»\nfeatures: size\nx: input[features]\nh: state[features]\n"
+          "h[t] = h[t-1] + x[t]\nreturn h[t]\n"),
     Cause("E217", "a declaration is written name: kind", "V: «3»"),
     # ---- names and time ----
     Cause("E301", "no value is called {name}", "z = «unit» + 1"),
@@ -153,11 +157,14 @@ _ROWS = (
     Cause("E513", 'a weight is dropped once a call: per="step" is not possible',
           'z = «drop(W, 0.5, per="step")»'),
     Cause("E601", "nothing is returned",
-          "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\n«h[t] = h[t-1] + x[t]»\n"),
+          "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\n"
+          "«h[t] = h[t-1] + x[t]»\n"),
     Cause("E602", "returned twice",
-          "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\nh[t] = h[t-1] + x[t]\nreturn h[t]\n«return x[t]»\n"),
+          "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\n"
+          "h[t] = h[t-1] + x[t]\nreturn h[t]\n«return x[t]»\n"),
     Cause("E603", "return is the last line",
-          "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\nreturn h[t]\n«h[t] = h[t-1] + x[t]»\n"),
+          "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\nreturn h[t]\n"
+          "«h[t] = h[t-1] + x[t]»\n"),
     Cause("E604", "the cell has no input",
           "«c»ell: Example\nunits: size\nh: state[units]\nh[t] = h[t-1] + 1\nreturn h[t]\n"),
 )

@@ -2,7 +2,8 @@
 
     CellSpec := declaration* equation* returns
     Layout   := Shape(sizes) | LayoutChoice(option condition, Layout, Layout)
-    Expr     := Number | Text | Name | Timed | Unary | Binary | Choice | Call | Item | Group | Lambda
+    Expr     := Number | Text | Name | Timed | Unary | Binary | Choice | Call | Item | Group
+                | Lambda
 
 Non-Goals: checks (`parse` and `names` do them), shapes with options bound (`elaborate`).
 """

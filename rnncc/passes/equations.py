@@ -8,7 +8,7 @@ Non-Goals: the Program around the step (`lower`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError, nearest
 from rnncc.frontend.elaborate import bind_options, shape_of, sizes_of
@@ -61,7 +61,7 @@ def bind_functions(spec: CellSpec, given: Mapping[str, object]) -> dict[str, Fun
         if not isinstance(declared, FunctionDecl):
             hint = nearest(name, (d.name for d in spec.functions))
             message = f"{spec.name} has no function {name}" + (f": {hint}" if hint else "")
-            raise ValueError(message)  # noqa: TRY004  (the name is wrong, not a type)
+            raise ValueError(message)
         bound[name] = _function(name, value)
     return bound
 
@@ -128,8 +128,36 @@ class Equations(Evaluator):
     # ---- equations ----
 
     def run(self) -> None:
-        for equation in self.spec.equations:
+        for equation in self._ordered():
             self._equation(equation)
+
+    def _ordered(self) -> list[Equation]:
+        """Equations in an order in which most find what they read: long chains don't recurse."""
+        done: dict[int, Equation] = {}
+        open_: set[int] = set()
+        for first in self.spec.equations:
+            stack = [(first, self._reads(first))]
+            open_.add(id(first))
+            while stack:
+                equation, rest = stack[-1]
+                following = next((e for e in rest if id(e) not in open_), None)
+                if following is None:
+                    stack.pop()
+                    done.setdefault(id(equation), equation)
+                else:
+                    open_.add(id(following))
+                    stack.append((following, self._reads(following)))
+        return list(done.values())
+
+    def _reads(self, equation: Equation) -> Iterator[Equation]:
+        for node in walk(equation.value):
+            key: tuple[str, int | None] | None = None
+            if isinstance(node, Name):
+                key = (node.name, None)
+            if isinstance(node, Timed) and node.back == 0:
+                key = (node.name, 0)
+            if key is not None and key in self.setters:
+                yield self.setters[key]
 
     def _equation(self, equation: Equation) -> None:
         if all((t.name, t.back) in self.values for t in equation.targets):
