@@ -10,7 +10,6 @@ entered by two threads at once is running, and in a child forked from a process 
 Non-Goals: how work is divided; barriers (`threads`).
 """
 
-import ctypes
 import os
 import threading
 from functools import cache
@@ -21,7 +20,6 @@ from numba import njit, prange
 from .machine import NUM_THREADS, host
 from .raw import call_kernel
 
-_ENTRY = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64)
 _LOCK = threading.Lock()
 _pool_started = False
 _forked = False
@@ -41,6 +39,12 @@ if hasattr(os, "register_at_fork"):
 @njit(cache=True, parallel=True, nogil=True)
 def _run_parts(kernel, block, parts):
     for part in prange(parts):
+        call_kernel(kernel, block, part)
+
+
+@njit(cache=True, nogil=True)
+def _run_in_turn(kernel, block, parts):
+    for part in range(parts):
         call_kernel(kernel, block, part)
 
 
@@ -83,21 +87,11 @@ def threading_reason() -> str:
     return _decide()[1]
 
 
-@cache
-def _entry(kernel: int):
-    """The kernel as a C function; the call releases the GIL."""
-    return _ENTRY(kernel)
-
-
 def launch(kernel: int, block: int, parts: int = 1) -> None:
     """Runs kernel(block, part) for each part; in parallel where threads are to be had."""
     global _pool_started
-    if parts == 1:
-        _entry(kernel)(block, 0)
-    elif max_threads() == 1:
-        entry = _entry(kernel)
-        for part in range(parts):
-            entry(block, part)
+    if parts == 1 or max_threads() == 1:
+        _run_in_turn(kernel, block, parts)
     else:
         if not _pool_started:
             with _LOCK:

@@ -23,6 +23,7 @@ from numba.core.extending import intrinsic, lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from . import simd_math
+from .machine import host
 from .simd_math import LIBRARY, Lanes
 from .tiles import fma_tile, load_tile_of, store_tile
 from .vector_types import I32, MaskType, VecType, load, pointer, splat, store, vector_of
@@ -350,3 +351,8 @@ def vectors(dtype: str, width: int) -> ModuleType:
     )
     sys.modules[name] = module
     return module
+
+
+def host_vectors(dtype: str) -> ModuleType:
+    """The operations at this machine's width: what generated modules use."""
+    return vectors(dtype, host().width(dtype))
