@@ -7,23 +7,25 @@ Non-Goals: which stages exist (`schedule`); numbers (`runtime.bind`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 from rnncc.emit.statements import Statements
 from rnncc.emit.words import Request, Words
-from rnncc.ir.program import Value
+from rnncc.ir.program import Op, Value
 from rnncc.ir.sizes import Size
 from rnncc.schedule.model import (
     Acc, Buffer, GradStage, Group, Kernel, LaneStage, RowStage, Schedule, Segment, View,
 )
 
 RESERVED = (
-    "block part parts t step T B v r r0 r1 m j u q q0 q1 rows first scratch tables tables_stride "
-    "zeros ones n0 n1 lo0 hi0 lo1 hi1 b0 b1 j0 j1 blk s key seed VB SIZE word kernel segment "
+    "block part parts t step T B v r r0 r1 m j u q q0 q1 rows first scratch tables "
+    "n0 n1 lo0 hi0 lo1 hi1 b0 b1 j0 j1 blk s key seed VB SIZE word kernel segment "
     "share row_range row_segments row_key draw_row call_core barrier check_in index count sync "
     "split old vectors min max range ROW_BLOCK SEGMENT_BYTES TILE_BYTES flush_denormals "
-    "restore_denormals g mine"
+    "restore_denormals g mine own_lo own_hi row_lo row_hi lane_lo lane_hi scratch_base "
+    "scratch_bytes tables_at shared generation row_end lane_range contract_rows sum_rows "
+    "copy_pieces k0 k1 k2 k3 o0 o1 o2 o3 o4 float acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7"
 )
 
 
@@ -43,10 +45,15 @@ class CallView:
     cores: str
     table: str
     init: str
-    init_stride: str
+    init_j: str  # bytes from tile to tile of the rows it starts from
     out: str
     out_stride: str
+    tile_bytes: str
     rowwise: bool = False
+
+    @property
+    def init_at(self) -> str:
+        return self.init if self.init_j == "0" else f"{self.init} + j * {self.init_j}"
 
 
 @dataclass
@@ -77,7 +84,6 @@ class RowView:
 class GradView:
     kind: str = "grad"
     comments: list[str] = field(default_factory=list)
-    kept: str = ""
     outer: list[Loop] = field(default_factory=list)
     summed: list[Loop] = field(default_factory=list)
     fill: str = ""
@@ -87,6 +93,7 @@ class GradView:
     cores: str = ""
     out: str = ""
     out_m: str = ""
+    zeros: str = ""
     tile_bytes: str = ""
 
 
@@ -101,6 +108,7 @@ class KernelView:
     levels: list[list[LaneView | RowView | GradView]]
     reverse: bool
     statements: int
+    kept: str = "1"  # grads: rows of the batch that keep sums of their own
 
 
 class KernelWriter:
@@ -116,6 +124,7 @@ class KernelWriter:
         self.pointers: dict[tuple[object, ...], str] = {}
         self.strides: dict[tuple[object, ...], str] = {}
         self.count = 0
+        self.standard_words()
 
     # ---- the whole kernel ---------------------------------------------------------------
 
@@ -131,11 +140,19 @@ class KernelWriter:
                 else:
                     stages.append(self.grad_stage(stage))
             levels.append(stages)
-        words = [(n, " ".join(r)) for r, n in self.words.requests.items()]
+        words = [(n, " ".join(filter(None, r))) for r, n in self.words.requests.items()]
         return KernelView(
             self.kernel.name, self.kernel.kind, [], words, list(self.words.requests),
             self.step_lines, levels, self.kernel.reverse, self.count,
+            "B" if self.kernel.kind == "grads" and self.kernel.axes == "B" else "1",
         )
+
+    def standard_words(self) -> None:
+        """What the template itself reads."""
+        names = ["scratch_base", "scratch_bytes", "tables_at", "parts", "B"]
+        names += {"scan": ["T", "shared", "sync"], "rows": ["n0", "n1"]}.get(self.kernel.kind, [])
+        for name in names:
+            self.words.requests[(name,)] = name
 
     # ---- addresses ------------------------------------------------------------------------
 
@@ -227,7 +244,7 @@ class KernelWriter:
 
     # ---- stages -----------------------------------------------------------------------------
 
-    def comments(self, ops) -> list[str]:
+    def comments(self, ops: Iterable[Op | None]) -> list[str]:
         lines = [op.span.line for op in ops if op is not None and op.span is not None]
         return [self.source[n] for n in dict.fromkeys(sorted(lines)) if n in self.source]
 
@@ -245,23 +262,23 @@ class KernelWriter:
             view.row_tile = self.words(f"{stage.name}_rows", "row tile", stage.name)
         else:
             view.blocks = self.words("blocks", "blocks", lanes)
-        registers: dict[object, str] = {}
+        registers: dict[Value, str] = {}
+        acc_lines: list[str] = []
         self.reads = stage.reads
         targets = {s.value: s.view for s in stage.stores} if stage.direct else {}
         for i, group in enumerate(stage.groups):
             call = self.group_call(stage, i, group, view, targets)
             view.calls.append(call)
             for g, acc in enumerate(group.accs):
-                if not stage.direct:
-                    place = f"({call.out} + (r - m) * {call.out_stride}"
-                    if group.rowwise:
-                        place = f"({call.out}"
-                    registers[acc.value] = (
-                        f"v.load{place} + (u * {len(group.accs)} + {g}) * VB)"
-                    )
+                lane = "u" if len(group.accs) == 1 else f"(u * {len(group.accs)} + {g})"
+                registers[acc.value] = f"v.load(acc{i} + {lane} * VB)"
+            if not stage.direct:
+                row = "" if group.rowwise else f" + (r - m) * {call.out_stride}"
+                acc_lines.append(f"acc{i} = {call.out}{row}")
         if not stage.direct:
             writer = Statements(self, stage, view.outer, registers)
             view.statements, view.row_lines = writer.run()
+            view.row_lines = [*acc_lines, *view.row_lines]
             self.count += len(view.statements) + len(view.row_lines)
         return view
 
@@ -277,13 +294,13 @@ class KernelWriter:
         for k in range(len(group.accs[0].segments)):
             lines += self.segment_lines(f"{name}_n", table, stage, i, k, group, view)
         vectors = words(f"{name}_row", "tile row", stage.name, str(i))
-        out, out_stride = f"scratch + {i} * TILE_BYTES", vectors
+        out, out_stride = (f"scratch + {i} * TILE_BYTES" if i else "scratch"), vectors
         first: Acc = group.accs[0]
-        init, init_stride = zeros, "0"
+        init, init_j = zeros, "0"
         starts = [a for a in group.accs if a.init is not None]
         if starts:
             init = words(f"{name}_init", "init", stage.name, str(i))
-            init += f" + j * {vectors}"
+            init_j = vectors
             for n, (loop, _) in enumerate(zip(view.outer, stage.shape[:-1], strict=True)):
                 stride = words(f"{name}_init_{n}", "init outer", stage.name, str(i), str(n))
                 init += f" + {loop.var} * {stride}"
@@ -294,10 +311,9 @@ class KernelWriter:
             out += self.outer_terms(target, view.outer)
             strides = self.row_strides(target)
             out_stride = strides.get("r1", "0")
-            out += f" + m * {out_stride} + j * {vectors}"
         return CallView(
             name, lines, f"{name}_n", words(f"{name}_cores", "cores", stage.name, str(i)),
-            table, init, init_stride, out, out_stride, group.rowwise,
+            table, init, init_j, out, out_stride, vectors, group.rowwise,
         )
 
     def segment_lines(
@@ -386,7 +402,6 @@ class KernelWriter:
         positions = [i for i in range(len(out_shape) - 1) if i != m_out]
         d_at = self.pointer(d)
         a_at = self.pointer(a) if a else words("ones", "ones")
-        view.kept = "B" if stage.kept else ""
         rows = "kept" if stage.kept else "all"
         if stage.kept:
             view.rows = ""
@@ -439,6 +454,7 @@ class KernelWriter:
         view.tiles = words(f"{stage.name}_tiles", "tiles", stage.name)
         view.cores = words(f"{stage.name}_cores", "cores", stage.name, "0")
         view.out = out
+        view.zeros = words("zeros", "zeros")
         behind = target.axes[m_out] if m_out is not None else None
         view.out_m = self.axis_stride(target.buffer, behind) if behind is not None else "0"
         self.count += 8

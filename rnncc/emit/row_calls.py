@@ -93,13 +93,8 @@ def _uniform(writer: KernelWriter, stage: RowStage, view: RowView) -> None:
 
     shape, attrs = stage.op.result.type.shape, stage.op.attrs
     seed = writer.words("seed_", "seed")
-    row, step = "0", "0"
-    if "B" in stage.axes and "B" in attrs["axes"]:
-        row = "r" if writer.in_scan else (
-            writer.words("row_first", "first row") + " + " + writer.words("row_of", "row index")
-        )
-    if attrs["per"] == "step":
-        step = "t" if writer.in_scan else "0"
+    row = "r" if "B" in attrs["axes"] else "0"
+    step = "t" if attrs["per"] == "step" else "0"
     if not writer.in_scan:
         row, step = _bulk_coordinates(writer, stage)
     view.lines.append(f"key = row_key({seed}, {attrs['site']}, {row}, {step})")
@@ -122,7 +117,7 @@ def _bulk_coordinates(writer: KernelWriter, stage: RowStage) -> tuple[str, str]:
     if writer.kernel.kind == "weights":
         return "0", "0"
     if writer.kernel.axes == "BT":
-        flat = f"(r0 * n1 + r)"
+        flat = "(r0 * n1 + r)"
         row = f"{flat} // {steps}" if "B" in axes else "0"
         return row, f"{flat} % {steps}" if per_step else "0"
     if writer.kernel.axes == "T":

@@ -11,6 +11,7 @@ from rnncc.runtime.simd import vectors
 
 SEGMENT_BYTES = 56
 ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes
+TILE_BYTES = 4096  # scratch of one group's tile: at most 8 rows of 8 vectors of 64 bytes
 STEP_BLOCK = 128  # rows of a gradient's contraction that stay in the first cache
 
 
@@ -26,6 +27,24 @@ def row_range(n0, n1, part, parts):
     if n0 >= parts:
         return n0 * part // parts, n0 * (part + 1) // parts, 0, n1
     return 0, n0, n1 * part // parts, n1 * (part + 1) // parts
+
+
+@helper
+def lane_range(n, shared, index, count):
+    """All lanes, or this thread's share where threads share the lanes of every row."""
+    if shared:
+        return n * index // count, n * (index + 1) // count
+    return 0, n
+
+
+@helper
+def tile_range(rows, row_tile, tiles, part, parts):
+    """A share of a grid of tiles, along its longer side: rows low and high, tiles low and high."""
+    row_tiles = (rows + row_tile - 1) // row_tile
+    if tiles >= row_tiles:
+        return 0, rows, tiles * part // parts, tiles * (part + 1) // parts
+    low, high = row_tiles * part // parts, row_tiles * (part + 1) // parts
+    return low * row_tile, min(high * row_tile, rows), 0, tiles
 
 
 @helper
@@ -64,6 +83,40 @@ def copy_pieces(copy, src, dst, descs, count):
     for i in range(count):
         at = descs + i * DESC_WORDS * 8
         call_core(copy, src + word(at, 0), dst + word(at, 1), at + 16, 0, 0, 0, 0, 0)
+
+
+@helper
+def contract_rows(
+    cores, table, count, row_lo, row_hi, row_tile, lane_lo, lane_hi, init, init_j, out, out_rs, out_j
+):
+    """A contraction whose result goes straight where it belongs: panels of rows, then lanes."""
+    for blk in range(row_lo, row_hi, ROW_BLOCK):
+        row_end = min(blk + ROW_BLOCK, row_hi)
+        for j in range(lane_lo, lane_hi):
+            for m in range(blk, row_end, row_tile):
+                rows = min(row_tile, row_end - m)
+                call_core(
+                    word(cores, rows), table, count, m, j, init + j * init_j, 0,
+                    out + m * out_rs + j * out_j, out_rs,
+                )
+
+
+@helper
+def sum_rows(
+    cores, table, pieces, rows, row_tile, tiles, tile_bytes, out, out_rs, zeros, part, parts
+):
+    """A gradient's contraction: this part's share of the result's tiles, piece after piece of the
+    rows summed over, so that a piece stays in the first cache."""
+    row_lo, row_hi, lane_lo, lane_hi = tile_range(rows, row_tile, tiles, part, parts)
+    for piece in range(max(pieces, 1)):
+        for j in range(lane_lo, lane_hi):
+            for m in range(row_lo, row_hi, row_tile):
+                here = out + m * out_rs + j * tile_bytes
+                start, stride = (here, out_rs) if piece else (zeros, 0)
+                call_core(
+                    word(cores, min(row_tile, row_hi - m)), table + piece * SEGMENT_BYTES,
+                    min(pieces, 1), m, j, start, stride, here, out_rs,
+                )
 
 
 @helper

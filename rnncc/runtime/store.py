@@ -26,6 +26,7 @@ KERNEL_SOURCES = (
     "raw.py",
     "simd.py",
     "simd_math.py",
+    "nest.py",
     "threads.py",
     "tiles.py",
     "vector_types.py",

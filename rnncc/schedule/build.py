@@ -9,10 +9,10 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from rnncc.ir.ops import OPS, Kind
-from rnncc.ir.program import Program, Scan, Value, uses
+from rnncc.ir.program import Op, Program, Scan, Value, uses
 from rnncc.ir.verify import verify
 from rnncc.passes.rewrite import definitions
-from rnncc.schedule.legalize import legalize
+from rnncc.schedule.legalize import Path, legalize, path_through
 from rnncc.schedule.model import (
     Buffer, CarrySlot, GradStage, Kernel, Level, Schedule, Stage, View,
 )
@@ -88,7 +88,8 @@ class _Build:
             read += [s.value for s in program.scan.ys]
         read += [r.value for r in program.results]
         defs = definitions(program.before)
-        found = [v for v in dict.fromkeys(read) if v in defs]
+        roots = _roots(program.before)
+        found = [v for v in dict.fromkeys(roots.get(v, v) for v in read) if v in defs]
         return [v for v in found if not _is_zero(v, defs) and v not in self.leaves]
 
     # ---- regions ----------------------------------------------------------------------------
@@ -124,11 +125,10 @@ class _Build:
         required: dict[Value, list[View]] = {}
         zero_start: set[Buffer] = set()
         before_defs = definitions(self.program.before)
-        body_defs = definitions(scan.body)
         handed: dict[Value, View] = {}
         for c in scan.carries:
-            made = body_defs.get(c.next)
-            entry = made is not None and made.opcode == "full" and made.attrs["value"] == 0
+            leaf = self.leaves.get(c.next)
+            entry = leaf is not None and leaf.attrs.get("value") == 0
             wide = Value(c.name, c.value.type)
             buffer = Buffer(
                 self.names(c.value.name), c.value.type.shape, "B", "carry", wide
@@ -173,6 +173,18 @@ class _Build:
 
 def _whole(buffer: Buffer) -> View:
     return View(buffer, tuple(range(len(buffer.shape))))
+
+
+def _roots(ops: tuple[Op, ...]) -> dict[Value, Value]:
+    """What each view of a region is a view of."""
+    paths: dict[Value, Path] = {}
+    for op in ops:
+        for operand in op.operands[:1]:
+            inner = paths.get(operand) or Path(operand, tuple(range(len(operand.type.shape))))
+            path = path_through(op, inner)
+            if path is not None:
+                paths[op.result] = path
+    return {v: p.root for v, p in paths.items()}
 
 
 def _is_zero(value: Value, defs: dict) -> bool:

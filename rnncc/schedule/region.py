@@ -91,7 +91,6 @@ class _Region:
             and path.lanes
             and path.root in self.given.known
             and path.root not in self.placed
-            and not path.starts
             and bool(path.axes) and path.axes[-1] is not None
         )
 
@@ -219,6 +218,10 @@ class _Region:
             stage = stages[key]
             assert isinstance(stage, LaneStage)
             stage.groups = self.groups(nodes)
+            if stage.direct:  # each result goes to its own rows, so nothing is side by side
+                stage.groups = [
+                    Group((acc,), group.rowwise) for group in stage.groups for acc in group.accs
+                ]
         self.pass_through(stages)
         for stage in stages.values():
             if isinstance(stage, LaneStage):
@@ -227,7 +230,11 @@ class _Region:
         levels: list[list[Stage]] = [[] for _ in range(count)]
         for key, stage in stages.items():
             levels[key[0]].append(stage)  # type: ignore[index]
-        return RegionOutput([x for x in levels if x], self.places, self.buffers)
+        views = {
+            v: self.view(v) for v, path in self.paths.items()
+            if path.root is not v and (path.root in self.places or path.root in self.given.known)
+        }
+        return RegionOutput([x for x in levels if x], {**views, **self.places}, self.buffers)
 
     def note_reads(self, stage: LaneStage) -> None:
         """Where the stage finds what it doesn't compute."""

@@ -1,0 +1,220 @@
+"""Schedule -> the literal tables of a generated module (`runtime.tables`), as text.
+
+Non-Goals: kernels' text (`kernel_view`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields, is_dataclass
+
+from rnncc.emit.kernel_view import KernelView
+from rnncc.ir.sizes import Size
+from rnncc.schedule import tables
+from rnncc.schedule.model import (
+    Buffer, GradStage, Group, LaneStage, RowStage, Schedule, Segment, View,
+)
+
+
+class Code(str):
+    """Text that stands for itself in a literal."""
+
+
+def literal(value: object, depth: int = 0) -> str:
+    """Valid, readable Python for tables: one entry a line where it doesn't fit."""
+    flat = _flat(value)
+    if len(flat) + 4 * depth <= 96:
+        return flat
+    pad, end = "    " * (depth + 1), "    " * depth
+    if is_dataclass(value) and not isinstance(value, type):
+        rows = [f"{pad}{k}={literal(v, depth + 1)}," for k, v in _shown(value)]
+        return f"{type(value).__name__}(\n" + "\n".join(rows) + f"\n{end})"
+    if isinstance(value, tuple) and len(value) > 8 and all(isinstance(v, str) for v in value):
+        return f"(\n{_filled(value, pad)}\n{end})"
+    if isinstance(value, tuple):
+        rows = [f"{pad}{literal(v, depth + 1)}," for v in value]
+        return "(\n" + "\n".join(rows) + f"\n{end})"
+    return flat
+
+
+def _filled(value: tuple[str, ...], pad: str) -> str:
+    """Short texts, as many a line as fit."""
+    lines, line = [], ""
+    for text in value:
+        item = f"{_flat(text)}, "
+        if line and len(pad) + len(line) + len(item) > 97:
+            lines.append(pad + line.rstrip())
+            line = ""
+        line += item
+    return "\n".join([*lines, pad + line.rstrip()])
+
+
+def _shown(value: object) -> list[tuple[str, object]]:
+    return [
+        (f.name, getattr(value, f.name))
+        for f in fields(value)  # type: ignore[arg-type]
+        if not (f.default is not None and getattr(value, f.name) == f.default)
+        or (f.default is None and getattr(value, f.name) is not None)
+    ]
+
+
+def _flat(value: object) -> str:
+    if isinstance(value, Code):
+        return str(value)
+    if is_dataclass(value) and not isinstance(value, type):
+        inside = ", ".join(f"{k}={_flat(v)}" for k, v in _shown(value))
+        return f"{type(value).__name__}({inside})"
+    if isinstance(value, tuple):
+        inside = ", ".join(map(_flat, value))
+        return f"({inside},)" if len(value) == 1 else f"({inside})"
+    if isinstance(value, str):
+        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+    return repr(value)
+
+
+def _sizes(shape: Iterable[Size]) -> tuple[str, ...]:
+    return tuple(map(str, shape))
+
+
+def _source(view: View) -> tables.Source:
+    starts = tuple((a, str(s)) for a, s in view.starts)
+    return tables.Source(view.buffer.name, view.axes, starts, view.slot)
+
+
+def direction_table(
+    name: str, schedule: Schedule, kernels: list[KernelView], callers: dict[Buffer, str]
+) -> str:
+    """The Direction literal; `callers` names parameters as the caller of the engine does."""
+    vector_read = _vector_read(schedule)
+    roles = {p.value: p.role for p in schedule.program.params}
+    params = tuple(
+        (b.name, roles[b.value], callers.get(b, b.value.name))
+        for b in schedule.buffers if b.storage == "param"
+    )
+    buffers = tuple(
+        tables.Buffer(b.name, _sizes(b.shape), b.axes, b.storage, b in vector_read)
+        for b in schedule.buffers
+    )
+    carries = []
+    for c in schedule.carries:
+        init = "" if c.zero_start else schedule.places[c.init].buffer.name
+        carries.append(
+            tables.Carry(c.buffer.name, init, c.entry, c.buffer.name in schedule.histories)
+        )
+    stages, copies, rows = [], [], []
+    for kernel, view in zip(schedule.kernels, kernels, strict=True):
+        names = []
+        for level in kernel.levels:
+            for stage in level.stages:
+                if isinstance(stage, RowStage):
+                    copies += _copies(stage)
+                elif isinstance(stage, GradStage):
+                    stages.append(_grad(stage))
+                    names.append(stage.name)
+                elif stage.groups:
+                    stages.append(_lanes(stage))
+                    names.append(stage.name)
+        phase = "scan" if kernel.kind == "scan" else kernel.name.split("_")[0]
+        rows.append(
+            tables.Kernel(
+                Code(f"{view.name}"), kernel.kind, kernel.axes, phase,  # type: ignore[arg-type]
+                tuple(map("|".join, view.requests)), len(kernel.levels), tuple(names),
+            )
+        )
+    results = tuple(
+        tables.Place(r.name, r.role, _source(schedule.places[r.value]))
+        for r in schedule.program.results
+    )
+    return literal(
+        tables.Direction(
+            name, schedule.reverse, params, buffers, tuple(carries), tuple(stages),
+            tuple(copies), tuple(rows), results,
+        )
+    )
+
+
+def _vector_read(schedule: Schedule) -> set[Buffer]:
+    """Buffers some stage reads vector by vector."""
+    found: set[Buffer] = set()
+    for kernel in schedule.kernels:
+        for level in kernel.levels:
+            for stage in level.stages:
+                if isinstance(stage, LaneStage):
+                    found |= {
+                        v.buffer for v in stage.reads.values() if v.axes and v.axes[-1] is not None
+                    }
+                    found |= {
+                        s.w.buffer for g in stage.groups if g.rowwise
+                        for a in g.accs for s in a.segments
+                    }
+                elif isinstance(stage, GradStage):
+                    found.add(stage.d.buffer)
+    return found
+
+
+def _pack(group: Group, index: int) -> tables.Pack | None:
+    if group.rowwise:
+        return None
+    segments: list[Segment] = [a.segments[index] for a in group.accs]
+    first = segments[0]
+    return tables.Pack(
+        tuple(_source(s.w) for s in segments),
+        tuple(w for _, w in first.k),
+        _sizes(first.k_sizes),
+        tuple(w for _, w in first.outer),
+        first.lane,
+    )
+
+
+def _lanes(stage: LaneStage) -> tables.Stage:
+    cores = []
+    for group in stage.groups:
+        count = len(group.accs[0].segments)
+        init = None
+        if any(a.init is not None for a in group.accs):
+            init = tuple(_source(a.init) if a.init is not None else None for a in group.accs)
+        cores.append(
+            tables.Core(
+                len(group.accs),
+                tuple(_pack(group, i) for i in range(count)),
+                tuple(_sizes(s.k_sizes[:-1]) for s in group.accs[0].segments),
+                init,
+            )
+        )
+    return tables.Stage(stage.name, "lanes", _sizes(stage.shape), tuple(cores))
+
+
+def _grad(stage: GradStage) -> tables.Stage:
+    shape = stage.op.result.type.shape
+    operands = (stage.d, stage.a) if stage.a is not None else (stage.d,)
+    return tables.Stage(
+        stage.name, "grad", _sizes(shape), (tables.Core(1, (), ()),),
+        str(shape[stage.m[1]]) if stage.m else "1",
+        tuple(v.buffer.name for v in operands),
+        stage.kept,
+        tuple(str(s) for _, _, s in stage.k),
+    )
+
+
+def _copies(stage: RowStage) -> list[tables.Copy]:
+    found = []
+    target_shape = _sizes(stage.op.result.type.shape)
+    if stage.op.opcode == "pad":
+        found.append(
+            tables.Copy(
+                stage.name, "zero", 0, target_shape, None, target_shape, _source(stage.target)
+            )
+        )
+    shapes = [target_shape] * len(stage.copies)
+    if stage.op.opcode in ("concat", "pad", "copy", "reshape"):
+        for i, operand in enumerate(stage.op.operands):
+            shapes[i] = _sizes(operand.type.shape)
+    for i, (source, target) in enumerate(stage.copies):
+        reshaped = stage.op.opcode == "reshape" and i == 0
+        found.append(
+            tables.Copy(
+                stage.name, "copy", i, shapes[i], _source(source),
+                target_shape if reshaped else shapes[i], _source(target),
+            )
+        )
+    return found

@@ -1,0 +1,496 @@
+"""A Direction and one call's sizes -> a Binding: layouts, tiles, threads, and every word of every
+kernel's block.
+
+A Binding is made once for a set of sizes, batch, time and machine, and serves any number of
+calls: addresses are filled in a call (`engine`). Results never depend on anything chosen here.
+
+Requests a kernel may make (see `emit.kernel_view`), by their first part:
+    T B parts shared sync scratch_base scratch_bytes tables_at n0 n1 seed zeros ones
+    size S                     a size as a number
+    blocks S                   vectors of a padded axis
+    address BUF slot starts    where a buffer's first row is
+    stride BUF T|B|axis        bytes
+    ring BUF                   -1 where every step has its slot, 1 where two take turns
+    row BUF 0|1 domain         bytes from row to row of a bulk kernel's two-level range
+    unit blocks|tiles|row tile|tile row|cores|init|init outer|pack|pack tile|pack k|pack outer STAGE …
+    table STAGE i              where a group's segments go
+    grad row STAGE BUF 0|1, grad rows STAGE 0|1
+    desc|desc count STAGE kind i, helper NAME
+
+Non-Goals: running kernels; owning arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from functools import cache
+
+import numpy as np
+
+from rnncc.runtime.cores import ONE_ROW, WIDE, cores
+from rnncc.runtime.machine import ITEMSIZE, Machine
+from rnncc.runtime.nest import SEGMENT_BYTES, STEP_BLOCK, TILE_BYTES
+from rnncc.runtime.rows import rows
+from rnncc.runtime.sizes import evaluate
+from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Stage
+
+LANE_PAD = 16
+SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
+BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
+
+
+@cache
+def requests(kernel: Kernel) -> tuple[tuple[str, ...], ...]:
+    """What each word of a kernel's block is."""
+    return tuple(tuple(text.split("|")) for text in kernel.requests)
+
+
+def pad(n: int) -> int:
+    return -(-n // LANE_PAD) * LANE_PAD
+
+
+@dataclass(slots=True)
+class Layout:
+    """Where rows of a buffer are, in bytes from its base."""
+
+    shape: tuple[int, ...]
+    strides: tuple[int, ...]  # of the axes of a row
+    row: int  # bytes of a row
+    t: int = 0
+    b: int = 0
+    slots: int = 0  # steps that have their own rows
+    ring: int = -1
+
+    @property
+    def last(self) -> int:
+        return self.shape[-1] if self.shape else 1
+
+
+def row_layout(shape: tuple[int, ...], item: int, dense: bool) -> Layout:
+    """A row with its last axis padded, or as the caller has it."""
+    padded = list(shape) if dense else ([*shape[:-1], pad(shape[-1])] if shape else [LANE_PAD])
+    strides, step = [], item
+    for n in reversed(padded):
+        strides.append(step)
+        step *= n
+    return Layout(shape, tuple(reversed(strides))[: len(shape)], step)
+
+
+@dataclass(slots=True)
+class Tiling:
+    unit_blocks: int
+    tiles: int
+    row_tile: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a Binding is made for; hashable."""
+
+    sizes: tuple[tuple[str, int], ...]
+    batch: int
+    time: int
+    save: bool
+    last_only: bool
+    param_layouts: tuple[tuple[str, int, int, bool], ...]  # buffer, t, b strides, dense
+
+
+@dataclass(slots=True)
+class BoundKernel:
+    kernel: Kernel
+    parts: int
+    template: np.ndarray
+    addresses: list[tuple[int, str, int]]  # word, buffer, offset
+    others: list[tuple[int, tuple[str, ...]]]  # words filled a call
+    why: str
+
+
+@dataclass(slots=True)
+class Binding:
+    """Numbers for one Direction and Call."""
+
+    direction: Direction
+    call: Call
+    sizes: dict[str, int]
+    machine: Machine
+    dtype: str
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    tilings: dict[str, Tiling] = field(default_factory=dict)
+    kernels: list[BoundKernel] = field(default_factory=list)
+    bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
+    scratch_bytes: int = 0
+    zero_bytes: int = 4096
+    descs: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
+
+    def size(self, text: str) -> int:
+        return evaluate(text, self.sizes)
+
+
+class Binder:
+    def __init__(
+        self, direction: Direction, call: Call, machine: Machine, dtype: str, threads: int
+    ) -> None:
+        self.d, self.call, self.machine, self.dtype = direction, call, machine, dtype
+        self.item = ITEMSIZE[dtype]
+        self.width = machine.width(dtype)
+        self.vb = machine.vector_bytes
+        self.threads = threads
+        self.buffers = {b.name: b for b in direction.buffers}
+        self.stages = {s.name: s for s in direction.stages}
+        self.copies = {(c.stage, c.kind, str(c.index)): c for c in direction.copies}
+        self.out = Binding(direction, call, dict(call.sizes), machine, dtype)
+        self.table_sizes: dict[tuple[str, str], int] = {}
+
+    def bind(self) -> Binding:
+        self.lay_out()
+        for stage in self.d.stages:
+            self.out.tilings[stage.name] = self.tile(stage)
+        tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
+        tiles = max((len(s.cores) for s in self.d.stages), default=0) * TILE_BYTES
+        self.tables_at = tiles
+        self.out.scratch_bytes = -(-(tiles + tables + 64) // 64) * 64
+        for kernel in self.d.kernels:
+            self.out.kernels.append(self.bind_kernel(kernel))
+        return self.out
+
+    # ---- memory -----------------------------------------------------------------------------
+
+    def lay_out(self) -> None:
+        call = self.call
+        given = {name: (t, b, dense) for name, t, b, dense in call.param_layouts}
+        whole = {
+            r[1] for k in self.d.kernels if k.kind != "scan" for r in requests(k)
+            if r[0] == "address"
+        }
+        saved = {p.source.buffer for p in self.d.results if p.role == "residual"}
+        outputs = {p.source.buffer for p in self.d.results if p.role == "output"}
+        histories = {c.buffer for c in self.d.carries if c.history}
+        for buffer in self.d.buffers:
+            shape = tuple(self.out.size(s) for s in buffer.shape)
+            dense = given[buffer.name][2] if buffer.name in given else False
+            layout = row_layout(shape, self.item, dense)
+            if buffer.name in given:
+                layout.t, layout.b, _ = given[buffer.name]
+            elif buffer.storage == "carry":
+                keep = buffer.name in histories and (call.save or buffer.name in whole)
+                layout.slots = call.time + 1 if keep else 2
+                layout.ring = -1 if keep else 1
+                layout.t, layout.b = layout.row, layout.row * layout.slots
+                self.out.bytes[buffer.name] = layout.b * call.batch
+            else:
+                self.work(buffer, layout, buffer.name in whole, saved, outputs)
+            self.out.layouts[buffer.name] = layout
+            self.out.zero_bytes = max(self.out.zero_bytes, layout.row)
+
+    def work(
+        self, buffer: Buffer, layout: Layout, whole: bool, saved: set[str], outputs: set[str]
+    ) -> None:
+        """A buffer over the axes it varies over; steps nobody will read share one row."""
+        call = self.call
+        steps = call.time if "T" in buffer.axes else 1
+        if not whole and "T" in buffer.axes:
+            unread = buffer.name in saved and not call.save
+            if unread or (buffer.name in outputs and call.last_only):
+                steps = 1
+        layout.slots = steps
+        layout.t = layout.row if "T" in buffer.axes and steps == call.time else 0
+        layout.b = layout.row * steps if "B" in buffer.axes else 0
+        count = call.batch if "B" in buffer.axes else 1
+        self.out.bytes[buffer.name] = layout.row * steps * count
+
+    # ---- tiles ------------------------------------------------------------------------------
+
+    def rows_of(self, stage: Stage) -> int:
+        """How many rows a tile of this stage can hope for."""
+        if stage.kind == "grad":
+            return self.out.size(stage.rows)
+        kernel = next(k for k in self.d.kernels if stage.name in k.stages)
+        if kernel.kind == "scan":
+            return self.call.batch
+        if kernel.kind == "weights":
+            return 1
+        count = self.call.batch if "B" in kernel.axes else 1
+        return count * (self.call.time if "T" in kernel.axes else 1)
+
+    def tile(self, stage: Stage) -> Tiling:
+        last = self.out.size(stage.shape[-1]) if stage.shape else 1
+        blocks = pad(last) // self.width
+        gates = max(c.gates for c in stage.cores)
+        one_row = self.rows_of(stage) <= 1
+        limit = ONE_ROW if one_row else WIDE
+        unit_blocks = max(
+            u for u in range(1, limit + 1)
+            if u * gates <= max(limit, gates) and blocks % u == 0 and (u & (u - 1)) == 0
+        )
+        made = cores(self.dtype, self.machine)
+        row_tile = min(made.max_rows(c.gates * unit_blocks) for c in stage.cores)
+        return Tiling(unit_blocks, blocks // unit_blocks, row_tile)
+
+    def table_bytes(self, stage: Stage) -> int:
+        """Entries a stage's segments need, group after group."""
+        if stage.kind == "grad":
+            n0, n1 = self.grad_rows(stage)
+            count = n0 * -(-n1 // STEP_BLOCK)
+            return count * math.prod(self.out.size(s) for s in stage.summed) * SEGMENT_BYTES
+        at = 0
+        for i, core in enumerate(stage.cores):
+            self.table_sizes[stage.name, str(i)] = at
+            at += SEGMENT_BYTES * sum(
+                math.prod(self.out.size(s) for s in sizes) for sizes in core.segments
+            )
+        return at
+
+    def grad_rows(self, stage: Stage) -> tuple[int, int]:
+        """The two-level range of rows a gradient sums over; one level where strides allow."""
+        axes = {x for name in stage.operands for x in self.buffers[name].axes}
+        axes |= {"B" for n in stage.operands if self.buffers[n].storage == "carry"}
+        axes |= {"T" for n in stage.operands if self.buffers[n].storage == "carry"}
+        batch, time = self.call.batch, self.call.time
+        if stage.kept:
+            return 1, time
+        if "T" not in axes:
+            return 1, batch
+        if "B" not in axes:
+            return 1, time
+        uniform = all(
+            self.out.layouts[n].b == self.out.layouts[n].t * time for n in stage.operands
+        )
+        return (1, batch * time) if uniform else (batch, time)
+
+    # ---- words ------------------------------------------------------------------------------
+
+    def work_of(self, kernel: Kernel) -> tuple[int, int]:
+        """Multiply-adds of a row (a step in a scan), and rows."""
+        total = 0
+        for name in kernel.stages:
+            stage = self.stages[name]
+            lanes = math.prod(self.out.size(s) for s in stage.shape)
+            if stage.kind == "grad":
+                total += lanes
+                continue
+            for core in stage.cores:
+                for pack in core.packs:
+                    k = math.prod(self.out.size(s) for s in pack.k_sizes) if pack else 16
+                    total += lanes * k * core.gates
+            total += 64 * lanes
+        rows_ = self.call.batch if "B" in kernel.axes or kernel.kind == "grads" else 1
+        steps = self.call.time if "T" in kernel.axes or kernel.kind == "grads" else 1
+        return total or 1000, rows_ * steps
+
+    def parts(self, kernel: Kernel) -> tuple[int, bool, str]:
+        """Threads, whether they share the lanes of every row, and why."""
+        work, row_count = self.work_of(kernel)
+        if self.threads == 1 or kernel.kind == "weights":
+            return 1, False, "one thread"
+        if kernel.kind != "scan":
+            if work * row_count < BULK_WORK:
+                return 1, False, "one thread: too little work for two"
+            return self.threads, False, f"{self.threads} threads, each its rows"
+        batch = self.call.batch
+        if batch >= 2 and work * row_count >= BULK_WORK:
+            count = min(self.threads, batch)
+            return count, False, f"{count} threads, each its rows of the batch: no barrier"
+        lanes = min(
+            (self.out.tilings[s].tiles for s in kernel.stages), default=1
+        )
+        if work * batch >= SHARED_WORK and lanes >= 2:
+            count = min(self.threads, lanes)
+            return count, True, f"{count} threads share the units: one barrier a level"
+        return 1, False, "one thread: a step is too short to share"
+
+    def bind_kernel(self, kernel: Kernel) -> BoundKernel:
+        parts, shared, why = self.parts(kernel)
+        flat = self.row_levels(kernel)
+        template = np.zeros(len(kernel.requests), np.int64)
+        bound = BoundKernel(kernel, parts, template, [], [], why)
+        for index, request in enumerate(requests(kernel)):
+            value = self.answer(kernel, request, parts, shared, flat)
+            if value is not None:
+                template[index] = value
+            elif request[0] == "address":
+                bound.addresses.append((index, request[1], self.offset(request)))
+            else:
+                bound.others.append((index, request))
+        return bound
+
+    def row_levels(self, kernel: Kernel) -> tuple[int, int]:
+        """(n0, n1) of a bulk kernel; n0 is 1 where all rows are evenly spaced."""
+        batch, time = self.call.batch, self.call.time
+        if kernel.kind != "rows":
+            return 1, 1
+        if kernel.axes == "B":
+            return 1, batch
+        if kernel.axes == "T":
+            return 1, time
+        names = {r[1] for r in requests(kernel) if r[0] == "row"}
+        for name in names:
+            layout, axes = self.out.layouts[name], self.buffers[name].axes
+            carry = self.buffers[name].storage == "carry"
+            if not carry and axes != "BT":
+                return batch, time
+            if layout.b != layout.t * time:
+                return batch, time
+        return 1, batch * time
+
+    def offset(self, request: tuple[str, ...]) -> int:
+        """Bytes from a buffer's base to what an address request means."""
+        _, name, slot, starts = request
+        layout, at = self.out.layouts[name], 0
+        for part in filter(None, starts.split(",")):
+            axis, size = part.split(":", 1)
+            at += self.out.size(size) * layout.strides[int(axis)]
+        if slot == "final":
+            last = 0 if self.d.reverse else self.call.time
+            return at + (last & layout.ring) * layout.t
+        if slot:
+            entering = slot == "in"
+            return at + layout.t * int(entering == self.d.reverse)
+        return at
+
+    def answer(
+        self, kernel: Kernel, request: tuple[str, ...], parts: int, shared: bool,
+        flat: tuple[int, int],
+    ) -> int | None:
+        """The word, or None where only a call can tell."""
+        layouts = self.out.layouts
+        match request:
+            case ("T",):
+                return self.call.time
+            case ("B",):
+                return self.call.batch
+            case ("parts",):
+                return parts
+            case ("shared",):
+                return int(shared)
+            case ("scratch_bytes",):
+                return self.out.scratch_bytes
+            case ("tables_at",):
+                return self.tables_at
+            case ("n0",):
+                return flat[0]
+            case ("n1",):
+                return flat[1]
+            case ("size", text):
+                return self.out.size(text)
+            case ("blocks", text):
+                return pad(self.out.size(text)) // self.width
+            case ("stride", name, "T"):
+                return layouts[name].t
+            case ("stride", name, "B"):
+                return layouts[name].b
+            case ("stride", name, axis):
+                return layouts[name].strides[int(axis)]
+            case ("ring", name):
+                return layouts[name].ring
+            case ("row", name, which, domain):
+                return self.row_stride(name, which, domain, flat)
+            case ("helper", name):
+                return rows(self.dtype, self.machine).address(name)
+            case ("desc count", *key):
+                return len(self.pieces(tuple(key)))
+            case ("table", stage, i):
+                return self.table_sizes[stage, i]
+            case ("grad rows", stage, which):
+                return self.grad_rows(self.stages[stage])[int(which)]
+            case ("grad row", stage, name, which):
+                return self.grad_stride(self.stages[stage], name, which)
+            case ("unit blocks", stage):
+                return self.out.tilings[stage].unit_blocks
+            case ("tiles", stage):
+                return self.out.tilings[stage].tiles
+            case ("row tile", stage):
+                return self.out.tilings[stage].row_tile
+            case ("tile row", stage, i):
+                return self.tile_row(stage, int(i))
+            case ("init outer", stage, i, axis):
+                return self.init_outer(stage, int(i), int(axis))
+            case ("pack tile", stage, i, k):
+                return self.pack_layout(stage, int(i), int(k)).tile
+            case ("pack k", stage, i, k, level):
+                return self.pack_layout(stage, int(i), int(k)).k[int(level)]
+            case ("pack outer", stage, i, k, axis):
+                return self.pack_layout(stage, int(i), int(k)).outer[int(axis)]
+        return None
+
+    def row_stride(self, name: str, which: str, domain: str, flat: tuple[int, int]) -> int:
+        layout, buffer = self.out.layouts[name], self.buffers[name]
+        if domain == "BT":
+            if which == "0":
+                return layout.b
+            return layout.t
+        if domain == "T":
+            return layout.t
+        return layout.b
+
+    def grad_stride(self, stage: Stage, name: str, which: str) -> int:
+        layout, buffer = self.out.layouts[name], self.buffers[name]
+        n0, _ = self.grad_rows(stage)
+        if which == "0":
+            return layout.b if n0 > 1 else 0
+        has_time = "T" in buffer.axes or buffer.storage == "carry"
+        return layout.t if has_time else layout.b
+
+    def tile_row(self, stage: str, i: int) -> int:
+        return self.stages[stage].cores[i].gates * self.out.tilings[stage].unit_blocks * self.vb
+
+    def init_outer(self, stage: str, i: int, axis: int) -> int:
+        """Rows of constants: [outer axes][tile][vectors]."""
+        inner = self.tile_row(stage, i) * self.out.tilings[stage].tiles
+        for text in self.stages[stage].shape[axis + 1 : -1]:
+            inner *= self.out.size(text)
+        return inner
+
+    def pack_layout(self, stage: str, i: int, k: int) -> PackLayout:
+        return pack_layout(self.out, self.stages[stage], i, k, self.tile_row(stage, i))
+
+    def pieces(self, key: tuple[str, ...]) -> list[list[int]]:
+        from rnncc.runtime.pieces import copy_pieces
+
+        copy = self.copies[key]  # type: ignore[index]
+        return copy_pieces(copy, self.out)
+
+
+@dataclass(slots=True)
+class PackLayout:
+    """[outer][leading k][tile][k1][k2][vectors]: strides in bytes."""
+
+    outer: tuple[int, ...]
+    k: tuple[int, ...]
+    tile: int
+    bytes: int
+    outer_counts: tuple[int, ...]
+    k_counts: tuple[int, ...]
+
+
+def pack_layout(binding: Binding, stage: Stage, i: int, k: int, row: int) -> PackLayout:
+    core: Core = stage.cores[i]
+    pack = core.packs[k]
+    assert pack is not None
+    counts = [binding.size(s) for s in pack.k_sizes]
+    inner = math.prod(counts[-2:]) if counts else 1
+    tile = inner * row
+    tiles = binding.tilings[stage.name].tiles
+    strides: list[int] = []
+    step = tile * tiles
+    for n in reversed(counts[:-2]):
+        strides.insert(0, step)
+        step *= n
+    if len(counts) >= 2:
+        strides.append(counts[-1] * row)
+    outer_counts = [binding.size(s) for s in stage.shape[:-1]]
+    outer: list[int] = []
+    for n, axis in zip(reversed(outer_counts), reversed(pack.outer), strict=True):
+        outer.insert(0, step if axis is not None else 0)
+        step *= n if axis is not None else 1
+    kept = tuple(n if a is not None else 1 for n, a in zip(outer_counts, pack.outer, strict=True))
+    return PackLayout(tuple(outer), tuple(strides), tile, step, kept, tuple(counts))
+
+
+def param_layouts(
+    direction: Direction, arrays: Mapping[str, tuple[int, int, bool]]
+) -> tuple[tuple[str, int, int, bool], ...]:
+    return tuple(
+        (name, *arrays[name]) for name, role, _ in direction.params if role != "seed"
+    )

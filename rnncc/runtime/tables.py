@@ -1,0 +1,9 @@
+"""The tables a generated module imports; they are the schedule's, and documented there."""
+
+from rnncc.schedule.tables import (
+    Buffer, Carry, Copy, Core, Direction, Kernel, Pack, Place, Source, Stage,
+)
+
+__all__ = [
+    "Buffer", "Carry", "Copy", "Core", "Direction", "Kernel", "Pack", "Place", "Source", "Stage",
+]

@@ -1,0 +1,126 @@
+"""What a generated module says of its kernels, as data: buffers, stages, weights to pack.
+
+Sizes are text over the cell's size names. `bind` turns these tables and one call's sizes into
+addresses and counts.
+
+Non-Goals: numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Sizes = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """storage: param, carry, work or result; lanes: read vector by vector."""
+
+    name: str
+    shape: Sizes
+    axes: str
+    storage: str
+    lanes: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A view of a buffer: its axis behind each axis wanted, and offsets (axis, size)."""
+
+    buffer: str
+    axes: tuple[int | None, ...]
+    starts: tuple[tuple[int, str], ...] = ()
+    slot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Weights of one segment, a source for each gate: k axes, outer axes, and the lane axis."""
+
+    gates: tuple[Source, ...]
+    k: tuple[int, ...]
+    k_sizes: Sizes
+    outer: tuple[int | None, ...]
+    lane: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """One core call of a stage: gates side by side, a pack for each segment (None: the weight
+    belongs to the row), and rows of constants to start from (None: zeros)."""
+
+    gates: int
+    packs: tuple[Pack | None, ...]
+    segments: tuple[Sizes, ...]  # the sizes of each segment's k loop that become entries
+    init: tuple[Source | None, ...] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    name: str
+    kind: str  # lanes | grad
+    shape: Sizes
+    cores: tuple[Core, ...]
+    rows: str = ""  # grad: the size the rows of a tile run over
+    operands: tuple[str, ...] = ()  # grad: buffers whose rows are summed over
+    kept: str = ""
+    summed: Sizes = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A move of elements in one row stage; a target alone is cleared."""
+
+    stage: str
+    kind: str
+    index: int
+    shape: Sizes  # of the source
+    source: Source | None
+    target_shape: Sizes
+    target: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    buffer: str
+    init: str  # the buffer it starts from; "" for zeros
+    entry: bool  # zero after the first step
+    history: bool  # a stack aliases its slots
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a result is: a buffer, and for a carry the slot."""
+
+    name: str
+    role: str
+    source: Source
+    of: str = ""  # the parameter a residual of the pullback is
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    function: Any  # runtime.kernel.Kernel
+    kind: str
+    axes: str
+    phase: str  # before | scan | after
+    requests: tuple[str, ...]  # what each word of the block is: parts joined by |
+    levels: int
+    stages: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """Forward or backward: kernels in the order they run, and all they need."""
+
+    name: str
+    reverse: bool
+    params: tuple[tuple[str, str, str], ...]  # buffer, role, the name callers use
+    buffers: tuple[Buffer, ...]
+    carries: tuple[Carry, ...]
+    stages: tuple[Stage, ...]
+    copies: tuple[Copy, ...]
+    kernels: tuple[Kernel, ...]
+    results: tuple[Place, ...]
