@@ -1,0 +1,131 @@
+"""The command `rnncc`: arguments in, one of four commands run, an exit code out.
+
+    rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu] [--dtype float32]
+    rnncc explain FILE [--after PASS] [--diff] [--backward]
+    rnncc check FILE
+    rnncc cells
+
+0: done. 1: the cell is wrong, or a check failed. 2: the command itself is wrong. An error is
+printed once, on stderr, without a traceback; RNNCC_TRACEBACK=1 shows one.
+
+Non-Goals: anything the Python API can't do.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+
+from rnncc.cli.settings import UsageError
+from rnncc.frontend.diagnostics import SpecError
+
+DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs one command and returns its exit code."""
+    try:
+        arguments = _parser().parse_args(argv)
+    except SystemExit as stop:  # argparse has said why
+        return stop.code if isinstance(stop.code, int) else MISUSED
+    try:
+        code: int = arguments.run(arguments)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:  # `rnncc explain lstm | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return DONE
+    except KeyboardInterrupt:
+        return _complain("interrupted", INTERRUPTED)
+    except SpecError as error:
+        return _complain(str(error), FAILED)
+    except UsageError as error:
+        return _complain(f"rnncc: {error}", MISUSED)
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return _complain(f"rnncc: {where}{error.strerror or error}", FAILED)
+
+
+def _complain(message: str, code: int) -> int:
+    if os.environ.get("RNNCC_TRACEBACK") and sys.exc_info()[0] is not None:
+        raise
+    print(message, file=sys.stderr)
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="rnncc",
+        description="Compile the equations of a recurrent cell into kernels that train.",
+        epilog="FILE is a .rnn file or the name of a built-in cell (`rnncc cells`).",
+        allow_abbrev=False,
+    )
+    from rnncc import __version__
+
+    parser.add_argument("--version", action="version", version=f"rnncc {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+
+    compile_ = commands.add_parser("compile", help="write a module with the cell's layer")
+    _cell_arguments(compile_)
+    compile_.add_argument("-o", "--output", metavar="OUT.py", help="default: FILE's name, here")
+    compile_.add_argument("--target", choices=["cpu"], default="cpu")
+    compile_.add_argument("--force", action="store_true", help="overwrite any file")
+    compile_.set_defaults(run=_compile)
+
+    explain = commands.add_parser("explain", help="print every stage from text to module")
+    _cell_arguments(explain)
+    explain.add_argument("--after", metavar="PASS", help="one stage only: spec, lower, a pass ...")
+    explain.add_argument("--diff", action="store_true", help="what each pass changed")
+    explain.add_argument("--backward", action="store_true", help="the pullback only")
+    explain.set_defaults(run=_explain)
+
+    check = commands.add_parser("check", help="kernels against the interpreter, gradients too")
+    _cell_arguments(check, dtype=False)
+    check.set_defaults(run=_check)
+
+    cells = commands.add_parser("cells", help="list the built-in cells")
+    cells.set_defaults(run=_cells)
+    return parser
+
+
+def _cell_arguments(parser: argparse.ArgumentParser, *, dtype: bool = True) -> None:
+    parser.add_argument("file", metavar="FILE", help="a .rnn file or a built-in cell's name")
+    parser.add_argument(
+        "--set",
+        dest="settings",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="bind an option, a function or a size; may be repeated",
+    )
+    if dtype:
+        parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+
+
+# Each command is imported when it runs: `rnncc cells` needn't load numba.
+
+
+def _compile(arguments: argparse.Namespace) -> int:
+    from rnncc.cli.compile import run
+
+    return run(arguments)
+
+
+def _explain(arguments: argparse.Namespace) -> int:
+    from rnncc.cli.explain import run
+
+    return run(arguments)
+
+
+def _check(arguments: argparse.Namespace) -> int:
+    from rnncc.cli.check import run
+
+    return run(arguments)
+
+
+def _cells(arguments: argparse.Namespace) -> int:
+    from rnncc.cli.cells import run
+
+    return run(arguments)

@@ -1,0 +1,80 @@
+"""`rnncc explain`: the stages of a cell, or one of them, or what each pass changed.
+
+With RNNCC_DUMP=FOLDER every stage is written there too, one file each, numbered in order.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import itertools
+import os
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+
+from rnncc.cli.settings import UsageError, load
+from rnncc.cli.stages import FORWARD, PULLBACK, TRAINING, WHOLE, Stage, all_stages, stage_names
+from rnncc.frontend.diagnostics import nearest
+
+
+def run(arguments: argparse.Namespace) -> int:
+    wanted = arguments.after
+    if wanted is not None and wanted not in stage_names():
+        hint = nearest(wanted, stage_names()) or f"stages are {', '.join(stage_names())}"
+        raise UsageError(f"--after {wanted}: no such stage: {hint}")
+    settings = load(arguments.file, arguments.settings)
+    whole = wanted in (None, "module") or bool(os.environ.get("RNNCC_DUMP"))
+    found = list(all_stages(settings, arguments.dtype, module=whole))
+    dump(found)
+    shown = select(found, wanted, backward=arguments.backward)
+    if arguments.diff:
+        shown = changes(found, shown)
+    if len(shown) == 1:
+        print(shown[0].text, end="")
+    else:
+        for stage in shown:
+            print(f"{f'==== {stage.title} ':=<98}\n\n{stage.text}")
+    return 0
+
+
+def select(found: Iterable[Stage], wanted: str | None, *, backward: bool) -> list[Stage]:
+    """All stages, or those called `wanted`: the forward's unless it has none or `backward`."""
+    shown = [s for s in found if not backward or s.part == PULLBACK or s.name == wanted]
+    if wanted is None:
+        return shown
+    named = [s for s in shown if s.name == wanted]
+    for part in (WHOLE, PULLBACK) if backward else (WHOLE, FORWARD, TRAINING):
+        own = [s for s in named if s.part == part]
+        if own:  # `differentiate` makes two programs, and both are its result
+            return named if wanted == "differentiate" and not backward else own
+    return named
+
+
+def changes(found: list[Stage], shown: list[Stage]) -> list[Stage]:
+    """For each program shown, its text against the pass before; the first of a part in full."""
+    before: dict[Stage, Stage] = {}
+    for earlier, later in itertools.pairwise(found):
+        if earlier.part == later.part != WHOLE and later.name != "schedule":
+            before[later] = earlier
+    return [
+        Stage(s.part, s.name, "".join(_diff(before[s], s))) if s in before else s for s in shown
+    ]
+
+
+def _diff(earlier: Stage, later: Stage) -> Iterator[str]:
+    old, new = (s.text.splitlines(keepends=True) for s in (earlier, later))
+    lines = list(difflib.unified_diff(old, new, earlier.name, later.name, n=1))
+    yield from lines or [f"no change since {earlier.name}\n"]
+
+
+def dump(found: list[Stage]) -> None:
+    """Every stage as a file of the folder RNNCC_DUMP, when that is set."""
+    folder = os.environ.get("RNNCC_DUMP")
+    if not folder:
+        return
+    target = Path(folder)
+    target.mkdir(parents=True, exist_ok=True)
+    for number, stage in enumerate(found):
+        suffix = {"module": "py", "spec": "rnn"}.get(stage.name, "txt")
+        words = "-".join([*stage.part.split(), stage.name])
+        (target / f"{number:02}-{words}.{suffix}").write_text(stage.text, encoding="utf-8")

@@ -1,0 +1,61 @@
+"""A cell's every stage as text, in the order of the pipeline.
+
+    spec | forward: lower, passes, schedule | training forward, pullback: the same | module
+
+Non-Goals: showing them (`explain`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+from rnncc.cli.settings import Settings
+from rnncc.emit.module import DIFFERENTIABLE, render_module
+from rnncc.ir.printer import print_program
+from rnncc.ir.program import Program
+from rnncc.passes.lower import lower
+from rnncc.passes.pipeline import PIPELINE, gradient, stages
+from rnncc.schedule.build import schedule
+from rnncc.schedule.printer import print_schedule
+
+FORWARD, TRAINING, PULLBACK = "forward", "training forward", "pullback"
+WHOLE = ""  # stages that belong to no one Program
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    """`part`: forward, training forward, pullback, or empty for the whole cell."""
+
+    part: str
+    name: str
+    text: str
+
+    @property
+    def title(self) -> str:
+        return f"{self.part}: {self.name}" if self.part else self.name
+
+
+def stage_names() -> tuple[str, ...]:
+    """What --after accepts."""
+    return ("spec", "lower", "differentiate", *(n for n, _ in PIPELINE), "schedule", "module")
+
+
+def programs(settings: Settings) -> tuple[Program, Program, Program]:
+    """Forward, training forward and pullback, before the pipeline."""
+    program = lower(settings.spec, settings.options, settings.functions)
+    wrt = [p.value.name for p in program.params if p.role in DIFFERENTIABLE]
+    return (program, *gradient(program, wrt))
+
+
+def all_stages(settings: Settings, dtype: str, *, module: bool = True) -> Iterator[Stage]:
+    """Every stage, first to last; `module`: that one, too."""
+    yield Stage(WHOLE, "spec", settings.spec.text.rstrip() + "\n")
+    for part, program in zip((FORWARD, TRAINING, PULLBACK), programs(settings), strict=True):
+        for name, after in stages(program):
+            shown = "differentiate" if name == "lower" and part != FORWARD else name
+            yield Stage(part, shown, print_program(after))
+        yield Stage(part, "schedule", print_schedule(schedule(after)))
+    if module:
+        text = render_module(settings.spec, settings.options, settings.functions, dtype, None)
+        yield Stage(WHOLE, "module", text)
