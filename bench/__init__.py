@@ -1,0 +1,10 @@
+"""The benchmark harness: every contender in a process of its own, timed in turns.
+
+    python -m bench SUITE [--quick] [--json FILE]
+
+Thread pools of different libraries spin against each other, so they never share a process; bursts
+of calls go round the contenders, so a noisy minute falls on all of them; what is compared is
+medians, and only after every contender's outputs agree with the interpreter's.
+
+Non-Goals: absolute times; judging a machine.
+"""

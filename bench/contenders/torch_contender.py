@@ -1,0 +1,83 @@
+"""torch.nn.LSTM; which path it takes is read off its dispatcher."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import numpy as np
+
+from bench.case import TRAINING, Case, Data
+from bench.contenders import Run
+
+WANTED = "2.13.0"
+
+
+def unavailable() -> str:
+    if importlib.util.find_spec("torch") is None:
+        return "torch is not installed"
+    import torch
+
+    version = torch.__version__.split("+")[0]
+    return "" if version == WANTED else f"torch {version}, not {WANTED}"
+
+
+def prepare(case: Case, data: Data) -> Run:
+    import torch
+
+    if case.cell != "lstm":
+        raise ValueError(f"torch has no {case.cell}")
+    model = torch.nn.LSTM(case.features, case.units, batch_first=True)
+    with torch.no_grad():
+        model.weight_ih_l0.copy_(torch.from_numpy(data.weights["kernel"].T.copy()))
+        model.weight_hh_l0.copy_(torch.from_numpy(data.weights["recurrent_kernel"].T.copy()))
+        model.bias_ih_l0.copy_(torch.from_numpy(data.weights["bias"]))
+        model.bias_hh_l0.zero_()
+    x, dy = torch.from_numpy(data.x), torch.from_numpy(data.dy)
+
+    def forward() -> Any:
+        with torch.inference_mode():
+            return model(x)[0]
+
+    def training() -> Any:
+        model.zero_grad(set_to_none=True)
+        x.grad = None
+        y = model(x)[0]
+        y.backward(dy)
+        return y
+
+    def outputs() -> dict[str, np.ndarray]:
+        if case.mode != TRAINING:
+            return {"y": forward().numpy()}
+        y = training().detach().numpy()
+        grad = {n: p.grad.numpy() for n, p in model.named_parameters()}
+        return {
+            "y": y,
+            "dx": x.grad.numpy(),
+            "d_kernel": grad["weight_ih_l0"].T,
+            "d_recurrent_kernel": grad["weight_hh_l0"].T,
+            "d_bias": grad["bias_ih_l0"],
+        }
+
+    if case.mode == TRAINING:
+        x.requires_grad_(True)
+    call = training if case.mode == TRAINING else forward
+    return Run(f"torch {torch.__version__}, {_path(call)}", call, outputs)
+
+
+def _path(call: Any) -> str:
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    names: set[str] = set()
+
+    class Watch(TorchDispatchMode):
+        def __torch_dispatch__(
+            self, func: Any, types: Any, args: Any = (), kwargs: Any = None
+        ) -> Any:
+            names.add(str(func))
+            return func(*args, **(kwargs or {}))
+
+    with Watch():
+        call()
+    fused = any("mkldnn_rnn_layer" in name for name in names)
+    return "oneDNN (mkldnn_rnn_layer)" if fused else f"a loop of {len(names)} aten operations"

@@ -1,0 +1,96 @@
+"""What is compared with what, and the bars.
+
+    spine    LSTM against onnxruntime and torch; a custom cell against LSTM
+    compile  how long a cell takes to compile, and when nothing compiles
+
+To add a comparison: a line of SPINE. A suite: a function and its line of SUITES.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from bench.case import FORWARD, TRAINING, Case
+from bench.compile_suite import compile_suite
+from bench.harness import Effort, compare, unavailable
+from bench.result import Bar, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two contenders in turns; `limit` bounds first / second (`least`: second / first, below).
+
+    others: timed beside them, without a bar.
+    """
+
+    what: str
+    first: tuple[str, Case]
+    second: tuple[str, Case]
+    limit: float
+    least: bool = False
+    others: tuple[tuple[str, Case], ...] = ()
+
+
+SMALL, LARGE, SINGLE = (64, 28, 28, 64), (32, 50, 256, 256), (1, 100, 256, 256)
+
+
+def _forward(sizes: tuple[int, int, int, int]) -> Comparison:
+    case = Case("lstm", FORWARD, *sizes)
+    return Comparison(
+        f"LSTM forward {sizes}: time / onnxruntime's",
+        ("rnncc", case),
+        ("onnxruntime", case),
+        1.0,
+        others=(("torch", case),),
+    )
+
+
+def _training(sizes: tuple[int, int, int, int]) -> Comparison:
+    case = Case("lstm", TRAINING, *sizes)
+    what = f"LSTM forward + backward {sizes}: times faster than torch"
+    return Comparison(what, ("rnncc", case), ("torch", case), 3.0, least=True)
+
+
+def _custom(sizes: tuple[int, int, int, int]) -> Comparison:
+    cases = [Case(cell, TRAINING, *sizes) for cell in ("peephole_lstm", "lstm")]
+    what = f"peephole LSTM forward + backward {sizes}: time / LSTM's"
+    return Comparison(what, ("rnncc", cases[0]), ("rnncc", cases[1]), 1.15)
+
+
+SPINE = (
+    _forward(SINGLE),
+    _forward(SMALL),
+    _training(SMALL),
+    _custom(SMALL),
+    _custom(LARGE),
+)
+
+
+def spine(effort: Effort) -> Result:
+    result = Result("spine")
+    wanted = [name for c in SPINE for name, _ in (c.first, c.second, *c.others)]
+    absent = {n: why for n in dict.fromkeys(wanted) if (why := unavailable(n))}
+    result.notes += [f"skipped {name}: {why}" for name, why in absent.items()]
+    for comparison in SPINE:
+        result.bars.append(_run(comparison, effort, absent, result))
+    return result
+
+
+def _run(comparison: Comparison, effort: Effort, absent: dict[str, str], result: Result) -> Bar:
+    what, limit, least = comparison.what, comparison.limit, comparison.least
+    missing = [n for n, _ in (comparison.first, comparison.second) if n in absent]
+    if missing:
+        return Bar(what, None, limit, least=least, why=f"no {missing[0]}")
+    others = [entry for entry in comparison.others if entry[0] not in absent]
+    timings = compare([comparison.first, comparison.second, *others], effort)
+    cases = [comparison.first[1], comparison.second[1], *(case for _, case in others)]
+    for timing, case in zip(timings, cases, strict=True):
+        if len({c.cell for c in cases}) > 1:
+            timing.contender += f" {case.cell}"
+    result.timings[what.split(":")[0]] = timings
+    ratio = timings[0].median / timings[1].median
+    return Bar(what, 1 / ratio if least else ratio, limit, least=least)
+
+
+SUITES: dict[str, Callable[[Effort], Result]] = {"spine": spine, "compile": compile_suite}
