@@ -84,9 +84,7 @@ def describe(
         options=tuple(bound.items()),
         functions=tuple(texts.items()),
         rates=_rates(spec, options, functions),
-        draws=any(
-            p.role == "seed" for p in lower(spec, options, functions, training=True).params
-        ),
+        draws=any(p.role == "seed" for p in lower(spec, options, functions, training=True).params),
         constraints=tuple(
             Constraint(size_text(c.left), size_text(c.right), c.message)
             for c in constraints(spec, options, functions)

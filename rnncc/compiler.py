@@ -1,0 +1,133 @@
+"""`rnncc.compile`: a cell's text, file or name -> a Layer class.
+
+Constructing a layer binds its options; the module with its kernels is rendered, and compiled by
+Numba, when a call first needs it. What was bound or rendered once is shared in the process.
+
+Non-Goals: writing modules to a chosen path (`cli`).
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from rnncc.emit.describe import describe
+from rnncc.frontend.diagnostics import nearest
+from rnncc.frontend.spec import CellSpec
+from rnncc.passes.interface import check_file, check_text
+from rnncc.runtime.classes import Binding, Engine
+from rnncc.runtime.description import Cell, Variant
+from rnncc.runtime.doors import dtype_name
+from rnncc.runtime.layer import Layer, make_class
+
+CELLS = Path(__file__).parent / "cells"
+TARGETS = ("cpu",)
+# spec, bound cell, variant -> engine
+EngineMaker = Callable[[CellSpec, Cell, Variant], Engine]
+
+
+def compile(  # the public name is rnncc.compile
+    source: str | os.PathLike[str], target: str = "cpu", dtype: Any = "float32"
+) -> type[Layer]:
+    """The layer class of a cell: the path of a .rnn file, or a built-in's name ("lstm").
+
+    dtype: float32 or float64. Raises SpecError with every mistake in the text, a file that can't
+    be read among them; ValueError for an unknown name, target or dtype.
+    """
+    return layer_class(load_spec(source), target, dtype)
+
+
+def compile_text(
+    text: str, target: str = "cpu", dtype: Any = "float32", *, filename: str = "<text>"
+) -> type[Layer]:
+    """The layer class of a cell given as text; `filename` is what diagnostics call it."""
+    if not isinstance(text, str):
+        raise TypeError(f"a cell's text is a str, not {type(text).__name__}")
+    return layer_class(check_text(text, filename), target, dtype)
+
+
+def load_spec(source: str | os.PathLike[str]) -> CellSpec:
+    """The checked cell of a path or a built-in's name, upper or lower case, with or without _."""
+    if isinstance(source, str):
+        if "\n" in source:
+            raise ValueError("a path or a cell's name has one line: compile_text takes text")
+        if not source.endswith(".rnn") and not set(source) & {"/", "\\"}:
+            return check_file(_built_in(source))
+    elif not isinstance(source, os.PathLike):
+        raise TypeError(f"a path or a cell's name is a str or Path, not {type(source).__name__}")
+    return check_file(Path(source))
+
+
+def _built_in(name: str) -> Path:
+    known = {path.stem: path for path in sorted(CELLS.glob("*.rnn"))}
+    plain = {stem.replace("_", ""): path for stem, path in known.items()}
+    found = plain.get(name.lower().replace("_", "").replace("-", ""))
+    if found is None:
+        hint = nearest(name.lower(), known) or f"the built-in cells are {', '.join(known)}"
+        raise ValueError(f"no built-in cell is called {name!r}: {hint} (a path ends in .rnn)")
+    return found
+
+
+# ---- classes ---------------------------------------------------------------------------------
+
+
+def kernel_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine:
+    """The compiled kernels of one variant."""
+    from rnncc.emit.module import render_module
+    from rnncc.runtime.store import import_module, write_module
+
+    text = render_module(spec, dict(cell.options), dict(cell.functions), cell.dtype, variant)
+    module = import_module(write_module(f"{cell.name.lower()}_cpu", text))
+    engine: Engine = module.ENGINE
+    return engine
+
+
+class Compiler:
+    """The maker of a compiled class: binds options by describing the cell with them."""
+
+    def __init__(self, spec: CellSpec, dtype: str, engines: EngineMaker) -> None:
+        self.spec, self.engines = spec, engines
+        self.cell = describe(spec, dtype=dtype)
+        self._bindings: dict[tuple[Cell, str], Binding] = {}
+
+    def bind(
+        self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
+    ) -> Binding:
+        """ValueError and TypeError for a wrong option or function, SpecError for what it breaks."""
+        own = not options and not functions and dtype == self.cell.dtype
+        cell = self.cell if own else describe(self.spec, options, functions, dtype)
+        key = cell, repr(cell.options)  # True and 1 are equal, but not the same option
+        return self._bindings.setdefault(key, Binding(cell, self._engines_of(cell)))
+
+    def _engines_of(self, cell: Cell) -> Callable[[Variant], Engine]:
+        return lambda variant: self.engines(self.spec, cell, variant)
+
+
+_classes: dict[tuple[Any, ...], type[Layer]] = {}
+_lock = threading.Lock()
+
+
+def layer_class(
+    spec: CellSpec,
+    target: str = "cpu",
+    dtype: Any = "float32",
+    engines: EngineMaker = kernel_engine,
+) -> type[Layer]:
+    """The class of a checked cell, the same one for the same text. Tests choose other `engines`."""
+    if target not in TARGETS:
+        raise ValueError(f"target is one of {', '.join(TARGETS)} in this version, not {target!r}")
+    name = dtype_name(dtype)
+    key = (spec.text, spec.filename, target, name, engines)
+    with _lock:
+        if key not in _classes:
+            maker = Compiler(spec, name, engines)
+            _classes[key] = make_class(maker, "rnncc", (_remake, key))
+        return _classes[key]
+
+
+def _remake(text: str, filename: str, target: str, dtype: str, engines: EngineMaker) -> type[Layer]:
+    """A class out of a pickle."""
+    return layer_class(check_text(text, filename), target, dtype, engines)

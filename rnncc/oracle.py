@@ -1,0 +1,132 @@
+"""Layers that run on the interpreter: slow, float64 inside, the reference of tests and `check`.
+
+Non-Goals: speed; kernels.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rnncc.compiler import layer_class as _layer_class
+from rnncc.frontend.spec import CellSpec
+from rnncc.ir.interp import interpret
+from rnncc.ir.program import Param, Program, Value
+from rnncc.passes.lower import lower
+from rnncc.passes.pipeline import gradient
+from rnncc.passes.rewrite import remap_program
+from rnncc.runtime.description import Cell, Variant
+from rnncc.runtime.layer import Layer
+
+_TRAINED = ("input", "context", "state", "weight")
+
+
+def layer_class(spec: CellSpec, dtype: Any = "float64") -> type[Layer]:
+    """The layer class of a checked cell, without kernels."""
+    return _layer_class(spec, "cpu", dtype, oracle_engine)
+
+
+def oracle_engine(spec: CellSpec, cell: Cell, variant: Variant) -> OracleEngine:
+    program = lower(
+        spec,
+        dict(cell.options),
+        dict(cell.functions),
+        mask=variant.mask,
+        training=variant.training,
+        active_rates=variant.active_rates,
+    )
+    return OracleEngine(program, np.dtype(cell.dtype))
+
+
+@dataclass(frozen=True)
+class _Saved:
+    arrays: dict[str, np.ndarray]
+    sizes: Mapping[str, int]
+    batch: int
+    time: int
+
+
+class OracleEngine:
+    """`runtime.classes.Engine` over `ir.interp`."""
+
+    def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
+        self.program, self.dtype = program, dtype
+        wanted = [p.value.name for p in program.params if p.role in _TRAINED]
+        self.training, pullback = gradient(program, wanted)
+        self.pullback = _distinct(pullback)
+        # The forward's results that the pullback takes, by the names it takes them under.
+        values = {r.value: r.name for r in self.training.results}
+        renamed = zip(pullback.params, self.pullback.params, strict=True)
+        self.residuals = {
+            new.value.name: values[old.value] for old, new in renamed if old.role == "residual"
+        }
+
+    def forward(
+        self,
+        arrays: Mapping[str, Any],
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        save: bool,
+        last_only: bool,
+    ) -> tuple[dict[str, np.ndarray], _Saved | None]:
+        program = self.training if save else self.program
+        given = {p.value.name: np.asarray(arrays[p.value.name]) for p in program.params}
+        found = interpret(program, given, sizes, batch, time)
+        saved = None
+        if save:
+            kept = {n: np.array(a) for n, a in arrays.items()}
+            kept |= {new: found[name] for new, name in self.residuals.items()}
+            saved = _Saved(kept, sizes, batch, time)
+        results = {}
+        for r in program.results:
+            if r.role in ("output", "state"):
+                array = found[r.name]
+                last = last_only and r.role == "output"
+                results[r.name] = np.array(array[:, -1] if last else array, self.dtype)
+        return results, saved
+
+    def backward(
+        self, saved: _Saved, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
+    ) -> dict[str, np.ndarray]:
+        given = {}
+        for p in self.pullback.params:
+            name = p.value.name
+            if p.role == "cotangent":
+                given[name] = self._cotangent(p.value, cotangents, saved)
+            else:
+                given[name] = saved.arrays[name]
+        found = interpret(self.pullback, given, saved.sizes, saved.batch, saved.time)
+        gradients = {name.removeprefix("d_"): array for name, array in found.items()}
+        return {n: np.array(a, self.dtype) for n, a in gradients.items() if n in wanted}
+
+    def _cotangent(
+        self, value: Value, cotangents: Mapping[str, np.ndarray], saved: _Saved
+    ) -> np.ndarray:
+        result = value.name.removeprefix("_cotangent_d_")
+        if result in cotangents:
+            return cotangents[result]
+        lead = [{"B": saved.batch, "T": saved.time}[a] for a in value.type.axes]
+        return np.zeros([*lead, *(s.evaluate(saved.sizes) for s in value.type.shape)])
+
+    def plan(self) -> str:
+        return "the interpreter, float64, one step after another"
+
+
+def _distinct(pullback: Program) -> Program:
+    """Residuals and cotangents under names of their own: the interpreter is called by name."""
+    params = []
+    for i, p in enumerate(pullback.params):
+        name = p.value.name
+        if p.role == "residual":
+            name = f"_residual_{i}_{name}"
+        elif p.role == "cotangent":
+            name = f"_cotangent_{name}"
+        params.append(Param(Value(name, p.value.type), p.role))
+    names = {old.value: new.value for old, new in zip(pullback.params, params, strict=True)}
+    return replace(remap_program(pullback, names), params=tuple(params))

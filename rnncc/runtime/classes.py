@@ -1,0 +1,249 @@
+"""Layer classes: what a constructor's keywords mean, and who makes the kernels they ask for.
+
+A class of `rnncc.compile` has a maker that compiles; a class in a module written by the command
+line has one whose options are frozen.
+
+Non-Goals: calling layers (`layer`).
+"""
+
+from __future__ import annotations
+
+import copyreg
+import threading
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Protocol
+
+import numpy as np
+
+from rnncc.runtime.description import Cell, OptionValue, Variant, names_of
+from rnncc.runtime.doors import dtype_name, flag, nearest, rate, whole_number
+
+Tensors = Mapping[str, Any]
+
+
+class Engine(Protocol):
+    """Runs one variant of a bound cell, forwards and backwards."""
+
+    def forward(
+        self,
+        arrays: Tensors,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        save: bool,
+        last_only: bool,
+    ) -> tuple[dict[str, np.ndarray], Any]:
+        """(results by name, what `backward` needs: None unless `save`).
+
+        arrays: everything the program may read, by name, and possibly more: inputs [B, T, ...],
+        contexts and states [B, ...], weights and constants, rates (float), seed (int); contiguous,
+        of the layer's dtype. B and T are at least 1. version: changes when a weight changes.
+        Results: outputs [B, T, ...], or [B, ...] of the last step when `last_only`, and
+        `final_<state>` [B, ...]; all owned by the caller.
+        """
+
+    def backward(
+        self, saved: Any, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
+    ) -> dict[str, np.ndarray]:
+        """Gradients by parameter, of those wanted that the program reads, owned by the caller.
+
+        cotangents: by name of result, those of outputs [B, T, ...]; a missing one is zero.
+        """
+
+    def plan(self) -> str: ...
+
+
+@dataclass
+class Binding:
+    """A cell with its options bound, and its engines, made when first asked for."""
+
+    cell: Cell
+    engines: Callable[[Variant], Engine]
+    _made: dict[Variant, Engine] = field(default_factory=dict, repr=False)
+    _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def engine(self, variant: Variant) -> Engine:
+        found = self._made.get(variant)
+        if found is None:
+            with self._lock:
+                found = self._made.get(variant) or self.engines(variant)
+                self._made[variant] = found
+        return found
+
+
+class Maker(Protocol):
+    """Binds options and functions. `cell`: with every default."""
+
+    cell: Cell
+
+    def bind(
+        self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
+    ) -> Binding: ...
+
+
+class Frozen:
+    """The maker of a generated module: another choice than the written one is refused."""
+
+    def __init__(self, cell: Cell, engines: Callable[[Variant], Engine]) -> None:
+        self.cell = cell
+        self.binding = Binding(cell, engines)
+
+    def bind(
+        self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
+    ) -> Binding:
+        """ValueError names the `--set` that makes the module which is asked for."""
+        cell = self.cell
+        written: dict[str, object] = {**dict(cell.options), **dict(cell.functions)}
+        for name, value in {**options, **functions}.items():
+            if not _same(written[name], value):
+                raise ValueError(
+                    f"{cell.name} was compiled with {name}={written[name]!r}, not {value!r}: "
+                    f"run rnncc compile {cell.source} --set {name}={value}"
+                )
+        if dtype != cell.dtype:
+            raise ValueError(
+                f"{cell.name} was compiled for {cell.dtype}, not {dtype}: "
+                f"run rnncc compile {cell.source} --dtype {dtype}"
+            )
+        return self.binding
+
+
+def _same(written: object, given: object) -> bool:
+    if isinstance(written, str):
+        text = "linear" if given is None else given
+        return isinstance(text, str) and "".join(written.split()) == "".join(text.split())
+    return isinstance(written, bool) == isinstance(given, bool) and written == given
+
+
+# ---- classes ---------------------------------------------------------------------------------
+
+
+class LayerType(type):
+    """The type of layer classes: one that has a recipe is pickled by it, others by name."""
+
+    recipe: tuple[Callable[..., Any], tuple[Any, ...]] | None
+
+
+def _reduce(cls: LayerType) -> str | tuple[Callable[..., Any], tuple[Any, ...]]:
+    recipe: tuple[Callable[..., Any], tuple[Any, ...]] | None = cls.__dict__.get("recipe")
+    return recipe or cls.__qualname__
+
+
+copyreg.pickle(LayerType, _reduce)  # type: ignore[arg-type]
+
+
+# ---- keywords --------------------------------------------------------------------------------
+
+LAYER_OPTIONS = ("return_sequences", "return_state", "seed", "name", "dtype")
+# Keras's, for which this version has no kernels yet: better refused than ignored.
+_PLANNED = ("go_backwards", "stateful", "zero_output_for_mask")
+
+
+@dataclass
+class Choices:
+    """A constructor's keywords, sorted and checked."""
+
+    sizes: dict[str, int] = field(default_factory=dict)
+    options: dict[str, OptionValue] = field(default_factory=dict)
+    functions: dict[str, object] = field(default_factory=dict)
+    rates: dict[str, float] = field(default_factory=dict)
+    dtype: str = "float32"
+    name: str = ""
+    seed: int | None = None
+    return_sequences: bool = False
+    return_state: bool = False
+
+    fields_: ClassVar[tuple[str, ...]] = ("sizes", "options", "functions", "rates")
+
+    def keywords(self) -> dict[str, object]:
+        """What was chosen, as keywords of a constructor."""
+        shown: dict[str, object] = {}
+        for kind in self.fields_:
+            shown.update(getattr(self, kind))
+        for name in ("return_sequences", "return_state"):
+            if getattr(self, name):
+                shown[name] = True
+        return shown
+
+
+def read_off(cell: Cell) -> frozenset[str]:
+    """The sizes a call's arrays tell: those that stand alone in the shape of one."""
+    shapes = [text for a in (*cell.inputs, *cell.contexts) for text in a.shape]
+    return frozenset(s.name for s in cell.sizes if s.name in shapes)
+
+
+def sort_keywords(cell: Cell, positional: tuple[object, ...], given: Mapping[str, Any]) -> Choices:
+    """TypeError for an unknown or missing keyword or a wrong kind, ValueError for a wrong value."""
+    told = read_off(cell)
+    needed = [s.name for s in cell.sizes if s.default is None and s.name not in told]
+    if len(positional) > len(needed):
+        takes = ", ".join(needed) or "none"
+        raise TypeError(
+            f"{cell.name} takes {len(needed)} sizes without a keyword ({takes}), "
+            f"{len(positional)} were given"
+        )
+    for name, value in zip(needed, positional, strict=False):
+        if name in given:
+            raise TypeError(f"{cell.name} is given {name} twice, by position and by keyword")
+        given = {**given, name: value}
+    kinds = {
+        "sizes": {s.name for s in cell.sizes},
+        "options": {name for name, _ in cell.options},
+        "functions": {name for name, _ in cell.functions},
+        "rates": {r.name for r in cell.rates},
+    }
+    chosen = Choices(dtype=cell.dtype, rates={r.name: r.default for r in cell.rates})
+    for name, value in given.items():
+        kind = next((k for k, names in kinds.items() if name in names), None)
+        if kind == "sizes":
+            chosen.sizes[name] = whole_number(name, value)
+        elif kind == "rates":
+            chosen.rates[name] = rate(name, value)
+        elif kind is not None:
+            plain = value.item() if isinstance(value, np.generic) else value
+            getattr(chosen, kind)[name] = plain
+        else:
+            _layer_option(cell, chosen, name, value, kinds)
+    chosen.name = chosen.name or cell.name.lower()
+    _demand(cell, chosen.sizes, told)
+    return chosen
+
+
+def _layer_option(
+    cell: Cell, chosen: Choices, name: str, value: Any, kinds: Mapping[str, set[str]]
+) -> None:
+    if name in _PLANNED:
+        if flag(name, value):
+            raise NotImplementedError(f"{name}=True is not available in this version of rnncc")
+    elif name in ("return_sequences", "return_state"):
+        setattr(chosen, name, flag(name, value))
+    elif name == "dtype":
+        chosen.dtype = cell.dtype if value is None else dtype_name(value)
+    elif name == "seed":
+        chosen.seed = None if value is None else whole_number("seed", value, least=0)
+    elif name == "name":
+        if value is not None and not isinstance(value, str):
+            raise TypeError(f"name is a text, not {value!r}")
+        chosen.name = value or ""
+    else:
+        arrays = (*cell.weights, *cell.states, *cell.constants, *cell.inputs, *cell.contexts)
+        if name in {a.name for a in arrays}:
+            raise TypeError(f"{cell.name}: {name} is an array, not a keyword of the layer")
+        known = [*(n for names in kinds.values() for n in sorted(names)), *LAYER_OPTIONS]
+        raise TypeError(f"{cell.name} has no keyword {name}{nearest(name, known)}")
+
+
+def _demand(cell: Cell, sizes: Mapping[str, int], told: frozenset[str]) -> None:
+    """Every size must be given, told by the data, or follow from others by default."""
+    known = {*sizes, *told}
+    count = -1
+    while count != len(known):
+        count = len(known)
+        known |= {s.name for s in cell.sizes if s.default and names_of(s.default) <= known}
+    missing = [s.name for s in cell.sizes if s.name not in known and s.default is None]
+    if missing:
+        example = ", ".join(f"{n}=..." for n in missing)
+        raise TypeError(f"{cell.name} needs {' and '.join(missing)}: {cell.name}({example})")
