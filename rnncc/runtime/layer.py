@@ -11,22 +11,18 @@ Non-Goals: optimisers, losses, graphs of layers; masks and stateful layers, so f
 from __future__ import annotations
 
 import inspect
-import os
-import secrets
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any
 
 import numpy as np
 
-from rnncc.runtime import checkpoint, initializers
-from rnncc.runtime.classes import Engine, Frozen, LayerType, Maker, sort_keywords
-from rnncc.runtime.description import Array, Cell, Variant, names_of, variant_of
+from rnncc.runtime.base import LayerBase
+from rnncc.runtime.classes import Engine, Frozen, LayerType, Maker
+from rnncc.runtime.description import Cell, Variant, variant_of
 from rnncc.runtime.doors import (
     Bound,
     Layout,
-    SizeBinder,
     array_shape,
     as_array,
     check_shape,
@@ -35,10 +31,8 @@ from rnncc.runtime.doors import (
     whole_number,
 )
 from rnncc.runtime.pullback import Pullback, Trace
-from rnncc.runtime.weights import Arrays, Store
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes a layer remembers
-_building = threading.Lock()
 
 
 @dataclass(slots=True)
@@ -55,7 +49,7 @@ class _Call:
     version: int
 
 
-class Layer(metaclass=LayerType):
+class Layer(LayerBase):
     """A recurrent layer. Made by `rnncc.compile` or a generated module, never by hand.
 
     Keywords: the cell's sizes, options, functions and rates, and
@@ -66,36 +60,6 @@ class Layer(metaclass=LayerType):
     dtype: float32 or float64; inputs of other kinds are cast.
     name: a text.
     """
-
-    maker: ClassVar[Maker]
-
-    def __init__(self, *sizes: int, **keywords: Any) -> None:
-        """TypeError for unknown, missing or wrong-kinded keywords; ValueError for wrong values."""
-        self._start(sizes, keywords)
-        self._build_if_known()
-
-    def _start(self, sizes: tuple[int, ...], keywords: Mapping[str, Any]) -> None:
-        maker = self.maker
-        chosen = sort_keywords(maker.cell, sizes, keywords)
-        self._chosen = chosen
-        self._binding = maker.bind(chosen.options, chosen.functions, chosen.dtype)
-        self.cell: Cell = self._binding.cell
-        self.dtype: str = chosen.dtype
-        self.name = chosen.name
-        self.return_sequences, self.return_state = chosen.return_sequences, chosen.return_state
-        self.seed = secrets.randbits(63) if chosen.seed is None else chosen.seed
-        self._dtype = np.dtype(self.dtype)
-        self._states = [s.name for s in self.cell.states]
-        self._finals = [f"final_{s}" for s in self._states]
-        self._outputs = [o.name for o in self.cell.outputs]
-        self._fixed = dict(chosen.sizes)  # what every call has to agree with
-        self._origin = "given to the layer"
-        self._store: Store | None = None
-        self._bounds: dict[tuple[tuple[int, ...], ...], Bound] = {}
-        self._calls = 0
-        self._last: Engine | None = None
-
-    # ---- calling ----
 
     def __call__(
         self,
@@ -114,7 +78,7 @@ class Layer(metaclass=LayerType):
         dropout draws. seed: what it draws from, else the layer's next one.
         Raises TypeError and ValueError for arrays of a wrong kind or shape.
         """
-        call = self._enter(inputs, initial_state, mask, own=False)
+        call = self._enter(inputs, initial_state, mask)
         return self._leave(self._forward(call, training, seed, save=False)[0])
 
     def vjp(
@@ -127,7 +91,7 @@ class Layer(metaclass=LayerType):
         seed: int | None = None,
     ) -> tuple[Any, Pullback]:
         """What a call returns, and the pullback from its cotangents to gradients."""
-        call = self._enter(inputs, initial_state, mask, own=True)
+        call = self._enter(inputs, initial_state, mask)
         results, saved, engine = self._forward(call, training, seed, save=True)
         shapes = {n: a.shape for n, a in call.arrays.items() if isinstance(a, np.ndarray)}
         returned = {n: a.shape for n, a in results.items()}
@@ -192,14 +156,12 @@ class Layer(metaclass=LayerType):
 
     # ---- the door ----
 
-    def _enter(self, inputs: Any, initial_state: Any, mask: Any, *, own: bool) -> _Call:
-        """Arrays, sizes and weights of a call; `own`: copies that outlive the caller's arrays."""
+    def _enter(self, inputs: Any, initial_state: Any, mask: Any) -> _Call:
+        """Arrays, sizes and weights of a call."""
         if mask is not None:
             raise NotImplementedError("mask= is not available in this version of rnncc")
         values, layout = spread(f"inputs of {self.cell.name}", inputs, self.cell.arguments)
-        arrays: dict[str, Any] = {
-            n: as_array(n, v, self._dtype, own=own) for n, v in values.items()
-        }
+        arrays: dict[str, Any] = {n: as_array(n, v, self._dtype) for n, v in values.items()}
         key = tuple(a.shape for a in arrays.values())
         bound = self._bounds.get(key)
         if bound is None:
@@ -212,11 +174,11 @@ class Layer(metaclass=LayerType):
         assert self._store is not None and bound.batch is not None and bound.time is not None
         version, weights = self._store.current
         arrays.update(weights)
-        states, given = self._begin(arrays, initial_state, bound, own)
+        states, given = self._begin(arrays, initial_state, bound)
         return _Call(arrays, bound.sizes, bound.batch, bound.time, layout, states, given, version)
 
     def _begin(
-        self, arrays: dict[str, Any], initial_state: Any, bound: Bound, own: bool
+        self, arrays: dict[str, Any], initial_state: Any, bound: Bound
     ) -> tuple[Layout | None, frozenset[str]]:
         """The initial states, into `arrays`; how they were given, and which."""
         given: dict[str, Any] = {}
@@ -238,7 +200,7 @@ class Layer(metaclass=LayerType):
             shape = (bound.batch or 0, *array_shape(state, bound.sizes))
             if state.name in given:
                 label = f"initial state {state.name}"
-                array = as_array(label, given[state.name], self._dtype, own=own)
+                array = as_array(label, given[state.name], self._dtype)
                 check_shape(label, array, shape)
             elif state.default is not None:
                 array = np.ascontiguousarray(np.broadcast_to(arrays[state.default], shape))
@@ -247,190 +209,25 @@ class Layer(metaclass=LayerType):
             arrays[state.name] = array
         return layout, frozenset(given)
 
-    def _bind(self, shapes: Mapping[str, tuple[int | None, ...]]) -> Bound:
-        return SizeBinder(self.cell, self._fixed, self._origin).bind(shapes)
 
-    # ---- weights ----
+def frozen_layer_class(
+    cell: Cell, engines: Engine | Callable[[Variant], Engine], module: str
+) -> type[Layer]:
+    """The class of a generated module, its options frozen; pickled by its module and name.
 
-    def build(self, shapes: Any) -> None:
-        """Make the weights for inputs of these shapes, as a call would.
+    engines: makes the engine of a variant, or is the one engine there is, of the plain cell.
+    """
 
-        shapes: like the inputs of a call, a shape for each array; None for what isn't known yet,
-        as in (None, None, 3). ValueError when a weight's size can't be known from them.
-        """
-        values, _ = spread(f"shapes of {self.cell.name}", _as_shapes(shapes), self.cell.arguments)
-        checked = {n: _dims(n, shape) for n, shape in values.items()}
-        bound = self._bind(checked)
-        if self._store is None:
-            self._build(bound)
-
-    def _build_if_known(self) -> None:
-        """Weights that depend on no size of the data exist from the start."""
-        bound = self._bind_unseen(self._fixed, self._origin)
-        if self._weight_sizes() <= bound.sizes.keys():
-            self._build(bound)
-
-    def _bind_unseen(self, sizes: Mapping[str, int], origin: str) -> Bound:
-        """What follows from these sizes, whatever the data."""
-        unseen: dict[str, tuple[None, ...]] = {
-            **{a.name: (None,) * (2 + len(a.shape)) for a in self.cell.inputs},
-            **{a.name: (None,) * (1 + len(a.shape)) for a in self.cell.contexts},
-        }
-        return SizeBinder(self.cell, sizes, origin).bind(unseen)
-
-    def _weight_sizes(self) -> frozenset[str]:
-        arrays = (*self.cell.weights, *self.cell.constants)
-        return frozenset().union(*(names_of(text) for a in arrays for text in a.shape))
-
-    def _build(self, bound: Bound, values: Mapping[str, np.ndarray] | None = None) -> None:
-        """Make the weights, with these values or else new ones, and fix the sizes they have."""
-        sizes, needed = bound.sizes, self._weight_sizes()
-        missing = needed - sizes.keys()
-        if missing:
+    def only(variant: Variant) -> Engine:
+        if variant != Variant():
+            what = ", ".join(sorted(variant.active_rates)) or "mask"
             raise ValueError(
-                f"weights of {self.cell.name} need {', '.join(sorted(missing))}: "
-                "no shape that was given tells"
+                f"this module of {cell.name} was written without kernels for {what}: "
+                f"rnncc.compile({cell.source!r}) makes them when they are needed"
             )
-        with _building:
-            if self._store is not None:
-                return
-            arrays = (*self.cell.weights, *self.cell.constants)
-            store = Store(self._dtype, {a.name: array_shape(a, sizes) for a in arrays})
-            store.update(values or {a.name: self._drawn(a, store.shapes[a.name]) for a in arrays})
-            self._fixed = {n: v for n, v in sizes.items() if n in needed or n in self._fixed}
-            self._origin = "fixed by the layer's weights"
-            self._bounds.clear()
-            self._store = store
+        return engines  # type: ignore[return-value]
 
-    def _drawn(self, array: Array, shape: tuple[int, ...]) -> np.ndarray:
-        default = "zeros" if array in self.cell.constants else "glorot_uniform"
-        name, *given = array.initializer or (default,)
-        rng = initializers.stream(self.seed, array.name)
-        try:
-            return initializers.draw(name, tuple(given), shape, self.dtype, rng)
-        except ValueError as error:
-            raise ValueError(f"weight {array.name} of {self.cell.name}: {error}") from None
-
-    @property
-    def built(self) -> bool:
-        """Whether there are weights."""
-        return self._store is not None
-
-    @property
-    def weights(self) -> Arrays:
-        """What is trained, by name; assign to an item to change it."""
-        names = [w.name for w in self.cell.weights]
-        return Arrays(self._store, names, self.cell.name, "weight")
-
-    @property
-    def constants(self) -> Arrays:
-        """What is not trained, by name; assign to an item to change it."""
-        names = [c.name for c in self.cell.constants]
-        return Arrays(self._store, names, self.cell.name, "constant")
-
-    def get_weights(self) -> list[np.ndarray]:
-        """Copies of all weights, then of all constants, in order of declaration."""
-        return [a.copy() for a in self._built().arrays.values()]
-
-    def set_weights(self, weights: Sequence[Any]) -> None:
-        """The counterpart of `get_weights`: all arrays are checked before any is taken."""
-        store = self._built()
-        if len(weights) != len(store.shapes):
-            raise ValueError(
-                f"{self.cell.name} has {len(store.shapes)} weights "
-                f"({', '.join(store.shapes)}), {len(weights)} were given"
-            )
-        store.update(dict(zip(store.shapes, weights, strict=True)))
-
-    def count_params(self) -> int:
-        """How many numbers the weights and constants hold."""
-        return sum(a.size for a in self._built().arrays.values())
-
-    def _built(self) -> Store:
-        if self._store is None:
-            raise ValueError(
-                f"{self.cell.name} has no weights yet: call it, or build it with the shapes to come"
-            )
-        return self._store
-
-    # ---- files, copies, text ----
-
-    def save(self, path: str | os.PathLike[str]) -> None:
-        """Weights and constants into an .npz, whole or not at all. ValueError before any exist."""
-        checkpoint.write(path, self.cell, self._fixed, self._built().arrays)
-
-    def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
-        """Weights from a file `save` wrote; nothing changes unless all of them fit.
-
-        ValueError: another cell, other shapes, and unless strict=False another text or options.
-        """
-        sizes, arrays = checkpoint.read(path, self.cell, strict=strict)
-        if self._store is not None:
-            self._store.update(arrays)
-            return
-        where = os.fspath(path)
-        for name, value in self._fixed.items():
-            if sizes.get(name, value) != value:
-                raise ValueError(f"{where} has {name}={sizes[name]}, this layer {name}={value}")
-        declared = {s.name for s in self.cell.sizes}
-        known = {n: whole_number(n, v) for n, v in sizes.items() if n in declared}
-        self._build(self._bind_unseen({**known, **self._fixed}, f"read from {where}"), arrays)
-
-    def plan(self) -> str:
-        """Which kernels ran in the last call, or would run in the next, and why."""
-        plain = variant_of(self.cell, self._chosen.rates, training=False, mask=False)
-        engine = self._last or self._binding.engine(plain)
-        return f"{self!r}, {self.dtype}\n{engine.plan()}"
-
-    def __repr__(self) -> str:
-        given = ", ".join(f"{k}={v!r}" for k, v in self._shown().items())
-        return f"{type(self).__name__}({given})"
-
-    def _shown(self) -> dict[str, Any]:
-        defaults = {r.name: r.default for r in self.maker.cell.rates}
-        shown = self._chosen.keywords()
-        return {k: v for k, v in shown.items() if k not in defaults or v != defaults[k]}
-
-    def __getstate__(self) -> dict[str, Any]:
-        state = {**self.__dict__}
-        for made in ("_binding", "_bounds", "_last", "_store", "cell", "_dtype"):
-            del state[made]
-        store = self._store
-        state["_arrays"] = None if store is None else dict(store.arrays)
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        state = dict(state)
-        arrays, chosen = state.pop("_arrays"), state["_chosen"]
-        self.__dict__.update(state)
-        self._binding = self.maker.bind(chosen.options, chosen.functions, chosen.dtype)
-        self.cell, self._dtype = self._binding.cell, np.dtype(self.dtype)
-        self._bounds, self._last, self._store = {}, None, None
-        if arrays is not None:
-            store = Store(self._dtype, {n: a.shape for n, a in arrays.items()})
-            store.update(arrays)
-            self._store = store
-
-
-def _as_shapes(shapes: Any) -> Any:
-    """One shape of a single input is a tuple itself: it must not be taken for several."""
-    whole = isinstance(shapes, tuple | list)
-    if whole and all(n is None or isinstance(n, int | np.integer) for n in shapes):
-        return [*shapes]
-    return shapes
-
-
-def _dims(name: str, shape: Any) -> tuple[int | None, ...]:
-    if not isinstance(shape, tuple | list):
-        raise TypeError(f"the shape of {name} is a tuple, not {shape!r}")
-    return tuple(
-        None if n is None else whole_number(f"an axis of {name}", n, least=0) for n in shape
-    )
-
-
-def layer_class(cell: Cell, engines: Callable[[Variant], Engine], module: str) -> type[Layer]:
-    """The class of a generated module, its options frozen; pickled by its module and name."""
-    return make_class(Frozen(cell, engines), module, None)
+    return make_class(Frozen(cell, engines if callable(engines) else only), module, None)
 
 
 def make_class(
