@@ -144,13 +144,13 @@ class KernelWriter:
         return KernelView(
             self.kernel.name, self.kernel.kind, [], words, list(self.words.requests),
             self.step_lines, levels, self.kernel.reverse, self.count,
-            "B" if self.kernel.kind == "grads" and self.kernel.axes == "B" else "1",
+            (self.kernel.axes or "1") if self.kernel.kind == "grads" else "1",
         )
 
     def standard_words(self) -> None:
         """What the template itself reads."""
         names = ["scratch_base", "scratch_bytes", "tables_at", "parts", "B"]
-        names += {"scan": ["T", "shared", "sync"], "rows": ["n0", "n1"]}.get(self.kernel.kind, [])
+        names += {"scan": ["T", "shared", "sync"], "rows": ["n0", "n1"], "grads": ["T"]}.get(self.kernel.kind, [])
         for name in names:
             self.words.requests[(name,)] = name
 
@@ -355,11 +355,10 @@ class KernelWriter:
         if segment.skip_first:
             lines.append("if not first:")
             depth = 1
-        inner = f"{title}_k"
         for level, (size, (a_axis, w_axis)) in enumerate(
             zip(segment.k_sizes[:-1], segment.k[:-1], strict=True)
         ):
-            var = f"{inner}{level}"
+            var = words.fresh("k")
             lines.append("    " * depth + f"for {var} in range({self.size(size)}):")
             depth += 1
             a_at += self._axis_term(a, a_axis, var)
@@ -406,9 +405,13 @@ class KernelWriter:
         if stage.kept:
             view.rows = ""
             for view_, name in ((d, "d"), (a, "a"), (target, "out")):
-                if view_ is not None and "B" in view_.buffer.axes:
+                varies = view_ is not None and (
+                    stage.kept in view_.buffer.axes or view_.buffer.storage == "carry"
+                )
+                if view_ is not None and varies:
                     stride = words(
-                        f"{view_.buffer.name}_b", "stride", view_.buffer.name, "B"
+                        f"{view_.buffer.name}_{stage.kept.lower()}", "stride",
+                        view_.buffer.name, stage.kept,
                     )
                     if name == "d":
                         d_at += f" + g * {stride}"

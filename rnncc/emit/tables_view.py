@@ -207,7 +207,7 @@ def _copies(stage: RowStage) -> list[tables.Copy]:
         )
     shapes = [target_shape] * len(stage.copies)
     if stage.op.opcode in ("concat", "pad", "copy", "reshape"):
-        for i, operand in enumerate(stage.op.operands):
+        for i, operand in enumerate(stage.op.operands[: len(shapes)]):
             shapes[i] = _sizes(operand.type.shape)
     for i, (source, target) in enumerate(stage.copies):
         reshaped = stage.op.opcode == "reshape" and i == 0

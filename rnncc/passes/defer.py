@@ -58,18 +58,17 @@ def _move_sinks(program: Program) -> Program:
     assert scan is not None
     needed = _carry_needs(scan)
     readers = uses(program)
+    inner = set(scan.entering()) | {op.result for op in scan.body}
     moving: dict[Op, None] = {}
     for op in scan.body:
         if op.result in needed:
             continue
-        heavy = OPS[op.opcode].kind in (Kind.CONTRACTION, Kind.REDUCTION)
-        if heavy or any(o in moved.results for moved in moving for o in op.operands):
+        if _gains(op, inner) or any(o in moved.results for moved in moving for o in op.operands):
             moving[op] = None
     if not moving:
         return program
     stacks = {s.value: s.target for s in scan.ys}
     outer: dict[Value, Value] = {s.value: s.source for s in scan.xs}
-    inner = set(scan.entering()) | {op.result for op in scan.body}
     ys = list(scan.ys)
     after: list[Op] = []
 
@@ -98,6 +97,14 @@ def _move_sinks(program: Program) -> Program:
     assert all(len(readers.get(m.result, ())) for m in moving)
     program = remap_program(replace(program, scan=scan), names)
     return prune(replace(program, after=(*after, *program.after)))
+
+
+def _gains(op: Op, inner: set[Value]) -> bool:
+    """Contractions that are one large one when all steps are done at once. A matrix of the row's
+    own gains nothing, and stacking it would cost its size every step."""
+    if OPS[op.opcode].kind is not Kind.CONTRACTION:
+        return False
+    return bool(op.attrs["over"]) or any(o not in inner for o in op.operands)
 
 
 def _carry_needs(scan: Scan) -> set[Value]:

@@ -37,12 +37,27 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
         twins[c.value], twins[c.next] = c.next, c.value
     again: dict[Value, Op] = {}
     defs = definitions(fwd.body)
+    _save_sources(saved, defs, again)
     for op in fwd.body:
-        if op.result not in saved:
+        if op.result not in saved or op.result in again:
             continue
         for value in _recomputation(op.result, defs, saved, again, at_hand, twins, fwd):
             again[value] = defs[value]
     return _rewrite(forward, pullback, saved, again, defs, twins)
+
+
+def _save_sources(
+    saved: dict[Value, Value], defs: dict[Value, Op], again: dict[Value, Op]
+) -> None:
+    """Not what was spread out, but what was spread: it is smaller."""
+    for value in list(saved):
+        while value in defs and defs[value].opcode in ("broadcast", "spread"):
+            op = defs[value]
+            if value in saved and value is not op.operands[0]:
+                saved.pop(value)
+            again[value] = op
+            (value,) = op.operands
+            saved.setdefault(value, value)
 
 
 def _is_param(program: Program, value: Value) -> bool:

@@ -270,7 +270,7 @@ def _sum_over(ctx: Context, op: Op) -> Value | None:
             if made.opcode == "sum_over":
                 return ctx.sum_over(made.operands[0], joined)
             return ctx.contract(*made.operands, made.attrs["labels"], joined)
-        if made.opcode in ("concat", "pad", "reshape", "transpose"):
+        if made.opcode in ("concat", "pad", "reshape", "transpose", "sum"):
             parts = [ctx.sum_over(o, over) for o in made.operands]
             return ctx.emit(made.opcode, *parts, **made.attrs)
     return None

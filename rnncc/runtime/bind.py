@@ -249,7 +249,7 @@ class Binder:
         axes |= {"T" for n in stage.operands if self.buffers[n].storage == "carry"}
         batch, time = self.call.batch, self.call.time
         if stage.kept:
-            return 1, time
+            return 1, time if stage.kept == "B" else batch
         if "T" not in axes:
             return 1, batch
         if "B" not in axes:
@@ -429,7 +429,7 @@ class Binder:
         n0, _ = self.grad_rows(stage)
         if which == "0":
             return layout.b if n0 > 1 else 0
-        has_time = "T" in buffer.axes or buffer.storage == "carry"
+        has_time = stage.kept != "T" and ("T" in buffer.axes or buffer.storage == "carry")
         return layout.t if has_time else layout.b
 
     def tile_row(self, stage: str, i: int) -> int:

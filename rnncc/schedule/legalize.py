@@ -27,6 +27,7 @@ class Path:
     root: Value
     axes: tuple[int | None, ...]
     starts: tuple[tuple[int, Size], ...] = ()
+    part: bool = False  # a slice shortened an axis
 
     @property
     def lanes(self) -> bool:
@@ -37,31 +38,31 @@ class Path:
 
     @property
     def whole(self) -> bool:
-        return not self.starts and self.axes == tuple(range(len(self.root.type.shape)))
+        return not self.part and self.axes == tuple(range(len(self.root.type.shape)))
 
 
 def path_through(op: Op, inner: Path) -> Path | None:
     """The path of a view op's result, given its operand's; None when it is no view."""
-    axes, starts = inner.axes, inner.starts
+    axes, starts, part = inner.axes, inner.starts, inner.part
     match op.opcode:
         case "stop_gradient" | "spread":
             return inner
         case "slice":
             axis = axes[op.attrs["axis"]]
             if axis is None:
-                return inner
+                return Path(inner.root, axes, starts, True)
             start = op.attrs["start"]
             merged = dict(starts)
             merged[axis] = merged.get(axis, Size.of(0)) + start
             kept = tuple(sorted((a, s) for a, s in merged.items() if s.terms))
-            return Path(inner.root, axes, kept)
+            return Path(inner.root, axes, kept, True)
         case "transpose":
-            return Path(inner.root, tuple(axes[i] for i in op.attrs["perm"]), starts)
+            return Path(inner.root, tuple(axes[i] for i in op.attrs["perm"]), starts, part)
         case "broadcast":
             spread: list[int | None] = [None] * len(op.attrs["shape"])
             for i, axis in enumerate(op.attrs["dims"]):
                 spread[axis] = axes[i]
-            return Path(inner.root, tuple(spread), starts)
+            return Path(inner.root, tuple(spread), starts, part)
         case "reshape":
             return _reshape_path(op, inner)
     return None
@@ -81,7 +82,7 @@ def _reshape_path(op: Op, inner: Path) -> Path | None:
             axes.append(old.pop(0)[0])
         else:
             return None
-    return None if old else Path(inner.root, tuple(axes), inner.starts)
+    return None if old else Path(inner.root, tuple(axes), inner.starts, inner.part)
 
 
 class _Region:

@@ -112,6 +112,8 @@ class LaneStage:
     @property
     def direct(self) -> bool:
         """Contractions whose results go straight where they belong."""
+        if any(g.rowwise for g in self.groups):
+            return False
         return bool(self.groups) and not self.ops and len(self.stores) == sum(
             len(g.accs) for g in self.groups
         ) and all(s.view.is_whole for s in self.stores)
