@@ -9,6 +9,7 @@ import json
 import os
 import secrets
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -49,19 +50,23 @@ def read(
     ValueError: not such a file, of another cell, or (strict) of this cell's text or options as
     they were before they changed.
     """
+    where = os.fspath(path)
     try:
-        with np.load(path, allow_pickle=False) as file:
-            if not isinstance(file, np.lib.npyio.NpzFile) or _ABOUT not in file.files:
+        loaded = np.load(path, allow_pickle=False)
+        if not isinstance(loaded, np.lib.npyio.NpzFile):
+            raise ValueError("it holds a single array")
+        with loaded as file:
+            if _ABOUT not in file.files:
                 raise ValueError("it wasn't written by a layer's save()")
-            about = json.loads(bytes(file[_ABOUT]).decode())
+            found = dict(json.loads(bytes(file[_ABOUT]).decode()))
             arrays = {name: file[name] for name in file.files if name != _ABOUT}
-    except (ValueError, EOFError, KeyError, AttributeError, zipfile.BadZipFile) as error:
-        raise ValueError(f"{os.fspath(path)} holds no weights of a layer: {error}") from None
-    found, own = dict(about), _about(cell, {})
+    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{where} holds no weights of a layer: {error}") from None
+    own = _about(cell, {})
     if found.get("cell") != cell.name:
-        raise ValueError(f"{os.fspath(path)} holds weights of {found.get('cell')}, not {cell.name}")
+        raise ValueError(f"{where} holds weights of {found.get('cell')}, not {cell.name}")
     if strict:
-        _compare(os.fspath(path), found, own)
+        _compare(where, found, own)
     expected = [a.name for a in (*cell.weights, *cell.constants)]
     missing = [n for n in expected if n not in arrays]
     extra = [n for n in arrays if n not in expected]
@@ -69,7 +74,7 @@ def read(
         parts = [f"lacks {', '.join(missing)}"] if missing else []
         parts += [f"also holds {', '.join(extra)}"] if extra else []
         raise ValueError(
-            f"{os.fspath(path)} {' and '.join(parts)}; {cell.name} has "
+            f"{where} {' and '.join(parts)}; {cell.name} has "
             f"{', '.join(expected) or 'no weights'}"
         )
     return {str(k): int(v) for k, v in found.get("sizes", {}).items()}, arrays
