@@ -76,8 +76,9 @@ class Builder:
     def cumsum(self, x: Value, axis: int, reverse: bool = False) -> Value:
         return self.emit("cumsum", x, axis=axis, reverse=reverse)
 
-    def extent(self, size: Size) -> Value:
-        return self.emit("extent", size=size)
+    def extent(self, size: Size, shape: tuple[Size, ...] = ()) -> Value:
+        """A size as a number, the same in every lane."""
+        return self.emit("extent", size=size, shape=shape)
 
     def reshape(self, x: Value, shape: tuple[Size, ...]) -> Value:
         return self.emit("reshape", x, shape=shape) if shape != x.type.shape else x

@@ -174,14 +174,13 @@ def _np_full(op: Op, env: Any) -> np.ndarray:
 
 
 _define(OpDef("full", Kind.LEAF, lambda attrs: attrs["type"], _np_full))
-_define(
-    OpDef(
-        "extent",
-        Kind.LEAF,
-        lambda attrs: Type(),
-        lambda op, env: np.full((1, 1), float(op.attrs["size"].evaluate(env.sizes))),
-    )
-)
+def _np_extent(op: Op, env: Any) -> np.ndarray:
+    shape = [s.evaluate(env.sizes) for s in op.attrs["shape"]]
+    return np.full([1, 1, *shape], float(op.attrs["size"].evaluate(env.sizes)))
+
+
+# A size as a number.
+_define(OpDef("extent", Kind.LEAF, lambda attrs: Type(attrs["shape"]), _np_extent))
 
 
 # ---- contraction -----------------------------------------------------------------------------

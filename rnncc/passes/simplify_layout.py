@@ -183,6 +183,8 @@ def _broadcast(ctx: Context, op: Op) -> Value | None:
         return None
     if made.opcode == "full":
         return ctx.full(made.attrs["value"], shape, x.type.dtype)
+    if made.opcode == "extent":
+        return ctx.extent(made.attrs["size"], shape)
     if made.opcode == "broadcast":
         inner = made.attrs["dims"]
         return ctx.broadcast(made.operands[0], shape, tuple(dims[i] for i in inner))
@@ -286,5 +288,5 @@ def _sum(ctx: Context, op: Op) -> Value | None:
     size = made.attrs["shape"][axis]
     dims = tuple(d - (d > axis) for d in made.attrs["dims"])
     inner = ctx.broadcast(made.operands[0], op.result.type.shape, dims)
-    return ctx.mul(inner, ctx.broadcast(ctx.extent(size), inner.type.shape, ()))
+    return ctx.mul(inner, ctx.extent(size, inner.type.shape))
 

@@ -242,22 +242,37 @@ class Binder:
             )
         return at
 
+    def grad_axes(self, stage: Stage) -> set[str]:
+        """The axes of rows a gradient's operands vary over."""
+        axes: set[str] = set()
+        for name in stage.operands:
+            axes |= self.row_axes(name)
+        return axes
+
+    def row_axes(self, name: str) -> set[str]:
+        buffer = self.buffers[name]
+        return {"B", "T"} if buffer.storage == "carry" else set(buffer.axes)
+
     def grad_rows(self, stage: Stage) -> tuple[int, int]:
         """The two-level range of rows a gradient sums over; one level where strides allow."""
-        axes = {x for name in stage.operands for x in self.buffers[name].axes}
-        axes |= {"B" for n in stage.operands if self.buffers[n].storage == "carry"}
-        axes |= {"T" for n in stage.operands if self.buffers[n].storage == "carry"}
         batch, time = self.call.batch, self.call.time
-        if stage.kept:
-            return 1, time if stage.kept == "B" else batch
-        if "T" not in axes:
-            return 1, batch
-        if "B" not in axes:
-            return 1, time
+        axes = self.grad_axes(stage) - {stage.kept}
+        if axes != {"B", "T"}:
+            return 1, {"B": batch, "T": time}["".join(axes)]
         uniform = all(
-            self.out.layouts[n].b == self.out.layouts[n].t * time for n in stage.operands
+            self.out.layouts[n].b == self.out.layouts[n].t * time
+            and self.row_axes(n) == {"B", "T"}
+            for n in stage.operands
         )
         return (1, batch * time) if uniform else (batch, time)
+
+    def grad_stride(self, stage: Stage, name: str, which: str) -> int:
+        layout, own = self.out.layouts[name], self.row_axes(name)
+        inner = "T" if "T" in self.grad_axes(stage) - {stage.kept} else "B"
+        axis = inner if which == "1" else "B"
+        if axis not in own:
+            return 0
+        return layout.t if axis == "T" else layout.b
 
     # ---- words ------------------------------------------------------------------------------
 
@@ -423,14 +438,6 @@ class Binder:
         if domain == "T":
             return layout.t
         return layout.b
-
-    def grad_stride(self, stage: Stage, name: str, which: str) -> int:
-        layout, buffer = self.out.layouts[name], self.buffers[name]
-        n0, _ = self.grad_rows(stage)
-        if which == "0":
-            return layout.b if n0 > 1 else 0
-        has_time = stage.kept != "T" and ("T" in buffer.axes or buffer.storage == "carry")
-        return layout.t if has_time else layout.b
 
     def tile_row(self, stage: str, i: int) -> int:
         return self.stages[stage].cores[i].gates * self.out.tilings[stage].unit_blocks * self.vb

@@ -118,7 +118,8 @@ class _Build:
 
     def take(self, out: RegionOutput) -> None:
         self.buffers += out.buffers
-        self.places.update(out.places)
+        for value, view in out.places.items():
+            self.places.setdefault(value, view)  # a result has rows of its own
 
     def scan(self, scan: Scan, results: set[Value]) -> None:
         known = dict(self.places)

@@ -13,7 +13,7 @@ from dataclasses import dataclass, replace
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
-from rnncc.ir.program import Op, Program, Scan, Value
+from rnncc.ir.program import Op, Program, Scan, Slice, Value
 from rnncc.ir.sizes import Size
 from rnncc.passes.rewrite import prune, remap, remap_program
 
@@ -138,15 +138,32 @@ class _Region:
 def legalize(program: Program) -> Program:
     paths: dict[Value, Path] = {}
     names: dict[Value, Value] = {}
-    before = _rewrite(program.before, _Region(paths), names)
+    region = _Region(paths)
+    before = _rewrite(program.before, region, names)
     scan = program.scan
     if scan:
+        before, scan = _own_sequences(scan, region, names)
         body_region = _Region(dict(paths))
         body = _rewrite(scan.body, body_region, names)
         scan = Scan(scan.carries, scan.xs, body, scan.ys, scan.reverse)
     after = _rewrite(program.after, _Region(dict(paths)), names)
     program = remap_program(replace(program, before=before, scan=scan, after=after), names)
     return prune(program)
+
+
+def _own_sequences(
+    scan: Scan, region: _Region, names: dict[Value, Value]
+) -> tuple[tuple[Op, ...], Scan]:
+    """A sequence that is a turned or spread view gets rows of its own: inside the step its slice
+    is taken for rows as they stand."""
+    xs = []
+    for s in scan.xs:
+        source = names.get(s.source, s.source)
+        path = region.path(source)
+        if path.axes != tuple(range(len(path.root.type.shape))):
+            source = region.copy(source)
+        xs.append(Slice(s.value, source))
+    return tuple(region.b.ops), Scan(scan.carries, tuple(xs), scan.body, scan.ys, scan.reverse)
 
 
 def _rewrite(ops: Iterable[Op], region: _Region, names: dict[Value, Value]) -> tuple[Op, ...]:

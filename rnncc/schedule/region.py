@@ -266,7 +266,8 @@ class _Region:
                 if not path.lanes and value not in self.leaves:
                     op = Op("copy", (value,), (Value(value.name, value.type),))
                     stages[(level, "move", value, view.buffer)] = RowStage(
-                        self.given.names("move"), op, self.view(value), view, axes
+                        self.given.names("move"), op, self.view(value), view, axes,
+                        [(self.view(value), view)],
                     )
                     continue
                 key = (level, "lanes", value.type.shape, axes)
