@@ -9,17 +9,43 @@ import os
 import secrets
 import threading
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
 
 from rnncc.runtime import checkpoint, initializers
 from rnncc.runtime.classes import Engine, LayerType, Maker, sort_keywords
-from rnncc.runtime.description import Array, Cell, names_of, variant_of
-from rnncc.runtime.doors import Bound, SizeBinder, array_shape, spread, whole_number
+from rnncc.runtime.description import Array, Cell, Variant, names_of, variant_of
+from rnncc.runtime.doors import Bound, Layout, SizeBinder, array_shape, spread, whole_number
 from rnncc.runtime.weights import Arrays, Store
 
 _building = threading.Lock()
+# Attributes that are made again rather than pickled.
+_MADE = [
+    "_binding",
+    "cell",
+    "_store",
+    "_dtype",
+    "_states",
+    "_finals",
+    "_outputs",
+    "_starts",
+    "_alone",
+    "_known",
+    "_engines",
+    "_last",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What a call's shapes tell. states: their shapes, [batch, ...]."""
+
+    sizes: dict[str, int]
+    batch: int
+    time: int
+    states: dict[str, tuple[int, ...]]
 
 
 class LayerBase(metaclass=LayerType):
@@ -42,15 +68,24 @@ class LayerBase(metaclass=LayerType):
         self.name = chosen.name
         self.return_sequences, self.return_state = chosen.return_sequences, chosen.return_state
         self.seed = secrets.randbits(63) if chosen.seed is None else chosen.seed
-        self._dtype = np.dtype(self.dtype)
-        self._states = [s.name for s in self.cell.states]
-        self._finals = [f"final_{s}" for s in self._states]
-        self._outputs = [o.name for o in self.cell.outputs]
         self._fixed = dict(chosen.sizes)  # what every call has to agree with
         self._origin = "given to the layer"
         self._store: Store | None = None
-        self._bounds: dict[tuple[tuple[int, ...], ...], Bound] = {}
         self._calls = 0
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What follows from the cell, and the caches: nothing that is pickled."""
+        cell = self.cell
+        self._dtype = np.dtype(self.dtype)
+        self._states = [s.name for s in cell.states]
+        self._finals = [f"final_{s}" for s in self._states]
+        self._outputs = [o.name for o in cell.outputs]
+        self._starts = any(s.default for s in cell.states)
+        names = cell.arguments
+        self._alone = Layout("bare", names) if len(names) == 1 else None
+        self._known: dict[tuple[tuple[int, ...], ...], Known] = {}
+        self._engines: dict[bool, tuple[Variant, Engine]] = {}  # by `training`
         self._last: Engine | None = None
 
     # ---- weights ----
@@ -105,7 +140,7 @@ class LayerBase(metaclass=LayerType):
             store.update(values or {a.name: self._drawn(a, store.shapes[a.name]) for a in arrays})
             self._fixed = {n: v for n, v in sizes.items() if n in needed or n in self._fixed}
             self._origin = "fixed by the layer's weights"
-            self._bounds.clear()
+            self._known.clear()
             self._store = store
 
     def _drawn(self, array: Array, shape: tuple[int, ...]) -> np.ndarray:
@@ -199,7 +234,7 @@ class LayerBase(metaclass=LayerType):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__}
-        for made in ("_binding", "_bounds", "_last", "_store", "cell", "_dtype"):
+        for made in _MADE:
             del state[made]
         store = self._store
         state["_arrays"] = None if store is None else dict(store.arrays)
@@ -210,8 +245,8 @@ class LayerBase(metaclass=LayerType):
         arrays, chosen = state.pop("_arrays"), state["_chosen"]
         self.__dict__.update(state)
         self._binding = self.maker.bind(chosen.options, chosen.functions, chosen.dtype)
-        self.cell, self._dtype = self._binding.cell, np.dtype(self.dtype)
-        self._bounds, self._last, self._store = {}, None, None
+        self.cell, self._store = self._binding.cell, None
+        self._prepare()
         if arrays is not None:
             store = Store(self._dtype, {n: a.shape for n, a in arrays.items()})
             store.update(arrays)

@@ -17,11 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.base import LayerBase
+from rnncc.runtime.base import Known, LayerBase
 from rnncc.runtime.classes import Engine, Frozen, LayerType, Maker
 from rnncc.runtime.description import Cell, Variant, variant_of
 from rnncc.runtime.doors import (
-    Bound,
     Layout,
     array_shape,
     as_array,
@@ -115,12 +114,11 @@ class Layer(LayerBase):
     ) -> tuple[dict[str, np.ndarray], Any, Engine | None]:
         if not (call.batch and call.time):
             return self._nothing(call), None, None
-        rates = self._chosen.rates
-        variant = variant_of(self.cell, rates, training=bool(training), mask=False)
-        call.arrays.update(rates)
+        variant, engine = self._engines.get(bool(training)) or self._engine(bool(training))
+        call.arrays.update(self._chosen.rates)
         if variant.training:
             call.arrays["seed"] = self._next_seed(seed)
-        engine = self._last = self._binding.engine(variant)
+        self._last = engine
         results, saved = engine.forward(
             call.arrays,
             call.sizes,
@@ -131,6 +129,11 @@ class Layer(LayerBase):
             last_only=not self.return_sequences,
         )
         return results, saved, engine
+
+    def _engine(self, training: bool) -> tuple[Variant, Engine]:
+        variant = variant_of(self.cell, self._chosen.rates, training=training, mask=False)
+        found = self._engines[training] = variant, self._binding.engine(variant)
+        return found
 
     def _nothing(self, call: _Call) -> dict[str, np.ndarray]:
         """No row or no step: outputs are empty or zero, the last states are the first."""
@@ -143,8 +146,8 @@ class Layer(LayerBase):
         return results | {final: call.arrays[name].copy() for final, name in finals}
 
     def _leave(self, results: Mapping[str, np.ndarray]) -> Any:
-        outputs = tuple(results[n] for n in self._outputs)
-        first = outputs[0] if len(outputs) == 1 else outputs
+        names = self._outputs
+        first = results[names[0]] if len(names) == 1 else tuple(results[n] for n in names)
         return (first, *(results[n] for n in self._finals)) if self.return_state else first
 
     def _next_seed(self, given: int | None) -> int:
@@ -160,27 +163,48 @@ class Layer(LayerBase):
         """Arrays, sizes and weights of a call."""
         if mask is not None:
             raise NotImplementedError("mask= is not available in this version of rnncc")
-        values, layout = spread(f"inputs of {self.cell.name}", inputs, self.cell.arguments)
-        arrays: dict[str, Any] = {n: as_array(n, v, self._dtype) for n, v in values.items()}
+        arrays: dict[str, Any]
+        layout = self._alone
+        if layout is not None and type(inputs) is np.ndarray:  # nearly every call
+            name = layout.names[0]
+            arrays = {name: as_array(name, inputs, self._dtype)}
+        else:
+            what = f"inputs of {self.cell.name}"
+            values, layout = spread(what, inputs, self.cell.arguments)
+            arrays = {n: as_array(n, v, self._dtype) for n, v in values.items()}
         key = tuple(a.shape for a in arrays.values())
-        bound = self._bounds.get(key)
-        if bound is None:
-            bound = self._bind({n: a.shape for n, a in arrays.items()})
-            if self._store is None:
-                self._build(bound)
-            if len(self._bounds) >= _MOST_SHAPES:
-                self._bounds.clear()
-            self._bounds[key] = bound
-        assert self._store is not None and bound.batch is not None and bound.time is not None
+        known = self._known.get(key) or self._first_seen(key, arrays)
+        assert self._store is not None
         version, weights = self._store.current
         arrays.update(weights)
-        states, given = self._begin(arrays, initial_state, bound)
-        return _Call(arrays, bound.sizes, bound.batch, bound.time, layout, states, given, version)
+        states, given = self._begin(arrays, initial_state, known.states)
+        return _Call(arrays, known.sizes, known.batch, known.time, layout, states, given, version)
+
+    def _first_seen(
+        self, key: tuple[tuple[int, ...], ...], arrays: Mapping[str, np.ndarray]
+    ) -> Known:
+        """The sizes of a call whose shapes are new; the weights, if it is the first."""
+        bound = self._bind({n: a.shape for n, a in arrays.items()})
+        assert bound.batch is not None and bound.time is not None
+        if self._store is None:
+            self._build(bound)
+        if len(self._known) >= _MOST_SHAPES:
+            self._known.clear()
+        shapes = {s.name: (bound.batch, *array_shape(s, bound.sizes)) for s in self.cell.states}
+        known = self._known[key] = Known(bound.sizes, bound.batch, bound.time, shapes)
+        return known
 
     def _begin(
-        self, arrays: dict[str, Any], initial_state: Any, bound: Bound
+        self,
+        arrays: dict[str, Any],
+        initial_state: Any,
+        shapes: Mapping[str, tuple[int, ...]],
     ) -> tuple[Layout | None, frozenset[str]]:
         """The initial states, into `arrays`; how they were given, and which."""
+        if initial_state is None and not self._starts:
+            for name, shape in shapes.items():
+                arrays[name] = np.zeros(shape, self._dtype)
+            return None, frozenset()
         given: dict[str, Any] = {}
         layout = None
         if initial_state is not None:
@@ -197,7 +221,7 @@ class Layer(LayerBase):
             given, layout = spread(what, initial_state, names)
             given = {n: v for n, v in given.items() if v is not None}
         for state in self.cell.states:
-            shape = (bound.batch or 0, *array_shape(state, bound.sizes))
+            shape = shapes[state.name]
             if state.name in given:
                 label = f"initial state {state.name}"
                 array = as_array(label, given[state.name], self._dtype)
