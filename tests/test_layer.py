@@ -627,6 +627,8 @@ def test_a_module_of_the_command_line_is_frozen() -> None:
     with pytest.raises(ValueError, match="without kernels for dropout"):
         cls(units=4, dropout=0.1)(x, training=True)
     assert cls(units=4, dropout=0.1)(x).shape == (2, 4)
+    with pytest.raises(TypeError, match=r"rnncc\.compile makes layer classes"):
+        Layer(units=4)
 
 
 def compiler_description() -> Any:

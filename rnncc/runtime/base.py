@@ -59,7 +59,9 @@ class LayerBase(metaclass=LayerType):
         self._build_if_known()
 
     def _start(self, sizes: tuple[int, ...], keywords: Mapping[str, Any]) -> None:
-        maker = self.maker
+        maker: Maker | None = getattr(self, "maker", None)
+        if maker is None:
+            raise TypeError(f"{type(self).__name__} has no cell: rnncc.compile makes layer classes")
         chosen = sort_keywords(maker.cell, sizes, keywords)
         self._chosen = chosen
         self._binding = maker.bind(chosen.options, chosen.functions, chosen.dtype)

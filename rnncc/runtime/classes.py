@@ -115,7 +115,9 @@ class Frozen:
 def _same(written: object, given: object) -> bool:
     if isinstance(written, str):
         text = "linear" if given is None else given
-        return isinstance(text, str) and "".join(written.split()) == "".join(text.split())
+        if written.startswith("lambda") and isinstance(text, str):
+            return "".join(written.split()) == "".join(text.split())
+        return written == text
     return isinstance(written, bool) == isinstance(given, bool) and written == given
 
 
