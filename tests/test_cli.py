@@ -221,14 +221,14 @@ def test_check_passes_a_right_cell(tiny: Path, rnncc_cli: Cli) -> None:
 def test_check_fails_when_the_kernels_are_wrong(
     tiny: Path, rnncc_cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from rnncc.cli import check
+    from rnncc.cli.check import Probe
 
-    right = check.interpret
+    right = Probe.results
 
-    def wrong(*arguments: object) -> dict[str, object]:
-        return {name: array + 1e-3 for name, array in right(*arguments).items()}
+    def wrong(self: Probe, *arguments: object) -> dict[str, object]:
+        return {name: array + 1e-3 for name, array in right(self, *arguments).items()}
 
-    monkeypatch.setattr(check, "interpret", wrong)
+    monkeypatch.setattr(Probe, "results", wrong)
     ran = rnncc_cli("check", tiny)
     assert ran.code == 1
     assert "FAIL" in ran.out

@@ -1,0 +1,257 @@
+"""`rnncc check`: a cell's kernels against its meaning.
+
+Values and gradients of the kernels are held against the NumPy float64 interpreter's: error means
+max|a - b| / max(1, max|b|). Gradients in float64 are also held against central differences along
+random directions, which know nothing of how rnncc differentiates: |a - b| / max(1e-3, |b|).
+
+Non-Goals: masks, dropout, other options than --set gives: the tests' business.
+"""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from rnncc import oracle
+from rnncc.cli.probe import probe_sizes
+from rnncc.cli.settings import Settings, load
+from rnncc.compiler import layer_class
+from rnncc.frontend.spec import Call, CellSpec, Name, walk
+from rnncc.passes.interface import foldings
+from rnncc.passes.lower import lower
+from rnncc.runtime.layer import Layer
+
+BATCH, TIME = 5, 7
+TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-11}  # sums over rows and steps
+SLOPE_TOLERANCE = 1e-6
+DIRECTIONS = 3
+STEP = 1e-4
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One row: what was compared, over which array, and how far apart."""
+
+    what: str
+    array: str
+    error: float
+    limit: float
+
+    @property
+    def passed(self) -> bool:
+        return self.error <= self.limit  # NaN fails
+
+
+def run(arguments: argparse.Namespace) -> int:
+    settings = load(arguments.file, arguments.settings)
+    sizes = probe_sizes(settings)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=100)
+    findings = []
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        task = progress.add_task(f"checking {settings.spec.name}", total=None)
+        for finding in check_cell(settings, sizes):
+            findings.append(finding)
+            progress.update(task, description=f"{finding.what}: {finding.array}")
+    console.print(_table(settings.spec, sizes, findings))
+    failed = sum(not f.passed for f in findings)
+    others = sum(1 for _ in foldings(settings.spec)) - 1
+    if stops_gradients(settings.spec):
+        console.print("no slopes: with stop_gradient, gradients are meant to differ from them")
+    if others:
+        console.print(f"{others} other choices of options have no mistakes; --set checks one.")
+    console.print(f"{failed} of {len(findings)} FAILED" if failed else "all right")
+    return int(failed > 0)
+
+
+def check_cell(settings: Settings, sizes: Mapping[str, int]) -> Iterator[Finding]:
+    """Every comparison, in order: errors of float32 and float64, then gradients."""
+    for dtype in TOLERANCE:
+        probe = Probe(settings, sizes, dtype)
+        yield from probe.values()
+        yield from probe.gradients()
+    if not stops_gradients(settings.spec):
+        yield from probe.slopes()
+
+
+def stops_gradients(spec: CellSpec) -> bool:
+    """Whether the cell's own text calls stop_gradient."""
+    roots = [*(e.value for e in spec.equations), *(f.default for f in spec.functions)]
+    return any(
+        (isinstance(node, Call) and node.function == "stop_gradient")
+        or (isinstance(node, Name) and node.name == "stop_gradient")
+        for root in roots
+        for node in walk(root)
+    )
+
+
+class Probe:
+    """A layer and arguments for it, drawn once."""
+
+    def __init__(self, settings: Settings, sizes: Mapping[str, int], dtype: str) -> None:
+        spec = settings.spec
+        self.dtype, self.sizes = dtype, dict(sizes)
+        self.rng = np.random.default_rng(12345)
+        own = {n: v for n, v in sizes.items() if n in settings.sizes or n in _free(spec)}
+        given: dict[str, Any] = {**own, **settings.options, **settings.functions}
+        given |= {"return_sequences": True, "return_state": True, "seed": 7}
+        self.layer = layer_class(spec, dtype=dtype)(**given)
+        self.oracle = oracle.layer_class(spec)(**given)
+        self.cell = self.layer.cell
+        self.program = lower(settings.spec, settings.options, settings.functions)
+        params = self.program.params
+        self.inputs = {
+            p.value.name: self._draw(p) for p in params if p.role in ("input", "context")
+        }
+        self.states = {p.value.name: self._draw(p) for p in params if p.role == "state"}
+        shown = self.results(self.inputs, self.states)  # builds the weights
+        self.dy = {name: self.rng.standard_normal(a.shape) for name, a in shown.items()}
+        self.oracle(self._arranged(self.inputs))
+        self.oracle.set_weights(self.layer.get_weights())
+        self.finals = [f"final_{s.name}" for s in self.cell.states]
+        self.outputs = [o.name for o in self.cell.outputs]
+
+    def _draw(self, param: Any) -> np.ndarray:
+        type_ = param.value.type
+        shape = [{"B": BATCH, "T": TIME}[a] for a in type_.axes]
+        shape += [s.evaluate(self.sizes) for s in type_.shape]
+        drawn = self.rng.uniform(0.1, 0.9, shape)  # positive: some states are sums of squares
+        if param.role != "state":
+            drawn = drawn * self.rng.choice([-1.0, 1.0], shape)
+        return drawn.astype(self.dtype)
+
+    def results(
+        self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The layer's results by the names of the Program's."""
+        found = self.layer(self._arranged(inputs), initial_state=dict(states) or None)
+        return self._named(found)
+
+    def _arranged(self, inputs: Mapping[str, np.ndarray]) -> Any:
+        arrays = [inputs[name] for name in self.cell.arguments]
+        return arrays[0] if len(arrays) == 1 else tuple(arrays)
+
+    def _named(self, found: Any) -> dict[str, np.ndarray]:
+        outputs = [o.name for o in self.cell.outputs]
+        finals = [f"final_{s.name}" for s in self.cell.states]
+        parts = found if isinstance(found, tuple) and finals else (found,)
+        first = parts[0] if len(outputs) > 1 else (parts[0],)
+        return dict(zip([*outputs, *finals], [*first, *parts[1:]], strict=True))
+
+    # ---- values ----
+
+    def values(self) -> Iterator[Finding]:
+        right = self._named(
+            self.oracle(self._arranged(self.inputs), initial_state=dict(self.states) or None)
+        )
+        for name, array in self.results(self.inputs, self.states).items():
+            limit = TOLERANCE[self.dtype]
+            yield Finding(f"{self.dtype} values", name, _error(array, right[name]), limit)
+
+    # ---- gradients ----
+
+    def gradients(self) -> Iterator[Finding]:
+        """The pullback's, against the interpreter's."""
+        right = self._gradients(self.oracle)
+        for name, gradient in self._gradients(self.layer).items():
+            limit = GRADIENT_TOLERANCE[self.dtype]
+            yield Finding(f"{self.dtype} gradients", name, _error(gradient, right[name]), limit)
+
+    def slopes(self) -> Iterator[Finding]:
+        """The pullback's gradients, against differences of the layer's values."""
+        for name, gradient in self._gradients(self.layer).items():
+            error = max(self._slope_error(name, gradient) for _ in range(DIRECTIONS))
+            yield Finding(f"{self.dtype} slopes", name, error, SLOPE_TOLERANCE)
+
+    def _gradients(self, layer: Layer) -> dict[str, np.ndarray]:
+        """By the names of inputs, states and weights."""
+        _, pullback = layer.vjp(
+            self._arranged(self.inputs), initial_state=dict(self.states) or None, training=False
+        )
+        grads = pullback(self._cotangents(self.dy))
+        inputs = grads.inputs if isinstance(grads.inputs, tuple) else (grads.inputs,)
+        found = dict(zip(self.cell.arguments, inputs, strict=True))
+        return {**found, **(grads.initial_state if self.states else {}), **grads.weights}
+
+    def _cotangents(self, dy: Mapping[str, np.ndarray]) -> Any:
+        outputs = tuple(dy[n] for n in self.outputs)
+        first = outputs if len(outputs) > 1 else outputs[0]
+        return (first, *(dy[n] for n in self.finals))
+
+    def _slope_error(self, name: str, gradient: np.ndarray) -> float:
+        """Along one random direction; past a kink another one is tried."""
+        error = float("inf")
+        for _ in range(3):
+            direction = self.rng.standard_normal(gradient.shape)
+            direction /= max(1.0, float(np.linalg.norm(direction)))
+            claimed = float((gradient * direction).sum())
+            # Richardson: what two steps agree on, so that the step's own error is left out.
+            wide, narrow = (self._slope(name, direction, h) for h in (STEP, STEP / 2))
+            slope = (4 * narrow - wide) / 3
+            error = min(error, abs(claimed - slope) / max(1e-3, abs(slope)))
+            if error <= SLOPE_TOLERANCE:
+                break
+        return error
+
+    def _slope(self, name: str, direction: np.ndarray, step: float) -> float:
+        up, down = (self._moved(name, direction * sign) for sign in (step, -step))
+        return (up - down) / (2 * step)
+
+    def _moved(self, name: str, change: np.ndarray) -> float:
+        """sum(dy * y) with one array moved."""
+        inputs, states = dict(self.inputs), dict(self.states)
+        weights = self.layer.weights
+        if name in inputs:
+            inputs[name] = inputs[name] + change
+        elif name in states:
+            states[name] = states[name] + change
+        else:
+            before = weights[name].copy()
+            weights[name] = before + change
+        found = self.results(inputs, states)
+        if name in weights:
+            weights[name] = before
+        return float(sum((self.dy[n] * a).sum() for n, a in found.items()))
+
+
+def _error(found: np.ndarray, right: np.ndarray) -> float:
+    scale = max(1.0, float(np.abs(right).max(initial=0)))
+    return float(np.abs(found - right).max(initial=0)) / scale
+
+
+def _free(spec: CellSpec) -> set[str]:
+    """Sizes a layer is given: those no input's shape shows and no default fills."""
+    from rnncc.passes.interface import context_shapes, input_shapes
+
+    shapes = [*input_shapes(spec).values(), *context_shapes(spec).values()]
+    shown = {str(size) for shape in shapes for size in shape}
+    return {d.name for d in spec.sizes if d.default is None and d.name not in shown}
+
+
+def _table(spec: CellSpec, sizes: Mapping[str, int], findings: list[Finding]) -> Table:
+    bound = ", ".join(f"{n} {v}" for n, v in sizes.items())
+    title = f"{spec.name}: batch {BATCH}, time {TIME}, {bound}"
+    table = Table(title=title, title_justify="left")
+    for heading in ("what", "array"):
+        table.add_column(heading)
+    for heading in ("error", "limit", ""):
+        table.add_column(heading, justify="right", no_wrap=True)
+    last = ""
+    for f in findings:
+        if last not in ("", f.what):
+            table.add_section()
+        verdict = "[green]pass[/]" if f.passed else "[red]FAIL[/]"
+        table.add_row(
+            "" if f.what == last else f.what, f.array, f"{f.error:.1e}", f"{f.limit:.0e}", verdict
+        )
+        last = f.what
+    return table
