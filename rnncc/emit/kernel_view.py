@@ -15,7 +15,7 @@ from rnncc.emit.words import Request, Words
 from rnncc.ir.program import Op, Value
 from rnncc.ir.sizes import Size
 from rnncc.schedule.model import (
-    Acc, Buffer, GradStage, Group, Kernel, LaneStage, RowStage, Schedule, Segment, View,
+    Acc, Buffer, Group, Kernel, LaneStage, RowStage, Schedule, Segment, View,
 )
 
 RESERVED = (
@@ -81,23 +81,6 @@ class RowView:
 
 
 @dataclass
-class GradView:
-    kind: str = "grad"
-    comments: list[str] = field(default_factory=list)
-    outer: list[Loop] = field(default_factory=list)
-    summed: list[Loop] = field(default_factory=list)
-    fill: str = ""
-    rows: str = ""
-    row_tile: str = ""
-    tiles: str = ""
-    cores: str = ""
-    out: str = ""
-    out_m: str = ""
-    zeros: str = ""
-    tile_bytes: str = ""
-
-
-@dataclass
 class KernelView:
     name: str
     kind: str
@@ -105,10 +88,9 @@ class KernelView:
     words: list[tuple[str, str]]  # identifier, what it is
     requests: list[Request]
     step_lines: list[str]
-    levels: list[list[LaneView | RowView | GradView]]
+    levels: list[list[LaneView | RowView]]
     reverse: bool
     statements: int
-    kept: str = "1"  # grads: rows of the batch that keep sums of their own
 
 
 class KernelWriter:
@@ -129,28 +111,27 @@ class KernelWriter:
     # ---- the whole kernel ---------------------------------------------------------------
 
     def view(self) -> KernelView:
+        if self.kernel.is_plain:
+            return KernelView(self.kernel.name, self.kernel.kind, [], [], [], [], [], False, 0)
         levels = []
         for level in self.kernel.levels:
-            stages: list[LaneView | RowView | GradView] = []
+            stages: list[LaneView | RowView] = []
             for stage in level.stages:
                 if isinstance(stage, LaneStage):
                     stages.append(self.lane_stage(stage))
                 elif isinstance(stage, RowStage):
                     stages.append(self.row_stage(stage))
-                else:
-                    stages.append(self.grad_stage(stage))
             levels.append(stages)
         words = [(n, " ".join(filter(None, r))) for r, n in self.words.requests.items()]
         return KernelView(
             self.kernel.name, self.kernel.kind, [], words, list(self.words.requests),
             self.step_lines, levels, self.kernel.reverse, self.count,
-            (self.kernel.axes or "1") if self.kernel.kind == "grads" else "1",
         )
 
     def standard_words(self) -> None:
         """What the template itself reads."""
         names = ["scratch_base", "scratch_bytes", "tables_at", "parts", "B"]
-        names += {"scan": ["T", "shared", "sync"], "rows": ["n0", "n1"], "grads": ["T"]}.get(self.kernel.kind, [])
+        names += {"scan": ["T", "shared", "sync"], "rows": ["n0", "n1"]}.get(self.kernel.kind, [])
         for name in names:
             self.words.requests[(name,)] = name
 
@@ -218,9 +199,9 @@ class KernelWriter:
                     self.step_lines.append(f"{self.strides[key]} = {stride} if first else 0")
                 stride = self.strides[key]
             return {"r1": stride}
-        if self.kernel.kind not in ("rows", "grads") or not buffer.axes:
+        if self.kernel.kind != "rows" or not buffer.axes:
             return {}
-        domain = self.kernel.axes if self.kernel.kind == "rows" else "BT"
+        domain = self.kernel.axes
         found = {"r1": self.words(f"{buffer.name}_r1", "row", buffer.name, "1", domain)}
         if domain == "BT":
             found["r0"] = self.words(f"{buffer.name}_r0", "row", buffer.name, "0", domain)
@@ -387,81 +368,6 @@ class KernelWriter:
         from rnncc.emit.row_calls import row_view
 
         return row_view(self, stage)
-
-    def grad_stage(self, stage: GradStage) -> GradView:
-        words = self.words
-        view = GradView(comments=self.comments([stage.op]))
-        out_shape = stage.op.result.type.shape
-        d, a, target = stage.d, stage.a, stage.target
-        m_out = stage.m[1] if stage.m else None
-        sizes = [s for i, s in enumerate(out_shape[:-1]) if i != m_out]
-        axes = [x for i, x in enumerate(stage.outer) if i != m_out]
-        view.outer = [Loop(f"o{i}", self.size(s)) for i, s in enumerate(sizes)]
-        out = self.pointer(target)
-        positions = [i for i in range(len(out_shape) - 1) if i != m_out]
-        d_at = self.pointer(d)
-        a_at = self.pointer(a) if a else words("ones", "ones")
-        rows = "kept" if stage.kept else "all"
-        if stage.kept:
-            view.rows = ""
-            for view_, name in ((d, "d"), (a, "a"), (target, "out")):
-                varies = view_ is not None and (
-                    stage.kept in view_.buffer.axes or view_.buffer.storage == "carry"
-                )
-                if view_ is not None and varies:
-                    stride = words(
-                        f"{view_.buffer.name}_{stage.kept.lower()}", "stride",
-                        view_.buffer.name, stage.kept,
-                    )
-                    if name == "d":
-                        d_at += f" + g * {stride}"
-                    elif name == "a":
-                        a_at += f" + g * {stride}"
-                    else:
-                        out += f" + g * {stride}"
-        for loop, position, (a_axis, d_axis) in zip(view.outer, positions, axes, strict=True):
-            if a is not None and a_axis is not None:
-                a_at += self._axis_term(a, a_axis, loop.var)
-            if d_axis is not None:
-                d_at += self._axis_term(d, d_axis, loop.var)
-            behind = target.axes[position]
-            assert behind is not None
-            out += f" + {loop.var} * {self.axis_stride(target.buffer, behind)}"
-        for i, (a_axis, d_axis, size) in enumerate(stage.k):
-            var = f"k{i}"
-            view.summed.append(Loop(var, self.size(size)))
-            assert a is not None
-            a_at += self._axis_term(a, a_axis, var)
-            d_at += self._axis_term(d, d_axis, var)
-
-        def strides(v: View | None) -> tuple[str, str]:
-            if v is None:
-                return "0", "0"
-            return tuple(
-                words(f"{v.buffer.name}_{rows}{i}", "grad row", stage.name, v.buffer.name, str(i))
-                for i in (0, 1)
-            )  # type: ignore[return-value]
-
-        a_0, a_1 = strides(a)
-        d_0, d_1 = strides(d)
-        a_rs = self._axis_stride_of(a, stage.m[0]) if a is not None and stage.m else "0"
-        view.tile_bytes = words(f"{stage.name}_tile", "tile row", stage.name, "0")
-        n0 = words(f"{stage.name}_n0", "grad rows", stage.name, "0")
-        n1 = words(f"{stage.name}_n1", "grad rows", stage.name, "1")
-        view.fill = (
-            f"row_segments(tables, s, {a_at}, {a_rs}, {a_0}, {a_1}, "
-            f"{d_at}, {view.tile_bytes}, {d_0}, {d_1}, {n0}, {n1})"
-        )
-        view.rows = self.size(out_shape[m_out]) if m_out is not None else "1"
-        view.row_tile = words(f"{stage.name}_rows", "row tile", stage.name)
-        view.tiles = words(f"{stage.name}_tiles", "tiles", stage.name)
-        view.cores = words(f"{stage.name}_cores", "cores", stage.name, "0")
-        view.out = out
-        view.zeros = words("zeros", "zeros")
-        behind = target.axes[m_out] if m_out is not None else None
-        view.out_m = self.axis_stride(target.buffer, behind) if behind is not None else "0"
-        self.count += 8
-        return view
 
 
 def _size_name(size: Size) -> str:

@@ -61,7 +61,9 @@ def _direction(name: str, made: Schedule, source: Mapping[int, str], names: dict
         view.doc = _document(view, made)
         view.name = f"{name}_{view.name}"
     callers: dict[Buffer, str] = {b: names[b.name] for b in made.buffers if b.name in names}
-    return DirectionView(name, views, direction_table(name.upper(), made, views, callers))
+    table = direction_table(name.upper(), made, views, callers)
+    generated = [v for v, k in zip(views, made.kernels, strict=True) if not k.is_plain]
+    return DirectionView(name, generated, table)
 
 
 def _document(view: KernelView, made: Schedule) -> list[str]:

@@ -117,7 +117,9 @@ def direction_table(
         phase = "scan" if kernel.kind == "scan" else kernel.name.split("_")[0]
         rows.append(
             tables.Kernel(
-                Code(f"{view.name}"), kernel.kind, kernel.axes, phase,  # type: ignore[arg-type]
+                view.name,
+                None if kernel.is_plain else Code(view.name),
+                kernel.kind, kernel.axes, phase,  # type: ignore[arg-type]
                 tuple(map("|".join, view.requests)), len(kernel.levels), tuple(names),
             )
         )
@@ -179,21 +181,41 @@ def _lanes(stage: LaneStage) -> tables.Stage:
                 tuple(_pack(group, i) for i in range(count)),
                 tuple(_sizes(s.k_sizes[:-1]) for s in group.accs[0].segments),
                 init,
+                *(_direct(stage, group) if stage.direct else ()),
             )
         )
     return tables.Stage(stage.name, "lanes", _sizes(stage.shape), tuple(cores))
 
 
+def _direct(stage: LaneStage, group: Group) -> tuple[tuple[tables.Operand, ...], tables.Source]:
+    """Operands and place of a result that needs no epilogue."""
+    (acc,) = group.accs
+    operands = tuple(
+        tables.Operand(_source(s.a), tuple(a for a, _ in s.k), tuple(a for a, _ in s.outer))
+        for s in acc.segments
+    )
+    place = next(s.view for s in stage.stores if s.value is acc.value)
+    return operands, _source(place)
+
+
 def _grad(stage: GradStage) -> tables.Stage:
     shape = stage.op.result.type.shape
-    operands = (stage.d, stage.a) if stage.a is not None else (stage.d,)
-    return tables.Stage(
-        stage.name, "grad", _sizes(shape), (tables.Core(1, (), ()),),
-        str(shape[stage.m[1]]) if stage.m else "1",
-        tuple(v.buffer.name for v in operands),
-        stage.kept,
-        tuple(str(s) for _, _, s in stage.k),
+    m_out = stage.m[1] if stage.m else None
+    outer = tuple(
+        (str(shape[i]), a, d, i)
+        for i, (a, d) in enumerate(stage.outer) if i != m_out
     )
+    grad = tables.Grad(
+        _source(stage.a) if stage.a is not None else None,
+        _source(stage.d),
+        _source(stage.target),
+        str(shape[m_out]) if m_out is not None else "1",
+        stage.m or (None, None),
+        outer,
+        tuple((str(size), a, d) for a, d, size in stage.k),
+        stage.kept,
+    )
+    return tables.Stage(stage.name, "grad", _sizes(shape), (tables.Core(1, (), ()),), grad)
 
 
 def _copies(stage: RowStage) -> list[tables.Copy]:

@@ -27,7 +27,7 @@ class FloorDiv:
     denominator: Size
 
     def __str__(self) -> str:
-        return f"({self.numerator}) // ({self.denominator})"
+        return f"({_grouped(self.numerator)} // {_grouped(self.denominator)})"
 
 
 Atom = str | FloorDiv
@@ -164,6 +164,11 @@ class Size:
         return " + ".join(parts).replace("+ -", "- ")
 
     __repr__ = __str__
+
+
+def _grouped(size: Size) -> str:
+    text = str(size)
+    return text if text.isidentifier() or text.isdecimal() else f"({text})"
 
 
 def product(sizes: tuple[Size, ...]) -> Size:

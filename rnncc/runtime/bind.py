@@ -14,7 +14,6 @@ Requests a kernel may make (see `emit.kernel_view`), by their first part:
     row BUF 0|1 domain         bytes from row to row of a bulk kernel's two-level range
     unit blocks|tiles|row tile|tile row|cores|init|init outer|pack|pack tile|pack k|pack outer STAGE …
     table STAGE i              where a group's segments go
-    grad row STAGE BUF 0|1, grad rows STAGE 0|1
     desc|desc count STAGE kind i, helper NAME
 
 Non-Goals: running kernels; owning arrays.
@@ -29,6 +28,7 @@ from functools import cache
 
 import numpy as np
 
+from rnncc.runtime.bulk_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.cores import ONE_ROW, WIDE, cores
 from rnncc.runtime.machine import ITEMSIZE, Machine
 from rnncc.runtime.nest import SEGMENT_BYTES, STEP_BLOCK, TILE_BYTES
@@ -45,6 +45,21 @@ BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 def requests(kernel: Kernel) -> tuple[tuple[str, ...], ...]:
     """What each word of a kernel's block is."""
     return tuple(tuple(text.split("|")) for text in kernel.requests)
+
+
+def touched(direction: Direction, kernel: Kernel) -> set[str]:
+    """The buffers a kernel reads or writes."""
+    names = {r[1] for r in requests(kernel) if r[0] == "address"}
+    if kernel.function is None:
+        for stage in direction.stages:
+            if stage.name not in kernel.stages:
+                continue
+            names |= {o.source.buffer for c in stage.cores for o in c.operands}
+            names |= {c.out.buffer for c in stage.cores if c.out}
+            if stage.grad:
+                sources = (stage.grad.a, stage.grad.d, stage.grad.out)
+                names |= {s.buffer for s in sources if s}
+    return names
 
 
 def pad(n: int) -> int:
@@ -163,7 +178,7 @@ class Binder:
         whole = {
             r[1] for k in self.d.kernels if k.kind != "scan" for r in requests(k)
             if r[0] == "address"
-        }
+        } | {n for k in self.d.kernels if k.function is None for n in touched(self.d, k)}
         saved = {p.source.buffer for p in self.d.results if p.role == "residual"}
         outputs = {p.source.buffer for p in self.d.results if p.role == "output"}
         histories = {c.buffer for c in self.d.carries if c.history}
@@ -204,8 +219,8 @@ class Binder:
 
     def rows_of(self, stage: Stage) -> int:
         """How many rows a tile of this stage can hope for."""
-        if stage.kind == "grad":
-            return self.out.size(stage.rows)
+        if stage.grad:
+            return self.out.size(stage.grad.rows)
         kernel = next(k for k in self.d.kernels if stage.name in k.stages)
         if kernel.kind == "scan":
             return self.call.batch
@@ -230,10 +245,10 @@ class Binder:
 
     def table_bytes(self, stage: Stage) -> int:
         """Entries a stage's segments need, group after group."""
-        if stage.kind == "grad":
+        if stage.grad:
             n0, n1 = self.grad_rows(stage)
             count = n0 * -(-n1 // STEP_BLOCK)
-            return count * math.prod(self.out.size(s) for s in stage.summed) * SEGMENT_BYTES
+            return count * math.prod(self.out.size(s) for s, _, _ in stage.grad.k) * SEGMENT_BYTES
         at = 0
         for i, core in enumerate(stage.cores):
             self.table_sizes[stage.name, str(i)] = at
@@ -244,10 +259,20 @@ class Binder:
 
     def grad_axes(self, stage: Stage) -> set[str]:
         """The axes of rows a gradient's operands vary over."""
-        axes: set[str] = set()
-        for name in stage.operands:
-            axes |= self.row_axes(name)
-        return axes
+        return {axis for name in self.grad_operands(stage) for axis in self.row_axes(name)}
+
+    def grad_operands(self, stage: Stage) -> list[str]:
+        assert stage.grad is not None
+        return [s.buffer for s in (stage.grad.a, stage.grad.d) if s]
+
+    def kept_stride(self, name: str, kept: str) -> int:
+        """Bytes from one kept row to the next."""
+        if not kept or kept not in self.row_axes(name):
+            return 0
+        return self.out.layouts[name].b if kept == "B" else self.out.layouts[name].t
+
+    def kept(self, stage: Stage) -> str:
+        return stage.grad.kept if stage.grad else ""
 
     def row_axes(self, name: str) -> set[str]:
         buffer = self.buffers[name]
@@ -256,19 +281,19 @@ class Binder:
     def grad_rows(self, stage: Stage) -> tuple[int, int]:
         """The two-level range of rows a gradient sums over; one level where strides allow."""
         batch, time = self.call.batch, self.call.time
-        axes = self.grad_axes(stage) - {stage.kept}
+        axes = self.grad_axes(stage) - {self.kept(stage)}
         if axes != {"B", "T"}:
             return 1, {"B": batch, "T": time}["".join(axes)]
         uniform = all(
             self.out.layouts[n].b == self.out.layouts[n].t * time
             and self.row_axes(n) == {"B", "T"}
-            for n in stage.operands
+            for n in self.grad_operands(stage)
         )
         return (1, batch * time) if uniform else (batch, time)
 
     def grad_stride(self, stage: Stage, name: str, which: str) -> int:
         layout, own = self.out.layouts[name], self.row_axes(name)
-        inner = "T" if "T" in self.grad_axes(stage) - {stage.kept} else "B"
+        inner = "T" if "T" in self.grad_axes(stage) - {self.kept(stage)} else "B"
         axis = inner if which == "1" else "B"
         if axis not in own:
             return 0
@@ -282,7 +307,7 @@ class Binder:
         for name in kernel.stages:
             stage = self.stages[name]
             lanes = math.prod(self.out.size(s) for s in stage.shape)
-            if stage.kind == "grad":
+            if stage.grad:
                 total += lanes
                 continue
             for core in stage.cores:
@@ -315,7 +340,34 @@ class Binder:
             return count, True, f"{count} threads share the units: one barrier a level"
         return 1, False, "one thread: a step is too short to share"
 
+    def bind_plain(self, kernel: Kernel) -> BoundKernel:
+        """A kernel of contractions alone: the block is its calls."""
+        parts, _, why = self.parts(kernel)
+        flat = self.row_levels(kernel)
+        words: list[Word]
+        if kernel.kind == "grads":
+            count, words = sum_calls(self, kernel)
+            head: list[Word] = [parts, count, 0, (("zeros",), 0)]
+        else:
+            count, words = contract_calls(self, kernel, flat)
+            head = [parts, count, *flat]
+        head += [(("scratch_base",), self.tables_at), self.out.scratch_bytes]
+        every = head + words
+        template = np.array([w if isinstance(w, int) else w[1] for w in every], np.int64)
+        bound = BoundKernel(kernel, parts, template, [], [], why)
+        for index, word in enumerate(every):
+            if isinstance(word, int):
+                continue
+            request, moved = word
+            if request[0] == "address":
+                bound.addresses.append((index, request[1], self.offset(request) + moved))
+            else:
+                bound.others.append((index, request))
+        return bound
+
     def bind_kernel(self, kernel: Kernel) -> BoundKernel:
+        if kernel.function is None:
+            return self.bind_plain(kernel)
         parts, shared, why = self.parts(kernel)
         flat = self.row_levels(kernel)
         template = np.zeros(len(kernel.requests), np.int64)
@@ -340,6 +392,9 @@ class Binder:
         if kernel.axes == "T":
             return 1, time
         names = {r[1] for r in requests(kernel) if r[0] == "row"}
+        for stage in (self.stages[s] for s in kernel.stages if kernel.function is None):
+            names |= {o.source.buffer for c in stage.cores for o in c.operands}
+            names |= {c.out.buffer for c in stage.cores if c.out}
         for name in names:
             layout, axes = self.out.layouts[name], self.buffers[name].axes
             carry = self.buffers[name].storage == "carry"
@@ -407,10 +462,6 @@ class Binder:
                 return len(self.pieces(tuple(key)))
             case ("table", stage, i):
                 return self.table_sizes[stage, i]
-            case ("grad rows", stage, which):
-                return self.grad_rows(self.stages[stage])[int(which)]
-            case ("grad row", stage, name, which):
-                return self.grad_stride(self.stages[stage], name, which)
             case ("unit blocks", stage):
                 return self.out.tilings[stage].unit_blocks
             case ("tiles", stage):

@@ -17,7 +17,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.bind import LANE_PAD, Binder, Binding, BoundKernel, Call, Layout, pad, requests
+from rnncc.runtime.bind import LANE_PAD, Binder, Binding, BoundKernel, Call, Layout, pad, requests, touched
+from rnncc.runtime.bulk import contract_bulk, sum_bulk
 from rnncc.runtime.cores import cores
 from rnncc.runtime.launch import launch, max_threads, threading_reason
 from rnncc.runtime.machine import host
@@ -156,8 +157,8 @@ class Engine:
     def compiled(self) -> dict[str, float | None]:
         """Seconds each kernel took to compile; None for those that have not run."""
         sides = (self._forward, self._backward)
-        kernels = [k.function for s in sides for k in s.direction.kernels]
-        return {k.function.__name__: k.seconds for k in kernels}
+        kernels = [k for s in sides for k in s.direction.kernels if k.function]
+        return {k.name: k.function.seconds for k in kernels}
 
 
 def _plan_side(title: str, side: _Side) -> list[str]:
@@ -171,7 +172,7 @@ def _plan_side(title: str, side: _Side) -> list[str]:
         levels = f", {kernel.levels} level{'s' if kernel.levels > 1 else ''}" + (
             " a step" if kernel.kind == "scan" else ""
         )
-        lines.append(f"  {kernel.function.function.__name__}: {kernel.kind}{levels}; {bound.why}")
+        lines.append(f"  {kernel.name}: {kernel.kind}{levels}; {bound.why}")
         for name in kernel.stages:
             tiling = binding.tilings[name]
             stage = next(s for s in side.direction.stages if s.name == name)
@@ -284,7 +285,7 @@ class _Run:
             for bound in binding.kernels:
                 if bound.kernel.kind == "weights" and bound.kernel.phase == "before":
                     continue
-                if bound.kernel.function.function.__name__ not in needed:
+                if bound.kernel.name not in needed:
                     continue
                 if bound.kernel.phase == "scan":
                     self.start_computed_carries()
@@ -303,14 +304,14 @@ class _Run:
         """Kernels some wanted result depends on; all of them unless results were chosen."""
         kernels = self.side.direction.kernels
         if self.wanted is None:
-            return {k.function.function.__name__ for k in kernels}
+            return {k.name for k in kernels}
         wanted = {p.source.buffer for p in self.side.direction.results if self.is_wanted(p)}
         needed: set[str] = set()
         for kernel in reversed(kernels):
-            touched = {r[1] for r in requests(kernel) if r[0] == "address"}
-            if kernel.phase != "after" or touched & wanted:
-                needed.add(kernel.function.function.__name__)
-                wanted |= touched
+            buffers = touched(self.side.direction, kernel)
+            if kernel.phase != "after" or buffers & wanted:
+                needed.add(kernel.name)
+                wanted |= buffers
         return needed
 
     def shared_sizes(self) -> dict[str, int]:
@@ -467,8 +468,10 @@ class _Run:
         for index, name, offset in bound.addresses:
             block[index] = self.memory[name].address + offset
         for index, request in bound.others:
-            block[index] = self.word(request, packed)
-        launch(bound.kernel.function.address, block.ctypes.data, bound.parts)
+            block[index] += self.word(request, packed)
+        kernel = bound.kernel
+        run = kernel.function or (sum_bulk if kernel.kind == "grads" else contract_bulk)
+        launch(run.address, block.ctypes.data, bound.parts)
 
     def word(self, request: tuple[str, ...], packed: Packed) -> int:
         match request:

@@ -107,14 +107,16 @@ class _Build:
             run += [(kind, axes, stages) for (kind, axes), stages in kinds.items()]
         for kind, axes, stages in run:
             last = self.kernels[-1] if self.kernels else None
+            kernel = Kernel("", kind, axes, [Level(stages)])
             joins = last is not None and last.name.startswith(name) and (
                 (last.kind, last.axes) == (kind, axes) and kind != "grads"
+                and last.is_plain == kernel.is_plain
             )
             if joins and last is not None:
                 last.levels.append(Level(stages))
             else:
-                title = self.names(f"{name}_{kind}")
-                self.kernels.append(Kernel(title, kind, axes, [Level(stages)]))
+                kernel.name = self.names(f"{name}_{kind}")
+                self.kernels.append(kernel)
 
     def take(self, out: RegionOutput) -> None:
         self.buffers += out.buffers

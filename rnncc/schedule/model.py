@@ -163,6 +163,16 @@ class Kernel:
     levels: list[Level]
     reverse: bool = False
 
+    @property
+    def is_plain(self) -> bool:
+        """Contractions alone, each going straight where it belongs: nothing is generated."""
+        if self.kind == "scan":
+            return False
+        return all(
+            isinstance(s, GradStage) or (isinstance(s, LaneStage) and s.direct and self.kind == "rows")
+            for level in self.levels for s in level.stages
+        )
+
 
 @dataclass(eq=False, slots=True)
 class CarrySlot:

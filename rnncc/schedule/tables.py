@@ -47,14 +47,44 @@ class Pack:
 
 
 @dataclass(frozen=True, slots=True)
+class Operand:
+    """What a segment reads of its rows: axes summed, and axes behind the outer axes."""
+
+    source: Source
+    k: tuple[int, ...]
+    outer: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Core:
     """One core call of a stage: gates side by side, a pack for each segment (None: the weight
-    belongs to the row), and rows of constants to start from (None: zeros)."""
+    belongs to the row), and rows of constants to start from (None: zeros). A result that goes
+    straight where it belongs (`out`) needs no generated text, so its operands are told here."""
 
     gates: int
     packs: tuple[Pack | None, ...]
     segments: tuple[Sizes, ...]  # the sizes of each segment's k loop that become entries
     init: tuple[Source | None, ...] | None = None
+    operands: tuple[Operand, ...] = ()
+    out: Source | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Grad:
+    """out[m, lane] = sum over rows of a[row, m] * d[row, lane]; without a: of d alone.
+
+    outer: for each outer axis of the result but m, (its size, axis of a, of d, of out)
+    k: axes summed besides the rows: (size, axis of a, axis of d)
+    """
+
+    a: Source | None
+    d: Source
+    out: Source
+    rows: str
+    m: tuple[int | None, int | None]  # the axis of a and of out that a tile's rows run over
+    outer: tuple[tuple[str, int | None, int | None, int | None], ...] = ()
+    k: tuple[tuple[str, int, int], ...] = ()
+    kept: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +93,7 @@ class Stage:
     kind: str  # lanes | grad
     shape: Sizes
     cores: tuple[Core, ...]
-    rows: str = ""  # grad: the size the rows of a tile run over
-    operands: tuple[str, ...] = ()  # grad: buffers whose rows are summed over
-    kept: str = ""
-    summed: Sizes = ()
+    grad: Grad | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,7 +129,10 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Kernel:
-    function: Any  # runtime.kernel.Kernel
+    """function: a generated kernel, or None where every stage is told whole in its tables."""
+
+    name: str
+    function: Any  # runtime.kernel.Kernel | None
     kind: str
     axes: str
     phase: str  # before | scan | after

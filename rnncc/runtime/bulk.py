@@ -1,0 +1,72 @@
+"""Contractions that need no generated text: over all rows at once, straight where they belong.
+
+x @ W for every step before a scan, dx after it, and the gradients of weights: their operands and
+places are told in a block of calls, so these two kernels serve every cell, and a cell's own
+compile holds only what its equations decide.
+
+    contract_bulk   out[row] = init + a[row] @ w           each part its rows
+    sum_bulk        out[m] = sum over rows of a[row, m] d[row]   each part its tiles
+
+Non-Goals: what to contract (`bulk_calls` writes the blocks).
+"""
+
+from rnncc.runtime.kernel import kernel
+from rnncc.runtime.nest import contract_rows, row_range, row_segments, segment, sum_rows
+from rnncc.runtime.raw import flush_denormals, restore_denormals, word
+
+HEAD_WORDS = 6  # parts, calls, n0, n1, scratch, bytes of it a part
+CONTRACT_WORDS = 10
+CONTRACT_SEGMENT_WORDS = 8  # a core's seven, and bytes of a from outer row to outer row
+SUM_WORDS = 10
+SUM_SEGMENT_WORDS = 7
+
+
+@kernel
+def contract_bulk(block, part):
+    old = flush_denormals()
+    parts = word(block, 0)
+    n0 = word(block, 2)
+    n1 = word(block, 3)
+    table = word(block, 4) + part * word(block, 5)
+    lo0, hi0, lo1, hi1 = row_range(n0, n1, part, parts)
+    at = block + HEAD_WORDS * 8
+    for _ in range(word(block, 1)):
+        cores = word(at, 0)
+        count = word(at, 9)
+        for r0 in range(lo0, hi0):
+            for i in range(count):
+                seg = at + (CONTRACT_WORDS + i * CONTRACT_SEGMENT_WORDS) * 8
+                segment(
+                    table, i, word(seg, 0) + r0 * word(seg, 7), word(seg, 1), word(seg, 2),
+                    word(seg, 3), word(seg, 4), word(seg, 5), word(seg, 6),
+                )
+            contract_rows(
+                cores, table, count, lo1, hi1, word(at, 1), 0, word(at, 2), word(at, 3),
+                word(at, 4), word(at, 5) + r0 * word(at, 6), word(at, 7), word(at, 8),
+            )
+        at += (CONTRACT_WORDS + count * CONTRACT_SEGMENT_WORDS) * 8
+    restore_denormals(old)
+
+
+@kernel
+def sum_bulk(block, part):
+    old = flush_denormals()
+    parts = word(block, 0)
+    table = word(block, 4) + part * word(block, 5)
+    at = block + HEAD_WORDS * 8
+    for _ in range(word(block, 1)):
+        tile_bytes = word(at, 3)
+        entries = word(at, 9)
+        pieces = 0
+        for i in range(entries):
+            seg = at + (SUM_WORDS + i * SUM_SEGMENT_WORDS) * 8
+            pieces = row_segments(
+                table, pieces, word(seg, 0), word(seg, 1), word(seg, 2), word(seg, 3),
+                word(seg, 4), tile_bytes, word(seg, 5), word(seg, 6), word(at, 7), word(at, 8),
+            )
+        sum_rows(
+            word(at, 0), table, pieces, word(at, 4), word(at, 1), word(at, 2), tile_bytes,
+            word(at, 5), word(at, 6), word(block, 3), part, parts,
+        )
+        at += (SUM_WORDS + entries * SUM_SEGMENT_WORDS) * 8
+    restore_denormals(old)
