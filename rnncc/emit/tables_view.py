@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 
 from rnncc.emit.kernel_view import KernelView
+from rnncc.ir.program import Result
 from rnncc.ir.sizes import Size
 from rnncc.schedule import tables
 from rnncc.schedule.model import (
@@ -123,16 +124,21 @@ def direction_table(
                 tuple(map("|".join, view.requests)), len(kernel.levels), tuple(names),
             )
         )
-    results = tuple(
-        tables.Place(r.name, r.role, _source(schedule.places[r.value]))
-        for r in schedule.program.results
-    )
+    results = tuple(_place(r, schedule) for r in schedule.program.results)
     return literal(
         tables.Direction(
             name, schedule.reverse, params, buffers, tuple(carries), tuple(stages),
             tuple(copies), tuple(rows), results,
         )
     )
+
+
+def _place(result: Result, schedule: Schedule) -> tables.Place:
+    join = schedule.joined.get(result.value)
+    if join is None:
+        return tables.Place(result.name, result.role, _source(schedule.places[result.value]))
+    parts = tuple(_source(schedule.places[o]) for o in join.operands)
+    return tables.Place(result.name, result.role, parts[0], parts, join.attrs["axis"])
 
 
 def _vector_read(schedule: Schedule) -> set[Buffer]:

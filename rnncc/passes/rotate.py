@@ -10,6 +10,8 @@ receives the cotangent of the final state in e (the contraction of zeros is skip
 contraction of the last step's dz runs after the loop, where it gives the gradient of the
 initial state.
 
+Programs run one step at least: a caller answers for none.
+
 Non-Goals: contractions that something else reads too.
 """
 
@@ -47,7 +49,9 @@ def rotate(program: Program) -> Program:
         entry = Value(carry.name, carry.value.type)
         final = Value(carry.name, carry.final.type)
         carries.append(Carry(carry.name, carry.init, entry, e, final))
-        total, total_final = entry, final
+        # What only enters at the first step has left after it, and there is a first step.
+        total: Value = entry
+        total_final: Value | None = final if rest else None
         for op in contractions:
             u, w, flipped = _operands(op, inner)
             if u not in moved:
@@ -62,8 +66,11 @@ def rotate(program: Program) -> Program:
                 if builder is prefix:
                     total = builder.emit("add", total, part, name=carry.value.name)
                 else:
-                    total_final = builder.emit("add", total_final, part, name=carry.final.name)
+                    total_final = part if total_final is None else builder.emit(
+                        "add", total_final, part, name=carry.final.name
+                    )
         names[carry.value] = total
+        assert total_final is not None
         names[carry.final] = total_final
     if not names:
         return program

@@ -305,7 +305,10 @@ class _Run:
         kernels = self.side.direction.kernels
         if self.wanted is None:
             return {k.name for k in kernels}
-        wanted = {p.source.buffer for p in self.side.direction.results if self.is_wanted(p)}
+        wanted = {
+            s.buffer for p in self.side.direction.results if self.is_wanted(p)
+            for s in (p.source, *p.parts)
+        }
         needed: set[str] = set()
         for kernel in reversed(kernels):
             buffers = touched(self.side.direction, kernel)
@@ -528,6 +531,9 @@ class _Run:
         """The caller's own array: the buffer itself where it has no padding, else a copy."""
         buffer = self.side.buffers[place.source.buffer]
         memory = self.memory[buffer.name]
+        if place.parts:
+            views = [self.view(self.memory[s.buffer], buffer.axes) for s in place.parts]
+            return np.concatenate(views, axis=place.axis + len(buffer.axes))
         axes = "B" if place.source.slot else buffer.axes
         if "T" in axes and memory.layout.slots == 1 and self.binding.call.last_only:
             axes = axes.replace("T", "")

@@ -43,9 +43,15 @@ class _Build:
             if param.role != "seed":
                 self.new_buffer(param.value, "param")
         results = {r.value for r in program.results}
+        self.joined = _joined(program, self.single)
         outer_defs = {op.result for op in (*program.before, *program.after)}
         leaving: dict[Value, list[View]] = {}
+        parts = [o for op in self.joined.values() for o in op.operands]
+        for value in dict.fromkeys(parts):
+            leaving[value] = [_whole(self.new_buffer(value, "work"))]
         for value in dict.fromkeys(r.value for r in program.results):
+            if value in self.joined:
+                continue
             made_outside = value in outer_defs or value in {p.value for p in program.params}
             if made_outside:
                 buffer = self.new_buffer(value, "result", place=value in outer_defs)
@@ -62,10 +68,11 @@ class _Build:
             self.scan(program.scan, results)
         before_values = {op.result for op in program.before}
         after_required = {v: w for v, w in leaving.items() if v not in before_values}
-        self.outer("after", program.after, after_required)
+        joins = set(self.joined.values())
+        self.outer("after", tuple(op for op in program.after if op not in joins), after_required)
         return Schedule(
             program, self.kernels, self.buffers, self.carries, self.places, self.histories,
-            bool(program.scan and program.scan.reverse),
+            self.joined, bool(program.scan and program.scan.reverse),
         )
 
     def new_buffer(self, value: Value, storage: str, place: bool = True) -> Buffer:
@@ -172,6 +179,18 @@ class _Build:
         self.kernels.append(
             Kernel(self.names("scan"), "scan", "BT", [Level(x) for x in out.levels], scan.reverse)
         )
+
+
+def _joined(program: Program, single: set[Value]) -> dict[Value, Op]:
+    """Results that only join parts: the caller's copy joins them, no kernel has to."""
+    results = {r.value for r in program.results}
+    made = {op.result for op in program.after}
+    return {
+        op.result: op for op in program.after
+        if op.opcode == "concat" and op.result in results and op.result in single
+        and all(o in made and o in single for o in op.operands)
+        and len(set(op.operands)) == len(op.operands)
+    }
 
 
 def _whole(buffer: Buffer) -> View:

@@ -194,4 +194,5 @@ class Schedule:
     carries: list[CarrySlot]
     places: dict[Value, View]  # where every param, result and residual is
     histories: dict[str, list[Value]]  # carry buffer -> the stacks that are its history
+    joined: dict[Value, Op]  # results that are concats of parts in memory
     reverse: bool

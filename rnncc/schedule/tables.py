@@ -119,12 +119,13 @@ class Carry:
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """Where a result is: a buffer, and for a carry the slot."""
+    """Where a result is: a buffer, and for a carry the slot; or parts joined along an axis."""
 
     name: str
     role: str
     source: Source
-    of: str = ""  # the parameter a residual of the pullback is
+    parts: tuple[Source, ...] = ()
+    axis: int = 0
 
 
 @dataclass(frozen=True, slots=True)
