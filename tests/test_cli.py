@@ -14,6 +14,8 @@ import pytest
 from rnncc.cli.settings import builtin_cells
 from rnncc.cli.stages import stage_names
 
+ROOT = Path(__file__).parent.parent
+ELSEWHERE = {**os.environ, "PYTHONPATH": str(ROOT)}  # rnncc, seen from any folder
 Cli = Callable[..., object]
 TINY = """cell: Tiny
 features: size
@@ -63,7 +65,7 @@ def test_compile_writes_the_same_bytes_each_time(tiny: Path, rnncc_cli: Cli) -> 
 def test_compile_says_what_it_made(tiny: Path, rnncc_cli: Cli) -> None:
     out = rnncc_cli("compile", tiny, "--set", "units=16").out
     for words in (
-        "Tiny: 1 equations",
+        "Tiny: 1 equation",
         "kernel[features, units], recurrent_kernel[units, units]",
         "forward 1 in the loop, 1 outside",
         "backward 1 in the loop, 4 outside",
@@ -81,7 +83,7 @@ def test_compiled_modules_run_by_themselves(tiny: Path, rnncc_cli: Cli) -> None:
         "y = Tiny(units=3)(np.ones((2, 4, 5), 'float32')); print(y.shape)"
     )
     run = subprocess.run(
-        [sys.executable, "-c", program], capture_output=True, text=True, check=False
+        [sys.executable, "-c", program], env=ELSEWHERE, capture_output=True, text=True, check=False
     )
     assert run.stdout.strip() == "(2, 3)", run.stderr
 
@@ -243,7 +245,8 @@ def test_mistakes_in_a_cell_are_printed_once_and_all(tiny: Path, rnncc_cli: Cli)
         ran = rnncc_cli(command, tiny)
         assert (ran.code, ran.out) == (1, "")
         assert "did you mean kernel?" in ran.err
-        assert ran.err.count("error[") == 2
+        assert "g[t-1]" in ran.err
+        assert ran.err.count("did you mean kernel?") == 1
         assert "Traceback" not in ran.err
     assert not Path("tiny.py").exists()
 
@@ -289,7 +292,11 @@ def test_version(rnncc_cli: Cli) -> None:
 def test_a_closed_pipe_is_no_error() -> None:
     command = f"{sys.executable} -m rnncc explain lstm | head -n 1"
     run = subprocess.run(
-        ["bash", "-c", f"set -o pipefail; {command}"], capture_output=True, text=True, check=False
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        env=ELSEWHERE,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     assert run.stderr == ""
     assert run.stdout.startswith("==== spec")

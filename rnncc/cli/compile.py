@@ -93,7 +93,7 @@ def summarise(settings: Settings, dtype: str, target: Path, lines: int, seconds:
     table.add_column(style="bold", no_wrap=True)
     table.add_column()
     rows = {
-        "cell": f"{spec.name}: {len(spec.equations)} equations",
+        "cell": f"{spec.name}: {_count(len(spec.equations), 'equation')}",
         "bound": _listed({**settings.options, **settings.functions, **settings.sizes}),
         "weights": ", ".join(f"{n}[{_dims(s)}]" for n, (s, _) in weights.items()) or "none",
         "parameters": str(parameter_count(spec, settings.options, settings.functions)),
@@ -127,22 +127,27 @@ def _axes(shape: tuple[object, ...]) -> str:
 
 
 def _contractions(made: Schedule) -> str:
-    """Cores inside the loop and outside it; sums over steps that share an operand are one."""
-    inside = outside = 0
+    """Inside the loop and outside it; those of one kernel that share their operands are one."""
+    inside: set[tuple[object, ...]] = set()
+    outside: set[tuple[object, ...]] = set()
     for kernel in made.kernels:
-        stages = [s for level in kernel.levels for s in level.stages]
-        cores = sum(len(s.groups) for s in stages if isinstance(s, LaneStage))
-        sums = len({s.a.buffer for s in stages if isinstance(s, GradStage) and s.a is not None})
-        if kernel.kind == "scan":
-            inside += cores + sums
-        else:
-            outside += cores + sums
-    return f"{inside} in the loop, {outside} outside"
+        found = inside if kernel.kind == "scan" else outside
+        for stage in (s for level in kernel.levels for s in level.stages):
+            if isinstance(stage, LaneStage):
+                for group in stage.groups:
+                    read = (g.a for acc in group.accs for g in acc.segments)
+                    found.add((kernel.name, frozenset((a.buffer, a.slot) for a in read)))
+            elif isinstance(stage, GradStage) and stage.a is not None:
+                found.add((kernel.name, stage.a.buffer))
+    return f"{len(inside)} in the loop, {len(outside)} outside"
+
+
+def _count(number: int, what: str) -> str:
+    return f"{number} {what}" if number == 1 else f"{number} {what}s"
 
 
 def _kernels(made: Schedule) -> str:
     scans = [k for k in made.kernels if k.kind == "scan"]
     levels = sum(len(k.levels) for k in scans)
     others = len(made.kernels) - len(scans)
-    plural = "" if levels == 1 else "s"
-    return f"{levels} level{plural} a step, {others} kernels around the loop"
+    return f"{_count(levels, 'level')} a step, {_count(others, 'kernel')} around the loop"
