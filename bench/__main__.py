@@ -11,6 +11,7 @@ from pathlib import Path
 from rich.console import Console
 
 from bench.harness import QUICK, BenchError, Effort
+from bench.result import load
 from bench.suites import SUITES
 
 
@@ -25,6 +26,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     effort = QUICK if arguments.quick else Effort()
     names = list(SUITES) if arguments.suite == "all" else [arguments.suite]
     results = []
+    if (busy := load()) is not None and busy > 0.5:
+        print(f"bench: load average {busy}: others want the cores, too", file=sys.stderr)
     for name in names:
         try:
             with Console(stderr=True).status(f"{name} ..."):

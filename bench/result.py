@@ -118,9 +118,15 @@ def machine() -> dict[str, Any]:
     return {
         "cpu": model,
         "cores": cores,
+        "load": load(),
         "python": platform.python_version(),
         "packages": {name: _version(name) for name in PACKAGES},
     }
+
+
+def load() -> float | None:
+    """Processes that wanted a core in the last minute, on average; None where nobody counts."""
+    return round(os.getloadavg()[0], 2) if hasattr(os, "getloadavg") else None
 
 
 def _version(package: str) -> str | None:
