@@ -31,12 +31,14 @@ import numpy as np
 from rnncc.runtime.bulk_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.cores import ONE_ROW, WIDE, cores
 from rnncc.runtime.machine import ITEMSIZE, Machine
-from rnncc.runtime.nest import SEGMENT_BYTES, STEP_BLOCK, TILE_BYTES
+from rnncc.runtime.nest import PANEL_SCRATCH, SEGMENT_BYTES, STEP_BLOCK, TILE_BYTES
 from rnncc.runtime.rows import rows
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Stage
 
 LANE_PAD = 16
+CACHE_LINE = 64
+STAGGER = 512
 SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 
@@ -64,6 +66,12 @@ def touched(direction: Direction, kernel: Kernel) -> set[str]:
 
 def pad(n: int) -> int:
     return -(-n // LANE_PAD) * LANE_PAD
+
+
+def staggered(row: int) -> int:
+    """Bytes from row to row: not a multiple of a large power of two, or rows fall into the same
+    sets of a cache."""
+    return row + CACHE_LINE if row % STAGGER == 0 else row
 
 
 @dataclass(slots=True)
@@ -164,8 +172,9 @@ class Binder:
             self.out.tilings[stage.name] = self.tile(stage)
         tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
         tiles = max((len(s.cores) for s in self.d.stages), default=0) * TILE_BYTES
-        self.tables_at = tiles
-        self.out.scratch_bytes = -(-(tiles + tables + 64) // 64) * 64
+        self.tables_at = tiles + PANEL_SCRATCH  # the panel lies before the tables
+        spare = SEGMENT_BYTES
+        self.out.scratch_bytes = -(-(self.tables_at + tables + spare) // 64) * 64
         for kernel in self.d.kernels:
             self.out.kernels.append(self.bind_kernel(kernel))
         return self.out
@@ -181,6 +190,7 @@ class Binder:
         } | {n for k in self.d.kernels if k.function is None for n in touched(self.d, k)}
         saved = {p.source.buffer for p in self.d.results if p.role == "residual"}
         outputs = {p.source.buffer for p in self.d.results if p.role == "output"}
+        self.leaving = {p.source.buffer for p in self.d.results if p.role != "residual"}
         histories = {c.buffer for c in self.d.carries if c.history}
         for buffer in self.d.buffers:
             shape = tuple(self.out.size(s) for s in buffer.shape)
@@ -192,7 +202,8 @@ class Binder:
                 keep = buffer.name in histories and (call.save or buffer.name in whole)
                 layout.slots = call.time + 1 if keep else 2
                 layout.ring = -1 if keep else 1
-                layout.t, layout.b = layout.row, layout.row * layout.slots
+                layout.t = staggered(layout.row)
+                layout.b = layout.t * layout.slots
                 self.out.bytes[buffer.name] = layout.b * call.batch
             else:
                 self.work(buffer, layout, buffer.name in whole, saved, outputs)
@@ -209,11 +220,13 @@ class Binder:
             unread = buffer.name in saved and not call.save
             if unread or (buffer.name in outputs and call.last_only):
                 steps = 1
+        # What a caller gets must lie without gaps.
+        row = layout.row if buffer.name in self.leaving else staggered(layout.row)
         layout.slots = steps
-        layout.t = layout.row if "T" in buffer.axes and steps == call.time else 0
-        layout.b = layout.row * steps if "B" in buffer.axes else 0
+        layout.t = row if "T" in buffer.axes and steps == call.time else 0
+        layout.b = row * steps if "B" in buffer.axes else 0
         count = call.batch if "B" in buffer.axes else 1
-        self.out.bytes[buffer.name] = layout.row * steps * count
+        self.out.bytes[buffer.name] = row * steps * count
 
     # ---- tiles ------------------------------------------------------------------------------
 

@@ -11,7 +11,14 @@ Non-Goals: what to contract (`bulk_calls` writes the blocks).
 """
 
 from rnncc.runtime.kernel import kernel
-from rnncc.runtime.nest import contract_rows, row_range, row_segments, segment, sum_rows
+from rnncc.runtime.nest import (
+    PANEL_SCRATCH,
+    contract_rows,
+    row_range,
+    row_segments,
+    segment,
+    sum_rows,
+)
 from rnncc.runtime.raw import flush_denormals, restore_denormals, word
 
 HEAD_WORDS = 6  # parts, calls, n0, n1, scratch, bytes of it a part
@@ -66,7 +73,7 @@ def sum_bulk(block, part):
             )
         sum_rows(
             word(at, 0), table, pieces, word(at, 4), word(at, 1), word(at, 2), tile_bytes,
-            word(at, 5), word(at, 6), word(block, 3), part, parts,
+            word(at, 5), word(at, 6), word(block, 3), table - PANEL_SCRATCH, part, parts,
         )
         at += (SUM_WORDS + entries * SUM_SEGMENT_WORDS) * 8
     restore_denormals(old)

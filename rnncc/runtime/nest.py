@@ -12,7 +12,12 @@ from rnncc.runtime.simd import vectors
 SEGMENT_BYTES = 56
 ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes
 TILE_BYTES = 4096  # scratch of one group's tile: at most 8 rows of 8 vectors of 64 bytes
+PANEL_BYTES = 16384  # weights of a tile that stay in the first cache
+PANEL_SCRATCH = 64 * 8 * 128  # a panel of STEP_BLOCK rows at the widest vectors
+PACK_TILES = 12  # tiles a panel is read for from which copying it pays
 STEP_BLOCK = 128  # rows of a gradient's contraction that stay in the first cache
+
+pair = vectors("float64", 2)  # sixteen bytes, whatever they mean
 
 
 @helper
@@ -89,34 +94,89 @@ def copy_pieces(copy, src, dst, descs, count):
 def contract_rows(
     cores, table, count, row_lo, row_hi, row_tile, lane_lo, lane_hi, init, init_j, out, out_rs, out_j
 ):
-    """A contraction whose result goes straight where it belongs: panels of rows, then lanes."""
+    """A contraction whose result goes straight where it belongs: panels of rows, then lanes.
+
+    Where the weights of one tile are more than the first cache holds, the sum over k is taken in
+    pieces that fit, each for all rows of the panel; it goes on from what is in `out`, in the same
+    order, so the bits are the same. The word behind the segments is scratch for one more.
+    """
+    depth = 0
+    for i in range(count):
+        depth += word(table + i * SEGMENT_BYTES, 6)
+    if depth * out_j <= PANEL_BYTES:
+        for blk in range(row_lo, row_hi, ROW_BLOCK):
+            row_end = min(blk + ROW_BLOCK, row_hi)
+            for j in range(lane_lo, lane_hi):
+                for m in range(blk, row_end, row_tile):
+                    rows = min(row_tile, row_end - m)
+                    call_core(
+                        word(cores, rows), table, count, m, j, init + j * init_j, 0,
+                        out + m * out_rs + j * out_j, out_rs,
+                    )
+        return
+    piece = table + count * SEGMENT_BYTES
+    step = PANEL_BYTES // out_j
     for blk in range(row_lo, row_hi, ROW_BLOCK):
         row_end = min(blk + ROW_BLOCK, row_hi)
         for j in range(lane_lo, lane_hi):
-            for m in range(blk, row_end, row_tile):
-                rows = min(row_tile, row_end - m)
-                call_core(
-                    word(cores, rows), table, count, m, j, init + j * init_j, 0,
-                    out + m * out_rs + j * out_j, out_rs,
-                )
+            begun = False
+            for i in range(count):
+                at = table + i * SEGMENT_BYTES
+                for k in range(0, word(at, 6), step):
+                    segment(
+                        piece, 0, word(at, 0) + k * word(at, 2), word(at, 1), word(at, 2),
+                        word(at, 3) + k * word(at, 4), word(at, 4), word(at, 5),
+                        min(step, word(at, 6) - k),
+                    )
+                    for m in range(blk, row_end, row_tile):
+                        here = out + m * out_rs + j * out_j
+                        start, stride = (here, out_rs) if begun else (init + j * init_j, 0)
+                        call_core(
+                            word(cores, min(row_tile, row_end - m)), piece, 1, m, j,
+                            start, stride, here, out_rs,
+                        )
+                    begun = True
 
 
 @helper
 def sum_rows(
-    cores, table, pieces, rows, row_tile, tiles, tile_bytes, out, out_rs, zeros, part, parts
+    cores, table, pieces, rows, row_tile, tiles, tile_bytes, out, out_rs, zeros, panel, part, parts
 ):
     """A gradient's contraction: this part's share of the result's tiles, piece after piece of the
-    rows summed over, so that a piece stays in the first cache."""
+    rows summed over.
+
+    Rows lie far apart, often at a power of two that a cache can't hold together; where a tile's
+    lanes are read often enough to pay for it, they are copied side by side into `panel` first.
+    """
     row_lo, row_hi, lane_lo, lane_hi = tile_range(rows, row_tile, tiles, part, parts)
+    packs = row_hi - row_lo >= PACK_TILES * row_tile
+    spare = table + pieces * SEGMENT_BYTES
     for piece in range(max(pieces, 1)):
+        at = table + piece * SEGMENT_BYTES
         for j in range(lane_lo, lane_hi):
+            entry, tile = at, j
+            if packs and pieces > 0:
+                copy_panel(panel, word(at, 3) + j * word(at, 5), word(at, 4), word(at, 6), tile_bytes)
+                segment(
+                    spare, 0, word(at, 0), word(at, 1), word(at, 2), panel, tile_bytes, 0,
+                    word(at, 6),
+                )
+                entry, tile = spare, 0
             for m in range(row_lo, row_hi, row_tile):
                 here = out + m * out_rs + j * tile_bytes
                 start, stride = (here, out_rs) if piece else (zeros, 0)
                 call_core(
-                    word(cores, min(row_tile, row_hi - m)), table + piece * SEGMENT_BYTES,
-                    min(pieces, 1), m, j, start, stride, here, out_rs,
+                    word(cores, min(row_tile, row_hi - m)), entry, min(pieces, 1), m, tile,
+                    start, stride, here, out_rs,
                 )
+
+
+@helper
+def copy_panel(target, source, stride, rows, row_bytes):
+    """Rows of a few vectors, side by side."""
+    for r in range(rows):
+        for at in range(0, row_bytes, 16):
+            pair.store(target + r * row_bytes + at, pair.load(source + r * stride + at))
 
 
 @helper
