@@ -13,7 +13,7 @@ from rnncc.ir.program import Result
 from rnncc.ir.sizes import Size
 from rnncc.schedule import tables
 from rnncc.schedule.model import (
-    Buffer, GradStage, Group, LaneStage, RowStage, Schedule, Segment, View,
+    Buffer, GradStage, Group, LaneStage, RowStage, Schedule, Segment, View, written,
 )
 
 
@@ -122,6 +122,7 @@ def direction_table(
                 None if kernel.is_plain else Code(view.name),
                 kernel.kind, kernel.axes, phase,  # type: ignore[arg-type]
                 tuple(map("|".join, view.requests)), len(kernel.levels), tuple(names),
+                tuple(b.name for b in written(kernel)),
             )
         )
     results = tuple(_place(r, schedule) for r in schedule.program.results)

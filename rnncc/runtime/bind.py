@@ -85,6 +85,7 @@ class Layout:
     b: int = 0
     slots: int = 0  # steps that have their own rows
     ring: int = -1
+    padded: bool = False  # a parameter that is copied into padded rows first
 
     @property
     def last(self) -> int:
@@ -117,7 +118,6 @@ class Call:
     time: int
     save: bool
     last_only: bool
-    param_layouts: tuple[tuple[str, int, int, bool], ...]  # buffer, t, b strides, dense
 
 
 @dataclass(slots=True)
@@ -145,16 +145,23 @@ class Binding:
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
     scratch_bytes: int = 0
     zero_bytes: int = 4096
-    descs: dict[tuple[str, str, str], np.ndarray] = field(default_factory=dict)
 
     def size(self, text: str) -> int:
         return evaluate(text, self.sizes)
 
+    @property
+    def tile_key(self) -> tuple[object, ...]:
+        """What the order of packed weights depends on."""
+        tiles = tuple((n, t.unit_blocks) for n, t in self.tilings.items())
+        return self.call.sizes, tiles
+
 
 class Binder:
     def __init__(
-        self, direction: Direction, call: Call, machine: Machine, dtype: str, threads: int
+        self, direction: Direction, call: Call, machine: Machine, dtype: str, threads: int,
+        residuals: Mapping[str, Layout],
     ) -> None:
+        self.residuals = residuals
         self.d, self.call, self.machine, self.dtype = direction, call, machine, dtype
         self.item = ITEMSIZE[dtype]
         self.width = machine.width(dtype)
@@ -183,7 +190,6 @@ class Binder:
 
     def lay_out(self) -> None:
         call = self.call
-        given = {name: (t, b, dense) for name, t, b, dense in call.param_layouts}
         whole = {
             r[1] for k in self.d.kernels if k.kind != "scan" for r in requests(k)
             if r[0] == "address"
@@ -194,11 +200,12 @@ class Binder:
         histories = {c.buffer for c in self.d.carries if c.history}
         for buffer in self.d.buffers:
             shape = tuple(self.out.size(s) for s in buffer.shape)
-            dense = given[buffer.name][2] if buffer.name in given else False
-            layout = row_layout(shape, self.item, dense)
-            if buffer.name in given:
-                layout.t, layout.b, _ = given[buffer.name]
-            elif buffer.storage == "carry":
+            if buffer.storage == "param":
+                layout = self.residuals.get(buffer.name) or self.parameter(buffer, shape)
+                self.out.layouts[buffer.name] = layout
+                continue
+            layout = row_layout(shape, self.item, False)
+            if buffer.storage == "carry":
                 keep = buffer.name in histories and (call.save or buffer.name in whole)
                 layout.slots = call.time + 1 if keep else 2
                 layout.ring = -1 if keep else 1
@@ -209,6 +216,16 @@ class Binder:
                 self.work(buffer, layout, buffer.name in whole, saved, outputs)
             self.out.layouts[buffer.name] = layout
             self.out.zero_bytes = max(self.out.zero_bytes, layout.row)
+
+    def parameter(self, buffer: Buffer, shape: tuple[int, ...]) -> Layout:
+        """The caller's rows; what is read vector by vector is padded by a copy, if need be."""
+        whole = bool(shape) and shape[-1] % LANE_PAD == 0
+        layout = row_layout(shape, self.item, not buffer.lanes or whole)
+        layout.padded = buffer.lanes and not whole
+        layout.t = layout.row if "T" in buffer.axes else 0
+        steps = self.call.time if "T" in buffer.axes else 1
+        layout.b = layout.row * steps if "B" in buffer.axes else 0
+        return layout
 
     def work(
         self, buffer: Buffer, layout: Layout, whole: bool, saved: set[str], outputs: set[str]
@@ -557,11 +574,3 @@ def pack_layout(binding: Binding, stage: Stage, i: int, k: int, row: int) -> Pac
         step *= n if axis is not None else 1
     kept = tuple(n if a is not None else 1 for n, a in zip(outer_counts, pack.outer, strict=True))
     return PackLayout(tuple(outer), tuple(strides), tile, step, kept, tuple(counts))
-
-
-def param_layouts(
-    direction: Direction, arrays: Mapping[str, tuple[int, int, bool]]
-) -> tuple[tuple[str, int, int, bool], ...]:
-    return tuple(
-        (name, *arrays[name]) for name, role, _ in direction.params if role != "seed"
-    )

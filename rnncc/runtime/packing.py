@@ -13,12 +13,12 @@ import numpy as np
 
 from rnncc.runtime.bind import PackLayout, pack_layout
 from rnncc.runtime.machine import host
-from rnncc.runtime.memory import aligned
+from rnncc.runtime.memory import address_of, aligned
 from rnncc.runtime.rows import rows
 from rnncc.runtime.tables import Source, Stage
 
 if TYPE_CHECKING:
-    from rnncc.runtime.engine import _Run
+    from rnncc.runtime.call import Run
 
 
 @dataclass(slots=True)
@@ -26,34 +26,42 @@ class Packed:
     """Everything that depends on weights alone."""
 
     memory: dict[str, Any]
-    packs: dict[tuple[str, int, int], np.ndarray] = field(default_factory=dict)
-    init: dict[tuple[str, int], np.ndarray] = field(default_factory=dict)
+    arrays: dict[str, np.ndarray] = field(default_factory=dict)  # by the request they answer
+    _places: tuple[int, np.ndarray, np.ndarray] | None = None
+
+    def places(self, points: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
+        """Numbers of what is packed, and addresses; the same numbers serve the same tiles."""
+        if self._places is None or self._places[0] != len(self.arrays):
+            numbers = np.array([points[n] for n in self.arrays], np.int64)
+            where = np.array([address_of(a) for a in self.arrays.values()], np.int64)
+            self._places = len(self.arrays), numbers, where
+        return self._places[1:]
 
 
-def pack_weights(
-    run: _Run, packed: Packed, names: tuple[str, ...], everything: bool = False
-) -> None:
-    """Packs the weights of these stages; those whose sources exist only later wait."""
+def pack_weights(run: Run, packed: Packed, names: tuple[str, ...]) -> None:
+    """Packs the weights of these stages, if they are not packed yet."""
     for name in names:
         stage = next(s for s in run.side.direction.stages if s.name == name)
         if stage.kind != "lanes":
             continue
         for i, core in enumerate(stage.cores):
             for k, pack in enumerate(core.packs):
-                if pack is not None and (name, i, k) not in packed.packs:
-                    packed.packs[name, i, k] = _pack(run, stage, i, k)
-            if core.init is not None and (name, i) not in packed.init:
-                packed.init[name, i] = _init(run, stage, i)
+                key = f"pack|{name}|{i}|{k}"
+                if pack is not None and key not in packed.arrays:
+                    packed.arrays[key] = _pack(run, stage, i, k)
+            key = f"init|{name}|{i}"
+            if core.init is not None and key not in packed.arrays:
+                packed.arrays[key] = _init(run, stage, i)
 
 
-def _stride(run: _Run, source: Source, axis: int | None) -> int:
+def _stride(run: Run, source: Source, axis: int | None) -> int:
     if axis is None:
         return 0
     behind = source.axes[axis]
     return 0 if behind is None else run.memory[source.buffer].layout.strides[behind]
 
 
-def _base(run: _Run, source: Source) -> int:
+def _base(run: Run, source: Source) -> int:
     layout = run.memory[source.buffer].layout
     at = run.memory[source.buffer].address
     for axis, size in source.starts:
@@ -61,7 +69,7 @@ def _base(run: _Run, source: Source) -> int:
     return at
 
 
-def _pack(run: _Run, stage: Stage, i: int, k: int) -> np.ndarray:
+def _pack(run: Run, stage: Stage, i: int, k: int) -> np.ndarray:
     pack = stage.cores[i].packs[k]
     assert pack is not None
     tiling = run.binding.tilings[stage.name]
@@ -96,7 +104,7 @@ def _pack(run: _Run, stage: Stage, i: int, k: int) -> np.ndarray:
     return out
 
 
-def _init(run: _Run, stage: Stage, i: int) -> np.ndarray:
+def _init(run: Run, stage: Stage, i: int) -> np.ndarray:
     """Rows of constants in the tiles' order; gates without one start from zeros."""
     sources = stage.cores[i].init
     assert sources is not None
@@ -116,9 +124,9 @@ def _init(run: _Run, stage: Stage, i: int) -> np.ndarray:
     return out
 
 
-def _constant(run: _Run, source: Source, shape: tuple[int, ...]) -> np.ndarray:
+def _constant(run: Run, source: Source, shape: tuple[int, ...]) -> np.ndarray:
     memory = run.memory[source.buffer]
     strides = tuple(_stride(run, source, i) for i in range(len(source.axes)))
     raw = memory.owner.reshape(-1).view(np.uint8)
-    offset = _base(run, source) - memory.owner.ctypes.data
+    offset = _base(run, source) - memory.base
     return np.ndarray(shape, run.side.dtype, raw, offset, strides)

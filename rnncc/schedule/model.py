@@ -174,6 +174,19 @@ class Kernel:
         )
 
 
+def written(kernel: Kernel) -> list[Buffer]:
+    """The buffers a kernel writes."""
+    found: dict[Buffer, None] = {}
+    for stage in (s for level in kernel.levels for s in level.stages):
+        if isinstance(stage, LaneStage):
+            found.update((s.view.buffer, None) for s in stage.stores)
+        else:
+            found[stage.target.buffer] = None
+            if isinstance(stage, RowStage):
+                found.update((t.buffer, None) for _, t in stage.copies)
+    return list(found)
+
+
 @dataclass(eq=False, slots=True)
 class CarrySlot:
     """A carry's buffer and what the runtime must do for it before the loop."""

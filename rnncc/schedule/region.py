@@ -297,7 +297,8 @@ class _Region:
         elif op.opcode in ("copy", "reshape"):
             copies.append((self.view(op.operands[0]), targets[0]))
         copies += [(targets[0], t) for t in targets[1:]]
-        source = self.view(op.operands[0]) if op.operands else None
+        reads = op.operands and OPS[op.opcode].kind is not Kind.RANDOM  # a seed is in no buffer
+        source = self.view(op.operands[0]) if reads else None
         return RowStage(name, op, source, targets[0], axes, copies)
 
     def groups(self, sums: list[Sum]) -> list[Group]:

@@ -140,6 +140,7 @@ class Kernel:
     requests: tuple[str, ...]  # what each word of the block is: parts joined by |
     levels: int
     stages: tuple[str, ...]
+    writes: tuple[str, ...]  # buffers
 
 
 @dataclass(frozen=True, slots=True)

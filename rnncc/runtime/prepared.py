@@ -1,0 +1,203 @@
+"""A Binding -> everything a call needs that doesn't change from call to call.
+
+All blocks of a direction are one array; every word that is an address is a place in it, the
+number of what it points at, and an offset. A call copies the array and adds the addresses of
+this call's memory, once for all kernels.
+
+Non-Goals: arrays and their lifetimes (`call`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rnncc.runtime.bind import Binding, BoundKernel, requests, touched
+from rnncc.runtime.bulk import contract_bulk, sum_bulk
+from rnncc.runtime.cores import cores
+from rnncc.runtime.machine import host
+from rnncc.runtime.memory import ALIGNMENT
+from rnncc.runtime.pieces import copy_pieces
+from rnncc.runtime.tables import Buffer, Direction, Place
+from rnncc.runtime.threads import SYNC_WORDS
+
+GLOBALS = ("scratch_base", "sync", "zeros", "ones")
+
+
+def _round(n: int) -> int:
+    return -(-n // ALIGNMENT) * ALIGNMENT
+
+
+@dataclass(slots=True)
+class Arena:
+    """Buffers one after another in one piece of memory."""
+
+    points: np.ndarray  # numbers of the buffers
+    offsets: np.ndarray
+    size: int
+
+
+@dataclass(slots=True)
+class Step:
+    """One launch: where its kernel is and its block begins."""
+
+    bound: BoundKernel
+    start: int  # words into the template
+    resets_sync: bool
+
+    @property
+    def address(self) -> int:
+        kernel = self.bound.kernel
+        run = kernel.function or (sum_bulk if kernel.kind == "grads" else contract_bulk)
+        return int(run.address)
+
+
+@dataclass
+class Prepared:
+    binding: Binding
+    direction: Direction
+    dtype: str
+    buffers: dict[str, Buffer]
+    points: dict[str, int] = field(default_factory=dict)  # what can be pointed at, numbered
+
+    def __post_init__(self) -> None:
+        for buffer in self.direction.buffers:
+            self._point(buffer.name)
+        for name in GLOBALS:
+            self._point(name)
+        self.weight_names = self._weight_buffers()
+        self.saved_names = self._saved() if self.binding.call.save else []
+        leaving = {p.source.buffer for p in self.direction.results if p.role != "residual"}
+        sized = self.binding.bytes
+        self.result_names = [
+            n for n in sized
+            if n in leaving and self.buffers[n].storage == "result" and n not in self.saved_names
+        ]
+        kept = {*self.weight_names, *self.saved_names, *self.result_names}
+        self.shared = self._arena([n for n in sized if n not in kept])
+        self.saved = self._arena(self.saved_names)
+        self._lay_out_globals()
+        self._write_template()
+        self._needs: dict[frozenset[str] | None, set[str]] = {}
+
+    def _point(self, name: str) -> int:
+        return self.points.setdefault(name, len(self.points))
+
+    def _weight_buffers(self) -> list[str]:
+        """Buffers that depend on weights alone: computed once a version."""
+        found: dict[str, None] = {}
+        for kernel in self.direction.kernels:
+            if kernel.kind == "weights" and kernel.phase == "before":
+                for request in requests(kernel):
+                    if request[0] == "address" and self.buffers[request[1]].storage == "work":
+                        found[request[1]] = None
+        return list(found)
+
+    def _saved(self) -> list[str]:
+        """Buffers the pullback keeps."""
+        found = {
+            p.source.buffer: None for p in self.direction.results if p.role == "residual"
+        }
+        return [n for n in found if n in self.binding.bytes]
+
+    def _arena(self, names: list[str]) -> Arena:
+        offsets, at = [], 0
+        for name in names:
+            offsets.append(at)
+            at += _round(self.binding.bytes[name])
+        points = np.array([self.points[n] for n in names], np.int64)
+        return Arena(points, np.array(offsets, np.int64), at)
+
+    def _lay_out_globals(self) -> None:
+        parts = max((k.parts for k in self.binding.kernels), default=1)
+        scratch = self.shared.size
+        self.sync_at = scratch + _round(self.binding.scratch_bytes * parts)
+        self.zeros_at = self.sync_at + SYNC_WORDS * 8
+        self.ones_at = self.zeros_at + _round(self.binding.zero_bytes)
+        self.workspace_bytes = self.ones_at + ALIGNMENT
+        self.global_points = np.array([self.points[n] for n in GLOBALS], np.int64)
+        self.global_offsets = np.array(
+            [scratch, self.sync_at, self.zeros_at, self.ones_at], np.int64
+        )
+
+    # ---- blocks -------------------------------------------------------------------------------
+
+    def _write_template(self) -> None:
+        pieces, words, whats = [], [], []
+        self.seed_words: list[int] = []
+        self.before_weights: list[Step] = []
+        self.steps: list[Step] = []
+        self.keep: list[np.ndarray] = []  # descriptions the blocks point at
+        self.packs: list[tuple[str, ...]] = []
+        start = 0
+        for bound in self.binding.kernels:
+            template = bound.template.copy()
+            for index, name, offset in bound.addresses:
+                template[index] = offset
+                words.append(start + index)
+                whats.append(self.points[name])
+            for index, request in bound.others:
+                point = self._resolve(template, index, request)
+                if request[0] == "seed":
+                    self.seed_words.append(start + index)
+                if point is not None:
+                    words.append(start + index)
+                    whats.append(point)
+            kernel = bound.kernel
+            shared = any(r == ("sync",) for r in requests(kernel))
+            step = Step(bound, start, shared)
+            early = kernel.kind == "weights" and kernel.phase == "before"
+            (self.before_weights if early else self.steps).append(step)
+            pieces.append(template)
+            start += len(template)
+        self.template = np.concatenate(pieces) if pieces else np.zeros(0, np.int64)
+        self.words = np.array(words, np.int64)
+        self.whats = np.array(whats, np.int64)
+
+    def _resolve(self, template: np.ndarray, index: int, request: tuple[str, ...]) -> int | None:
+        """A constant is added to the block here; else what the word points at."""
+        match request:
+            case ("cores", stage, i):
+                tiling = self.binding.tilings[stage]
+                found = next(s for s in self.direction.stages if s.name == stage)
+                vectors = found.cores[int(i)].gates * tiling.unit_blocks
+                table = cores(self.dtype, host()).row_table(vectors)
+                template[index] += table.ctypes.data
+            case ("desc", stage, kind, i):
+                copy = next(
+                    c for c in self.direction.copies
+                    if (c.stage, c.kind, str(c.index)) == (stage, kind, i)
+                )
+                self.keep.append(np.array(copy_pieces(copy, self.binding), np.int64))
+                template[index] += self.keep[-1].ctypes.data
+            case ("init" | "pack", *_):
+                name = "|".join(request)
+                if name not in self.points:
+                    self.packs.append(request)
+                return self._point(name)
+            case (name,) if name in GLOBALS:
+                return self.points[name]
+        return None
+
+    # ---- what a call runs -----------------------------------------------------------------------
+
+    def is_wanted(self, place: Place, wanted: frozenset[str] | None) -> bool:
+        if place.role == "residual":
+            return False
+        return wanted is None or place.name.removeprefix("d_") in wanted
+
+    def needed(self, wanted: frozenset[str] | None) -> set[str]:
+        """Kernels some wanted result depends on; all of them unless results were chosen."""
+        if wanted not in self._needs:
+            buffers = {
+                s.buffer for p in self.direction.results if self.is_wanted(p, wanted)
+                for s in (p.source, *p.parts)
+            }
+            found: set[str] = set()
+            for kernel in reversed(self.direction.kernels):
+                if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
+                    found.add(kernel.name)
+                    buffers |= touched(self.direction, kernel)
+            self._needs[wanted] = found
+        return self._needs[wanted]
