@@ -179,40 +179,41 @@ def copy_panel(target, source, stride, rows, row_bytes):
             pair.store(target + r * row_bytes + at, pair.load(source + r * stride + at))
 
 
+WORD = np.uint64(0xFFFFFFFF)  # Numba widens 32-bit arithmetic, so words are cut by hand
+
+
 @helper
 def _mix(x):
-    x ^= x >> np.uint32(16)
-    x *= np.uint32(0x7FEB352D)
-    x ^= x >> np.uint32(15)
-    x *= np.uint32(0x846CA68B)
-    x ^= x >> np.uint32(16)
-    return x
+    """lowbias32 on a word kept in 64 bits: see `rnncc.ir.random`."""
+    x = (x ^ (x >> np.uint64(16))) * np.uint64(0x7FEB352D) & WORD
+    x = (x ^ (x >> np.uint64(15))) * np.uint64(0x846CA68B) & WORD
+    return x ^ (x >> np.uint64(16))
 
 
 @helper
 def row_key(seed, site, row, step):
-    """The random key of one row at one step of one site (see `rnncc.ir.random`)."""
-    key = _mix(_mix(np.uint32(seed & 0xFFFFFFFF)) ^ np.uint32((seed >> 32) & 0xFFFFFFFF))
-    key = _mix(np.uint32(key + np.uint32(site)))
-    key = _mix(np.uint32(key + np.uint32(row)))
-    return np.int64(_mix(np.uint32(key + np.uint32(step))))
+    """The random key of one row at one step of one site."""
+    low = np.uint64(seed) & WORD
+    high = (np.uint64(seed) >> np.uint64(32)) & WORD
+    key = _mix(_mix(low) ^ high)
+    key = _mix((key + np.uint64(site)) & WORD)
+    key = _mix((key + np.uint64(row)) & WORD)
+    return np.int64(_mix((key + np.uint64(step)) & WORD))
 
 
 def _drawer(dtype: str):
     v = vectors(dtype, 4)
-    scale = 2.0**-24
     size = 4 if dtype == "float32" else 8
 
     @helper
     def draw_row(target, key, lane, n):
         """n uniforms in [0, 1) for lanes `lane` and on."""
         for i in range(n):
-            bits = _mix(np.uint32(np.uint32(key) + np.uint32(lane + i)))
-            v.put(target + i * size, np.float64(np.int64(bits) >> 8) * scale)
+            bits = _mix((np.uint64(key) + np.uint64(lane + i)) & WORD)
+            v.put(target + i * size, np.float64(np.int64(bits >> np.uint64(8))) * 2.0**-24)
 
     return draw_row
 
 
 draw_float32 = _drawer("float32")
 draw_float64 = _drawer("float64")
-
