@@ -79,6 +79,9 @@ def check_cell(settings: Settings, sizes: Mapping[str, int]) -> Iterator[Finding
         probe = Probe(settings, sizes, dtype)
         yield from probe.values()
         yield from probe.gradients()
+    last = Probe(settings, sizes, "float64", sequences=False)
+    yield from last.values()
+    yield from last.gradients()
     if not stops_gradients(settings.spec):
         yield from probe.slopes()
 
@@ -97,13 +100,16 @@ def stops_gradients(spec: CellSpec) -> bool:
 class Probe:
     """A layer and arguments for it, drawn once."""
 
-    def __init__(self, settings: Settings, sizes: Mapping[str, int], dtype: str) -> None:
+    def __init__(
+        self, settings: Settings, sizes: Mapping[str, int], dtype: str, *, sequences: bool = True
+    ) -> None:
         spec = settings.spec
         self.dtype, self.sizes = dtype, dict(sizes)
+        self.label = dtype if sequences else f"{dtype} last step,"
         self.rng = np.random.default_rng(12345)
         own = {n: v for n, v in sizes.items() if n in settings.sizes or n in _free(spec)}
         given: dict[str, Any] = {**own, **settings.options, **settings.functions}
-        given |= {"return_sequences": True, "return_state": True, "seed": 7}
+        given |= {"return_sequences": sequences, "return_state": True, "seed": 7}
         self.layer = layer_class(spec, dtype=dtype)(**given)
         self.oracle = oracle.layer_class(spec)(**given)
         self.cell = self.layer.cell
@@ -155,7 +161,7 @@ class Probe:
         )
         for name, array in self.results(self.inputs, self.states).items():
             limit = TOLERANCE[self.dtype]
-            yield Finding(f"{self.dtype} values", name, _error(array, right[name]), limit)
+            yield Finding(f"{self.label} values", name, _error(array, right[name]), limit)
 
     # ---- gradients ----
 
@@ -164,7 +170,7 @@ class Probe:
         right = self._gradients(self.oracle)
         for name, gradient in self._gradients(self.layer).items():
             limit = GRADIENT_TOLERANCE[self.dtype]
-            yield Finding(f"{self.dtype} gradients", name, _error(gradient, right[name]), limit)
+            yield Finding(f"{self.label} gradients", name, _error(gradient, right[name]), limit)
 
     def slopes(self) -> Iterator[Finding]:
         """The pullback's gradients, against differences of the layer's values."""
