@@ -15,7 +15,15 @@ from rnncc.emit.words import Request, Words
 from rnncc.ir.program import Op, Value
 from rnncc.ir.sizes import Size
 from rnncc.schedule.model import (
-    Acc, Buffer, Group, Kernel, LaneStage, RowStage, Schedule, Segment, View,
+    Acc,
+    Buffer,
+    Group,
+    Kernel,
+    LaneStage,
+    RowStage,
+    Schedule,
+    Segment,
+    View,
 )
 
 RESERVED = (
@@ -124,8 +132,15 @@ class KernelWriter:
             levels.append(stages)
         words = [(n, " ".join(filter(None, r))) for r, n in self.words.requests.items()]
         return KernelView(
-            self.kernel.name, self.kernel.kind, [], words, list(self.words.requests),
-            self.step_lines, levels, self.kernel.reverse, self.count,
+            self.kernel.name,
+            self.kernel.kind,
+            [],
+            words,
+            list(self.words.requests),
+            self.step_lines,
+            levels,
+            self.kernel.reverse,
+            self.count,
         )
 
     def standard_words(self) -> None:
@@ -293,8 +308,17 @@ class KernelWriter:
             strides = self.row_strides(target)
             out_stride = strides.get("r1", "0")
         return CallView(
-            name, lines, f"{name}_n", words(f"{name}_cores", "cores", stage.name, str(i)),
-            table, init, init_j, out, out_stride, vectors, group.rowwise,
+            name,
+            lines,
+            f"{name}_n",
+            words(f"{name}_cores", "cores", stage.name, str(i)),
+            table,
+            init,
+            init_j,
+            out,
+            out_stride,
+            vectors,
+            group.rowwise,
         )
 
     def segment_lines(
@@ -346,7 +370,9 @@ class KernelWriter:
             if group.rowwise:
                 w_at += self._axis_term(w, w_axis, var)
             else:
-                stride = words(f"{title}_k{level}", "pack k", stage.name, str(i), str(k), str(level))
+                stride = words(
+                    f"{title}_k{level}", "pack k", stage.name, str(i), str(k), str(level)
+                )
                 w_at += f" + {var} * {stride}"
         pad = "    " * depth
         lines.append(
@@ -372,6 +398,6 @@ class KernelWriter:
 
 def _size_name(size: Size) -> str:
     text = str(size)
-    return text if text.isidentifier() else "size_" + "".join(
-        c if c.isalnum() else "_" for c in text
+    return (
+        text if text.isidentifier() else "size_" + "".join(c if c.isalnum() else "_" for c in text)
     )

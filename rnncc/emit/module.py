@@ -54,8 +54,9 @@ class DirectionView:
     table: str
 
 
-def _direction(name: str, made: Schedule, source: Mapping[int, str], names: dict[str, str]
-               ) -> DirectionView:
+def _direction(
+    name: str, made: Schedule, source: Mapping[int, str], names: dict[str, str]
+) -> DirectionView:
     views = [KernelWriter(k, made, source).view() for k in made.kernels]
     for view in views:
         view.doc = _document(view, made)
@@ -102,8 +103,11 @@ class ModuleView:
 
 
 def render_module(
-    spec: CellSpec, options: Mapping[str, object] | None = None,
-    functions: Mapping[str, object] | None = None, dtype: str = "float32", variant: object = None,
+    spec: CellSpec,
+    options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None,
+    dtype: str = "float32",
+    variant: object = None,
 ) -> str:
     """The module's text.
 
@@ -121,7 +125,8 @@ def render_module(
     made = compile_program(program)
     source = {
         n: f"{line.strip()}  ({_stem(spec)}:{n})"
-        for n, line in enumerate(spec.text.splitlines(), 1) if line.strip()
+        for n, line in enumerate(spec.text.splitlines(), 1)
+        if line.strip()
     }
     backward_names = made.residual_names
     directions = [

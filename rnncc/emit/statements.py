@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 class Statements:
     def __init__(
-        self, writer: KernelWriter, stage: LaneStage, outer: list[Loop],
+        self,
+        writer: KernelWriter,
+        stage: LaneStage,
+        outer: list[Loop],
         registers: dict[Value, str],
     ) -> None:
         self.writer = writer
@@ -29,7 +32,9 @@ class Statements:
         self.row_pointers: dict[tuple[object, ...], str] = {}
         self.names: dict[str, int] = {}
         self.leaves = {
-            op.result: op for op in writer.schedule.program.ops() if OPS[op.opcode].kind is Kind.LEAF
+            op.result: op
+            for op in writer.schedule.program.ops()
+            if OPS[op.opcode].kind is Kind.LEAF
         }
         self.made = {op.result: op for op in stage.ops}
         self.reads: dict[Value, int] = {}
@@ -159,7 +164,11 @@ class Statements:
                 continue
             text = self.read(value)
             if value in self.leaves:
-                text = f"v.splat({text})" if value.type.dtype != "bool" else f"v.splat({float(eval(text))})"
+                text = (
+                    f"v.splat({text})"
+                    if value.type.dtype != "bool"
+                    else f"v.splat({float(eval(text))})"
+                )
             elif value.type.dtype == "bool":
                 text = f"v.select({text}, v.splat(1.0), v.splat(0.0))"
             self.lines.append(f"v.store({self.row_pointer(store.view)} + q, {text})")

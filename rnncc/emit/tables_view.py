@@ -13,7 +13,15 @@ from rnncc.ir.program import Result
 from rnncc.ir.sizes import Size
 from rnncc.schedule import tables
 from rnncc.schedule.model import (
-    Buffer, GradStage, Group, LaneStage, RowStage, Schedule, Segment, View, written,
+    Buffer,
+    GradStage,
+    Group,
+    LaneStage,
+    RowStage,
+    Schedule,
+    Segment,
+    View,
+    written,
 )
 
 
@@ -90,7 +98,8 @@ def direction_table(
     roles = {p.value: p.role for p in schedule.program.params}
     params = tuple(
         (b.name, roles[b.value], callers.get(b, b.value.name))
-        for b in schedule.buffers if b.storage == "param"
+        for b in schedule.buffers
+        if b.storage == "param"
     )
     buffers = tuple(
         tables.Buffer(b.name, _sizes(b.shape), b.axes, b.storage, b in vector_read)
@@ -120,16 +129,27 @@ def direction_table(
             tables.Kernel(
                 view.name,
                 None if kernel.is_plain else Code(view.name),
-                kernel.kind, kernel.axes, phase,  # type: ignore[arg-type]
-                tuple(map("|".join, view.requests)), len(kernel.levels), tuple(names),
+                kernel.kind,
+                kernel.axes,
+                phase,  # type: ignore[arg-type]
+                tuple(map("|".join, view.requests)),
+                len(kernel.levels),
+                tuple(names),
                 tuple(b.name for b in written(kernel)),
             )
         )
     results = tuple(_place(r, schedule) for r in schedule.program.results)
     return literal(
         tables.Direction(
-            name, schedule.reverse, params, buffers, tuple(carries), tuple(stages),
-            tuple(copies), tuple(rows), results,
+            name,
+            schedule.reverse,
+            params,
+            buffers,
+            tuple(carries),
+            tuple(stages),
+            tuple(copies),
+            tuple(rows),
+            results,
         )
     )
 
@@ -153,8 +173,11 @@ def _vector_read(schedule: Schedule) -> set[Buffer]:
                         v.buffer for v in stage.reads.values() if v.axes and v.axes[-1] is not None
                     }
                     found |= {
-                        s.w.buffer for g in stage.groups if g.rowwise
-                        for a in g.accs for s in a.segments
+                        s.w.buffer
+                        for g in stage.groups
+                        if g.rowwise
+                        for a in g.accs
+                        for s in a.segments
                     }
                 elif isinstance(stage, GradStage):
                     found.add(stage.d.buffer)
@@ -208,10 +231,7 @@ def _direct(stage: LaneStage, group: Group) -> tuple[tuple[tables.Operand, ...],
 def _grad(stage: GradStage) -> tables.Stage:
     shape = stage.op.result.type.shape
     m_out = stage.m[1] if stage.m else None
-    outer = tuple(
-        (str(shape[i]), a, d, i)
-        for i, (a, d) in enumerate(stage.outer) if i != m_out
-    )
+    outer = tuple((str(shape[i]), a, d, i) for i, (a, d) in enumerate(stage.outer) if i != m_out)
     grad = tables.Grad(
         _source(stage.a) if stage.a is not None else None,
         _source(stage.d),
@@ -242,8 +262,13 @@ def _copies(stage: RowStage) -> list[tables.Copy]:
         reshaped = stage.op.opcode == "reshape" and i == 0
         found.append(
             tables.Copy(
-                stage.name, "copy", i, shapes[i], _source(source),
-                target_shape if reshaped else shapes[i], _source(target),
+                stage.name,
+                "copy",
+                i,
+                shapes[i],
+                _source(source),
+                target_shape if reshaped else shapes[i],
+                _source(target),
             )
         )
     return found

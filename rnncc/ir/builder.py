@@ -1,11 +1,11 @@
 """Builds ops one after another, with their types inferred and Python numbers accepted.
 
-    >>> from rnncc.ir.program import Type, Value
-    >>> from rnncc.ir.sizes import Size
-    >>> b = Builder()
-    >>> x = Value("x", Type((Size.name("units"),), "B"))
-    >>> str(b.mul(2.0, b.tanh(x)).type), [op.opcode for op in b.ops]
-    ('float[B, units]', ['tanh', 'full', 'mul'])
+>>> from rnncc.ir.program import Type, Value
+>>> from rnncc.ir.sizes import Size
+>>> b = Builder()
+>>> x = Value("x", Type((Size.name("units"),), "B"))
+>>> str(b.mul(2.0, b.tanh(x)).type), [op.opcode for op in b.ops]
+('float[B, units]', ['tanh', 'full', 'mul'])
 """
 
 from __future__ import annotations
@@ -30,15 +30,17 @@ class Builder:
         self.name = name
 
     def emit(
-        self, opcode: str, *operands: Value, name: str | None = None, span: Span | None = None,
+        self,
+        opcode: str,
+        *operands: Value,
+        name: str | None = None,
+        span: Span | None = None,
         **attrs: Any,
     ) -> Value:
         """Append an op and return its result; IRError when the types don't fit."""
         result_type = OPS[opcode].infer(attrs, *(o.type for o in operands))
         value = Value(name or self.name, result_type)
-        self.ops.append(
-            Op(opcode, operands, (value,), MappingProxyType(attrs), span or self.span)
-        )
+        self.ops.append(Op(opcode, operands, (value,), MappingProxyType(attrs), span or self.span))
         return value
 
     def like(self, value: Scalar, model: Value) -> Value:
@@ -60,7 +62,11 @@ class Builder:
         return lambda *operands, **kw: self.pointwise(opcode.rstrip("_"), *operands, **kw)
 
     def contract(
-        self, a: Value, b: Value, labels: tuple[str, str, str], over: str = "",
+        self,
+        a: Value,
+        b: Value,
+        labels: tuple[str, str, str],
+        over: str = "",
         name: str | None = None,
     ) -> Value:
         return self.emit("contract", a, b, labels=labels, over=over, name=name)

@@ -48,7 +48,10 @@ def _run(ops: Iterable[Op], values: dict[Value, np.ndarray], env: Env) -> None:
 
 
 def interpret(
-    program: Program, arguments: Mapping[str, np.ndarray], sizes: Mapping[str, int], batch: int,
+    program: Program,
+    arguments: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int],
+    batch: int,
     time: int,
 ) -> dict[str, np.ndarray]:
     """Every result of the program by name, float64.

@@ -95,7 +95,9 @@ def _elementwise(
 
 
 def _np_sigmoid(x: np.ndarray) -> np.ndarray:
-    return np.where(x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x))))
+    return np.where(
+        x >= 0, 1 / (1 + np.exp(-np.abs(x))), np.exp(-np.abs(x)) / (1 + np.exp(-np.abs(x)))
+    )
 
 
 def _np_erf(x: np.ndarray) -> np.ndarray:
@@ -174,6 +176,8 @@ def _np_full(op: Op, env: Any) -> np.ndarray:
 
 
 _define(OpDef("full", Kind.LEAF, lambda attrs: attrs["type"], _np_full))
+
+
 def _np_extent(op: Op, env: Any) -> np.ndarray:
     shape = [s.evaluate(env.sizes) for s in op.attrs["shape"]]
     return np.full([1, 1, *shape], float(op.attrs["size"].evaluate(env.sizes)))
@@ -220,9 +224,7 @@ def _vjp_contract(b: Builder, op: Op, dy: Value) -> tuple[Value, Value]:
     x, z = op.operands
 
     def back(other: Value, other_labels: str, wanted: Value, labels: str) -> Value:
-        over = "".join(
-            a for a in union(dy.type.axes, other.type.axes) if a not in wanted.type.axes
-        )
+        over = "".join(a for a in union(dy.type.axes, other.type.axes) if a not in wanted.type.axes)
         return b.contract(dy, other, (out, other_labels, labels), over)
 
     return back(z, lb, x, la), back(x, la, z, lb)
@@ -382,7 +384,10 @@ def _np_spread(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
 # The same elements in a buffer of their own; only the schedule's legalisation makes one.
 _define(
     OpDef(
-        "copy", Kind.LAYOUT, lambda attrs, x: x, lambda op, env, x: x,
+        "copy",
+        Kind.LAYOUT,
+        lambda attrs, x: x,
+        lambda op, env, x: x,
         vjp=lambda b, op, dy: (dy,),
     )
 )

@@ -17,7 +17,16 @@ from dataclasses import replace
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import (
-    Carry, Op, Param, Program, Result, Scan, Slice, Stack, Type, Value,
+    Carry,
+    Op,
+    Param,
+    Program,
+    Result,
+    Scan,
+    Slice,
+    Stack,
+    Type,
+    Value,
 )
 from rnncc.passes.rewrite import prune
 
@@ -216,9 +225,7 @@ def _connect(
     params = [Param(v, roles.get(v, "residual")) for v in needed]
     if stacks:
         assert program.scan is not None
-        program = replace(
-            program, scan=replace(program.scan, ys=(*program.scan.ys, *stacks))
-        )
+        program = replace(program, scan=replace(program.scan, ys=(*program.scan.ys, *stacks)))
     known = {r.value for r in program.results if r.role == "residual"}
     program = replace(
         program,

@@ -98,17 +98,23 @@ def _moving(scan: Scan, free: set[Value], weight_only: set[Value]) -> dict[Op, N
     for op in scan.body:
         kind = OPS[op.opcode].kind
         heavy = kind not in (Kind.POINTWISE, Kind.LEAF) and op.opcode not in (
-            "broadcast", "spread", "slice"
+            "broadcast",
+            "spread",
+            "slice",
         )
-        if op.result in weight_only and kind is not Kind.LEAF and op.opcode not in (
-            "broadcast", "spread"
+        if (
+            op.result in weight_only
+            and kind is not Kind.LEAF
+            and op.opcode not in ("broadcast", "spread")
         ):
             choose(op)
         elif op.result in free and heavy:
             choose(op)
-        elif op.opcode == "add" and op.result in free and set(op.operands) & {
-            c.result for c in chosen if c.opcode in ("contract", "add")
-        }:
+        elif (
+            op.opcode == "add"
+            and op.result in free
+            and set(op.operands) & {c.result for c in chosen if c.opcode in ("contract", "add")}
+        ):
             choose(op)  # x @ W + b: the bias starts the accumulator
     return chosen
 
@@ -123,7 +129,10 @@ def _regroup(program: Program) -> Program:
     single = {v for v, rs in readers.items() if len(rs) == 1}
     defs = definitions(scan.body)
     inner_adds = {
-        o for op in scan.body if op.opcode == "add" for o in op.operands
+        o
+        for op in scan.body
+        if op.opcode == "add"
+        for o in op.operands
         if o in single and o in defs and defs[o].opcode == "add"
     }
     names: dict[Value, Value] = {}

@@ -28,7 +28,8 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
     stacks = {s.target: s.value for s in fwd.ys}
     saved_params = {p.value for p in pullback.params if p.role == "residual"}
     saved = {
-        s.value: s.source for s in bwd.xs
+        s.value: s.source
+        for s in bwd.xs
         if s.source in saved_params and stacks.get(s.source) is s.value
     }
     at_hand = {s.value for s in fwd.xs if _is_param(forward, s.source)}
@@ -46,9 +47,7 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
     return _rewrite(forward, pullback, saved, again, defs, twins)
 
 
-def _save_sources(
-    saved: dict[Value, Value], defs: dict[Value, Op], again: dict[Value, Op]
-) -> None:
+def _save_sources(saved: dict[Value, Value], defs: dict[Value, Op], again: dict[Value, Op]) -> None:
     """Not what was spread out, but what was spread: it is smaller."""
     for value in list(saved):
         while value in defs and defs[value].opcode in ("broadcast", "spread"):
@@ -65,8 +64,13 @@ def _is_param(program: Program, value: Value) -> bool:
 
 
 def _recomputation(
-    value: Value, defs: dict[Value, Op], saved: dict[Value, Value], again: dict[Value, Op],
-    at_hand: set[Value], twins: dict[Value, Value], scan: Scan,
+    value: Value,
+    defs: dict[Value, Op],
+    saved: dict[Value, Value],
+    again: dict[Value, Op],
+    at_hand: set[Value],
+    twins: dict[Value, Value],
+    scan: Scan,
 ) -> list[Value]:
     """The ops to run to have `value` again, in order; empty when it must be saved."""
     inner = set(scan.entering()) | set(defs)
@@ -85,8 +89,10 @@ def _recomputation(
         op = defs[v]
         opdef = OPS[op.opcode]
         weights_only = not op.result.type.axes and opdef.kind is not Kind.RANDOM
-        light = weights_only or opdef.kind in (Kind.POINTWISE, Kind.LEAF) or op.opcode in (
-            "broadcast", "spread"
+        light = (
+            weights_only
+            or opdef.kind in (Kind.POINTWISE, Kind.LEAF)
+            or op.opcode in ("broadcast", "spread")
         )
         if opdef.kind is Kind.POINTWISE and not weights_only:
             budget -= opdef.cost
@@ -99,8 +105,12 @@ def _recomputation(
 
 
 def _rewrite(
-    forward: Program, pullback: Program, saved: dict[Value, Value], again: dict[Value, Op],
-    defs: dict[Value, Op], twins: dict[Value, Value],
+    forward: Program,
+    pullback: Program,
+    saved: dict[Value, Value],
+    again: dict[Value, Op],
+    defs: dict[Value, Op],
+    twins: dict[Value, Value],
 ) -> tuple[Program, Program]:
     fwd, bwd = forward.scan, pullback.scan
     assert fwd is not None and bwd is not None
@@ -128,12 +138,8 @@ def _rewrite(
             if operand not in known:
                 known.add(operand)
                 new_params.append(Param(operand, roles.get(operand, "residual")))
-    bwd = Scan(
-        bwd.carries, tuple(slices.values()), (*prefix, *bwd.body), bwd.ys, bwd.reverse
-    )
-    pullback = prune(
-        replace(pullback, scan=bwd, params=(*new_params, *pullback.params))
-    )
+    bwd = Scan(bwd.carries, tuple(slices.values()), (*prefix, *bwd.body), bwd.ys, bwd.reverse)
+    pullback = prune(replace(pullback, scan=bwd, params=(*new_params, *pullback.params)))
     fwd = replace(fwd, ys=(*fwd.ys, *new_stacks))
     return _drop_unread(replace(forward, scan=fwd), pullback)
 
@@ -145,9 +151,7 @@ def _drop_unread(forward: Program, pullback: Program) -> tuple[Program, Program]
         read |= {s.source for s in pullback.scan.xs}
         read |= {v for c in pullback.scan.carries for v in (c.init, c.next)}
     read |= {r.value for r in pullback.results}
-    params = tuple(
-        p for p in pullback.params if p.value in read or p.role == "cotangent"
-    )
+    params = tuple(p for p in pullback.params if p.value in read or p.role == "cotangent")
     wanted = [p.value for p in params if p.role == "residual"]
     kept = tuple(r for r in forward.results if r.role != "residual")
     from rnncc.ir.program import Result

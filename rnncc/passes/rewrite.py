@@ -74,9 +74,7 @@ def prune(program: Program) -> Program:
     return replace(program, before=_live_ops(program.before, live), scan=scan, after=after)
 
 
-def add_leaves(
-    value: Value, defs: Mapping[Value, Op], single: set[Value]
-) -> list[Value]:
+def add_leaves(value: Value, defs: Mapping[Value, Op], single: set[Value]) -> list[Value]:
     """The terms of a sum, left to right, looking through adds that only this sum reads."""
     op = defs.get(value)
     if op is None or op.opcode != "add":

@@ -66,8 +66,10 @@ def rotate(program: Program) -> Program:
                 if builder is prefix:
                     total = builder.emit("add", total, part, name=carry.value.name)
                 else:
-                    total_final = part if total_final is None else builder.emit(
-                        "add", total_final, part, name=carry.final.name
+                    total_final = (
+                        part
+                        if total_final is None
+                        else builder.emit("add", total_final, part, name=carry.final.name)
                     )
         names[carry.value] = total
         assert total_final is not None
@@ -87,9 +89,7 @@ def rotate(program: Program) -> Program:
             scan.reverse,
         ),
         after=(*last.ops, *(remap(op, outer_names) for op in program.after)),
-        results=tuple(
-            replace(r, value=outer_names.get(r.value, r.value)) for r in program.results
-        ),
+        results=tuple(replace(r, value=outer_names.get(r.value, r.value)) for r in program.results),
     )
     return prune(remap_program(program, {}))
 
@@ -102,8 +102,7 @@ def _split(
         return None
     leaves = add_leaves(carry.next, defs, single)
     contractions = [
-        defs[v] for v in leaves
-        if v in defs and v in single and _rotatable(defs[v], inner, defs)
+        defs[v] for v in leaves if v in defs and v in single and _rotatable(defs[v], inner, defs)
     ]
     if not contractions:
         return None

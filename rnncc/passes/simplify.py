@@ -32,8 +32,9 @@ class Context(Builder):
         self.readers = use_counts
         self._table: dict[Any, Value] = {}
 
-    def emit(self, opcode: str, *operands: Value, name: str | None = None, span: Any = None,
-             **attrs: Any) -> Value:
+    def emit(
+        self, opcode: str, *operands: Value, name: str | None = None, span: Any = None, **attrs: Any
+    ) -> Value:
         key = (opcode, operands, tuple(sorted(attrs.items(), key=lambda kv: kv[0])))
         if key not in self._table:
             value = super().emit(opcode, *operands, name=name, span=span, **attrs)

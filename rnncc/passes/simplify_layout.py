@@ -61,7 +61,7 @@ def _slice_concat(ctx: Context, concat: Op, start: Size, size: Size) -> Value | 
             return part
         inside = start - offset
         if inside.is_constant and extent.is_constant and size.is_constant:
-            if 0 <= inside.constant and inside.constant + size.constant <= extent.constant:
+            if inside.constant >= 0 and inside.constant + size.constant <= extent.constant:
                 return ctx.slice(part, axis, inside, size)
         offset = offset + extent
     return None
@@ -81,9 +81,7 @@ def _slice_contract(ctx: Context, op: Op, made: Op) -> Value:
     operands = []
     for labels, operand in ((la, made.operands[0]), (lb, made.operands[1])):
         if label in labels:
-            operand = ctx.slice(
-                operand, labels.index(label), op.attrs["start"], op.attrs["size"]
-            )
+            operand = ctx.slice(operand, labels.index(label), op.attrs["start"], op.attrs["size"])
         operands.append(operand)
     return ctx.contract(operands[0], operands[1], made.attrs["labels"], made.attrs["over"])
 
@@ -289,4 +287,3 @@ def _sum(ctx: Context, op: Op) -> Value | None:
     dims = tuple(d - (d > axis) for d in made.attrs["dims"])
     inner = ctx.broadcast(made.operands[0], op.result.type.shape, dims)
     return ctx.mul(inner, ctx.extent(size, inner.type.shape))
-

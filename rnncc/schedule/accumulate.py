@@ -42,9 +42,7 @@ def accumulate(
         if op.opcode != "add" or op.result in absorbed:
             continue
         leaves = add_leaves(op.result, defs, single)
-        gemms = [
-            defs[v] for v in leaves if is_gemm(defs.get(v)) and v in single
-        ]
+        gemms = [defs[v] for v in leaves if is_gemm(defs.get(v)) and v in single]
         if not gemms:
             continue
         kind = bool(gemms[0].operands[1].type.axes)  # a weight of the row, or one for all rows

@@ -14,7 +14,14 @@ from rnncc.ir.verify import verify
 from rnncc.passes.rewrite import definitions
 from rnncc.schedule.legalize import Path, legalize, path_through
 from rnncc.schedule.model import (
-    Buffer, CarrySlot, GradStage, Kernel, Level, Schedule, Stage, View,
+    Buffer,
+    CarrySlot,
+    GradStage,
+    Kernel,
+    Level,
+    Schedule,
+    Stage,
+    View,
 )
 from rnncc.schedule.region import Names, RegionInput, RegionOutput, build_region
 
@@ -59,10 +66,10 @@ class _Build:
         crossing = self.crossing(program)
         required = {
             v: leaving.get(v) or [_whole(self.new_buffer(v, "work"))]
-            for v in crossing if v in {op.result for op in program.before}
+            for v in crossing
+            if v in {op.result for op in program.before}
         }
-        required |= {v: leaving[v] for v in leaving if v in {
-            op.result for op in program.before}}
+        required |= {v: leaving[v] for v in leaving if v in {op.result for op in program.before}}
         self.outer("before", program.before, required)
         if program.scan:
             self.scan(program.scan, results)
@@ -71,14 +78,18 @@ class _Build:
         joins = set(self.joined.values())
         self.outer("after", tuple(op for op in program.after if op not in joins), after_required)
         return Schedule(
-            program, self.kernels, self.buffers, self.carries, self.places, self.histories,
-            self.joined, bool(program.scan and program.scan.reverse),
+            program,
+            self.kernels,
+            self.buffers,
+            self.carries,
+            self.places,
+            self.histories,
+            self.joined,
+            bool(program.scan and program.scan.reverse),
         )
 
     def new_buffer(self, value: Value, storage: str, place: bool = True) -> Buffer:
-        buffer = Buffer(
-            self.names(value.name), value.type.shape, value.type.axes, storage, value
-        )
+        buffer = Buffer(self.names(value.name), value.type.shape, value.type.axes, storage, value)
         self.buffers.append(buffer)
         if place:
             self.places[value] = _whole(buffer)
@@ -103,7 +114,9 @@ class _Build:
 
     def outer(self, name: str, ops: tuple, required: dict[Value, list[View]]) -> None:
         out = build_region(
-            RegionInput(ops, self.places, required, self.single, False, set(), self.leaves, self.names)
+            RegionInput(
+                ops, self.places, required, self.single, False, set(), self.leaves, self.names
+            )
         )
         self.take(out)
         run: list[tuple[str, str, list[Stage]]] = []
@@ -115,9 +128,14 @@ class _Build:
         for kind, axes, stages in run:
             last = self.kernels[-1] if self.kernels else None
             kernel = Kernel("", kind, axes, [Level(stages)])
-            joins = last is not None and last.name.startswith(name) and (
-                (last.kind, last.axes) == (kind, axes) and kind != "grads"
-                and last.is_plain == kernel.is_plain
+            joins = (
+                last is not None
+                and last.name.startswith(name)
+                and (
+                    (last.kind, last.axes) == (kind, axes)
+                    and kind != "grads"
+                    and last.is_plain == kernel.is_plain
+                )
             )
             if joins and last is not None:
                 last.levels.append(Level(stages))
@@ -140,9 +158,7 @@ class _Build:
             leaf = self.leaves.get(c.next)
             entry = leaf is not None and leaf.attrs.get("value") == 0
             wide = Value(c.name, c.value.type)
-            buffer = Buffer(
-                self.names(c.value.name), c.value.type.shape, "B", "carry", wide
-            )
+            buffer = Buffer(self.names(c.value.name), c.value.type.shape, "B", "carry", wide)
             self.buffers.append(buffer)
             zero = _is_zero(c.init, before_defs)
             if zero:
@@ -186,8 +202,11 @@ def _joined(program: Program, single: set[Value]) -> dict[Value, Op]:
     results = {r.value for r in program.results}
     made = {op.result for op in program.after}
     return {
-        op.result: op for op in program.after
-        if op.opcode == "concat" and op.result in results and op.result in single
+        op.result: op
+        for op in program.after
+        if op.opcode == "concat"
+        and op.result in results
+        and op.result in single
         and all(o in made and o in single for o in op.operands)
         and len(set(op.operands)) == len(op.operands)
     }

@@ -71,9 +71,7 @@ def path_through(op: Op, inner: Path) -> Path | None:
 def _reshape_path(op: Op, inner: Path) -> Path | None:
     """A reshape that only adds or drops axes of length 1."""
     one = Size.of(1)
-    old = [
-        (a, s) for a, s in zip(inner.axes, op.operands[0].type.shape, strict=True) if s != one
-    ]
+    old = [(a, s) for a, s in zip(inner.axes, op.operands[0].type.shape, strict=True) if s != one]
     axes: list[int | None] = []
     for size in op.attrs["shape"]:
         if size == one:
@@ -210,8 +208,9 @@ def _as_product(region: _Region, op: Op) -> Value:
     la, lb, out = op.attrs["labels"]
     summed = [x for x in la + lb if x not in out]
     every = "".join(dict.fromkeys([*out, *summed]))
-    sizes = dict(zip(la + lb, [*op.operands[0].type.shape, *op.operands[1].type.shape],
-                     strict=True))
+    sizes = dict(
+        zip(la + lb, [*op.operands[0].type.shape, *op.operands[1].type.shape], strict=True)
+    )
     shape = tuple(sizes[x] for x in every)
     b = region.b
     count = len(b.ops)

@@ -114,9 +114,12 @@ class LaneStage:
         """Contractions whose results go straight where they belong."""
         if any(g.rowwise for g in self.groups):
             return False
-        return bool(self.groups) and not self.ops and len(self.stores) == sum(
-            len(g.accs) for g in self.groups
-        ) and all(s.view.is_whole for s in self.stores)
+        return (
+            bool(self.groups)
+            and not self.ops
+            and len(self.stores) == sum(len(g.accs) for g in self.groups)
+            and all(s.view.is_whole for s in self.stores)
+        )
 
 
 @dataclass(eq=False, slots=True)
@@ -169,8 +172,10 @@ class Kernel:
         if self.kind == "scan":
             return False
         return all(
-            isinstance(s, GradStage) or (isinstance(s, LaneStage) and s.direct and self.kind == "rows")
-            for level in self.levels for s in level.stages
+            isinstance(s, GradStage)
+            or (isinstance(s, LaneStage) and s.direct and self.kind == "rows")
+            for level in self.levels
+            for s in level.stages
         )
 
 

@@ -19,7 +19,16 @@ from rnncc.passes.rewrite import remap
 from rnncc.schedule.accumulate import Node, Sum, accumulate
 from rnncc.schedule.legalize import Path, path_through
 from rnncc.schedule.model import (
-    Acc, Buffer, GradStage, Group, LaneStage, RowStage, Segment, Stage, Store, View,
+    Acc,
+    Buffer,
+    GradStage,
+    Group,
+    LaneStage,
+    RowStage,
+    Segment,
+    Stage,
+    Store,
+    View,
 )
 
 MAX_GROUP = 4
@@ -91,7 +100,8 @@ class _Region:
             and path.lanes
             and path.root in self.given.known
             and path.root not in self.placed
-            and bool(path.axes) and path.axes[-1] is not None
+            and bool(path.axes)
+            and path.axes[-1] is not None
         )
 
     # ---- levels -----------------------------------------------------------------------------
@@ -125,7 +135,8 @@ class _Region:
         lane = kind is Kind.POINTWISE or isinstance(node, Sum)
         level = 0
         operands = (
-            node.operands if isinstance(node, Op)
+            node.operands
+            if isinstance(node, Op)
             else [o for c in node.contractions for o in c.operands]
         )
         for operand in operands:
@@ -134,7 +145,9 @@ class _Region:
             if made is None:
                 continue
             same = (
-                kind is Kind.POINTWISE and path.whole and not made.is_row
+                kind is Kind.POINTWISE
+                and path.whole
+                and not made.is_row
                 and operand.type.shape == result.type.shape
                 and self.domain(path.root) == self.domain(result)
             )
@@ -155,9 +168,7 @@ class _Region:
 
     def work_buffer(self, value: Value) -> Buffer:
         axes = self.domain(value)
-        buffer = Buffer(
-            self.given.names(value.name), value.type.shape, axes, "work", value
-        )
+        buffer = Buffer(self.given.names(value.name), value.type.shape, axes, "work", value)
         self.buffers.append(buffer)
         return buffer
 
@@ -187,8 +198,11 @@ class _Region:
             if behind is not None:
                 starts[behind] = starts.get(behind, Size.of(0)) + start
         return View(
-            root.buffer, axes, tuple(sorted(starts.items(), key=lambda kv: kv[0])),
-            root.slot, root.first_only,
+            root.buffer,
+            axes,
+            tuple(sorted(starts.items(), key=lambda kv: kv[0])),
+            root.slot,
+            root.first_only,
         )
 
     # ---- stages -----------------------------------------------------------------------------
@@ -231,7 +245,8 @@ class _Region:
         for key, stage in stages.items():
             levels[key[0]].append(stage)  # type: ignore[index]
         views = {
-            v: self.view(v) for v, path in self.paths.items()
+            v: self.view(v)
+            for v, path in self.paths.items()
             if path.root is not v and (path.root in self.places or path.root in self.given.known)
         }
         return RegionOutput([x for x in levels if x], {**views, **self.places}, self.buffers)
@@ -266,7 +281,11 @@ class _Region:
                 if not path.lanes and value not in self.leaves:
                     op = Op("copy", (value,), (Value(value.name, value.type),))
                     stages[(level, "move", value, view.buffer)] = RowStage(
-                        self.given.names("move"), op, self.view(value), view, axes,
+                        self.given.names("move"),
+                        op,
+                        self.view(value),
+                        view,
+                        axes,
                         [(self.view(value), view)],
                     )
                     continue
@@ -361,7 +380,12 @@ class _Region:
             for x in out[:-1]
         )
         return GradStage(
-            name, op, self.view(a), self.view(d), target, outer,
+            name,
+            op,
+            self.view(a),
+            self.view(d),
+            target,
+            outer,
             (la.index(m), out.index(m)) if m else None,
             tuple((la.index(x), lb.index(x), sizes[x]) for x in summed),
             kept,
