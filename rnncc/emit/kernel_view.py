@@ -33,7 +33,7 @@ RESERVED = (
     "split old vectors min max range ROW_BLOCK SEGMENT_BYTES TILE_BYTES flush_denormals "
     "restore_denormals g mine own_lo own_hi row_lo row_hi lane_lo lane_hi scratch_base "
     "scratch_bytes tables_at shared generation row_end lane_range contract_rows sum_rows "
-    "copy_pieces k0 k1 k2 k3 o0 o1 o2 o3 o4 float acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7"
+    "row row_pointers spot set_word POINTER_BYTES POINTERS_AT copy_pieces k0 k1 k2 k3 o0 o1 o2 o3 o4 float acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7"
 )
 
 
@@ -70,10 +70,12 @@ class LaneView:
     comments: list[str] = field(default_factory=list)
     outer: list[Loop] = field(default_factory=list)
     calls: list[CallView] = field(default_factory=list)
-    row_lines: list[str] = field(default_factory=list)
+    acc_lines: list[str] = field(default_factory=list)
+    row_lines: list[tuple[str, str]] = field(default_factory=list)  # address, where it is
     statements: list[str] = field(default_factory=list)
     tiles: str = ""
-    unit_blocks: str = ""
+    unit_blocks: str = ""  # a power of two
+    unit_shift: str = ""  # its logarithm
     row_tile: str = ""
     blocks: str = ""
     direct: bool = False
@@ -254,12 +256,12 @@ class KernelWriter:
         lanes = str(stage.shape[-1]) if stage.shape else "1"
         if stage.groups:
             view.unit_blocks = self.words(f"{stage.name}_u", "unit blocks", stage.name)
+            view.unit_shift = self.words(f"{stage.name}_shift", "unit shift", stage.name)
             view.tiles = self.words(f"{stage.name}_tiles", "tiles", stage.name)
             view.row_tile = self.words(f"{stage.name}_rows", "row tile", stage.name)
         else:
             view.blocks = self.words("blocks", "blocks", lanes)
         registers: dict[Value, str] = {}
-        acc_lines: list[str] = []
         self.reads = stage.reads
         targets = {s.value: s.view for s in stage.stores} if stage.direct else {}
         for i, group in enumerate(stage.groups):
@@ -270,11 +272,10 @@ class KernelWriter:
                 registers[acc.value] = f"v.load(acc{i} + {lane} * VB)"
             if not stage.direct:
                 row = "" if group.rowwise else f" + (r - m) * {call.out_stride}"
-                acc_lines.append(f"acc{i} = {call.out}{row}")
+                view.acc_lines.append(f"acc{i} = {call.out}{row}")
         if not stage.direct:
             writer = Statements(self, stage, view.outer, registers)
             view.statements, view.row_lines = writer.run()
-            view.row_lines = [*acc_lines, *view.row_lines]
             self.count += len(view.statements) + len(view.row_lines)
         return view
 

@@ -49,12 +49,13 @@ def _reduce(writer: KernelWriter, stage: RowStage, view: RowView) -> None:
     if axis == last:
         looped = list(range(last - 1)) if last else []
         outer = writer.size(shape[last - 1]) if last else "1"
-        n, inner_src = (
-            writer.size(shape[last]),
-            (writer.axis_stride(source.buffer, last - 1) if last else "0"),
+        n = writer.size(shape[last])
+        source_stride = writer.axis_stride(source.buffer, last - 1) if last else "0"
+        target_stride = "SIZE" if last else "0"
+        call = (
+            f"call_core({_helper(writer, f'reduce_last_{kind}')}, {{src}}, {{dst}}, {outer}, {n}, "
+            f"{source_stride}, {target_stride}, 0, 0)"
         )
-        step = "SIZE" if last else "0"
-        call = f"call_core({_helper(writer, f'reduce_last_{kind}')}, {{src}}, {{dst}}, {outer}, {n}, {inner_src}, {step}, 0, 0)"
     else:
         looped = [i for i in range(last) if i != axis]
         stride = writer.axis_stride(source.buffer, axis)

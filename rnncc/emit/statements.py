@@ -27,7 +27,7 @@ class Statements:
         self.stage = stage
         self.outer = outer
         self.registers = registers
-        self.row_lines: list[str] = []
+        self.row_lines: list[tuple[str, str]] = []
         self.lines: list[str] = []
         self.row_pointers: dict[tuple[object, ...], str] = {}
         self.names: dict[str, int] = {}
@@ -43,8 +43,8 @@ class Statements:
                 self.reads[operand] = self.reads.get(operand, 0) + 1
         self.stored = {s.value for s in stage.stores}
 
-    def run(self) -> tuple[list[str], list[str]]:
-        """(statements, lines a row needs before them)."""
+    def run(self) -> tuple[list[str], list[tuple[str, str]]]:
+        """(statements, the addresses a row needs before them: name and place)."""
         fused = self._fused()
         for op in self.stage.ops:
             if op in fused:
@@ -68,8 +68,9 @@ class Statements:
                 continue
             for operand in op.operands[:: 1 if op.opcode == "add" else -1]:
                 made = self.made.get(operand)
-                fits = made is not None and made.opcode == "mul" and made not in found
-                if fits and self.reads[operand] == 1 and operand not in self.stored:
+                if made is None or made.opcode != "mul" or made in found:
+                    continue
+                if self.reads[operand] == 1 and operand not in self.stored:
                     if any(o in self.leaves for o in made.operands):
                         continue
                     found.add(made)
@@ -152,7 +153,7 @@ class Statements:
             base = self.writer.pointer(view)
             if terms:
                 name = self.writer.words.fresh(f"{view.buffer.name}_r")
-                self.row_lines.append(f"{name} = {base}{terms}")
+                self.row_lines.append((name, base + terms))
                 self.row_pointers[key] = name
             else:
                 self.row_pointers[key] = base

@@ -377,7 +377,9 @@ _define(OpDef("pad", Kind.LAYOUT, _infer_slice, _np_pad, vjp=_vjp_pad))
 
 def _np_spread(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
     # Inside a scan a value has no T, so only B is spread there.
-    wide = [n if a in op.attrs["axes"] else 1 for n, a in zip((env.batch, env.time), "BT")]
+    wide = [
+        n if a in op.attrs["axes"] else 1 for n, a in zip((env.batch, env.time), "BT", strict=True)
+    ]
     return np.broadcast_to(x, np.broadcast_shapes(x.shape, (*wide, *[1] * (x.ndim - 2))))
 
 
@@ -458,7 +460,7 @@ _define(
 )
 
 
-# ---- random ----------------------------------------------------------------------------------------
+# ---- random --------------------------------------------------------------------------------------
 
 
 def _np_uniform(op: Op, env: Any, seed: np.ndarray) -> np.ndarray:

@@ -113,12 +113,12 @@ class _Pullback:
             value = Value(f"d_{c.next.name}", wide)
             entered.append((c, init, value))
             self.accumulate(inner, c.next, value, b)
-        for s in scan.ys:
-            if s.target in cot:
-                source = cot.pop(s.target)
+        for stack in scan.ys:
+            if stack.target in cot:
+                source = cot.pop(stack.target)
                 d = Value(source.name, source.type.inner())
                 xs.append(Slice(d, source))
-                self.accumulate(inner, s.value, d, b)
+                self.accumulate(inner, stack.value, d, b)
         self.ops(scan.body, inner, b)
         for c, init, value in entered:
             nxt = inner.pop(c.value, None) or b.full(0.0, value.type.shape)

@@ -14,7 +14,7 @@ from dataclasses import replace
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
-from rnncc.ir.program import Op, Program, Scan, Slice, Type, Value, uses
+from rnncc.ir.program import Op, Program, Scan, Slice, Value, uses
 from rnncc.passes.rewrite import add_leaves, definitions, prune, remap, remap_program
 
 
@@ -166,8 +166,3 @@ def _sum(b: Builder, terms: list[Value]) -> Value:
     for term in terms[1:]:
         total = b.emit("add", total, term)
     return total
-
-
-def lifted_type(type_: Type) -> Type:
-    """The type of a per-step value as a whole sequence."""
-    return type_.with_axes(type_.axes + "T")

@@ -37,9 +37,8 @@ def stages(program: Program) -> Iterator[tuple[str, Program]]:
 
 
 def optimise(program: Program) -> Program:
-    for _, program in stages(program):
-        pass
-    return program
+    *_, (_, optimised) = stages(program)
+    return optimised
 
 
 def gradient(program: Program, wrt: Collection[str]) -> tuple[Program, Program]:

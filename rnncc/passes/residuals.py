@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from rnncc.ir.ops import OPS, Kind
-from rnncc.ir.program import Op, Param, Program, Scan, Slice, Stack, Value
+from rnncc.ir.program import Op, Param, Program, Result, Scan, Slice, Stack, Value
 from rnncc.passes.rewrite import definitions, prune
 
 CHEAP = 25  # cycles a vector: one exp or tanh, not two
@@ -154,7 +154,5 @@ def _drop_unread(forward: Program, pullback: Program) -> tuple[Program, Program]
     params = tuple(p for p in pullback.params if p.value in read or p.role == "cotangent")
     wanted = [p.value for p in params if p.role == "residual"]
     kept = tuple(r for r in forward.results if r.role != "residual")
-    from rnncc.ir.program import Result
-
     saved = tuple(Result(f"{v.name}.{i}", v, "residual") for i, v in enumerate(wanted))
     return prune(replace(forward, results=(*kept, *saved))), replace(pullback, params=params)

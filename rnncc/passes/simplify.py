@@ -9,7 +9,7 @@ Non-Goals: reassociation (`hoist` does that where it matters), anything with a c
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -26,10 +26,10 @@ MAX_ROUNDS = 12
 class Context(Builder):
     """A builder that shares equal ops and knows how values were made and who reads them."""
 
-    def __init__(self, use_counts: dict[Value, list[Any]]) -> None:
+    def __init__(self, readers: Mapping[Value, Sequence[object]]) -> None:
         super().__init__()
         self.defs: dict[Value, Op] = {}
-        self.readers = use_counts
+        self.readers = readers
         self._table: dict[Any, Value] = {}
 
     def emit(
@@ -104,8 +104,7 @@ def simplify(program: Program) -> Program:
 
 def _round(program: Program) -> tuple[bool, Program]:
     names: dict[Value, Value] = {}
-    readers = {k: v for k, v in uses(program).items()}
-    outer = Context(readers)
+    outer = Context(uses(program))
     before = _rewrite(program.before, outer, names)
     scan = program.scan
     body: tuple[Op, ...] = ()

@@ -1,4 +1,4 @@
-"""The layout rules of `simplify`: slices, pads, concats, reshapes and broadcasts move to the leaves.
+"""The layout rules of `simplify`: slices, pads, concats, reshapes, broadcasts go to the leaves.
 
 A slice of a contraction is a contraction with a slice of its weight; a sum of pads that tile an
 axis is a concat; a contraction over a concat is a sum of contractions. Contractions that
@@ -166,7 +166,8 @@ def _transpose(ctx: Context, op: Op) -> Value | None:
     if made.opcode == "contract" and ctx.single(made):
         la, lb, out = made.attrs["labels"]
         labels = (la, lb, "".join(out[i] for i in perm))
-        return ctx.contract(*made.operands, labels, made.attrs["over"])
+        a, b = made.operands
+        return ctx.contract(a, b, labels, made.attrs["over"])
     return None
 
 
@@ -252,9 +253,10 @@ def _product(ctx: Context, op: Op) -> Value:
     out, shape = op.attrs["labels"][2], op.result.type.shape
     factors = []
     for labels, operand in zip(op.attrs["labels"][:2], op.operands, strict=True):
-        order = sorted(range(len(labels)), key=lambda i, text=labels: out.index(text[i]))
-        operand = ctx.transpose(operand, tuple(order))
-        dims = tuple(out.index(labels[i]) for i in order)
+        places = [out.index(x) for x in labels]
+        order = tuple(sorted(range(len(labels)), key=places.__getitem__))
+        operand = ctx.transpose(operand, order)
+        dims = tuple(sorted(places))
         factors.append(ctx.broadcast(operand, shape, dims))
     return ctx.mul(factors[0], factors[1])
 
@@ -269,7 +271,8 @@ def _sum_over(ctx: Context, op: Op) -> Value | None:
             joined = "".join(sorted(made.attrs["over"] + over))
             if made.opcode == "sum_over":
                 return ctx.sum_over(made.operands[0], joined)
-            return ctx.contract(*made.operands, made.attrs["labels"], joined)
+            a, b = made.operands
+            return ctx.contract(a, b, made.attrs["labels"], joined)
         if made.opcode in ("concat", "pad", "reshape", "transpose", "sum"):
             parts = [ctx.sum_over(o, over) for o in made.operands]
             return ctx.emit(made.opcode, *parts, **made.attrs)

@@ -12,7 +12,7 @@ Requests a kernel may make (see `emit.kernel_view`), by their first part:
     stride BUF T|B|axis        bytes
     ring BUF                   -1 where every step has its slot, 1 where two take turns
     row BUF 0|1 domain         bytes from row to row of a bulk kernel's two-level range
-    unit blocks|tiles|row tile|tile row|cores|init|init outer|pack|pack tile|pack k|pack outer STAGE …
+    unit blocks|unit shift|tiles|row tile|tile row|cores|init|init outer|pack|pack tile|pack k|pack outer STAGE …
     table STAGE i              where a group's segments go
     desc|desc count STAGE kind i, helper NAME
 
@@ -31,7 +31,14 @@ import numpy as np
 from rnncc.runtime.bulk_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.cores import ONE_ROW, WIDE, cores
 from rnncc.runtime.machine import ITEMSIZE, Machine
-from rnncc.runtime.nest import PANEL_SCRATCH, SEGMENT_BYTES, STEP_BLOCK, TILE_BYTES
+from rnncc.runtime.nest import (
+    PANEL_SCRATCH,
+    POINTER_BYTES,
+    POINTERS_AT,
+    ROW_BLOCK,
+    SEGMENT_BYTES,
+    STEP_BLOCK,
+)
 from rnncc.runtime.rows import rows
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Stage
@@ -178,8 +185,8 @@ class Binder:
         for stage in self.d.stages:
             self.out.tilings[stage.name] = self.tile(stage)
         tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
-        tiles = max((len(s.cores) for s in self.d.stages), default=0) * TILE_BYTES
-        self.tables_at = tiles + PANEL_SCRATCH  # the panel lies before the tables
+        # Tiles, row pointers, the panel of a gradient's contraction, tables of segments.
+        self.tables_at = POINTERS_AT + ROW_BLOCK * POINTER_BYTES + PANEL_SCRATCH
         spare = SEGMENT_BYTES
         self.out.scratch_bytes = -(-(self.tables_at + tables + spare) // 64) * 64
         for kernel in self.d.kernels:
@@ -234,8 +241,9 @@ class Binder:
         call = self.call
         steps = call.time if "T" in buffer.axes else 1
         if not whole and "T" in buffer.axes:
-            unread = buffer.name in saved and not call.save
-            if unread or (buffer.name in outputs and call.last_only):
+            name = buffer.name
+            read = (name in saved and call.save) or (name in outputs and not call.last_only)
+            if (name in saved or name in outputs) and not read:
                 steps = 1
         # What a caller gets must lie without gaps.
         row = layout.row if buffer.name in self.leaving else staggered(layout.row)
@@ -494,6 +502,8 @@ class Binder:
                 return self.table_sizes[stage, i]
             case ("unit blocks", stage):
                 return self.out.tilings[stage].unit_blocks
+            case ("unit shift", stage):
+                return self.out.tilings[stage].unit_blocks.bit_length() - 1
             case ("tiles", stage):
                 return self.out.tilings[stage].tiles
             case ("row tile", stage):

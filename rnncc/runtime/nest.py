@@ -12,6 +12,9 @@ from rnncc.runtime.simd import vectors
 SEGMENT_BYTES = 56
 ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes
 TILE_BYTES = 4096  # scratch of one group's tile: at most 8 rows of 8 vectors of 64 bytes
+GROUPS = 8  # of contractions in one stage that tiles are kept for
+POINTERS_AT = GROUPS * TILE_BYTES  # then the addresses of a panel's rows, worked out once
+POINTER_BYTES = 8 * 96  # a row's addresses: as many as any stage needs
 PANEL_BYTES = 16384  # weights of a tile that stay in the first cache
 PANEL_SCRATCH = 64 * 8 * 128  # a panel of STEP_BLOCK rows at the widest vectors
 PACK_TILES = 12  # tiles a panel is read for from which copying it pays

@@ -125,7 +125,7 @@ class _Region:
         position = labels.index(lane)
         if path.axes[position] == len(path.root.type.shape) - 1:
             return value, labels
-        order = tuple(i for i in range(len(labels)) if i != position) + (position,)
+        order = (*(i for i in range(len(labels)) if i != position), position)
         count = len(self.b.ops)
         turned = self.b.transpose(value, order)
         self.see_new(count)
@@ -216,9 +216,9 @@ def _as_product(region: _Region, op: Op) -> Value:
     count = len(b.ops)
     factors = []
     for labels, operand in zip((la, lb), op.operands, strict=True):
-        order = sorted(range(len(labels)), key=lambda i, text=labels: every.index(text[i]))
-        turned = b.transpose(operand, tuple(order))
-        spread = b.broadcast(turned, shape, tuple(every.index(labels[i]) for i in order))
+        places = [every.index(x) for x in labels]
+        turned = b.transpose(operand, tuple(sorted(range(len(labels)), key=places.__getitem__)))
+        spread = b.broadcast(turned, shape, tuple(sorted(places)))
         region.see_new(count)
         count = len(b.ops)
         factors.append(region.lanes(spread))
