@@ -33,9 +33,6 @@ ENGINES = (
     ]
 )
 Compile = Callable[..., type[Layer]]
-# What kernels can't do yet: cells, and whether random numbers are drawn.
-NOT_YET = ("two_inputs", "learned_start")
-DRAWN_YET = False
 
 
 @pytest.fixture(params=ENGINES)
@@ -46,9 +43,6 @@ def compiled(request: pytest.FixtureRequest) -> Compile:
         spec = read(source)
         if request.param == "oracle":
             return oracle.layer_class(spec, dtype)
-        drawing = "dropout" in request.node.name or "pickle" in request.node.name
-        if source in NOT_YET or (drawing and not DRAWN_YET):
-            pytest.skip("kernels can't do this yet")
         return compiler.layer_class(spec, "cpu", dtype)
 
     return compile_cell
