@@ -1,0 +1,128 @@
+"""One region of a Program -> the level, and the stage within it, that each of its ops belongs to.
+
+A level begins only where an op needs *all* lanes of an earlier value. Within a level, ops over the
+same lanes share a stage; what works on a whole row is a stage of its own.
+
+Non-Goals: memory, the stages themselves (`region`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Set
+from dataclasses import dataclass
+
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Op, Value
+from rnncc.ir.sizes import Size
+from rnncc.passes.rewrite import remap
+from rnncc.schedule.accumulate import Node, Sum, accumulate
+from rnncc.schedule.legalize import Path, path_through
+
+StageKey = tuple[object, ...]  # what ops of one level share when they share a stage
+
+
+@dataclass(frozen=True, eq=False, slots=True)
+class Placed:
+    node: Node
+    level: int
+    key: StageKey
+    is_row: bool  # its result is complete only at the next level
+
+
+class Levels:
+    """`placed` holds the region's ops in order, by result; `paths`, the values that are views;
+    `outside`, the computed values that some other stage reads."""
+
+    def __init__(
+        self,
+        ops: Iterable[Op],
+        known: Set[Value],
+        single: set[Value],
+        leaves: Mapping[Value, Op],
+        in_scan: bool,
+    ) -> None:
+        self.known = known
+        self.leaves = leaves
+        self.in_scan = in_scan
+        self.paths: dict[Value, Path] = {}
+        self.placed: dict[Value, Placed] = {}
+        self.outside: set[Value] = set()
+        for node in accumulate(self._computed(ops), single, self._is_constant_row):
+            self._place(node)
+
+    def path(self, value: Value) -> Path:
+        if value not in self.paths:
+            self.paths[value] = Path(value, tuple(range(len(value.type.shape))))
+        return self.paths[value]
+
+    def plain(self, value: Value) -> Value:
+        """The root itself where a view changes nothing, so that it is read from its register."""
+        path = self.path(value)
+        return path.root if path.whole or path.root in self.leaves else value
+
+    def domain(self, value: Value) -> str:
+        """The axes of the rows a value is computed for."""
+        return "B" if self.in_scan else value.type.axes
+
+    def _computed(self, ops: Iterable[Op]) -> tuple[Op, ...]:
+        """The ops that compute something; the others' results get their paths."""
+        computed: list[Op] = []
+        for op in ops:
+            if OPS[op.opcode].kind is Kind.LEAF:
+                continue
+            op = remap(op, {o: self.plain(o) for o in op.operands})
+            path = path_through(op, self.path(op.operands[0])) if op.operands else None
+            if path is not None:
+                self.paths[op.result] = path
+            else:
+                computed.append(op)
+        return tuple(computed)
+
+    def _is_constant_row(self, value: Value) -> bool:
+        """A row of constants that an accumulator can start from."""
+        path = self.path(value)
+        return (
+            not value.type.axes
+            and path.lanes
+            and path.root in self.known
+            and path.root not in self.placed
+            and bool(path.axes)
+            and path.axes[-1] is not None
+        )
+
+    def _place(self, node: Node) -> None:
+        result = node.result
+        kind = OPS[node.opcode].kind if isinstance(node, Op) else None
+        if isinstance(node, Op):
+            operands = list(node.operands)
+        else:
+            operands = [o for c in node.contractions for o in c.operands]
+        level = 0
+        for operand in operands:
+            path = self.path(operand)
+            made = self.placed.get(path.root)
+            if made is None:
+                continue
+            same = (
+                kind is Kind.POINTWISE
+                and path.whole
+                and not made.is_row
+                and operand.type.shape == result.type.shape
+                and self.domain(path.root) == self.domain(result)
+            )
+            level = max(level, made.level if same else made.level + 1)
+            if not same:
+                self.outside.add(path.root)
+        lane = kind is Kind.POINTWISE or isinstance(node, Sum)
+        shape, axes = result.type.shape, self.domain(result)
+        key: StageKey = lane_key(shape, axes) if lane else ("row", result)
+        self.placed[result] = Placed(node, level, key, not lane)
+        if kind is Kind.POINTWISE:
+            for operand in operands:  # read in a register only within one stage
+                made = self.placed.get(self.path(operand).root)
+                if made is not None and (made.level, made.key) != (level, key):
+                    self.outside.add(self.path(operand).root)
+
+
+def lane_key(shape: tuple[Size, ...], axes: str) -> StageKey:
+    return ("lanes", shape, axes)
