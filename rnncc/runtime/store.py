@@ -27,6 +27,7 @@ KERNEL_SOURCES = (
     "simd.py",
     "simd_math.py",
     "nest.py",
+    "pool.py",
     "threads.py",
     "tiles.py",
     "vector_types.py",
