@@ -327,6 +327,42 @@ def test_gradients_are_arranged_as_arguments_were(compiled: Compile) -> None:
     assert isinstance(pullback((y, w)).initial_state, tuple)
 
 
+def test_gradients_of_zero_starts_are_computed_when_read(compiled: Compile) -> None:
+    layer, x = compiled("lstm")(units=3, seed=1, return_sequences=True), random(2, 4, 2)
+    asked: list[frozenset[str]] = []
+
+    def watched(given: Any) -> Any:
+        y, pullback = layer.vjp(x, initial_state=given)
+        engine, pullback._engine = pullback._engine, type("Watched", (), {})()
+
+        def backward(saved: Any, cotangents: Any, wanted: frozenset[str]) -> Any:
+            asked.append(wanted)
+            return engine.backward(saved, cotangents, wanted)
+
+        pullback._engine.backward = backward
+        return y, pullback
+
+    dy = random(2, 4, 3, seed=2)
+    _, pullback = watched((np.zeros((2, 3)), np.zeros((2, 3))))
+    given = pullback(dy)
+    assert len(asked) == 1 and {"h", "c", "x", "kernel"} < asked[0]
+    _, pullback = watched(None)
+    later, copied = pullback(dy), pullback(dy)
+    assert not {"h", "c"} & (asked[1] | asked[2])
+    kept, dy[...] = dy.copy(), np.nan
+    for a, b in zip(later.initial_state, given.initial_state):
+        np.testing.assert_array_equal(a, b)
+    assert asked[3] == {"h", "c"} and later.initial_state is later.initial_state
+    for made in (pickle.loads(pickle.dumps(copied)), copy.deepcopy(later)):
+        np.testing.assert_array_equal(made.initial_state[1], given.initial_state[1])
+        np.testing.assert_array_equal(made.inputs, given.inputs)
+    now = pullback(kept, wrt="initial_state")
+    np.testing.assert_array_equal(now.initial_state[0], given.initial_state[0])
+    last = pullback(kept, consume=True)  # nothing is left to compute it from afterwards
+    assert {"h", "c"} < asked[-1]
+    np.testing.assert_array_equal(last.initial_state[0], given.initial_state[0])
+
+
 def test_a_given_start_hands_nothing_to_the_weight(compiled: Compile) -> None:
     layer = compiled("learned_start")(units=4, seed=1)
     x = random(2, 3, 2)

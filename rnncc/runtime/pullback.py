@@ -9,7 +9,7 @@ Non-Goals: second derivatives, so far.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
@@ -20,16 +20,31 @@ from rnncc.runtime.doors import Layout, as_array, check_shape, nearest
 WRT = ("inputs", "weights", "initial_state")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True, eq=False)
 class Gradients:
-    """inputs: arranged as they were given; initial_state: likewise, else a tuple of every state.
+    """inputs: arranged as they were given. weights: by name, in order of declaration.
 
-    weights: by name, in order of declaration. What `wrt` left out is None, of weights {}.
+    What `wrt` left out is None, of weights {}.
     """
 
     inputs: Any
     weights: dict[str, np.ndarray]
-    initial_state: Any
+    _initial: Any = field(repr=False)  # or a _Later
+
+    @property
+    def initial_state(self) -> Any:
+        """Arranged as it was given, else a tuple of every state.
+
+        Where no state was given nobody trains what it started from, as a rule: then this is
+        computed when it is first read, and until then holds on to what the forward saved.
+        """
+        initial = self._initial
+        if isinstance(initial, _Later):
+            initial = self._initial = initial()
+        return initial
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Gradients, (self.inputs, self.weights, self.initial_state)
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,72 +71,55 @@ class Pullback:
         self._trace, self._engine, self._saved = trace, engine, saved
         self._spent = False
 
-    def __call__(self, dy: Any, wrt: Sequence[str] = WRT, *, consume: bool = False) -> Gradients:
+    def __call__(
+        self, dy: Any, wrt: Sequence[str] | None = None, *, consume: bool = False
+    ) -> Gradients:
         """Gradients of sum(dy * y).
 
         dy: like what the call returned, states included when it returned them; None, whole or in
-        part, is zero. wrt: which gradients to compute. consume: this is the last call, what was
-        saved may be let go. RuntimeError after a call that consumed; ValueError and TypeError for
-        a dy unlike y.
+        part, is zero. wrt: which gradients to compute, of "inputs", "weights", "initial_state";
+        None is all of them. consume: this is the last call, what was saved may be let go.
+        RuntimeError after a call that consumed; ValueError and TypeError for a dy unlike y.
         """
         if self._spent:
             raise RuntimeError("this pullback was consumed: call it without consume=True before")
         trace, wanted = self._trace, _chosen(wrt)
-        cotangents = self._cotangents(dy)
-        cell = trace.cell
-        states = [s.name for s in cell.states]
+        cell, run = trace.cell, _Run(trace, self._engine, self._saved, self._cotangents(dy))
+        later = wrt is None and trace.states is None and not consume
         # States that started from a weight hand their gradient on to it.
         trained = {w.name for w in cell.weights}
         begun = [
             s for s in cell.states if s.default in trained and s.name not in trace.given_states
         ]
         names: list[str] = list(cell.arguments) if "inputs" in wanted else []
-        if "initial_state" in wanted:
-            names += states
         if "weights" in wanted:
             names += [w.name for w in cell.weights] + [s.name for s in begun]
-        found = self._run(cotangents, frozenset(names))
+        if "initial_state" in wanted and not later:
+            names += run.states.names
+        found = run(names)
         if consume:
             self._spent, self._engine, self._saved = True, None, None
         weights: dict[str, np.ndarray] = {}
         if "weights" in wanted:
-            weights = {w.name: self._filled(found, w.name) for w in cell.weights}
+            weights = {w.name: found[w.name] for w in cell.weights}
             for state in begun:
                 assert state.default is not None
-                start = self._filled(found, state.name).sum(axis=0, dtype=trace.dtype)
+                start = found[state.name].sum(axis=0, dtype=trace.dtype)
                 weights[state.default] = weights[state.default] + start
         inputs = initial = None
         if "inputs" in wanted:
-            inputs = trace.inputs.arrange({n: self._filled(found, n) for n in cell.arguments})
+            inputs = trace.inputs.arrange(found)
         if "initial_state" in wanted:
-            layout = trace.states or Layout("tuple", tuple(states))
-            initial = layout.arrange({n: self._filled(found, n) for n in states})
+            known = all(n in found for n in run.states.names)
+            initial = run.states.arrange(found) if known else _Later(run.owned())
         return Gradients(inputs, weights, initial)
 
     def vjp(self, dy: Any) -> tuple[Gradients, Pullback]:
         """Second derivatives: NotImplementedError in this version."""
         raise NotImplementedError("second derivatives are not available in this version of rnncc")
 
-    def _filled(self, found: Mapping[str, np.ndarray], name: str) -> np.ndarray:
-        """A gradient the program computes, or zeros for what it doesn't read."""
-        gradient = found.get(name)
-        if gradient is None:
-            return np.zeros(self._trace.shapes[name], self._trace.dtype)
-        return gradient
-
-    def _run(
-        self, cotangents: dict[str, np.ndarray], names: frozenset[str]
-    ) -> dict[str, np.ndarray]:
-        trace = self._trace
-        if trace.batch and trace.time:
-            found: dict[str, np.ndarray] = self._engine.backward(self._saved, cotangents, names)
-            return found
-        # Nothing ran: the last states are the first ones.
-        finals = {s.name: cotangents.get(f"final_{s.name}") for s in trace.cell.states}
-        return {n: d.copy() for n, d in finals.items() if d is not None and n in names}
-
     def _cotangents(self, dy: Any) -> dict[str, np.ndarray]:
-        """By the name of the forward's result; outputs [batch, time, ...], states [batch, ...]."""
+        """By the name of the forward's result, in the shapes that were returned."""
         trace = self._trace
         outputs = [o.name for o in trace.cell.outputs]
         states = [f"final_{s.name}" for s in trace.cell.states] if trace.return_state else []
@@ -137,19 +135,65 @@ class Pullback:
             label = f"dy of {name.removeprefix('final_')}" if len(named) > 1 else "dy"
             array = as_array(label, value, trace.dtype)
             check_shape(label, array, trace.returned[name], "the shape of what was returned,")
-            if name in outputs and not trace.return_sequences:
-                array = self._last_step(array)
             found[name] = array
         return found
 
-    def _last_step(self, d: np.ndarray) -> np.ndarray:
-        whole = np.zeros((d.shape[0], self._trace.time, *d.shape[1:]), d.dtype)
-        if self._trace.time:
-            whole[:, -1] = d
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One way back: run(names) are the gradients of these."""
+
+    trace: Trace
+    engine: Any
+    saved: Any
+    cotangents: dict[str, np.ndarray]
+
+    @property
+    def states(self) -> Layout:
+        """How the gradients of initial states are arranged."""
+        return self.trace.states or Layout("tuple", tuple(s.name for s in self.trace.cell.states))
+
+    def __call__(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """By name; zeros for what the program doesn't read."""
+        trace, found = self.trace, {}
+        if trace.batch and trace.time:
+            whole = {n: self._over_time(n, d) for n, d in self.cotangents.items()}
+            found = self.engine.backward(self.saved, whole, frozenset(names))
+        else:  # nothing ran: the last states are the first ones
+            finals = {s.name: self.cotangents.get(f"final_{s.name}") for s in trace.cell.states}
+            found = {n: d.copy() for n, d in finals.items() if d is not None}
+        for name in names:
+            if name not in found:
+                found[name] = np.zeros(trace.shapes[name], trace.dtype)
+        return found
+
+    def _over_time(self, name: str, d: np.ndarray) -> np.ndarray:
+        """The cotangent of an output's every step."""
+        trace = self.trace
+        if trace.return_sequences or name not in {o.name for o in trace.cell.outputs}:
+            return d
+        whole = np.zeros((trace.batch, trace.time, *d.shape[1:]), d.dtype)
+        whole[:, -1] = d
         return whole
 
+    def owned(self) -> _Run:
+        """With cotangents that the caller can't change."""
+        return replace(self, cotangents={n: d.copy() for n, d in self.cotangents.items()})
 
-def _chosen(wrt: Sequence[str]) -> frozenset[str]:
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """Gradients of initial states nobody has asked for yet."""
+
+    run: _Run
+
+    def __call__(self) -> Any:
+        return self.run.states.arrange(self.run(self.run.states.names))
+
+
+def _chosen(wrt: Sequence[str] | None) -> frozenset[str]:
+    if wrt is None:
+        return frozenset(WRT)
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for name in names:
         if name not in WRT:
@@ -161,7 +205,7 @@ def _parts(what: str, value: Any, count: int) -> list[Any]:
     if value is None:
         return [None] * count
     if not isinstance(value, tuple | list):
-        raise TypeError(f"{what} is a tuple of {count}, like what was returned, not {type(value)}")
+        raise TypeError(f"{what} is a tuple of {count}, like what was returned, not {type(value).__name__}")
     if len(value) != count:
         raise ValueError(f"{what} has {len(value)} parts, {count} were returned")
     return list(value)
