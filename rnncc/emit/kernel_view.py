@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-from rnncc.emit.statements import Statements
+from rnncc.emit.statements import StatementLoop, Statements
 from rnncc.emit.words import Request, Words
 from rnncc.ir.program import Op, Value
 from rnncc.ir.sizes import Size
@@ -33,7 +33,7 @@ RESERVED = (
     "split old vectors min max range ROW_BLOCK SEGMENT_BYTES TILE_BYTES flush_denormals "
     "restore_denormals g mine own_lo own_hi row_lo row_hi lane_lo lane_hi scratch_base "
     "scratch_bytes tables_at shared generation row_end lane_range contract_rows sum_rows "
-    "row row_pointers spot set_word POINTER_BYTES POINTERS_AT copy_pieces k0 k1 k2 k3 o0 o1 o2 o3 o4 float acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7"
+    "row row_pointers spot set_word POINTER_BYTES POINTERS_AT SPILLS_AT TILE_BYTES copy_pieces k0 k1 k2 k3 o0 o1 o2 o3 o4 float acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7"
 )
 
 
@@ -72,7 +72,7 @@ class LaneView:
     calls: list[CallView] = field(default_factory=list)
     acc_lines: list[str] = field(default_factory=list)
     row_lines: list[tuple[str, str]] = field(default_factory=list)  # address, where it is
-    statements: list[str] = field(default_factory=list)
+    loops: list[StatementLoop] = field(default_factory=list)
     tiles: str = ""
     unit_blocks: str = ""  # a power of two
     unit_shift: str = ""  # its logarithm
@@ -275,8 +275,11 @@ class KernelWriter:
                 view.acc_lines.append(f"acc{i} = {call.out}{row}")
         if not stage.direct:
             writer = Statements(self, stage, view.outer, registers)
-            view.statements, view.row_lines = writer.run()
-            self.count += len(view.statements) + len(view.row_lines)
+            # A row's own matrix leaves its result for one row only, so its epilogue stays whole.
+            shared = bool(stage.groups) and not any(g.rowwise for g in stage.groups)
+            view.loops = writer.run(split=shared)
+            view.row_lines = writer.row_lines
+            self.count += sum(len(x.lines) + len(x.pointers) for x in view.loops)
         return view
 
     def group_call(

@@ -5,6 +5,7 @@ Non-Goals: the loops around them.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from rnncc.ir.ops import OPS, Kind
@@ -13,6 +14,17 @@ from rnncc.schedule.model import LaneStage, View
 
 if TYPE_CHECKING:
     from rnncc.emit.kernel_view import KernelWriter, Loop
+
+
+SLOW = 15  # cycles a vector from which an op is an activation others wait for
+WORTH_SPLITTING = 3  # activations in a stage
+SPILLS = 8  # values that may cross from loop to loop without a place of their own
+
+
+@dataclass
+class StatementLoop:
+    pointers: list[tuple[int, str]]  # of the row's addresses, those it needs: number and name
+    lines: list[str]
 
 
 class Statements:
@@ -27,7 +39,10 @@ class Statements:
         self.stage = stage
         self.outer = outer
         self.registers = registers
-        self.row_lines: list[tuple[str, str]] = []
+        self.row_lines: list[tuple[str, str]] = []  # a row's addresses: name, and where it is
+        self.numbers: dict[str, int] = {}
+        self.used: dict[str, int] = {}
+        self.late: dict[Value, str] = {}  # made in an earlier loop: how to load it again
         self.lines: list[str] = []
         self.row_pointers: dict[tuple[object, ...], str] = {}
         self.names: dict[str, int] = {}
@@ -43,22 +58,91 @@ class Statements:
                 self.reads[operand] = self.reads.get(operand, 0) + 1
         self.stored = {s.value for s in stage.stores}
 
-    def run(self) -> tuple[list[str], list[tuple[str, str]]]:
-        """(statements, the addresses a row needs before them: name and place)."""
+    def run(self, split: bool) -> list[StatementLoop]:
+        """The statements, in one loop, or split where one activation waits for another.
+
+        A chain of activations is bound by latency: each waits for the last. Loops that each hold
+        one link of every chain keep the machine busy with other rows meanwhile; what crosses from
+        loop to loop goes through memory that the stage has just written (measured: half the time
+        of an LSTM's epilogue).
+        """
         fused = self._fused()
+        links = self._links(fused) if split else {}
+        count = max(links.values(), default=0) + 1
+        crossing = self._crossing(links, fused)
+        if len(crossing) > SPILLS:
+            links, count, crossing = {}, 1, {}
+        given = dict(self.registers)
+        loops = []
+        for link in range(count):
+            self.lines, self.used = [], {}
+            self.registers = dict(given)
+            self.late = {v: t for v, (at, t) in crossing.items() if at < link}
+            for op in self.stage.ops:
+                if op not in fused and links.get(op, 0) == link:
+                    self._statement(op, fused, crossing)
+            if link == count - 1:
+                for store in self.stage.stores:
+                    if store.value not in self.made:
+                        self._store(store.value)
+            loops.append(StatementLoop([(i, n) for n, i in self.used.items()], self.lines))
+        return loops
+
+    def _statement(
+        self, op: Op, fused: set[Op], crossing: dict[Value, tuple[int, str]]
+    ) -> None:
+        self._bind_operands(op)
+        text = self._expression(op, fused)
+        name = self._name(op.result)
+        self.registers[op.result] = name
+        self.lines.append(f"{name} = {text}{self._citation(op)}")
+        self._store(op.result)
+        if op.result in crossing and op.result not in self.stored:
+            address = crossing[op.result][1].split("load(", 1)[1].split(")", 1)[0]
+            self.lines.append(f"v.store({address}, {self._as_number(op.result)})")
+
+    def _links(self, fused: set[Op]) -> dict[Op, int]:
+        """Which link of its chain of activations each op belongs to; all 0 where few wait."""
+        depth: dict[Value, int] = {}
+        links: dict[Op, int] = {}
+        slow = [op for op in self.stage.ops if OPS[op.opcode].cost >= SLOW]
+        if len(slow) < WORTH_SPLITTING:
+            return {}
+        for op in self.stage.ops:
+            before = max((depth.get(o, 0) for o in op.operands), default=0)
+            depth[op.result] = before + (OPS[op.opcode].cost >= SLOW)
+            links[op] = max(depth[op.result] - 1, 0)
+        return links
+
+    def _crossing(
+        self, links: dict[Op, int], fused: set[Op]
+    ) -> dict[Value, tuple[int, str]]:
+        """Values a later loop reads: the loop that makes them, and how to load them again."""
+        found: dict[Value, tuple[int, str]] = {}
         for op in self.stage.ops:
             if op in fused:
                 continue
-            self._bind_operands(op)
-            text = self._expression(op, fused)
-            name = self._name(op.result)
-            self.registers[op.result] = name
-            self.lines.append(f"{name} = {text}{self._citation(op)}")
-            self._store(op.result)
-        for store in self.stage.stores:
-            if store.value not in self.made:
-                self._store(store.value)
-        return self.lines, self.row_lines
+            made = [self.made[o] for o in op.operands if o in self.made]
+            read = [*op.operands, *(o for m in made if m in fused for o in m.operands)]
+            for value in read:
+                source = self.made.get(value)
+                if source is None or source in fused or value in found:
+                    continue
+                if links.get(source, 0) < links.get(op, 0):
+                    found[value] = (links[source], self._reload(value, len(found)))
+        return found
+
+    def _reload(self, value: Value, spill: int) -> str:
+        if value in self.stored:
+            return ""  # loaded from where it was stored
+        text = f"v.load(scratch + SPILLS_AT + {spill} * TILE_BYTES + spot * VB)"
+        return f"({text} != 0.0)" if value.type.dtype == "bool" else text
+
+    def _as_number(self, value: Value) -> str:
+        text = self.registers[value]
+        if value.type.dtype == "bool":
+            return f"v.select({text}, v.splat(1.0), v.splat(0.0))"
+        return text
 
     def _fused(self) -> set[Op]:
         """Products that only one sum reads: a fused multiply-add does both."""
@@ -123,6 +207,13 @@ class Statements:
     def read(self, value: Value) -> str:
         if value in self.registers:
             return self.registers[value]
+        if value in self.late:
+            store = next((s for s in self.stage.stores if s.value is value), None)
+            text = self.late[value] or self._load(value, store.view if store else None)
+            name = self._name(value)
+            self.lines.append(f"{name} = {text}")
+            self.registers[value] = name
+            return name
         return self.literal(value) or self.load(value)
 
     def literal(self, value: Value) -> str | None:
@@ -135,14 +226,14 @@ class Statements:
         return repr(number) if isinstance(number, bool) else repr(float(number))
 
     def load(self, value: Value) -> str:
-        view = self._view(value)
+        return self._load(value, None)
+
+    def _load(self, value: Value, view: View | None) -> str:
+        view = view or self.writer.resolve(value)
         address = self.row_pointer(view)
         lanes = bool(view.axes) and view.axes[-1] is not None
         text = f"v.load({address} + q)" if lanes else f"v.broadcast({address})"
         return f"({text} != 0.0)" if value.type.dtype == "bool" else text
-
-    def _view(self, value: Value) -> View:
-        return self.writer.resolve(value)
 
     def row_pointer(self, view: View) -> str:
         starts = tuple((a, str(s)) for a, s in view.starts)
@@ -153,11 +244,15 @@ class Statements:
             base = self.writer.pointer(view)
             if terms:
                 name = self.writer.words.fresh(f"{view.buffer.name}_r")
+                self.numbers[name] = len(self.row_lines)
                 self.row_lines.append((name, base + terms))
                 self.row_pointers[key] = name
             else:
                 self.row_pointers[key] = base
-        return self.row_pointers[key]
+        name = self.row_pointers[key]
+        if name in self.numbers:
+            self.used[name] = self.numbers[name]
+        return name
 
     def _store(self, value: Value) -> None:
         for store in self.stage.stores:

@@ -88,10 +88,11 @@ def _recomputation(
             return False
         op = defs[v]
         opdef = OPS[op.opcode]
-        weights_only = not op.result.type.axes and opdef.kind is not Kind.RANDOM
+        weights_only = not op.result.type.axes
+        # A draw is a function of seed and place: masks are drawn again, not kept.
         light = (
             weights_only
-            or opdef.kind in (Kind.POINTWISE, Kind.LEAF)
+            or opdef.kind in (Kind.POINTWISE, Kind.LEAF, Kind.RANDOM)
             or op.opcode in ("broadcast", "spread")
         )
         if opdef.kind is Kind.POINTWISE and not weights_only:
