@@ -14,7 +14,7 @@ import numpy as np
 from rnncc.runtime.bind import LANE_PAD, Layout, pad
 from rnncc.runtime.launch import launch
 from rnncc.runtime.memory import Pool, address_of, aligned
-from rnncc.runtime.packing import Packed, pack_weights
+from rnncc.runtime.packing import Packed, pack_all
 from rnncc.runtime.tables import Buffer, Place
 
 if TYPE_CHECKING:
@@ -188,25 +188,31 @@ class Run:
             return found
 
     def pack(self) -> Packed:
+        made = self.prepared
         memory: dict[str, Memory] = {}
-        for name in self.prepared.weight_names:
+        for name in made.weight_names:
             array = aligned((max(self.binding.bytes[name], 1),), np.uint8)
             memory[name] = Memory.of(array, self.binding.layouts[name])
-        packed = Packed(memory)
+        arena = aligned((max(made.packing.size, 1),), np.uint8)
+        packed = Packed(memory, arena, address_of(arena))
         self.use(packed)
-        for step in self.prepared.before_weights:
-            pack_weights(self, packed, step.bound.kernel.stages)
-            self.use(packed)
+        for step in made.before_weights:
+            self.pack_stages(step.bound.kernel.name, packed)
             blocks = self.blocks()
             launch(step.address, address_of(blocks) + step.start * 8, 1)
-        pack_weights(self, packed, tuple(s.name for s in self.side.direction.stages))
+        self.pack_stages("", packed)
         return packed
+
+    def pack_stages(self, name: str, packed: Packed) -> None:
+        plan = self.prepared.packing.plans[name]
+        block = plan.template.copy()
+        block[plan.words] += np.where(plan.points < 0, packed.base, self.bases[plan.points])
+        launch(pack_all.address, address_of(block), 1)
 
     def use(self, packed: Packed) -> None:
         for name, memory in packed.memory.items():
             self.put(name, memory)
-        points, addresses = packed.places(self.prepared.points)
-        self.bases[points] = addresses
+        self.bases[self.prepared.pack_points] = packed.base + self.prepared.pack_offsets
 
     # ---- carries --------------------------------------------------------------------------------
 

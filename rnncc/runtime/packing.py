@@ -1,6 +1,9 @@
 """Weights -> the order the cores read them in, once a version of the weights.
 
-Non-Goals: when (`engine`); the order itself (`rows.pack`).
+What to pack where is planned once for a set of sizes: jobs for the `pack` helper, one after
+another in a block whose addresses are filled in for each version, and all run in one call.
+
+Non-Goals: when (`call`); the order itself (`rows.pack`).
 """
 
 from __future__ import annotations
@@ -11,122 +14,168 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnncc.runtime.bind import PackLayout, pack_layout
-from rnncc.runtime.machine import host
-from rnncc.runtime.memory import address_of, aligned
-from rnncc.runtime.rows import rows
+from rnncc.runtime.bind import Binding, PackLayout, pack_layout
+from rnncc.runtime.kernel import kernel
+from rnncc.runtime.machine import ITEMSIZE, host
+from rnncc.runtime.memory import ALIGNMENT
+from rnncc.runtime.raw import call_core, word
 from rnncc.runtime.tables import Source, Stage
 
 if TYPE_CHECKING:
-    from rnncc.runtime.call import Run
+    from rnncc.runtime.prepared import Prepared
+
+HEAD_WORDS = 2  # jobs, the helper
+JOB_WORDS = 3  # target, tiles, words of this job; then the helper's description
+PACK_WORDS = 8
+
+
+@kernel
+def pack_all(block, part):
+    helper = word(block, 1)
+    at = block + HEAD_WORDS * 8
+    for _ in range(word(block, 0)):
+        call_core(helper, word(at, 0), at + JOB_WORDS * 8, 0, word(at, 1), 0, 0, 0, 0)
+        at += word(at, 2) * 8
 
 
 @dataclass(slots=True)
 class Packed:
-    """Everything that depends on weights alone."""
+    """Everything that depends on weights alone: buffers, and weights in the cores' order."""
 
     memory: dict[str, Any]
-    arrays: dict[str, np.ndarray] = field(default_factory=dict)  # by the request they answer
-    _places: tuple[int, np.ndarray, np.ndarray] | None = None
-
-    def places(self, points: dict[str, int]) -> tuple[np.ndarray, np.ndarray]:
-        """Numbers of what is packed, and addresses; the same numbers serve the same tiles."""
-        if self._places is None or self._places[0] != len(self.arrays):
-            numbers = np.array([points[n] for n in self.arrays], np.int64)
-            where = np.array([address_of(a) for a in self.arrays.values()], np.int64)
-            self._places = len(self.arrays), numbers, where
-        return self._places[1:]
+    arena: np.ndarray
+    base: int
 
 
-def pack_weights(run: Run, packed: Packed, names: tuple[str, ...]) -> None:
-    """Packs the weights of these stages, if they are not packed yet."""
-    for name in names:
-        stage = next(s for s in run.side.direction.stages if s.name == name)
-        if stage.kind != "lanes":
-            continue
-        for i, core in enumerate(stage.cores):
-            for k, pack in enumerate(core.packs):
-                key = f"pack|{name}|{i}|{k}"
-                if pack is not None and key not in packed.arrays:
-                    packed.arrays[key] = _pack(run, stage, i, k)
-            key = f"init|{name}|{i}"
-            if core.init is not None and key not in packed.arrays:
-                packed.arrays[key] = _init(run, stage, i)
+@dataclass
+class PackPlan:
+    """The jobs of some stages."""
+
+    template: np.ndarray
+    words: np.ndarray  # which words are addresses
+    points: np.ndarray  # of what: a number of `Prepared.points`, or -1 for the arena
 
 
-def _stride(run: Run, source: Source, axis: int | None) -> int:
-    if axis is None:
-        return 0
-    behind = source.axes[axis]
-    return 0 if behind is None else run.memory[source.buffer].layout.strides[behind]
+@dataclass
+class Packing:
+    """All that is packed for one `Prepared`."""
+
+    names: list[str] = field(default_factory=list)  # the requests that ask for it
+    offsets: list[int] = field(default_factory=list)  # in the arena
+    size: int = 0
+    plans: dict[str, PackPlan] = field(default_factory=dict)  # by kernel of weights; "" the rest
+
+    def place(self, name: str, size: int) -> int:
+        self.names.append(name)
+        self.offsets.append(self.size)
+        self.size += -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
+        return self.offsets[-1]
 
 
-def _base(run: Run, source: Source) -> int:
-    layout = run.memory[source.buffer].layout
-    at = run.memory[source.buffer].address
-    for axis, size in source.starts:
-        at += run.binding.size(size) * layout.strides[axis]
-    return at
+class Planner:
+    """Writes the jobs of every stage."""
 
+    def __init__(self, prepared: Prepared, helper: int) -> None:
+        self.prepared, self.helper = prepared, helper
+        self.binding: Binding = prepared.binding
+        self.item = ITEMSIZE[prepared.dtype]
+        self.out = Packing()
 
-def _pack(run: Run, stage: Stage, i: int, k: int) -> np.ndarray:
-    pack = stage.cores[i].packs[k]
-    assert pack is not None
-    tiling = run.binding.tilings[stage.name]
-    row = len(pack.gates) * tiling.unit_blocks * host().vector_bytes
-    layout: PackLayout = pack_layout(run.binding, stage, i, k, row)
-    out = aligned((max(layout.bytes, 1),), np.uint8)
-    units = run.binding.size(stage.shape[-1]) if stage.shape else 1
-    helper = rows(run.side.dtype, host())
-    first = pack.gates[0]
-    counts = layout.k_counts
-    inner = pack.k[-2:]
-    k1, ks1 = (counts[-2], inner[0]) if len(counts) > 1 else (1, None)
-    k2, ks2 = (counts[-1], inner[-1]) if counts else (1, None)
-    ranges = [range(n) for n in (*layout.outer_counts, *counts[:-2])]
-    axes = (*pack.outer, *pack.k[:-2])
-    lead = (*layout.outer, *layout.k[: max(len(counts) - 2, 0)])
-    for index in product(*ranges):
-        target = out.ctypes.data + sum(n * s for n, s in zip(index, lead, strict=True))
-        gates = [
-            _base(run, g)
-            + sum(n * _stride(run, g, a) for n, a in zip(index, axes, strict=True))
-            for g in pack.gates
-        ]
-        desc = np.array(
-            [
-                k1, k2, _stride(run, first, ks1), _stride(run, first, ks2), len(gates),
-                tiling.unit_blocks, _stride(run, first, pack.lane), units, *gates,
-            ],
-            np.int64,
+    def plan(self) -> Packing:
+        """Jobs of stages in kernels of weights come before those kernels; the rest after."""
+        stages = {s.name: s for s in self.prepared.direction.stages if s.grad is None}
+        for step in self.prepared.before_weights:
+            kernel_ = step.bound.kernel
+            own = [stages.pop(n) for n in kernel_.stages if n in stages]
+            self.out.plans[kernel_.name] = self._write(own)
+        self.out.plans[""] = self._write(list(stages.values()))
+        return self.out
+
+    def _write(self, stages: list[Stage]) -> PackPlan:
+        self.block: list[int] = [0, self.helper]
+        self.fixups: list[tuple[int, int]] = []
+        self.jobs = 0
+        for stage in stages:
+            for i, core in enumerate(stage.cores):
+                for k, pack in enumerate(core.packs):
+                    if pack is not None:
+                        self._pack(stage, i, k)
+                if core.init is not None:
+                    self._init(stage, i)
+        self.block[0] = self.jobs
+        words, points = zip(*self.fixups, strict=True) if self.fixups else ((), ())
+        return PackPlan(
+            np.array(self.block, np.int64), np.array(words, np.int64), np.array(points, np.int64)
         )
-        helper.call("pack", target, desc.ctypes.data, 0, tiling.tiles)
-    return out
 
+    def _job(self, target: int, tiles: int, description: list[int], gates: list[tuple[int, int]]
+             ) -> None:
+        """Gates are (point, offset)."""
+        self.jobs += 1
+        self.fixups.append((len(self.block), -1))
+        self.block += [target, tiles, JOB_WORDS + PACK_WORDS + len(gates), *description]
+        for point, offset in gates:
+            self.fixups.append((len(self.block), point))
+            self.block.append(offset)
 
-def _init(run: Run, stage: Stage, i: int) -> np.ndarray:
-    """Rows of constants in the tiles' order; gates without one start from zeros."""
-    sources = stage.cores[i].init
-    assert sources is not None
-    tiling = run.binding.tilings[stage.name]
-    vector = host().vector_bytes
-    width = vector // run.item
-    outer = [run.binding.size(s) for s in stage.shape[:-1]]
-    units = run.binding.size(stage.shape[-1])
-    shape = (*outer, tiling.tiles, tiling.unit_blocks, len(sources), width)
-    out = aligned(shape, run.side.dtype, zero=True)
-    for g, source in enumerate(sources):
-        if source is None:
-            continue
-        row = np.zeros((*outer, tiling.tiles * tiling.unit_blocks * width), run.side.dtype)
-        row[..., :units] = _constant(run, source, (*outer, units))
-        out[..., g, :] = row.reshape(*outer, tiling.tiles, tiling.unit_blocks, width)
-    return out
+    def _stride(self, source: Source, axis: int | None) -> int:
+        if axis is None or source.axes[axis] is None:
+            return 0
+        behind = source.axes[axis]
+        assert behind is not None
+        return self.binding.layouts[source.buffer].strides[behind]
 
+    def _gate(self, source: Source, moved: int) -> tuple[int, int]:
+        layout = self.binding.layouts[source.buffer]
+        start = sum(self.binding.size(size) * layout.strides[a] for a, size in source.starts)
+        return self.prepared.points[source.buffer], start + moved
 
-def _constant(run: Run, source: Source, shape: tuple[int, ...]) -> np.ndarray:
-    memory = run.memory[source.buffer]
-    strides = tuple(_stride(run, source, i) for i in range(len(source.axes)))
-    raw = memory.owner.reshape(-1).view(np.uint8)
-    offset = _base(run, source) - memory.base
-    return np.ndarray(shape, run.side.dtype, raw, offset, strides)
+    def _pack(self, stage: Stage, i: int, k: int) -> None:
+        pack = stage.cores[i].packs[k]
+        assert pack is not None
+        tiling = self.binding.tilings[stage.name]
+        row = len(pack.gates) * tiling.unit_blocks * host().vector_bytes
+        layout: PackLayout = pack_layout(self.binding, stage, i, k, row)
+        at = self.out.place(f"pack|{stage.name}|{i}|{k}", layout.bytes)
+        counts, first = layout.k_counts, pack.gates[0]
+        inner = pack.k[-2:]
+        k1, ks1 = (counts[-2], inner[0]) if len(counts) > 1 else (1, None)
+        k2, ks2 = (counts[-1], inner[-1]) if counts else (1, None)
+        units = self.binding.size(stage.shape[-1]) if stage.shape else 1
+        description = [
+            k1, k2, self._stride(first, ks1), self._stride(first, ks2), len(pack.gates),
+            tiling.unit_blocks, self._stride(first, pack.lane), units,
+        ]  # fmt: skip
+        axes = (*pack.outer, *pack.k[:-2])
+        lead = (*layout.outer, *layout.k[: max(len(counts) - 2, 0)])
+        for index in product(*map(range, (*layout.outer_counts, *counts[:-2]))):
+            target = at + sum(n * s for n, s in zip(index, lead, strict=True))
+            gates = [
+                self._gate(
+                    g, sum(n * self._stride(g, a) for n, a in zip(index, axes, strict=True))
+                )
+                for g in pack.gates
+            ]
+            self._job(target, tiling.tiles, description, gates)
+
+    def _init(self, stage: Stage, i: int) -> None:
+        """Rows of constants in the tiles' order; gates without one start from zeros."""
+        sources = stage.cores[i].init
+        assert sources is not None
+        tiling = self.binding.tilings[stage.name]
+        outer = [self.binding.size(s) for s in stage.shape[:-1]]
+        units = self.binding.size(stage.shape[-1])
+        row = tiling.tiles * tiling.unit_blocks * len(sources) * host().vector_bytes
+        at = self.out.place(f"init|{stage.name}|{i}", row * int(np.prod(outer, dtype=int)))
+        description = [
+            1, 1, 0, 0, len(sources), tiling.unit_blocks, self.item, units,
+        ]  # fmt: skip
+        zeros = self.prepared.points["zeros"], 0
+        for number, index in enumerate(product(*map(range, outer))):
+            gates = [
+                zeros
+                if g is None
+                else self._gate(g, sum(n * self._stride(g, a) for a, n in enumerate(index)))
+                for g in sources
+            ]
+            self._job(at + number * row, tiling.tiles, description, gates)

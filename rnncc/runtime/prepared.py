@@ -18,7 +18,9 @@ from rnncc.runtime.bulk import contract_bulk, sum_bulk
 from rnncc.runtime.cores import cores
 from rnncc.runtime.machine import host
 from rnncc.runtime.memory import ALIGNMENT
+from rnncc.runtime.packing import Planner
 from rnncc.runtime.pieces import copy_pieces
+from rnncc.runtime.rows import rows
 from rnncc.runtime.tables import Buffer, Direction, Place
 from rnncc.runtime.threads import SYNC_WORDS
 
@@ -79,6 +81,9 @@ class Prepared:
         self.saved = self._arena(self.saved_names)
         self._lay_out_globals()
         self._write_template()
+        self.packing = Planner(self, rows(self.dtype, host()).address("pack")).plan()
+        self.pack_points = np.array([self._point(n) for n in self.packing.names], np.int64)
+        self.pack_offsets = np.array(self.packing.offsets, np.int64)
         self._needs: dict[frozenset[str] | None, set[str]] = {}
 
     def _point(self, name: str) -> int:
@@ -129,7 +134,6 @@ class Prepared:
         self.before_weights: list[Step] = []
         self.steps: list[Step] = []
         self.keep: list[np.ndarray] = []  # descriptions the blocks point at
-        self.packs: list[tuple[str, ...]] = []
         start = 0
         for bound in self.binding.kernels:
             template = bound.template.copy()
@@ -172,10 +176,7 @@ class Prepared:
                 self.keep.append(np.array(copy_pieces(copy, self.binding), np.int64))
                 template[index] += self.keep[-1].ctypes.data
             case ("init" | "pack", *_):
-                name = "|".join(request)
-                if name not in self.points:
-                    self.packs.append(request)
-                return self._point(name)
+                return self._point("|".join(request))
             case (name,) if name in GLOBALS:
                 return self.points[name]
         return None
