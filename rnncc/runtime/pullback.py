@@ -9,7 +9,7 @@ Non-Goals: second derivatives, so far.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
@@ -87,31 +87,30 @@ class Pullback:
         cell, run = trace.cell, _Run(trace, self._engine, self._saved, self._cotangents(dy))
         later = wrt is None and trace.states is None and not consume
         # States that started from a weight hand their gradient on to it.
-        trained = {w.name for w in cell.weights}
+        trained = [w.name for w in cell.weights] if "weights" in wanted else []
         begun = [
             s for s in cell.states if s.default in trained and s.name not in trace.given_states
         ]
-        names: list[str] = list(cell.arguments) if "inputs" in wanted else []
-        if "weights" in wanted:
-            names += [w.name for w in cell.weights] + [s.name for s in begun]
-        if "initial_state" in wanted and not later:
-            names += run.states.names
+        states = run.states if "initial_state" in wanted else Layout("tuple", ())
+        names = [*trained, *(s.name for s in begun)]
+        if "inputs" in wanted:
+            names += cell.arguments
+        if not later:
+            names += states.names
         found = run(names)
         if consume:
             self._spent, self._engine, self._saved = True, None, None
-        weights: dict[str, np.ndarray] = {}
-        if "weights" in wanted:
-            weights = {w.name: found[w.name] for w in cell.weights}
-            for state in begun:
-                assert state.default is not None
-                start = found[state.name].sum(axis=0, dtype=trace.dtype)
-                weights[state.default] = weights[state.default] + start
+        weights = {name: found[name] for name in trained}
+        for state in begun:
+            assert state.default is not None
+            start = found[state.name].sum(axis=0, dtype=trace.dtype)
+            weights[state.default] = weights[state.default] + start
         inputs = initial = None
         if "inputs" in wanted:
             inputs = trace.inputs.arrange(found)
         if "initial_state" in wanted:
-            known = all(n in found for n in run.states.names)
-            initial = run.states.arrange(found) if known else _Later(run.owned())
+            known = all(n in found for n in states.names)
+            initial = states.arrange(found) if known else _Later(run.owned())
         return Gradients(inputs, weights, initial)
 
     def vjp(self, dy: Any) -> tuple[Gradients, Pullback]:
@@ -178,7 +177,8 @@ class _Run:
 
     def owned(self) -> _Run:
         """With cotangents that the caller can't change."""
-        return replace(self, cotangents={n: d.copy() for n, d in self.cotangents.items()})
+        copied = {n: d.copy() for n, d in self.cotangents.items()}
+        return _Run(self.trace, self.engine, self.saved, copied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -205,7 +205,9 @@ def _parts(what: str, value: Any, count: int) -> list[Any]:
     if value is None:
         return [None] * count
     if not isinstance(value, tuple | list):
-        raise TypeError(f"{what} is a tuple of {count}, like what was returned, not {type(value).__name__}")
+        raise TypeError(
+            f"{what} is a tuple of {count}, like what was returned, not {type(value).__name__}"
+        )
     if len(value) != count:
         raise ValueError(f"{what} has {len(value)} parts, {count} were returned")
     return list(value)
