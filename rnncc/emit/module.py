@@ -12,9 +12,10 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rnncc.emit.describe import describe
-from rnncc.emit.kernel_view import KernelView, KernelWriter
+from rnncc.emit.kernel_view import KernelWriter
 from rnncc.emit.loader import render
 from rnncc.emit.tables_view import direction_table, literal
+from rnncc.emit.views import KernelView
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program
 from rnncc.passes.lower import lower

@@ -5,37 +5,29 @@ Non-Goals: the loops around them.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
-from rnncc.ir.ops import OPS, Kind
+from rnncc.emit.addresses import Addresses
+from rnncc.emit.views import Loop, StatementLoop
+from rnncc.ir.ops import OPS
 from rnncc.ir.program import Op, Value
 from rnncc.schedule.model import LaneStage, View
-
-if TYPE_CHECKING:
-    from rnncc.emit.kernel_view import KernelWriter, Loop
-
 
 SLOW = 15  # cycles a vector from which an op is an activation others wait for
 WORTH_SPLITTING = 3  # activations in a stage
 SPILLS = 8  # values that may cross from loop to loop without a place of their own
 
 
-@dataclass
-class StatementLoop:
-    pointers: list[tuple[int, str]]  # of the row's addresses, those it needs: number and name
-    lines: list[str]
-
-
 class Statements:
     def __init__(
         self,
-        writer: KernelWriter,
+        at: Addresses,
         stage: LaneStage,
         outer: list[Loop],
         registers: dict[Value, str],
+        leaves: Mapping[Value, Op],
     ) -> None:
-        self.writer = writer
+        self.at = at
         self.stage = stage
         self.outer = outer
         self.registers = registers
@@ -45,12 +37,7 @@ class Statements:
         self.late: dict[Value, str] = {}  # made in an earlier loop: how to load it again
         self.lines: list[str] = []
         self.row_pointers: dict[tuple[object, ...], str] = {}
-        self.names: dict[str, int] = {}
-        self.leaves = {
-            op.result: op
-            for op in writer.schedule.program.ops()
-            if OPS[op.opcode].kind is Kind.LEAF
-        }
+        self.leaves = leaves
         self.made = {op.result: op for op in stage.ops}
         self.reads: dict[Value, int] = {}
         for op in stage.ops:
@@ -88,9 +75,7 @@ class Statements:
             loops.append(StatementLoop([(i, n) for n, i in self.used.items()], self.lines))
         return loops
 
-    def _statement(
-        self, op: Op, fused: set[Op], crossing: dict[Value, tuple[int, str]]
-    ) -> None:
+    def _statement(self, op: Op, fused: set[Op], crossing: dict[Value, tuple[int, str]]) -> None:
         self._bind_operands(op)
         text = self._expression(op, fused)
         name = self._name(op.result)
@@ -114,9 +99,7 @@ class Statements:
             links[op] = max(depth[op.result] - 1, 0)
         return links
 
-    def _crossing(
-        self, links: dict[Op, int], fused: set[Op]
-    ) -> dict[Value, tuple[int, str]]:
+    def _crossing(self, links: dict[Op, int], fused: set[Op]) -> dict[Value, tuple[int, str]]:
         """Values a later loop reads: the loop that makes them, and how to load them again."""
         found: dict[Value, tuple[int, str]] = {}
         for op in self.stage.ops:
@@ -221,7 +204,7 @@ class Statements:
         if leaf is None:
             return None
         if leaf.opcode == "extent":
-            return f"float({self.writer.size(leaf.attrs['size'])})"
+            return f"float({self.at.size(leaf.attrs['size'])})"
         number = leaf.attrs["value"]
         return repr(number) if isinstance(number, bool) else repr(float(number))
 
@@ -229,7 +212,7 @@ class Statements:
         return self._load(value, None)
 
     def _load(self, value: Value, view: View | None) -> str:
-        view = view or self.writer.resolve(value)
+        view = view or self.stage.reads[value]
         address = self.row_pointer(view)
         lanes = bool(view.axes) and view.axes[-1] is not None
         text = f"v.load({address} + q)" if lanes else f"v.broadcast({address})"
@@ -239,11 +222,11 @@ class Statements:
         starts = tuple((a, str(s)) for a, s in view.starts)
         key = (view.buffer, view.slot, view.axes[:-1], starts)
         if key not in self.row_pointers:
-            terms = self.writer.row_terms(view, ("r0", "r1")).replace("r1 *", "r *")
-            terms += self.writer.outer_terms(view, self.outer) if view.axes else ""
-            base = self.writer.pointer(view)
+            terms = self.at.row_terms(view)
+            terms += self.at.outer_terms(view, self.outer) if view.axes else ""
+            base = self.at.pointer(view)
             if terms:
-                name = self.writer.words.fresh(f"{view.buffer.name}_r")
+                name = self.at.words.fresh(f"{view.buffer.name}_r")
                 self.numbers[name] = len(self.row_lines)
                 self.row_lines.append((name, base + terms))
                 self.row_pointers[key] = name
@@ -260,17 +243,14 @@ class Statements:
                 continue
             text = self.read(value)
             if value in self.leaves:
-                text = (
-                    f"v.splat({text})"
-                    if value.type.dtype != "bool"
-                    else f"v.splat({float(eval(text))})"
-                )
+                number = self.leaves[value].attrs.get("value")
+                text = f"v.splat({float(number) if isinstance(number, bool) else text})"
             elif value.type.dtype == "bool":
                 text = f"v.select({text}, v.splat(1.0), v.splat(0.0))"
             self.lines.append(f"v.store({self.row_pointer(store.view)} + q, {text})")
 
     def _name(self, value: Value) -> str:
-        return self.writer.words.fresh(value.name.strip("_") or "x")
+        return self.at.words.fresh(value.name.strip("_") or "x")
 
     def _citation(self, op: Op) -> str:
         return f"  # line {op.span.line}" if op.span else ""

@@ -1,0 +1,99 @@
+"""What the templates of a kernel print: finished strings, in the shape of the loops around them.
+
+Non-Goals: deciding anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rnncc.emit.words import Request
+
+WIDTH = 80  # of text that stands some loops deep
+
+
+@dataclass
+class Loop:
+    var: str
+    count: str
+
+
+@dataclass
+class CallView:
+    """One core call of a tile: where its segments, start and result are."""
+
+    comment: str
+    lines: list[str]  # fill the segment table
+    count: str
+    cores: str
+    table: str
+    init: str
+    init_j: str  # bytes from tile to tile of the rows it starts from
+    out: str
+    out_stride: str
+    tile_bytes: str
+    rowwise: bool = False
+
+    @property
+    def init_at(self) -> str:
+        return self.init if self.init_j == "0" else f"{self.init} + j * {self.init_j}"
+
+
+@dataclass
+class StatementLoop:
+    pointers: list[tuple[int, str]]  # of the row's addresses, those it needs: number and name
+    lines: list[str]
+
+
+@dataclass
+class LaneView:
+    kind: str = "lanes"
+    comments: list[str] = field(default_factory=list)
+    outer: list[Loop] = field(default_factory=list)
+    calls: list[CallView] = field(default_factory=list)
+    acc_lines: list[str] = field(default_factory=list)
+    row_lines: list[tuple[str, str]] = field(default_factory=list)  # address, where it is
+    loops: list[StatementLoop] = field(default_factory=list)
+    tiles: str = ""
+    unit_blocks: str = ""  # a power of two
+    unit_shift: str = ""  # its logarithm
+    row_tile: str = ""
+    blocks: str = ""
+    direct: bool = False
+
+
+@dataclass
+class RowView:
+    kind: str = "row"
+    comments: list[str] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    outer: list[Loop] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+
+@dataclass
+class KernelView:
+    name: str
+    kind: str
+    doc: list[str]
+    words: list[tuple[str, str]]  # identifier, what it is
+    requests: list[Request]
+    step_lines: list[str]
+    levels: list[list[LaneView | RowView]]
+    reverse: bool
+
+
+def call_lines(function: str, arguments: list[str], depth: int = 0) -> list[str]:
+    """A call as lines, `depth` steps in: one line if it fits, else its arguments in lines of
+    their own."""
+    pad = "    " * depth
+    flat = f"{pad}{function}({', '.join(arguments)})"
+    if len(flat) <= WIDTH:
+        return [flat]
+    lines, line = [f"{pad}{function}("], ""
+    for argument in arguments:
+        if line and len(pad) + 4 + len(line) + len(argument) + 2 > WIDTH:
+            lines.append(f"{pad}    {line}")
+            line = ""
+        line += f"{' ' if line else ''}{argument},"
+    return [*lines, f"{pad}    {line}", f"{pad})"]
