@@ -76,11 +76,15 @@ def _built_in(name: str) -> Path:
 
 def kernel_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine:
     """The compiled kernels of one variant."""
-    from rnncc.emit.module import render_module
-    from rnncc.runtime.store import import_module, write_module
+    from rnncc.runtime.store import import_module, keyed_module
 
-    text = render_module(spec, dict(cell.options), dict(cell.functions), cell.dtype, variant)
-    module = import_module(write_module(f"{cell.name.lower()}_cpu", text))
+    def render() -> str:
+        from rnncc.emit.module import render_module
+
+        return render_module(spec, dict(cell.options), dict(cell.functions), cell.dtype, variant)
+
+    key = repr((spec.text, spec.filename, cell.options, cell.functions, cell.dtype, variant.key))
+    module = import_module(keyed_module(f"{cell.name.lower()}_cpu", key, render))
     engine: Engine = module.ENGINE
     return engine
 

@@ -106,6 +106,11 @@ class Variant:
     training: bool = False
     active_rates: frozenset[str] = field(default_factory=frozenset)
 
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The same in every process: a set prints in any order."""
+        return self.mask, self.training, tuple(sorted(self.active_rates))
+
 
 def variant_of(cell: Cell, rates: Mapping[str, float], *, training: bool, mask: bool) -> Variant:
     """The one variant for these rates: calls that mean the same share a module."""

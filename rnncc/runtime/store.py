@@ -14,10 +14,13 @@ import os
 import shutil
 import sys
 import tempfile
+from collections.abc import Callable
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
+
+from .machine import host
 
 RUNTIME = Path(__file__).parent
 # What generated modules import, so what compiled kernels contain pieces of.
@@ -73,7 +76,9 @@ def runtime_hash() -> str:
 
 def write_module(stem: str, text: str) -> Path:
     """The path of a file `<stem>_<hash>.py` holding the text; written only if it isn't there."""
-    digest = hashlib.sha256((text + runtime_hash()).encode()).hexdigest()[:12]
+    # The same text is other machine code at another vector width.
+    what = f"{text}{runtime_hash()}{host().vector_bytes}"
+    digest = hashlib.sha256(what.encode()).hexdigest()[:12]
     path = store_dir() / f"{stem}_{digest}.py"
     data = text.encode()
     try:
@@ -81,8 +86,13 @@ def write_module(stem: str, text: str) -> Path:
             return path
     except OSError:
         pass
-    # Two processes may write the same file: each replaces it whole.
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{stem}_", suffix=".tmp")
+    _write(path, data)
+    return path
+
+
+def _write(path: Path, data: bytes) -> None:
+    """Two processes may write the same file: each replaces it whole."""
+    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}_", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
             file.write(data)
@@ -90,6 +100,33 @@ def write_module(stem: str, text: str) -> Path:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+    return path
+
+
+@cache
+def compiler_hash() -> str:
+    """A hash of everything that decides a module's text: rnncc's own sources and templates."""
+    digest = hashlib.sha256()
+    package = RUNTIME.parent
+    inside = package / "templates"
+    templates = inside if inside.is_dir() else package.parent / "templates"
+    for path in sorted([*package.rglob("*.py"), *templates.rglob("*.jinja")]):
+        digest.update(path.name.encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+def keyed_module(stem: str, key: str, render: Callable[[], str]) -> Path:
+    """The module of a key, rendered only if this rnncc hasn't before."""
+    digest = hashlib.sha256(f"{key}{compiler_hash()}{host().vector_bytes}".encode()).hexdigest()[:12]
+    note = store_dir() / f"{stem}_{digest}.module"
+    try:
+        path = store_dir() / note.read_text()
+        if path.is_file():
+            return path
+    except OSError:
+        pass
+    path = write_module(stem, render())
+    _write(note, path.name.encode())
     return path
 
 

@@ -48,11 +48,15 @@ def accumulate(
         kind = bool(gemms[0].operands[1].type.axes)  # a weight of the row, or one for all rows
         gemms = [g for g in gemms if bool(g.operands[1].type.axes) == kind]
         rest = [v for v in leaves if v not in {g.result for g in gemms}]
-        init = next((v for v in rest if is_constant_row(v)), None)
-        if len(gemms) < 2 and init is None:
+        rows = [v for v in rest if is_constant_row(v)]
+        if len(gemms) < 2 and not rows:
             continue
-        rest = [v for v in rest if v is not init]
-        plans[op.result] = _plan(op, gemms, init, rest)
+        rest = [v for v in rest if v not in rows]
+        b = Builder(op.span, f"{op.result.name}_start")
+        init = rows[0] if rows else None
+        for row in rows[1:]:  # two biases are one, worked out with the weights
+            init = b.add(init, row)
+        plans[op.result] = [*b.ops, *_plan(op, gemms, init, rest)]
         absorbed.update(g.result for g in gemms)
         absorbed.update(_inner_adds(op.result, defs, single))
     nodes: list[Node] = []

@@ -97,6 +97,7 @@ class Levels:
             operands = list(node.operands)
         else:
             operands = [o for c in node.contractions for o in c.operands]
+            operands += [node.init] if node.init is not None else []
         level = 0
         for operand in operands:
             path = self.path(operand)
