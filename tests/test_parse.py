@@ -52,7 +52,7 @@ def test_defaults() -> None:
     slstm = parse_file(ROOT / "rnncc/cells/slstm.rnn")
     sizes = sizes_of(slstm)
     assert sizes["units"] is None and sizes["heads"] == Size.of(4)
-    assert str(expand_defaults(Size.name("head_size"), sizes)) == "(units) // (4)"
+    assert str(expand_defaults(Size.name("head_size"), sizes)) == "(units // 4)"
     start = parse_file(ROOT / "tests/cells/learned_start.rnn")
     assert isinstance(start.states[0].initial, Name)
 
