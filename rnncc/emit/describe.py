@@ -41,7 +41,7 @@ from rnncc.passes.interface import (
 )
 from rnncc.passes.lower import lower
 from rnncc.runtime import initializers
-from rnncc.runtime.description import Array, Cell, Constraint, Rate, SizeDecl
+from rnncc.schedule.description import Array, Cell, Constraint, Rate, SizeDecl
 
 Given = Mapping[str, object] | None
 

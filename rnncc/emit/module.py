@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+from rnncc import __version__
 from rnncc.emit.describe import describe
 from rnncc.emit.kernel_view import KernelWriter
 from rnncc.emit.loader import render
@@ -21,6 +22,7 @@ from rnncc.ir.program import Program
 from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.schedule.build import schedule
+from rnncc.schedule.description import Variant
 from rnncc.schedule.model import Buffer, Schedule
 
 DIFFERENTIABLE = ("input", "context", "state", "weight")
@@ -108,20 +110,21 @@ def render_module(
     options: Mapping[str, object] | None = None,
     functions: Mapping[str, object] | None = None,
     dtype: str = "float32",
-    variant: object = None,
+    variant: Variant | None = None,
 ) -> str:
     """The module's text.
 
-    `variant` (`runtime.description.Variant`) says whether there is a mask, whether it trains, and
+    `variant` (`schedule.description.Variant`) says whether there is a mask, whether it trains, and
     which rates are drawn; None is the plain cell.
     """
-    from rnncc.runtime.store import _version
-
-    mask = bool(getattr(variant, "mask", False))
-    training = bool(getattr(variant, "training", False))
-    rates = frozenset(getattr(variant, "active_rates", frozenset()))
+    variant = variant or Variant()
     program = lower(
-        spec, options or {}, functions or {}, mask=mask, training=training, active_rates=rates
+        spec,
+        options or {},
+        functions or {},
+        mask=variant.mask,
+        training=variant.training,
+        active_rates=variant.active_rates,
     )
     made = compile_program(program)
     source = {
@@ -140,7 +143,7 @@ def render_module(
         "cpu/module.py.jinja",
         m=ModuleView(
             title=first if first.startswith(spec.name) else f"{spec.name}: {first}",
-            version=_version(),
+            version=__version__,
             dtype=dtype,
             size=4 if dtype == "float32" else 8,
             how=f"run `rnncc compile {_stem(spec)}`",

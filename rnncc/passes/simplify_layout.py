@@ -10,7 +10,7 @@ from __future__ import annotations
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Value
 from rnncc.ir.sizes import Size
-from rnncc.passes.simplify import Context, rule
+from rnncc.passes.rules import Context, rule
 
 
 def _only_sliced(ctx: Context, value: Value) -> bool:

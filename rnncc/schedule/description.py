@@ -1,0 +1,173 @@
+"""What a layer knows of its cell: names, shapes and defaults, with options and functions bound.
+
+A `Cell` is plain data without the compiler behind it: a generated module holds one literally, as
+`repr` writes it. Shapes are size expressions (`4 * units`) for `runtime.sizes`.
+
+Non-Goals: equations; binding sizes (`runtime.doors`); drawing weights (`runtime.initializers`).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from functools import cache
+from typing import Any
+
+OptionValue = bool | int | float | str
+_WIDTH = 100
+
+
+class _Literal:
+    """Dataclasses whose repr is Python in the house's layout, defaults left out."""
+
+    def __repr__(self) -> str:
+        return literal(self)
+
+
+@dataclass(frozen=True, repr=False)
+class SizeDecl(_Literal):
+    """A size: read off the data, given, or else its default, an expression over other sizes."""
+
+    name: str
+    default: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Array(_Literal):
+    """An input, context, state, weight, constant or output. `shape`: without batch and time.
+
+    initializer: (name, *arguments) of a weight or constant; None: the layer's own choice.
+    default: the weight or constant a state starts from; None: zeros.
+    """
+
+    name: str
+    shape: tuple[str, ...] = ()
+    initializer: tuple[Any, ...] | None = None
+    default: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Rate(_Literal):
+    """at_inference: it also matters when nothing is drawn, as zoneout's does."""
+
+    name: str
+    default: float = 0.0
+    at_inference: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class Constraint(_Literal):
+    """Two size expressions that must come out equal; the message says why."""
+
+    left: str
+    right: str
+    message: str
+
+
+@dataclass(frozen=True, repr=False)
+class Cell(_Literal):
+    """A bound cell.
+
+    arguments: inputs and contexts by name, as a call takes them: in order of declaration.
+    states: the declared ones, then delays, as `initial_state` takes them.
+    draws: training draws random numbers even while every rate is zero.
+    """
+
+    name: str
+    dtype: str
+    doc: str = ""
+    sizes: tuple[SizeDecl, ...] = ()
+    arguments: tuple[str, ...] = ()
+    inputs: tuple[Array, ...] = ()
+    contexts: tuple[Array, ...] = ()
+    states: tuple[Array, ...] = ()
+    weights: tuple[Array, ...] = ()
+    constants: tuple[Array, ...] = ()
+    outputs: tuple[Array, ...] = ()
+    options: tuple[tuple[str, OptionValue], ...] = ()
+    functions: tuple[tuple[str, str], ...] = ()
+    rates: tuple[Rate, ...] = ()
+    draws: bool = False
+    constraints: tuple[Constraint, ...] = ()
+    source: str = "<text>"
+    sha256: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Variant:
+    """Which of a cell's programs a call runs.
+
+    mask: some steps may be masked. training: random numbers are drawn. active_rates: the rates
+    that aren't zero, as far as they matter to this program.
+    """
+
+    mask: bool = False
+    training: bool = False
+    active_rates: frozenset[str] = field(default_factory=frozenset)
+
+    @property
+    def key(self) -> tuple[object, ...]:
+        """The same in every process: a set prints in any order."""
+        return self.mask, self.training, tuple(sorted(self.active_rates))
+
+
+def variant_of(cell: Cell, rates: Mapping[str, float], *, training: bool, mask: bool) -> Variant:
+    """The one variant for these rates: calls that mean the same share a module."""
+    active = frozenset(r.name for r in cell.rates if rates[r.name])
+    if training and (active or cell.draws):
+        return Variant(mask, True, active)
+    return Variant(mask, False, active & {r.name for r in cell.rates if r.at_inference})
+
+
+# ---- sizes -----------------------------------------------------------------------------------
+
+
+@cache
+def names_of(text: str) -> frozenset[str]:
+    """The sizes an expression reads."""
+    tree = ast.parse(text, mode="eval")
+    return frozenset(n.id for n in ast.walk(tree) if isinstance(n, ast.Name))
+
+
+# ---- literals --------------------------------------------------------------------------------
+
+
+def literal(value: object, indent: int = 0, lead: int = 0) -> str:
+    """Python text for data, on one line when it fits, else one item a line.
+
+    indent: the column its further lines start from; lead: what already stands on its first line.
+    """
+    if isinstance(value, _Literal):
+        given = {f.name: getattr(value, f.name) for f in fields(value)}  # type: ignore[arg-type]
+        shown = {k: v for k, v in given.items() if v != _default(value, k)}
+        opening = f"{type(value).__name__}("
+        return _items(opening, [(f"{k}=", v) for k, v in shown.items()], ")", indent, lead)
+    if isinstance(value, tuple):
+        closing = ",)" if len(value) == 1 else ")"
+        return _items("(", [("", v) for v in value], closing, indent, lead)
+    return _text(value) if isinstance(value, str) else repr(value)
+
+
+def _default(value: _Literal, name: str) -> object:
+    return next(f.default for f in fields(value) if f.name == name)  # type: ignore[arg-type]
+
+
+def _text(value: str) -> str:
+    """A string in double quotes, unless it holds more of them than of single ones."""
+    quoted = repr(value)
+    if quoted[0] == "'" and '"' not in value:
+        return '"' + quoted[1:-1].replace("\\'", "'") + '"'
+    return quoted
+
+
+def _items(
+    opening: str, items: list[tuple[str, object]], closing: str, indent: int, lead: int
+) -> str:
+    flat = ", ".join(key + literal(item, 0, -(10**6)) for key, item in items)
+    line = f"{opening}{flat}{closing}"
+    if indent + lead + len(line) <= _WIDTH or not items:
+        return line
+    inner = indent + 4
+    rows = [f"{' ' * inner}{key}{literal(v, inner, len(key) + 1)},\n" for key, v in items]
+    return f"{opening}\n{''.join(rows)}{' ' * indent}{closing[-1]}"
