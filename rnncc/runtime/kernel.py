@@ -6,7 +6,9 @@
 
     launch(step.address, block, parts)
 
-Compilation waits for `.address`; Numba caches it beside the module's file.
+Compilation waits for `.address`; Numba caches it beside the module's file. Numba's cache notices
+changes of that file alone, so kernels of a module that isn't in the store are compiled from a copy
+there, whose name carries a hash of all that ends up in the machine code.
 
 Non-Goals: running kernels (`launch`); deciding what a kernel does.
 """
@@ -14,11 +16,14 @@ Non-Goals: running kernels (`launch`); deciding what a kernel does.
 import threading
 import time
 from functools import partial
+from pathlib import Path
 
 from numba import cfunc, njit
 from numba.core import typed_passes, untyped_passes
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_machinery import PassManager
+
+from .store import import_module, store_dir, write_module
 
 
 class LeanCompiler(CompilerBase):
@@ -84,9 +89,18 @@ class Kernel:
             with _COMPILING:
                 if self._compiled is None:
                     began = time.perf_counter()
-                    self._compiled = cfunc(self.signature, **OPTIONS)(self.function)
+                    self._compiled = self._compile()
                     self.seconds = time.perf_counter() - began
         return self._compiled.address
+
+    def _compile(self):
+        source = Path(self.function.__code__.co_filename)
+        if source.parent != store_dir() and source.is_file():
+            twin = import_module(write_module(source.stem, source.read_text("utf-8")))
+            kernel = getattr(twin, self.function.__name__)
+            kernel.address  # noqa: B018  compiles
+            return kernel._compiled
+        return cfunc(self.signature, **OPTIONS)(self.function)
 
     def assembly(self) -> str:
         """The machine code as text, for reading."""
