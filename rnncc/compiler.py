@@ -81,11 +81,12 @@ def kernel_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine:
     def render() -> str:
         from rnncc.emit.module import render_module
 
-        return render_module(spec, dict(cell.options), dict(cell.functions), cell.dtype, variant)
+        options, functions = dict(cell.options), dict(cell.functions)
+        return render_module(spec, options, functions, cell.dtype, (variant,))
 
-    key = repr((spec.text, spec.filename, cell.options, cell.functions, cell.dtype, variant.key))
+    key = repr((spec.text, spec.filename, cell.options, cell.functions, cell.dtype, variant))
     module = import_module(keyed_module(f"{cell.name.lower()}_cpu", key, render))
-    engine: Engine = module.ENGINE
+    engine: Engine = module.ENGINES[variant]
     return engine
 
 

@@ -642,8 +642,8 @@ def test_options_and_functions_are_bound_by_the_constructor(compiled: Compile) -
 def test_a_module_of_the_command_line_is_frozen() -> None:
     spec = read("gru")
     cell = compiler.describe(spec, {"reset_after": False}, dtype="float64")
-    engine = oracle.oracle_engine(spec, cell, Variant())
-    cls = frozen_layer_class(eval(repr(cell), vars(compiler_description())), engine, __name__)
+    engines = {Variant(): oracle.oracle_engine(spec, cell, Variant())}
+    cls = frozen_layer_class(eval(repr(cell), vars(compiler_description())), engines, __name__)
     layer = cls(units=4, reset_after=False, activation="tanh", seed=1)
     x = random(2, 4, 3)
     expected = oracle.layer_class(spec)(units=4, seed=1, reset_after=False)(x)

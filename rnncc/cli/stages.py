@@ -57,5 +57,5 @@ def all_stages(settings: Settings, dtype: str, *, module: bool = True) -> Iterat
             yield Stage(part, shown, print_program(after))
         yield Stage(part, "schedule", print_schedule(schedule(after)))
     if module:
-        text = render_module(settings.spec, settings.options, settings.functions, dtype, None)
+        text = render_module(settings.spec, settings.options, settings.functions, dtype)
         yield Stage(WHOLE, "module", text)

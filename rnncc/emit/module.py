@@ -8,7 +8,7 @@ Non-Goals: writing files.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from rnncc import __version__
@@ -22,7 +22,7 @@ from rnncc.ir.program import Program
 from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.schedule.build import schedule
-from rnncc.schedule.description import Variant
+from rnncc.schedule.description import Variant, variants_of
 from rnncc.schedule.model import Buffer, Schedule
 
 DIFFERENTIABLE = ("input", "context", "state", "weight")
@@ -90,6 +90,12 @@ def _document(view: KernelView, made: Schedule) -> list[str]:
 
 
 @dataclass(frozen=True, slots=True)
+class VariantView:
+    literal: str
+    directions: list[DirectionView]
+
+
+@dataclass(frozen=True, slots=True)
 class ModuleView:
     title: str
     version: str
@@ -100,7 +106,7 @@ class ModuleView:
     sha: str
     equations: list[str]
     legend: list[str]
-    directions: list[DirectionView]
+    variants: list[VariantView]
     cell: str
     class_name: str
 
@@ -110,34 +116,32 @@ def render_module(
     options: Mapping[str, object] | None = None,
     functions: Mapping[str, object] | None = None,
     dtype: str = "float32",
-    variant: Variant | None = None,
+    variants: Sequence[Variant] = (),
 ) -> str:
-    """The module's text.
-
-    `variant` (`schedule.description.Variant`) says whether there is a mask, whether it trains, and
-    which rates are drawn; None is the plain cell.
-    """
-    variant = variant or Variant()
-    program = lower(
-        spec,
-        options or {},
-        functions or {},
-        mask=variant.mask,
-        training=variant.training,
-        active_rates=variant.active_rates,
-    )
-    made = compile_program(program)
+    """The module's text, with kernels for these variants, else for all that a layer may ask for."""
+    cell = describe(spec, options or {}, functions or {}, dtype)
     source = {
         n: f"{line.strip()}  ({_stem(spec)}:{n})"
         for n, line in enumerate(spec.text.splitlines(), 1)
         if line.strip()
     }
-    backward_names = made.residual_names
-    directions = [
-        _direction("forward", made.forward, source, {}),
-        _direction("backward", made.backward, source, backward_names),
-    ]
-    cell = describe(spec, options or {}, functions or {}, dtype)
+    views, legend = [], []
+    for variant in variants or variants_of(cell):
+        program = lower(
+            spec,
+            options or {},
+            functions or {},
+            mask=variant.mask,
+            training=variant.training,
+            active_rates=variant.active_rates,
+        )
+        made = compile_program(program)
+        directions = [
+            _direction(f"{variant.prefix}forward", made.forward, source, {}),
+            _direction(f"{variant.prefix}backward", made.backward, source, made.residual_names),
+        ]
+        views.append(VariantView(repr(variant), directions))
+        legend = legend or _legend(made.forward)
     first = (spec.doc or spec.name).strip().splitlines()[0]
     return render(
         "cpu/module.py.jinja",
@@ -150,8 +154,8 @@ def render_module(
             filename=_stem(spec),
             sha=spec.sha256[:16],
             equations=[line.rstrip() for line in _equation_lines(spec)],
-            legend=_legend(made.forward),
-            directions=directions,
+            legend=legend,
+            variants=views,
             cell=literal(cell),
             class_name=spec.name,
         ),

@@ -8,9 +8,11 @@ from rnncc.schedule.description import (
     Rate,
     SizeDecl,
     Variant,
+    covering,
     literal,
     names_of,
     variant_of,
+    variants_of,
 )
 
 __all__ = [
@@ -21,7 +23,9 @@ __all__ = [
     "Rate",
     "SizeDecl",
     "Variant",
+    "covering",
     "literal",
     "names_of",
     "variant_of",
+    "variants_of",
 ]

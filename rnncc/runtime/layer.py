@@ -19,7 +19,7 @@ import numpy as np
 
 from rnncc.runtime.base import Known, LayerBase
 from rnncc.runtime.classes import Engine, Frozen, LayerType, Maker
-from rnncc.runtime.description import Cell, Variant, variant_of
+from rnncc.runtime.description import Cell, Variant, covering, variant_of
 from rnncc.runtime.doors import (
     Layout,
     array_shape,
@@ -234,24 +234,20 @@ class Layer(LayerBase):
         return layout, frozenset(given)
 
 
-def frozen_layer_class(
-    cell: Cell, engines: Engine | Callable[[Variant], Engine], module: str
-) -> type[Layer]:
-    """The class of a generated module, its options frozen; pickled by its module and name.
+def frozen_layer_class(cell: Cell, engines: Mapping[Variant, Engine], module: str) -> type[Layer]:
+    """The class of a generated module, its options frozen; pickled by its module and name."""
 
-    engines: makes the engine of a variant, or is the one engine there is, of the plain cell.
-    """
-
-    def only(variant: Variant) -> Engine:
-        if variant != Variant():
-            what = ", ".join(sorted(variant.active_rates)) or "mask"
+    def engine(variant: Variant) -> Engine:
+        found = covering(variant, engines)
+        if found is None:
+            what = "a mask" if variant.mask else ", ".join(sorted(variant.active_rates))
             raise ValueError(
-                f"this module of {cell.name} was written without kernels for {what}: "
-                f"rnncc.compile({cell.source!r}) makes them when they are needed"
+                f"this module of {cell.name} was written without kernels for {what}: run rnncc "
+                f"compile {cell.source} again, or use rnncc.compile({cell.source!r})"
             )
-        return engines  # type: ignore[return-value]
+        return engines[found]
 
-    return make_class(Frozen(cell, engines if callable(engines) else only), module, None)
+    return make_class(Frozen(cell, engine), module, None)
 
 
 def make_class(

@@ -9,8 +9,8 @@ Non-Goals: equations; binding sizes (`runtime.doors`); drawing weights (`runtime
 from __future__ import annotations
 
 import ast
-from collections.abc import Mapping
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, fields
 from functools import cache
 from typing import Any
 
@@ -94,8 +94,8 @@ class Cell(_Literal):
     sha256: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Variant:
+@dataclass(frozen=True, repr=False)
+class Variant(_Literal):
     """Which of a cell's programs a call runs.
 
     mask: some steps may be masked. training: random numbers are drawn. active_rates: the rates
@@ -104,12 +104,13 @@ class Variant:
 
     mask: bool = False
     training: bool = False
-    active_rates: frozenset[str] = field(default_factory=frozenset)
+    active_rates: frozenset[str] = frozenset()
 
     @property
-    def key(self) -> tuple[object, ...]:
-        """The same in every process: a set prints in any order."""
-        return self.mask, self.training, tuple(sorted(self.active_rates))
+    def prefix(self) -> str:
+        """What names of its kernels begin with."""
+        rated = "rated_" if self.active_rates else ""
+        return ("masked_" if self.mask else "") + ("training_" if self.training else rated)
 
 
 def variant_of(cell: Cell, rates: Mapping[str, float], *, training: bool, mask: bool) -> Variant:
@@ -118,6 +119,32 @@ def variant_of(cell: Cell, rates: Mapping[str, float], *, training: bool, mask: 
     if training and (active or cell.draws):
         return Variant(mask, True, active)
     return Variant(mask, False, active & {r.name for r in cell.rates if r.at_inference})
+
+
+def variants_of(cell: Cell) -> tuple[Variant, ...]:
+    """What a layer needs for any call: the plain cell, and with all its rates where it has some.
+
+    A rate may be zero in a variant where it is active: `drop` keeps every lane.
+    """
+    rates = frozenset(r.name for r in cell.rates)
+    still = frozenset(r.name for r in cell.rates if r.at_inference)
+    found = [Variant()]
+    if still:
+        found.append(Variant(active_rates=still))
+    if rates or cell.draws:
+        found.append(Variant(training=True, active_rates=rates))
+    return tuple(found)
+
+
+def covering(variant: Variant, made: Iterable[Variant]) -> Variant | None:
+    """One of those made that does what this one does; the other rates it may have are zero."""
+    fits = [
+        m
+        for m in made
+        if (m.mask, m.training) == (variant.mask, variant.training)
+        and m.active_rates >= variant.active_rates
+    ]
+    return min(fits, key=lambda m: len(m.active_rates), default=None)
 
 
 # ---- sizes -----------------------------------------------------------------------------------
@@ -146,6 +173,8 @@ def literal(value: object, indent: int = 0, lead: int = 0) -> str:
     if isinstance(value, tuple):
         closing = ",)" if len(value) == 1 else ")"
         return _items("(", [("", v) for v in value], closing, indent, lead)
+    if isinstance(value, frozenset):
+        return _items("frozenset({", [("", v) for v in sorted(value)], "})", indent, lead)
     return _text(value) if isinstance(value, str) else repr(value)
 
 
@@ -170,4 +199,4 @@ def _items(
         return line
     inner = indent + 4
     rows = [f"{' ' * inner}{key}{literal(v, inner, len(key) + 1)},\n" for key, v in items]
-    return f"{opening}\n{''.join(rows)}{' ' * indent}{closing[-1]}"
+    return f"{opening}\n{''.join(rows)}{' ' * indent}{closing.removeprefix(',')}"

@@ -1,0 +1,164 @@
+"""Modules of the command line, imported by themselves: they do what compiled classes do."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import pickle
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rnncc
+from rnncc import compiler
+from rnncc.emit.module import render_module
+from rnncc.runtime.description import Variant, covering, variants_of
+from rnncc.runtime.layer import Layer
+
+CELLS = Path(__file__).parent / "cells"
+DRAWING = """cell: Drawing
+units: size
+x: input[units]
+h: state[units]
+h[t] = tanh(drop(x[t], 0.5, per="step") + h[t-1])
+return h[t]
+"""
+
+ZONING = """cell: Zoning
+units: size
+x: input[units]
+h: state[units]
+keep: rate = 0
+change: rate = 0
+h[t] = zoneout(tanh(drop(x[t], change) + h[t-1]), h[t-1], keep)
+return h[t]
+"""
+
+
+def written(folder: Path, source: str | Path, **given: Any) -> ModuleType:
+    """What `rnncc compile` writes, imported as a user does."""
+    spec = compiler.load_spec(source)
+    path = folder / f"{spec.name.lower()}.py"
+    path.write_text(render_module(spec, dtype="float64", **given))
+    found = importlib.util.spec_from_file_location(path.stem, path)
+    assert found is not None and found.loader is not None
+    module = importlib.util.module_from_spec(found)
+    sys.modules[path.stem] = module
+    found.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(autouse=True)
+def forgotten() -> Any:
+    before = set(sys.modules)
+    yield
+    for name in set(sys.modules) - before:
+        if not name.startswith(("rnncc", "numba", "numpy", "llvmlite")):
+            del sys.modules[name]
+
+
+def same(a: Layer, b: Layer, x: np.ndarray, **call: Any) -> None:
+    for training in (False, True):
+        one, two = a.vjp(x, training=training, **call), b.vjp(x, training=training, **call)
+        np.testing.assert_array_equal(one[0], two[0])
+        np.testing.assert_array_equal(a(x, training=training, **call), one[0])
+        dy = np.random.default_rng(3).uniform(-1, 1, one[0].shape)
+        first, second = one[1](dy), two[1](dy)
+        np.testing.assert_array_equal(first.inputs, second.inputs)
+        for name, gradient in first.weights.items():
+            np.testing.assert_array_equal(gradient, second.weights[name])
+
+
+def test_a_module_serves_every_rate(tmp_path: Path) -> None:
+    module, x = written(tmp_path, "lstm"), np.random.default_rng(0).normal(size=(3, 4, 2))
+    assert list(module.ENGINES) == [
+        Variant(),
+        Variant(training=True, active_rates=frozenset({"dropout", "recurrent_dropout"})),
+    ]
+    for rates in ({}, {"dropout": 0.3}):
+        frozen = module.LSTM(units=5, seed=1, return_sequences=True, **rates)
+        other = rnncc.compile("lstm", dtype="float64")(
+            units=5, seed=1, return_sequences=True, **rates
+        )
+        same(frozen, other, x, seed=7)
+        copied = pickle.loads(pickle.dumps(frozen))
+        np.testing.assert_array_equal(copied(x), other(x))
+        assert ("training_forward" in frozen.plan()) == bool(rates)
+
+
+def test_zoneout_matters_at_inference_too(tmp_path: Path) -> None:
+    path = tmp_path / "zoning.rnn"
+    path.write_text(ZONING)
+    module, x = written(tmp_path, path), np.random.default_rng(0).normal(size=(3, 4, 2))
+    made = compiler.layer_class(compiler.load_spec(path), "cpu", "float64")
+    assert [v.prefix for v in module.ENGINES] == ["", "rated_", "training_"]
+    plain = made(seed=1, return_sequences=True)(x)
+    for rates in ({}, {"keep": 0.25}):
+        frozen = module.Zoning(seed=1, return_sequences=True, **rates)
+        same(frozen, made(seed=1, return_sequences=True, **rates), x, seed=7)
+        assert (frozen(x) == plain).all() == (not rates)
+
+
+def test_a_rate_that_is_a_number(tmp_path: Path) -> None:
+    (tmp_path / "drawing.rnn").write_text(DRAWING)
+    module = written(tmp_path, tmp_path / "drawing.rnn")
+    layer, x = module.Drawing(seed=3), np.ones((2, 3, 4))
+    assert (layer(x, training=True) != layer(x)).any()
+    assert list(module.ENGINES) == [Variant(), Variant(training=True)]
+
+
+def test_cells_without_rates_have_one_variant(tmp_path: Path) -> None:
+    module = written(tmp_path, CELLS / "delays.rnn")
+    assert list(module.ENGINES) == [Variant()]
+    assert "TRAINING" not in (tmp_path / "delays.py").read_text()
+
+
+def test_what_a_module_lacks_it_names(tmp_path: Path) -> None:
+    module = written(tmp_path, "lstm", variants=(Variant(),))
+    layer, x = module.LSTM(units=3, dropout=0.1), np.zeros((2, 3, 4))
+    assert layer(x).shape == (2, 3)
+    with pytest.raises(
+        ValueError, match=r"without kernels for dropout: run rnncc compile lstm\.rnn"
+    ):
+        layer(x, training=True)
+
+
+def test_variants_cover_one_another() -> None:
+    cell = rnncc.compile("lstm").maker.cell
+    made = variants_of(cell)
+    one = Variant(training=True, active_rates=frozenset({"dropout"}))
+    assert covering(one, made) == made[1] and covering(Variant(), made) == made[0]
+    assert covering(Variant(mask=True), made) is None
+    assert eval(repr(made), {"Variant": Variant}) == made
+    assert made[1].prefix == "training_" and made[0].prefix == ""
+
+
+def test_a_module_alone_in_another_process(tmp_path: Path) -> None:
+    """Without the compiler; and whatever the hash seed, the same text is written."""
+    root = str(Path(__file__).parent.parent)
+    (tmp_path / "zoning.rnn").write_text(ZONING)
+    code = "from rnncc.emit.module import render_module; from rnncc.compiler import load_spec\n"
+    code += "import sys; sys.stdout.write(render_module(load_spec('zoning.rnn')))"
+    texts = set()
+    for seed in ("1", "2"):
+        environment = {"PYTHONPATH": root, "PYTHONHASHSEED": seed}
+        texts.add(
+            subprocess.check_output(
+                [sys.executable, "-c", code], text=True, env=environment, cwd=tmp_path
+            )
+        )
+    assert len(texts) == 1
+    (tmp_path / "mine.py").write_text(texts.pop())
+    code = (
+        "import sys; from mine import Zoning; import numpy as np\n"
+        "assert Zoning(keep=0.5)(np.ones((1, 2, 3)), training=True).shape == (1, 3)\n"
+        "found = {m.split('.')[1] for m in sys.modules if m.startswith('rnncc.')}\n"
+        "assert not found & {'frontend', 'ir', 'passes'}, found"
+    )
+    environment = {**os.environ, "PYTHONPATH": root}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
