@@ -125,7 +125,8 @@ def render_module(
         for n, line in enumerate(spec.text.splitlines(), 1)
         if line.strip()
     }
-    views, legend = [], []
+    views: list[DirectionView] = []
+    legend: list[str] = []
     for variant in variants or variants_of(cell):
         program = lower(
             spec,

@@ -14,12 +14,15 @@ from rnncc.ir.sizes import Size
 from rnncc.schedule import tables
 from rnncc.schedule.model import (
     Buffer,
+    CarrySlot,
     GradStage,
     Group,
+    Kernel,
     LaneStage,
     RowStage,
     Schedule,
     Segment,
+    Stage,
     View,
     written,
 )
@@ -105,52 +108,47 @@ def direction_table(
         tables.Buffer(b.name, _sizes(b.shape), b.axes, b.storage, b in vector_read)
         for b in schedule.buffers
     )
-    carries = []
-    for c in schedule.carries:
-        init = "" if c.zero_start else schedule.places[c.init].buffer.name
-        carries.append(
-            tables.Carry(c.buffer.name, init, c.entry, c.buffer.name in schedule.histories)
-        )
-    stages, copies, rows = [], [], []
-    for kernel, view in zip(schedule.kernels, kernels, strict=True):
-        names = []
-        for level in kernel.levels:
-            for stage in level.stages:
-                if isinstance(stage, RowStage):
-                    copies += _copies(stage)
-                elif isinstance(stage, GradStage):
-                    stages.append(_grad(stage))
-                    names.append(stage.name)
-                elif stage.groups:
-                    stages.append(_lanes(stage))
-                    names.append(stage.name)
-        phase = "scan" if kernel.kind == "scan" else kernel.name.split("_")[0]
-        rows.append(
-            tables.Kernel(
-                view.name,
-                None if kernel.is_plain else Code(view.name),
-                kernel.kind,
-                kernel.axes,
-                phase,  # type: ignore[arg-type]
-                tuple(map("|".join, view.requests)),
-                len(kernel.levels),
-                tuple(names),
-                tuple(b.name for b in written(kernel)),
-            )
-        )
-    results = tuple(_place(r, schedule) for r in schedule.program.results)
-    return literal(
-        tables.Direction(
-            name,
-            schedule.reverse,
-            params,
-            buffers,
-            tuple(carries),
-            tuple(stages),
-            tuple(copies),
-            tuple(rows),
-            results,
-        )
+    stages = [s for k in schedule.kernels for level in k.levels for s in level.stages]
+    direction = tables.Direction(
+        name,
+        schedule.reverse,
+        params,
+        buffers,
+        tuple(_carry(c, schedule) for c in schedule.carries),
+        tuple(_stage(s) for s in stages if _has_cores(s)),
+        tuple(copy for s in stages if isinstance(s, RowStage) for copy in _copies(s)),
+        tuple(_kernel(k, view) for k, view in zip(schedule.kernels, kernels, strict=True)),
+        tuple(_place(r, schedule) for r in schedule.program.results),
+    )
+    return literal(direction)
+
+
+def _carry(carry: CarrySlot, schedule: Schedule) -> tables.Carry:
+    init = "" if carry.zero_start else schedule.places[carry.init].buffer.name
+    history = carry.buffer.name in schedule.histories
+    return tables.Carry(carry.buffer.name, init, carry.entry, history)
+
+
+def _has_cores(stage: Stage) -> bool:
+    return isinstance(stage, GradStage) or (isinstance(stage, LaneStage) and bool(stage.groups))
+
+
+def _stage(stage: Stage) -> tables.Stage:
+    assert not isinstance(stage, RowStage)
+    return _grad(stage) if isinstance(stage, GradStage) else _lanes(stage)
+
+
+def _kernel(kernel: Kernel, view: KernelView) -> tables.Kernel:
+    return tables.Kernel(
+        view.name,
+        None if kernel.is_plain else Code(view.name),
+        kernel.kind,
+        kernel.axes,
+        "scan" if kernel.kind == "scan" else kernel.name.split("_")[0],
+        tuple(map("|".join, view.requests)),
+        len(kernel.levels),
+        tuple(s.name for level in kernel.levels for s in level.stages if _has_cores(s)),
+        tuple(b.name for b in written(kernel)),
     )
 
 

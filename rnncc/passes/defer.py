@@ -5,6 +5,39 @@ contraction over rows and steps in `after`; so do contractions that feed nothing
 that leave (`dx = dz @ W'`). Operands that the loop computes are stacked, if they are not already.
 A step of the backward is left with the contraction its carry needs.
 
+    >>> from rnncc.passes.differentiate import differentiate
+    >>> from rnncc.passes.examples import example, outline
+    >>> _, pullback = differentiate(example("h[t] = x[t] @ W + h[t-1]"), ["x", "W"])
+    >>> outline(pullback)
+    before:
+      _0 = full(value=0.0)
+    scan, backwards in time:
+      carry d_h_1, from d_final_h
+      carry d_W, from _0
+      d_h_2 = d_h[t]
+      x_1 = x[t]
+        d_h_3 = add(d_h_1, d_h_2)
+        _1 = contract(d_h_3, W, labels=(l, kl, k))
+        d_W_1 = contract(d_h_3, x_1, labels=(l, k, kl), over=B)
+        d_W_2 = add(d_W, d_W_1)
+      next d_h_1 = d_h_3; last is d__h_1
+      next d_W = d_W_2; last is d_W_3
+      d_x[t] = _1
+    >>> outline(defer(pullback))
+    before:
+      _0 = full(value=0.0)
+    scan, backwards in time:
+      carry d_h_1, from d_final_h
+      d_h_2 = d_h[t]
+        d_h_3 = add(d_h_1, d_h_2)
+      next d_h_1 = d_h_3; last is d__h_1
+      d_h_4[t] = d_h_3
+    after:
+      _1 = contract(d_h_4, W, labels=(l, kl, k))
+      d_W = contract(d_h_4, x, labels=(l, k, kl), over=B)
+      d_W_1 = sum_over(d_W, over=T)
+      d_W_2 = add(_0, d_W_1)
+
 Non-Goals: lane-by-lane work that only leaves the loop: it is cheapest where its operands are.
 """
 

@@ -6,6 +6,32 @@ What it needs of the forward it receives as residuals, at first all of it (`resi
 that). A gradient of something that doesn't vary over steps is summed in a carry (`defer` lifts
 that out of the loop). It applies to any Program, pullbacks included.
 
+    >>> from rnncc.passes.examples import example, outline
+    >>> cell = example("h[t] = tanh(x[t] @ W + h[t-1])")
+    >>> outline(cell)
+    scan:
+      carry _h_1, from h
+      x_1 = x[t]
+        _0 = contract(x_1, W, labels=(k, kl, l))
+        _1 = add(_0, _h_1)
+        h_1 = tanh(_1)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+    >>> _, pullback = differentiate(cell, ["x"])
+    >>> outline(pullback)
+    scan, backwards in time:
+      carry d_h_1, from d_final_h
+      d_h_2 = d_h[t]
+      h_1 = h[t]
+        d_h_3 = add(d_h_1, d_h_2)
+        _0 = mul(h_1, h_1)
+        _1 = full(value=1.0)
+        _2 = sub(_1, _0)
+        d__ = mul(d_h_3, _2)
+        _3 = contract(d__, W, labels=(l, kl, k))
+      next d_h_1 = d__; last is d__h_1
+      d_x[t] = _3
+
 Non-Goals: choosing what to save; making the result fast.
 """
 
@@ -28,7 +54,7 @@ from rnncc.ir.program import (
     Type,
     Value,
 )
-from rnncc.passes.rewrite import prune
+from rnncc.passes.rewrite import definitions, prune
 
 Cotangents = dict[Value, Value]
 
@@ -187,35 +213,17 @@ def _connect(
     program: Program, pullback: Program, roles: dict[Value, str]
 ) -> tuple[Program, Program]:
     """Give the pullback every forward value it reads: parameters as they are, the rest saved."""
-    defined = {p.value for p in pullback.params}
-    defined.update(r for op in pullback.ops() for r in op.results)
-    scan, inner_needed = pullback.scan, []
-    if scan:
-        defined.update(scan.entering())
-        defined.update(c.final for c in scan.carries)
-        defined.update(s.target for s in scan.ys)
+    scan, sources = pullback.scan, {}
     forward_inner: set[Value] = set()
-    sources: dict[Value, Value] = {}
     if program.scan:
-        forward_inner.update(program.scan.entering())
-        forward_inner.update(op.result for op in program.scan.body)
-        sources = {s.value: s.source for s in program.scan.xs}
-    needed: dict[Value, None] = {}
-    reads = [o for op in pullback.ops() for o in op.operands]
-    if scan:
-        reads += [v for c in scan.carries for v in (c.init, c.next)]
-        reads += [s.source for s in scan.xs] + [s.value for s in scan.ys]
-    for value in [*reads, *(r.value for r in pullback.results)]:
-        if value in defined:
-            continue
-        if value in forward_inner:
-            inner_needed.append(value)
-        else:
-            needed[value] = None
+        forward_inner = set(program.scan.entering()) | set(definitions(program.scan.body))
+        sources = {s.value: s.target for s in program.scan.ys}
+        sources |= {s.value: s.source for s in program.scan.xs}
+    reads = _missing(pullback)
+    needed = dict.fromkeys(v for v in reads if v not in forward_inner)
     extra_xs, stacks = [], []
-    existing = {s.value: s.target for s in program.scan.ys} if program.scan else {}
-    for value in dict.fromkeys(inner_needed):
-        source = sources.get(value) or existing.get(value)
+    for value in dict.fromkeys(v for v in reads if v in forward_inner):
+        source = sources.get(value)
         if source is None:
             source = Value(value.name, value.type.with_axes(value.type.axes + "T"))
             stacks.append(Stack(value, source))
@@ -227,13 +235,24 @@ def _connect(
         assert program.scan is not None
         program = replace(program, scan=replace(program.scan, ys=(*program.scan.ys, *stacks)))
     known = {r.value for r in program.results if r.role == "residual"}
-    program = replace(
-        program,
-        results=(
-            *program.results,
-            *(Result(n, v, "residual") for v, n in saved.items() if v not in known),
-        ),
-    )
+    residuals = (Result(n, v, "residual") for v, n in saved.items() if v not in known)
+    program = replace(program, results=(*program.results, *residuals))
     if scan:
         scan = replace(scan, xs=(*scan.xs, *extra_xs))
     return program, replace(pullback, params=(*params, *pullback.params), scan=scan)
+
+
+def _missing(pullback: Program) -> list[Value]:
+    """What a pullback reads and doesn't define."""
+    scan = pullback.scan
+    defined = {p.value for p in pullback.params}
+    defined.update(r for op in pullback.ops() for r in op.results)
+    reads = [o for op in pullback.ops() for o in op.operands]
+    if scan:
+        defined.update(scan.entering())
+        defined.update(c.final for c in scan.carries)
+        defined.update(s.target for s in scan.ys)
+        reads += [v for c in scan.carries for v in (c.init, c.next)]
+        reads += [s.source for s in scan.xs] + [s.value for s in scan.ys]
+    reads += [r.value for r in pullback.results]
+    return [v for v in reads if v not in defined]

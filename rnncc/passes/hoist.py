@@ -5,6 +5,32 @@ Contractions, reductions, moves of elements and everything computed from weights
 than the memory to carry it in. Sums are regrouped first, so that in `x @ W + h @ U + b` the
 terms that can leave, `x @ W + b`, leave together.
 
+    >>> from rnncc.passes.examples import example, outline
+    >>> cell = example("h[t] = tanh(x[t] @ W + h[t-1] @ U + b)")
+    >>> outline(cell)
+    scan:
+      carry _h_1, from h
+      x_1 = x[t]
+        _0 = contract(x_1, W, labels=(k, kl, l))
+        _1 = contract(_h_1, U, labels=(k, kl, l))
+        _2 = add(_0, _1)
+        _3 = add(_2, b)
+        h_1 = tanh(_3)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+    >>> outline(hoist(cell))
+    before:
+      _0 = contract(x, W, labels=(k, kl, l))
+      _1 = add(b, _0)
+    scan:
+      carry _h_1, from h
+      _2 = _1[t]
+        _3 = contract(_h_1, U, labels=(k, kl, l))
+        _4 = add(_2, _3)
+        h_1 = tanh(_4)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+
 Non-Goals: time blocks (the schedule), values that only leave the loop (`defer`).
 """
 
@@ -15,7 +41,14 @@ from dataclasses import replace
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Scan, Slice, Value, uses
-from rnncc.passes.rewrite import add_leaves, definitions, prune, remap, remap_program
+from rnncc.passes.rewrite import (
+    add_leaves,
+    definitions,
+    prune,
+    remap,
+    remap_program,
+    sum_of,
+)
 
 
 def hoist(program: Program) -> Program:
@@ -124,7 +157,6 @@ def _regroup(program: Program) -> Program:
     scan = program.scan
     assert scan is not None
     free, _ = _carry_free(scan)
-    outer_ok = free
     readers = uses(program)
     single = {v for v, rs in readers.items() if len(rs) == 1}
     defs = definitions(scan.body)
@@ -141,16 +173,14 @@ def _regroup(program: Program) -> Program:
         if op.opcode == "add" and op.result not in inner_adds and op.result not in free:
             leaves = add_leaves(op.result, defs, single)
             inner_values = {s.value for s in scan.xs} | {c.value for c in scan.carries}
-            still = [
-                v for v in leaves if v in outer_ok or (v not in defs and v not in inner_values)
-            ]
+            still = [v for v in leaves if v in free or (v not in defs and v not in inner_values)]
             rest = [v for v in leaves if v not in still]
             contracts = [v for v in still if v in defs and defs[v].opcode == "contract"]
             if len(still) > 1 and contracts and rest:
                 b = Builder(op.span, op.result.name)
                 plain = [v for v in still if v not in contracts]
-                total = _sum(b, [*plain, *contracts])
-                total = _sum(b, [total, *rest])
+                total = sum_of(b, [*plain, *contracts])
+                total = sum_of(b, [total, *rest])
                 body += [remap(o, names) for o in b.ops]
                 names[op.result] = names.get(total, total)
                 continue
@@ -159,10 +189,3 @@ def _regroup(program: Program) -> Program:
         return program
     new = replace(program, scan=replace(scan, body=tuple(body)))
     return prune(remap_program(new, names))
-
-
-def _sum(b: Builder, terms: list[Value]) -> Value:
-    total = terms[0]
-    for term in terms[1:]:
-        total = b.emit("add", total, term)
-    return total

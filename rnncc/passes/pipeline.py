@@ -2,6 +2,22 @@
 
 `differentiate` runs on the simplified program before anything is hoisted, so that the pullback
 is made from one scan; both halves then go through the same passes.
+
+    >>> from rnncc.passes.examples import example, outline
+    >>> cell = example("h[t] = tanh(h[t-1] @ U + x[t] @ W)")
+    >>> [name for name, _ in stages(cell)]
+    ['lower', 'simplify', 'hoist', 'rotate', 'defer', 'tidy']
+    >>> outline(optimise(cell))
+    before:
+      _0 = contract(x, W, labels=(k, kl, l))
+    scan:
+      carry _h_1, from h
+      _1 = _0[t]
+        _2 = contract(_h_1, U, labels=(k, kl, l))
+        _3 = add(_2, _1)
+        h_1 = tanh(_3)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
 """
 
 from __future__ import annotations

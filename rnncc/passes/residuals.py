@@ -7,6 +7,18 @@ when one of them is saved the other is free.
 
     LSTM: i, f, g, o and the history of c are saved; tanh(c) is computed again.
 
+    >>> from rnncc.passes.differentiate import differentiate
+    >>> from rnncc.passes.examples import example
+    >>> cell = example("f = sigmoid(x[t] @ W)", "g = tanh(f)", "h[t] = f * g + h[t-1]")
+    >>> forward, pullback = differentiate(cell, ["x"])
+    >>> [p.value.name for p in pullback.params if p.role == "residual"]
+    ['g', 'f']
+    >>> forward, pullback = residuals(forward, pullback)
+    >>> [p.value.name for p in pullback.params if p.role == "residual"]
+    ['f']
+    >>> [op.result.name for op in pullback.scan.body if op.opcode == "tanh"]
+    ['g']
+
 Non-Goals: checkpointing over time.
 """
 

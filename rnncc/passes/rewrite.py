@@ -1,10 +1,41 @@
-"""What every pass needs: renaming operands, sorting, dropping what nobody reads."""
+"""What every pass needs: renaming operands, dropping what nobody reads, terms of a sum.
+
+>>> from rnncc.passes.examples import example, outline
+>>> cell = example("h[t] = tanh(x[t] @ W + b + h[t-1])")
+>>> outline(cell)
+scan:
+  carry _h_1, from h
+  x_1 = x[t]
+    _0 = contract(x_1, W, labels=(k, kl, l))
+    _1 = add(_0, b)
+    _2 = add(_1, _h_1)
+    h_1 = tanh(_2)
+  next _h_1 = h_1; last is final_h
+  h_2[t] = h_1
+>>> outline(remap_program(cell, {cell.param("b").value: cell.param("h").value}))
+scan:
+  carry _h_1, from h
+  x_1 = x[t]
+    _0 = contract(x_1, W, labels=(k, kl, l))
+    _1 = add(_0, h)
+    _2 = add(_1, _h_1)
+    h_1 = tanh(_2)
+  next _h_1 = h_1; last is final_h
+  h_2[t] = h_1
+>>> prune(replace(cell, results=())).scan is None
+True
+>>> last_add = [op for op in cell.scan.body if op.opcode == "add"][-1].result
+>>> defs = definitions(cell.scan.body)
+>>> [leaf.name for leaf in add_leaves(last_add, defs, set(defs))]
+['_', 'b', '_h_1']
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 
+from rnncc.ir.builder import Builder
 from rnncc.ir.program import Carry, Op, Program, Result, Scan, Slice, Stack, Value
 
 
@@ -83,3 +114,11 @@ def add_leaves(value: Value, defs: Mapping[Value, Op], single: set[Value]) -> li
     for operand in op.operands:
         leaves += add_leaves(operand, defs, single) if operand in single else [operand]
     return leaves
+
+
+def sum_of(b: Builder, terms: Sequence[Value]) -> Value:
+    """The terms added left to right."""
+    total = terms[0]
+    for term in terms[1:]:
+        total = b.emit("add", total, term)
+    return total

@@ -12,6 +12,35 @@ initial state.
 
 Programs run one step at least: a caller answers for none.
 
+    >>> from rnncc.passes.differentiate import differentiate
+    >>> from rnncc.passes.examples import example, outline
+    >>> _, pullback = differentiate(example("h[t] = x[t] @ W + h[t-1] @ U"), ["x"])
+    >>> outline(pullback)
+    scan, backwards in time:
+      carry d_h_1, from d_final_h
+      d_h_2 = d_h[t]
+        d_h_3 = add(d_h_1, d_h_2)
+        _0 = contract(d_h_3, U, labels=(l, kl, k))
+        _1 = contract(d_h_3, W, labels=(l, kl, k))
+      next d_h_1 = _0; last is d__h_1
+      d_x[t] = _1
+    >>> outline(rotate(pullback))
+    before:
+      _0 = full(value=0.0)
+      _1 = spread(_0, axes=B)
+    scan, backwards in time:
+      carry d_h_1, from d_final_h
+      carry d_h_2, from _1
+      d_h_3 = d_h[t]
+        _2 = contract(d_h_2, U, labels=(l, kl, k))
+        d_h_4 = add(d_h_1, _2)
+        d_h_5 = add(d_h_4, d_h_3)
+        _3 = contract(d_h_5, W, labels=(l, kl, k))
+        d_h_6 = full(value=0.0)
+      next d_h_1 = d_h_6; last is d_h_7
+      next d_h_2 = d_h_5; last is d_h_8
+      d_x[t] = _3
+
 Non-Goals: contractions that something else reads too.
 """
 
@@ -21,77 +50,97 @@ from dataclasses import replace
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.program import Carry, Op, Program, Scan, Value, uses
-from rnncc.passes.rewrite import add_leaves, definitions, prune, remap, remap_program
+from rnncc.passes.rewrite import add_leaves, definitions, prune, remap, sum_of
 
 
 def rotate(program: Program) -> Program:
     scan = program.scan
     if scan is None:
         return program
-    readers = uses(program)
-    single = {v for v, rs in readers.items() if len(rs) == 1}
-    defs = definitions(scan.body)
-    inner = set(scan.entering()) | set(defs)
-    first, prefix, last = Builder(), Builder(), Builder()
-    carries: list[Carry] = []
-    suffix: list[Op] = []
-    names: dict[Value, Value] = {}
-    moved: dict[Value, tuple[Value, Value]] = {}  # dz -> (dz of the step before, the last dz)
+    turn = _Rotation(program, scan)
     for carry in scan.carries:
-        rotated = _split(carry, defs, single, inner)
+        turn.carry(carry)
+    return turn.result() if turn.names else program
+
+
+class _Rotation:
+    """The regions of the rotated program while they are being built."""
+
+    def __init__(self, program: Program, scan: Scan) -> None:
+        self.program, self.scan = program, scan
+        self.single = {v for v, rs in uses(program).items() if len(rs) == 1}
+        self.defs = definitions(scan.body)
+        self.inner = set(scan.entering()) | set(self.defs)
+        self.first, self.prefix, self.last = Builder(), Builder(), Builder()
+        self.suffix: list[Op] = []
+        self.carries: list[Carry] = []
+        self.names: dict[Value, Value] = {}
+        # dz -> (dz of the step before, the last dz)
+        self.moved: dict[Value, tuple[Value, Value]] = {}
+
+    def carry(self, carry: Carry) -> None:
+        rotated = _split(carry, self.defs, self.single, self.inner)
         if rotated is None:
-            carries.append(carry)
-            continue
+            self.carries.append(carry)
+            return
         rest, contractions = rotated
         b = Builder(None, carry.name)
-        e = _sum(b, rest) if rest else b.full(0.0, carry.value.type.shape)
-        suffix += b.ops
+        e = sum_of(b, rest) if rest else b.full(0.0, carry.value.type.shape)
+        self.suffix += b.ops
         entry = Value(carry.name, carry.value.type)
         final = Value(carry.name, carry.final.type)
-        carries.append(Carry(carry.name, carry.init, entry, e, final))
+        self.carries.append(Carry(carry.name, carry.init, entry, e, final))
+        total = entry
         # What only enters at the first step has left after it, and there is a first step.
-        total: Value = entry
         total_final: Value | None = final if rest else None
         for op in contractions:
-            u, w, flipped = _operands(op, inner)
-            if u not in moved:
-                zero = first.full(0.0, u.type.shape)
-                start = first.emit("spread", zero, axes=u.type.axes) if u.type.axes else zero
-                moved[u] = (Value(u.name, u.type), Value(u.name, u.type))
-                carries.append(Carry(u.name, start, moved[u][0], u, moved[u][1]))
-            for builder, source in ((prefix, moved[u][0]), (last, moved[u][1])):
-                builder.span = op.span
-                pair = (w, source) if flipped else (source, w)
-                part = builder.contract(*pair, op.attrs["labels"], name=op.result.name)
-                if builder is prefix:
-                    total = builder.emit("add", total, part, name=carry.value.name)
-                else:
-                    total_final = (
-                        part
-                        if total_final is None
-                        else builder.emit("add", total_final, part, name=carry.final.name)
-                    )
-        names[carry.value] = total
+            u, w, flipped = _operands(op, self.inner)
+            before, last = self.move(u)
+            part = _contract_again(self.prefix, op, before, w, flipped)
+            total = self.prefix.emit("add", total, part, name=carry.value.name)
+            part = _contract_again(self.last, op, last, w, flipped)
+            if total_final is not None:
+                part = self.last.emit("add", total_final, part, name=carry.final.name)
+            total_final = part
         assert total_final is not None
-        names[carry.final] = total_final
-    if not names:
-        return program
-    body = (*prefix.ops, *(remap(op, names) for op in (*scan.body, *suffix)))
-    outer_names = {k: v for k, v in names.items() if k not in inner}
-    program = replace(
-        program,
-        before=(*program.before, *first.ops),
-        scan=Scan(
-            tuple(replace(c, next=names.get(c.next, c.next)) for c in carries),
-            scan.xs,
-            body,
-            tuple(replace(s, value=names.get(s.value, s.value)) for s in scan.ys),
-            scan.reverse,
-        ),
-        after=(*last.ops, *(remap(op, outer_names) for op in program.after)),
-        results=tuple(replace(r, value=outer_names.get(r.value, r.value)) for r in program.results),
-    )
-    return prune(remap_program(program, {}))
+        self.names[carry.value] = total
+        self.names[carry.final] = total_final
+
+    def move(self, u: Value) -> tuple[Value, Value]:
+        """u of the step before, and the last u: a carry hands it on, zeros at first."""
+        if u not in self.moved:
+            zero = self.first.full(0.0, u.type.shape)
+            start = self.first.emit("spread", zero, axes=u.type.axes) if u.type.axes else zero
+            before, last = self.moved[u] = (Value(u.name, u.type), Value(u.name, u.type))
+            self.carries.append(Carry(u.name, start, before, u, last))
+        return self.moved[u]
+
+    def result(self) -> Program:
+        names, scan, program = self.names, self.scan, self.program
+        body = (*self.prefix.ops, *(remap(op, names) for op in (*scan.body, *self.suffix)))
+        outer = {k: v for k, v in names.items() if k not in self.inner}
+        results = tuple(replace(r, value=outer.get(r.value, r.value)) for r in program.results)
+        rotated = replace(
+            program,
+            before=(*program.before, *self.first.ops),
+            scan=Scan(
+                tuple(replace(c, next=names.get(c.next, c.next)) for c in self.carries),
+                scan.xs,
+                body,
+                tuple(replace(s, value=names.get(s.value, s.value)) for s in scan.ys),
+                scan.reverse,
+            ),
+            after=(*self.last.ops, *(remap(op, outer) for op in program.after)),
+            results=results,
+        )
+        return prune(rotated)
+
+
+def _contract_again(b: Builder, op: Op, u: Value, w: Value, flipped: bool) -> Value:
+    """The contraction, of another u."""
+    b.span = op.span
+    pair = (w, u) if flipped else (u, w)
+    return b.contract(*pair, op.attrs["labels"], name=op.result.name)
 
 
 def _split(
@@ -121,10 +170,3 @@ def _rotatable(op: Op, inner: set[Value], defs: dict[Value, Op]) -> bool:
 def _operands(op: Op, inner: set[Value]) -> tuple[Value, Value, bool]:
     a, b = op.operands
     return (a, b, False) if a in inner else (b, a, True)
-
-
-def _sum(b: Builder, terms: list[Value]) -> Value:
-    total = terms[0]
-    for term in terms[1:]:
-        total = b.emit("add", total, term)
-    return total

@@ -4,6 +4,30 @@ The layout rules bring every spelling of a cell to one form: `split(x @ kernel, 
 separate products both become four contractions with (slices of) weights, so the schedule sees
 the same program. The rules are in `simplify_arithmetic` and `simplify_layout`; here is the walk.
 
+    >>> from rnncc.passes.examples import example, outline
+    >>> cell = example("z = 1 * (x[t] @ W)", "h[t] = h[t-1] + (z + x[t] @ W)")
+    >>> outline(cell)
+    scan:
+      carry _h_1, from h
+      x_1 = x[t]
+        _0 = contract(x_1, W, labels=(k, kl, l))
+        _1 = full(value=1.0)
+        z = mul(_1, _0)
+        _2 = contract(x_1, W, labels=(k, kl, l))
+        _3 = add(z, _2)
+        h_1 = add(_h_1, _3)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+    >>> outline(simplify(cell))
+    scan:
+      carry _h_1, from h
+      x_1 = x[t]
+        _0 = contract(x_1, W, labels=(k, kl, l))
+        _1 = add(_0, _0)
+        h_1 = add(_h_1, _1)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+
 Non-Goals: reassociation (`hoist` does that where it matters), anything with a cost model.
 """
 

@@ -1,5 +1,28 @@
 """The arithmetic rules of `simplify`: constants folded, and what adds 0 or multiplies by 1 gone.
 
+    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.passes.simplify import simplify
+    >>> cell = example("h[t] = -(-h[t-1]) * (3 - 2) + 0 * (x[t] @ W)")
+    >>> outline(cell)
+    scan:
+      carry _h_1, from h
+      x_1 = x[t]
+        _0 = neg(_h_1)
+        _1 = neg(_0)
+        _2 = full(value=1.0)
+        _3 = mul(_1, _2)
+        _4 = contract(x_1, W, labels=(k, kl, l))
+        _5 = full(value=0.0)
+        _6 = mul(_5, _4)
+        h_1 = add(_3, _6)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+    >>> outline(simplify(cell))
+    scan:
+      carry _h_1, from h
+      next _h_1 = _h_1; last is final_h
+      h_1[t] = _h_1
+
 Non-Goals: reassociation.
 """
 

@@ -3,6 +3,34 @@
 A slice of a contraction is a contraction with a slice of its weight; a sum of pads that tile an
 axis is a concat; a contraction over a concat is a sum of contractions. Contractions that
 contract nothing are products.
+
+    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.passes.simplify import simplify
+    >>> shape = "features, 2 * units"
+    >>> cell = example("i, g = split(x[t] @ W, 2)", "h[t] = i * g + h[t-1]", W=shape)
+    >>> outline(cell)
+    scan:
+      carry _h_1, from h
+      x_1 = x[t]
+        _0 = contract(x_1, W, labels=(k, kl, l))
+        i = slice(_0, axis=0, start=0, size=units)
+        g = slice(_0, axis=0, start=units, size=units)
+        _1 = mul(i, g)
+        h_1 = add(_1, _h_1)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+    >>> outline(simplify(cell))
+    scan:
+      carry _h_1, from h
+      x_1 = x[t]
+        i = slice(W, axis=1, start=0, size=units)
+        i_1 = contract(x_1, i, labels=(k, kl, l))
+        g = slice(W, axis=1, start=units, size=units)
+        g_1 = contract(x_1, g, labels=(k, kl, l))
+        _0 = mul(i_1, g_1)
+        h_1 = add(_0, _h_1)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
 """
 
 from __future__ import annotations
