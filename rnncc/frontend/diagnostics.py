@@ -11,12 +11,16 @@ Non-Goals: finding the mistakes; the causes and their examples, which are rows o
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
 from rnncc.frontend.causes import CAUSES
 from rnncc.ir.program import Span
+
+# What would move a terminal's cursor or turn the text around.
+_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +38,7 @@ class Diagnostic:
             line = lines[span.line - 1]
             # A tab stays a tab under a tab, so that the caret stands where the eye expects it.
             lead = "".join("\t" if c == "\t" else " " for c in line[: span.col - 1])
-            out.append(f"{span.line:>5} | {line}")
+            out.append(f"{span.line:>5} | {_UNSAFE.sub(chr(0xFFFD), line)}")
             out.append(f"      | {lead}{'^' * max(1, span.end - span.col)}")
         extra = [*self.notes, *([f"help: {self.help}"] if self.help else [])]
         if extra:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import secrets
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -111,7 +111,8 @@ class LayerBase(metaclass=LayerType):
             self._build(bound)
 
     def _bind(self, shapes: Mapping[str, tuple[int | None, ...]]) -> Bound:
-        return SizeBinder(self.cell, self._fixed, self._origin).bind(shapes)
+        origins = dict.fromkeys(self._chosen.sizes, "given to the layer")
+        return SizeBinder(self.cell, self._fixed, self._origin, origins).bind(shapes)
 
     def _bind_unseen(self, sizes: Mapping[str, int], origin: str) -> Bound:
         """What follows from these sizes, whatever the data."""
@@ -175,15 +176,22 @@ class LayerBase(metaclass=LayerType):
         """Copies of all weights, then of all constants, in order of declaration."""
         return [a.copy() for a in self._built().arrays.values()]
 
-    def set_weights(self, weights: Sequence[Any]) -> None:
+    def set_weights(self, weights: Iterable[Any]) -> None:
         """The counterpart of `get_weights`: all arrays are checked before any is taken."""
         store = self._built()
-        if len(weights) != len(store.shapes):
-            raise ValueError(
-                f"{self.cell.name} has {len(store.shapes)} weights "
-                f"({', '.join(store.shapes)}), {len(weights)} were given"
+        names = ", ".join(store.shapes)
+        if isinstance(weights, str | Mapping) or not isinstance(weights, Iterable):
+            raise TypeError(
+                f"weights of {self.cell.name} are a list of arrays ({names}), "
+                f"not a {type(weights).__name__}: layer.weights takes them by name"
             )
-        store.update(dict(zip(store.shapes, weights, strict=True)))
+        given = list(weights)
+        if len(given) != len(store.shapes):
+            raise ValueError(
+                f"{self.cell.name} has {len(store.shapes)} weights ({names}), "
+                f"{len(given)} were given"
+            )
+        store.update(dict(zip(store.shapes, given, strict=True)))
 
     def count_params(self) -> int:
         """How many numbers the weights and constants hold."""

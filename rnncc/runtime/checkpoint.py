@@ -5,14 +5,14 @@ Non-Goals: optimizer state, states of a stateful layer.
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 import secrets
-import zipfile
-import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -28,7 +28,10 @@ def write(
     arrays: Mapping[str, np.ndarray],
 ) -> None:
     """The file appears whole or not at all, under exactly that path. OSError as the system says."""
-    target = Path(path)
+    target = Path(path).resolve()  # through a link, the file it leads to
+    if target.exists() and not target.is_file():
+        kind = errno.EISDIR if target.is_dir() else errno.EINVAL
+        raise OSError(kind, "weights can only be saved to a file", os.fspath(path))
     about = np.frombuffer(json.dumps(_about(cell, sizes)).encode(), dtype=np.uint8)
     temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
     try:
@@ -37,9 +40,11 @@ def write(
             file.flush()
             os.fsync(file.fileno())
         os.replace(temporary, target)
-    except BaseException:
-        temporary.unlink(missing_ok=True)
-        raise
+    except OSError as error:  # by the name that was given
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
 
 
 def read(
@@ -51,17 +56,8 @@ def read(
     they were before they changed.
     """
     where = os.fspath(path)
-    try:
-        loaded = np.load(path, allow_pickle=False)
-        if not isinstance(loaded, np.lib.npyio.NpzFile):
-            raise ValueError("it holds a single array")
-        with loaded as file:
-            if _ABOUT not in file.files:
-                raise ValueError("it wasn't written by a layer's save()")
-            found = dict(json.loads(bytes(file[_ABOUT]).decode()))
-            arrays = {name: file[name] for name in file.files if name != _ABOUT}
-    except (ValueError, EOFError, KeyError, TypeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{where} holds no weights of a layer: {error}") from None
+    with open(path, "rb") as file:
+        found, arrays = _parsed(file, where)
     own = _about(cell, {})
     if found.get("cell") != cell.name:
         raise ValueError(f"{where} holds weights of {found.get('cell')}, not {cell.name}")
@@ -74,10 +70,24 @@ def read(
         parts = [f"lacks {', '.join(missing)}"] if missing else []
         parts += [f"also holds {', '.join(extra)}"] if extra else []
         raise ValueError(
-            f"{where} {' and '.join(parts)}; {cell.name} has "
-            f"{', '.join(expected) or 'no weights'}"
+            f"{where} {' and '.join(parts)}; {cell.name} has {', '.join(expected) or 'no weights'}"
         )
     return {str(k): int(v) for k, v in found.get("sizes", {}).items()}, arrays
+
+
+def _parsed(file: BinaryIO, where: str) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    try:
+        if file.read(4) != b"PK\x03\x04":
+            raise ValueError("it is no .npz file")
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as loaded:
+            if _ABOUT not in loaded.files:
+                raise ValueError("it wasn't written by a layer's save()")
+            about = dict(json.loads(bytes(loaded[_ABOUT]).decode()))
+            return about, {name: loaded[name] for name in loaded.files if name != _ABOUT}
+    # Whatever a damaged file makes zipfile, zlib, json and NumPy raise.
+    except Exception as error:
+        raise ValueError(f"{where} holds no weights of a layer: {error}") from None
 
 
 def _about(cell: Cell, sizes: Mapping[str, int]) -> dict[str, Any]:

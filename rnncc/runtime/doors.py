@@ -70,6 +70,15 @@ def flag(name: str, value: object) -> bool:
     return bool(value)
 
 
+def switch(name: str, value: object) -> bool:
+    """A flag as Keras calls it with: None is False, 0 and 1 will do. TypeError for others."""
+    if value is None:
+        return False
+    if isinstance(value, bool | np.bool_) or (isinstance(value, int) and value in (0, 1)):
+        return bool(value)
+    raise TypeError(f"{name} is True or False, not {value!r}")
+
+
 def dtype_name(value: object) -> str:
     """`float32` or `float64`; TypeError for what is no dtype, ValueError for another."""
     try:
@@ -101,6 +110,9 @@ def as_array(name: str, value: object, dtype: np.dtype[Any], *, own: bool = Fals
     except ValueError as error:
         raise ValueError(f"{name} can't become an array: {error}") from None
     if array.dtype.kind not in "biuf":
+        if not array.ndim and not isinstance(value, np.ndarray | np.generic):
+            what = "None" if value is None else f"a {type(value).__name__}"
+            raise TypeError(f"{name} is {what}: give an array of real numbers")
         raise TypeError(
             f"{name} holds {array.dtype} values: give real numbers, which become {dtype}"
         )
@@ -181,10 +193,16 @@ class Bound:
 class SizeBinder:
     """Reads sizes off shapes; knows where each came from, for the error that may follow."""
 
-    def __init__(self, cell: Cell, given: Mapping[str, int], origin: str) -> None:
+    def __init__(
+        self,
+        cell: Cell,
+        given: Mapping[str, int],
+        origin: str,
+        origins: Mapping[str, str] | None = None,
+    ) -> None:
         self.cell = cell
         self.sizes = dict(given)
-        self.origin = dict.fromkeys(given, origin)
+        self.origin = {**dict.fromkeys(given, origin), **(origins or {})}
         self.defaults = {s.name: s.default for s in cell.sizes}
 
     def bind(self, shapes: Mapping[str, Dims]) -> Bound:
@@ -238,6 +256,8 @@ class SizeBinder:
                 value = self._known(text)
                 if value is None:
                     continue
+                if value < 1 and not names_of(text):
+                    raise ValueError(f"{name} is at least 1, its default is {value}: give another")
                 if value < 1:
                     used = ", ".join(f"{n} = {self.sizes[n]}" for n in sorted(names_of(text)))
                     raise ValueError(f"{name} = {text} comes out as {value} with {used}")

@@ -27,6 +27,7 @@ from rnncc.runtime.doors import (
     check_shape,
     nearest,
     spread,
+    switch,
     whole_number,
 )
 from rnncc.runtime.pullback import Pullback, Trace
@@ -65,7 +66,7 @@ class Layer(LayerBase):
         inputs: Any,
         *,
         initial_state: Any = None,
-        training: bool = False,
+        training: bool | None = False,
         mask: Any = None,
         seed: int | None = None,
     ) -> Any:
@@ -85,7 +86,7 @@ class Layer(LayerBase):
         inputs: Any,
         *,
         initial_state: Any = None,
-        training: bool = True,
+        training: bool | None = True,
         mask: Any = None,
         seed: int | None = None,
     ) -> tuple[Any, Pullback]:
@@ -110,11 +111,13 @@ class Layer(LayerBase):
         return self._leave(results), Pullback(trace, engine, saved)
 
     def _forward(
-        self, call: _Call, training: bool, seed: int | None, *, save: bool
+        self, call: _Call, training: bool | None, seed: int | None, *, save: bool
     ) -> tuple[dict[str, np.ndarray], Any, Engine | None]:
         if not (call.batch and call.time):
             return self._nothing(call), None, None
-        variant, engine = self._engines.get(bool(training)) or self._engine(bool(training))
+        if training is not True and training is not False:
+            training = switch("training", training)
+        variant, engine = self._engines.get(training) or self._engine(training)
         call.arrays.update(self._chosen.rates)
         if variant.training:
             call.arrays["seed"] = self._next_seed(seed)

@@ -8,7 +8,7 @@ Non-Goals: second derivatives, so far.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -194,6 +194,8 @@ class _Later:
 def _chosen(wrt: Sequence[str] | None) -> frozenset[str]:
     if wrt is None:
         return frozenset(WRT)
+    if not isinstance(wrt, str | Iterable):
+        raise TypeError(f"wrt is one or several of {', '.join(WRT)}, not {wrt!r}")
     names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
     for name in names:
         if name not in WRT:
