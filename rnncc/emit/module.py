@@ -125,7 +125,7 @@ def render_module(
         for n, line in enumerate(spec.text.splitlines(), 1)
         if line.strip()
     }
-    views: list[DirectionView] = []
+    views: list[VariantView] = []
     legend: list[str] = []
     for variant in variants or variants_of(cell):
         program = lower(

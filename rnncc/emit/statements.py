@@ -34,7 +34,7 @@ class Statements:
         self.row_lines: list[tuple[str, str]] = []  # a row's addresses: name, and where it is
         self.numbers: dict[str, int] = {}
         self.used: dict[str, int] = {}
-        self.late: dict[Value, str] = {}  # made in an earlier loop: how to load it again
+        self.late: dict[Value, int] = {}  # made in an earlier loop: the number of its place
         self.lines: list[str] = []
         self.row_pointers: dict[tuple[object, ...], str] = {}
         self.leaves = leaves
@@ -54,7 +54,7 @@ class Statements:
         of an LSTM's epilogue).
         """
         fused = self._fused()
-        links = self._links(fused) if split else {}
+        links = self._links() if split else {}
         count = max(links.values(), default=0) + 1
         crossing = self._crossing(links, fused)
         if len(crossing) > SPILLS:
@@ -64,7 +64,7 @@ class Statements:
         for link in range(count):
             self.lines, self.used = [], {}
             self.registers = dict(given)
-            self.late = {v: t for v, (at, t) in crossing.items() if at < link}
+            self.late = {v: n for v, (at, n) in crossing.items() if at < link}
             for op in self.stage.ops:
                 if op not in fused and links.get(op, 0) == link:
                     self._statement(op, fused, crossing)
@@ -75,7 +75,7 @@ class Statements:
             loops.append(StatementLoop([(i, n) for n, i in self.used.items()], self.lines))
         return loops
 
-    def _statement(self, op: Op, fused: set[Op], crossing: dict[Value, tuple[int, str]]) -> None:
+    def _statement(self, op: Op, fused: set[Op], crossing: dict[Value, tuple[int, int]]) -> None:
         self._bind_operands(op)
         text = self._expression(op, fused)
         name = self._name(op.result)
@@ -83,10 +83,10 @@ class Statements:
         self.lines.append(f"{name} = {text}{self._citation(op)}")
         self._store(op.result)
         if op.result in crossing and op.result not in self.stored:
-            address = crossing[op.result][1].split("load(", 1)[1].split(")", 1)[0]
+            address = self._spill(crossing[op.result][1])
             self.lines.append(f"v.store({address}, {self._as_number(op.result)})")
 
-    def _links(self, fused: set[Op]) -> dict[Op, int]:
+    def _links(self) -> dict[Op, int]:
         """Which link of its chain of activations each op belongs to; all 0 where few wait."""
         depth: dict[Value, int] = {}
         links: dict[Op, int] = {}
@@ -99,9 +99,9 @@ class Statements:
             links[op] = max(depth[op.result] - 1, 0)
         return links
 
-    def _crossing(self, links: dict[Op, int], fused: set[Op]) -> dict[Value, tuple[int, str]]:
-        """Values a later loop reads: the loop that makes them, and how to load them again."""
-        found: dict[Value, tuple[int, str]] = {}
+    def _crossing(self, links: dict[Op, int], fused: set[Op]) -> dict[Value, tuple[int, int]]:
+        """Values a later loop reads: the loop that makes them, and a number for their place."""
+        found: dict[Value, tuple[int, int]] = {}
         for op in self.stage.ops:
             if op in fused:
                 continue
@@ -112,13 +112,18 @@ class Statements:
                 if source is None or source in fused or value in found:
                     continue
                 if links.get(source, 0) < links.get(op, 0):
-                    found[value] = (links[source], self._reload(value, len(found)))
+                    found[value] = (links[source], len(found))
         return found
 
-    def _reload(self, value: Value, spill: int) -> str:
-        if value in self.stored:
-            return ""  # loaded from where it was stored
-        text = f"v.load(scratch + SPILLS_AT + {spill} * TILE_BYTES + spot * VB)"
+    def _spill(self, number: int) -> str:
+        return f"scratch + SPILLS_AT + {number} * TILE_BYTES + spot * VB"
+
+    def _reload(self, value: Value) -> str:
+        """A value of an earlier loop, from where that stored it."""
+        for store in self.stage.stores:
+            if store.value is value:
+                return self._load(value, store.view)
+        text = f"v.load({self._spill(self.late[value])})"
         return f"({text} != 0.0)" if value.type.dtype == "bool" else text
 
     def _as_number(self, value: Value) -> str:
@@ -191,11 +196,9 @@ class Statements:
         if value in self.registers:
             return self.registers[value]
         if value in self.late:
-            store = next((s for s in self.stage.stores if s.value is value), None)
-            text = self.late[value] or self._load(value, store.view if store else None)
-            name = self._name(value)
+            text = self._reload(value)
+            name = self.registers[value] = self._name(value)
             self.lines.append(f"{name} = {text}")
-            self.registers[value] = name
             return name
         return self.literal(value) or self.load(value)
 
@@ -209,10 +212,9 @@ class Statements:
         return repr(number) if isinstance(number, bool) else repr(float(number))
 
     def load(self, value: Value) -> str:
-        return self._load(value, None)
+        return self._load(value, self.stage.reads[value])
 
-    def _load(self, value: Value, view: View | None) -> str:
-        view = view or self.stage.reads[value]
+    def _load(self, value: Value, view: View) -> str:
         address = self.row_pointer(view)
         lanes = bool(view.axes) and view.axes[-1] is not None
         text = f"v.load({address} + q)" if lanes else f"v.broadcast({address})"

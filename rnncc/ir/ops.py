@@ -1,6 +1,7 @@
 """The op table: for every op its types, its NumPy meaning, its vector expression and its vjp.
 
 To add a pointwise op, add one `OpDef` here. A new *kind* of op also needs a schedule rule.
+Contractions and reductions are in `sum_ops`, moves of elements in `layout_ops`.
 
 NumPy meanings work on float64 arrays [B or 1, T or 1, *features] (see `interp`). Vector
 expressions are text over `v`, the namespace of SIMD operations, and serve every backend.
@@ -12,50 +13,20 @@ can be differentiated again. `dy` has the result's type; axes an operand lacks a
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from enum import Enum
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnncc.ir import layout_ops, sum_ops  # noqa: F401  enter their ops in the table
+from rnncc.ir.opdef import OPS, Attrs, IRError, Kind, OpDef, define, union
 from rnncc.ir.program import Op, Type, Value
 from rnncc.ir.random import uniform
-from rnncc.ir.sizes import Size, product
 
 if TYPE_CHECKING:
     from rnncc.ir.builder import Builder
 
-Attrs = Mapping[str, Any]
-Vjp = Callable[["Builder", Op, Value], tuple[Value | None, ...]]
-
-
-class Kind(Enum):
-    LEAF = "leaf"  # no operands: constants, extents
-    POINTWISE = "pointwise"  # lane by lane
-    CONTRACTION = "contraction"  # sums products over labels, rows or steps
-    REDUCTION = "reduction"  # over one feature axis
-    LAYOUT = "layout"  # moves elements, computes nothing
-    RANDOM = "random"  # drawn from a counter
-
-
-class IRError(Exception):
-    """An op applied to types it doesn't take: a defect of a pass, never of the user's text."""
-
-
-@dataclass(frozen=True, slots=True)
-class OpDef:
-    name: str
-    kind: Kind
-    infer: Callable[..., Type]  # (attrs, *types) -> type
-    numpy: Callable[..., np.ndarray]  # pointwise: (*arrays); others: (op, env, *arrays)
-    expr: str = ""  # "v.exp({0})"
-    vjp: Vjp | None = None  # None: the gradient is zero
-    cost: int = 1  # rough cycles a vector, so that residuals know what is cheap to recompute
-
-
-def union(*axes: str) -> str:
-    return "".join(sorted(set("".join(axes))))
+__all__ = ["OPS", "IRError", "Kind", "OpDef"]
 
 
 def _pointwise(dtype: str) -> Callable[..., Type]:
@@ -65,13 +36,6 @@ def _pointwise(dtype: str) -> Callable[..., Type]:
         return Type(types[0].shape, union(*(t.axes for t in types)), dtype)
 
     return infer
-
-
-OPS: dict[str, OpDef] = {}
-
-
-def _define(opdef: OpDef) -> None:
-    OPS[opdef.name] = opdef
 
 
 def _elementwise(
@@ -89,7 +53,7 @@ def _elementwise(
         assert vjp is not None
         return vjp(b, dy, op.result, *op.operands)
 
-    _define(
+    define(
         OpDef(name, Kind.POINTWISE, _pointwise(dtype), numpy, expr, adapted if vjp else None, cost)
     )
 
@@ -175,7 +139,7 @@ def _np_full(op: Op, env: Any) -> np.ndarray:
     return np.full([1, 1, *shape], op.attrs["value"])
 
 
-_define(OpDef("full", Kind.LEAF, lambda attrs: attrs["type"], _np_full))
+define(OpDef("full", Kind.LEAF, lambda attrs: attrs["type"], _np_full))
 
 
 def _np_extent(op: Op, env: Any) -> np.ndarray:
@@ -184,280 +148,7 @@ def _np_extent(op: Op, env: Any) -> np.ndarray:
 
 
 # A size as a number.
-_define(OpDef("extent", Kind.LEAF, lambda attrs: Type(attrs["shape"]), _np_extent))
-
-
-# ---- contraction -----------------------------------------------------------------------------
-
-
-def _infer_contract(attrs: Attrs, a: Type, b: Type) -> Type:
-    la, lb, out = attrs["labels"]
-    if len(la) != len(a.shape) or len(lb) != len(b.shape):
-        raise IRError(f"contract {attrs['labels']} does not fit {a} and {b}")
-    sizes: dict[str, Size] = {}
-    for label, size in [*zip(la, a.shape, strict=True), *zip(lb, b.shape, strict=True)]:
-        if sizes.setdefault(label, size) != size:
-            raise IRError(f"contract: {label} is {sizes[label]} and {size}")
-    if len({*la}) != len(la) or len({*lb}) != len(lb) or not {*out} <= {*la, *lb}:
-        raise IRError(f"contract {attrs['labels']}: a repeated or unknown label")
-    if ({*la} - {*lb} - {*out}) or ({*lb} - {*la} - {*out}):
-        raise IRError(f"contract {attrs['labels']}: a label summed in one operand only")
-    axes = "".join(x for x in union(a.axes, b.axes) if x not in attrs["over"])
-    return Type(tuple(sizes[x] for x in out), axes)
-
-
-def _np_contract(op: Op, env: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    la, lb, out = op.attrs["labels"]
-    over = op.attrs["over"]
-    ta, tb = (v.type.axes for v in op.operands)
-    # Axes a value lacks have length 1 here; einsum must see them only where they are real.
-    a = a.reshape([n for n, x in zip(a.shape[:2], "BT", strict=True) if x in ta] + [*a.shape[2:]])
-    b = b.reshape([n for n, x in zip(b.shape[:2], "BT", strict=True) if x in tb] + [*b.shape[2:]])
-    kept = "".join(x for x in union(ta, tb) if x not in over)
-    y = np.einsum(f"{ta}{la},{tb}{lb}->{kept}{out}", a, b, optimize=True)
-    lead = iter(y.shape)
-    return y.reshape([next(lead) if x in kept else 1 for x in "BT"] + [*y.shape[len(kept) :]])
-
-
-def _vjp_contract(b: Builder, op: Op, dy: Value) -> tuple[Value, Value]:
-    la, lb, out = op.attrs["labels"]
-    x, z = op.operands
-
-    def back(other: Value, other_labels: str, wanted: Value, labels: str) -> Value:
-        over = "".join(a for a in union(dy.type.axes, other.type.axes) if a not in wanted.type.axes)
-        return b.contract(dy, other, (out, other_labels, labels), over)
-
-    return back(z, lb, x, la), back(x, la, z, lb)
-
-
-_define(OpDef("contract", Kind.CONTRACTION, _infer_contract, _np_contract, vjp=_vjp_contract))
-
-
-def _infer_sum_over(attrs: Attrs, x: Type) -> Type:
-    return x.with_axes("".join(a for a in x.axes if a not in attrs["over"]))
-
-
-_define(
-    OpDef(
-        "sum_over",
-        Kind.CONTRACTION,
-        _infer_sum_over,
-        lambda op, env, x: x.sum(
-            axis=tuple("BT".index(a) for a in op.attrs["over"]), keepdims=True
-        ),
-        vjp=lambda b, op, dy: (b.emit("spread", dy, axes=op.attrs["over"]),),
-    )
-)
-
-
-# ---- reductions over one feature axis ----------------------------------------------------------
-
-
-def _infer_reduce(attrs: Attrs, x: Type) -> Type:
-    axis = attrs["axis"]
-    return Type(x.shape[:axis] + x.shape[axis + 1 :], x.axes)
-
-
-def _along(b: Builder, op: Op, y: Value) -> Value:
-    """A reduced value spread over the axis it was reduced along."""
-    axis, shape = op.attrs["axis"], op.operands[0].type.shape
-    return b.broadcast(y, shape, tuple(i for i in range(len(shape)) if i != axis))
-
-
-def _vjp_extremum(b: Builder, op: Op, dy: Value) -> tuple[Value]:
-    """The gradient is shared among all elements that attain the extremum (as in JAX)."""
-    (x,) = op.operands
-    hit = b.where(b.eq(x, _along(b, op, op.result)), b.like(1.0, x), b.like(0.0, x))
-    share = b.div(dy, b.reduce("sum", hit, op.attrs["axis"]))
-    return (b.mul(hit, _along(b, op, share)),)
-
-
-for _name, _fn, _rule in (
-    ("sum", np.sum, lambda b, op, dy: (_along(b, op, dy),)),
-    ("max", np.max, _vjp_extremum),
-    ("min", np.min, _vjp_extremum),
-):
-    _define(
-        OpDef(
-            _name,
-            Kind.REDUCTION,
-            _infer_reduce,
-            lambda op, env, x, fn=_fn: fn(x, axis=op.attrs["axis"] + 2),
-            vjp=_rule,
-        )
-    )
-
-
-def _np_cumsum(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
-    axis = op.attrs["axis"] + 2
-    if op.attrs["reverse"]:
-        return np.flip(np.cumsum(np.flip(x, axis), axis), axis)
-    return np.cumsum(x, axis)
-
-
-_define(
-    OpDef(
-        "cumsum",
-        Kind.REDUCTION,
-        lambda attrs, x: x,
-        _np_cumsum,
-        vjp=lambda b, op, dy: (b.cumsum(dy, op.attrs["axis"], not op.attrs["reverse"]),),
-    )
-)
-
-
-# ---- layout --------------------------------------------------------------------------------------
-
-
-def _infer_reshape(attrs: Attrs, x: Type) -> Type:
-    return Type(attrs["shape"], x.axes, x.dtype)
-
-
-_define(
-    OpDef(
-        "reshape",
-        Kind.LAYOUT,
-        _infer_reshape,
-        lambda op, env, x: x.reshape(
-            [*x.shape[:2], *(s.evaluate(env.sizes) for s in op.attrs["shape"])]
-        ),
-        vjp=lambda b, op, dy: (b.reshape(dy, op.operands[0].type.shape),),
-    )
-)
-
-
-def _vjp_transpose(b: Builder, op: Op, dy: Value) -> tuple[Value]:
-    perm = op.attrs["perm"]
-    return (b.transpose(dy, tuple(perm.index(i) for i in range(len(perm)))),)
-
-
-_define(
-    OpDef(
-        "transpose",
-        Kind.LAYOUT,
-        lambda attrs, x: Type(tuple(x.shape[i] for i in attrs["perm"]), x.axes, x.dtype),
-        lambda op, env, x: x.transpose([0, 1, *(i + 2 for i in op.attrs["perm"])]),
-        vjp=_vjp_transpose,
-    )
-)
-
-
-def _infer_slice(attrs: Attrs, x: Type) -> Type:
-    axis = attrs["axis"]
-    return Type((*x.shape[:axis], attrs["size"], *x.shape[axis + 1 :]), x.axes, x.dtype)
-
-
-def _np_slice(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
-    start = op.attrs["start"].evaluate(env.sizes)
-    index = [slice(None)] * x.ndim
-    index[op.attrs["axis"] + 2] = slice(start, start + op.attrs["size"].evaluate(env.sizes))
-    return x[tuple(index)]
-
-
-def _np_pad(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
-    axis, start = op.attrs["axis"] + 2, op.attrs["start"].evaluate(env.sizes)
-    widths = [(0, 0)] * x.ndim
-    widths[axis] = (start, op.attrs["size"].evaluate(env.sizes) - start - x.shape[axis])
-    return np.pad(x, widths)
-
-
-def _vjp_slice(b: Builder, op: Op, dy: Value) -> tuple[Value]:
-    axis = op.attrs["axis"]
-    return (b.pad(dy, axis, op.attrs["start"], op.operands[0].type.shape[axis]),)
-
-
-def _vjp_pad(b: Builder, op: Op, dy: Value) -> tuple[Value]:
-    axis = op.attrs["axis"]
-    return (b.slice(dy, axis, op.attrs["start"], op.operands[0].type.shape[axis]),)
-
-
-_define(OpDef("slice", Kind.LAYOUT, _infer_slice, _np_slice, vjp=_vjp_slice))
-_define(OpDef("pad", Kind.LAYOUT, _infer_slice, _np_pad, vjp=_vjp_pad))
-
-
-def _np_spread(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
-    # Inside a scan a value has no T, so only B is spread there.
-    wide = [
-        n if a in op.attrs["axes"] else 1 for n, a in zip((env.batch, env.time), "BT", strict=True)
-    ]
-    return np.broadcast_to(x, np.broadcast_shapes(x.shape, (*wide, *[1] * (x.ndim - 2))))
-
-
-# The same elements in a buffer of their own; only the schedule's legalisation makes one.
-_define(
-    OpDef(
-        "copy",
-        Kind.LAYOUT,
-        lambda attrs, x: x,
-        lambda op, env, x: x,
-        vjp=lambda b, op, dy: (dy,),
-    )
-)
-
-
-# The same value for every row or step: the counterpart of sum_over.
-_define(
-    OpDef(
-        "spread",
-        Kind.LAYOUT,
-        lambda attrs, x: x.with_axes(union(x.axes, attrs["axes"])),
-        _np_spread,
-        vjp=lambda b, op, dy: (dy,),
-    )
-)
-
-
-def _infer_concat(attrs: Attrs, *xs: Type) -> Type:
-    axis = attrs["axis"]
-    total = Size.of(0)
-    for x in xs:
-        total = total + x.shape[axis]
-    shape = (*xs[0].shape[:axis], total, *xs[0].shape[axis + 1 :])
-    return Type(shape, union(*(x.axes for x in xs)), xs[0].dtype)
-
-
-def _np_concat(op: Op, env: Any, *xs: np.ndarray) -> np.ndarray:
-    lead = np.broadcast_shapes(*(x.shape[:2] for x in xs))
-    return np.concatenate(
-        [np.broadcast_to(x, (*lead, *x.shape[2:])) for x in xs], axis=op.attrs["axis"] + 2
-    )
-
-
-def _vjp_concat(b: Builder, op: Op, dy: Value) -> tuple[Value, ...]:
-    axis, start, parts = op.attrs["axis"], Size.of(0), []
-    for x in op.operands:
-        parts.append(b.slice(dy, axis, start, x.type.shape[axis]))
-        start = start + x.type.shape[axis]
-    return tuple(parts)
-
-
-_define(OpDef("concat", Kind.LAYOUT, _infer_concat, _np_concat, vjp=_vjp_concat))
-
-
-def _np_broadcast(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
-    shape, dims = op.attrs["shape"], op.attrs["dims"]
-    sizes = [s.evaluate(env.sizes) for s in shape]
-    spread = [sizes[i] if i in dims else 1 for i in range(len(shape))]
-    return np.broadcast_to(x.reshape([*x.shape[:2], *spread]), [*x.shape[:2], *sizes])
-
-
-def _vjp_broadcast(b: Builder, op: Op, dy: Value) -> tuple[Value]:
-    for axis in reversed(range(len(op.attrs["shape"]))):
-        if axis not in op.attrs["dims"]:
-            dy = b.reduce("sum", dy, axis)
-    return (dy,)
-
-
-# dims[i] is the axis of the result that axis i of the operand becomes (increasing).
-_define(
-    OpDef(
-        "broadcast",
-        Kind.LAYOUT,
-        lambda attrs, x: Type(attrs["shape"], x.axes, x.dtype),
-        _np_broadcast,
-        vjp=_vjp_broadcast,
-    )
-)
+define(OpDef("extent", Kind.LEAF, lambda attrs: Type(attrs["shape"]), _np_extent))
 
 
 # ---- random --------------------------------------------------------------------------------------
@@ -480,7 +171,7 @@ def _np_uniform(op: Op, env: Any, seed: np.ndarray) -> np.ndarray:
 
 
 # Uniform in [0, 1). per="step" inside a scan takes its step from the scan.
-_define(
+define(
     OpDef(
         "uniform",
         Kind.RANDOM,
@@ -488,8 +179,3 @@ _define(
         _np_uniform,
     )
 )
-
-
-def elements(value: Value) -> Size:
-    """Elements of one row of a value."""
-    return product(value.type.shape)

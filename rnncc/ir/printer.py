@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rnncc.ir.program import Op, Program, Type, Value
+from rnncc.ir.program import Op, Program, Value
 
 
 class Names:
@@ -26,10 +26,10 @@ class Names:
 def _attr(value: object) -> str:
     if isinstance(value, tuple):
         return "(" + ", ".join(map(_attr, value)) + ")"
-    return str(value) if isinstance(value, (Type,)) or not isinstance(value, str) else value
+    return str(value)
 
 
-def _op(op: Op, names: Names, lines: dict[int, str] | None = None) -> str:
+def _op(op: Op, names: Names) -> str:
     attrs = [f"{k}={_attr(v)}" for k, v in op.attrs.items() if k != "type" and v != ""]
     inside = ", ".join([*map(names, op.operands), *attrs])
     text = f"{names(op.result)} = {op.opcode}({inside})"

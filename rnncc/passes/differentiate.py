@@ -66,7 +66,7 @@ def differentiate(program: Program, wrt: Collection[str]) -> tuple[Program, Prog
     every result that isn't a residual and returns `d_<param>` with role `grad_<role>`.
     """
     active = _active_values(program, wrt)
-    back = _Pullback(program, active)
+    back = _Pullback(active)
     roles = {p.value: p.role for p in program.params}
     results = [r for r in program.results if r.role != "residual"]
     cotangents = {r.name: Value(f"d_{r.name}", r.value.type) for r in results}
@@ -96,7 +96,7 @@ def differentiate(program: Program, wrt: Collection[str]) -> tuple[Program, Prog
 class _Pullback:
     """The three regions of a pullback while they are being built."""
 
-    def __init__(self, program: Program, active: set[Value]) -> None:
+    def __init__(self, active: set[Value]) -> None:
         self.active = active
         self.first = Builder()
         self.last = Builder()

@@ -56,7 +56,7 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
             continue
         for value in _recomputation(op.result, defs, saved, again, at_hand, twins, fwd):
             again[value] = defs[value]
-    return _rewrite(forward, pullback, saved, again, defs, twins)
+    return _rewrite(forward, pullback, again, defs)
 
 
 def _save_sources(saved: dict[Value, Value], defs: dict[Value, Op], again: dict[Value, Op]) -> None:
@@ -118,12 +118,7 @@ def _recomputation(
 
 
 def _rewrite(
-    forward: Program,
-    pullback: Program,
-    saved: dict[Value, Value],
-    again: dict[Value, Op],
-    defs: dict[Value, Op],
-    twins: dict[Value, Value],
+    forward: Program, pullback: Program, again: dict[Value, Op], defs: dict[Value, Op]
 ) -> tuple[Program, Program]:
     fwd, bwd = forward.scan, pullback.scan
     assert fwd is not None and bwd is not None

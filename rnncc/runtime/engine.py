@@ -190,8 +190,8 @@ def _plan_side(title: str, side: Side) -> list[str]:
     return lines
 
 
-def layer_class(cell: Any, engine: Engine, module: str) -> Any:
+def layer_class(cell: Any, engines: Mapping[Any, Engine], module: str) -> Any:
     """The Layer class a generated module offers; its options are frozen."""
     from rnncc.runtime.layer import frozen_layer_class
 
-    return frozen_layer_class(cell, engine, module)
+    return frozen_layer_class(cell, engines, module)

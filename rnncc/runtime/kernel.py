@@ -17,6 +17,7 @@ import threading
 import time
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 from numba import cfunc, njit
 from numba.core import typed_passes, untyped_passes
@@ -63,12 +64,12 @@ _COMPILING = threading.RLock()
 class Kernel:
     """A Python function over int64 arguments, its compiled address, and how long that took."""
 
-    __slots__ = ("function", "signature", "seconds", "_compiled")
+    __slots__ = ("_compiled", "function", "seconds", "signature")
 
     def __init__(self, function, signature: str = "void(int64, int64)"):
         self.function, self.signature = function, signature
         self.seconds: float | None = None
-        self._compiled = None
+        self._compiled: Any = None
 
     def __repr__(self):
         state = f"compiled in {self.seconds:.3f} s" if self.compiled else "not compiled"

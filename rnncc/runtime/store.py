@@ -100,7 +100,6 @@ def _write(path: Path, data: bytes) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
-    return path
 
 
 @cache
@@ -135,9 +134,10 @@ def import_module(path: Path) -> ModuleType:
     path = Path(path)
     name = f"rnncc_module_{path.stem}"
     module = sys.modules.get(name)
-    if module is not None and Path(module.__file__) == path:
+    if module is not None and module.__file__ and Path(module.__file__) == path:
         return module
     spec = importlib.util.spec_from_file_location(name, path)
+    assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     sys.modules[name] = module
     try:

@@ -17,8 +17,6 @@ from rnncc.ir.program import Op, Program, Scan, Slice, Value
 from rnncc.ir.sizes import Size
 from rnncc.passes.rewrite import prune, remap, remap_program
 
-VIEWS = ("slice", "broadcast", "spread", "stop_gradient", "transpose")
-
 
 @dataclass(frozen=True, slots=True)
 class Path:
