@@ -12,7 +12,8 @@ Requests a kernel may make (see `emit.kernel_view`), by their first part:
     stride BUF T|B|axis        bytes
     ring BUF                   -1 where every step has its slot, 1 where two take turns
     row BUF 0|1 domain         bytes from row to row of a bulk kernel's two-level range
-    unit blocks|unit shift|tiles|row tile|tile row|cores|init|init outer|pack|pack tile|pack k|pack outer STAGE …
+    unit blocks|unit shift|tiles|row tile|tile row|cores STAGE …
+    init|init outer|pack|pack tile|pack k|pack outer STAGE …
     table STAGE i              where a group's segments go
     desc|desc count STAGE kind i, helper NAME
 
@@ -165,7 +166,12 @@ class Binding:
 
 class Binder:
     def __init__(
-        self, direction: Direction, call: Call, machine: Machine, dtype: str, threads: int,
+        self,
+        direction: Direction,
+        call: Call,
+        machine: Machine,
+        dtype: str,
+        threads: int,
         residuals: Mapping[str, Layout],
     ) -> None:
         self.residuals = residuals
@@ -198,7 +204,10 @@ class Binder:
     def lay_out(self) -> None:
         call = self.call
         whole = {
-            r[1] for k in self.d.kernels if k.kind != "scan" for r in requests(k)
+            r[1]
+            for k in self.d.kernels
+            if k.kind != "scan"
+            for r in requests(k)
             if r[0] == "address"
         } | {n for k in self.d.kernels if k.function is None for n in touched(self.d, k)}
         saved = {p.source.buffer for p in self.d.results if p.role == "residual"}
@@ -274,7 +283,8 @@ class Binder:
         one_row = self.rows_of(stage) <= 1
         limit = ONE_ROW if one_row else WIDE
         unit_blocks = max(
-            u for u in range(1, limit + 1)
+            u
+            for u in range(1, limit + 1)
             if u * gates <= max(limit, gates) and blocks % u == 0 and (u & (u - 1)) == 0
         )
         made = cores(self.dtype, self.machine)
@@ -323,8 +333,7 @@ class Binder:
         if axes != {"B", "T"}:
             return 1, {"B": batch, "T": time}["".join(axes)]
         uniform = all(
-            self.out.layouts[n].b == self.out.layouts[n].t * time
-            and self.row_axes(n) == {"B", "T"}
+            self.out.layouts[n].b == self.out.layouts[n].t * time and self.row_axes(n) == {"B", "T"}
             for n in self.grad_operands(stage)
         )
         return (1, batch * time) if uniform else (batch, time)
@@ -370,9 +379,7 @@ class Binder:
         if batch >= 2 and work * row_count >= BULK_WORK:
             count = min(self.threads, batch)
             return count, False, f"{count} threads, each its rows of the batch: no barrier"
-        lanes = min(
-            (self.out.tilings[s].tiles for s in kernel.stages), default=1
-        )
+        lanes = min((self.out.tilings[s].tiles for s in kernel.stages), default=1)
         if work * batch >= SHARED_WORK and lanes >= 2:
             count = min(self.threads, lanes)
             return count, True, f"{count} threads share the units: one barrier a level"
@@ -458,7 +465,11 @@ class Binder:
         return at
 
     def answer(
-        self, kernel: Kernel, request: tuple[str, ...], parts: int, shared: bool,
+        self,
+        kernel: Kernel,
+        request: tuple[str, ...],
+        parts: int,
+        shared: bool,
         flat: tuple[int, int],
     ) -> int | None:
         """The word, or None where only a call can tell."""
@@ -521,7 +532,7 @@ class Binder:
         return None
 
     def row_stride(self, name: str, which: str, domain: str, flat: tuple[int, int]) -> int:
-        layout, buffer = self.out.layouts[name], self.buffers[name]
+        layout = self.out.layouts[name]
         if domain == "BT":
             if which == "0":
                 return layout.b

@@ -44,12 +44,30 @@ def contract_bulk(block, part):
             for i in range(count):
                 seg = at + (CONTRACT_WORDS + i * CONTRACT_SEGMENT_WORDS) * 8
                 segment(
-                    table, i, word(seg, 0) + r0 * word(seg, 7), word(seg, 1), word(seg, 2),
-                    word(seg, 3), word(seg, 4), word(seg, 5), word(seg, 6),
+                    table,
+                    i,
+                    word(seg, 0) + r0 * word(seg, 7),
+                    word(seg, 1),
+                    word(seg, 2),
+                    word(seg, 3),
+                    word(seg, 4),
+                    word(seg, 5),
+                    word(seg, 6),
                 )
             contract_rows(
-                cores, table, count, lo1, hi1, word(at, 1), 0, word(at, 2), word(at, 3),
-                word(at, 4), word(at, 5) + r0 * word(at, 6), word(at, 7), word(at, 8),
+                cores,
+                table,
+                count,
+                lo1,
+                hi1,
+                word(at, 1),
+                0,
+                word(at, 2),
+                word(at, 3),
+                word(at, 4),
+                word(at, 5) + r0 * word(at, 6),
+                word(at, 7),
+                word(at, 8),
             )
         at += (CONTRACT_WORDS + count * CONTRACT_SEGMENT_WORDS) * 8
     restore_denormals(old)
@@ -68,12 +86,33 @@ def sum_bulk(block, part):
         for i in range(entries):
             seg = at + (SUM_WORDS + i * SUM_SEGMENT_WORDS) * 8
             pieces = row_segments(
-                table, pieces, word(seg, 0), word(seg, 1), word(seg, 2), word(seg, 3),
-                word(seg, 4), tile_bytes, word(seg, 5), word(seg, 6), word(at, 7), word(at, 8),
+                table,
+                pieces,
+                word(seg, 0),
+                word(seg, 1),
+                word(seg, 2),
+                word(seg, 3),
+                word(seg, 4),
+                tile_bytes,
+                word(seg, 5),
+                word(seg, 6),
+                word(at, 7),
+                word(at, 8),
             )
         sum_rows(
-            word(at, 0), table, pieces, word(at, 4), word(at, 1), word(at, 2), tile_bytes,
-            word(at, 5), word(at, 6), word(block, 3), table - PANEL_SCRATCH, part, parts,
+            word(at, 0),
+            table,
+            pieces,
+            word(at, 4),
+            word(at, 1),
+            word(at, 2),
+            tile_bytes,
+            word(at, 5),
+            word(at, 6),
+            word(block, 3),
+            table - PANEL_SCRATCH,
+            part,
+            parts,
         )
         at += (SUM_WORDS + entries * SUM_SEGMENT_WORDS) * 8
     restore_denormals(old)

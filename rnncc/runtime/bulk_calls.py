@@ -58,7 +58,11 @@ def _rows(binder: Binder, source: Source, kernel: Kernel, flat: tuple[int, int])
 
 
 def _contract(
-    binder: Binder, kernel: Kernel, stage: Stage, i: int, index: tuple[int, ...],
+    binder: Binder,
+    kernel: Kernel,
+    stage: Stage,
+    i: int,
+    index: tuple[int, ...],
     flat: tuple[int, int],
 ) -> list[Word]:
     core = stage.cores[i]
@@ -78,16 +82,30 @@ def _contract(
             segments += words
             count += 1
     head: list[Word] = [
-        (("cores", stage.name, str(i)), 0), tiling.row_tile, tiling.tiles, init,
-        row if core.init is not None else 0, address(binder, core.out, moved), out_0, out_1, row,
+        (("cores", stage.name, str(i)), 0),
+        tiling.row_tile,
+        tiling.tiles,
+        init,
+        row if core.init is not None else 0,
+        address(binder, core.out, moved),
+        out_0,
+        out_1,
+        row,
         count,
     ]
     return head + segments
 
 
 def _segments(
-    binder: Binder, kernel: Kernel, stage: Stage, i: int, k: int, operand: Operand,
-    index: tuple[int, ...], row: int, flat: tuple[int, int],
+    binder: Binder,
+    kernel: Kernel,
+    stage: Stage,
+    i: int,
+    k: int,
+    operand: Operand,
+    index: tuple[int, ...],
+    row: int,
+    flat: tuple[int, int],
 ) -> list[list[Word]]:
     pack = stage.cores[i].packs[k]
     assert pack is not None
@@ -106,10 +124,14 @@ def _segments(
         w_at = packed + sum(n * s for n, s in zip(turn, layout.k, strict=True))
         found.append(
             [
-                address(binder, operand.source, a_at), a_1,
+                address(binder, operand.source, a_at),
+                a_1,
                 _stride(binder, operand.source, operand.k[-1]) if operand.k else 0,
-                (("pack", stage.name, str(i), str(k)), w_at), row, layout.tile,
-                sizes[-1] if sizes else 1, a_0,
+                (("pack", stage.name, str(i), str(k)), w_at),
+                row,
+                layout.tile,
+                sizes[-1] if sizes else 1,
+                a_0,
             ]
         )
     return found
@@ -155,7 +177,9 @@ def _sum(binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...]) -> li
     count = 0
     for turn in product(*(range(binder.out.size(s)) for s, _, _ in grad.k)):
         d_at = moved(grad.d, 1)
-        d_at += sum(n * _stride(binder, grad.d, d) for n, (_, _, d) in zip(turn, grad.k, strict=True))
+        d_at += sum(
+            n * _stride(binder, grad.d, d) for n, (_, _, d) in zip(turn, grad.k, strict=True)
+        )
         a_word: Word = (("ones",), 0)
         if grad.a:
             a_at = moved(grad.a, 0) + sum(
@@ -165,9 +189,15 @@ def _sum(binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...]) -> li
         entries += [a_word, a_rs, a_0, a_1, address(binder, grad.d, d_at), d_0, d_1]
         count += 1
     head: list[Word] = [
-        (("cores", stage.name, "0"), 0), tiling.row_tile, tiling.tiles,
-        binder.tile_row(stage.name, 0), binder.out.size(grad.rows),
-        address(binder, grad.out, moved(grad.out, 2)), _stride(binder, grad.out, grad.m[1]),
-        n0, n1, count,
+        (("cores", stage.name, "0"), 0),
+        tiling.row_tile,
+        tiling.tiles,
+        binder.tile_row(stage.name, 0),
+        binder.out.size(grad.rows),
+        address(binder, grad.out, moved(grad.out, 2)),
+        _stride(binder, grad.out, grad.m[1]),
+        n0,
+        n1,
+        count,
     ]
     return head + entries

@@ -57,8 +57,16 @@ class Run:
     """`wanted` chooses among results; None is all of them."""
 
     def __init__(
-        self, side: Side, arrays: Arrays, sizes: dict[str, int], batch: int, time: int,
-        version: object, save: bool, last_only: bool, residuals: Mapping[str, Memory],
+        self,
+        side: Side,
+        arrays: Arrays,
+        sizes: dict[str, int],
+        batch: int,
+        time: int,
+        version: object,
+        save: bool,
+        last_only: bool,
+        residuals: Mapping[str, Memory],
         wanted: frozenset[str] | None = None,
     ) -> None:
         self.side, self.arrays = side, arrays
@@ -157,7 +165,8 @@ class Run:
                     ended = True
                 launch(step.address, base + step.start * 8, step.bound.parts)
             return {
-                p.name: self.result(p) for p in self.side.direction.results
+                p.name: self.result(p)
+                for p in self.side.direction.results
                 if made.is_wanted(p, self.wanted)
             }
 

@@ -55,7 +55,12 @@ class Side:
         self.kept_weights = KEPT_VERSIONS * max(len(weights), 1)
 
     def prepared(
-        self, sizes: dict[str, int], batch: int, time: int, save: bool, last_only: bool,
+        self,
+        sizes: dict[str, int],
+        batch: int,
+        time: int,
+        save: bool,
+        last_only: bool,
         residuals: Mapping[str, Memory],
     ) -> Prepared:
         """What doesn't change between calls of these sizes; made at the first."""
@@ -65,7 +70,8 @@ class Side:
             if found is None:
                 given = {
                     buffer: residuals[name].layout
-                    for buffer, role, name in self.direction.params if role == "residual"
+                    for buffer, role, name in self.direction.params
+                    if role == "residual"
                 }
                 binder = Binder(self.direction, call, host(), self.dtype, max_threads(), given)
                 found = Prepared(binder.bind(), self.direction, self.dtype, self.buffers)
@@ -104,8 +110,15 @@ class Engine:
     # ---- calls --------------------------------------------------------------------------------
 
     def forward(
-        self, arrays: Arrays, sizes: Mapping[str, int], batch: int, time: int, *,
-        version: object, save: bool, last_only: bool,
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        save: bool,
+        last_only: bool,
     ) -> tuple[dict[str, np.ndarray], Saved | None]:
         """Results by name, freshly owned; with `save`, what `backward` needs.
 
@@ -118,8 +131,7 @@ class Engine:
         if not save:
             return results, None
         residuals = {
-            p.name: run.residual(p) for p in self._forward.direction.results
-            if p.role == "residual"
+            p.name: run.residual(p) for p in self._forward.direction.results if p.role == "residual"
         }
         return results, Saved(run.own_arrays(), residuals, dict(sizes), batch, time, version)
 
@@ -133,8 +145,16 @@ class Engine:
                 given = cotangents.get(name.removeprefix("d_"))
                 arrays[name] = self._zeros(buffer, saved) if given is None else given
         run = Run(
-            self._backward, arrays, saved.sizes, saved.batch, saved.time, saved.version,
-            True, False, saved.residuals, wanted,
+            self._backward,
+            arrays,
+            saved.sizes,
+            saved.batch,
+            saved.time,
+            saved.version,
+            True,
+            False,
+            saved.residuals,
+            wanted,
         )
         return {k.removeprefix("d_"): v for k, v in run.go().items()}
 

@@ -32,7 +32,7 @@ def share(n, part, parts):
 
 @helper
 def row_range(n0, n1, part, parts):
-    """This part's share of a two-level range of rows: of the outer level where it is long enough."""
+    """This part's share of a two-level range of rows: of the outer level if it is long enough."""
     if n0 >= parts:
         return n0 * part // parts, n0 * (part + 1) // parts, 0, n1
     return 0, n0, n1 * part // parts, n1 * (part + 1) // parts
@@ -76,8 +76,15 @@ def row_segments(table, index, a, a_rs, a_0, a_1, d, d_ts, d_0, d_1, n0, n1):
         for r1 in range(0, n1, STEP_BLOCK):
             count = min(STEP_BLOCK, n1 - r1)
             segment(
-                table, index, a + r0 * a_0 + r1 * a_1, a_rs, a_1,
-                d + r0 * d_0 + r1 * d_1, d_1, d_ts, count,
+                table,
+                index,
+                a + r0 * a_0 + r1 * a_1,
+                a_rs,
+                a_1,
+                d + r0 * d_0 + r1 * d_1,
+                d_1,
+                d_ts,
+                count,
             )
             index += 1
     return index
@@ -96,7 +103,19 @@ def copy_pieces(copy, src, dst, descs, count):
 
 @helper
 def contract_rows(
-    cores, table, count, row_lo, row_hi, row_tile, lane_lo, lane_hi, init, init_j, out, out_rs, out_j
+    cores,
+    table,
+    count,
+    row_lo,
+    row_hi,
+    row_tile,
+    lane_lo,
+    lane_hi,
+    init,
+    init_j,
+    out,
+    out_rs,
+    out_j,
 ):
     """A contraction whose result goes straight where it belongs: panels of rows, then lanes.
 
@@ -114,8 +133,15 @@ def contract_rows(
                 for m in range(blk, row_end, row_tile):
                     rows = min(row_tile, row_end - m)
                     call_core(
-                        word(cores, rows), table, count, m, j, init + j * init_j, 0,
-                        out + m * out_rs + j * out_j, out_rs,
+                        word(cores, rows),
+                        table,
+                        count,
+                        m,
+                        j,
+                        init + j * init_j,
+                        0,
+                        out + m * out_rs + j * out_j,
+                        out_rs,
                     )
         return
     piece = table + count * SEGMENT_BYTES
@@ -128,16 +154,29 @@ def contract_rows(
                 at = table + i * SEGMENT_BYTES
                 for k in range(0, word(at, 6), step):
                     segment(
-                        piece, 0, word(at, 0) + k * word(at, 2), word(at, 1), word(at, 2),
-                        word(at, 3) + k * word(at, 4), word(at, 4), word(at, 5),
+                        piece,
+                        0,
+                        word(at, 0) + k * word(at, 2),
+                        word(at, 1),
+                        word(at, 2),
+                        word(at, 3) + k * word(at, 4),
+                        word(at, 4),
+                        word(at, 5),
                         min(step, word(at, 6) - k),
                     )
                     for m in range(blk, row_end, row_tile):
                         here = out + m * out_rs + j * out_j
                         start, stride = (here, out_rs) if begun else (init + j * init_j, 0)
                         call_core(
-                            word(cores, min(row_tile, row_end - m)), piece, 1, m, j,
-                            start, stride, here, out_rs,
+                            word(cores, min(row_tile, row_end - m)),
+                            piece,
+                            1,
+                            m,
+                            j,
+                            start,
+                            stride,
+                            here,
+                            out_rs,
                         )
                     begun = True
 
@@ -160,9 +199,18 @@ def sum_rows(
         for j in range(lane_lo, lane_hi):
             entry, tile = at, j
             if packs and pieces > 0:
-                copy_panel(panel, word(at, 3) + j * word(at, 5), word(at, 4), word(at, 6), tile_bytes)
+                copy_panel(
+                    panel, word(at, 3) + j * word(at, 5), word(at, 4), word(at, 6), tile_bytes
+                )
                 segment(
-                    spare, 0, word(at, 0), word(at, 1), word(at, 2), panel, tile_bytes, 0,
+                    spare,
+                    0,
+                    word(at, 0),
+                    word(at, 1),
+                    word(at, 2),
+                    panel,
+                    tile_bytes,
+                    0,
                     word(at, 6),
                 )
                 entry, tile = spare, 0
@@ -170,8 +218,15 @@ def sum_rows(
                 here = out + m * out_rs + j * tile_bytes
                 start, stride = (here, out_rs) if piece else (zeros, 0)
                 call_core(
-                    word(cores, min(row_tile, row_hi - m)), entry, min(pieces, 1), m, tile,
-                    start, stride, here, out_rs,
+                    word(cores, min(row_tile, row_hi - m)),
+                    entry,
+                    min(pieces, 1),
+                    m,
+                    tile,
+                    start,
+                    stride,
+                    here,
+                    out_rs,
                 )
 
 

@@ -108,8 +108,9 @@ class Planner:
             np.array(self.block, np.int64), np.array(words, np.int64), np.array(points, np.int64)
         )
 
-    def _job(self, target: int, tiles: int, description: list[int], gates: list[tuple[int, int]]
-             ) -> None:
+    def _job(
+        self, target: int, tiles: int, description: list[int], gates: list[tuple[int, int]]
+    ) -> None:
         """Gates are (point, offset)."""
         self.jobs += 1
         self.fixups.append((len(self.block), -1))
@@ -151,9 +152,7 @@ class Planner:
         for index in product(*map(range, (*layout.outer_counts, *counts[:-2]))):
             target = at + sum(n * s for n, s in zip(index, lead, strict=True))
             gates = [
-                self._gate(
-                    g, sum(n * self._stride(g, a) for n, a in zip(index, axes, strict=True))
-                )
+                self._gate(g, sum(n * self._stride(g, a) for n, a in zip(index, axes, strict=True)))
                 for g in pack.gates
             ]
             self._job(target, tiling.tiles, description, gates)

@@ -9,7 +9,7 @@ Non-Goals: copying.
 from __future__ import annotations
 
 import math
-from itertools import product
+from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
 from rnncc.runtime.nest import DESC_WORDS
@@ -57,10 +57,10 @@ def _strides(source: Source, binding: Binding) -> list[int]:
 def _common(a: list[int], b: list[int]) -> list[int] | None:
     """The coarsest shape both can be split into, or None where their axes cross."""
     cuts = sorted(_cuts(a) | _cuts(b))
-    for low, high in zip(cuts, cuts[1:], strict=False):
+    for low, high in pairwise(cuts):
         if low == 0 or high % low:
             return None
-    return [high // low for low, high in zip(cuts, cuts[1:], strict=False)][::-1] or [1]
+    return [high // low for low, high in pairwise(cuts)][::-1] or [1]
 
 
 def _cuts(shape: list[int]) -> set[int]:

@@ -1,6 +1,6 @@
 """Worker threads that help with one kernel at a time, whoever shows up.
 
-    part = next unclaimed part of the job        each thread, the caller included, until none is left
+    part = next unclaimed part of the job      each thread, the caller too, until none is left
 
 The caller never waits for a thread that didn't come: it takes what is unclaimed itself, so on a
 busy machine a call costs what one thread needs, not what the scheduler lets a second one wait.
@@ -90,7 +90,7 @@ def _work(control, wait):
             pause()
             spins += 1
             if spins > _SPINS_BEFORE_SLEEP:
-                # Announced first, then looked again: the leader sees the sleeper or the sleeper the job.
+                # Announced, then looked again: one sees the other, leader or sleeper.
                 atomic_add(control + SLEEPING, 1)
                 if atomic_load(control + JOB) == seen:
                     call_core(wait, control + SEMAPHORE, 0, 0, 0, 0, 0, 0, 0)

@@ -73,7 +73,8 @@ class Prepared:
         leaving = {p.source.buffer for p in self.direction.results if p.role != "residual"}
         sized = self.binding.bytes
         self.result_names = [
-            n for n in sized
+            n
+            for n in sized
             if n in leaving and self.buffers[n].storage == "result" and n not in self.saved_names
         ]
         kept = {*self.weight_names, *self.saved_names, *self.result_names}
@@ -101,9 +102,7 @@ class Prepared:
 
     def _saved(self) -> list[str]:
         """Buffers the pullback keeps."""
-        found = {
-            p.source.buffer: None for p in self.direction.results if p.role == "residual"
-        }
+        found = {p.source.buffer: None for p in self.direction.results if p.role == "residual"}
         return [n for n in found if n in self.binding.bytes]
 
     def _arena(self, names: list[str]) -> Arena:
@@ -170,7 +169,8 @@ class Prepared:
                 template[index] += table.ctypes.data
             case ("desc", stage, kind, i):
                 copy = next(
-                    c for c in self.direction.copies
+                    c
+                    for c in self.direction.copies
                     if (c.stage, c.kind, str(c.index)) == (stage, kind, i)
                 )
                 self.keep.append(np.array(copy_pieces(copy, self.binding), np.int64))
@@ -192,7 +192,9 @@ class Prepared:
         """Kernels some wanted result depends on; all of them unless results were chosen."""
         if wanted not in self._needs:
             buffers = {
-                s.buffer for p in self.direction.results if self.is_wanted(p, wanted)
+                s.buffer
+                for p in self.direction.results
+                if self.is_wanted(p, wanted)
                 for s in (p.source, *p.parts)
             }
             found: set[str] = set()

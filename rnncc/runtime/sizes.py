@@ -11,8 +11,17 @@ from functools import cache
 from types import CodeType
 
 _ALLOWED = (
-    ast.Expression, ast.BinOp, ast.UnaryOp, ast.USub, ast.Add, ast.Sub, ast.Mult, ast.FloorDiv,
-    ast.Name, ast.Load, ast.Constant,
+    ast.Expression,
+    ast.BinOp,
+    ast.UnaryOp,
+    ast.USub,
+    ast.Add,
+    ast.Sub,
+    ast.Mult,
+    ast.FloorDiv,
+    ast.Name,
+    ast.Load,
+    ast.Constant,
 )
 
 

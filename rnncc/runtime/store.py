@@ -116,7 +116,9 @@ def compiler_hash() -> str:
 
 def keyed_module(stem: str, key: str, render: Callable[[], str]) -> Path:
     """The module of a key, rendered only if this rnncc hasn't before."""
-    digest = hashlib.sha256(f"{key}{compiler_hash()}{host().vector_bytes}".encode()).hexdigest()[:12]
+    digest = hashlib.sha256(f"{key}{compiler_hash()}{host().vector_bytes}".encode()).hexdigest()[
+        :12
+    ]
     note = store_dir() / f"{stem}_{digest}.module"
     try:
         path = store_dir() / note.read_text()

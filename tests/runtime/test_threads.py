@@ -192,5 +192,5 @@ def test_a_second_caller_does_its_own_work():
     data, present = run_ring(2, 2)
     pool = launch._workers()
     with pool._busy:
-        data, present = run_ring(2, 2)
+        data, _ = run_ring(2, 2)
     assert (data == expected()).all()
