@@ -189,7 +189,6 @@ def test_a_forked_child_has_workers_of_its_own():
 
 def test_a_second_caller_does_its_own_work():
     """Workers serve one caller at a time; nobody waits for them."""
-    data, present = run_ring(2, 2)
     pool = launch._workers()
     with pool._busy:
         data, _ = run_ring(2, 2)
