@@ -173,7 +173,8 @@ class _Build:
             self.places[c.final] = View(buffer, axes, (), "final")
         for s in scan.xs:
             known[s.value] = self.places[s.source]
-        outputs = {r.value for r in self.program.results if r.role == "output"}
+        # A residual may be a carry's history; what the caller gets has rows of its own.
+        outputs = {r.value for r in self.program.results if r.role != "residual"}
         entering = {c.value: known[c.value] for c in scan.carries if not known[c.value].first_only}
         for ys in scan.ys:
             alias = None
