@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
 from rnncc.ir.builder import Builder
@@ -67,8 +68,10 @@ def test_the_meaning_stays(name: str, variant: str) -> None:
     inner = Case(pullback, case.sizes, case.batch, case.time)
     for new, (old, role) in roles.items():
         inner.arguments[new] = (
-            next(values) if role == "residual"
-            else cotangents[old.removeprefix("d_")] if role == "cotangent"
+            next(values)
+            if role == "residual"
+            else cotangents[old.removeprefix("d_")]
+            if role == "cotangent"
             else case.arguments[old]
         )
     gradients = inner.run()
@@ -95,7 +98,10 @@ def test_printed_programs_do_not_depend_on_hashes() -> None:
     )
     texts = {
         subprocess.run(
-            [sys.executable, "-c", script], cwd=cases.ROOT, check=True, capture_output=True,
+            [sys.executable, "-c", script],
+            cwd=cases.ROOT,
+            check=True,
+            capture_output=True,
             env={**os.environ, "PYTHONHASHSEED": seed},
         ).stdout
         for seed in ("0", "1", "4242")
@@ -150,9 +156,7 @@ def test_rotate_puts_the_contraction_first() -> None:
     assert {"d_z_i", "d_z_f", "d_z_g", "d_z_o"} <= set(carried)
     # The exit is peeled: the gradient of the initial h takes the last dz.
     finals = {c.final for c in after.scan.carries}
-    assert [
-        op for op in after.after if op.opcode == "contract" and finals & set(op.operands)
-    ]
+    assert [op for op in after.after if op.opcode == "contract" and finals & set(op.operands)]
 
 
 def test_rotate_leaves_what_others_read() -> None:
@@ -199,7 +203,8 @@ def saved(name: str) -> list[str]:
     forward, _ = optimised(name)
     return sorted(
         re.sub(r"^_(\w+)_\d+$", r"\1 before", r.value.name)
-        for r in forward.results if r.role == "residual"
+        for r in forward.results
+        if r.role == "residual"
     )
 
 
@@ -294,6 +299,39 @@ def test_constants_are_folded() -> None:
     after = simplify(program)
     assert opcodes(after.before) == ["full", "add"]
     assert after.before[0].attrs["value"] == 3.0
+
+
+ZEROS = {
+    "x * 0": lambda b, x, w: b.mul(x, 0.0),
+    "0 * x": lambda b, x, w: b.mul(b.like(0.0, x), x),
+    "0 / x": lambda b, x, w: b.div(b.like(0.0, x), x),
+    "x * 0 + 0": lambda b, x, w: b.add(b.mul(x, 0.0), 0.0),
+}
+
+
+@pytest.mark.parametrize("what", ZEROS)
+def test_zero_times_anything_is_a_constant(what: str) -> None:
+    (only,) = simplify(program_of(ZEROS[what])).before
+    assert only.opcode == "full" and only.attrs["value"] == 0
+
+
+@pytest.mark.parametrize("constant", [-2.0, -1.0, 0.0, 0.5, 1.0, 2.0, 3.0])
+def test_arithmetic_with_constants(constant: float) -> None:
+    """Each in either place: folded or not, the meaning stays."""
+    program = program_of(
+        lambda b, x, w: tuple(
+            made
+            for opcode in ("add", "sub", "mul", "div", "pow", "maximum")
+            for c in (b.like(constant, x),)
+            for made in (b.emit(opcode, b.abs(x), c), b.emit(opcode, c, b.add(b.abs(x), 1.0)))
+        )
+    )
+    case = Case(program, {"units": 5})
+    right = {k: a for k, a in case.run().items() if np.isfinite(a).all()}
+    assert len(right) >= 10
+    found = case.run(simplify(program))
+    spread = {k: np.broadcast_to(found[k], a.shape) for k, a in right.items()}  # 0 * x has no rows
+    assert cases.worst(spread, right)[0] <= 1e-15
 
 
 @pytest.mark.parametrize(
