@@ -9,6 +9,7 @@ Non-Goals: writing modules to a chosen path (`cli`).
 from __future__ import annotations
 
 import os
+import sys
 import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from rnncc.passes.interface import check_file, check_text
 from rnncc.runtime.classes import Binding, Engine
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.doors import dtype_name
+from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.layer import Layer, make_class
 
 CELLS = Path(__file__).parent / "cells"
@@ -113,6 +115,7 @@ class Compiler:
 
 _classes: dict[tuple[Any, ...], type[Layer]] = {}
 _lock = threading.Lock()
+open_in_children(sys.modules[__name__], "_lock")
 
 
 def layer_class(

@@ -128,6 +128,18 @@ def test_what_a_module_lacks_it_names(tmp_path: Path) -> None:
         layer(x, training=True)
 
 
+def test_a_store_under_a_relative_path(tmp_path: Path) -> None:
+    (tmp_path / "drawing.rnn").write_text(DRAWING)
+    code = (
+        "import rnncc, numpy as np; layer = rnncc.compile('drawing.rnn')(seed=1)\n"
+        "assert layer(np.ones((1, 2, 3))).shape == (1, 3)\n"
+    )
+    root = str(Path(__file__).parent.parent)
+    environment = {**os.environ, "PYTHONPATH": root, "RNNCC_CACHE": "here"}
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    assert list((tmp_path / "here").glob("drawing*.py"))
+
+
 def test_variants_cover_one_another() -> None:
     cell = rnncc.compile("lstm").maker.cell
     made = variants_of(cell)

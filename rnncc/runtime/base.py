@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 import secrets
+import sys
 import threading
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -18,9 +19,11 @@ from rnncc.runtime import checkpoint, initializers
 from rnncc.runtime.classes import Engine, LayerType, Maker, sort_keywords
 from rnncc.runtime.description import Array, Cell, Variant, names_of, variant_of
 from rnncc.runtime.doors import Bound, Layout, SizeBinder, array_shape, spread, whole_number
+from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.weights import Arrays, Store
 
 _building = threading.Lock()
+open_in_children(sys.modules[__name__], "_building")
 # Attributes that are made again rather than pickled.
 _MADE = [
     "_binding",

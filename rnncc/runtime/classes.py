@@ -18,6 +18,7 @@ import numpy as np
 
 from rnncc.runtime.description import Cell, OptionValue, Variant, names_of
 from rnncc.runtime.doors import dtype_name, flag, nearest, rate, whole_number
+from rnncc.runtime.forks import open_in_children
 
 Tensors = Mapping[str, Any]
 
@@ -65,6 +66,9 @@ class Binding:
     engines: Callable[[Variant], Engine]
     _made: dict[Variant, Engine] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
+
+    def __post_init__(self) -> None:
+        open_in_children(self, "_lock")
 
     def engine(self, variant: Variant) -> Engine:
         found = self._made.get(variant)

@@ -19,6 +19,7 @@ import numpy as np
 
 from rnncc.runtime.bind import Binder, Call
 from rnncc.runtime.call import Arrays, Memory, Run, Saved, padded
+from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import aligned
@@ -47,6 +48,7 @@ class Side:
     kept_packs: int = KEPT_VERSIONS
 
     def __post_init__(self) -> None:
+        open_in_children(self, "lock")
         self.item = ITEMSIZE[self.dtype]
         self.buffers = {b.name: b for b in self.direction.buffers}
         self.roles = {name: role for name, role, _ in self.direction.params}

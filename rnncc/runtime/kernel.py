@@ -13,6 +13,7 @@ there, whose name carries a hash of all that ends up in the machine code.
 Non-Goals: running kernels (`launch`); deciding what a kernel does.
 """
 
+import sys
 import threading
 import time
 from functools import partial
@@ -24,6 +25,7 @@ from numba.core import typed_passes, untyped_passes
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_machinery import PassManager
 
+from .forks import open_in_children
 from .store import import_module, store_dir, write_module
 
 
@@ -59,6 +61,7 @@ OPTIONS = {"cache": True, "error_model": "numpy", "pipeline_class": LeanCompiler
 helper = partial(njit, nogil=True, inline="never", **OPTIONS)
 
 _COMPILING = threading.RLock()
+open_in_children(sys.modules[__name__], "_COMPILING")
 
 
 class Kernel:

@@ -12,6 +12,8 @@ from contextlib import contextmanager
 
 import numpy as np
 
+from .forks import open_in_children
+
 ALIGNMENT = 64
 # A vector that starts at the last element reads up to this far past it.
 SLACK = 64
@@ -40,6 +42,7 @@ class Pool:
         self._keep = keep
         self._free: dict[int, list[np.ndarray]] = {}
         self._lock = threading.Lock()
+        open_in_children(self, "_lock")
 
     def take(self, size: int) -> np.ndarray:
         """`size` bytes with anything in them."""

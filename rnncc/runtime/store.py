@@ -47,7 +47,8 @@ def _version() -> str:
 def store_dir() -> Path:
     """$RNNCC_CACHE, else ~/.cache/rnncc/<version>; made if it isn't there."""
     chosen = os.environ.get("RNNCC_CACHE")
-    folder = Path(chosen) if chosen else Path.home() / ".cache" / "rnncc" / _version()
+    # Absolute, as files of modules are: kernels ask whether theirs is in the store.
+    folder = Path(chosen).absolute() if chosen else Path.home() / ".cache" / "rnncc" / _version()
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
