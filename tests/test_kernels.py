@@ -31,8 +31,10 @@ SHAPES = (
 )
 NARROW = ((3, 5, 2, 7), (17, 33, 50, 7), (1, 1, 1, 1))
 SLOPES = ((3, 5, 2, 7), (17, 1, 50, 1))
-# A reset at a threshold: few steps in float32, and slopes so near that no state passes it.
-SHORT = ("comparisons",)
+# Fewer steps in float32. A reset at a threshold either happens or doesn't; normalised states
+# part as chaos does: after 50 steps half a unit in the last place of a weight is 2e-5.
+SHORT = {"comparisons": 2, "layer_norm_lstm": 10, "normalized": 10}
+# Slopes so near that no state passes the threshold.
 STEPS = {"comparisons": 1e-6}
 VALUE_LIMIT = {"float64": 1e-12, "float32": 1e-5}
 GRADIENT_LIMIT = {"float64": 1e-11, "float32": 1e-4}  # sums over rows and steps
@@ -175,10 +177,8 @@ def test_float64_is_the_interpreter_at_every_size(name: str) -> None:
 
 @pytest.mark.parametrize("name", cases.NAMES)
 def test_float32_is_near_the_interpreter(name: str) -> None:
-    shapes = NARROW
-    if name in SHORT:
-        shapes = tuple((u, b, min(t, 2), f) for u, b, t, f in NARROW)
-    check_sizes(name, "float32", shapes)
+    most = SHORT.get(name, 50)
+    check_sizes(name, "float32", tuple((u, b, min(t, most), f) for u, b, t, f in NARROW))
 
 
 @pytest.mark.parametrize("shape", SLOPES, ids=str)
