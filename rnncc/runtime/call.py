@@ -13,7 +13,7 @@ import numpy as np
 
 from rnncc.runtime.bind import LANE_PAD, Layout, pad
 from rnncc.runtime.launch import launch
-from rnncc.runtime.memory import Pool, address_of, aligned
+from rnncc.runtime.memory import Lease, Pool, address_of, aligned
 from rnncc.runtime.packing import Packed, pack_all
 from rnncc.runtime.tables import Buffer, Place
 
@@ -51,6 +51,7 @@ class Saved:
     batch: int
     time: int
     version: object
+    lease: Lease | None  # of the memory the residuals lie in
 
 
 class Run:
@@ -111,10 +112,10 @@ class Run:
         self.bases[made.shared.points] = base + made.shared.offsets
         self.bases[made.global_points] = base + made.global_offsets
         self.workspace, self.workspace_base = workspace, base
-        self.saved_arena: np.ndarray | None = None
+        self.saved_arena: Lease | None = None
         if made.saved_names:
-            self.saved_arena = aligned((max(made.saved.size, 1),), np.uint8)
-            self.saved_base = address_of(self.saved_arena)
+            self.saved_arena = _POOL.lease(max(made.saved.size, 1))
+            self.saved_base = address_of(self.saved_arena.array)
             self.bases[made.saved.points] = self.saved_base + made.saved.offsets
         for name in made.result_names:
             array = aligned((max(self.binding.bytes[name], 1),), np.uint8)
@@ -127,7 +128,7 @@ class Run:
             owner, base = self.workspace, self.workspace_base
             if name in made.saved_names:
                 assert self.saved_arena is not None
-                owner, base = self.saved_arena, self.saved_base
+                owner, base = self.saved_arena.array, self.saved_base
             address = int(self.bases[made.points[name]])
             self.memory[name] = Memory(owner, base, address, self.binding.layouts[name])
         return self.memory[name]

@@ -135,7 +135,9 @@ class Engine:
         residuals = {
             p.name: run.residual(p) for p in self._forward.direction.results if p.role == "residual"
         }
-        return results, Saved(run.own_arrays(), residuals, dict(sizes), batch, time, version)
+        return results, Saved(
+            run.own_arrays(), residuals, dict(sizes), batch, time, version, run.saved_arena
+        )
 
     def backward(
         self, saved: Saved, cotangents: Arrays, wanted: frozenset[str]

@@ -35,13 +35,20 @@ def address_of(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
 
 
+KEPT_BYTES = 256 * 2**20
+
+
 class Pool:
-    """Workspaces by size in bytes, handed out to one call at a time."""
+    """Workspaces by size in bytes, handed out to one call at a time.
+
+    Pages the system has given once are kept: touching new ones costs more than filling them.
+    """
 
     def __init__(self, keep: int = 4):
         self._keep = keep
+        self._kept_bytes = 0
         self._free: dict[int, list[np.ndarray]] = {}
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()  # a lease may end while its own thread is in here
         open_in_children(self, "_lock")
 
     def take(self, size: int) -> np.ndarray:
@@ -49,6 +56,7 @@ class Pool:
         with self._lock:
             free = self._free.get(size)
             if free:
+                self._kept_bytes -= size
                 return free.pop()
         return aligned((size,), np.uint8)
 
@@ -56,8 +64,14 @@ class Pool:
         """Back to the pool; freed where enough of that size wait already."""
         with self._lock:
             free = self._free.setdefault(workspace.nbytes, [])
-            if len(free) < self._keep:
+            size = workspace.nbytes
+            if len(free) < self._keep and self._kept_bytes + size <= KEPT_BYTES:
                 free.append(workspace)
+                self._kept_bytes += size
+
+    def lease(self, size: int) -> "Lease":
+        """`size` bytes that come back by themselves."""
+        return Lease(self.take(size), self)
 
     @contextmanager
     def borrow(self, size: int):
@@ -70,3 +84,16 @@ class Pool:
     def clear(self) -> None:
         with self._lock:
             self._free.clear()
+            self._kept_bytes = 0
+
+
+class Lease:
+    """Memory of a pool for as long as this object lives; nothing else may keep a view of it."""
+
+    __slots__ = ("_pool", "array")
+
+    def __init__(self, array: np.ndarray, pool: Pool):
+        self.array, self._pool = array, pool
+
+    def __del__(self) -> None:
+        self._pool.give(self.array)

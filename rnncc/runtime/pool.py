@@ -44,7 +44,7 @@ JOB, WHAT, TICKET, DONE, SLEEPING, SEMAPHORE = 0, 64, 128, 192, 256, 320
 CONTROL_WORDS = 64
 _PART_BITS = 16
 _PART_MASK = (1 << _PART_BITS) - 1
-_SPINS_BEFORE_SLEEP = 6000  # 100 to 300 microseconds: the next kernel of a call comes sooner
+_SPINS_BEFORE_SLEEP = 30000  # 300 microseconds or more: the next kernel or call comes sooner
 _SPINS_BEFORE_GIVING_WAY = 4000
 
 
