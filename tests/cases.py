@@ -202,8 +202,12 @@ def worst(found: Mapping[str, np.ndarray], right: Mapping[str, np.ndarray]) -> t
 
 
 def slope_errors(
-    value: Callable[[np.ndarray], float], at: np.ndarray, gradient: np.ndarray,
-    rng: np.random.Generator, directions: int = 3, step: float = 1e-4,
+    value: Callable[[np.ndarray], float],
+    at: np.ndarray,
+    gradient: np.ndarray,
+    rng: np.random.Generator,
+    directions: int = 3,
+    step: float = 1e-4,
 ) -> Iterable[float]:
     """|gradient . d - slope along d| / max(|slope|, 1e-3), for random directions d."""
     for _ in range(directions):

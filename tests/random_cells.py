@@ -11,13 +11,32 @@ from dataclasses import dataclass, field
 # Shapes by a letter each: features, units, scalar, units x units.
 SHAPES = {"f": "[features]", "u": "[units]", "s": "", "m": "[units, units]"}
 UNARY = (
-    "tanh({0})", "sigmoid({0})", "-{0}", "abs({0})", "sin({0})", "cos({0})", "exp(-abs({0}))",
-    "sqrt(1 + {0} * {0})", "log(1 + abs({0}))", "relu({0})", "softplus({0})", "erf({0})",
-    "{0} / (1 + abs({0}))", "hard_sigmoid({0})", "gelu({0})", "0.5 * {0}", "{0} ** 2",
+    "tanh({0})",
+    "sigmoid({0})",
+    "-{0}",
+    "abs({0})",
+    "sin({0})",
+    "cos({0})",
+    "exp(-abs({0}))",
+    "sqrt(1 + {0} * {0})",
+    "log(1 + abs({0}))",
+    "relu({0})",
+    "softplus({0})",
+    "erf({0})",
+    "{0} / (1 + abs({0}))",
+    "hard_sigmoid({0})",
+    "gelu({0})",
+    "0.5 * {0}",
+    "{0} ** 2",
 )
 BINARY = (
-    "{0} + {1}", "{0} - {1}", "{0} * {1}", "maximum({0}, {1})", "minimum({0}, {1})",
-    "where({0} > {1}, {0}, 0.5 * {1})", "{0} / (2 + abs({1}))",
+    "{0} + {1}",
+    "{0} - {1}",
+    "{0} * {1}",
+    "maximum({0}, {1})",
+    "minimum({0}, {1})",
+    "where({0} > {1}, {0}, 0.5 * {1})",
+    "{0} / (2 + abs({1}))",
 )
 REDUCE = ("sum({0})", "mean({0})", "max({0})", "min({0})")
 WHOLE = ("softmax({0})", "layer_norm({0})", "rms_norm({0})", "cumsum({0})", "tanh(cumsum({0}))")
@@ -55,9 +74,21 @@ class Draft:
 
     def grow(self) -> None:
         """One more equation."""
-        kinds = ["unary"] * 3 + ["binary"] * 4 + ["product"] * 3 + [
-            "gates", "reduce", "whole", "scalars", "weight", "concat", "memory", "read",
-        ]
+        kinds = (
+            ["unary"] * 3
+            + ["binary"] * 4
+            + ["product"] * 3
+            + [
+                "gates",
+                "reduce",
+                "whole",
+                "scalars",
+                "weight",
+                "concat",
+                "memory",
+                "read",
+            ]
+        )
         match self.rng.choice(kinds):
             case "unary":
                 v, s = self.pick("fusm")
@@ -145,8 +176,18 @@ def random_cell(seed: int) -> str:
     terms = [f"tanh({loose[s].format(v)})" for v, s in draft.unread.items()]
     last.append(f"y = h0[t] + {' + '.join(terms)}" if terms else "y = h0[t] * 2")
     returned = ["y", *(f"{n}[t]" for n in states if rng.random() < 0.3)]
-    return "\n".join([
-        f'"""Random cell {seed}."""', f"cell: Random{seed}", "features: size", "units: size",
-        "x: input[features]", *(f"{n}: state{SHAPES[s]}" for n, s in states.items()),
-        *draft.weights, *draft.lines, *last, f"return {', '.join(returned)}", "",
-    ])
+    return "\n".join(
+        [
+            f'"""Random cell {seed}."""',
+            f"cell: Random{seed}",
+            "features: size",
+            "units: size",
+            "x: input[features]",
+            *(f"{n}: state{SHAPES[s]}" for n, s in states.items()),
+            *draft.weights,
+            *draft.lines,
+            *last,
+            f"return {', '.join(returned)}",
+            "",
+        ]
+    )

@@ -18,6 +18,8 @@ from tests import cases
 from tests.cases import Arrays, Case, distinct, slope_errors, total
 
 LIMIT = 1e-6
+
+
 def case_of(name: str, variant: str = "plain", **sizes: int) -> Case:
     return Case(cases.lowered(name, variant), cases.sizes_for(cases.spec_of(name), **sizes))
 
@@ -30,7 +32,9 @@ def assert_slopes(case: Case, gradients: Arrays, limit: float = LIMIT) -> None:
         assert gradient_of.shape == case.arguments[name].shape
         errors = slope_errors(
             lambda a, name=name: total(case.run(**{name: a}), cotangents),  # type: ignore[misc]
-            case.arguments[name], gradient_of, rng,
+            case.arguments[name],
+            gradient_of,
+            rng,
         )
         assert max(errors) <= limit, name
 

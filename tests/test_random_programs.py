@@ -28,8 +28,21 @@ def spec_of(seed: int) -> CellSpec:
 def test_there_is_variety() -> None:
     texts = [random_cell(seed) for seed in INTERPRETED]
     assert len(set(texts)) == len(texts) and random_cell(3) == random_cell(3)
-    for word in ("split", "softmax", "outer", "layer_norm", "cumsum", "transpose", "h0[t-2]",
-                 "x[t-1]", "where", "max(", "concat", "state[units, units]", ": state\n"):
+    for word in (
+        "split",
+        "softmax",
+        "outer",
+        "layer_norm",
+        "cumsum",
+        "transpose",
+        "h0[t-2]",
+        "x[t-1]",
+        "where",
+        "max(",
+        "concat",
+        "state[units, units]",
+        ": state\n",
+    ):
         assert sum(word in text for text in texts) >= 3, word
 
 
@@ -50,10 +63,15 @@ def test_passes_keep_the_meaning(seed: int) -> None:
     rng = np.random.default_rng(seed)
     for name, found in expected.items():
         # A kink within the step shows in one direction, a wrong gradient in all of them.
-        errors = sorted(slope_errors(
-            lambda a, name=name: total(case.run(**{name: a}), cotangents),  # type: ignore[misc]
-            case.arguments[name], found, rng, step=1e-5,
-        ))
+        errors = sorted(
+            slope_errors(
+                lambda a, name=name: total(case.run(**{name: a}), cotangents),  # type: ignore[misc]
+                case.arguments[name],
+                found,
+                rng,
+                step=1e-5,
+            )
+        )
         assert errors[0] <= 1e-6, name
 
 
@@ -68,12 +86,18 @@ def test_kernels_are_the_interpreter(seed: int) -> None:
         x = cases.draw(rng, (batch, time, features))
         found, pullback = kernels.vjp(x)
         right, expected = reference.vjp(x)
-        flat, wanted = ([a for part in parts for a in (part if isinstance(part, tuple) else [part])]
-                        for parts in (found, right))
+        flat, wanted = (
+            [a for part in parts for a in (part if isinstance(part, tuple) else [part])]
+            for parts in (found, right)
+        )
         for a, b in zip(flat, wanted):
             assert cases.error(a, b) <= 1e-12
-        dy = [[cases.draw(rng, a.shape) for a in part] if isinstance(part, tuple)
-              else cases.draw(rng, part.shape) for part in right]
+        dy = [
+            [cases.draw(rng, a.shape) for a in part]
+            if isinstance(part, tuple)
+            else cases.draw(rng, part.shape)
+            for part in right
+        ]
         gradients, slopes = pullback(tuple(map(as_given, dy))), expected(tuple(map(as_given, dy)))
         assert cases.error(gradients.inputs, slopes.inputs) <= 1e-11
         for name, array in slopes.weights.items():

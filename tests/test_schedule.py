@@ -94,9 +94,9 @@ def test_lstm_is_one_stage_with_its_gates_side_by_side(part: str) -> None:
     assert isinstance(stage, LaneStage)
     (group,) = stage.groups
     assert len(group.accs) == 4 and not group.rowwise
-    assert {s.a for acc in group.accs for s in acc.segments} == {
-        group.accs[0].segments[0].a
-    }, "every gate reads the same h"
+    assert {s.a for acc in group.accs for s in acc.segments} == {group.accs[0].segments[0].a}, (
+        "every gate reads the same h"
+    )
 
 
 def test_lstm_backward_is_one_contraction_over_four_gates() -> None:
@@ -143,8 +143,9 @@ def canonical(made: Schedule) -> str:
     kept = "param|work|result|carry|kernel|level|core|float|lanes|rows|over|units|features"
     kept += "|contract|add|sub|mul|tanh|sigmoid|concat|sum_over|load|stage|axis|B|T|BT"
     return re.sub(
-        r"\b[A-Za-z_]\w*", lambda m: m[0] if re.fullmatch(kept, m[0])
-        else names.setdefault(m[0], f"n{len(names)}"), text,
+        r"\b[A-Za-z_]\w*",
+        lambda m: m[0] if re.fullmatch(kept, m[0]) else names.setdefault(m[0], f"n{len(names)}"),
+        text,
     )
 
 
