@@ -28,7 +28,7 @@ from rnncc.frontend.spec import (
     Timed,
     walk,
 )
-from rnncc.ir.program import Span, Type, Value
+from rnncc.ir.program import Type, Value
 from rnncc.ir.sizes import Size
 from rnncc.passes import layouts  # noqa: F401  (fills FUNCTIONS)
 from rnncc.passes.evaluate import (
@@ -45,7 +45,6 @@ from rnncc.passes.functions import FUNCTIONS, known
 from rnncc.passes.randomness import Site, drop, zoneout
 
 FunctionValue = str | Lambda
-_NO_SPAN = Span(1, 1, 2)
 
 
 def bind_functions(spec: CellSpec, given: Mapping[str, object]) -> dict[str, FunctionValue]:

@@ -42,7 +42,7 @@ from rnncc.runtime.nest import (
 )
 from rnncc.runtime.rows import rows
 from rnncc.runtime.sizes import evaluate
-from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Stage
+from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Source, Stage
 
 LANE_PAD = 16
 CACHE_LINE = 64
@@ -156,6 +156,11 @@ class Binding:
 
     def size(self, text: str) -> int:
         return evaluate(text, self.sizes)
+
+    def stride(self, source: Source, axis: int | None) -> int:
+        """Bytes from element to element along an axis of a view; 0 where it repeats."""
+        behind = None if axis is None else source.axes[axis]
+        return 0 if behind is None else self.layouts[source.buffer].strides[behind]
 
     @property
     def tile_key(self) -> tuple[object, ...]:

@@ -25,14 +25,6 @@ def address(binder: Binder, source: Source, moved: int = 0) -> Word:
     return ("address", source.buffer, source.slot, starts), moved
 
 
-def _stride(binder: Binder, source: Source, axis: int | None) -> int:
-    if axis is None or source.axes[axis] is None:
-        return 0
-    behind = source.axes[axis]
-    assert behind is not None
-    return binder.out.layouts[source.buffer].strides[behind]
-
-
 def contract_calls(binder: Binder, kernel: Kernel, flat: tuple[int, int]) -> tuple[int, list[Word]]:
     """(number of calls, their words) of a kernel over rows."""
     words: list[Word] = []
@@ -69,7 +61,7 @@ def _contract(
     assert core.out is not None
     tiling = binder.out.tilings[stage.name]
     row = binder.tile_row(stage.name, i)
-    moved = sum(n * _stride(binder, core.out, a) for a, n in enumerate(index))
+    moved = sum(n * binder.out.stride(core.out, a) for a, n in enumerate(index))
     out_0, out_1 = _rows(binder, core.out, kernel, flat)
     init: Word = (("zeros",), 0)
     if core.init is not None:
@@ -113,20 +105,20 @@ def _segments(
     a_0, a_1 = _rows(binder, operand.source, kernel, flat)
     sizes = [binder.out.size(s) for s in pack.k_sizes]
     moved = sum(
-        n * _stride(binder, operand.source, a) for n, a in zip(index, operand.outer, strict=True)
+        n * binder.out.stride(operand.source, a) for n, a in zip(index, operand.outer, strict=True)
     )
     packed = sum(n * s for n, s in zip(index, layout.outer, strict=True))
     found: list[list[Word]] = []
     for turn in product(*map(range, sizes[:-1])):
         a_at = moved + sum(
-            n * _stride(binder, operand.source, a) for n, a in zip(turn, operand.k, strict=False)
+            n * binder.out.stride(operand.source, a) for n, a in zip(turn, operand.k, strict=False)
         )
         w_at = packed + sum(n * s for n, s in zip(turn, layout.k, strict=True))
         found.append(
             [
                 address(binder, operand.source, a_at),
                 a_1,
-                _stride(binder, operand.source, operand.k[-1]) if operand.k else 0,
+                binder.out.stride(operand.source, operand.k[-1]) if operand.k else 0,
                 (("pack", stage.name, str(i), str(k)), w_at),
                 row,
                 layout.tile,
@@ -160,7 +152,7 @@ def _sum(binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...]) -> li
     def moved(source: Source, which: int) -> int:
         at = kept * binder.kept_stride(source.buffer, grad.kept)
         return at + sum(
-            n * _stride(binder, source, axes[which])
+            n * binder.out.stride(source, axes[which])
             for n, (_, *axes) in zip(outer, grad.outer, strict=True)
         )
 
@@ -172,18 +164,18 @@ def _sum(binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...]) -> li
     n0, n1 = binder.grad_rows(stage)
     d_0, d_1 = rows(grad.d)
     a_0, a_1 = rows(grad.a) if grad.a else (0, 0)
-    a_rs = _stride(binder, grad.a, grad.m[0]) if grad.a else 0
+    a_rs = binder.out.stride(grad.a, grad.m[0]) if grad.a else 0
     entries: list[Word] = []
     count = 0
     for turn in product(*(range(binder.out.size(s)) for s, _, _ in grad.k)):
         d_at = moved(grad.d, 1)
         d_at += sum(
-            n * _stride(binder, grad.d, d) for n, (_, _, d) in zip(turn, grad.k, strict=True)
+            n * binder.out.stride(grad.d, d) for n, (_, _, d) in zip(turn, grad.k, strict=True)
         )
         a_word: Word = (("ones",), 0)
         if grad.a:
             a_at = moved(grad.a, 0) + sum(
-                n * _stride(binder, grad.a, a) for n, (_, a, _) in zip(turn, grad.k, strict=True)
+                n * binder.out.stride(grad.a, a) for n, (_, a, _) in zip(turn, grad.k, strict=True)
             )
             a_word = address(binder, grad.a, a_at)
         entries += [a_word, a_rs, a_0, a_1, address(binder, grad.d, d_at), d_0, d_1]
@@ -195,7 +187,7 @@ def _sum(binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...]) -> li
         binder.tile_row(stage.name, 0),
         binder.out.size(grad.rows),
         address(binder, grad.out, moved(grad.out, 2)),
-        _stride(binder, grad.out, grad.m[1]),
+        binder.out.stride(grad.out, grad.m[1]),
         n0,
         n1,
         count,

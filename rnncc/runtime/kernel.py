@@ -16,10 +16,11 @@ Non-Goals: running kernels (`launch`); deciding what a kernel does.
 import sys
 import threading
 import time
+from functools import partial
 from pathlib import Path
 from typing import Any
 
-from numba import cfunc, njit, types
+from numba import cfunc, njit
 from numba.core import typed_passes, untyped_passes
 from numba.core.compiler import CompilerBase
 from numba.core.compiler_machinery import PassManager
@@ -57,20 +58,7 @@ class LeanCompiler(CompilerBase):
 
 # numpy's error model: a division by zero gives inf instead of a Python exception.
 OPTIONS = {"cache": True, "error_model": "numpy", "pipeline_class": LeanCompiler}
-
-
-def helper(function):
-    """A function that kernels call. A constant argument is an int64 like any other: for Numba its
-    type is of its own, and the function would be compiled once more for each."""
-    dispatcher = njit(nogil=True, inline="never", **OPTIONS)(function)
-    template = dispatcher.get_call_template
-
-    def for_plain_types(args, kws):
-        return template(tuple(map(types.unliteral, args)), kws)
-
-    dispatcher.get_call_template = for_plain_types
-    return dispatcher
-
+helper = partial(njit, nogil=True, inline="never", **OPTIONS)
 
 _COMPILING = threading.RLock()
 open_in_children(sys.modules[__name__], "_COMPILING")

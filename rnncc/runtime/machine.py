@@ -37,12 +37,6 @@ class Machine:
         """Lanes of `dtype` in one vector."""
         return self.vector_bytes // ITEMSIZE[dtype]
 
-    @property
-    def is_default(self) -> bool:
-        """Whether this is the host with nothing overridden by the environment."""
-        overridden = any(os.environ.get(name) for name in (VECTOR_BYTES, NUM_THREADS))
-        return self == host() and not overridden
-
 
 def _vector_unit(features: dict[str, bool], triple: str) -> tuple[int, int]:
     """(vector bytes, registers) from the CPU's feature flags."""

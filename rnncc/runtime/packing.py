@@ -119,13 +119,6 @@ class Planner:
             self.fixups.append((len(self.block), point))
             self.block.append(offset)
 
-    def _stride(self, source: Source, axis: int | None) -> int:
-        if axis is None or source.axes[axis] is None:
-            return 0
-        behind = source.axes[axis]
-        assert behind is not None
-        return self.binding.layouts[source.buffer].strides[behind]
-
     def _gate(self, source: Source, moved: int) -> tuple[int, int]:
         layout = self.binding.layouts[source.buffer]
         start = sum(self.binding.size(size) * layout.strides[a] for a, size in source.starts)
@@ -144,15 +137,17 @@ class Planner:
         k2, ks2 = (counts[-1], inner[-1]) if counts else (1, None)
         units = self.binding.size(stage.shape[-1]) if stage.shape else 1
         description = [
-            k1, k2, self._stride(first, ks1), self._stride(first, ks2), len(pack.gates),
-            tiling.unit_blocks, self._stride(first, pack.lane), units,
+            k1, k2, self.binding.stride(first, ks1), self.binding.stride(first, ks2),
+            len(pack.gates), tiling.unit_blocks, self.binding.stride(first, pack.lane), units,
         ]  # fmt: skip
         axes = (*pack.outer, *pack.k[:-2])
         lead = (*layout.outer, *layout.k[: max(len(counts) - 2, 0)])
         for index in product(*map(range, (*layout.outer_counts, *counts[:-2]))):
             target = at + sum(n * s for n, s in zip(index, lead, strict=True))
             gates = [
-                self._gate(g, sum(n * self._stride(g, a) for n, a in zip(index, axes, strict=True)))
+                self._gate(
+                    g, sum(n * self.binding.stride(g, a) for n, a in zip(index, axes, strict=True))
+                )
                 for g in pack.gates
             ]
             self._job(target, tiling.tiles, description, gates)
@@ -174,7 +169,7 @@ class Planner:
             gates = [
                 zeros
                 if g is None
-                else self._gate(g, sum(n * self._stride(g, a) for a, n in enumerate(index)))
+                else self._gate(g, sum(n * self.binding.stride(g, a) for a, n in enumerate(index)))
                 for g in sources
             ]
             self._job(at + number * row, tiling.tiles, description, gates)

@@ -8,7 +8,6 @@ Non-Goals: copying.
 
 from __future__ import annotations
 
-import math
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
@@ -91,7 +90,3 @@ def _offsets(shape: list[int], strides: list[int]) -> list[int]:
         sum(i * s for i, s in zip(index, strides, strict=True))
         for index in product(*map(range, shape))
     ]
-
-
-def total(shape: list[int]) -> int:
-    return math.prod(shape)

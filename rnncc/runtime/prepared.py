@@ -46,7 +46,6 @@ class Step:
 
     bound: BoundKernel
     start: int  # words into the template
-    resets_sync: bool
 
     @property
     def address(self) -> int:
@@ -148,8 +147,7 @@ class Prepared:
                     words.append(start + index)
                     whats.append(point)
             kernel = bound.kernel
-            shared = any(r == ("sync",) for r in requests(kernel))
-            step = Step(bound, start, shared)
+            step = Step(bound, start)
             early = kernel.kind == "weights" and kernel.phase == "before"
             (self.before_weights if early else self.steps).append(step)
             pieces.append(template)
