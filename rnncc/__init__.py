@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rnncc.frontend.diagnostics import SpecError
     from rnncc.runtime.layer import Layer
 
-    __version__: str
+__version__ = "0.1.0"
 
 __all__ = ["Layer", "SpecError", "__version__", "compile", "compile_text"]
 
@@ -29,19 +29,11 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name == "__version__":
-        from importlib.metadata import PackageNotFoundError, version
-
-        try:
-            value: Any = version("rnncc")
-        except PackageNotFoundError:
-            value = "0.1.0"
-    elif name in _HOMES:
-        from importlib import import_module
-
-        value = getattr(import_module(_HOMES[name]), name)
-    else:
+    if name not in _HOMES:
         raise AttributeError(f"module 'rnncc' has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(_HOMES[name]), name)
     globals()[name] = value
     return value
 

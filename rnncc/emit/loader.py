@@ -3,10 +3,14 @@
 Non-Goals: what templates are given; formatting what they give.
 """
 
+from __future__ import annotations
+
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import jinja2
+if TYPE_CHECKING:
+    import jinja2
 
 PACKAGE = Path(__file__).parent.parent
 
@@ -19,6 +23,8 @@ def template_root() -> Path:
 
 @cache
 def environment() -> jinja2.Environment:
+    import jinja2  # only where something is rendered: a process that finds all in the store isn't
+
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_root()),
         undefined=jinja2.StrictUndefined,

@@ -19,7 +19,7 @@ from rnncc.runtime.nest import (
     segment,
     sum_rows,
 )
-from rnncc.runtime.raw import flush_denormals, restore_denormals, word
+from rnncc.runtime.words import flush_denormals, restore_denormals, word
 
 HEAD_WORDS = 6  # parts, calls, n0, n1, scratch, bytes of it a part
 CONTRACT_WORDS = 10

@@ -16,7 +16,7 @@ import numpy as np
 from ..emit.loader import render
 from .machine import Machine, host
 from .memory import aligned
-from .store import import_module, write_module
+from .store import import_module, keyed_module
 
 SEGMENT_WORDS = 7
 WIDE = 4  # vectors a tile of several rows has at most
@@ -68,8 +68,14 @@ class Cores:
             for rows in range(1, max_rows(vectors, machine.registers) + 1)
         )
         width = machine.width(dtype)
-        text = render("cpu/cores.py.jinja", m=CoresView(dtype, width, self.tiles))
-        self.module = import_module(write_module(f"cores_{dtype}x{width}", text))
+        view = CoresView(dtype, width, self.tiles)
+        self.module = import_module(
+            keyed_module(
+                f"cores_{dtype}x{width}",
+                repr(view),
+                lambda: render("cpu/cores.py.jinja", m=view),
+            )
+        )
         self._tables: dict[int, np.ndarray] = {}
 
     def kernel(self, rows: int, vectors: int):

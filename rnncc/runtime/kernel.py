@@ -1,4 +1,5 @@
-"""Generated functions to machine code: `@kernel` for C-callable entries, `@helper` for the rest.
+"""The functions kernels are made of: `@kernel` and `@core` for C-callable entries, `@helper` for
+what they call.
 
     @kernel
     def step(block, part):
@@ -6,121 +7,132 @@
 
     launch(step.address, block, parts)
 
-Compilation waits for `.address`; Numba caches it beside the module's file. Numba's cache notices
-changes of that file alone, so kernels of a module that isn't in the store are compiled from a copy
-there, whose name carries a hash of all that ends up in the machine code.
+Machine code is read from the store, or compiled and put there, when `.address` is first asked for;
+only compiling imports Numba, so a process that finds everything in the store never does.
 
-Non-Goals: running kernels (`launch`); deciding what a kernel does.
+Non-Goals: compiling (`codegen`); files of machine code (`objects`); running kernels (`launch`).
 """
 
+from __future__ import annotations
+
+import inspect
 import sys
 import threading
 import time
+from collections.abc import Callable
 from functools import partial
-from pathlib import Path
 from typing import Any
 
-from numba import cfunc, njit
-from numba.core import typed_passes, untyped_passes
-from numba.core.compiler import CompilerBase
-from numba.core.compiler_machinery import PassManager
-
 from .forks import open_in_children
-from .store import import_module, store_dir, write_module
+from .objects import MachineCode, find, load, save
 
-
-class LeanCompiler(CompilerBase):
-    """Numba without the passes that generated text has no use for: a fifth less time.
-
-    Left out: closures, `with` and `literal_unroll`, Numba-level inlining (LLVM's remains), array
-    rewrites, dynamic raises. None of them can occur in a kernel.
-    """
-
-    PASSES = (
-        untyped_passes.TranslateByteCode,
-        untyped_passes.FixupArgs,
-        untyped_passes.IRProcessing,
-        untyped_passes.ReconstructSSA,
-        typed_passes.NopythonTypeInference,
-        typed_passes.AnnotateTypes,
-        typed_passes.PreLowerStripPhis,
-        typed_passes.NativeLowering,
-        typed_passes.NoPythonBackend,
-    )
-
-    def define_pipelines(self):
-        manager = PassManager("lean")
-        for step in self.PASSES:
-            manager.add_pass(step, step.__name__)
-        manager.finalize()
-        return [manager]
-
-
-# numpy's error model: a division by zero gives inf instead of a Python exception.
-OPTIONS = {"cache": True, "error_model": "numpy", "pipeline_class": LeanCompiler}
-helper = partial(njit, nogil=True, inline="never", **OPTIONS)
+CORE_ARGUMENTS = 8
 
 _COMPILING = threading.RLock()
 open_in_children(sys.modules[__name__], "_COMPILING")
 
 
+class Helper:
+    """A function over int64 that kernels call; compiled into each of them, and never alone."""
+
+    __slots__ = ("function", "signature")
+
+    def __init__(self, function: Callable[..., Any], returns: str, takes: str) -> None:
+        self.function = function
+        count = len(inspect.signature(function).parameters)
+        self.signature = f"{returns}({', '.join([takes] * count)})"
+
+    def __repr__(self) -> str:
+        return f"<helper {self.function.__name__}: {self.signature}>"
+
+
+def helper(function: Any = None, *, returns: str = "void", takes: str = "int64") -> Any:
+    """A helper; what it returns and takes is said in Numba's words. A pair: returns=PAIR.
+
+    Types are stated rather than found from a call, so that it is compiled once, whatever constants
+    it is called with.
+    """
+    if function is None:
+        return partial(Helper, returns=returns, takes=takes)
+    return Helper(function, returns, takes)
+
+
+PAIR, FOUR = "UniTuple(int64, 2)", "UniTuple(int64, 4)"
+
+
 class Kernel:
-    """A Python function over int64 arguments, its compiled address, and how long that took."""
+    """A Python function over int64 arguments, its machine code, and how long compiling took.
 
-    __slots__ = ("_compiled", "function", "seconds", "signature")
+    seconds: None where nothing had to be compiled, or hasn't been yet.
+    """
 
-    def __init__(self, function, signature: str = "void(int64, int64)"):
-        self.function, self.signature = function, signature
+    __slots__ = ("_code", "arguments", "function", "seconds")
+
+    def __init__(self, function: Callable[..., Any], arguments: int) -> None:
+        self.function, self.arguments = function, arguments
         self.seconds: float | None = None
-        self._compiled: Any = None
+        self._code: MachineCode | None = None
 
-    def __repr__(self):
-        state = f"compiled in {self.seconds:.3f} s" if self.compiled else "not compiled"
-        return f"<{self.function.__name__}: {state}>"
+    def __repr__(self) -> str:
+        took = "from the store" if self.seconds is None else f"compiled in {self.seconds:.3f} s"
+        return f"<{self.function.__name__}: {took if self.loaded else 'not loaded'}>"
 
-    def __call__(self, *args):
+    def __call__(self, *args: object) -> None:
         """The Python function itself: generated entries are only ever run through `.address`."""
         raise TypeError(f"{self.function.__name__} is run through launch(kernel.address, …)")
 
     @property
-    def compiled(self) -> bool:
-        return self._compiled is not None
+    def signature(self) -> str:
+        return f"void({', '.join(['int64'] * self.arguments)})"
+
+    @property
+    def loaded(self) -> bool:
+        return self._code is not None
 
     @property
     def address(self) -> int:
-        """Where the machine code is; compiled, or read from the cache, when first asked for."""
-        if self._compiled is None:
+        """Where the machine code is."""
+        if self._code is None:
             with _COMPILING:
-                if self._compiled is None:
-                    began = time.perf_counter()
-                    self._compiled = self._compile()
-                    self.seconds = time.perf_counter() - began
-        return self._compiled.address
+                if self._code is None:
+                    self._code = self._get()
+        return self._code.address
 
-    def _compile(self):
-        source = Path(self.function.__code__.co_filename)
-        if source.parent != store_dir() and source.is_file():
-            twin = import_module(write_module(source.stem, source.read_text("utf-8")))
-            kernel = getattr(twin, self.function.__name__)
-            kernel.address  # noqa: B018  compiles
-            return kernel._compiled
-        return cfunc(self.signature, **OPTIONS)(self.function)
+    def _get(self) -> MachineCode:
+        found = find(self.function)
+        if found is not None:
+            return load(found)
+        from .codegen import compile_function  # the one place that imports Numba
+
+        began = time.perf_counter()
+        data = compile_function(self.function, self.signature)
+        self.seconds = time.perf_counter() - began
+        save(self.function, data)
+        return load(data)
 
     def assembly(self) -> str:
-        """The machine code as text, for reading."""
-        self.address  # noqa: B018  compiles
-        return self._compiled._library.get_asm_str()
+        """The machine code as text, for reading; compiled anew."""
+        from .codegen import assembly
+
+        return assembly(self.function, self.signature)
 
     def ir(self) -> str:
-        self.address  # noqa: B018  compiles
-        return self._compiled.inspect_llvm()
+        """The optimised LLVM text, for reading; compiled anew."""
+        from .codegen import llvm_text
+
+        return llvm_text(self.function, self.signature)
 
 
-def kernel(function) -> Kernel:
+def kernel(function: Callable[..., Any]) -> Kernel:
     """An entry `void kernel(block, part)`."""
-    return Kernel(function)
+    return Kernel(function, 2)
 
 
-def core(function) -> Kernel:
+def core(function: Callable[..., Any]) -> Kernel:
     """A function of eight int64, called from kernels by address."""
-    return Kernel(function, f"void({', '.join(['int64'] * 8)})")
+    return Kernel(function, CORE_ARGUMENTS)
+
+
+def entry(function: Callable[..., Any]) -> Kernel:
+    """A function of as many int64 as it has parameters, called from Python by address."""
+    return Kernel(function, len(inspect.signature(function).parameters))

@@ -11,11 +11,10 @@ import os
 import threading
 from functools import cache
 
-from numba import njit
-
+from .kernel import entry
 from .machine import NUM_THREADS, host
-from .pool import WorkerPool, available
-from .raw import call_kernel
+from .pool import WorkerPool, available, function_of
+from .words import call_kernel
 
 _lock = threading.Lock()
 _pool: WorkerPool | None = None
@@ -30,8 +29,8 @@ if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
 
 
-@njit(cache=True, nogil=True)
-def _run_in_turn(kernel, block, parts):
+@entry
+def run_in_turn(kernel, block, parts):
     for part in range(parts):
         call_kernel(kernel, block, part)
 
@@ -41,7 +40,7 @@ def _decide() -> tuple[int, str]:
     """(threads at most, why)."""
     threads = host().threads
     if threads == 1:
-        return 1, f"one thread: {NUM_THREADS} or Numba's thread count is 1"
+        return 1, f"one thread: there is one core, or {NUM_THREADS} is 1"
     if not available():
         return 1, "one thread: this system has no unnamed semaphores for workers to sleep on"
     return threads, f"{threads} threads: the caller and {threads - 1} that help if they are free"
@@ -69,4 +68,4 @@ def _workers() -> WorkerPool:
 def launch(kernel: int, block: int, parts: int = 1) -> None:
     """Runs kernel(block, part) for each part; in parallel where threads are to be had."""
     if parts == 1 or max_threads() == 1 or not _workers().run(kernel, block, parts):
-        _run_in_turn(kernel, block, parts)
+        function_of(run_in_turn)(kernel, block, parts)

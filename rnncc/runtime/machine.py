@@ -73,9 +73,14 @@ def _cache_bytes(level: int, default: int) -> int:
 
 
 def _threads() -> int:
-    import numba
-
-    return _override(NUM_THREADS) or numba.config.NUMBA_NUM_THREADS
+    """As many as the variable says, or Numba's; else as this process may run on."""
+    for name in (NUM_THREADS, "NUMBA_NUM_THREADS"):
+        forced = _override(name)
+        if forced:
+            return forced
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 @cache

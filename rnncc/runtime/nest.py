@@ -5,9 +5,8 @@ Non-Goals: lanes (`simd`); whole-row moves and reductions (`rows`).
 
 import numpy as np
 
-from rnncc.runtime.kernel import helper
-from rnncc.runtime.raw import call_core, set_word, word
-from rnncc.runtime.simd import vectors
+from rnncc.runtime.kernel import FOUR, PAIR, helper
+from rnncc.runtime.words import call_core, set_word, vectors, word
 
 SEGMENT_BYTES = 56
 ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes
@@ -24,13 +23,13 @@ STEP_BLOCK = 128  # rows of a gradient's contraction that stay in the first cach
 pair = vectors("float64", 2)  # sixteen bytes, whatever they mean
 
 
-@helper
+@helper(returns=PAIR)
 def share(n, part, parts):
     """[low, high): this part's share of range(n); shares differ by one at most."""
     return n * part // parts, n * (part + 1) // parts
 
 
-@helper
+@helper(returns=FOUR)
 def row_range(n0, n1, part, parts):
     """This part's share of a two-level range of rows: of the outer level if it is long enough."""
     if n0 >= parts:
@@ -38,7 +37,7 @@ def row_range(n0, n1, part, parts):
     return 0, n0, n1 * part // parts, n1 * (part + 1) // parts
 
 
-@helper
+@helper(returns=PAIR)
 def lane_range(n, shared, index, count):
     """All lanes, or this thread's share where threads share the lanes of every row."""
     if shared:
@@ -46,7 +45,7 @@ def lane_range(n, shared, index, count):
     return 0, n
 
 
-@helper
+@helper(returns=FOUR)
 def tile_range(rows, row_tile, tiles, part, parts):
     """A share of a grid of tiles, along its longer side: rows low and high, tiles low and high."""
     row_tiles = (rows + row_tile - 1) // row_tile
@@ -69,7 +68,7 @@ def segment(table, index, a, a_rs, a_ks, w, w_ks, w_ts, k):
     set_word(at, 6, k)
 
 
-@helper
+@helper(returns="int64")
 def row_segments(table, index, a, a_rs, a_0, a_1, d, d_ts, d_0, d_1, n0, n1):
     """Segments over rows, n1 of them STEP_BLOCK at a time for each of n0; the next free index."""
     for r0 in range(n0):
@@ -241,7 +240,7 @@ def copy_panel(target, source, stride, rows, row_bytes):
 WORD = np.uint64(0xFFFFFFFF)  # Numba widens 32-bit arithmetic, so words are cut by hand
 
 
-@helper
+@helper(returns="uint64", takes="uint64")
 def _mix(x):
     """lowbias32 on a word kept in 64 bits: see `rnncc.ir.random`."""
     x = (x ^ (x >> np.uint64(16))) * np.uint64(0x7FEB352D) & WORD
@@ -249,7 +248,7 @@ def _mix(x):
     return x ^ (x >> np.uint64(16))
 
 
-@helper
+@helper(returns="int64")
 def row_key(seed, site, row, step):
     """The random key of one row at one step of one site."""
     low = np.uint64(seed) & WORD

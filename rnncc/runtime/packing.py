@@ -18,8 +18,8 @@ from rnncc.runtime.bind import Binding, PackLayout, pack_layout
 from rnncc.runtime.kernel import kernel
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import ALIGNMENT
-from rnncc.runtime.raw import call_core, word
 from rnncc.runtime.tables import Source, Stage
+from rnncc.runtime.words import call_core, word
 
 if TYPE_CHECKING:
     from rnncc.runtime.prepared import Prepared

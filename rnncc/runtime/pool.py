@@ -23,12 +23,13 @@ import ctypes
 import os
 import sys
 import threading
+from collections.abc import Callable
+from functools import cache
 
 import numpy as np
-from numba import njit
-
+from .kernel import Kernel, entry, helper
 from .memory import aligned
-from .raw import (
+from .words import (
     atomic_add,
     atomic_load,
     atomic_store,
@@ -48,7 +49,7 @@ _SPINS_BEFORE_SLEEP = 30000  # 300 microseconds or more: the next kernel or call
 _SPINS_BEFORE_GIVING_WAY = 4000
 
 
-@njit(cache=True, nogil=True)
+@helper
 def _take_parts(control):
     """Runs parts of the current job until none is unclaimed."""
     while True:
@@ -60,8 +61,8 @@ def _take_parts(control):
         atomic_add(control + DONE, 1)
 
 
-@njit(cache=True, nogil=True)
-def _lead(control, kernel, block, parts, post):
+@entry
+def lead(control, kernel, block, parts, post):
     """Publishes a job, does what nobody else claims, waits for what others did claim."""
     set_word(control + WHAT, 0, kernel)
     set_word(control + WHAT, 1, block)
@@ -80,8 +81,8 @@ def _lead(control, kernel, block, parts, post):
             give_way()
 
 
-@njit(cache=True, nogil=True)
-def _work(control, wait):
+@entry
+def work(control, wait):
     """A worker's life."""
     seen = 0
     while True:
@@ -100,6 +101,14 @@ def _work(control, wait):
         if seen < 0:
             return
         _take_parts(control)
+
+
+@cache
+def function_of(entry: Kernel) -> Callable[..., None]:
+    """An entry as Python calls it: without the interpreter's lock."""
+    arguments = [ctypes.c_int64] * entry.arguments
+    function: Callable[..., None] = ctypes.CFUNCTYPE(None, *arguments)(entry.address)
+    return function
 
 
 def available() -> bool:
@@ -122,13 +131,14 @@ class WorkerPool:
         self._control = self._words.ctypes.data
         libc.sem_init(ctypes.c_void_p(self._control + SEMAPHORE), 0, 0)
         self._busy = threading.Lock()
+        self._lead = function_of(lead)
+        work_ = function_of(work)
         self._threads = [
             threading.Thread(
-                target=_work, args=(self._control, self._wait), daemon=True, name=f"rnncc-{i}"
+                target=work_, args=(self._control, self._wait), daemon=True, name=f"rnncc-{i}"
             )
             for i in range(workers)
         ]
-        _lead(self._control, 0, 0, 0, self._post)  # compiled before the first worker needs it
         for thread in self._threads:
             thread.start()
         self._pid = os.getpid()
@@ -139,7 +149,7 @@ class WorkerPool:
         if not self._busy.acquire(blocking=False):
             return False
         try:
-            _lead(self._control, kernel, block, parts, self._post)
+            self._lead(self._control, kernel, block, parts, self._post)
         finally:
             self._busy.release()
         return True

@@ -11,12 +11,13 @@ import platform
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.extending import intrinsic
+
+from .kernel import CORE_ARGUMENTS
+from .primitives import primitive
 
 I32, I64, VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 IS_ARM = platform.machine().lower() in ("aarch64", "arm64")
-CORE_ARGUMENTS = 8
 
 # MXCSR bit 15 flushes denormal results to zero, bit 6 reads denormal operands as zero.
 _FLUSH_BITS = 1 << 15 | 1 << 6
@@ -26,7 +27,7 @@ def _word_pointer(builder: ir.IRBuilder, address: ir.Value, index: ir.Value) -> 
     return builder.gep(builder.inttoptr(address, I64.as_pointer()), [index])
 
 
-@intrinsic
+@primitive
 def word(context, address, index):
     """The int64 at address[index]."""
 
@@ -36,7 +37,7 @@ def word(context, address, index):
     return types.int64(types.intp, types.intp), emit
 
 
-@intrinsic
+@primitive
 def set_word(context, address, index, value):
     """address[index] = value, an int64."""
 
@@ -52,7 +53,7 @@ def _call_pointer(builder: ir.IRBuilder, address: ir.Value, args) -> None:
     builder.call(builder.inttoptr(address, kind.as_pointer()), args)
 
 
-@intrinsic
+@primitive
 def call_core(context, function, a0, a1, a2, a3, a4, a5, a6, a7):
     """function(a0, …, a7), a C function of eight int64."""
 
@@ -63,7 +64,7 @@ def call_core(context, function, a0, a1, a2, a3, a4, a5, a6, a7):
     return types.void(types.intp, *[types.int64] * CORE_ARGUMENTS), emit
 
 
-@intrinsic
+@primitive
 def call_kernel(context, function, block, part):
     """function(block, part), a C function of two int64."""
 
@@ -74,7 +75,7 @@ def call_kernel(context, function, block, part):
     return types.void(types.intp, types.int64, types.int64), emit
 
 
-@intrinsic
+@primitive
 def atomic_add(context, address, value):
     """Adds to the int64 at the address; returns what was there."""
 
@@ -85,7 +86,7 @@ def atomic_add(context, address, value):
     return types.int64(types.intp, types.int64), emit
 
 
-@intrinsic
+@primitive
 def atomic_or(context, address, value):
     """Sets bits of the int64 at the address; returns what was there."""
 
@@ -96,7 +97,7 @@ def atomic_or(context, address, value):
     return types.int64(types.intp, types.int64), emit
 
 
-@intrinsic
+@primitive
 def atomic_load(context, address):
     """The int64 at the address, with all that was written before it (acquire)."""
 
@@ -106,7 +107,7 @@ def atomic_load(context, address):
     return types.int64(types.intp), emit
 
 
-@intrinsic
+@primitive
 def atomic_store(context, address, value):
     """Writes the int64, after all that was written before it (release)."""
 
@@ -129,7 +130,7 @@ def _control_word(builder: ir.IRBuilder, name: str, slot: ir.Value) -> None:
     _call_intrinsic(builder, f"llvm.x86.sse.{name}", [slot])
 
 
-@intrinsic
+@primitive
 def pause(context):
     """A hint to the CPU that this is a spin loop."""
 
@@ -143,7 +144,7 @@ def pause(context):
     return types.void(), emit
 
 
-@intrinsic
+@primitive
 def give_way(context):
     """Lets another thread have this core, where the system has a call for it."""
 
@@ -156,7 +157,7 @@ def give_way(context):
     return types.void(), emit
 
 
-@intrinsic
+@primitive
 def flush_denormals(context):
     """Lets denormals be zero in this thread; returns the control word to restore."""
 
@@ -173,7 +174,7 @@ def flush_denormals(context):
     return types.int64(), emit
 
 
-@intrinsic
+@primitive
 def restore_denormals(context, old):
     """Puts back what `flush_denormals` returned."""
 

@@ -13,8 +13,8 @@ from functools import cache
 
 from ..emit.loader import render
 from .machine import ITEMSIZE, Machine, host
-from .raw import CORE_ARGUMENTS
-from .store import import_module, write_module
+from .kernel import CORE_ARGUMENTS
+from .store import import_module, keyed_module
 
 _CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * CORE_ARGUMENTS)
 
@@ -78,8 +78,12 @@ class Rows:
 
     def __init__(self, dtype: str, machine: Machine):
         width = machine.width(dtype)
-        text = render("cpu/rows.py.jinja", m=RowsView(dtype, width, ITEMSIZE[dtype]))
-        self.module = import_module(write_module(f"rows_{dtype}x{width}", text))
+        view = RowsView(dtype, width, ITEMSIZE[dtype])
+        self.module = import_module(
+            keyed_module(
+                f"rows_{dtype}x{width}", repr(view), lambda: render("cpu/rows.py.jinja", m=view)
+            )
+        )
         self._entries: dict = {}
 
     def address(self, name: str) -> int:

@@ -19,11 +19,11 @@ from types import ModuleType
 
 from llvmlite import ir
 from numba import types
-from numba.core.extending import intrinsic, lower_builtin
+from numba.core.extending import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from . import simd_math
-from .machine import host
+from .primitives import primitive
 from .simd_math import LIBRARY, Lanes
 from .tiles import fma_tile, load_tile_of, store_tile
 from .vector_types import I32, MaskType, VecType, load, pointer, splat, store, vector_of
@@ -124,7 +124,7 @@ _register(operator.invert, _Logic, operator.invert, arity=1, kind=MaskType)
 
 
 def _pointwise(formula, arity: int):
-    """`formula` as an intrinsic of `arity` vectors, of which some may be scalars."""
+    """`formula` as a primitive of `arity` vectors, of which some may be scalars."""
 
     def typed(args):
         vec = _vec_among(args)
@@ -138,10 +138,10 @@ def _pointwise(formula, arity: int):
 
     # Numba reads the number of arguments off the signature, so each arity is spelled out.
     if arity == 1:
-        return intrinsic(lambda context, a: typed((a,)))
+        return primitive(lambda context, a: typed((a,)))
     if arity == 2:
-        return intrinsic(lambda context, a, b: typed((a, b)))
-    return intrinsic(lambda context, a, b, c: typed((a, b, c)))
+        return primitive(lambda context, a, b: typed((a, b)))
+    return primitive(lambda context, a, b, c: typed((a, b, c)))
 
 
 FUNCTIONS = {
@@ -149,7 +149,7 @@ FUNCTIONS = {
 }
 
 
-@intrinsic
+@primitive
 def select(context, mask, a, b):
     """a where the mask is true, else b."""
     vec = _vec_among((a, b))
@@ -164,7 +164,7 @@ def select(context, mask, a, b):
 
 
 def _reduce_mask(name: str):
-    @intrinsic
+    @primitive
     def reduce(context, mask):
         def emit(context, builder, sig, values):
             kind = ir.FunctionType(ir.IntType(1), [values[0].type])
@@ -181,7 +181,7 @@ def _reduce_mask(name: str):
 def _fold(combine):
     """All lanes to one scalar: halves are combined until one lane is left, a fixed tree."""
 
-    @intrinsic
+    @primitive
     def fold(context, vec):
         if not isinstance(vec, VecType):
             return None
@@ -221,14 +221,14 @@ def _memory(vec: VecType) -> dict:
     element, width, kind = vec.element, vec.width, vector_of(vec)
     size = element.bitwidth // 8
 
-    @intrinsic
+    @primitive
     def load_(context, address):
         def emit(context, builder, sig, args):
             return load(builder, args[0], kind, size)
 
         return vec(types.intp), emit
 
-    @intrinsic
+    @primitive
     def store_(context, address, value):
         def emit(context, builder, sig, args):
             store(builder, args[0], args[1], size)
@@ -236,35 +236,35 @@ def _memory(vec: VecType) -> dict:
 
         return types.void(types.intp, vec), emit
 
-    @intrinsic
+    @primitive
     def broadcast(context, address):
         def emit(context, builder, sig, args):
             return splat(builder, load(builder, args[0], kind.element, size), width)
 
         return vec(types.intp), emit
 
-    @intrinsic
+    @primitive
     def splat_(context, scalar):
         def emit(context, builder, sig, args):
             return splat(builder, args[0], width)
 
         return vec(element), emit
 
-    @intrinsic
+    @primitive
     def lane(context):
         def emit(context, builder, sig, args):
             return ir.Constant(kind, [float(i) for i in range(width)])
 
         return vec(), emit
 
-    @intrinsic
+    @primitive
     def get(context, address):
         def emit(context, builder, sig, args):
             return load(builder, args[0], kind.element, size)
 
         return element(types.intp), emit
 
-    @intrinsic
+    @primitive
     def put(context, address, scalar):
         def emit(context, builder, sig, args):
             store(builder, args[0], args[1], size)
@@ -291,7 +291,7 @@ def _partial(vec: VecType) -> dict:
         kinds = ir.FunctionType(result, [arg.type for arg in args])
         return builder.call(module.globals.get(title) or ir.Function(module, kinds, title), args)
 
-    @intrinsic
+    @primitive
     def load_first(context, address, count):
         """The first `count` lanes; the others are zero and not read."""
 
@@ -303,7 +303,7 @@ def _partial(vec: VecType) -> dict:
 
         return vec(types.intp, types.intp), emit
 
-    @intrinsic
+    @primitive
     def store_first(context, address, value, count):
         """The first `count` lanes; what lies behind them stays."""
 
@@ -351,8 +351,3 @@ def vectors(dtype: str, width: int) -> ModuleType:
     )
     sys.modules[name] = module
     return module
-
-
-def host_vectors(dtype: str) -> ModuleType:
-    """The operations at this machine's width: what generated modules use."""
-    return vectors(dtype, host().width(dtype))

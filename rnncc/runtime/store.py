@@ -1,8 +1,7 @@
-"""Source text to importable module files, in a cache folder that Numba can cache beside.
+"""Source text to importable module files, in a cache folder that holds machine code, too.
 
 A file's name carries a hash of its text and of the runtime it was written against, so a changed
-template, simd formula or rnncc never meets stale machine code: Numba's own cache notices changes of
-a function's own file only.
+template, simd formula or rnncc never meets a stale module.
 
 Non-Goals: evicting old files; modules the user asked to have written elsewhere.
 """
@@ -16,39 +15,32 @@ import sys
 import tempfile
 from collections.abc import Callable
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from types import ModuleType
+
+from rnncc import __version__
 
 from .machine import host
 
 RUNTIME = Path(__file__).parent
 # What generated modules import, so what compiled kernels contain pieces of.
 KERNEL_SOURCES = (
-    "kernel.py",
+    "codegen.py",
     "raw.py",
     "simd.py",
     "simd_math.py",
     "nest.py",
-    "pool.py",
     "threads.py",
     "tiles.py",
     "vector_types.py",
 )
 
 
-def _version() -> str:
-    try:
-        return version("rnncc")
-    except PackageNotFoundError:
-        return "checkout"
-
-
 def store_dir() -> Path:
     """$RNNCC_CACHE, else ~/.cache/rnncc/<version>; made if it isn't there."""
     chosen = os.environ.get("RNNCC_CACHE")
     # Absolute, as files of modules are: kernels ask whether theirs is in the store.
-    folder = Path(chosen).absolute() if chosen else Path.home() / ".cache" / "rnncc" / _version()
+    folder = Path(chosen).absolute() if chosen else Path.home() / ".cache" / "rnncc" / __version__
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError:
@@ -87,12 +79,12 @@ def write_module(stem: str, text: str) -> Path:
             return path
     except OSError:
         pass
-    _write(path, data)
+    write_file(path, data)
     return path
 
 
-def _write(path: Path, data: bytes) -> None:
-    """Two processes may write the same file: each replaces it whole."""
+def write_file(path: Path, data: bytes) -> None:
+    """Writes a file whole or not at all; two processes may write the same one."""
     handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}_", suffix=".tmp")
     try:
         with os.fdopen(handle, "wb") as file:
@@ -128,12 +120,12 @@ def keyed_module(stem: str, key: str, render: Callable[[], str]) -> Path:
     except OSError:
         pass
     path = write_module(stem, render())
-    _write(note, path.name.encode())
+    write_file(note, path.name.encode())
     return path
 
 
 def import_module(path: Path) -> ModuleType:
-    """The module in that file, imported once a process, under a name Numba can pickle."""
+    """The module in that file, imported once a process, under a name that can be pickled."""
     path = Path(path)
     name = f"rnncc_module_{path.stem}"
     module = sys.modules.get(name)

@@ -15,8 +15,8 @@ turn (NUMBA_NUM_THREADS=1, OMP_THREAD_LIMIT=1), which a barrier over all parts w
 Non-Goals: starting threads (`launch`); dividing the work.
 """
 
-from .kernel import helper
-from .raw import atomic_add, atomic_load, atomic_or, atomic_store, give_way, pause
+from .kernel import PAIR, helper
+from .words import atomic_add, atomic_load, atomic_or, atomic_store, give_way, pause
 
 # Three cache lines, so that those who wait for one word don't slow down those who write another.
 REGISTERED, PUBLISHED, ARRIVED = 0, 64, 128
@@ -28,7 +28,7 @@ _REGISTRATION_SPINS = 2000
 _SPINS_BEFORE_GIVING_WAY = 4000
 
 
-@helper
+@helper(returns=PAIR)
 def check_in(sync, wanted):
     """(index, count) of this thread among those that share the region; (-1, 0) for a latecomer."""
     if wanted <= 1:

@@ -13,8 +13,9 @@ Non-Goals: loops over k, which cores write; choosing a tile's size (`cores`).
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
-from numba.core.extending import intrinsic, models, register_model
+from numba.core.extending import models, register_model
 
+from .primitives import primitive
 from .raw import IS_X86
 from .vector_types import VecType, load, splat, store, vector_of
 
@@ -88,7 +89,7 @@ def _hidden_product(builder: ir.IRBuilder, stride: ir.Value, row: int) -> ir.Val
 def load_tile_of(vec: VecType):
     """`load_tile` for one vector type."""
 
-    @intrinsic(prefer_literal=True)
+    @primitive(literal=True)
     def load_tile(context, rows, vectors, start, stride):
         """Row m, vector v from start + m * stride + v * vector bytes; rows and vectors literal."""
         if not isinstance(rows, types.IntegerLiteral) or not isinstance(
@@ -113,7 +114,7 @@ def load_tile_of(vec: VecType):
     return load_tile
 
 
-@intrinsic
+@primitive
 def fma_tile(context, acc, operand, stride, weight):
     """acc[m][v] += operand element of row m * weight vector v, each a fused multiply-add."""
     if not isinstance(acc, TileType):
@@ -147,7 +148,7 @@ def fma_tile(context, acc, operand, stride, weight):
     return tile(tile, types.intp, types.intp, types.intp), emit
 
 
-@intrinsic
+@primitive
 def store_tile(context, acc, start, stride):
     """Writes the tile as `load_tile` reads it."""
     if not isinstance(acc, TileType):

@@ -15,7 +15,7 @@ WIDTHS = {"float32": (8, 4, 16), "float64": (4, 2, 8)}
 HEADER = '''"""A loop over one vector function, for tests."""
 
 from rnncc.runtime.kernel import core
-from rnncc.runtime.simd import vectors
+from rnncc.runtime.words import vectors
 
 v = vectors("{dtype}", {width})
 '''

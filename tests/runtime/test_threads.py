@@ -16,11 +16,10 @@ from rnncc.runtime.threads import SYNC_WORDS
 MODULE = '''"""Threads that hand a vector round: each step reads all of what the last step wrote."""
 
 from rnncc.runtime.kernel import kernel
-from rnncc.runtime.raw import (
-    atomic_add, flush_denormals, restore_denormals, set_word, word,
-)
-from rnncc.runtime.simd import vectors
 from rnncc.runtime.threads import barrier, check_in
+from rnncc.runtime.words import (
+    atomic_add, flush_denormals, restore_denormals, set_word, vectors, word,
+)
 
 v = vectors("float64", 1)
 
