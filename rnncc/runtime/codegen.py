@@ -23,7 +23,7 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import make_concrete_template
 
-from .kernel import Helper
+from .helper import Helper
 from .objects import symbol
 from .words import Word
 

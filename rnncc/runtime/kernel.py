@@ -1,5 +1,4 @@
-"""The functions kernels are made of: `@kernel` and `@core` for C-callable entries, `@helper` for
-what they call.
+"""C-callable entries out of Python functions: `@kernel`, `@core`, `@entry`.
 
     @kernel
     def step(block, part):
@@ -20,7 +19,6 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
 from .forks import open_in_children
@@ -30,34 +28,6 @@ CORE_ARGUMENTS = 8
 
 _COMPILING = threading.RLock()
 open_in_children(sys.modules[__name__], "_COMPILING")
-
-
-class Helper:
-    """A function over int64 that kernels call; compiled into each of them, and never alone."""
-
-    __slots__ = ("function", "signature")
-
-    def __init__(self, function: Callable[..., Any], returns: str, takes: str) -> None:
-        self.function = function
-        count = len(inspect.signature(function).parameters)
-        self.signature = f"{returns}({', '.join([takes] * count)})"
-
-    def __repr__(self) -> str:
-        return f"<helper {self.function.__name__}: {self.signature}>"
-
-
-def helper(function: Any = None, *, returns: str = "void", takes: str = "int64") -> Any:
-    """A helper; what it returns and takes is said in Numba's words. A pair: returns=PAIR.
-
-    Types are stated rather than found from a call, so that it is compiled once, whatever constants
-    it is called with.
-    """
-    if function is None:
-        return partial(Helper, returns=returns, takes=takes)
-    return Helper(function, returns, takes)
-
-
-PAIR, FOUR = "UniTuple(int64, 2)", "UniTuple(int64, 4)"
 
 
 class Kernel:

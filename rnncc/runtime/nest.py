@@ -5,7 +5,7 @@ Non-Goals: lanes (`simd`); whole-row moves and reductions (`rows`).
 
 import numpy as np
 
-from rnncc.runtime.kernel import FOUR, PAIR, helper
+from rnncc.runtime.helper import FOUR, PAIR, helper
 from rnncc.runtime.words import call_core, set_word, vectors, word
 
 SEGMENT_BYTES = 56

@@ -27,7 +27,9 @@ from collections.abc import Callable
 from functools import cache
 
 import numpy as np
-from .kernel import Kernel, entry, helper
+
+from .helper import helper
+from .kernel import Kernel, entry
 from .memory import aligned
 from .words import (
     atomic_add,

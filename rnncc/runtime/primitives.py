@@ -44,7 +44,7 @@ class Primitive:
     def typed(self, context: Any, args: tuple[types.Type, ...]) -> Any:
         """The signature for these types; its code made known to the target. TypingError if none."""
         if not self.literal:
-            args = tuple(map(types.unliteral, args))
+            args = tuple(types.unliteral(a) for a in args)
         if args not in self.signatures:
             found = self.function(context, *args) if len(args) == self.arity else None
             if found is None:

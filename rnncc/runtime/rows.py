@@ -12,8 +12,8 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..emit.loader import render
-from .machine import ITEMSIZE, Machine, host
 from .kernel import CORE_ARGUMENTS
+from .machine import ITEMSIZE, Machine, host
 from .store import import_module, keyed_module
 
 _CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * CORE_ARGUMENTS)

@@ -327,7 +327,6 @@ def vectors(dtype: str, width: int) -> ModuleType:
     if width < 1 or width & (width - 1):
         raise ValueError(f"width must be a power of two, not {width!r}")
     vec = VecType(ELEMENTS[dtype], width)
-    # Numba pickles a function's globals by name when it caches, so the module must have one.
     name = f"{__package__}.vectors_{dtype}x{width}"
     module = ModuleType(name, f"{width} lanes of {dtype}; see {__name__}.")
     module.__dict__.update(

@@ -26,6 +26,8 @@ RUNTIME = Path(__file__).parent
 # What generated modules import, so what compiled kernels contain pieces of.
 KERNEL_SOURCES = (
     "codegen.py",
+    "helper.py",
+    "primitives.py",
     "raw.py",
     "simd.py",
     "simd_math.py",

@@ -15,7 +15,7 @@ turn (NUMBA_NUM_THREADS=1, OMP_THREAD_LIMIT=1), which a barrier over all parts w
 Non-Goals: starting threads (`launch`); dividing the work.
 """
 
-from .kernel import PAIR, helper
+from .helper import PAIR, helper
 from .words import atomic_add, atomic_load, atomic_or, atomic_store, give_way, pause
 
 # Three cache lines, so that those who wait for one word don't slow down those who write another.

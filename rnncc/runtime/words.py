@@ -35,6 +35,9 @@ class Raw(Word):
     def meaning(self) -> Any:
         return getattr(import_module("rnncc.runtime.raw"), self.name)
 
+    def __call__(self, *args: Any) -> Any:
+        raise TypeError(f"{self.name} is an operation of compiled functions")
+
 
 @dataclass(frozen=True)
 class Vectors(Word):
@@ -42,6 +45,9 @@ class Vectors(Word):
 
     dtype: str
     width: int
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{name} is an operation of compiled functions")
 
     @property
     def bytes(self) -> int:
