@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,8 @@ from rnncc.passes.rewrite import remap_program
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.layer import Layer
 
-_TRAINED = ("input", "context", "state", "weight")
+NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
+_TRAINED = ("input", "context", "state", "held", "weight")
 
 
 def layer_class(spec: CellSpec, dtype: Any = "float64") -> type[Layer]:
@@ -47,6 +49,7 @@ class _Saved:
     sizes: Mapping[str, int]
     batch: int
     time: int
+    first_step: int
 
 
 class OracleEngine:
@@ -74,25 +77,36 @@ class OracleEngine:
         version: object,
         save: bool,
         last_only: bool,
+        out: Mapping[str, np.ndarray] = NOTHING,
+        first_step: int = 0,
+        checkpoint_every: int | None = None,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         program = self.training if save else self.program
-        given = {p.value.name: np.asarray(arrays[p.value.name]) for p in program.params}
-        found = interpret(program, given, sizes, batch, time)
+        given = {n: np.asarray(a) for n, a in arrays.items()}
+        for p in program.params:
+            if p.role == "held":
+                shape = [s.evaluate(sizes) for s in p.value.type.shape]
+                given.setdefault(p.value.name, np.zeros((batch, *shape)))
+        found = interpret(program, given, sizes, batch, time, first_step)
         saved = None
         if save:
-            kept = {n: np.array(a) for n, a in arrays.items()}
+            kept = {n: np.array(a) for n, a in given.items()}
             kept |= {new: found[name] for new, name in self.residuals.items()}
-            saved = _Saved(kept, sizes, batch, time)
+            saved = _Saved(kept, sizes, batch, time, first_step)
         results = {}
         for r in program.results:
             if r.role in ("output", "state"):
                 array = found[r.name]
                 last = last_only and r.role == "output"
                 results[r.name] = np.array(array[:, -1] if last else array, self.dtype)
-        return results, saved
+        return _written(results, out), saved
 
     def backward(
-        self, saved: _Saved, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
+        self,
+        saved: _Saved,
+        cotangents: Mapping[str, np.ndarray],
+        wanted: frozenset[str],
+        out: Mapping[str, np.ndarray] = NOTHING,
     ) -> dict[str, np.ndarray]:
         given = {}
         for p in self.pullback.params:
@@ -101,21 +115,33 @@ class OracleEngine:
                 given[name] = self._cotangent(p.value, cotangents, saved)
             else:
                 given[name] = saved.arrays[name]
-        found = interpret(self.pullback, given, saved.sizes, saved.batch, saved.time)
+        found = interpret(
+            self.pullback, given, saved.sizes, saved.batch, saved.time, saved.first_step
+        )
         gradients = {name.removeprefix("d_"): array for name, array in found.items()}
-        return {n: np.array(a, self.dtype) for n, a in gradients.items() if n in wanted}
+        own = {n: np.array(a, self.dtype) for n, a in gradients.items() if n in wanted}
+        return _written(own, out)
 
     def _cotangent(
         self, value: Value, cotangents: Mapping[str, np.ndarray], saved: _Saved
     ) -> np.ndarray:
-        result = value.name.removeprefix("_cotangent_d_")
-        if result in cotangents:
-            return cotangents[result]
+        given = cotangents.get(value.name.removeprefix("_cotangent_d_"))
         lead = [{"B": saved.batch, "T": saved.time}[a] for a in value.type.axes]
-        return np.zeros([*lead, *(s.evaluate(saved.sizes) for s in value.type.shape)])
+        whole = np.zeros([*lead, *(s.evaluate(saved.sizes) for s in value.type.shape)])
+        if given is not None and given.ndim < whole.ndim:  # of the last step
+            whole[:, -1] = given
+            return whole
+        return whole if given is None else given
 
     def plan(self) -> str:
         return "the interpreter, float64, one step after another"
+
+
+def _written(results: dict[str, np.ndarray], out: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    for name in results.keys() & out.keys():
+        out[name][...] = results[name]
+        results[name] = out[name]
+    return results
 
 
 def _distinct(pullback: Program) -> Program:

@@ -28,7 +28,7 @@ FILES = {
     for path in sorted([*ROOT.glob("rnncc/cells/*.rnn"), *ROOT.glob("tests/cells/*.rnn")])
 }
 NAMES = list(FILES)
-DIFFERENTIABLE = ("input", "context", "state", "weight")
+DIFFERENTIABLE = ("input", "context", "state", "held", "weight")
 # Gradients that are meant to differ from the slope.
 NO_SLOPE = {"stopped_gradient": "a straight-through spike: flat forward, a sigmoid backward"}
 SLOPED = [name for name in NAMES if name not in NO_SLOPE]

@@ -27,9 +27,6 @@ CELLS = ("lstm", "layer_norm_lstm", "slstm", "fast_weights")
 TRIED = [*((name, "float32") for name in CELLS), ("lstm", "float64")]
 # units, batch, time, features: rows shared, units shared, nothing shared.
 SHAPES = ((130, 33, 7, 7), (260, 1, 5, 17), (17, 5, 6, 1))
-# An input read at several steps: the parts of its gradient that cross from chunk to chunk arrive
-# as one sum, in the cotangent of a delay.
-REGROUPED = ("delays",)
 THREADS, WIDTH = "RNNCC_NUM_THREADS", "RNNCC_VECTOR_BYTES"
 
 
@@ -161,10 +158,7 @@ def test_chunks_and_the_whole(name: str) -> None:
     _, earlier = parts[0].gradients(layer)
     for n in timed:
         joined = np.concatenate([earlier[n], later[n]], axis=1)
-        if name in REGROUPED:
-            np.testing.assert_allclose(joined, gradients[n], rtol=1e-5, atol=1e-6, err_msg=f"d {n}")
-        else:
-            np.testing.assert_array_equal(joined, gradients[n], err_msg=f"d {n}")
+        np.testing.assert_array_equal(joined, gradients[n], err_msg=f"d {n}")
     for s in states:
         np.testing.assert_array_equal(earlier[s], gradients[s], err_msg=f"d {s}")
 

@@ -25,7 +25,7 @@ from rnncc.schedule.build import schedule
 from rnncc.schedule.description import Variant, variants_of
 from rnncc.schedule.model import Buffer, Schedule
 
-DIFFERENTIABLE = ("input", "context", "state", "weight")
+DIFFERENTIABLE = ("input", "context", "state", "held", "weight")
 
 
 @dataclass(frozen=True, slots=True)

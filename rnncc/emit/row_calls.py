@@ -78,9 +78,13 @@ def _uniform(at: Addresses, stage: RowStage, view: RowView) -> None:
     shape, attrs = stage.op.result.type.shape, stage.op.attrs
     seed = at.words("seed_", "seed")
     row = "r" if "B" in attrs["axes"] else "0"
-    step = "t" if attrs["per"] == "step" else "0"
+    step = "t"
     if not at.in_scan:
         row, step = _bulk_coordinates(at, stage)
+    if attrs["per"] == "step" and at.kernel.kind != "weights":
+        step = f"{at.words('first_step', 'first step')} + {step}"
+    else:
+        step = "0"
     view.lines.append(f"key = row_key({seed}, {attrs['site']}, {row}, {step})")
     dst, lane = _row(at, stage.target), "0"
     for i in range(len(shape) - 1):
@@ -97,15 +101,13 @@ def _bulk_coordinates(at: Addresses, stage: RowStage) -> tuple[str, str]:
     """Row and step of a bulk kernel's (r0, r): its ranges may be collapsed into one."""
     axes = stage.op.attrs["axes"]
     steps = at.words("T", "T")
-    per_step = stage.op.attrs["per"] == "step"
     if at.kernel.kind == "weights":
         return "0", "0"
     if at.kernel.axes == "BT":
         flat = "(r0 * n1 + r)"
-        row = f"{flat} // {steps}" if "B" in axes else "0"
-        return row, f"{flat} % {steps}" if per_step else "0"
+        return f"{flat} // {steps}" if "B" in axes else "0", f"{flat} % {steps}"
     if at.kernel.axes == "T":
-        return "0", "r" if per_step else "0"
+        return "0", "r"
     return ("r" if "B" in axes else "0"), "0"
 
 

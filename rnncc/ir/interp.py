@@ -20,6 +20,7 @@ class Env:
     batch: int
     time: int
     step: int = 0
+    first_step: int = 0
 
 
 def _expand(array: np.ndarray, type_: Type) -> np.ndarray:
@@ -53,13 +54,15 @@ def interpret(
     sizes: Mapping[str, int],
     batch: int,
     time: int,
+    first_step: int = 0,
 ) -> dict[str, np.ndarray]:
     """Every result of the program by name, float64.
 
     `arguments` holds an array for each parameter, by name: [B, T, *features] with the axes its
-    type has. `sizes` binds every size name.
+    type has. `sizes` binds every size name. first_step: what draws count steps from, for a part
+    of a sequence.
     """
-    env = Env(sizes, batch, time)
+    env = Env(sizes, batch, time, first_step=first_step)
     values = {p.value: _expand(arguments[p.value.name], p.value.type) for p in program.params}
     with np.errstate(all="ignore"):
         _run(program.before, values, env)

@@ -125,7 +125,10 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Param:
-    """role: input context weight constant state rate seed valid residual cotangent."""
+    """role: input context weight constant state held rate seed valid residual cotangent.
+
+    held: what a masked first step puts out: the last output of the steps before, zeros at first.
+    """
 
     value: Value
     role: str
@@ -133,7 +136,7 @@ class Param:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """role: output state residual, or grad_<role of the parameter it is the gradient of>."""
+    """role: output state held residual, or grad_<role of the parameter it is the gradient of>."""
 
     name: str
     value: Value

@@ -44,6 +44,7 @@ from rnncc.ir.program import Op, Program, Scan, Slice, Value, uses
 from rnncc.passes.rewrite import (
     add_leaves,
     definitions,
+    is_inner_add,
     prune,
     remap,
     remap_program,
@@ -165,7 +166,7 @@ def _regroup(program: Program) -> Program:
         for op in scan.body
         if op.opcode == "add"
         for o in op.operands
-        if o in single and o in defs and defs[o].opcode == "add"
+        if is_inner_add(o, defs, single)
     }
     names: dict[Value, Value] = {}
     body: list[Op] = []

@@ -103,13 +103,13 @@ def _lowering(
 
 @dataclass
 class _Carried:
-    """A carry being built. `result`: its last value is a final state."""
+    """A carry being built. role: of the parameter it starts from and of its last value."""
 
     name: str
     init: Value
     value: Value
     next: Value
-    result: bool = True
+    role: str = "state"
 
 
 class _Lowering:
@@ -268,16 +268,17 @@ class _Lowering:
             self.outputs.append((name, self._repeat(name, value)))
 
     def _repeat(self, name: str, value: Value) -> Value:
-        """With a mask: the output of the last valid step, zeros before the first."""
+        """With a mask: the output of the last valid step. Before the first it is what the sequence
+        starts from, zeros unless it is a part of a longer one."""
         if self.valid is None:
             return value
         held = Value(f"_{name}_held", Type(value.type.shape, "B"))
-        zero = Value(f"_{name}_zero", Type(value.type.shape))
-        self.before.append(Op("full", (), (zero,), {"value": 0.0, "type": zero.type}))
+        start = Value(held.name, held.type)
         self.b.span = self.spec.returns_span
         selected = self._select(value, held)
         self.eq.names[selected] = name
-        self.carries.append(_Carried(held.name, zero, held, selected, result=False))
+        self.carries.append(_Carried(held.name, start, held, selected, "held"))
+        self.state_params.append(Param(start, "held"))
         return selected
 
     # ---- the Program ----
@@ -296,8 +297,7 @@ class _Lowering:
         for c in self.carries:
             final = Value(f"final_{c.name}", Type(c.value.type.shape, "B"))
             carries.append(Carry(c.name, c.init, c.value, rename.get(c.next, c.next), final))
-            if c.result:
-                results.append(Result(final.name, final, "state"))
+            results.append(Result(final.name, final, c.role))
         params = self._params(live)
         scan = Scan(tuple(carries), tuple(self.slices), tuple(body), tuple(stacks))
         return Program(self.spec.name, params, tuple(self.before), scan, (), tuple(results))

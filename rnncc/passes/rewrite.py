@@ -32,7 +32,7 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rnncc.ir.builder import Builder
@@ -112,8 +112,15 @@ def add_leaves(value: Value, defs: Mapping[Value, Op], single: set[Value]) -> li
         return [value]
     leaves = []
     for operand in op.operands:
-        leaves += add_leaves(operand, defs, single) if operand in single else [operand]
+        inner = is_inner_add(operand, defs, single)
+        leaves += add_leaves(operand, defs, single) if inner else [operand]
     return leaves
+
+
+def is_inner_add(value: Value, defs: Mapping[Value, Op], single: Collection[Value]) -> bool:
+    """Whether a sum may take this term's terms for its own: `apart` says that it may not."""
+    op = defs.get(value)
+    return op is not None and op.opcode == "add" and value in single and not op.attrs.get("apart")
 
 
 def sum_of(b: Builder, terms: Sequence[Value]) -> Value:

@@ -8,7 +8,8 @@ then dz @ U' for the step before. Rotated, both are one stage: the contraction f
 accumulators, the pointwise backward is its epilogue. Entry and exit are peeled: the first step
 receives the cotangent of the final state in e (the contraction of zeros is skipped), and the
 contraction of the last step's dz runs after the loop, where it gives the gradient of the
-initial state.
+initial state. The sum is kept `apart` from sums it is a term of, so that a sequence in pieces has
+the bits of the whole.
 
 Programs run one step at least: a caller answers for none.
 
@@ -33,7 +34,7 @@ Programs run one step at least: a caller answers for none.
       carry d_h_2, from _1
       d_h_3 = d_h[t]
         _2 = contract(d_h_2, U, labels=(l, kl, k))
-        d_h_4 = add(d_h_1, _2)
+        d_h_4 = add(d_h_1, _2, apart=True)
         d_h_5 = add(d_h_4, d_h_3)
         _3 = contract(d_h_5, W, labels=(l, kl, k))
         d_h_6 = full(value=0.0)
@@ -90,21 +91,16 @@ class _Rotation:
         entry = Value(carry.name, carry.value.type)
         final = Value(carry.name, carry.final.type)
         self.carries.append(Carry(carry.name, carry.init, entry, e, final))
-        total = entry
+        terms = [entry]
         # What only enters at the first step has left after it, and there is a first step.
-        total_final: Value | None = final if rest else None
+        final_terms = [final] if rest else []
         for op in contractions:
             u, w, flipped = _operands(op, self.inner)
             before, last = self.move(u)
-            part = _contract_again(self.prefix, op, before, w, flipped)
-            total = self.prefix.emit("add", total, part, name=carry.value.name)
-            part = _contract_again(self.last, op, last, w, flipped)
-            if total_final is not None:
-                part = self.last.emit("add", total_final, part, name=carry.final.name)
-            total_final = part
-        assert total_final is not None
-        self.names[carry.value] = total
-        self.names[carry.final] = total_final
+            terms.append(_contract_again(self.prefix, op, before, w, flipped))
+            final_terms.append(_contract_again(self.last, op, last, w, flipped))
+        self.names[carry.value] = _sum_apart(self.prefix, terms, carry.value.name)
+        self.names[carry.final] = _sum_apart(self.last, final_terms, carry.final.name)
 
     def move(self, u: Value) -> tuple[Value, Value]:
         """u of the step before, and the last u: a carry hands it on, zeros at first."""
@@ -134,6 +130,13 @@ class _Rotation:
             results=results,
         )
         return prune(rotated)
+
+
+def _sum_apart(b: Builder, terms: list[Value], name: str) -> Value:
+    """The terms' sum, which no other sum may take apart: where one run of the loop ends and the
+    next goes on, its value is handed over as one number, and has to be the same number inside."""
+    *most, last = terms
+    return b.emit("add", sum_of(b, most), last, name=name, apart=True) if most else last
 
 
 def _contract_again(b: Builder, op: Op, u: Value, w: Value, flipped: bool) -> Value:

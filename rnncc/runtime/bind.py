@@ -1,11 +1,12 @@
 """A Direction and one call's sizes -> a Binding: layouts, tiles, threads, and every word of every
 kernel's block.
 
-A Binding is made once for a set of sizes, batch, time and machine, and serves any number of
-calls: addresses are filled in a call (`engine`). Results never depend on anything chosen here.
+A Binding is made once for a set of sizes, batch, time, strides and machine, and serves any number
+of calls: addresses are filled in a call (`engine`). Results never depend on anything chosen here.
 
 Requests a kernel may make (see `emit.kernel_view`), by their first part:
-    T B parts shared sync scratch_base scratch_bytes tables_at n0 n1 seed zeros ones
+    T B parts shared sync scratch_base scratch_bytes tables_at n0 n1 zeros ones
+    seed, first step           a call's own: what draws start from
     size S                     a size as a number
     blocks S                   vectors of a padded axis
     address BUF slot starts    where a buffer's first row is
@@ -23,7 +24,7 @@ Non-Goals: running kernels; owning arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -42,7 +43,7 @@ from rnncc.runtime.nest import (
 )
 from rnncc.runtime.rows import rows
 from rnncc.runtime.sizes import evaluate
-from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Source, Stage
+from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Place, Source, Stage
 
 LANE_PAD = 16
 CACHE_LINE = 64
@@ -74,6 +75,18 @@ def touched(direction: Direction, kernel: Kernel) -> set[str]:
 
 def pad(n: int) -> int:
     return -(-n // LANE_PAD) * LANE_PAD
+
+
+def axes_of(place: Place) -> str:
+    """The axes of a result before its features."""
+    kind = place.role.removeprefix("grad_")
+    return {"output": "BT", "input": "BT", "state": "B", "held": "B", "context": "B"}.get(kind, "")
+
+
+def needs_padding(shape: Iterable[int]) -> bool:
+    """Whether rows of this shape end within a vector."""
+    *_, last = (1, *shape)
+    return last % LANE_PAD != 0
 
 
 def staggered(row: int) -> int:
@@ -119,13 +132,21 @@ class Tiling:
 
 @dataclass(frozen=True, slots=True)
 class Call:
-    """What a Binding is made for; hashable."""
+    """What a Binding is made for; hashable.
+
+    strides, result_strides: (parameter's buffer or result's name, bytes from row to row of the
+    batch, from step to step) of callers' arrays whose rows don't lie one after another.
+    copied: results that kernels can't write where the caller wants them.
+    """
 
     sizes: tuple[tuple[str, int], ...]
     batch: int
     time: int
     save: bool
     last_only: bool
+    strides: tuple[tuple[str, int, int], ...] = ()
+    result_strides: tuple[tuple[str, int, int], ...] = ()
+    copied: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -151,6 +172,7 @@ class Binding:
     tilings: dict[str, Tiling] = field(default_factory=dict)
     kernels: list[BoundKernel] = field(default_factory=list)
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
+    in_place: dict[str, str] = field(default_factory=dict)  # results in the caller's own: buffers
     scratch_bytes: int = 0
     zero_bytes: int = 4096
 
@@ -185,6 +207,7 @@ class Binder:
         self.width = machine.width(dtype)
         self.vb = machine.vector_bytes
         self.threads = threads
+        self.strides = {name: (b, t) for name, b, t in call.strides}
         self.buffers = {b.name: b for b in direction.buffers}
         self.stages = {s.name: s for s in direction.stages}
         self.copies = {(c.stage, c.kind, str(c.index)): c for c in direction.copies}
@@ -217,7 +240,7 @@ class Binder:
         } | {n for k in self.d.kernels if k.function is None for n in touched(self.d, k)}
         saved = {p.source.buffer for p in self.d.results if p.role == "residual"}
         outputs = {p.source.buffer for p in self.d.results if p.role == "output"}
-        self.leaving = {p.source.buffer for p in self.d.results if p.role != "residual"}
+        self.find_in_place(whole, saved if call.save else set())
         histories = {c.buffer for c in self.d.carries if c.history}
         for buffer in self.d.buffers:
             shape = tuple(self.out.size(s) for s in buffer.shape)
@@ -238,15 +261,46 @@ class Binder:
             self.out.layouts[buffer.name] = layout
             self.out.zero_bytes = max(self.out.zero_bytes, layout.row)
 
+    def find_in_place(self, whole: set[str], saved: set[str]) -> None:
+        """Results that kernels write where the caller wants them: those without padding, in rows
+        of their own."""
+        found = self.out.in_place
+        strides = {name: (b, t) for name, b, t in self.call.result_strides}
+        for place in self.d.results:
+            source, copied = place.source, place.name in self.call.copied
+            buffer = self.buffers[source.buffer]
+            if place.role == "residual" or place.parts or source.slot or copied:
+                continue
+            if buffer.storage != "result" or buffer.name in {*saved, *found.values()}:
+                continue
+            if buffer.axes != axes_of(place):
+                continue
+            # Of a sequence that some kernel needs whole, the last step is a part.
+            part = place.role == "output" and self.call.last_only and buffer.name in whole
+            if not part and not needs_padding(self.out.size(s) for s in buffer.shape):
+                found[place.name] = buffer.name
+                if place.name in strides:
+                    self.strides[buffer.name] = strides[place.name]
+
     def parameter(self, buffer: Buffer, shape: tuple[int, ...]) -> Layout:
         """The caller's rows; what is read vector by vector is padded by a copy, if need be."""
-        whole = bool(shape) and shape[-1] % LANE_PAD == 0
-        layout = row_layout(shape, self.item, not buffer.lanes or whole)
-        layout.padded = buffer.lanes and not whole
-        layout.t = layout.row if "T" in buffer.axes else 0
-        steps = self.call.time if "T" in buffer.axes else 1
-        layout.b = layout.row * steps if "B" in buffer.axes else 0
+        padded = buffer.lanes and needs_padding(shape)
+        layout = row_layout(shape, self.item, not padded)
+        layout.padded = padded
+        self.callers_rows(buffer, layout, self.call.time if "T" in buffer.axes else 1)
         return layout
+
+    def callers_rows(self, buffer: Buffer, layout: Layout, steps: int) -> None:
+        """One after another, or as the caller has them."""
+        self.spread(buffer, layout, layout.row, steps)
+        if buffer.name in self.strides:
+            layout.b, layout.t = self.strides[buffer.name]
+
+    def spread(self, buffer: Buffer, layout: Layout, row: int, steps: int) -> None:
+        """Rows one after another; of one step, the same for all."""
+        layout.slots = steps
+        layout.t = row if "T" in buffer.axes and steps == self.call.time else 0
+        layout.b = row * steps if "B" in buffer.axes else 0
 
     def work(
         self, buffer: Buffer, layout: Layout, whole: bool, saved: set[str], outputs: set[str]
@@ -259,11 +313,11 @@ class Binder:
             read = (name in saved and call.save) or (name in outputs and not call.last_only)
             if (name in saved or name in outputs) and not read:
                 steps = 1
-        # What a caller gets must lie without gaps.
-        row = layout.row if buffer.name in self.leaving else staggered(layout.row)
-        layout.slots = steps
-        layout.t = row if "T" in buffer.axes and steps == call.time else 0
-        layout.b = row * steps if "B" in buffer.axes else 0
+        if buffer.name in self.out.in_place.values():
+            self.callers_rows(buffer, layout, steps)
+            return
+        row = staggered(layout.row)
+        self.spread(buffer, layout, row, steps)
         count = call.batch if "B" in buffer.axes else 1
         self.out.bytes[buffer.name] = row * steps * count
 

@@ -5,16 +5,18 @@ Non-Goals: what stays the same between calls (`prepared`); packing (`packing`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnncc.runtime.bind import LANE_PAD, Layout, pad
+from rnncc.runtime.bind import LANE_PAD, Call, Layout, axes_of, needs_padding, pad
 from rnncc.runtime.launch import launch
 from rnncc.runtime.memory import Lease, Pool, address_of, aligned
 from rnncc.runtime.packing import Packed, pack_all
+from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Buffer, Place
 
 if TYPE_CHECKING:
@@ -41,46 +43,46 @@ class Memory:
         return cls(array, base, base, layout)
 
 
-@dataclass(slots=True)
-class Saved:
-    """What a pullback owns: parameters as they were, residuals, and how the call was shaped."""
+@dataclass(frozen=True, slots=True)
+class Job:
+    """What is asked of one direction.
 
-    arrays: dict[str, Any]
-    residuals: dict[str, Memory]
-    sizes: dict[str, int]
-    batch: int
-    time: int
+    wanted: the results to give; None is all of them but those of carries that callers don't see.
+    out: arrays to write results into. first_step: what draws count steps from.
+    """
+
+    arrays: Arrays
+    call: Call
     version: object
-    lease: Lease | None  # of the memory the residuals lie in
+    residuals: Mapping[str, Memory] = field(default_factory=dict)
+    wanted: frozenset[str] | None = None
+    out: Arrays = field(default_factory=dict)
+    first_step: int = 0
 
 
 class Run:
-    """`wanted` chooses among results; None is all of them."""
+    """One Job, once."""
 
-    def __init__(
-        self,
-        side: Side,
-        arrays: Arrays,
-        sizes: dict[str, int],
-        batch: int,
-        time: int,
-        version: object,
-        save: bool,
-        last_only: bool,
-        residuals: Mapping[str, Memory],
-        wanted: frozenset[str] | None = None,
-    ) -> None:
-        self.side, self.arrays = side, arrays
-        self.batch, self.time, self.version = batch, time, version
-        self.residuals, self.wanted = residuals, wanted
-        self.item = side.item
-        self.prepared = side.prepared(sizes, batch, time, save, last_only, residuals)
+    def __init__(self, side: Side, job: Job) -> None:
+        self.side, self.job, self.arrays = side, job, job.arrays
+        self.batch, self.time, self.item = job.call.batch, job.call.time, side.item
+        given = {
+            buffer: self.as_read(side.buffers[buffer], role, name)
+            for buffer, role, name in side.direction.params
+            if role not in ("weight", "constant", "residual", "seed")
+        }
+        self.prepared = side.prepared(self.strided(given), job.residuals)
         self.binding = self.prepared.binding
         self.memory: dict[str, Memory] = {}
         self.bases = np.zeros(len(self.prepared.points), np.int64)
         for buffer, role, name in side.direction.params:
-            if role != "seed":
-                self.put(buffer, self.parameter(side.buffers[buffer], role, name))
+            if role == "residual":
+                self.put(buffer, job.residuals[name])
+            elif buffer in given:
+                self.put(buffer, Memory.of(given[buffer], self.binding.layouts[buffer]))
+            elif role != "seed":
+                layout = self.binding.layouts[buffer]
+                self.put(buffer, side.weight(job.version, name, self.arrays[name], layout))
 
     def put(self, name: str, memory: Memory) -> None:
         self.memory[name] = memory
@@ -88,20 +90,38 @@ class Run:
 
     # ---- memory -------------------------------------------------------------------------------
 
-    def parameter(self, buffer: Buffer, role: str, name: str) -> Memory:
-        """Where a parameter is. What is read vector by vector is padded first, if need be."""
-        if role == "residual":
-            return self.residuals[name]
-        layout = self.binding.layouts[buffer.name]
-        array = self.arrays[name]
-        if role in ("weight", "constant"):
-            return self.side.weight(self.version, name, array, layout)
-        array = np.ascontiguousarray(array, self.side.dtype)
-        if layout.padded:
-            array = padded(array)
-        elif address_of(array) % self.item:
-            array = array.copy()
-        return Memory.of(array, layout)
+    def as_read(self, buffer: Buffer, role: str, name: str) -> np.ndarray:
+        """A parameter as kernels read it: rows anywhere, without gaps inside them; what is read
+        vector by vector is padded by a copy, if need be."""
+        lead = len(buffer.axes)
+        if role == "held" and name not in self.arrays:  # nothing has been put out yet
+            rest = [evaluate(s, dict(self.job.call.sizes)) for s in buffer.shape]
+            array = np.broadcast_to(np.zeros(rest, self.side.dtype), (self.batch, *rest))
+        else:
+            array = np.asarray(self.arrays[name], self.side.dtype)
+        if buffer.lanes and needs_padding(array.shape[lead:]):
+            return padded(array, lead)
+        return array if has_dense_rows(array, lead) else np.array(array, order="C")
+
+    def strided(self, given: Mapping[str, np.ndarray]) -> Call:
+        """The call with the strides of rows that don't lie one after another."""
+        job, buffers = self.job, self.side.buffers
+        strides = [(n, *s) for n, a in given.items() if (s := row_strides(a, buffers[n].axes))]
+        if not job.out:
+            return replace(job.call, strides=tuple(strides)) if strides else job.call
+        found, copied = [], []
+        for place in self.side.direction.results:
+            array = job.out.get(place.name)
+            if array is None:
+                continue
+            axes = axes_of(place)[: array.ndim - len(buffers[place.source.buffer].shape)]
+            if not has_dense_rows(array, len(axes)):
+                copied.append(place.name)
+            elif own := row_strides(array, axes):
+                found.append((place.name, *own))
+        return replace(
+            job.call, strides=tuple(strides), result_strides=tuple(found), copied=tuple(copied)
+        )
 
     def place(self, workspace: np.ndarray) -> None:
         """Addresses of this call's memory."""
@@ -117,9 +137,14 @@ class Run:
             self.saved_arena = _POOL.lease(max(made.saved.size, 1))
             self.saved_base = address_of(self.saved_arena.array)
             self.bases[made.saved.points] = self.saved_base + made.saved.offsets
-        for name in made.result_names:
-            array = aligned((max(self.binding.bytes[name], 1),), np.uint8)
-            self.put(name, Memory.of(array, self.binding.layouts[name]))
+        self.results: dict[str, np.ndarray] = {}
+        for place in self.side.direction.results:
+            buffer = self.binding.in_place.get(place.name)
+            if buffer is not None or made.is_wanted(place, self.job.wanted):
+                array = self.side.target(place, self.job.call, self.job.out)
+                self.results[place.name] = array
+                if buffer is not None:
+                    self.put(buffer, Memory.of(array, self.binding.layouts[buffer]))
 
     def find(self, name: str) -> Memory:
         """A buffer's memory; those in the workspace or saved are looked up when asked for."""
@@ -133,21 +158,12 @@ class Run:
             self.memory[name] = Memory(owner, base, address, self.binding.layouts[name])
         return self.memory[name]
 
-    def own_arrays(self) -> dict[str, Any]:
-        """Parameters for the pullback, with the caller's own arrays copied: they may change."""
-        owned = dict(self.arrays)
-        for _, role, name in self.side.direction.params:
-            if role in ("input", "context", "valid") and isinstance(owned[name], np.ndarray):
-                copied = aligned(owned[name].shape, owned[name].dtype)
-                copied[...] = owned[name]
-                owned[name] = copied
-        return owned
-
     # ---- the call -----------------------------------------------------------------------------
 
     def go(self) -> dict[str, np.ndarray]:
         made = self.prepared
-        needed = made.needed(self.wanted)
+        wanted = self.job.wanted
+        needed = made.needed(wanted)
         with _POOL.borrow(made.workspace_bytes) as workspace:
             self.place(workspace)
             self.use(self.packed())
@@ -165,11 +181,11 @@ class Run:
                     self.end_entries()
                     ended = True
                 launch(step.address, base + step.start * 8, step.bound.parts)
-            return {
-                p.name: self.result(p)
-                for p in self.side.direction.results
-                if made.is_wanted(p, self.wanted)
-            }
+            places = [p for p in self.side.direction.results if made.is_wanted(p, wanted)]
+            for place in places:
+                if place.name not in self.binding.in_place:
+                    self.copy_result(place, self.results[place.name])
+            return {p.name: self.results[p.name] for p in places}
 
     def blocks(self) -> np.ndarray:
         made = self.prepared
@@ -177,6 +193,8 @@ class Run:
         blocks[made.words] += self.bases[made.whats]
         for index in made.seed_words:
             blocks[index] = int(self.arrays["seed"])
+        for index in made.step_words:
+            blocks[index] = self.job.first_step
         return blocks
 
     # ---- weights --------------------------------------------------------------------------------
@@ -186,7 +204,7 @@ class Run:
         side = self.side
         rates = tuple(float(np.asarray(self.arrays[name])) for name in side.rate_names)
         seed = self.arrays.get("seed") if self.prepared.seed_words else None
-        key = (self.version, rates, seed, self.prepared.binding.tile_key)
+        key = (self.job.version, rates, seed, self.prepared.binding.tile_key)
         with side.lock:
             found = side.packs.get(key)
             if found is None:
@@ -266,23 +284,30 @@ class Run:
     def view(self, memory: Memory, axes: str, shift: int = 0) -> np.ndarray:
         """A buffer as the array it stands for: [B?, T?, features], without padding."""
         layout = memory.layout
+        if memory.owner.dtype != np.uint8:  # an array of the caller's, or a copy of it
+            array = memory.owner
+            if not layout.padded:
+                return array
+            return array[..., : layout.last] if layout.shape else array[..., 0]
         shape, strides = layout.shape, layout.strides
         if "T" in axes:
             shape, strides = (self.time, *shape), (layout.t, *strides)
         if "B" in axes:
             shape, strides = (self.batch, *shape), (layout.b, *strides)
-        raw = memory.owner if memory.owner.dtype == np.uint8 else _bytes(memory.owner)
         offset = memory.address - memory.base + shift
-        return np.ndarray(shape, self.side.dtype, raw, offset, strides)
+        return np.ndarray(shape, self.side.dtype, memory.owner, offset, strides)
 
     # ---- results --------------------------------------------------------------------------------
 
-    def residual(self, place: Place) -> Memory:
-        """A residual's rows: its address already at the slot it means."""
-        memory = self.find(place.source.buffer)
-        return Memory(
-            memory.owner, memory.base, memory.address + self.slot_shift(place), memory.layout
-        )
+    def residuals(self) -> dict[str, Memory]:
+        """By name: their addresses are already at the slots they mean."""
+        found = {}
+        for place in self.side.direction.results:
+            if place.role == "residual":
+                memory = self.find(place.source.buffer)
+                address = memory.address + self.slot_shift(place)
+                found[place.name] = Memory(memory.owner, memory.base, address, memory.layout)
+        return found
 
     def slot_shift(self, place: Place) -> int:
         slot = place.source.slot
@@ -294,35 +319,74 @@ class Run:
             return (last & layout.ring) * layout.t
         return layout.t * int((slot == "in") == self.side.direction.reverse)
 
-    def result(self, place: Place) -> np.ndarray:
-        """The caller's own array: the buffer itself where it has no gaps, else a copy."""
-        name = place.source.buffer
-        axes = "B" if place.source.slot else self.side.buffers[name].axes
-        if place.parts:
-            views = [self.view(self.find(s.buffer), axes) for s in place.parts]
-            return np.concatenate(views, axis=place.axis + len(axes))
-        memory = self.find(name)
-        last_only = self.binding.call.last_only and place.role == "output"
-        whole = memory.layout.slots != 1 or self.time == 1
-        if last_only and "T" in axes and not whole:
-            axes = axes.replace("T", "")
-        array = self.view(memory, axes, self.slot_shift(place))
-        if last_only and "T" in axes:
-            return np.ascontiguousarray(array[:, -1])
-        owned = name in self.prepared.result_names
-        return array if owned and array.flags.c_contiguous else np.array(array, order="C")
+    def copy_result(self, place: Place, target: np.ndarray) -> None:
+        """A result that kernels didn't write where it belongs."""
+        own, axes = self.side.buffers[place.source.buffer].axes, axes_of(place)
+        if place.source.slot:
+            own = "B"
+        sources = place.parts or (place.source,)
+        begin = 0
+        for source in sources:
+            memory = self.find(source.buffer)
+            view = self.view(memory, own, self.slot_shift(place))
+            for i, axis in enumerate(axes):
+                if axis not in own:
+                    view = np.expand_dims(view, i)
+            if "T" in axes and target.ndim < view.ndim:
+                view = view[:, -1]
+            part = target
+            if place.parts:
+                joined = place.axis + len(axes)
+                end = begin + view.shape[joined]
+                part = target[(slice(None),) * joined + (slice(begin, end),)]
+                begin = end
+            part[...] = view
 
 
-def padded(array: np.ndarray) -> np.ndarray:
-    """The array with its last axis padded to LANE_PAD, zeros in the padding."""
-    if array.ndim == 0:
-        out = aligned((LANE_PAD,), array.dtype, zero=True)
-        out[0] = array
-        return out
+# ---- arrays ----------------------------------------------------------------------------------
+
+
+def has_dense_rows(array: np.ndarray, lead: int) -> bool:
+    """Whether elements lie side by side behind the first axes, wherever those lead."""
+    flags = array.flags
+    if not flags.aligned:
+        return False
+    if flags.c_contiguous:
+        return True
+    step = array.itemsize
+    rows = zip(array.shape[lead:], array.strides[lead:], strict=True)
+    for n, stride in reversed([*rows]):
+        if n != 1 and stride != step:
+            return False
+        step *= n
+    return True
+
+
+def row_strides(array: np.ndarray, axes: str) -> tuple[int, int] | None:
+    """Bytes from row to row of the batch (B) and from step to step (T, behind it); None where rows
+    lie one after another. An axis of one has the stride that lets the two merge, whatever NumPy
+    says of it."""
+    if not axes or array.flags.c_contiguous:
+        return None
+    row = array.itemsize * math.prod(array.shape[len(axes) :])
+    if axes == "B":
+        b = array.strides[0]
+        return None if array.shape[0] == 1 or b == row else (b, 0)
+    (batch, time), (b, t) = array.shape[:2], array.strides[:2]
+    if batch == 1:
+        b, t = (row, row) if time == 1 else (t * time, t)
+    elif time == 1:
+        t = b
+    return None if (b, t) == (row * time, row) else (b, t)
+
+
+def padded(array: np.ndarray, lead: int = 0) -> np.ndarray:
+    """The array with its last axis padded to LANE_PAD, zeros in the padding; an axis among the
+    first `lead` that repeats one row goes on doing so."""
+    shape = array.shape[:lead]
+    array = array[tuple(slice(None) if s else slice(1) for s in array.strides[:lead])]
+    if array.ndim == lead:
+        array = array[..., None]
     out = aligned((*array.shape[:-1], pad(array.shape[-1])), array.dtype, zero=True)
     out[..., : array.shape[-1]] = array
-    return out
-
-
-def _bytes(array: np.ndarray) -> np.ndarray:
-    return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
+    return np.broadcast_to(out, (*shape, *out.shape[lead:]))

@@ -36,23 +36,35 @@ class Engine(Protocol):
         version: object,
         save: bool,
         last_only: bool,
+        out: Tensors = ...,
+        first_step: int = 0,
+        checkpoint_every: int | None = None,
     ) -> tuple[dict[str, np.ndarray], Any]:
         """(results by name, what `backward` needs: None unless `save`).
 
         arrays: everything the program may read, by name, and possibly more: inputs [B, T, ...],
-        contexts and states [B, ...], weights and constants, rates (float), seed (int); contiguous,
-        of the layer's dtype. B and T are at least 1. version: changes when a weight changes.
+        contexts and states [B, ...], weights and constants, rates (float), seed (int), of the
+        layer's dtype. B and T are at least 1, with any strides: a view is read where it is.
+        version: changes when a weight changes.
         Results: outputs [B, T, ...], or [B, ...] of the last step when `last_only`, and
-        `final_<state>` [B, ...]; all owned by the caller. What is saved is the engine's: the
+        `final_<state>` [B, ...]; all owned by the caller. out: arrays of the right shape and dtype
+        and any strides to write some of them into, by name. What is saved is the engine's: the
         caller may change arrays and results in place before it calls `backward`.
+        first_step: what draws of a step count from, where the steps are a part of a sequence.
+        checkpoint_every: save what every so many steps start from, and compute the rest again.
         """
 
     def backward(
-        self, saved: Any, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
+        self,
+        saved: Any,
+        cotangents: Mapping[str, np.ndarray],
+        wanted: frozenset[str],
+        out: Tensors = ...,
     ) -> dict[str, np.ndarray]:
         """Gradients by parameter, of those wanted that the program reads, owned by the caller.
 
-        cotangents: by name of result, those of outputs [B, T, ...]; a missing one is zero.
+        cotangents: by name of result, those of outputs [B, T, ...] or as they were returned, with
+        any strides; a missing one is zero. out: arrays to write gradients into, by parameter.
         """
 
     def plan(self) -> str: ...

@@ -13,12 +13,14 @@ import threading
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.bind import Binder, Call
-from rnncc.runtime.call import Arrays, Memory, Run, Saved, padded
+from rnncc.runtime.bind import Binder, Call, axes_of
+from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
+from rnncc.runtime.call import Arrays, Job, Memory, padded
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
@@ -26,10 +28,11 @@ from rnncc.runtime.memory import aligned
 from rnncc.runtime.packing import Packed
 from rnncc.runtime.prepared import Prepared
 from rnncc.runtime.sizes import evaluate
-from rnncc.runtime.tables import Direction
+from rnncc.runtime.tables import Direction, Place
 
 KEPT_SHAPES = 32
 KEPT_VERSIONS = 4
+NOTHING: Arrays = MappingProxyType({})
 
 __all__ = ["Engine", "Saved", "layer_class"]
 
@@ -56,17 +59,8 @@ class Side:
         weights = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
         self.kept_weights = KEPT_VERSIONS * max(len(weights), 1)
 
-    def prepared(
-        self,
-        sizes: dict[str, int],
-        batch: int,
-        time: int,
-        save: bool,
-        last_only: bool,
-        residuals: Mapping[str, Memory],
-    ) -> Prepared:
-        """What doesn't change between calls of these sizes; made at the first."""
-        call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+    def prepared(self, call: Call, residuals: Mapping[str, Memory]) -> Prepared:
+        """What doesn't change between calls of these sizes and strides; made at the first."""
         with self.lock:
             found = self.made.get(call)
             if found is None:
@@ -84,6 +78,22 @@ class Side:
                 self.made.move_to_end(call)
             self.last = found
             return found
+
+    def target(self, place: Place, call: Call, out: Arrays) -> np.ndarray:
+        """The array for a result: the caller's, else a new one."""
+        given = out.get(place.name)
+        return aligned(self.shape(place, call), self.dtype) if given is None else given
+
+    def shape(self, place: Place, call: Call) -> tuple[int, ...]:
+        """Of a result, as its caller sees it."""
+        sizes, axes = dict(call.sizes), axes_of(place)
+        if call.last_only and place.role == "output":
+            axes = axes.replace("T", "")
+        shape = [evaluate(s, sizes) for s in self.buffers[place.source.buffer].shape]
+        if place.parts:
+            along = [self.buffers[s.buffer].shape[place.axis] for s in place.parts]
+            shape[place.axis] = sum(evaluate(s, sizes) for s in along)
+        return (*({"B": call.batch, "T": call.time}[a] for a in axes), *shape)
 
     def weight(self, version: object, name: str, array: Any, layout: Any) -> Memory:
         """A weight as kernels read it, once a version."""
@@ -121,52 +131,38 @@ class Engine:
         version: object,
         save: bool,
         last_only: bool,
+        out: Arrays = NOTHING,
+        first_step: int = 0,
+        checkpoint_every: int | None = None,
     ) -> tuple[dict[str, np.ndarray], Saved | None]:
-        """Results by name, freshly owned; with `save`, what `backward` needs.
-
-        `arrays` holds every parameter by name: inputs [B, T, ...], contexts and states [B, ...],
-        weights, constants, rates (floats), seed (an int). With `last_only` an output is its last
-        step, [B, ...].
-        """
-        run = Run(self._forward, arrays, dict(sizes), batch, time, version, save, last_only, {})
-        results = run.go()
+        """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
+        call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+        own, later = _apart(out, arrays) if out else (out, NOTHING)
+        job = Job(arrays, call, version, out=own, first_step=first_step)
+        steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
+        results, kept = forward(self._forward, job, steps, checkpoint_every)
+        results = _copied(results, later)
         if not save:
             return results, None
-        residuals = {
-            p.name: run.residual(p) for p in self._forward.direction.results if p.role == "residual"
-        }
-        return results, Saved(
-            run.own_arrays(), residuals, dict(sizes), batch, time, version, run.saved_arena
-        )
+        owned = self._owned(arrays)
+        return results, Saved(owned, call, version, first_step, kept)
 
     def backward(
-        self, saved: Saved, cotangents: Arrays, wanted: frozenset[str]
+        self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING
     ) -> dict[str, np.ndarray]:
-        """Gradients by parameter name; a missing cotangent is zero."""
-        arrays = dict(saved.arrays)
-        for buffer, role, name in self._backward.direction.params:
-            if role == "cotangent":
-                given = cotangents.get(name.removeprefix("d_"))
-                arrays[name] = self._zeros(buffer, saved) if given is None else given
-        run = Run(
-            self._backward,
-            arrays,
-            saved.sizes,
-            saved.batch,
-            saved.time,
-            saved.version,
-            True,
-            False,
-            saved.residuals,
-            wanted,
-        )
-        return {k.removeprefix("d_"): v for k, v in run.go().items()}
+        """Gradients by parameter name. See `runtime.classes.Engine`."""
+        own, later = _apart(out, cotangents) if out else (out, NOTHING)
+        found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
+        return _copied(found, later)
 
-    def _zeros(self, buffer: str, saved: Saved) -> np.ndarray:
-        decl = self._backward.buffers[buffer]
-        lead = [{"B": saved.batch, "T": saved.time}[a] for a in decl.axes]
-        shape = [evaluate(s, saved.sizes) for s in decl.shape]
-        return aligned((*lead, *shape), self.dtype, zero=True)
+    def _owned(self, arrays: Arrays) -> dict[str, Any]:
+        """Parameters for the pullback, with the caller's own arrays copied: they may change."""
+        owned = dict(arrays)
+        for _, role, name in self._forward.direction.params:
+            if role in ("input", "context", "valid"):
+                owned[name] = aligned(owned[name].shape, owned[name].dtype)
+                owned[name][...] = arrays[name]
+        return owned
 
     # ---- what ran -------------------------------------------------------------------------------
 
@@ -186,6 +182,22 @@ class Engine:
         sides = (self._forward, self._backward)
         kernels = [k for s in sides for k in s.direction.kernels if k.function]
         return {k.name: k.function.seconds for k in kernels}
+
+
+def _apart(out: Arrays, read: Arrays) -> tuple[Arrays, Arrays]:
+    """Arrays to write results into while others are read: (those to give, those to fill from new
+    ones when everything has been read)."""
+    arrays = [a for a in read.values() if isinstance(a, np.ndarray)]
+    later = {n: o for n, o in out.items() if any(np.may_share_memory(o, a) for a in arrays)}
+    return {n: o for n, o in out.items() if n not in later}, later
+
+
+def _copied(results: dict[str, np.ndarray], later: Arrays) -> dict[str, np.ndarray]:
+    for name, array in later.items():
+        if name in results:
+            array[...] = results[name]
+            results[name] = array
+    return results
 
 
 def _plan_side(title: str, side: Side) -> list[str]:

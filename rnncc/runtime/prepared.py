@@ -69,15 +69,8 @@ class Prepared:
             self._point(name)
         self.weight_names = self._weight_buffers()
         self.saved_names = self._saved() if self.binding.call.save else []
-        leaving = {p.source.buffer for p in self.direction.results if p.role != "residual"}
-        sized = self.binding.bytes
-        self.result_names = [
-            n
-            for n in sized
-            if n in leaving and self.buffers[n].storage == "result" and n not in self.saved_names
-        ]
-        kept = {*self.weight_names, *self.saved_names, *self.result_names}
-        self.shared = self._arena([n for n in sized if n not in kept])
+        kept = {*self.weight_names, *self.saved_names}
+        self.shared = self._arena([n for n in self.binding.bytes if n not in kept])
         self.saved = self._arena(self.saved_names)
         self._lay_out_globals()
         self._write_template()
@@ -129,6 +122,7 @@ class Prepared:
     def _write_template(self) -> None:
         pieces, words, whats = [], [], []
         self.seed_words: list[int] = []
+        self.step_words: list[int] = []
         self.before_weights: list[Step] = []
         self.steps: list[Step] = []
         self.keep: list[np.ndarray] = []  # descriptions the blocks point at
@@ -143,6 +137,8 @@ class Prepared:
                 point = self._resolve(template, index, request)
                 if request[0] == "seed":
                     self.seed_words.append(start + index)
+                elif request[0] == "first step":
+                    self.step_words.append(start + index)
                 if point is not None:
                     words.append(start + index)
                     whats.append(point)
@@ -182,7 +178,7 @@ class Prepared:
     # ---- what a call runs -----------------------------------------------------------------------
 
     def is_wanted(self, place: Place, wanted: frozenset[str] | None) -> bool:
-        if place.role == "residual":
+        if place.role == "residual" or (wanted is None and place.role == "held"):
             return False
         return wanted is None or place.name.removeprefix("d_") in wanted
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.program import Op, Value
-from rnncc.passes.rewrite import add_leaves, definitions
+from rnncc.passes.rewrite import add_leaves, definitions, is_inner_add
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -88,7 +88,6 @@ def _plan(op: Op, gemms: list[Op], init: Value | None, rest: list[Value]) -> lis
 def _inner_adds(value: Value, defs: dict[Value, Op], single: set[Value]) -> set[Value]:
     found = {value}
     for operand in defs[value].operands:
-        made = defs.get(operand)
-        if made is not None and made.opcode == "add" and operand in single:
+        if is_inner_add(operand, defs, single):
             found |= _inner_adds(operand, defs, single)
     return found
