@@ -218,6 +218,10 @@ def _plan_side(title: str, side: Side) -> list[str]:
             tile = f"tile {tiling.row_tile} rows x {tiling.unit_blocks} vectors a gate"
             gates = "+".join(str(c.gates) for c in stage.cores)
             what = f"contraction, gates {gates}, fused with its epilogue"
+            starts = [c.start for c in stage.cores if c.start]
+            if starts:
+                where = "in the loop too" if binding.fused.issuperset(starts) else "before the loop"
+                what += f"; what doesn't depend on the step before is summed {where}"
             if stage.grad:
                 what = "contraction over rows and steps"
             elif kernel.function is None:
