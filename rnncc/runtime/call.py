@@ -5,7 +5,6 @@ Non-Goals: what stays the same between calls (`prepared`); packing (`packing`).
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
@@ -17,10 +16,12 @@ from rnncc.runtime.launch import launch
 from rnncc.runtime.memory import Lease, Pool, address_of, aligned
 from rnncc.runtime.packing import Packed, pack_all
 from rnncc.runtime.sizes import evaluate
+from rnncc.runtime.strides import has_dense_rows, repeated, row_strides
 from rnncc.runtime.tables import Buffer, Place
 
 if TYPE_CHECKING:
     from rnncc.runtime.engine import Side
+    from rnncc.runtime.prepared import Needs
 
 _POOL = Pool()
 
@@ -43,7 +44,7 @@ class Memory:
         return cls(array, base, base, layout)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
     """What is asked of one direction.
 
@@ -96,7 +97,7 @@ class Run:
         lead = len(buffer.axes)
         if role == "held" and name not in self.arrays:  # nothing has been put out yet
             rest = [evaluate(s, dict(self.job.call.sizes)) for s in buffer.shape]
-            array = np.broadcast_to(np.zeros(rest, self.side.dtype), (self.batch, *rest))
+            array = repeated(np.zeros(rest, self.side.dtype), (self.batch,))
         else:
             array = np.asarray(self.arrays[name], self.side.dtype)
         if buffer.lanes and needs_padding(array.shape[lead:]):
@@ -123,7 +124,7 @@ class Run:
             job.call, strides=tuple(strides), result_strides=tuple(found), copied=tuple(copied)
         )
 
-    def place(self, workspace: np.ndarray) -> None:
+    def place(self, workspace: np.ndarray, needs: Needs) -> None:
         """Addresses of this call's memory."""
         made = self.prepared
         base = address_of(workspace)
@@ -138,13 +139,13 @@ class Run:
             self.saved_base = address_of(self.saved_arena.array)
             self.bases[made.saved.points] = self.saved_base + made.saved.offsets
         self.results: dict[str, np.ndarray] = {}
-        for place in self.side.direction.results:
-            buffer = self.binding.in_place.get(place.name)
-            if buffer is not None or made.is_wanted(place, self.job.wanted):
-                array = self.side.target(place, self.job.call, self.job.out)
-                self.results[place.name] = array
-                if buffer is not None:
-                    self.put(buffer, Memory.of(array, self.binding.layouts[buffer]))
+        for name, shape, buffer in needs.arrays:
+            array = self.job.out.get(name)
+            if array is None:
+                array = aligned(shape, self.side.dtype)
+            self.results[name] = array
+            if buffer is not None:
+                self.put(buffer, Memory.of(array, self.binding.layouts[buffer]))
 
     def find(self, name: str) -> Memory:
         """A buffer's memory; those in the workspace or saved are looked up when asked for."""
@@ -162,10 +163,9 @@ class Run:
 
     def go(self) -> dict[str, np.ndarray]:
         made = self.prepared
-        wanted = self.job.wanted
-        needed = made.needed(wanted)
+        needs = made.needs(self.job.wanted)
         with _POOL.borrow(made.workspace_bytes) as workspace:
-            self.place(workspace)
+            self.place(workspace, needs)
             self.use(self.packed())
             blocks = self.blocks()
             base = address_of(blocks)
@@ -173,7 +173,7 @@ class Run:
             ended = False
             for step in made.steps:
                 kernel = step.bound.kernel
-                if kernel.name not in needed:
+                if kernel.name not in needs.kernels:
                     continue
                 if kernel.phase == "scan":
                     self.start_carries(computed=True)
@@ -181,11 +181,9 @@ class Run:
                     self.end_entries()
                     ended = True
                 launch(step.address, base + step.start * 8, step.bound.parts)
-            places = [p for p in self.side.direction.results if made.is_wanted(p, wanted)]
-            for place in places:
-                if place.name not in self.binding.in_place:
-                    self.copy_result(place, self.results[place.name])
-            return {p.name: self.results[p.name] for p in places}
+            for place in needs.copied:
+                self.copy_result(place, self.results[place.name])
+            return {name: self.results[name] for name in needs.results}
 
     def blocks(self) -> np.ndarray:
         made = self.prepared
@@ -343,43 +341,6 @@ class Run:
             part[...] = view
 
 
-# ---- arrays ----------------------------------------------------------------------------------
-
-
-def has_dense_rows(array: np.ndarray, lead: int) -> bool:
-    """Whether elements lie side by side behind the first axes, wherever those lead."""
-    flags = array.flags
-    if not flags.aligned:
-        return False
-    if flags.c_contiguous:
-        return True
-    step = array.itemsize
-    rows = zip(array.shape[lead:], array.strides[lead:], strict=True)
-    for n, stride in reversed([*rows]):
-        if n != 1 and stride != step:
-            return False
-        step *= n
-    return True
-
-
-def row_strides(array: np.ndarray, axes: str) -> tuple[int, int] | None:
-    """Bytes from row to row of the batch (B) and from step to step (T, behind it); None where rows
-    lie one after another. An axis of one has the stride that lets the two merge, whatever NumPy
-    says of it."""
-    if not axes or array.flags.c_contiguous:
-        return None
-    row = array.itemsize * math.prod(array.shape[len(axes) :])
-    if axes == "B":
-        b = array.strides[0]
-        return None if array.shape[0] == 1 or b == row else (b, 0)
-    (batch, time), (b, t) = array.shape[:2], array.strides[:2]
-    if batch == 1:
-        b, t = (row, row) if time == 1 else (t * time, t)
-    elif time == 1:
-        t = b
-    return None if (b, t) == (row * time, row) else (b, t)
-
-
 def padded(array: np.ndarray, lead: int = 0) -> np.ndarray:
     """The array with its last axis padded to LANE_PAD, zeros in the padding; an axis among the
     first `lead` that repeats one row goes on doing so."""
@@ -389,4 +350,4 @@ def padded(array: np.ndarray, lead: int = 0) -> np.ndarray:
         array = array[..., None]
     out = aligned((*array.shape[:-1], pad(array.shape[-1])), array.dtype, zero=True)
     out[..., : array.shape[-1]] = array
-    return np.broadcast_to(out, (*shape, *out.shape[lead:]))
+    return out if out.shape[:lead] == shape else np.broadcast_to(out, (*shape, *out.shape[lead:]))
