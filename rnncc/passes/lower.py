@@ -20,6 +20,7 @@
     <BLANKLINE>
 
 With `mask`, a masked step reads zeros for its inputs, keeps every carry and repeats the output.
+The zeros are put there for all steps at once, so that the pullback reads what the forward read.
 
 Non-Goals: any optimisation but leaving out what nothing reads; moving ops out of the scan.
 """
@@ -31,6 +32,7 @@ from dataclasses import dataclass
 
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
 from rnncc.frontend.spec import ArrayDecl, CellSpec, Expr, Name, Timed
+from rnncc.ir.builder import Builder
 from rnncc.ir.program import Carry, Op, Param, Program, Result, Scan, Slice, Stack, Type, Value
 from rnncc.ir.verify import verify
 from rnncc.passes.equations import Equations
@@ -116,6 +118,7 @@ class _Lowering:
     def __init__(self, equations: Equations, mask: bool) -> None:
         self.eq, self.spec, self.b = equations, equations.spec, equations.b
         self.valid: Value | None = None
+        self.inputs: list[Value] = []
         self.slices: list[Slice] = []
         self.before: list[Op] = []
         self.state_params: list[Param] = []
@@ -157,11 +160,8 @@ class _Lowering:
                 continue
             source = Value(declared.name, Type(shape, "BT"))
             inner = Value(declared.name, Type(shape, "B"))
-            self.slices.append(Slice(inner, source))
-            if self.valid is not None:
-                # Also where nothing but a pullback would see it: NaN times a zero cotangent.
-                inner = self._select(inner, None)
-                self.eq.names[inner] = declared.name
+            self.inputs.append(source)
+            self.slices.append(Slice(inner, self._cleaned(source)))
             self.eq.steps[declared.name, 0] = inner
 
     def _initial(self, state: ArrayDecl) -> None:
@@ -183,12 +183,23 @@ class _Lowering:
                 shape=show(given),
             )
 
-    def _select(self, new: Value, old: Value | None) -> Value:
-        """new on valid steps, old (or zero) on masked ones."""
+    def _cleaned(self, source: Value) -> Value:
+        """A sequence with zeros where a step is masked: what is there may be NaN, and only a
+        pullback would see it, as NaN times a zero cotangent."""
+        if self.valid is None:
+            return source
+        b = Builder(name=source.name)
+        valid = b.broadcast(self.slices[0].source, source.type.shape, ())
+        cleaned: Value = b.where(valid, source, 0.0)
+        self.before += b.ops
+        return cleaned
+
+    def _select(self, new: Value, old: Value) -> Value:
+        """new on valid steps, old on masked ones."""
         if self.valid is None:
             return new
         valid = self.b.broadcast(self.valid, new.type.shape, ())
-        selected: Value = self.b.where(valid, new, 0.0 if old is None else old)
+        selected: Value = self.b.where(valid, new, old)
         return selected
 
     def _next_state(self, name: str) -> Value | None:
@@ -305,7 +316,7 @@ class _Lowering:
     def _params(self, live: set[Value]) -> tuple[Param, ...]:
         """Inputs, contexts and states always; the rest when the body reads it."""
         eq = self.eq
-        params = [Param(s.source, "input") for s in self.slices if s.value is not self.valid]
+        params = [Param(source, "input") for source in self.inputs]
         for context in self.spec.contexts:
             value = eq.parameter(context.name, eq.shapes[context.name], "B")
             params.append(Param(value, "context"))

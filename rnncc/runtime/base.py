@@ -72,6 +72,7 @@ class LayerBase(metaclass=LayerType):
         self.dtype: str = chosen.dtype
         self.name = chosen.name
         self.return_sequences, self.return_state = chosen.return_sequences, chosen.return_state
+        self.zero_output_for_mask = chosen.zero_output_for_mask
         self.seed = secrets.randbits(63) if chosen.seed is None else chosen.seed
         self._fixed = dict(chosen.sizes)  # what every call has to agree with
         self._origin = "given to the layer"
@@ -90,7 +91,8 @@ class LayerBase(metaclass=LayerType):
         names = cell.arguments
         self._alone = Layout("bare", names) if len(names) == 1 else None
         self._known: dict[tuple[tuple[int, ...], ...], Known] = {}
-        self._engines: dict[bool, tuple[Variant, Engine]] = {}  # by `training`
+        # By `training`, and whether there is a mask.
+        self._engines: dict[tuple[bool, bool], tuple[Variant, Engine]] = {}
         self._last: Engine | None = None
 
     # ---- weights ----
@@ -234,7 +236,8 @@ class LayerBase(metaclass=LayerType):
         """Which kernels ran in the last call, or would run in the next, and why."""
         plain = variant_of(self.cell, self._chosen.rates, training=False, mask=False)
         engine = self._last or self._binding.engine(plain)
-        return f"{self!r}, {self.dtype}\n{engine.plan()}"
+        words = next((v.words for v, e in self._engines.values() if e is engine), "")
+        return f"{self!r}, {self.dtype}{words}\n{engine.plan()}"
 
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in self._shown().items())

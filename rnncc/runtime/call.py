@@ -5,7 +5,7 @@ Non-Goals: what stays the same between calls (`prepared`); packing (`packing`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -133,11 +133,14 @@ class Run:
             self.memory[name] = Memory(owner, base, address, self.binding.layouts[name])
         return self.memory[name]
 
-    def own_arrays(self) -> dict[str, Any]:
-        """Parameters for the pullback, with the caller's own arrays copied: they may change."""
+    def own_arrays(self, read: Set[str]) -> dict[str, Any]:
+        """Parameters for the pullback, with the caller's own arrays copied: they may change. Those
+        it doesn't read are left out."""
         owned = dict(self.arrays)
         for _, role, name in self.side.direction.params:
-            if role in ("input", "context", "valid") and isinstance(owned[name], np.ndarray):
+            if role in ("input", "context", "valid") and name not in read:
+                del owned[name]
+            elif role in ("input", "context", "valid"):
                 copied = aligned(owned[name].shape, owned[name].dtype)
                 copied[...] = owned[name]
                 owned[name] = copied
@@ -185,7 +188,7 @@ class Run:
         """Packed weights of this version, for these tiles."""
         side = self.side
         rates = tuple(float(np.asarray(self.arrays[name])) for name in side.rate_names)
-        seed = self.arrays.get("seed") if self.prepared.seed_words else None
+        seed = self.arrays.get("seed") if self.prepared.draws_weights else None
         key = (self.version, rates, seed, self.prepared.binding.tile_key)
         with side.lock:
             found = side.packs.get(key)

@@ -40,8 +40,9 @@ class Engine(Protocol):
         """(results by name, what `backward` needs: None unless `save`).
 
         arrays: everything the program may read, by name, and possibly more: inputs [B, T, ...],
-        contexts and states [B, ...], weights and constants, rates (float), seed (int); contiguous,
-        of the layer's dtype. B and T are at least 1. version: changes when a weight changes.
+        contexts and states [B, ...], weights and constants, rates (float), seed (int), of a masked
+        variant `valid` (bool [B, T]); contiguous, of the layer's dtype. B and T are at least 1.
+        version: changes when a weight changes.
         Results: outputs [B, T, ...], or [B, ...] of the last step when `last_only`, and
         `final_<state>` [B, ...]; all owned by the caller. What is saved is the engine's: the
         caller may change arrays and results in place before it calls `backward`.
@@ -144,9 +145,10 @@ copyreg.pickle(LayerType, _reduce)  # type: ignore[arg-type]
 
 # ---- keywords --------------------------------------------------------------------------------
 
-LAYER_OPTIONS = ("return_sequences", "return_state", "seed", "name", "dtype")
+_FLAGS = ("return_sequences", "return_state", "zero_output_for_mask")
+LAYER_OPTIONS = (*_FLAGS, "seed", "name", "dtype")
 # Keras's, for which this version has no kernels yet: better refused than ignored.
-_PLANNED = ("go_backwards", "stateful", "zero_output_for_mask")
+_PLANNED = ("go_backwards", "stateful")
 
 
 @dataclass
@@ -162,6 +164,7 @@ class Choices:
     seed: int | None = None
     return_sequences: bool = False
     return_state: bool = False
+    zero_output_for_mask: bool = False
 
     fields_: ClassVar[tuple[str, ...]] = ("sizes", "options", "functions", "rates")
 
@@ -170,7 +173,7 @@ class Choices:
         shown: dict[str, object] = {}
         for kind in self.fields_:
             shown.update(getattr(self, kind))
-        for name in ("return_sequences", "return_state"):
+        for name in _FLAGS:
             if getattr(self, name):
                 shown[name] = True
         return shown
@@ -225,7 +228,7 @@ def _layer_option(
     if name in _PLANNED:
         if flag(name, value):
             raise NotImplementedError(f"{name}=True is not available in this version of rnncc")
-    elif name in ("return_sequences", "return_state"):
+    elif name in _FLAGS:
         setattr(chosen, name, flag(name, value))
     elif name == "dtype":
         chosen.dtype = cell.dtype if value is None else dtype_name(value)

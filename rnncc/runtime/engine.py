@@ -132,11 +132,12 @@ class Engine:
         results = run.go()
         if not save:
             return results, None
+        read = {name for _, _, name in self._backward.direction.params}
         residuals = {
             p.name: run.residual(p) for p in self._forward.direction.results if p.role == "residual"
         }
         return results, Saved(
-            run.own_arrays(), residuals, dict(sizes), batch, time, version, run.saved_arena
+            run.own_arrays(read), residuals, dict(sizes), batch, time, version, run.saved_arena
         )
 
     def backward(

@@ -16,6 +16,7 @@ import numpy as np
 
 from rnncc.runtime.description import Cell
 from rnncc.runtime.doors import Layout, as_array, check_shape, nearest
+from rnncc.runtime.masks import Masking
 
 WRT = ("inputs", "weights", "initial_state")
 
@@ -54,7 +55,7 @@ class Trace:
     cell: Cell
     dtype: np.dtype[Any]
     batch: int
-    time: int
+    steps: int  # that ran
     shapes: Mapping[str, tuple[int, ...]]  # in full, of every argument, state and weight
     returned: Mapping[str, tuple[int, ...]]  # in full, by the names of the forward's results
     inputs: Layout
@@ -62,6 +63,7 @@ class Trace:
     given_states: frozenset[str]
     return_sequences: bool
     return_state: bool
+    masking: Masking | None = None
 
 
 class Pullback:
@@ -155,9 +157,12 @@ class _Run:
     def __call__(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """By name; zeros for what the program doesn't read."""
         trace, found = self.trace, {}
-        if trace.batch and trace.time:
+        if trace.batch and trace.steps:
             whole = {n: self._over_time(n, d) for n, d in self.cotangents.items()}
             found = self.engine.backward(self.saved, whole, frozenset(names))
+            if trace.masking:
+                timed = {i.name for i in trace.cell.inputs} & found.keys()
+                found |= {n: trace.masking.spread(found[n]) for n in timed}
         else:  # nothing ran: the last states are the first ones
             finals = {s.name: self.cotangents.get(f"final_{s.name}") for s in trace.cell.states}
             found = {n: d.copy() for n, d in finals.items() if d is not None}
@@ -167,11 +172,13 @@ class _Run:
         return found
 
     def _over_time(self, name: str, d: np.ndarray) -> np.ndarray:
-        """The cotangent of an output's every step."""
+        """The cotangent of an output's every step that ran."""
         trace = self.trace
-        if trace.return_sequences or name not in {o.name for o in trace.cell.outputs}:
+        if name not in {o.name for o in trace.cell.outputs}:
             return d
-        whole = np.zeros((trace.batch, trace.time, *d.shape[1:]), d.dtype)
+        if trace.return_sequences:
+            return trace.masking.fold(d) if trace.masking else d
+        whole = np.zeros((trace.batch, trace.steps, *d.shape[1:]), d.dtype)
         whole[:, -1] = d
         return whole
 
