@@ -81,6 +81,8 @@ def _uniform(at: Addresses, stage: RowStage, view: RowView) -> None:
     step = "t" if attrs["per"] == "step" else "0"
     if not at.in_scan:
         row, step = _bulk_coordinates(at, stage)
+    if attrs["per"] == "step" and attrs.get("ahead"):
+        step += f" + {attrs['ahead']}"
     view.lines.append(f"key = row_key({seed}, {attrs['site']}, {row}, {step})")
     dst, lane = _row(at, stage.target), "0"
     for i in range(len(shape) - 1):

@@ -158,7 +158,7 @@ def _np_uniform(op: Op, env: Any, seed: np.ndarray) -> np.ndarray:
     shape = [s.evaluate(env.sizes) for s in op.attrs["shape"]]
     rows = env.batch if "B" in op.attrs["axes"] else 1
     steps = env.time if "T" in op.attrs["axes"] else 1
-    first = env.step if op.attrs["per"] == "step" else 0
+    first = env.step + op.attrs.get("ahead", 0) if op.attrs["per"] == "step" else 0
     lanes = int(np.prod(shape, dtype=int))
     drawn = uniform(
         int(seed.ravel()[0]),
@@ -170,7 +170,7 @@ def _np_uniform(op: Op, env: Any, seed: np.ndarray) -> np.ndarray:
     return drawn.reshape([rows, steps, *shape])
 
 
-# Uniform in [0, 1). per="step" inside a scan takes its step from the scan.
+# Uniform in [0, 1). per="step" inside a scan takes its step from the scan; `ahead`: so many later.
 define(
     OpDef(
         "uniform",

@@ -37,6 +37,7 @@ from rnncc.ir.program import Carry, Op, Param, Program, Result, Scan, Slice, Sta
 from rnncc.ir.verify import verify
 from rnncc.passes.equations import Equations
 from rnncc.passes.evaluate import POISON, Operand, Refused, show
+from rnncc.passes.rewrite import definitions
 
 
 def lower(
@@ -279,10 +280,21 @@ class _Lowering:
             self.outputs.append((name, self._repeat(name, value)))
 
     def _repeat(self, name: str, value: Value) -> Value:
-        """With a mask: the output of the last valid step, zeros before the first."""
+        """With a mask: the output of the last valid step, zeros before the first.
+
+        What an output was put together from is held, so that putting it together stays outside
+        the recurrence.
+        """
         if self.valid is None:
             return value
-        held = Value(f"_{name}_held", Type(value.type.shape, "B"))
+        made = definitions(self.b.ops).get(value)
+        if made is not None and made.opcode in ("reshape", "transpose", "concat"):
+            parts = [self._repeat(name, o) for o in made.operands]
+            return self.b.emit(made.opcode, *parts, name=name, span=made.span, **made.attrs)
+        label, taken = f"_{name}_held", {c.name for c in self.carries}
+        while label in taken:
+            label += "_"
+        held = Value(label, Type(value.type.shape, "B"))
         zero = Value(f"_{name}_zero", Type(value.type.shape))
         self.before.append(Op("full", (), (zero,), {"value": 0.0, "type": zero.type}))
         self.b.span = self.spec.returns_span

@@ -83,11 +83,11 @@ def masking(mask: Any, lengths: Any, batch: int, time: int, *, zeros: bool) -> M
     if lengths is not None:
         ends = _lengths(lengths, batch, time)
         steps = int(ends.max(initial=0))
-        valid = np.arange(steps) < ends[:, None]
+        valid = np.asarray(np.arange(steps) < ends[:, None])
     else:
         valid = _mask(mask, batch, time)
-        used = valid.any(axis=0)
-        steps = time - int(used[::-1].argmax()) if used.any() else 0
+        used = np.flatnonzero(valid.any(axis=0))
+        steps = int(used[-1]) + 1 if used.size else 0
         valid = valid[:, :steps]
     if valid.all():
         return None if steps == time else Masking(None, steps, time, zeros)
