@@ -19,7 +19,8 @@
       result final_h (state) = final_h
     <BLANKLINE>
 
-With `mask`, a masked step reads zeros for its inputs, keeps every carry and repeats the output.
+With `mask`, a masked step reads zeros for its inputs, keeps every carry and repeats the output,
+which is zero where it isn't shown: before the first valid step, or at every masked one.
 The zeros are put there for all steps at once, so that the pullback reads what the forward read.
 
 Non-Goals: any optimisation but leaving out what nothing reads; moving ops out of the scan.
@@ -119,6 +120,8 @@ class _Lowering:
     def __init__(self, equations: Equations, mask: bool) -> None:
         self.eq, self.spec, self.b = equations, equations.spec, equations.b
         self.valid: Value | None = None
+        self.shown: Value | None = None  # whether the output of a step is other than zero
+        self.kept: dict[Value, Value] = {}  # what a state becomes -> the same with masked steps
         self.inputs: list[Value] = []
         self.slices: list[Slice] = []
         self.before: list[Op] = []
@@ -155,6 +158,8 @@ class _Lowering:
             source = Value("valid", Type((), "BT", "bool"))
             self.valid = Value("valid", Type((), "B", "bool"))
             self.slices.append(Slice(self.valid, source))
+            self.shown = Value("_shown", Type((), "B", "bool"))
+            self.slices.append(Slice(self.shown, Value("_shown", Type((), "BT", "bool"))))
         for declared in self.spec.inputs:
             shape = self.eq.shapes[declared.name]
             if shape is None:
@@ -195,12 +200,11 @@ class _Lowering:
         self.before += b.ops
         return cleaned
 
-    def _select(self, new: Value, old: Value) -> Value:
-        """new on valid steps, old on masked ones."""
-        if self.valid is None:
+    def _select(self, flag: Value | None, new: Value, old: Value | float) -> Value:
+        """new where the step's flag is set, else old."""
+        if flag is None:
             return new
-        valid = self.b.broadcast(self.valid, new.type.shape, ())
-        selected: Value = self.b.where(valid, new, old)
+        selected: Value = self.b.where(self.b.broadcast(flag, new.type.shape, ()), new, old)
         return selected
 
     def _next_state(self, name: str) -> Value | None:
@@ -234,9 +238,10 @@ class _Lowering:
         label = name if back == 1 and kind in self.spec.states else f"_{name}_{back}"
         init = Value(label, Type(value.type.shape, "B"))
         self.b.span = self.eq.setters[name, 0].span if (name, 0) in self.eq.setters else None
-        selected = self._select(following, value)
+        selected = self._select(self.valid, following, value)
         if selected is not following:
             self.eq.names[selected] = label
+            self.kept.setdefault(following, selected)
         self.carries.append(_Carried(label, init, value, selected))
         self.state_params.append(Param(init, "state"))
 
@@ -280,10 +285,10 @@ class _Lowering:
             self.outputs.append((name, self._repeat(name, value)))
 
     def _repeat(self, name: str, value: Value) -> Value:
-        """With a mask: the output of the last valid step, zeros before the first.
+        """With a mask: the output of the last valid step, zeros where it isn't shown.
 
-        What an output was put together from is held, so that putting it together stays outside
-        the recurrence.
+        A state keeps it anyway. Else what the output was put together from is held, so that
+        putting it together stays outside the recurrence.
         """
         if self.valid is None:
             return value
@@ -291,15 +296,21 @@ class _Lowering:
         if made is not None and made.opcode in ("reshape", "transpose", "concat"):
             parts = [self._repeat(name, o) for o in made.operands]
             return self.b.emit(made.opcode, *parts, name=name, span=made.span, **made.attrs)
+        self.b.span = self.spec.returns_span
+        kept = self.kept.get(value) or self._held(name, value)
+        shown = self._select(self.shown, kept, 0.0)
+        self.eq.names[shown] = name
+        return shown
+
+    def _held(self, name: str, value: Value) -> Value:
+        """A value of the last valid step."""
         label, taken = f"_{name}_held", {c.name for c in self.carries}
         while label in taken:
             label += "_"
         held = Value(label, Type(value.type.shape, "B"))
         zero = Value(f"_{name}_zero", Type(value.type.shape))
         self.before.append(Op("full", (), (zero,), {"value": 0.0, "type": zero.type}))
-        self.b.span = self.spec.returns_span
-        selected = self._select(value, held)
-        self.eq.names[selected] = name
+        selected = self._select(self.valid, value, held)
         self.carries.append(_Carried(held.name, zero, held, selected, result=False))
         return selected
 
@@ -345,8 +356,9 @@ class _Lowering:
                     params.append(Param(found, role))
         if eq.parameters.get("seed") in live:
             params.append(Param(eq.parameters["seed"], "seed"))
-        if self.valid is not None:
-            params.append(Param(self.slices[0].source, "valid"))
+        for s in self.slices:
+            if s.value in (self.valid, self.shown):
+                params.append(Param(s.source, "valid"))
         return tuple(params)
 
 

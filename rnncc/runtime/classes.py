@@ -41,8 +41,8 @@ class Engine(Protocol):
 
         arrays: everything the program may read, by name, and possibly more: inputs [B, T, ...],
         contexts and states [B, ...], weights and constants, rates (float), seed (int), of a masked
-        variant `valid` (bool [B, T]); contiguous, of the layer's dtype. B and T are at least 1.
-        version: changes when a weight changes.
+        variant `valid` and `_shown`, False where outputs are zero (bool [B, T]); contiguous, of the
+        layer's dtype. B and T are at least 1. version: changes when a weight changes.
         Results: outputs [B, T, ...], or [B, ...] of the last step when `last_only`, and
         `final_<state>` [B, ...]; all owned by the caller. What is saved is the engine's: the
         caller may change arrays and results in place before it calls `backward`.

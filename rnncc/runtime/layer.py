@@ -203,7 +203,7 @@ class Layer(LayerBase):
         states, given = self._begin(arrays, initial_state, known.states)
         masks = None
         if mask is not None or lengths is not None:
-            zeros = self.zero_output_for_mask
+            zeros = self.zero_output_for_mask and self.return_sequences
             masks = masking(mask, lengths, known.batch, known.time, zeros=zeros)
         return _Call(
             arrays, known.sizes, known.batch, known.time, layout, states, given, version, masks

@@ -36,14 +36,15 @@ class Masking:
         cut = dict(arrays)
         if self.valid is not None:
             cut["valid"] = self.valid
+            # Outputs are zeros before a row's first valid step, if not at every masked one.
+            seen = self.valid if self.zeros else np.logical_or.accumulate(self.valid, axis=1)
+            cut["_shown"] = seen
         if self.steps < self.time:
             cut |= {n: np.ascontiguousarray(arrays[n][:, : self.steps]) for n in inputs}
         return cut
 
     def fill(self, output: np.ndarray) -> np.ndarray:
         """An output of every step, [batch, time, ...], out of those that ran."""
-        if self.zeros and self.valid is not None:
-            output[~self.valid] = 0
         if self.steps == self.time:
             return output
         whole = np.empty((len(output), self.time, *output.shape[2:]), output.dtype)
@@ -53,13 +54,11 @@ class Masking:
 
     def fold(self, d: np.ndarray) -> np.ndarray:
         """The cotangent of the steps that ran, out of [batch, time, ...]."""
-        if self.steps == self.time and not self.zeros:
+        if self.steps == self.time:
             return d
         folded = d[:, : self.steps].copy()
         if not self.zeros:
             folded[:, -1] += d[:, self.steps :].sum(axis=1, dtype=d.dtype)
-        elif self.valid is not None:
-            folded[~self.valid] = 0
         return folded
 
     def spread(self, d: np.ndarray) -> np.ndarray:
