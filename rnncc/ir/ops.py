@@ -107,6 +107,11 @@ _elementwise("tanh", np.tanh, "v.tanh({0})",
              lambda b, dy, y, x: (b.mul(dy, b.sub(1.0, b.mul(y, y))),), cost=20)
 _elementwise("sigmoid", _np_sigmoid, "v.sigmoid({0})",
              lambda b, dy, y, x: (b.mul(dy, b.mul(y, b.sub(1.0, y))),), cost=20)
+_elementwise("hard_sigmoid", lambda x: np.clip(x + 3.0, 0.0, 6.0) / 6.0,
+             "v.minimum(v.maximum({0} + 3.0, 0.0), 6.0) / 6.0",
+             lambda b, dy, y, x: (
+                 b.where(b.and_(b.gt(y, 0.0), b.lt(y, 1.0)), b.div(dy, 6.0), b.like(0.0, dy)),),
+             cost=10)
 _elementwise("log_sigmoid", lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x))),
              "v.log_sigmoid({0})",
              lambda b, dy, y, x: (b.mul(dy, b.sigmoid(b.neg(x))),), cost=40)
