@@ -127,7 +127,7 @@ class Engine:
         results = _copied(results, later)
         if not save:
             return results, None
-        owned = self._owned(arrays)
+        owned = self._owned(arrays, whole=checkpoint_every is not None)
         return results, Saved(owned, replace(call, last_only=False), version, first_step, kept)
 
     def backward(
@@ -138,11 +138,17 @@ class Engine:
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
         return _copied(found, later)
 
-    def _owned(self, arrays: Arrays) -> dict[str, Any]:
-        """Parameters for the pullback, with the caller's own arrays copied: they may change."""
+    def _owned(self, arrays: Arrays, whole: bool) -> dict[str, Any]:
+        """Parameters for the pullback, with the caller's own arrays copied: they may change. Those
+        it doesn't read are left out, unless it runs forward again, as a whole call does."""
         owned = dict(arrays)
+        read = {name for _, _, name in self._backward.direction.params}
         for _, role, name in self._forward.direction.params:
-            if role in ("input", "context", "valid"):
+            if role not in ("input", "context", "valid"):
+                continue
+            if name not in read and not whole:
+                del owned[name]
+            else:
                 owned[name] = aligned(owned[name].shape, owned[name].dtype)
                 owned[name][...] = arrays[name]
         return owned
@@ -160,11 +166,11 @@ class Engine:
         return "\n".join(lines)
 
     @property
-    def compiled(self) -> dict[str, float | None]:
-        """Seconds each kernel took to compile; None for those that have not run."""
+    def loaded(self) -> frozenset[str]:
+        """Kernels of its own that have machine code: those that ran."""
         sides = (self._forward, self._backward)
         kernels = [k for s in sides for k in s.direction.kernels if k.function]
-        return {k.name: k.function.seconds for k in kernels}
+        return frozenset(k.name for k in kernels if k.function.loaded)
 
 
 def _apart(out: Arrays, read: Arrays) -> tuple[Arrays, Arrays]:
