@@ -278,6 +278,7 @@ def test_blocks_are_the_whole(
     y = np.full((TIME, BATCH, *right[name].shape[1:]), np.nan)
     with small_blocks(monkeypatch, 2):
         one.values(out={name: y.swapaxes(0, 1)})
+        assert "time 7 in blocks, the last one of 1" in one.engine.plan()
     np.testing.assert_array_equal(y.swapaxes(0, 1), one.values()[name])
 
 

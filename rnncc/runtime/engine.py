@@ -47,6 +47,7 @@ class Side:
     weights: OrderedDict[Any, Memory] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     last: Prepared | None = None
+    steps: int = 0  # of the last call, whatever its blocks
     kept_packs: int = KEPT_VERSIONS
 
     def __post_init__(self) -> None:
@@ -123,6 +124,7 @@ class Engine:
         own, later = _apart(out, arrays) if out else (out, NOTHING)
         job = Job(arrays, call, version, out=own, first_step=first_step)
         steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
+        self._forward.steps = time
         results, kept = forward(self._forward, job, steps, checkpoint_every)
         results = _copied(results, later)
         if not save:
@@ -135,6 +137,7 @@ class Engine:
     ) -> dict[str, np.ndarray]:
         """Gradients by parameter name. See `runtime.classes.Engine`."""
         own, later = _apart(out, cotangents) if out else (out, NOTHING)
+        self._backward.steps = saved.call.time
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
         return _copied(found, later)
 
@@ -188,7 +191,10 @@ def _plan_side(title: str, side: Side) -> list[str]:
         return [f"{title}: has not run"]
     binding = side.last.binding
     call = binding.call
-    lines = [f"{title}: batch {call.batch}, time {call.time}, {dict(call.sizes)}"]
+    time = str(call.time)
+    if side.steps != call.time:
+        time = f"{side.steps} in blocks, the last one of {time}"
+    lines = [f"{title}: batch {call.batch}, time {time}, {dict(call.sizes)}"]
     stages = {s.name: s for s in side.direction.stages}
     for bound in binding.kernels:
         kernel = bound.kernel

@@ -81,9 +81,11 @@ class Layer(LayerBase):
         """The outputs of the last step, or of every step, and the last states if asked for.
 
         inputs: [batch, time, ...], rank-0 inputs [batch, time], contexts [batch, ...]; of several,
-        a tuple in order of declaration or a dict. initial_state: a state [batch, ...], a tuple of
-        them in order, or a dict of some; None is what the cell declares, else zeros. training:
-        dropout draws. seed: what it draws from, else the layer's next one.
+        a tuple in order of declaration or a dict. Views of batch and time are read where they are;
+        with time_major they are [time, batch, ...]. initial_state: a state [batch, ...], a tuple
+        of them in order, or a dict of some; None is what a stateful layer has kept, else what the
+        cell declares, else zeros. training: dropout draws. seed: what it draws from, else the
+        layer's next one.
         Raises TypeError and ValueError for arrays of a wrong kind or shape.
         """
         call = self._enter(inputs, initial_state, mask)
