@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.bind import Binder, Call
+from rnncc.runtime.bind import Binder, Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Memory, padded
 from rnncc.runtime.forks import open_in_children
@@ -47,6 +47,7 @@ class Side:
     weights: OrderedDict[Any, Memory] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     last: Prepared | None = None
+    steps: int = 0  # of the last call, whatever its blocks
     kept_packs: int = KEPT_VERSIONS
 
     def __post_init__(self) -> None:
@@ -120,21 +121,30 @@ class Engine:
     ) -> tuple[dict[str, np.ndarray], Saved | None]:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
         call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
-        own, later = _apart(out, arrays) if out else (out, NOTHING)
+        own, later = out, NOTHING
+        if out:
+            _check_out(self._forward, call, "", out)
+            own, later = _apart(out, arrays)
         job = Job(arrays, call, version, out=own, first_step=first_step)
         steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
+        self._forward.steps = time
         results, kept = forward(self._forward, job, steps, checkpoint_every)
-        results = _copied(results, later)
-        if not save:
-            return results, None
-        owned = self._owned(arrays, whole=checkpoint_every is not None)
-        return results, Saved(owned, replace(call, last_only=False), version, first_step, kept)
+        saved = None
+        if save:  # before anything is written over what was read
+            owned = self._owned(arrays, whole=checkpoint_every is not None)
+            asked = replace(call, last_only=False)
+            saved = Saved(owned, asked, version, first_step, kept)
+        return _copied(results, later), saved
 
     def backward(
         self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING
     ) -> dict[str, np.ndarray]:
         """Gradients by parameter name. See `runtime.classes.Engine`."""
-        own, later = _apart(out, cotangents) if out else (out, NOTHING)
+        own, later = out, NOTHING
+        if out:
+            _check_out(self._backward, saved.call, "d_", out)
+            own, later = _apart(out, cotangents)
+        self._backward.steps = saved.call.time
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
         return _copied(found, later)
 
@@ -173,6 +183,24 @@ class Engine:
         return frozenset(k.name for k in kernels if k.function.loaded)
 
 
+def _check_out(side: Side, call: Call, prefix: str, out: Arrays) -> None:
+    """Kernels write where they are told: ValueError unless every array is what a result needs."""
+    places = {p.name: p for p in side.direction.results if p.role not in ("residual", "held")}
+    for name, array in out.items():
+        place = places.get(prefix + name)
+        if place is None:
+            known = ", ".join(n.removeprefix(prefix) for n in places)
+            raise ValueError(f"out has no result {name!r}: results are {known}")
+        shape = result_shape(place, side.buffers, call)
+        if array.dtype != side.dtype or array.shape != shape:
+            raise ValueError(
+                f"out[{name!r}] is {array.dtype} {list(array.shape)}, expected {side.dtype} "
+                f"{list(shape)}"
+            )
+        if not array.flags.writeable:
+            raise ValueError(f"out[{name!r}] is read-only")
+
+
 def _apart(out: Arrays, read: Arrays) -> tuple[Arrays, Arrays]:
     """Arrays to write results into while others are read: (those to give, those to fill from new
     ones when everything has been read)."""
@@ -194,7 +222,10 @@ def _plan_side(title: str, side: Side) -> list[str]:
         return [f"{title}: has not run"]
     binding = side.last.binding
     call = binding.call
-    lines = [f"{title}: batch {call.batch}, time {call.time}, {dict(call.sizes)}"]
+    time = str(call.time)
+    if side.steps != call.time:
+        time = f"{side.steps} in blocks, the last one of {time}"
+    lines = [f"{title}: batch {call.batch}, time {time}, {dict(call.sizes)}"]
     stages = {s.name: s for s in side.direction.stages}
     for bound in binding.kernels:
         kernel = bound.kernel

@@ -91,12 +91,14 @@ class Layer(LayerBase):
         """The outputs of the last step, or of every step, and the last states if asked for.
 
         inputs: [batch, time, ...], rank-0 inputs [batch, time], contexts [batch, ...]; of several,
-        a tuple in order of declaration or a dict. initial_state: a state [batch, ...], a tuple of
-        them in order, or a dict of some; None is what the cell declares, else zeros. training:
-        dropout draws. mask: bools [batch, time], False where a step doesn't count: it keeps the
-        states and repeats the output, which is zero before a row's first valid step; what its
-        input holds reaches nothing. lengths: ints [batch], how many steps of each row count: what
-        is behind the longest doesn't run. seed: what dropout draws from, else the layer's next one.
+        a tuple in order of declaration or a dict. Views of batch and time are read where they are;
+        with time_major they are [time, batch, ...]. initial_state: a state [batch, ...], a tuple
+        of them in order, or a dict of some; None is what a stateful layer has kept, else what the
+        cell declares, else zeros. training: dropout draws. mask: bools [batch, time], False where
+        a step doesn't count: it keeps the states and repeats the output, which is zero before a
+        row's first valid step; what its input holds reaches nothing. lengths: ints [batch], how
+        many steps of each row count: what is behind the longest doesn't run. seed: what dropout
+        draws from, else the layer's next one.
         Raises TypeError and ValueError for arrays of a wrong kind or shape.
         """
         call = self._enter(inputs, initial_state, mask, lengths)
