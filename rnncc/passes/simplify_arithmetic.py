@@ -19,9 +19,7 @@
       h_2[t] = h_1
     >>> outline(simplify(cell))
     scan:
-      carry _h_1, from h
-      next _h_1 = _h_1; last is final_h
-      h_1[t] = _h_1
+      h_1[t] = h
 
 Non-Goals: reassociation.
 """
