@@ -42,9 +42,8 @@ class Chain:
         """Gradients of <gradients, u> by argument, and of cotangents as `d.<result>`."""
         known = known | {f"d.d_{n}": a for n, a in u.items()}
         given = self.step(self.four.backward_pullback, known)
-        known |= {f"d.{n.removeprefix('d_')}": a for n, a in given.items()}
-        found = given | self.step(self.four.forward_pullback, known)
-        return {n.removeprefix("d_"): a for n, a in found.items()}
+        found = given | self.step(self.four.forward_pullback, known | given)
+        return {n.removeprefix("d_"): a for n, a in found.items() if n.startswith("d_")}
 
 
 def case_of(name: str, variant: str = "plain") -> Case:

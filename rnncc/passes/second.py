@@ -1,17 +1,17 @@
-"""Second derivatives: a program -> four Programs in a row, whose sum of parts is theirs.
+"""Second derivatives: a program -> four Programs in a row.
 
     forward             arguments -> residuals
     backward            arguments, residuals, cotangents of results -> gradients, its own residuals
-    backward_pullback   cotangents of gradients -> cotangents of all that backward reads
-    forward_pullback    cotangents of arguments and residuals -> gradients with respect to arguments
+    backward_pullback   cotangents of gradients -> gradients with respect to the cotangents of
+                        results; cotangents of the arguments and residuals that backward reads
+    forward_pullback    those -> second derivatives with respect to the arguments
 
-`backward` is a pullback that `differentiate` made, so its own pullback is made the same way; that
-hands cotangents back to what the forward saved, and the forward's pullback takes them on, together
-with those that arguments got directly: its results are the second derivatives. Gradients with
-respect to the cotangents of results are results of `backward_pullback`.
+`backward` is a pullback that `differentiate` made, so its own pullback is made the same way. What
+that hands back to the residuals of the forward goes on through the forward's pullback, together
+with what arguments got directly: so the last program's results are whole.
 
-Parameters and results that meet have one name, which no other has: `x` an argument, `forward.z.0`
-and `backward.d_z.1` residuals, `d.h` the cotangent of `h`, `d_x` the gradient with respect to `x`.
+What one program leaves for another is a residual, and has one name that nothing else has: `x` is
+an argument, `forward.z.0` and `backward.d_z.1` were saved, `d.z` is the cotangent of z.
 
     >>> from rnncc.passes.examples import example
     >>> four = second_order(example("h[t] = tanh(x[t] @ W + h[t-1])"), ["x", "W"])
@@ -23,7 +23,7 @@ and `backward.d_z.1` residuals, `d.h` the cotangent of `h`, `d_x` the gradient w
     W forward.h.0 x d.h d.final_h
        -> d_x d_W backward.d_h.0
     backward.d_h.0 d.h W x forward.h.0 d.d_x d.d_W
-       -> d_W d_forward.h.0 d_x d_d.h d_d.final_h
+       -> d.W d.forward.h.0 d.x d_d.h d_d.final_h
     W forward.h.0 x d.forward.h.0 d.x d.W
        -> d_x d_W
 
@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from rnncc.ir.program import Param, Program, Result, Value
+from rnncc.ir.program import Param, Program, Result, Value, uses
 from rnncc.ir.verify import verify
 from rnncc.passes.differentiate import differentiate
 from rnncc.passes.pipeline import gradient
@@ -67,6 +67,7 @@ def second_order(program: Program, wrt: Collection[str]) -> SecondOrder:
     back = _without_zeros(_rename(back, _cotangents(back)))
     crossing = {r.name.removeprefix("d_") for r in back.results if r.role != "grad_cotangent"}
     forward, ahead = _from_crossing(forward, crossing, wrt)
+    back, ahead = _hand_over(back, _without_zeros(ahead))
     return SecondOrder(*map(verify, (forward, backward, back, ahead)))
 
 
@@ -100,6 +101,25 @@ def _from_crossing(
     forward = prune(replace(forward, results=(*saved, *more)))
     forward, ahead = _label("forward", forward, ahead)
     return forward, _rename(ahead, _cotangents(ahead))
+
+
+def _hand_over(back: Program, ahead: Program) -> tuple[Program, Program]:
+    """What the last program reads of the one before it is a residual on both sides."""
+    read = uses(ahead)
+    params = tuple(
+        replace(p, role="residual") if p.role == "cotangent" else p
+        for p in ahead.params
+        if p.value in read
+    )
+    taken = {p.value.name for p in params}
+    results = []
+    for r in back.results:
+        name = f"d.{r.name.removeprefix('d_')}"
+        if r.role == "grad_cotangent":
+            results.append(r)
+        elif name in taken:
+            results.append(Result(name, r.value, "residual"))
+    return prune(replace(back, results=tuple(results))), replace(ahead, params=params)
 
 
 # ---- names -------------------------------------------------------------------------------------

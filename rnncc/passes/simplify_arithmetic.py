@@ -53,6 +53,10 @@ def _add(ctx: Context, op: Op) -> Value | None:
         return b
     if ctx.constant(b) == 0:
         return a
+    for zeros, other in ((a, b), (b, a)):
+        spread = ctx.op(zeros, "spread")
+        if spread and ctx.constant(spread.operands[0]) == 0 and other.type == op.result.type:
+            return other
     negated = ctx.op(b, "neg")
     return ctx.sub(a, negated.operands[0]) if negated else None
 
