@@ -18,6 +18,7 @@ from rnncc.ir.program import Param, Program, Value
 from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import gradient
 from rnncc.passes.rewrite import remap_program
+from rnncc.passes.second import second_order
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.layer import Layer
 
@@ -29,7 +30,9 @@ def layer_class(spec: CellSpec, dtype: Any = "float64") -> type[Layer]:
     return _layer_class(spec, "cpu", dtype, oracle_engine)
 
 
-def oracle_engine(spec: CellSpec, cell: Cell, variant: Variant) -> OracleEngine:
+def oracle_engine(
+    spec: CellSpec, cell: Cell, variant: Variant
+) -> OracleEngine | OracleSecondEngine:
     program = lower(
         spec,
         dict(cell.options),
@@ -38,7 +41,8 @@ def oracle_engine(spec: CellSpec, cell: Cell, variant: Variant) -> OracleEngine:
         training=variant.training,
         active_rates=variant.active_rates,
     )
-    return OracleEngine(program, np.dtype(cell.dtype))
+    kind = OracleSecondEngine if variant.second_order else OracleEngine
+    return kind(program, np.dtype(cell.dtype))
 
 
 @dataclass(frozen=True)
@@ -54,8 +58,7 @@ class OracleEngine:
 
     def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
         self.program, self.dtype = program, dtype
-        wanted = [p.value.name for p in program.params if p.role in _TRAINED]
-        self.training, pullback = gradient(program, wanted)
+        self.training, pullback = gradient(program, _trained(program))
         self.pullback = _distinct(pullback)
         # The forward's results that the pullback takes, by the names it takes them under.
         values = {r.value: r.name for r in self.training.results}
@@ -111,11 +114,61 @@ class OracleEngine:
         result = value.name.removeprefix("_cotangent_d_")
         if result in cotangents:
             return cotangents[result]
-        lead = [{"B": saved.batch, "T": saved.time}[a] for a in value.type.axes]
-        return np.zeros([*lead, *(s.evaluate(saved.sizes) for s in value.type.shape)])
+        return _zeros(value, saved)
 
     def plan(self) -> str:
         return "the interpreter, float64, one step after another"
+
+
+class OracleSecondEngine:
+    """`runtime.classes.SecondEngine` over `ir.interp`."""
+
+    def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
+        self.programs, self.dtype = second_order(program, _trained(program)), dtype
+
+    def gradients(
+        self, saved: _Saved, cotangents: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], _Saved]:
+        known = saved.arrays | {f"d.{name}": np.array(a) for name, a in cotangents.items()}
+        again = replace(saved, arrays=known)
+        known |= self._run(self.programs.forward, again)
+        found = self._run(self.programs.backward, again)
+        known |= found
+        return self._gradients(found), again
+
+    def second(
+        self, saved: _Saved, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
+    ) -> dict[str, np.ndarray]:
+        known = saved.arrays | {f"d.d_{name}": a for name, a in cotangents.items()}
+        again = replace(saved, arrays=known)
+        handed = self._run(self.programs.backward_pullback, again)
+        known |= handed
+        found = handed | self._run(self.programs.forward_pullback, again)
+        return {n: a for n, a in self._gradients(found).items() if n in wanted}
+
+    def _run(self, program: Program, saved: _Saved) -> dict[str, np.ndarray]:
+        given = {}
+        for p in program.params:
+            name = p.value.name
+            given[name] = saved.arrays[name] if name in saved.arrays else _zeros(p.value, saved)
+        return interpret(program, given, saved.sizes, saved.batch, saved.time)
+
+    def _gradients(self, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Those of parameters, by name."""
+        made = {n.removeprefix("d_"): a for n, a in found.items() if n.startswith("d_")}
+        return {n: np.array(a, self.dtype) for n, a in made.items()}
+
+    def plan(self) -> str:
+        return "the interpreter, float64, four programs one after another"
+
+
+def _trained(program: Program) -> list[str]:
+    return [p.value.name for p in program.params if p.role in _TRAINED]
+
+
+def _zeros(value: Value, saved: _Saved) -> np.ndarray:
+    lead = [{"B": saved.batch, "T": saved.time}[a] for a in value.type.axes]
+    return np.zeros([*lead, *(s.evaluate(saved.sizes) for s in value.type.shape)])
 
 
 def _distinct(pullback: Program) -> Program:

@@ -137,7 +137,9 @@ class Run:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""
         owned = dict(self.arrays)
         for _, role, name in self.side.direction.params:
-            if role in ("input", "context", "valid") and isinstance(owned[name], np.ndarray):
+            if role in ("input", "context", "state", "valid") and isinstance(
+                owned[name], np.ndarray
+            ):
                 copied = aligned(owned[name].shape, owned[name].dtype)
                 copied[...] = owned[name]
                 owned[name] = copied
@@ -220,6 +222,7 @@ class Run:
         launch(pack_all.address, address_of(block), 1)
 
     def use(self, packed: Packed) -> None:
+        self.in_use = packed  # alive as long as its addresses are, whoever else keeps it
         for name, memory in packed.memory.items():
             self.put(name, memory)
         self.bases[self.prepared.pack_points] = packed.base + self.prepared.pack_offsets

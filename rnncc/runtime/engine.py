@@ -177,7 +177,7 @@ class Engine:
             f"{threading_reason()}"
         ]
         for title, side in (("forward", self._forward), ("backward", self._backward)):
-            lines += _plan_side(title, side)
+            lines += plan_side(title, side)
         return "\n".join(lines)
 
     @property
@@ -188,7 +188,7 @@ class Engine:
         return {k.name: k.function.seconds for k in kernels}
 
 
-def _plan_side(title: str, side: Side) -> list[str]:
+def plan_side(title: str, side: Side) -> list[str]:
     if side.last is None:
         return [f"{title}: has not run"]
     binding = side.last.binding

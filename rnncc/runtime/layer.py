@@ -92,7 +92,7 @@ class Layer(LayerBase):
     ) -> tuple[Any, Pullback]:
         """What a call returns, and the pullback from its cotangents to gradients."""
         call = self._enter(inputs, initial_state, mask)
-        results, saved, engine = self._forward(call, training, seed, save=True)
+        results, saved, variant = self._forward(call, training, seed, save=True)
         shapes = {n: a.shape for n, a in call.arrays.items() if isinstance(a, np.ndarray)}
         returned = {n: a.shape for n, a in results.items()}
         trace = Trace(
@@ -108,13 +108,13 @@ class Layer(LayerBase):
             self.return_sequences,
             self.return_state,
         )
-        return self._leave(results), Pullback(trace, engine, saved)
+        return self._leave(results), Pullback(trace, self._binding, variant, saved)
 
     def _forward(
         self, call: _Call, training: bool | None, seed: int | None, *, save: bool
-    ) -> tuple[dict[str, np.ndarray], Any, Engine | None]:
+    ) -> tuple[dict[str, np.ndarray], Any, Variant]:
         if not (call.batch and call.time):
-            return self._nothing(call), None, None
+            return self._nothing(call), None, Variant()
         if training is not True and training is not False:
             training = switch("training", training)
         variant, engine = self._engines.get(training) or self._engine(training)
@@ -131,7 +131,7 @@ class Layer(LayerBase):
             save=save,
             last_only=not self.return_sequences,
         )
-        return results, saved, engine
+        return results, saved, variant
 
     def _engine(self, training: bool) -> tuple[Variant, Engine]:
         variant = variant_of(self.cell, self._chosen.rates, training=training, mask=False)
@@ -237,11 +237,16 @@ class Layer(LayerBase):
         return layout, frozenset(given)
 
 
-def frozen_layer_class(cell: Cell, engines: Mapping[Variant, Engine], module: str) -> type[Layer]:
+def frozen_layer_class(cell: Cell, engines: Mapping[Variant, Any], module: str) -> type[Layer]:
     """The class of a generated module, its options frozen; pickled by its module and name."""
 
-    def engine(variant: Variant) -> Engine:
+    def engine(variant: Variant) -> Any:
         found = covering(variant, engines)
+        if found is None and variant.second_order:
+            raise ValueError(
+                f"this module of {cell.name} was written without second derivatives: run rnncc "
+                f"compile {cell.source} --second-order, or use rnncc.compile({cell.source!r})"
+            )
         if found is None:
             what = "a mask" if variant.mask else ", ".join(sorted(variant.active_rates))
             raise ValueError(

@@ -187,12 +187,13 @@ class Prepared:
         return wanted is None or place.name.removeprefix("d_") in wanted
 
     def needed(self, wanted: frozenset[str] | None) -> set[str]:
-        """Kernels some wanted result depends on; all of them unless results were chosen."""
+        """Kernels some wanted result depends on; all of them unless results were chosen. What is
+        saved is always wanted."""
         if wanted not in self._needs:
             buffers = {
                 s.buffer
                 for p in self.direction.results
-                if self.is_wanted(p, wanted)
+                if p.role == "residual" or self.is_wanted(p, wanted)
                 for s in (p.source, *p.parts)
             }
             found: set[str] = set()

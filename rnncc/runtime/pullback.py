@@ -3,72 +3,32 @@
 A pullback owns what the forward saved, so it may be called any number of times, and whatever
 happens to the layer or its inputs in between changes nothing.
 
-Non-Goals: second derivatives, so far.
+Non-Goals: the pullback of a pullback (`second`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.description import Cell
-from rnncc.runtime.doors import Layout, as_array, check_shape, nearest
+from rnncc.runtime.classes import Binding
+from rnncc.runtime.description import Variant
+from rnncc.runtime.doors import as_array, check_shape
+from rnncc.runtime.gradients import WRT, Choice, Gradients, Trace, chosen
+from rnncc.runtime.second import SecondPullback
 
-WRT = ("inputs", "weights", "initial_state")
-
-
-@dataclass(slots=True, eq=False)
-class Gradients:
-    """inputs: arranged as they were given. weights: by name, in order of declaration.
-
-    What `wrt` left out is None, of weights {}.
-    """
-
-    inputs: Any
-    weights: dict[str, np.ndarray]
-    _initial: Any = field(repr=False)  # or a _Later
-
-    @property
-    def initial_state(self) -> Any:
-        """Arranged as it was given, else a tuple of every state.
-
-        Where no state was given nobody trains what it started from, as a rule: then this is
-        computed when it is first read, and until then holds on to what the forward saved.
-        """
-        initial = self._initial
-        if isinstance(initial, _Later):
-            initial = self._initial = initial()
-        return initial
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Gradients, (self.inputs, self.weights, self.initial_state)
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """What a call leaves for its pullback, beside what the engine saved."""
-
-    cell: Cell
-    dtype: np.dtype[Any]
-    batch: int
-    time: int
-    shapes: Mapping[str, tuple[int, ...]]  # in full, of every argument, state and weight
-    returned: Mapping[str, tuple[int, ...]]  # in full, by the names of the forward's results
-    inputs: Layout
-    states: Layout | None  # None: none were given
-    given_states: frozenset[str]
-    return_sequences: bool
-    return_state: bool
+__all__ = ["Gradients", "Pullback", "Trace"]
 
 
 class Pullback:
     """pullback(dy) -> Gradients. See `Layer.vjp`."""
 
-    def __init__(self, trace: Trace, engine: Any, saved: Any) -> None:
-        self._trace, self._engine, self._saved = trace, engine, saved
+    def __init__(self, trace: Trace, binding: Binding, variant: Variant, saved: Any) -> None:
+        self._trace, self._binding, self._variant = trace, binding, variant
+        self._saved = saved
         self._spent = False
 
     def __call__(
@@ -81,47 +41,52 @@ class Pullback:
         None is all of them. consume: this is the last call, what was saved may be let go.
         RuntimeError after a call that consumed; ValueError and TypeError for a dy unlike y.
         """
-        if self._spent:
-            raise RuntimeError("this pullback was consumed: call it without consume=True before")
-        trace, wanted = self._trace, _chosen(wrt)
-        cell, run = trace.cell, _Run(trace, self._engine, self._saved, self._cotangents(dy))
+        self._alive()
+        trace, choice = self._trace, Choice(self._trace, chosen(wrt, WRT))
+        run = _Run(trace, self._binding, self._variant, self._saved, self._cotangents(dy))
         later = wrt is None and trace.states is None and not consume
-        # States that started from a weight hand their gradient on to it.
-        trained = [w.name for w in cell.weights] if "weights" in wanted else []
-        begun = [
-            s for s in cell.states if s.default in trained and s.name not in trace.given_states
-        ]
-        states = run.states if "initial_state" in wanted else Layout("tuple", ())
-        names = [*trained, *(s.name for s in begun)]
-        if "inputs" in wanted:
-            names += cell.arguments
-        if not later:
-            names += states.names
-        found = run(names)
+        states = choice.states
+        found = run([*choice.names(), *(() if later else states.names)])
         if consume:
-            self._spent, self._engine, self._saved = True, None, None
-        weights = {name: found[name] for name in trained}
-        for state in begun:
-            assert state.default is not None
-            start = found[state.name].sum(axis=0, dtype=trace.dtype)
-            weights[state.default] = weights[state.default] + start
-        inputs = initial = None
-        if "inputs" in wanted:
-            inputs = trace.inputs.arrange(found)
-        if "initial_state" in wanted:
+            self._spent, self._saved = True, None
+        initial = None
+        if "initial_state" in choice.kinds:
             known = all(n in found for n in states.names)
             initial = states.arrange(found) if known else _Later(run.owned())
-        return Gradients(inputs, weights, initial)
+        return Gradients(choice.inputs(found), choice.weights(found), initial)
 
-    def vjp(self, dy: Any) -> tuple[Gradients, Pullback]:
-        """Second derivatives: NotImplementedError in this version."""
-        raise NotImplementedError("second derivatives are not available in this version of rnncc")
+    def vjp(self, dy: Any, wrt: Sequence[str] | None = None) -> tuple[Gradients, SecondPullback]:
+        """What a call returns, and the pullback from its cotangents to second derivatives.
+
+        The first use compiles more kernels; each runs the layer's call and pullback once more.
+        dy, wrt: as for a call. ValueError too for a module written without second derivatives.
+        """
+        self._alive()
+        trace, choice = self._trace, Choice(self._trace, chosen(wrt, WRT))
+        cotangents = self._cotangents(dy)
+        run = _Run(trace, self._binding, self._variant, self._saved, cotangents)
+        names = dict.fromkeys([*choice.names(), *choice.states.names])
+        engine = again = None
+        if trace.runs:
+            engine = self._binding.second_engine(self._variant)
+            gradients, again = engine.gradients(self._saved, run.whole())
+            found = run.filled(names, gradients)
+        else:
+            found = run(list(names))
+        initial = None
+        if "initial_state" in choice.kinds:
+            initial = choice.states.arrange(found)
+        grads = Gradients(choice.inputs(found), choice.weights(found), initial)
+        return grads, SecondPullback(choice, engine, again)
+
+    def _alive(self) -> None:
+        if self._spent:
+            raise RuntimeError("this pullback was consumed: call it without consume=True before")
 
     def _cotangents(self, dy: Any) -> dict[str, np.ndarray]:
         """By the name of the forward's result, in the shapes that were returned."""
         trace = self._trace
-        outputs = [o.name for o in trace.cell.outputs]
-        states = [f"final_{s.name}" for s in trace.cell.states] if trace.return_state else []
+        outputs, states = trace.outputs, trace.finals
         tops = _parts("dy", dy, 1 + len(states)) if states else [dy]
         leaves = tops[:1]
         if len(outputs) > 1:
@@ -143,33 +108,36 @@ class _Run:
     """One way back: run(names) are the gradients of these."""
 
     trace: Trace
-    engine: Any
+    binding: Binding
+    variant: Variant
     saved: Any
     cotangents: dict[str, np.ndarray]
-
-    @property
-    def states(self) -> Layout:
-        """How the gradients of initial states are arranged."""
-        return self.trace.states or Layout("tuple", tuple(s.name for s in self.trace.cell.states))
 
     def __call__(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """By name; zeros for what the program doesn't read."""
         trace, found = self.trace, {}
-        if trace.batch and trace.time:
-            whole = {n: self._over_time(n, d) for n, d in self.cotangents.items()}
-            found = self.engine.backward(self.saved, whole, frozenset(names))
+        if trace.runs:
+            engine = self.binding.engine(self.variant)
+            found = engine.backward(self.saved, self.whole(), frozenset(names))
         else:  # nothing ran: the last states are the first ones
             finals = {s.name: self.cotangents.get(f"final_{s.name}") for s in trace.cell.states}
             found = {n: d.copy() for n, d in finals.items() if d is not None}
-        for name in names:
-            if name not in found:
-                found[name] = np.zeros(trace.shapes[name], trace.dtype)
-        return found
+        return self.filled(names, found)
+
+    def filled(
+        self, names: Iterable[str], found: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The gradients of these names; zeros where there is none."""
+        return {n: found[n] if n in found else self.trace.zeros(n) for n in names}
+
+    def whole(self) -> dict[str, np.ndarray]:
+        """Cotangents of every step."""
+        return {n: self._over_time(n, d) for n, d in self.cotangents.items()}
 
     def _over_time(self, name: str, d: np.ndarray) -> np.ndarray:
         """The cotangent of an output's every step."""
         trace = self.trace
-        if trace.return_sequences or name not in {o.name for o in trace.cell.outputs}:
+        if trace.return_sequences or name not in trace.outputs:
             return d
         whole = np.zeros((trace.batch, trace.time, *d.shape[1:]), d.dtype)
         whole[:, -1] = d
@@ -178,7 +146,7 @@ class _Run:
     def owned(self) -> _Run:
         """With cotangents that the caller can't change."""
         copied = {n: d.copy() for n, d in self.cotangents.items()}
-        return _Run(self.trace, self.engine, self.saved, copied)
+        return _Run(self.trace, self.binding, self.variant, self.saved, copied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,19 +156,8 @@ class _Later:
     run: _Run
 
     def __call__(self) -> Any:
-        return self.run.states.arrange(self.run(self.run.states.names))
-
-
-def _chosen(wrt: Sequence[str] | None) -> frozenset[str]:
-    if wrt is None:
-        return frozenset(WRT)
-    if not isinstance(wrt, str | Iterable):
-        raise TypeError(f"wrt is one or several of {', '.join(WRT)}, not {wrt!r}")
-    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
-    for name in names:
-        if name not in WRT:
-            raise ValueError(f"wrt has no {name!r}{nearest(str(name), WRT)}")
-    return frozenset(names)
+        layout = self.run.trace.state_layout
+        return layout.arrange(self.run(layout.names))
 
 
 def _parts(what: str, value: Any, count: int) -> list[Any]:
