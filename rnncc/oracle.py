@@ -133,7 +133,7 @@ class OracleSecondEngine:
         again = replace(saved, arrays=known)
         known |= self._run(self.programs.forward, again)
         found = self._run(self.programs.backward, again)
-        known |= found
+        known |= _residuals(self.programs.backward, found)
         return self._gradients(found), again
 
     def second(
@@ -142,7 +142,7 @@ class OracleSecondEngine:
         known = saved.arrays | {f"d.d_{name}": a for name, a in cotangents.items()}
         again = replace(saved, arrays=known)
         handed = self._run(self.programs.backward_pullback, again)
-        known |= handed
+        known |= _residuals(self.programs.backward_pullback, handed)
         found = handed | self._run(self.programs.forward_pullback, again)
         return {n: a for n, a in self._gradients(found).items() if n in wanted}
 
@@ -160,6 +160,10 @@ class OracleSecondEngine:
 
     def plan(self) -> str:
         return "the interpreter, float64, four programs one after another"
+
+
+def _residuals(program: Program, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {r.name: found[r.name] for r in program.results if r.role == "residual"}
 
 
 def _trained(program: Program) -> list[str]:

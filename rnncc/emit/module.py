@@ -21,7 +21,7 @@ from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program, Value
 from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
-from rnncc.passes.second import SecondOrder, second_order
+from rnncc.passes.second import SecondOrder, cotangent, second_order
 from rnncc.schedule.build import schedule
 from rnncc.schedule.description import Variant, variants_of
 from rnncc.schedule.model import Schedule
@@ -47,6 +47,7 @@ def compile_program(program: Program) -> list[Compiled]:
     # A residual is one value on both sides, until passes rename either.
     saved = {r.value: r.name for r in forward.results if r.role == "residual"}
     names = {p.value: saved[p.value] for p in pullback.params if p.role == "residual"}
+    names |= {p.value: cotangent(p) for p in pullback.params if p.role == "cotangent"}
     return [
         Compiled("forward", schedule(optimise(forward))),
         Compiled("backward", schedule(optimise(pullback)), names),

@@ -60,11 +60,10 @@ class SecondOrder:
 
 def second_order(program: Program, wrt: Collection[str]) -> SecondOrder:
     """The four programs; `wrt` names the parameters whose gradients are differentiated again."""
-    forward, backward = _label("forward", *gradient(program, wrt))
-    backward = _rename(backward, _cotangents(backward))
+    forward, backward = _named("forward", *gradient(program, wrt))
     reads = [p.value.name for p in backward.params if _differentiable(p)]
-    backward, back = _label("backward", *_pair(backward, reads))
-    back = _without_zeros(_rename(back, _cotangents(back)))
+    backward, back = _named("backward", *_pair(backward, reads))
+    back = _without_zeros(back)
     crossing = {r.name.removeprefix("d_") for r in back.results if r.role != "grad_cotangent"}
     forward, ahead = _from_crossing(forward, crossing, wrt)
     back, ahead = _hand_over(back, _without_zeros(ahead))
@@ -99,8 +98,7 @@ def _from_crossing(
     known = {r.value for r in saved}
     more = [r for r in forward.results if r.role == "residual" and r.value not in known]
     forward = prune(replace(forward, results=(*saved, *more)))
-    forward, ahead = _label("forward", forward, ahead)
-    return forward, _rename(ahead, _cotangents(ahead))
+    return _named("forward", forward, ahead)
 
 
 def _hand_over(back: Program, ahead: Program) -> tuple[Program, Program]:
@@ -125,8 +123,13 @@ def _hand_over(back: Program, ahead: Program) -> tuple[Program, Program]:
 # ---- names -------------------------------------------------------------------------------------
 
 
-def _label(prefix: str, forward: Program, pullback: Program) -> tuple[Program, Program]:
-    """Each residual under one name of its own, on both sides."""
+def cotangent(param: Param) -> str:
+    """`d.<result>` of the `d_<result>` that `differentiate` makes: no argument can be called so."""
+    return f"d.{param.value.name.removeprefix('d_')}"
+
+
+def _named(prefix: str, forward: Program, pullback: Program) -> tuple[Program, Program]:
+    """Each residual under one name of its own on both sides, and the pullback's cotangents."""
     names: dict[Value, str] = {}
     results = []
     for r in forward.results:
@@ -135,13 +138,10 @@ def _label(prefix: str, forward: Program, pullback: Program) -> tuple[Program, P
             names[r.value] = kept or f"{prefix}.{r.value.name}.{len(names)}"
             r = replace(r, name=names[r.value])
         results.append(r)
+    own = {p.value for p in forward.params}  # whose cotangents are arguments of its pullback
+    made = [p for p in pullback.params if p.role == "cotangent" and p.value not in own]
+    names |= {p.value: cotangent(p) for p in made}
     return replace(forward, results=tuple(results)), _rename(pullback, names)
-
-
-def _cotangents(pullback: Program) -> dict[Value, str]:
-    """`d.<result>`: no argument can be called so."""
-    made = [p.value for p in pullback.params if p.role == "cotangent"]
-    return {v: f"d.{v.name.removeprefix('d_')}" for v in made if not v.name.startswith("d.")}
 
 
 def _rename(program: Program, names: Mapping[Value, str]) -> Program:

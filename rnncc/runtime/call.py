@@ -167,6 +167,8 @@ class Run:
                     self.end_entries()
                     ended = True
                 launch(step.address, base + step.start * 8, step.bound.parts)
+            if not ended:
+                self.end_entries()
             return {
                 p.name: self.result(p)
                 for p in self.side.direction.results

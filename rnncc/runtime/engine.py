@@ -146,7 +146,7 @@ class Engine:
         arrays = dict(saved.arrays)
         for buffer, role, name in self._backward.direction.params:
             if role == "cotangent":
-                given = cotangents.get(name.removeprefix("d_"))
+                given = cotangents.get(name.removeprefix("d."))
                 arrays[name] = self._zeros(buffer, saved) if given is None else given
         run = Run(
             self._backward,
