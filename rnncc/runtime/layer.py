@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -92,7 +93,7 @@ class Layer(LayerBase):
     ) -> tuple[Any, Pullback]:
         """What a call returns, and the pullback from its cotangents to gradients."""
         call = self._enter(inputs, initial_state, mask)
-        results, saved, variant = self._forward(call, training, seed, save=True)
+        results, saved, engine, variant = self._forward(call, training, seed, save=True)
         shapes = {n: a.shape for n, a in call.arrays.items() if isinstance(a, np.ndarray)}
         returned = {n: a.shape for n, a in results.items()}
         trace = Trace(
@@ -108,13 +109,14 @@ class Layer(LayerBase):
             self.return_sequences,
             self.return_state,
         )
-        return self._leave(results), Pullback(trace, self._binding, variant, saved)
+        again = partial(self._binding.second_engine, variant)
+        return self._leave(results), Pullback(trace, engine, saved, again)
 
     def _forward(
         self, call: _Call, training: bool | None, seed: int | None, *, save: bool
-    ) -> tuple[dict[str, np.ndarray], Any, Variant]:
+    ) -> tuple[dict[str, np.ndarray], Any, Engine | None, Variant]:
         if not (call.batch and call.time):
-            return self._nothing(call), None, Variant()
+            return self._nothing(call), None, None, Variant()
         if training is not True and training is not False:
             training = switch("training", training)
         variant, engine = self._engines.get(training) or self._engine(training)
@@ -131,7 +133,7 @@ class Layer(LayerBase):
             save=save,
             last_only=not self.return_sequences,
         )
-        return results, saved, variant
+        return results, saved, engine, variant
 
     def _engine(self, training: bool) -> tuple[Variant, Engine]:
         variant = variant_of(self.cell, self._chosen.rates, training=training, mask=False)

@@ -8,14 +8,13 @@ Non-Goals: the pullback of a pullback (`second`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.classes import Binding
-from rnncc.runtime.description import Variant
+from rnncc.runtime.classes import Engine, SecondEngine
 from rnncc.runtime.doors import as_array, check_shape
 from rnncc.runtime.gradients import WRT, Choice, Gradients, Trace, chosen
 from rnncc.runtime.second import SecondPullback
@@ -26,9 +25,12 @@ __all__ = ["Gradients", "Pullback", "Trace"]
 class Pullback:
     """pullback(dy) -> Gradients. See `Layer.vjp`."""
 
-    def __init__(self, trace: Trace, binding: Binding, variant: Variant, saved: Any) -> None:
-        self._trace, self._binding, self._variant = trace, binding, variant
-        self._saved = saved
+    def __init__(
+        self, trace: Trace, engine: Engine | None, saved: Any, again: Callable[[], SecondEngine]
+    ) -> None:
+        """again: makes the engine of second derivatives, when it is first asked for."""
+        self._trace, self._engine, self._saved = trace, engine, saved
+        self._again = again
         self._spent = False
 
     def __call__(
@@ -43,12 +45,12 @@ class Pullback:
         """
         self._alive()
         trace, choice = self._trace, Choice(self._trace, chosen(wrt, WRT))
-        run = _Run(trace, self._binding, self._variant, self._saved, self._cotangents(dy))
+        run = _Run(trace, self._engine, self._saved, self._cotangents(dy))
         later = wrt is None and trace.states is None and not consume
         states = choice.states
         found = run([*choice.names(), *(() if later else states.names)])
         if consume:
-            self._spent, self._saved = True, None
+            self._spent, self._engine, self._saved = True, None, None
         initial = None
         if "initial_state" in choice.kinds:
             known = all(n in found for n in states.names)
@@ -63,12 +65,11 @@ class Pullback:
         """
         self._alive()
         trace, choice = self._trace, Choice(self._trace, chosen(wrt, WRT))
-        cotangents = self._cotangents(dy)
-        run = _Run(trace, self._binding, self._variant, self._saved, cotangents)
+        run = _Run(trace, self._engine, self._saved, self._cotangents(dy))
         names = dict.fromkeys([*choice.names(), *choice.states.names])
         engine = again = None
         if trace.runs:
-            engine = self._binding.second_engine(self._variant)
+            engine = self._again()
             gradients, again = engine.gradients(self._saved, run.whole())
             found = run.filled(names, gradients)
         else:
@@ -108,8 +109,7 @@ class _Run:
     """One way back: run(names) are the gradients of these."""
 
     trace: Trace
-    binding: Binding
-    variant: Variant
+    engine: Engine | None
     saved: Any
     cotangents: dict[str, np.ndarray]
 
@@ -117,8 +117,8 @@ class _Run:
         """By name; zeros for what the program doesn't read."""
         trace, found = self.trace, {}
         if trace.runs:
-            engine = self.binding.engine(self.variant)
-            found = engine.backward(self.saved, self.whole(), frozenset(names))
+            assert self.engine is not None
+            found = self.engine.backward(self.saved, self.whole(), frozenset(names))
         else:  # nothing ran: the last states are the first ones
             finals = {s.name: self.cotangents.get(f"final_{s.name}") for s in trace.cell.states}
             found = {n: d.copy() for n, d in finals.items() if d is not None}
@@ -146,7 +146,7 @@ class _Run:
     def owned(self) -> _Run:
         """With cotangents that the caller can't change."""
         copied = {n: d.copy() for n, d in self.cotangents.items()}
-        return _Run(self.trace, self.binding, self.variant, self.saved, copied)
+        return _Run(self.trace, self.engine, self.saved, copied)
 
 
 @dataclass(frozen=True, slots=True)
