@@ -226,6 +226,16 @@ def test_zero_is_none() -> None:
     assert all(not a.any() for a in flat(pullback2(None)).values())
 
 
+def test_every_call_has_its_own_cotangents() -> None:
+    """Those of weights stand where kernels read weights. Twice the cotangents: twice the result."""
+    grads, pullback2 = pulled()
+    v = cotangents_of(grads)
+    twice_v = {n: 2 * a for n, a in v["weights"].items()}
+    one, two = (flat(pullback2({"weights": w})) for w in (v["weights"], twice_v))
+    for part, array in one.items():
+        np.testing.assert_array_equal(2 * array, two[part], err_msg=part)
+
+
 def test_gradients_themselves_may_be_given() -> None:
     """The penalty |grads|² / 2."""
     grads, pullback2 = pulled()
@@ -253,10 +263,12 @@ def test_wrt_chooses() -> None:
         second({"inputs": v["inputs"]})
 
 
-def test_it_owns_what_it_needs() -> None:
-    layer = lstm()(units=3, seed=1, return_state=True)
-    x, start = random(2, 4, 2), (random(2, 3, seed=1), random(2, 3, seed=2))
-    y, pullback = layer.vjp(x, initial_state=start)
+@pytest.mark.parametrize("name", ["lstm", "simple_rnn"])
+def test_it_owns_what_it_needs(name: str) -> None:
+    cls = rnncc.compile(name, dtype="float64")
+    layer = cls(units=3, seed=1, return_state=True, return_sequences=True)
+    x, start = random(2, 4, 2), [random(2, 3, seed=i) for i in range(len(cls.maker.cell.states))]
+    y, pullback = layer.vjp(x, initial_state=tuple(start))
     dy = like(y, 1)
     grads, pullback2 = pullback.vjp(dy)
     v = cotangents_of(grads)
