@@ -263,7 +263,7 @@ def test_wrt_chooses() -> None:
         second({"inputs": v["inputs"]})
 
 
-@pytest.mark.parametrize("name", ["lstm", "simple_rnn"])
+@pytest.mark.parametrize("name", ["lstm", "sru"])
 def test_it_owns_what_it_needs(name: str) -> None:
     cls = rnncc.compile(name, dtype="float64")
     layer = cls(units=3, seed=1, return_state=True, return_sequences=True)
