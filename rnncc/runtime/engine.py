@@ -131,7 +131,7 @@ class Engine:
         results, kept = forward(self._forward, job, steps, checkpoint_every)
         saved = None
         if save:  # before anything is written over what was read
-            owned = self._owned(arrays, whole=checkpoint_every is not None)
+            owned = self._owned(arrays)
             asked = replace(call, last_only=False)
             saved = Saved(owned, asked, version, first_step, kept)
         return _copied(results, later), saved
@@ -148,18 +148,12 @@ class Engine:
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
         return _copied(found, later)
 
-    def _owned(self, arrays: Arrays, whole: bool) -> dict[str, Any]:
-        """Parameters for the pullback, with the caller's own arrays copied: they may change. Those
-        it doesn't read are left out, unless it runs forward again, as a whole call does."""
+    def _owned(self, arrays: Arrays) -> dict[str, Any]:
+        """Parameters for the pullback, with the caller's own arrays copied: they may change."""
         owned = dict(arrays)
-        read = {name for _, _, name in self._backward.direction.params}
         for _, role, name in self._forward.direction.params:
-            if role not in ("input", "context", "valid"):
-                continue
-            if name not in read and not whole:
-                del owned[name]
-            else:
-                owned[name] = aligned(owned[name].shape, owned[name].dtype)
+            if role in ("input", "context", "state", "valid") and name in arrays:
+                owned[name] = aligned(arrays[name].shape, arrays[name].dtype)
                 owned[name][...] = arrays[name]
         return owned
 
@@ -172,7 +166,7 @@ class Engine:
             f"{threading_reason()}"
         ]
         for title, side in (("forward", self._forward), ("backward", self._backward)):
-            lines += _plan_side(title, side)
+            lines += plan_side(title, side)
         return "\n".join(lines)
 
     @property
@@ -217,7 +211,7 @@ def _copied(results: dict[str, np.ndarray], later: Arrays) -> dict[str, np.ndarr
     return results
 
 
-def _plan_side(title: str, side: Side) -> list[str]:
+def plan_side(title: str, side: Side) -> list[str]:
     if side.last is None:
         return [f"{title}: has not run"]
     binding = side.last.binding

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -119,7 +120,7 @@ class Layer(LayerBase):
         Gradients of masked inputs are zero.
         """
         call = self._enter(inputs, initial_state, mask, lengths)
-        results, saved, engine = self._forward(call, training, seed, save=True)
+        results, saved, engine, variant = self._forward(call, training, seed, save=True)
         shapes = {n: a.shape for n, a in call.arrays.items() if isinstance(a, np.ndarray)}
         returned = {n: self._given(n, a).shape for n, a in results.items()}
         trace = Trace(
@@ -137,13 +138,14 @@ class Layer(LayerBase):
             self._order,
             call.masking,
         )
-        return self._leave(results), Pullback(trace, engine, saved)
+        again = partial(self._binding.second_engine, variant)
+        return self._leave(results), Pullback(trace, engine, saved, again)
 
     def _forward(
         self, call: _Call, training: bool | None, seed: int | None, *, save: bool
-    ) -> tuple[dict[str, np.ndarray], Any, Engine | None]:
+    ) -> tuple[dict[str, np.ndarray], Any, Engine | None, Variant]:
         if not (call.batch and call.steps):
-            return self._nothing(call), None, None
+            return self._nothing(call), None, None, Variant()
         if training is not True and training is not False:
             training = switch("training", training)
         masks = call.masking
@@ -174,7 +176,7 @@ class Layer(LayerBase):
         if masks and cut:
             for array in whole.values():
                 masks.fill(array)
-        return {**results, **whole}, saved, engine
+        return {**results, **whole}, saved, engine, variant
 
     def _sequences(self, call: _Call) -> dict[str, np.ndarray]:
         """New arrays for outputs of every step, [batch, time, ...] as they run."""
@@ -325,11 +327,16 @@ class Layer(LayerBase):
         return layout, frozenset((*given, *kept))
 
 
-def frozen_layer_class(cell: Cell, engines: Mapping[Variant, Engine], module: str) -> type[Layer]:
+def frozen_layer_class(cell: Cell, engines: Mapping[Variant, Any], module: str) -> type[Layer]:
     """The class of a generated module, its options frozen; pickled by its module and name."""
 
-    def engine(variant: Variant) -> Engine:
+    def engine(variant: Variant) -> Any:
         found = covering(variant, engines)
+        if found is None and variant.second_order:
+            raise ValueError(
+                f"this module of {cell.name} was written without second derivatives: run rnncc "
+                f"compile {cell.source} --second-order, or use rnncc.compile({cell.source!r})"
+            )
         if found is None:
             what = "a mask" if variant.mask else ", ".join(sorted(variant.active_rates))
             raise ValueError(
