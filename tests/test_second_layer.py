@@ -427,3 +427,45 @@ def test_modules_of_the_command_line(tmp_path: Path, rnncc_cli: Callable[..., An
     one, two = map(flat, found)
     for part, array in one.items():
         np.testing.assert_array_equal(array, two[part], err_msg=part)
+
+
+ORDERS: dict[str, dict[str, Any]] = {
+    "backwards": {"go_backwards": True},
+    "time_major": {"time_major": True, "go_backwards": True},
+    "checkpoints": {"checkpoint_every": 2},
+}
+MASKS = {
+    "holes": np.array([[1, 1, 0, 1, 0], [0, 1, 1, 0, 1], [0, 0, 0, 0, 0]], bool),
+    "right": np.array([[1, 1, 1, 0, 0], [1, 1, 0, 0, 0], [1, 0, 0, 0, 0]], bool),
+}
+
+
+@pytest.mark.parametrize("sequences", [True, False])
+@pytest.mark.parametrize("what", ["plain", *ORDERS, *MASKS, "right backwards"])
+def test_second_derivatives_of_any_order_of_steps(what: str, sequences: bool) -> None:
+    """Steps may run backwards, be masked, be cut off or be in blocks: the interpreter agrees."""
+    options = ORDERS.get(what, {"go_backwards": True} if "backwards" in what else {})
+    mask = MASKS.get(what.split()[0])
+    found = []
+    for cls in (
+        rnncc.compile("simple_rnn", dtype="float64"),
+        oracle.layer_class(compiler.load_spec("simple_rnn")),
+    ):
+        layer = cls(units=4, seed=1, dtype="float64", return_sequences=sequences, **options)
+        rng = np.random.default_rng(5)
+        x = rng.standard_normal((3, 5, 2))
+        x = x.swapaxes(0, 1) if what == "time_major" else x
+        layer.build(x.shape)
+        layer.set_weights([np.sin(np.arange(w.size)).reshape(w.shape) for w in layer.get_weights()])
+        y, pullback = layer.vjp(x, mask=mask)
+        dy = np.cos(np.arange(y.size)).reshape(y.shape)
+        grads, pullback2 = pullback.vjp(dy)
+        first = pullback(dy)
+        np.testing.assert_allclose(grads.inputs, first.inputs, rtol=0, atol=1e-12)
+        second = pullback2({"inputs": np.sin(x), "weights": dict(first.weights)})
+        found.append([grads.inputs, second.dy, second.inputs, *second.weights.values()])
+        assert second.inputs.shape == x.shape and second.dy.shape == y.shape
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+    if mask is not None and what != "right backwards":
+        assert not found[0][2][~mask].any(), "a masked input has a second derivative"

@@ -80,15 +80,17 @@ def pad(n: int) -> int:
     return -(-n // LANE_PAD) * LANE_PAD
 
 
-def axes_of(place: Place) -> str:
+def axes_of(place: Place, buffers: Mapping[str, Buffer]) -> str:
     """The axes of a result before its features."""
     kind = place.role.removeprefix("grad_")
+    if kind == "cotangent":  # of an output, or of a state
+        return "B" if place.source.slot else buffers[place.source.buffer].axes
     return {"output": "BT", "input": "BT", "state": "B", "held": "B", "context": "B"}.get(kind, "")
 
 
 def result_shape(place: Place, buffers: Mapping[str, Buffer], call: Call) -> tuple[int, ...]:
     """Of a result, as its caller sees it."""
-    sizes, axes = dict(call.sizes), axes_of(place)
+    sizes, axes = dict(call.sizes), axes_of(place, buffers)
     if call.last_only and place.role == "output":
         axes = axes.replace("T", "")
     shape = [evaluate(s, sizes) for s in buffers[place.source.buffer].shape]
@@ -322,7 +324,7 @@ class Binder:
                 continue
             if buffer.storage != "result" or buffer.name in {*saved, *found.values()}:
                 continue
-            if buffer.axes != axes_of(place):
+            if buffer.axes != axes_of(place, self.buffers):
                 continue
             # Of a sequence that some kernel needs whole, the last step is a part.
             part = place.role == "output" and self.call.last_only and buffer.name in whole

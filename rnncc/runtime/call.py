@@ -116,7 +116,7 @@ class Run:
             array = job.out.get(place.name)
             if array is None:
                 continue
-            axes = axes_of(place)[: array.ndim - len(buffers[place.source.buffer].shape)]
+            axes = axes_of(place, buffers)[: array.ndim - len(buffers[place.source.buffer].shape)]
             if not has_dense_rows(array, len(axes)):
                 self.later[place.name] = array
             elif own := row_strides(array, axes):

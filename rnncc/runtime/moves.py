@@ -132,7 +132,7 @@ class Mover:
     def results(self, place: Place, shape: tuple[int, ...]) -> list[Move]:
         """A result into its own array of that shape; parts side by side."""
         strides = dense_strides(shape, self.item)
-        axes = axes_of(place)
+        axes = axes_of(place, self.buffers)
         last_only = self.call.last_only and place.role == "output"
         lead = axes.replace("T", "") if last_only else axes
         for axis, stride in zip("BT", self.out_strides.get(place.name, ()), strict=False):
