@@ -83,6 +83,18 @@ def axes_of(place: Place) -> str:
     return {"output": "BT", "input": "BT", "state": "B", "held": "B", "context": "B"}.get(kind, "")
 
 
+def result_shape(place: Place, buffers: Mapping[str, Buffer], call: Call) -> tuple[int, ...]:
+    """Of a result, as its caller sees it."""
+    sizes, axes = dict(call.sizes), axes_of(place)
+    if call.last_only and place.role == "output":
+        axes = axes.replace("T", "")
+    shape = [evaluate(s, sizes) for s in buffers[place.source.buffer].shape]
+    if place.parts:
+        along = [buffers[s.buffer].shape[place.axis] for s in place.parts]
+        shape[place.axis] = sum(evaluate(s, sizes) for s in along)
+    return (*({"B": call.batch, "T": call.time}[a] for a in axes), *shape)
+
+
 def needs_padding(shape: Iterable[int]) -> bool:
     """Whether rows of this shape end within a vector."""
     *_, last = (1, *shape)

@@ -17,15 +17,15 @@ Non-Goals: one run (`call`); checking arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnncc.runtime.bind import Call, pad
-from rnncc.runtime.call import Arrays, Job, Memory, Run
-from rnncc.runtime.memory import Lease
+from rnncc.runtime.bind import Call, pad, result_shape
+from rnncc.runtime.call import Arrays, Job, Memory, Run, repeated
+from rnncc.runtime.memory import Lease, aligned
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Direction
 
@@ -91,16 +91,26 @@ def borders(time: int, steps: int, every: int | None = None) -> Iterator[tuple[i
         begin = end
 
 
-def _part(direction: Direction, job: Job, begin: int, end: int, carries: Arrays) -> Job:
-    """The job of some of its steps, from these carries; results where its own runs want them."""
-    timed = [name for _, role, name in direction.params if role in TIMED and name in job.arrays]
-    return replace(
-        job,
-        arrays={**job.arrays, **{n: job.arrays[n][:, begin:end] for n in timed}, **carries},
-        call=replace(job.call, time=end - begin),
-        first_step=job.first_step + begin,
-        out={},
-    )
+def _part(direction: Direction, arrays: Arrays, block: Block, time: int) -> dict[str, Any]:
+    """The arrays of some of a call's steps, from the block's carries."""
+    found = {**arrays, **block.carries}
+    if (block.begin, block.end) != (0, time):
+        for _, role, name in direction.params:
+            if role in TIMED and name in found:
+                found[name] = found[name][:, block.begin : block.end]
+    return found
+
+
+def _sequences(side: Side, role: str, call: Call, out: Arrays) -> dict[str, np.ndarray]:
+    """Results over all steps, whole: every block writes its own."""
+    found = {}
+    for place in side.direction.results:
+        if place.role == role and not (call.last_only and role == "output"):
+            given = out.get(place.name)
+            if given is None:
+                given = aligned(result_shape(place, side.buffers, call), side.dtype)
+            found[place.name] = given
+    return found
 
 
 # ---- forward ---------------------------------------------------------------------------------
@@ -110,31 +120,29 @@ def forward(
     side: Side, job: Job, steps: int, every: int | None
 ) -> tuple[dict[str, np.ndarray], list[Block]]:
     """Results by name, and the blocks a pullback needs if `job.call.save`."""
-    call, direction = job.call, side.direction
+    call, time = job.call, job.call.time
     if call.save and every is None:
         run = Run(side, job)
         results = run.go()
-        return results, [Block(0, call.time, {}, run.residuals(), run.saved_arena)]
-    if not call.save and call.time <= steps:
+        return results, [Block(0, time, {}, run.residuals(), run.saved_arena)]
+    if not call.save and time <= steps:
         return Run(side, job).go(), []
-    names, places = carries_of(direction), [p for p in direction.results if p.role != "residual"]
-    sequences = {
-        p.name: side.target(p, call, job.out)
-        for p in places
-        if p.role == "output" and not call.last_only
-    }
-    job = replace(job, wanted=frozenset(p.name.removeprefix("d_") for p in places))
+    names = carries_of(side.direction)
+    places = [p for p in side.direction.results if p.role != "residual"]
+    wanted = frozenset(p.name.removeprefix("d_") for p in places)
+    sequences = _sequences(side, "output", call, job.out)
     blocks: list[Block] = []
-    carries: dict[str, np.ndarray] = {}
     found: dict[str, np.ndarray] = {}
-    for begin, end in borders(call.time, steps, every):
+    carries = {n: np.array(job.arrays[n]) for n in names if n in job.arrays}
+    for begin, end in borders(time, steps, every):
         if every is not None and begin % every == 0:
-            start = carries or {n: np.array(job.arrays[n]) for n in names if n in job.arrays}
-            blocks.append(Block(begin, min(begin + every, call.time), start))
-        part = _part(direction, job, begin, end, carries)
-        out = {} if end < call.time else dict(job.out)
+            blocks.append(Block(begin, min(begin + every, time), carries))
+        arrays = _part(side.direction, job.arrays, Block(begin, end, carries), time)
+        out = {} if end < time else dict(job.out)
         out |= {n: a[:, begin:end] for n, a in sequences.items()}
-        found = Run(side, replace(part, call=replace(part.call, save=False), out=out)).go()
+        own = replace(call, time=end - begin, save=False)
+        part = Job(arrays, own, job.version, {}, wanted, out, job.first_step + begin)
+        found = Run(side, part).go()
         carries = {n: found[f"final_{n}"] for n in names}
     return {p.name: found[p.name] for p in places if p.role != "held"} | sequences, blocks
 
@@ -143,73 +151,69 @@ def forward(
 
 
 def backward(
-    ahead: Side,
-    back: Side,
-    saved: Saved,
-    cotangents: Arrays,
-    wanted: frozenset[str],
-    out: Arrays,
+    ahead: Side, back: Side, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays
 ) -> dict[str, np.ndarray]:
     """Gradients by parameter. Cotangents by result, those of outputs of every step or as they were
     returned; a missing one is zero."""
-    call, direction = saved.call, ahead.direction
-    job = Job(saved.arrays, call, saved.version, first_step=saved.first_step)
-    names, places = carries_of(direction), {p.name: p for p in back.direction.results}
-    timed = [n for _, role, n in direction.params if role == "input" and n in wanted]
-    sequences = {
-        n: back.target(places[f"d_{n}"], replace(call, last_only=False), {f"d_{n}": out.get(n)})
-        for n in timed
-        if f"d_{n}" in places
-    }
-    rest = wanted.intersection(n.removeprefix("d_") for n in places) - sequences.keys()
+    call, names = saved.call, carries_of(ahead.direction)
+    out = {f"d_{n}": a for n, a in out.items()}
+    sequences: dict[str, np.ndarray] = {}
+    if len(saved.blocks) > 1:
+        every = _sequences(back, "grad_input", call, out)
+        sequences = {n: a for n, a in every.items() if n.removeprefix("d_") in wanted}
     handed = dict(cotangents)
-    found: dict[str, np.ndarray] = {}
+    steps = _of_every_step(ahead, cotangents) if len(saved.blocks) > 1 else []
     totals: dict[str, np.ndarray] = {}
     for block in reversed(saved.blocks):
-        part = _part(direction, job, block.begin, block.end, block.carries)
+        begin, end = block.begin, block.end
+        first_step = saved.first_step + begin
+        arrays = _part(ahead.direction, saved.arrays, block, call.time)
+        own = call if end - begin == call.time else replace(call, time=end - begin)
         residuals = block.residuals
         if residuals is None:
-            again = Run(ahead, replace(part, call=replace(part.call, last_only=True)))
+            job = Job(arrays, replace(own, last_only=True), saved.version, first_step=first_step)
+            again = Run(ahead, job)
             again.go()
             residuals = again.residuals()  # in memory that `again` holds on to
-        given = _cotangents(back, handed, call, block)
-        first = block.begin == 0
-        run = Run(
-            back,
-            replace(
-                part,
-                arrays={**part.arrays, **given},
-                call=replace(part.call, last_only=False),
-                residuals=residuals,
-                wanted=wanted if first else wanted.union(names),
-                out={f"d_{n}": a[:, block.begin : block.end] for n, a in sequences.items()},
-            ),
-        )
+        arrays |= _cotangents(back, handed, own, block)
+        asked = wanted.union(names) if begin else wanted
+        part = {n: a[:, begin:end] for n, a in sequences.items()} or out
+        run = Run(back, Job(arrays, own, saved.version, residuals, asked, part, first_step))
         found = {n.removeprefix("d_"): a for n, a in run.go().items()}
-        for name in rest.difference(names):
-            totals[name] = totals[name] + found[name] if name in totals else found[name]
-        handed = {f"final_{n}": found[n] for n in names if n in found}
-    return sequences | totals | {n: found[n] for n in rest.intersection(names)}
+        if begin:
+            handed = {n: d for n, d in handed.items() if n in steps}
+            handed |= {f"final_{n}": found.pop(n) for n in names if n in found}
+        for name, array in found.items():
+            if f"d_{name}" not in sequences:
+                totals[name] = totals[name] + array if name in totals else array
+    return {n.removeprefix("d_"): a for n, a in sequences.items()} | totals
 
 
-def _cotangents(
-    side: Side, handed: Mapping[str, np.ndarray], call: Call, block: Block
-) -> dict[str, np.ndarray]:
+def _of_every_step(side: Side, cotangents: Arrays) -> list[str]:
+    """Cotangents that enter at more than the last step."""
+    lead = {p.name: 2 for p in side.direction.results if p.role == "output"}
+    buffers = {p.name: side.buffers[p.source.buffer] for p in side.direction.results}
+    return [n for n, d in cotangents.items() if d.ndim == lead.get(n, 0) + len(buffers[n].shape)]
+
+
+def _cotangents(side: Side, handed: Arrays, call: Call, block: Block) -> dict[str, np.ndarray]:
     """What comes into a block from behind: cotangents of its steps and of its last carries."""
-    sizes, time = dict(call.sizes), block.end - block.begin
     found = {}
     for name, role, caller in side.direction.params:
         if role != "cotangent":
             continue
         buffer, given = side.buffers[name], handed.get(caller.removeprefix("d_"))
-        shape = tuple(evaluate(s, sizes) for s in buffer.shape)
-        if given is None:
-            lead = tuple({"B": call.batch, "T": time}[a] for a in buffer.axes)
-            given = np.broadcast_to(np.zeros(shape, side.dtype), (*lead, *shape))
-        elif "T" in buffer.axes and given.ndim == 2 + len(shape):
+        lead = len(buffer.axes)
+        if given is None or ("T" in buffer.axes and given.ndim < lead + len(buffer.shape)):
+            sizes, last = dict(call.sizes), given
+            shape = [evaluate(s, sizes) for s in buffer.shape]
+            rows = tuple({"B": call.batch, "T": call.time}[a] for a in buffer.axes)
+            if last is None:
+                given = repeated(np.zeros(shape, side.dtype), rows)
+            else:
+                given = np.zeros((*rows, *shape), side.dtype)
+                given[:, -1] = last
+        elif "T" in buffer.axes and given.shape[1] != call.time:
             given = given[:, block.begin : block.end]
-        elif "T" in buffer.axes:
-            last, given = given, np.zeros((call.batch, time, *shape), side.dtype)
-            given[:, -1] = last
         found[caller] = given
     return found

@@ -21,6 +21,7 @@ from rnncc.runtime.tables import Buffer, Place
 
 if TYPE_CHECKING:
     from rnncc.runtime.engine import Side
+    from rnncc.runtime.prepared import Needs
 
 _POOL = Pool()
 
@@ -43,7 +44,7 @@ class Memory:
         return cls(array, base, base, layout)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Job:
     """What is asked of one direction.
 
@@ -96,7 +97,7 @@ class Run:
         lead = len(buffer.axes)
         if role == "held" and name not in self.arrays:  # nothing has been put out yet
             rest = [evaluate(s, dict(self.job.call.sizes)) for s in buffer.shape]
-            array = np.broadcast_to(np.zeros(rest, self.side.dtype), (self.batch, *rest))
+            array = repeated(np.zeros(rest, self.side.dtype), (self.batch,))
         else:
             array = np.asarray(self.arrays[name], self.side.dtype)
         if buffer.lanes and needs_padding(array.shape[lead:]):
@@ -123,7 +124,7 @@ class Run:
             job.call, strides=tuple(strides), result_strides=tuple(found), copied=tuple(copied)
         )
 
-    def place(self, workspace: np.ndarray) -> None:
+    def place(self, workspace: np.ndarray, needs: Needs) -> None:
         """Addresses of this call's memory."""
         made = self.prepared
         base = address_of(workspace)
@@ -138,13 +139,13 @@ class Run:
             self.saved_base = address_of(self.saved_arena.array)
             self.bases[made.saved.points] = self.saved_base + made.saved.offsets
         self.results: dict[str, np.ndarray] = {}
-        for place in self.side.direction.results:
-            buffer = self.binding.in_place.get(place.name)
-            if buffer is not None or made.is_wanted(place, self.job.wanted):
-                array = self.side.target(place, self.job.call, self.job.out)
-                self.results[place.name] = array
-                if buffer is not None:
-                    self.put(buffer, Memory.of(array, self.binding.layouts[buffer]))
+        for name, shape, buffer in needs.arrays:
+            array = self.job.out.get(name)
+            if array is None:
+                array = aligned(shape, self.side.dtype)
+            self.results[name] = array
+            if buffer is not None:
+                self.put(buffer, Memory.of(array, self.binding.layouts[buffer]))
 
     def find(self, name: str) -> Memory:
         """A buffer's memory; those in the workspace or saved are looked up when asked for."""
@@ -162,10 +163,9 @@ class Run:
 
     def go(self) -> dict[str, np.ndarray]:
         made = self.prepared
-        wanted = self.job.wanted
-        needed = made.needed(wanted)
+        needs = made.needs(self.job.wanted)
         with _POOL.borrow(made.workspace_bytes) as workspace:
-            self.place(workspace)
+            self.place(workspace, needs)
             self.use(self.packed())
             blocks = self.blocks()
             base = address_of(blocks)
@@ -173,7 +173,7 @@ class Run:
             ended = False
             for step in made.steps:
                 kernel = step.bound.kernel
-                if kernel.name not in needed:
+                if kernel.name not in needs.kernels:
                     continue
                 if kernel.phase == "scan":
                     self.start_carries(computed=True)
@@ -181,11 +181,9 @@ class Run:
                     self.end_entries()
                     ended = True
                 launch(step.address, base + step.start * 8, step.bound.parts)
-            places = [p for p in self.side.direction.results if made.is_wanted(p, wanted)]
-            for place in places:
-                if place.name not in self.binding.in_place:
-                    self.copy_result(place, self.results[place.name])
-            return {p.name: self.results[p.name] for p in places}
+            for place in needs.copied:
+                self.copy_result(place, self.results[place.name])
+            return {name: self.results[name] for name in needs.results}
 
     def blocks(self) -> np.ndarray:
         made = self.prepared
@@ -389,4 +387,10 @@ def padded(array: np.ndarray, lead: int = 0) -> np.ndarray:
         array = array[..., None]
     out = aligned((*array.shape[:-1], pad(array.shape[-1])), array.dtype, zero=True)
     out[..., : array.shape[-1]] = array
-    return np.broadcast_to(out, (*shape, *out.shape[lead:]))
+    return out if out.shape[:lead] == shape else np.broadcast_to(out, (*shape, *out.shape[lead:]))
+
+
+def repeated(array: np.ndarray, lead: tuple[int, ...]) -> np.ndarray:
+    """One array for every place along axes in front of its own."""
+    strides = (*(0 for _ in lead), *array.strides)
+    return np.ndarray((*lead, *array.shape), array.dtype, array, 0, strides)

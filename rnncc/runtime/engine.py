@@ -12,13 +12,13 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.bind import Binder, Call, axes_of
+from rnncc.runtime.bind import Binder, Call
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Memory, padded
 from rnncc.runtime.forks import open_in_children
@@ -27,8 +27,7 @@ from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.packing import Packed
 from rnncc.runtime.prepared import Prepared
-from rnncc.runtime.sizes import evaluate
-from rnncc.runtime.tables import Direction, Place
+from rnncc.runtime.tables import Direction
 
 KEPT_SHAPES = 32
 KEPT_VERSIONS = 4
@@ -78,22 +77,6 @@ class Side:
                 self.made.move_to_end(call)
             self.last = found
             return found
-
-    def target(self, place: Place, call: Call, out: Arrays) -> np.ndarray:
-        """The array for a result: the caller's, else a new one."""
-        given = out.get(place.name)
-        return aligned(self.shape(place, call), self.dtype) if given is None else given
-
-    def shape(self, place: Place, call: Call) -> tuple[int, ...]:
-        """Of a result, as its caller sees it."""
-        sizes, axes = dict(call.sizes), axes_of(place)
-        if call.last_only and place.role == "output":
-            axes = axes.replace("T", "")
-        shape = [evaluate(s, sizes) for s in self.buffers[place.source.buffer].shape]
-        if place.parts:
-            along = [self.buffers[s.buffer].shape[place.axis] for s in place.parts]
-            shape[place.axis] = sum(evaluate(s, sizes) for s in along)
-        return (*({"B": call.batch, "T": call.time}[a] for a in axes), *shape)
 
     def weight(self, version: object, name: str, array: Any, layout: Any) -> Memory:
         """A weight as kernels read it, once a version."""
@@ -145,7 +128,7 @@ class Engine:
         if not save:
             return results, None
         owned = self._owned(arrays)
-        return results, Saved(owned, call, version, first_step, kept)
+        return results, Saved(owned, replace(call, last_only=False), version, first_step, kept)
 
     def backward(
         self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING

@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rnncc.runtime.bind import Binding, BoundKernel, requests, touched
+from rnncc.runtime.bind import Binding, BoundKernel, requests, result_shape, touched
 from rnncc.runtime.bulk import contract_bulk, sum_bulk
 from rnncc.runtime.cores import cores
 from rnncc.runtime.machine import host
@@ -54,6 +54,17 @@ class Step:
         return int(run.address)
 
 
+@dataclass(slots=True)
+class Needs:
+    """What some results take: kernels that run; arrays by name of result, with their shape and the
+    buffer that they are, if kernels write in place; results that are copied there."""
+
+    kernels: set[str]
+    results: list[str]
+    copied: list[Place]
+    arrays: list[tuple[str, tuple[int, ...], str | None]]
+
+
 @dataclass
 class Prepared:
     binding: Binding
@@ -77,7 +88,7 @@ class Prepared:
         self.packing = Planner(self, rows(self.dtype, host()).address("pack")).plan()
         self.pack_points = np.array([self._point(n) for n in self.packing.names], np.int64)
         self.pack_offsets = np.array(self.packing.offsets, np.int64)
-        self._needs: dict[frozenset[str] | None, set[str]] = {}
+        self._needs: dict[frozenset[str] | None, Needs] = {}
 
     def _point(self, name: str) -> int:
         return self.points.setdefault(name, len(self.points))
@@ -177,24 +188,31 @@ class Prepared:
 
     # ---- what a call runs -----------------------------------------------------------------------
 
-    def is_wanted(self, place: Place, wanted: frozenset[str] | None) -> bool:
-        if place.role == "residual" or (wanted is None and place.role == "held"):
-            return False
-        return wanted is None or place.name.removeprefix("d_") in wanted
+    def needs(self, wanted: frozenset[str] | None) -> Needs:
+        """Of the results that were chosen; None is all but those of carries that nobody sees."""
+        found = self._needs.get(wanted)
+        if found is None:
+            found = self._needs[wanted] = self._find_needs(wanted)
+        return found
 
-    def needed(self, wanted: frozenset[str] | None) -> set[str]:
-        """Kernels some wanted result depends on; all of them unless results were chosen."""
-        if wanted not in self._needs:
-            buffers = {
-                s.buffer
-                for p in self.direction.results
-                if self.is_wanted(p, wanted)
-                for s in (p.source, *p.parts)
-            }
-            found: set[str] = set()
-            for kernel in reversed(self.direction.kernels):
-                if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
-                    found.add(kernel.name)
-                    buffers |= touched(self.direction, kernel)
-            self._needs[wanted] = found
-        return self._needs[wanted]
+    def _find_needs(self, wanted: frozenset[str] | None) -> Needs:
+        places = [
+            p
+            for p in self.direction.results
+            if p.role != "residual"
+            and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+        ]
+        buffers = {s.buffer for p in places for s in (p.source, *p.parts)}
+        kernels: set[str] = set()
+        for kernel in reversed(self.direction.kernels):
+            if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
+                kernels.add(kernel.name)
+                buffers |= touched(self.direction, kernel)
+        in_place, names = self.binding.in_place, {p.name for p in places}
+        arrays = [
+            (p.name, result_shape(p, self.buffers, self.binding.call), in_place.get(p.name))
+            for p in self.direction.results
+            if p.name in names or p.name in in_place
+        ]
+        copied = [p for p in places if p.name not in in_place]
+        return Needs(kernels, [p.name for p in places], copied, arrays)
