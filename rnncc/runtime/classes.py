@@ -67,6 +67,9 @@ class Engine(Protocol):
         any strides; a missing one is zero. out: arrays to write gradients into, by parameter.
         """
 
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        """How many steps at once need a small workspace, for whoever hands on block by block."""
+
     def plan(self) -> str: ...
 
 

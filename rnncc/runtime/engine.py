@@ -138,6 +138,10 @@ class Engine:
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
         return _copied(found, later)
 
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
+        return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
+
     def _owned(self, arrays: Arrays) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""
         owned = dict(arrays)

@@ -156,8 +156,7 @@ class _Run:
         """By name; zeros for what the program doesn't read."""
         trace, found = self.trace, {}
         if trace.batch and trace.time:
-            whole = {n: self._over_time(n, d) for n, d in self.cotangents.items()}
-            found = self.engine.backward(self.saved, whole, frozenset(names))
+            found = self.engine.backward(self.saved, self.cotangents, frozenset(names))
         else:  # nothing ran: the last states are the first ones
             finals = {s.name: self.cotangents.get(f"final_{s.name}") for s in trace.cell.states}
             found = {n: d.copy() for n, d in finals.items() if d is not None}
@@ -165,15 +164,6 @@ class _Run:
             if name not in found:
                 found[name] = np.zeros(trace.shapes[name], trace.dtype)
         return found
-
-    def _over_time(self, name: str, d: np.ndarray) -> np.ndarray:
-        """The cotangent of an output's every step."""
-        trace = self.trace
-        if trace.return_sequences or name not in {o.name for o in trace.cell.outputs}:
-            return d
-        whole = np.zeros((trace.batch, trace.time, *d.shape[1:]), d.dtype)
-        whole[:, -1] = d
-        return whole
 
     def owned(self) -> _Run:
         """With cotangents that the caller can't change."""
