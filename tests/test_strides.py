@@ -16,9 +16,10 @@ from rnncc import compiler
 from rnncc.ir.interp import interpret
 from rnncc.ir.program import Program
 from rnncc.passes.lower import lower
-from rnncc.runtime import blocks, call
+from rnncc.runtime import blocks
 from rnncc.runtime.description import Variant
 from rnncc.runtime.memory import Pool
+from rnncc.runtime.strides import row_strides
 from tests import cases
 from tests.cases import Arrays, Case, error
 
@@ -233,11 +234,11 @@ def test_results_may_overwrite_what_is_read(units_features: tuple[int, int]) -> 
 def test_one_step_and_one_row_need_no_copies_of_the_plan() -> None:
     """Whatever NumPy says of the stride of an axis of one, it is the same call."""
     x = np.zeros((4, 1, 3, 8))[:, :, 0]
-    assert call.row_strides(x, "BT") == (192, 192)
-    assert call.row_strides(np.zeros((1, 4, 3, 8))[:, :, 0], "BT") == (4 * 192, 192)
-    assert call.row_strides(np.zeros((4, 6, 8))[:1, ::-1][:, :1], "BT") is None
-    assert call.row_strides(np.zeros((4, 8))[::-1], "B") == (-64, 0)
-    assert call.row_strides(np.zeros((4, 8)), "B") is None
+    assert row_strides(x, "BT") == (192, 192)
+    assert row_strides(np.zeros((1, 4, 3, 8))[:, :, 0], "BT") == (4 * 192, 192)
+    assert row_strides(np.zeros((4, 6, 8))[:1, ::-1][:, :1], "BT") is None
+    assert row_strides(np.zeros((4, 8))[::-1], "B") == (-64, 0)
+    assert row_strides(np.zeros((4, 8)), "B") is None
 
 
 # ---- blocks ------------------------------------------------------------------------------------

@@ -20,6 +20,7 @@ from rnncc.runtime.classes import Engine, LayerType, Maker, sort_keywords
 from rnncc.runtime.description import Array, Cell, Variant, names_of, variant_of
 from rnncc.runtime.doors import Bound, Layout, SizeBinder, array_shape, spread, whole_number
 from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.order import Order
 from rnncc.runtime.weights import Arrays, Store
 
 _building = threading.Lock()
@@ -35,10 +36,19 @@ _MADE = [
     "_outputs",
     "_starts",
     "_alone",
+    "_order",
+    "_lead",
     "_known",
     "_engines",
     "_last",
 ]
+
+
+UNROLLED = (
+    "the loop isn't unrolled, the kernels are the same: unrolled by hand, 16 steps of LSTM and "
+    "SimpleRNN took from 3 % less to 7 % more time"
+)
+CHECKPOINTED = "only carries are saved every so many steps, the rest is computed again"
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +82,10 @@ class LayerBase(metaclass=LayerType):
         self.dtype: str = chosen.dtype
         self.name = chosen.name
         self.return_sequences, self.return_state = chosen.return_sequences, chosen.return_state
+        self.go_backwards, self.time_major = chosen.go_backwards, chosen.time_major
+        self.stateful, self.unroll = chosen.stateful, chosen.unroll
+        self.checkpoint_every = chosen.checkpoint_every
+        self._kept: dict[str, np.ndarray] = {}  # the last states of a stateful layer
         self.seed = secrets.randbits(63) if chosen.seed is None else chosen.seed
         self._fixed = dict(chosen.sizes)  # what every call has to agree with
         self._origin = "given to the layer"
@@ -89,6 +103,9 @@ class LayerBase(metaclass=LayerType):
         self._starts = any(s.default for s in cell.states)
         names = cell.arguments
         self._alone = Layout("bare", names) if len(names) == 1 else None
+        self._order = Order(self.time_major, self.go_backwards)
+        inputs = {i.name for i in cell.inputs}
+        self._lead = {n: 2 if n in inputs else 1 for n in names}  # axes that aren't features
         self._known: dict[tuple[tuple[int, ...], ...], Known] = {}
         self._engines: dict[bool, tuple[Variant, Engine]] = {}  # by `training`
         self._last: Engine | None = None
@@ -115,7 +132,8 @@ class LayerBase(metaclass=LayerType):
 
     def _bind(self, shapes: Mapping[str, tuple[int | None, ...]]) -> Bound:
         origins = dict.fromkeys(self._chosen.sizes, "given to the layer")
-        return SizeBinder(self.cell, self._fixed, self._origin, origins).bind(shapes)
+        axes = self._order.axes
+        return SizeBinder(self.cell, self._fixed, self._origin, origins, axes).bind(shapes)
 
     def _bind_unseen(self, sizes: Mapping[str, int], origin: str) -> Bound:
         """What follows from these sizes, whatever the data."""
@@ -207,6 +225,21 @@ class LayerBase(metaclass=LayerType):
             )
         return self._store
 
+    # ---- states ----
+
+    @property
+    def states(self) -> tuple[np.ndarray, ...] | None:
+        """Where a stateful layer's next call starts, read-only, in order; None before the first
+        call and after a reset. They are no weights, so `save` and `get_weights` leave them out;
+        copies and pickles of the layer go on from them."""
+        return tuple(self._kept[n] for n in self._states) if self._kept else None
+
+    def reset_states(self) -> None:
+        """The next call of a stateful layer starts like the first, with any batch size."""
+        self._kept = {}
+
+    reset_state = reset_states  # as Keras 3 calls it
+
     # ---- files, copies, text ----
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -234,7 +267,12 @@ class LayerBase(metaclass=LayerType):
         """Which kernels ran in the last call, or would run in the next, and why."""
         plain = variant_of(self.cell, self._chosen.rates, training=False, mask=False)
         engine = self._last or self._binding.engine(plain)
-        return f"{self!r}, {self.dtype}\n{engine.plan()}"
+        lines = [f"{self!r}, {self.dtype}"]
+        if self.unroll:
+            lines.append(f"unroll={self.unroll}: {UNROLLED}")
+        if self.checkpoint_every:
+            lines.append(f"checkpoint_every={self.checkpoint_every}: {CHECKPOINTED}")
+        return "\n".join([*lines, engine.plan()])
 
     def __repr__(self) -> str:
         given = ", ".join(f"{k}={v!r}" for k, v in self._shown().items())

@@ -24,9 +24,10 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncc.runtime.bind import Call, pad, result_shape
-from rnncc.runtime.call import Arrays, Job, Memory, Run, repeated
+from rnncc.runtime.call import Arrays, Job, Memory, Run
 from rnncc.runtime.memory import Lease, aligned
 from rnncc.runtime.sizes import evaluate
+from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Direction
 
 if TYPE_CHECKING:

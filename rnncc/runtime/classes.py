@@ -17,7 +17,7 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from rnncc.runtime.description import Cell, OptionValue, Variant, names_of
-from rnncc.runtime.doors import dtype_name, flag, nearest, rate, whole_number
+from rnncc.runtime.doors import dtype_name, flag, nearest, rate, unrolling, whole_number
 from rnncc.runtime.forks import open_in_children
 
 Tensors = Mapping[str, Any]
@@ -159,9 +159,10 @@ copyreg.pickle(LayerType, _reduce)  # type: ignore[arg-type]
 
 # ---- keywords --------------------------------------------------------------------------------
 
-LAYER_OPTIONS = ("return_sequences", "return_state", "seed", "name", "dtype")
+_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "time_major")
+LAYER_OPTIONS = (*_FLAGS, "unroll", "checkpoint_every", "seed", "name", "dtype")
 # Keras's, for which this version has no kernels yet: better refused than ignored.
-_PLANNED = ("go_backwards", "stateful", "zero_output_for_mask")
+_PLANNED = ("zero_output_for_mask",)
 
 
 @dataclass
@@ -177,6 +178,11 @@ class Choices:
     seed: int | None = None
     return_sequences: bool = False
     return_state: bool = False
+    go_backwards: bool = False
+    stateful: bool = False
+    time_major: bool = False
+    unroll: bool | int = False
+    checkpoint_every: int | None = None
 
     fields_: ClassVar[tuple[str, ...]] = ("sizes", "options", "functions", "rates")
 
@@ -185,9 +191,9 @@ class Choices:
         shown: dict[str, object] = {}
         for kind in self.fields_:
             shown.update(getattr(self, kind))
-        for name in ("return_sequences", "return_state"):
+        for name in (*_FLAGS, "unroll", "checkpoint_every"):
             if getattr(self, name):
-                shown[name] = True
+                shown[name] = getattr(self, name)
         return shown
 
 
@@ -220,7 +226,9 @@ def sort_keywords(cell: Cell, positional: tuple[object, ...], given: Mapping[str
     chosen = Choices(dtype=cell.dtype, rates={r.name: r.default for r in cell.rates})
     for name, value in given.items():
         kind = next((k for k, names in kinds.items() if name in names), None)
-        if kind == "sizes":
+        if name == "unroll":  # the same kernels whatever it is, so no option to bind
+            chosen.unroll = unrolling(value)
+        elif kind == "sizes":
             chosen.sizes[name] = whole_number(name, value)
         elif kind == "rates":
             chosen.rates[name] = rate(name, value)
@@ -240,8 +248,10 @@ def _layer_option(
     if name in _PLANNED:
         if flag(name, value):
             raise NotImplementedError(f"{name}=True is not available in this version of rnncc")
-    elif name in ("return_sequences", "return_state"):
+    elif name in _FLAGS:
         setattr(chosen, name, flag(name, value))
+    elif name == "checkpoint_every":
+        chosen.checkpoint_every = None if value is None else whole_number(name, value)
     elif name == "dtype":
         chosen.dtype = cell.dtype if value is None else dtype_name(value)
     elif name == "seed":

@@ -17,6 +17,7 @@ import numpy as np
 
 from rnncc.runtime.description import Array, Cell, names_of
 from rnncc.runtime.sizes import evaluate
+from rnncc.runtime.strides import has_dense_rows
 
 Dims = tuple[int | None, ...]
 
@@ -70,6 +71,18 @@ def flag(name: str, value: object) -> bool:
     return bool(value)
 
 
+def unrolling(value: object) -> bool | int:
+    """True, False or how many steps at once. TypeError and ValueError for anything else."""
+    if isinstance(value, bool | np.bool_):
+        return bool(value)
+    try:
+        return whole_number("unroll", value)
+    except TypeError:
+        raise TypeError(
+            f"unroll is True, False or a whole number of steps, not {value!r}"
+        ) from None
+
+
 def switch(name: str, value: object) -> bool:
     """A flag as Keras calls it with: None is False, 0 and 1 will do. TypeError for others."""
     if value is None:
@@ -93,11 +106,14 @@ def dtype_name(value: object) -> str:
 # ---- arrays ----------------------------------------------------------------------------------
 
 
-def as_array(name: str, value: object, dtype: np.dtype[Any], *, own: bool = False) -> np.ndarray:
+def as_array(
+    name: str, value: object, dtype: np.dtype[Any], *, own: bool = False, lead: int = 0
+) -> np.ndarray:
     """A C-contiguous, aligned array of `dtype`; the value itself when it is one and not `own`.
 
-    Floats of other widths, integers, bools and nested lists are cast. TypeError: complex numbers,
-    text, objects, masked arrays; ValueError: lists of different lengths.
+    lead: so many axes in front may have any strides. Floats of other widths, integers, bools and
+    nested lists are cast. TypeError: complex numbers, text, objects, masked arrays; ValueError:
+    lists of different lengths.
     """
     if type(value) is np.ndarray and value.dtype == dtype:
         flags = value.flags
@@ -117,7 +133,7 @@ def as_array(name: str, value: object, dtype: np.dtype[Any], *, own: bool = Fals
             f"{name} holds {array.dtype} values: give real numbers, which become {dtype}"
         )
     # A copy also cures odd strides, foreign byte order and misalignment.
-    fit = array.dtype == dtype and array.flags.c_contiguous and array.flags.aligned
+    fit = array.dtype == dtype and array.flags.aligned and has_dense_rows(array, lead)
     if fit and not own:
         return array
     with np.errstate(over="ignore", invalid="ignore"):
@@ -199,8 +215,9 @@ class SizeBinder:
         given: Mapping[str, int],
         origin: str,
         origins: Mapping[str, str] | None = None,
+        axes: tuple[str, str] = ("batch", "time"),
     ) -> None:
-        self.cell = cell
+        self.cell, self.axes = cell, axes
         self.sizes = dict(given)
         self.origin = {**dict.fromkeys(given, origin), **(origins or {})}
         self.defaults = {s.name: s.default for s in cell.sizes}
@@ -213,7 +230,7 @@ class SizeBinder:
         lead: dict[str, tuple[int, str]] = {}
         for name in cell.arguments:
             array, shape = arrays[name], shapes[name]
-            axes = ("batch", "time") if name in timed else ("batch",)
+            axes: tuple[str, ...] = self.axes if name in timed else ("batch",)
             if len(shape) != len(axes) + len(array.shape):
                 raise ValueError(self._mismatch(name, shape, axes, array))
             for axis, n in zip(axes, shape, strict=False):
@@ -227,7 +244,7 @@ class SizeBinder:
                     self._read_off(text, n, name, shape, axes, array)
         self._fill_defaults()
         for name in cell.arguments:
-            axes = ("batch", "time") if name in timed else ("batch",)
+            axes = self.axes if name in timed else ("batch",)
             features = shapes[name][len(axes) :]
             for text, n in zip(arrays[name].shape, features, strict=True):
                 wanted = self._known(text)

@@ -5,7 +5,7 @@
     y, pullback = layer.vjp(x, training=True)
     grads = pullback(dy)
 
-Non-Goals: optimisers, losses, graphs of layers; masks and stateful layers, so far.
+Non-Goals: optimisers, losses, graphs of layers; masks, so far.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from rnncc.runtime.doors import (
     switch,
     whole_number,
 )
+from rnncc.runtime.memory import aligned
 from rnncc.runtime.pullback import Pullback, Trace
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes a layer remembers
@@ -56,6 +57,13 @@ class Layer(LayerBase):
 
     return_sequences: outputs of every step rather than of the last.
     return_state: the last states follow the outputs: y, *states.
+    go_backwards: the last step of the inputs runs first; outputs are in the order they run.
+    time_major: inputs and outputs of every step are [time, batch, ...].
+    stateful: a call starts from the last states of the call before: `states`, `reset_states()`.
+        Gradients end there. All calls have one batch size.
+    unroll: True, False or a number of steps; the kernels are the same.
+    checkpoint_every: training saves states every so many steps, and the pullback runs those steps
+        again: memory for less speed. None saves what every step needs.
     seed: an int that fixes initial weights and dropout; None draws one.
     dtype: float32 or float64; inputs of other kinds are cast.
     name: a text.
@@ -94,7 +102,7 @@ class Layer(LayerBase):
         call = self._enter(inputs, initial_state, mask)
         results, saved, engine = self._forward(call, training, seed, save=True)
         shapes = {n: a.shape for n, a in call.arrays.items() if isinstance(a, np.ndarray)}
-        returned = {n: a.shape for n, a in results.items()}
+        returned = {n: self._given(n, a).shape for n, a in results.items()}
         trace = Trace(
             self.cell,
             self._dtype,
@@ -107,6 +115,7 @@ class Layer(LayerBase):
             call.given_states,
             self.return_sequences,
             self.return_state,
+            self._order,
         )
         return self._leave(results), Pullback(trace, engine, saved)
 
@@ -122,6 +131,11 @@ class Layer(LayerBase):
         if variant.training:
             call.arrays["seed"] = self._next_seed(seed)
         self._last = engine
+        asked: dict[str, Any] = {}
+        if save and self.checkpoint_every:
+            asked["checkpoint_every"] = self.checkpoint_every
+        if self.time_major and self.return_sequences:
+            asked["out"] = {n: self._order.turn(a) for n, a in self._sequences(call).items()}
         results, saved = engine.forward(
             call.arrays,
             call.sizes,
@@ -130,8 +144,22 @@ class Layer(LayerBase):
             version=call.version,
             save=save,
             last_only=not self.return_sequences,
+            **asked,
         )
         return results, saved, engine
+
+    def _sequences(self, call: _Call) -> dict[str, np.ndarray]:
+        """New arrays for outputs of every step, as they are given back."""
+        lead = call.time, call.batch
+        return {
+            o.name: aligned((*lead, *array_shape(o, call.sizes)), self._dtype)
+            for o in self.cell.outputs
+        }
+
+    def _given(self, name: str, array: np.ndarray) -> np.ndarray:
+        """A result as it is given back."""
+        turned = self.return_sequences and name in self._outputs
+        return self._order.turn(array) if turned else array
 
     def _engine(self, training: bool) -> tuple[Variant, Engine]:
         variant = variant_of(self.cell, self._chosen.rates, training=training, mask=False)
@@ -149,9 +177,18 @@ class Layer(LayerBase):
         return results | {final: call.arrays[name].copy() for final, name in finals}
 
     def _leave(self, results: Mapping[str, np.ndarray]) -> Any:
-        names = self._outputs
-        first = results[names[0]] if len(names) == 1 else tuple(results[n] for n in names)
+        if self.stateful:
+            self._keep(results)
+        outputs = [self._given(n, results[n]) for n in self._outputs]
+        first = outputs[0] if len(outputs) == 1 else tuple(outputs)
         return (first, *(results[n] for n in self._finals)) if self.return_state else first
+
+    def _keep(self, results: Mapping[str, np.ndarray]) -> None:
+        """The last states, for the next call."""
+        kept = {s: results[f].copy() for s, f in zip(self._states, self._finals, strict=True)}
+        for array in kept.values():
+            array.flags.writeable = False
+        self._kept = kept
 
     def _next_seed(self, given: int | None) -> int:
         if given is not None:
@@ -170,14 +207,16 @@ class Layer(LayerBase):
         layout = self._alone
         if layout is not None and type(inputs) is np.ndarray:  # nearly every call
             name = layout.names[0]
-            arrays = {name: as_array(name, inputs, self._dtype)}
+            arrays = {name: as_array(name, inputs, self._dtype, lead=self._lead[name])}
         else:
             what = f"inputs of {self.cell.name}"
             values, layout = spread(what, inputs, self.cell.arguments)
-            arrays = {n: as_array(n, v, self._dtype) for n, v in values.items()}
+            arrays = {n: as_array(n, v, self._dtype, lead=self._lead[n]) for n, v in values.items()}
         key = tuple(a.shape for a in arrays.values())
         known = self._known.get(key) or self._first_seen(key, arrays)
         assert self._store is not None
+        if not self._order.is_plain:
+            arrays |= {i.name: self._order.run(arrays[i.name]) for i in self.cell.inputs}
         version, weights = self._store.current
         arrays.update(weights)
         states, given = self._begin(arrays, initial_state, known.states)
@@ -203,8 +242,16 @@ class Layer(LayerBase):
         initial_state: Any,
         shapes: Mapping[str, tuple[int, ...]],
     ) -> tuple[Layout | None, frozenset[str]]:
-        """The initial states, into `arrays`; how they were given, and which."""
-        if initial_state is None and not self._starts:
+        """The initial states, into `arrays`; how they were given, and which don't start from what
+        the cell declares."""
+        kept = self._kept if self.stateful else {}
+        for name, array in kept.items():
+            if array.shape != shapes[name]:
+                raise ValueError(
+                    f"this call has batch {shapes[name][0]}, the one before had {len(array)}: "
+                    "calls of a stateful layer have one batch size until reset_states()"
+                )
+        if initial_state is None and not self._starts and not kept:
             for name, shape in shapes.items():
                 arrays[name] = np.zeros(shape, self._dtype)
             return None, frozenset()
@@ -227,14 +274,16 @@ class Layer(LayerBase):
             shape = shapes[state.name]
             if state.name in given:
                 label = f"initial state {state.name}"
-                array = as_array(label, given[state.name], self._dtype)
+                array = as_array(label, given[state.name], self._dtype, lead=1)
                 check_shape(label, array, shape)
+            elif state.name in kept:
+                array = kept[state.name]
             elif state.default is not None:
                 array = np.ascontiguousarray(np.broadcast_to(arrays[state.default], shape))
             else:
                 array = np.zeros(shape, self._dtype)
             arrays[state.name] = array
-        return layout, frozenset(given)
+        return layout, frozenset((*given, *kept))
 
 
 def frozen_layer_class(cell: Cell, engines: Mapping[Variant, Engine], module: str) -> type[Layer]:

@@ -16,6 +16,8 @@ import numpy as np
 
 from rnncc.runtime.description import Cell
 from rnncc.runtime.doors import Layout, as_array, check_shape, nearest
+from rnncc.runtime.memory import aligned
+from rnncc.runtime.order import Order
 
 WRT = ("inputs", "weights", "initial_state")
 
@@ -55,13 +57,16 @@ class Trace:
     dtype: np.dtype[Any]
     batch: int
     time: int
-    shapes: Mapping[str, tuple[int, ...]]  # in full, of every argument, state and weight
-    returned: Mapping[str, tuple[int, ...]]  # in full, by the names of the forward's results
+    # In full: of every argument, state and weight as it ran; of the forward's results by name, as
+    # they were given back.
+    shapes: Mapping[str, tuple[int, ...]]
+    returned: Mapping[str, tuple[int, ...]]
     inputs: Layout
     states: Layout | None  # None: none were given
     given_states: frozenset[str]
     return_sequences: bool
     return_state: bool
+    order: Order
 
 
 class Pullback:
@@ -121,6 +126,7 @@ class Pullback:
         """By the name of the forward's result, in the shapes that were returned."""
         trace = self._trace
         outputs = [o.name for o in trace.cell.outputs]
+        lead = 2 if trace.return_sequences else 1
         states = [f"final_{s.name}" for s in trace.cell.states] if trace.return_state else []
         tops = _parts("dy", dy, 1 + len(states)) if states else [dy]
         leaves = tops[:1]
@@ -132,9 +138,10 @@ class Pullback:
             if value is None:
                 continue
             label = f"dy of {name.removeprefix('final_')}" if len(named) > 1 else "dy"
-            array = as_array(label, value, trace.dtype)
+            array = as_array(label, value, trace.dtype, lead=lead if name in outputs else 1)
             check_shape(label, array, trace.returned[name], "the shape of what was returned,")
-            found[name] = array
+            turned = trace.return_sequences and name in outputs
+            found[name] = trace.order.turn(array) if turned else array
         return found
 
 
@@ -154,16 +161,24 @@ class _Run:
 
     def __call__(self, names: Sequence[str]) -> dict[str, np.ndarray]:
         """By name; zeros for what the program doesn't read."""
-        trace, found = self.trace, {}
+        trace, order, found = self.trace, self.trace.order, {}
+        timed = [i.name for i in trace.cell.inputs if i.name in names]
         if trace.batch and trace.time:
-            found = self.engine.backward(self.saved, self.cotangents, frozenset(names))
+            out = () if order.is_plain else ({n: self._place(n) for n in timed},)
+            found = self.engine.backward(self.saved, self.cotangents, frozenset(names), *out)
         else:  # nothing ran: the last states are the first ones
             finals = {s.name: self.cotangents.get(f"final_{s.name}") for s in trace.cell.states}
             found = {n: d.copy() for n, d in finals.items() if d is not None}
         for name in names:
             if name not in found:
                 found[name] = np.zeros(trace.shapes[name], trace.dtype)
-        return found
+        return found if order.is_plain else found | {n: order.given(found[n]) for n in timed}
+
+    def _place(self, name: str) -> np.ndarray:
+        """Where the gradient of an input goes: an array like the user's, as its steps run."""
+        order = self.trace.order
+        shape = order.given(np.broadcast_to(np.empty(()), self.trace.shapes[name])).shape
+        return order.run(aligned(shape, self.trace.dtype))
 
     def owned(self) -> _Run:
         """With cotangents that the caller can't change."""
