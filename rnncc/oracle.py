@@ -137,7 +137,9 @@ class OracleEngine:
             return whole
         return whole if given is None else given
 
-    def plan(self) -> str:
+    last: Any = None
+
+    def plan(self, last: Any = None) -> str:
         return "the interpreter, float64, one step after another"
 
 

@@ -65,7 +65,7 @@ class Bidirectional(Composite):
         else:
             _compare(layer, backward_layer)
             ahead, back = fresh(layer), fresh(backward_layer)
-        self.merge_mode, self._given = merge_mode, (layer, backward_layer)
+        self.merge_mode, self._sources = merge_mode, (layer, backward_layer)
         options = {n: getattr(layer, n) for n in LAYER_OPTIONS if n not in ("dtype", "seed")}
         options |= {"seed": layer.seed if seed is None else seed, "name": name}
         self._compose(_maker((Part(ahead, "forward"), Part(back, "backward")), merge_mode), options)
@@ -109,14 +109,14 @@ class Bidirectional(Composite):
         super().__setstate__({**state, "maker": maker})
 
     def __repr__(self) -> str:
-        layer, back = self._given
+        layer, back = self._sources
         given = [repr(layer), f"merge_mode={self.merge_mode!r}"]
         given += [f"backward_layer={back!r}"] if back is not None else []
         return f"{type(self).__name__}({', '.join(given)})"
 
     def get_config(self) -> dict[str, Any]:
         """Keywords of the constructor, layers as `rnncc.layers.serialize` writes them."""
-        layer, back = self._given
+        layer, back = self._sources
         return {
             "layer": serialize(layer),
             "merge_mode": self.merge_mode,

@@ -242,6 +242,7 @@ class BuiltInCell(AbstractCell):
         if wrong:
             raise TypeError(f"{type(self).__name__} computes one step: give {wrong[0]} to RNN")
         layer = self.layer_class(**named)
+        self._arguments = arguments
         super().__init__([layer], arguments.get("name") or f"{layer.name}_cell")
 
     @property
@@ -251,9 +252,7 @@ class BuiltInCell(AbstractCell):
 
     def get_config(self) -> dict[str, Any]:
         """The keywords that make a cell like this one."""
-        layer = self.layers[0]
-        assert isinstance(layer, BuiltIn)
-        return {**layer._arguments, "dtype": layer.dtype, "name": self.name}
+        return {**self._arguments, "dtype": self.dtype, "name": self.name}
 
     def __repr__(self) -> str:
         return repr(self.layers[0]).replace("(", "Cell(", 1)

@@ -123,9 +123,9 @@ class Composite(Layer):
     def _flat_states(self, states: Any) -> Any:
         """States one after another, if they came in groups."""
         groups = self._state_groups()
-        if groups is None or not isinstance(states, tuple | list) or len(states) != len(groups):
+        if groups is None or not isinstance(states, tuple | list):
             return states
-        if not any(isinstance(s, tuple | list) for s in states):
+        if len(states) != len(groups) or len(groups) == len(self._states):
             return states
         flat: list[Any] = []
         for number, (given, names) in enumerate(zip(states, groups, strict=True)):

@@ -57,6 +57,7 @@ class DirectionsEngine:
         self.parts, self.engines = tuple(parts), tuple(engines)
         self.merge_mode, self.outputs = merge_mode, tuple(outputs)
         self.dtype = np.dtype(parts[0].layer.dtype)
+        self._lasts: list[Any] = [None] * len(engines)
         self._timed = {a.name for a in parts[0].cell.inputs}
         cells = [part.cell for part in parts]
         arguments = [[*(a.name for a in c.inputs), *(a.name for a in c.contexts)] for c in cells]
@@ -100,6 +101,7 @@ class DirectionsEngine:
                 **asked,
             )
             kept.append(saved)
+            self._lasts[side] = engine.last
             for state in part.cell.states:
                 results[FINAL + part.name(state.name)] = found[FINAL + state.name]
         pairs = self._pairs(places)
@@ -194,6 +196,7 @@ class DirectionsEngine:
                 frozenset(asked),
                 places,
             )
+            self._lasts[side] = engine.last
             for own, array in found.items():
                 name = outside[own]
                 if own in reads and name in self._timed:
@@ -232,13 +235,20 @@ class DirectionsEngine:
 
     # ---- what ran --------------------------------------------------------------------------------
 
-    def plan(self) -> str:
+    @property
+    def last(self) -> Any:
+        """What the last calls ran."""
+        return [*self._lasts]
+
+    def plan(self, last: Any = None) -> str:
         """How outputs are merged, and both directions' kernels."""
         how = {
             "concat": "side by side, each direction writes its half",
             None: "apart",
         }.get(self.merge_mode, f"{self.merge_mode}, one pass over both")
+        lasts = last or self.last
         lines = [f"two directions, outputs {how}; one after the other, each on all threads"]
-        for part, engine in zip(self.parts, self.engines, strict=True):
-            lines += [f"{part.prefix}:", *("  " + line for line in engine.plan().splitlines())]
+        for part, engine, ran in zip(self.parts, self.engines, lasts, strict=True):
+            plan = engine.plan(ran).splitlines()
+            lines += [f"{part.prefix}:", *("  " + line for line in plan)]
         return "\n".join(lines)

@@ -54,6 +54,7 @@ class StackEngine:
             for below, above in zip(self.parts, self.parts[1:], strict=False)
         ]
         self._shown = ""
+        self._lasts: list[Any] = [None] * len(engines)
 
     # ---- forward -------------------------------------------------------------------------------
 
@@ -105,6 +106,7 @@ class StackEngine:
                         **_asked(checkpoint_every if save else None),
                     )
                     saved.append(kept)
+                    self._lasts[k] = engine.last
                     for state in self.parts[k].cell.states:
                         given[k][state.name] = found[FINAL + state.name]
                     if not last:
@@ -180,6 +182,7 @@ class StackEngine:
                 frozenset(asked.union(below)),
                 {own: out[outside[own]] for own in asked if outside[own] in out},
             )
+            self._lasts[k] = self.engines[k].last
             results |= {outside[own]: found[own] for own in asked if own in found}
             handed = {o: found[own] for own, o in self._reads[k - 1] if own in found} if k else {}
         return results
@@ -193,14 +196,21 @@ class StackEngine:
 
     # ---- what ran --------------------------------------------------------------------------------
 
-    def plan(self) -> str:
+    @property
+    def last(self) -> Any:
+        """What the last calls ran."""
+        return self._shown, [*self._lasts]
+
+    def plan(self, last: Any = None) -> str:
         """The blocks of time, and every cell's kernels."""
+        shown, lasts = last or self.last
         lines = [
             f"{len(self.parts)} cells, each through a block of time before the next: "
-            f"{self._shown or 'has not run'}"
+            f"{shown or 'has not run'}"
         ]
-        for part, engine in zip(self.parts, self.engines, strict=True):
-            lines += [f"{part.prefix}:", *("  " + line for line in engine.plan().splitlines())]
+        for part, engine, ran in zip(self.parts, self.engines, lasts, strict=True):
+            plan = engine.plan(ran).splitlines()
+            lines += [f"{part.prefix}:", *("  " + line for line in plan)]
         return "\n".join(lines)
 
 

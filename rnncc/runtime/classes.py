@@ -70,7 +70,11 @@ class Engine(Protocol):
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace, for whoever hands on block by block."""
 
-    def plan(self) -> str: ...
+    @property
+    def last(self) -> Any:
+        """What the last calls ran: layers of one class share an engine."""
+
+    def plan(self, last: Any = None) -> str: ...
 
 
 @dataclass

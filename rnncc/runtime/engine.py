@@ -153,14 +153,20 @@ class Engine:
 
     # ---- what ran -------------------------------------------------------------------------------
 
-    def plan(self) -> str:
+    @property
+    def last(self) -> tuple[Prepared | None, Prepared | None]:
+        """What the last calls ran, for `plan`."""
+        return self._forward.last, self._backward.last
+
+    def plan(self, last: Any = None) -> str:
         """The kernels of the last calls, their threads and tiles, and why."""
         lines = [
             f"{self.cell.name}, {self.dtype}, {host().vector_bytes * 8}-bit vectors, "
             f"{threading_reason()}"
         ]
-        for title, side in (("forward", self._forward), ("backward", self._backward)):
-            lines += _plan_side(title, side)
+        sides = (("forward", self._forward), ("backward", self._backward))
+        for (title, side), ran in zip(sides, last or self.last, strict=True):
+            lines += _plan_side(title, side, ran)
         return "\n".join(lines)
 
     @property
@@ -187,10 +193,10 @@ def _copied(results: dict[str, np.ndarray], later: Arrays) -> dict[str, np.ndarr
     return results
 
 
-def _plan_side(title: str, side: Side) -> list[str]:
-    if side.last is None:
+def _plan_side(title: str, side: Side, ran: Prepared | None) -> list[str]:
+    if ran is None:
         return [f"{title}: has not run"]
-    binding = side.last.binding
+    binding = ran.binding
     call = binding.call
     lines = [f"{title}: batch {call.batch}, time {call.time}, {dict(call.sizes)}"]
     stages = {s.name: s for s in side.direction.stages}
