@@ -174,6 +174,7 @@ def test_left_padding_is_a_later_start(path: Path) -> None:
     inputs = [p.value.name for p in masked.params if p.role == "input"]
     short = {**args, **{n: args[n][:, 2:] for n in inputs}}
     args["valid"][:, :2] = False
+    args["_shown"] = args["valid"]
     for n in inputs:
         args[n][:, :2] = np.nan
     expected, found = run(plain, short, sizes, TIME - 2), run(masked, args, sizes)

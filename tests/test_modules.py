@@ -76,16 +76,16 @@ def same(a: Layer, b: Layer, x: np.ndarray, **call: Any) -> None:
 
 def test_a_module_serves_every_rate(tmp_path: Path) -> None:
     module, x = written(tmp_path, "lstm"), np.random.default_rng(0).normal(size=(3, 4, 2))
-    assert list(module.ENGINES) == [
-        Variant(),
-        Variant(training=True, active_rates=frozenset({"dropout", "recurrent_dropout"})),
-    ]
+    rated = Variant(training=True, active_rates=frozenset({"dropout", "recurrent_dropout"}))
+    assert list(module.ENGINES)[:2] == [Variant(), rated]
+    mask = np.arange(4) < [[4], [1], [3]]
     for rates in ({}, {"dropout": 0.3}):
         frozen = module.LSTM(units=5, seed=1, return_sequences=True, **rates)
         other = rnncc.compile("lstm", dtype="float64")(
             units=5, seed=1, return_sequences=True, **rates
         )
         same(frozen, other, x, seed=7)
+        same(frozen, other, x, seed=7, mask=mask)
         copied = pickle.loads(pickle.dumps(frozen))
         np.testing.assert_array_equal(copied(x), other(x))
         assert ("training_forward" in frozen.plan()) == bool(rates)
@@ -96,7 +96,8 @@ def test_zoneout_matters_at_inference_too(tmp_path: Path) -> None:
     path.write_text(ZONING)
     module, x = written(tmp_path, path), np.random.default_rng(0).normal(size=(3, 4, 2))
     made = compiler.layer_class(compiler.load_spec(path), "cpu", "float64")
-    assert [v.prefix for v in module.ENGINES] == ["", "rated_", "training_"]
+    prefixes = ["", "rated_", "training_"]
+    assert [v.prefix for v in module.ENGINES] == [*prefixes, *(f"masked_{p}" for p in prefixes)]
     plain = made(seed=1, return_sequences=True)(x)
     for rates in ({}, {"keep": 0.25}):
         frozen = module.Zoning(seed=1, return_sequences=True, **rates)
@@ -109,12 +110,12 @@ def test_a_rate_that_is_a_number(tmp_path: Path) -> None:
     module = written(tmp_path, tmp_path / "drawing.rnn")
     layer, x = module.Drawing(seed=3), np.ones((2, 3, 4))
     assert (layer(x, training=True) != layer(x)).any()
-    assert list(module.ENGINES) == [Variant(), Variant(training=True)]
+    assert list(module.ENGINES)[:2] == [Variant(), Variant(training=True)]
 
 
-def test_cells_without_rates_have_one_variant(tmp_path: Path) -> None:
+def test_cells_without_rates_differ_by_their_mask_alone(tmp_path: Path) -> None:
     module = written(tmp_path, CELLS / "delays.rnn")
-    assert list(module.ENGINES) == [Variant()]
+    assert list(module.ENGINES) == [Variant(), Variant(mask=True)]
     assert "TRAINING" not in (tmp_path / "delays.py").read_text()
 
 
@@ -145,9 +146,11 @@ def test_variants_cover_one_another() -> None:
     made = variants_of(cell)
     one = Variant(training=True, active_rates=frozenset({"dropout"}))
     assert covering(one, made) == made[1] and covering(Variant(), made) == made[0]
-    assert covering(Variant(mask=True), made) is None
+    assert covering(Variant(mask=True), made) == made[2]
+    assert covering(Variant(mask=True), made[:2]) is None
     assert eval(repr(made), {"Variant": Variant}) == made
-    assert made[1].prefix == "training_" and made[0].prefix == ""
+    prefixes = ["", "training_", "masked_", "masked_training_"]
+    assert [variant.prefix for variant in made] == prefixes
 
 
 def test_a_module_alone_in_another_process(tmp_path: Path) -> None:

@@ -114,7 +114,7 @@ def test_printed_programs_do_not_depend_on_hashes() -> None:
 
 
 def test_the_order() -> None:
-    assert [n for n, _ in PIPELINE] == ["simplify", "hoist", "rotate", "defer", "tidy"]
+    assert [n for n, _ in PIPELINE] == ["simplify", "hoist", "advance", "rotate", "defer", "tidy"]
 
 
 def test_hoist_takes_the_input_out_of_the_loop() -> None:

@@ -20,11 +20,20 @@ def core_call(
     table, count = f"{name}_table", f"{name}_n"
     offset = words(f"{name}_table_at", "table", stage.name, str(i))
     lines = [f"{table} = tables + {offset}", f"{count} = 0"]
+    begun = words(f"{name}_begun", "begun", stage.name, str(i)) if group.start else ""
     for k in range(len(group.accs[0].segments)):
-        lines += _Segment(at, stage, i, k, outer).lines(table, count)
+        lines += _Segment(at, stage, i, k, outer, begun).lines(table, count)
     tile_bytes = words(f"{name}_row", "tile row", stage.name, str(i))
     init, init_j = zeros, "0"
-    if any(a.init is not None for a in group.accs):
+    init_rs = "0"
+    if group.start is not None:
+        # Rows of this step from before the loop, or one row of constants for all of them.
+        base = words(f"{name}_start", "start", stage.name, str(i))
+        step = words(f"{name}_start_t", "start step", stage.name, str(i))
+        init = words.fresh(f"{name}_from")
+        at.step_lines.append(f"{init} = {base} + t * {step}")
+        init_j, init_rs = tile_bytes, words(f"{name}_start_b", "start row", stage.name, str(i))
+    elif any(a.init is not None for a in group.accs):
         init = words(f"{name}_init", "init", stage.name, str(i))
         init_j = tile_bytes
         for n, loop in enumerate(outer):
@@ -43,6 +52,7 @@ def core_call(
         table,
         init,
         init_j,
+        init_rs,
         out,
         out_stride,
         tile_bytes,
@@ -53,8 +63,11 @@ def core_call(
 class _Segment:
     """One segment's entries in the table: a loop for each k axis but the innermost."""
 
-    def __init__(self, at: Addresses, stage: LaneStage, i: int, k: int, outer: list[Loop]) -> None:
+    def __init__(
+        self, at: Addresses, stage: LaneStage, i: int, k: int, outer: list[Loop], begun: str
+    ) -> None:
         self.at = at
+        self.begun = begun if k < stage.groups[i].accs[0].ahead else ""
         self.group: Group = stage.groups[i]
         self.segment: Segment = self.group.accs[0].segments[k]
         self.place = (stage.name, str(i), str(k))
@@ -81,6 +94,8 @@ class _Segment:
         a_ks = at.view_stride(a, segment.k[-1][0]) if segment.k else "0"
         length = at.size(segment.k_sizes[-1]) if segment.k else "1"
         lines = ["if not first:"] if segment.skip_first else []
+        if self.begun:
+            lines = [f"if not {self.begun}:"]
         depth = len(lines)
         inner = zip(segment.k_sizes[:-1], segment.k[:-1], strict=True)
         for n, (size, axes) in enumerate(inner):

@@ -83,6 +83,8 @@ def _uniform(at: Addresses, stage: RowStage, view: RowView) -> None:
         row, step = _bulk_coordinates(at, stage)
     if attrs["per"] == "step" and at.kernel.kind != "weights":
         step = f"{at.words('first_step', 'first step')} + {step}"
+        if attrs.get("ahead"):
+            step += f" + {attrs['ahead']}"
     else:
         step = "0"
     view.lines.append(f"key = row_key({seed}, {attrs['site']}, {row}, {step})")

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
+from typing import Any
 
 from rnncc.emit.views import KernelView
 from rnncc.ir.program import Result
@@ -210,6 +211,7 @@ def _lanes(stage: LaneStage) -> tables.Stage:
                 tuple(_sizes(s.k_sizes[:-1]) for s in group.accs[0].segments),
                 init,
                 *(_direct(stage, group) if stage.direct else ()),
+                **_start(group),
             )
         )
     return tables.Stage(stage.name, "lanes", _sizes(stage.shape), tuple(cores))
@@ -217,13 +219,19 @@ def _lanes(stage: LaneStage) -> tables.Stage:
 
 def _direct(stage: LaneStage, group: Group) -> tuple[tuple[tables.Operand, ...], tables.Source]:
     """Operands and place of a result that needs no epilogue."""
-    (acc,) = group.accs
+    acc = group.accs[0]
     operands = tuple(
         tables.Operand(_source(s.a), tuple(a for a, _ in s.k), tuple(a for a, _ in s.outer))
         for s in acc.segments
     )
+    if stage.tiled:
+        return operands, tables.Source(stage.tiled.name, (0, 1))
     place = next(s.view for s in stage.stores if s.value is acc.value)
     return operands, _source(place)
+
+
+def _start(group: Group) -> dict[str, Any]:
+    return {"start": group.start.name, "ahead": group.accs[0].ahead} if group.start else {}
 
 
 def _grad(stage: GradStage) -> tables.Stage:

@@ -29,6 +29,7 @@ class CallView:
     table: str
     init: str
     init_j: str  # bytes from tile to tile of the rows it starts from
+    init_rs: str  # bytes from row to row of them
     out: str
     out_stride: str
     tile_bytes: str
@@ -37,6 +38,10 @@ class CallView:
     @property
     def init_at(self) -> str:
         return self.init if self.init_j == "0" else f"{self.init} + j * {self.init_j}"
+
+    def init_of(self, row: str) -> str:
+        """Where the tile that begins at this row starts from."""
+        return self.init_at if self.init_rs == "0" else f"{self.init_at} + {row} * {self.init_rs}"
 
 
 @dataclass

@@ -84,8 +84,8 @@ INITIALIZERS = frozenset(_INITIALIZERS.split())
 
 # Keywords and attributes of every layer, and the parameters lowering adds: never a declaration.
 _RESERVED = (
-    "mask training initial_state return_sequences return_state go_backwards stateful time_major "
-    "checkpoint_every dtype name seed valid zero_output_for_mask weights trainable consume wrt "
-    "inputs states"
+    "mask lengths training initial_state return_sequences return_state go_backwards stateful "
+    "time_major checkpoint_every dtype name seed valid zero_output_for_mask weights trainable "
+    "consume wrt inputs states"
 )
 RESERVED = frozenset(_RESERVED.split())

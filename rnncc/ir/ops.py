@@ -107,6 +107,11 @@ _elementwise("tanh", np.tanh, "v.tanh({0})",
              lambda b, dy, y, x: (b.mul(dy, b.sub(1.0, b.mul(y, y))),), cost=20)
 _elementwise("sigmoid", _np_sigmoid, "v.sigmoid({0})",
              lambda b, dy, y, x: (b.mul(dy, b.mul(y, b.sub(1.0, y))),), cost=20)
+_elementwise("hard_sigmoid", lambda x: np.clip(x + 3.0, 0.0, 6.0) / 6.0,
+             "v.minimum(v.maximum({0} + 3.0, 0.0), 6.0) / 6.0",
+             lambda b, dy, y, x: (
+                 b.where(b.and_(b.gt(y, 0.0), b.lt(y, 1.0)), b.div(dy, 6.0), b.like(0.0, dy)),),
+             cost=10)
 _elementwise("log_sigmoid", lambda x: np.minimum(x, 0) - np.log1p(np.exp(-np.abs(x))),
              "v.log_sigmoid({0})",
              lambda b, dy, y, x: (b.mul(dy, b.sigmoid(b.neg(x))),), cost=40)
@@ -158,7 +163,8 @@ def _np_uniform(op: Op, env: Any, seed: np.ndarray) -> np.ndarray:
     shape = [s.evaluate(env.sizes) for s in op.attrs["shape"]]
     rows = env.batch if "B" in op.attrs["axes"] else 1
     steps = env.time if "T" in op.attrs["axes"] else 1
-    first = env.first_step + env.step if op.attrs["per"] == "step" else 0
+    ahead = op.attrs.get("ahead", 0)
+    first = env.first_step + env.step + ahead if op.attrs["per"] == "step" else 0
     lanes = int(np.prod(shape, dtype=int))
     drawn = uniform(
         int(seed.ravel()[0]),
@@ -170,7 +176,7 @@ def _np_uniform(op: Op, env: Any, seed: np.ndarray) -> np.ndarray:
     return drawn.reshape([rows, steps, *shape])
 
 
-# Uniform in [0, 1). per="step" inside a scan takes its step from the scan.
+# Uniform in [0, 1). per="step" inside a scan takes its step from the scan; `ahead`: so many later.
 define(
     OpDef(
         "uniform",

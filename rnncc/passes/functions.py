@@ -153,7 +153,8 @@ def softsign(ev: Evaluator, v: Operand) -> Operand:
 
 @function
 def hard_sigmoid(ev: Evaluator, v: Operand) -> Operand:
-    return ev.b.div(relu6(ev, ev.b.add(ev.value(v), 3.0)), 6.0)
+    """An op of its own: its gradient needs its value alone, which is saved anyway."""
+    return ev.b.hard_sigmoid(ev.value(v))
 
 
 @function

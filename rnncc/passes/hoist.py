@@ -175,6 +175,8 @@ def _regroup(program: Program) -> Program:
             leaves = add_leaves(op.result, defs, single)
             inner_values = {s.value for s in scan.xs} | {c.value for c in scan.carries}
             still = [v for v in leaves if v in free or (v not in defs and v not in inner_values)]
+            # A number costs nothing where it is; outside it would be an epilogue of its own.
+            still = [v for v in still if v not in defs or OPS[defs[v].opcode].kind is not Kind.LEAF]
             rest = [v for v in leaves if v not in still]
             contracts = [v for v in still if v in defs and defs[v].opcode == "contract"]
             if len(still) > 1 and contracts and rest:

@@ -19,7 +19,9 @@
       result final_h (state) = final_h
     <BLANKLINE>
 
-With `mask`, a masked step reads zeros for its inputs, keeps every carry and repeats the output.
+With `mask`, a masked step reads zeros for its inputs, keeps every carry and repeats the output,
+which is zero where it isn't shown: before the first valid step, or at every masked one.
+The zeros are put there for all steps at once, so that the pullback reads what the forward read.
 
 Non-Goals: any optimisation but leaving out what nothing reads; moving ops out of the scan.
 """
@@ -31,10 +33,12 @@ from dataclasses import dataclass
 
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
 from rnncc.frontend.spec import ArrayDecl, CellSpec, Expr, Name, Timed
+from rnncc.ir.builder import Builder
 from rnncc.ir.program import Carry, Op, Param, Program, Result, Scan, Slice, Stack, Type, Value
 from rnncc.ir.verify import verify
 from rnncc.passes.equations import Equations
 from rnncc.passes.evaluate import POISON, Operand, Refused, show
+from rnncc.passes.rewrite import definitions
 
 
 def lower(
@@ -116,6 +120,9 @@ class _Lowering:
     def __init__(self, equations: Equations, mask: bool) -> None:
         self.eq, self.spec, self.b = equations, equations.spec, equations.b
         self.valid: Value | None = None
+        self.shown: Value | None = None  # whether the output of a step is other than zero
+        self.kept: dict[Value, Value] = {}  # what a state becomes -> the same with masked steps
+        self.inputs: list[Value] = []
         self.slices: list[Slice] = []
         self.before: list[Op] = []
         self.state_params: list[Param] = []
@@ -151,17 +158,16 @@ class _Lowering:
             source = Value("valid", Type((), "BT", "bool"))
             self.valid = Value("valid", Type((), "B", "bool"))
             self.slices.append(Slice(self.valid, source))
+            self.shown = Value("_shown", Type((), "B", "bool"))
+            self.slices.append(Slice(self.shown, Value("_shown", Type((), "BT", "bool"))))
         for declared in self.spec.inputs:
             shape = self.eq.shapes[declared.name]
             if shape is None:
                 continue
             source = Value(declared.name, Type(shape, "BT"))
             inner = Value(declared.name, Type(shape, "B"))
-            self.slices.append(Slice(inner, source))
-            if self.valid is not None:
-                # Also where nothing but a pullback would see it: NaN times a zero cotangent.
-                inner = self._select(inner, None)
-                self.eq.names[inner] = declared.name
+            self.inputs.append(source)
+            self.slices.append(Slice(inner, self._cleaned(source)))
             self.eq.steps[declared.name, 0] = inner
 
     def _initial(self, state: ArrayDecl) -> None:
@@ -183,12 +189,22 @@ class _Lowering:
                 shape=show(given),
             )
 
-    def _select(self, new: Value, old: Value | None) -> Value:
-        """new on valid steps, old (or zero) on masked ones."""
+    def _cleaned(self, source: Value) -> Value:
+        """A sequence with zeros where a step is masked: what is there may be NaN, and only a
+        pullback would see it, as NaN times a zero cotangent."""
         if self.valid is None:
+            return source
+        b = Builder(name=source.name)
+        valid = b.broadcast(self.slices[0].source, source.type.shape, ())
+        cleaned: Value = b.where(valid, source, 0.0)
+        self.before += b.ops
+        return cleaned
+
+    def _select(self, flag: Value | None, new: Value, old: Value | float) -> Value:
+        """new where the step's flag is set, else old."""
+        if flag is None:
             return new
-        valid = self.b.broadcast(self.valid, new.type.shape, ())
-        selected: Value = self.b.where(valid, new, 0.0 if old is None else old)
+        selected: Value = self.b.where(self.b.broadcast(flag, new.type.shape, ()), new, old)
         return selected
 
     def _next_state(self, name: str) -> Value | None:
@@ -222,9 +238,10 @@ class _Lowering:
         label = name if back == 1 and kind in self.spec.states else f"_{name}_{back}"
         init = Value(label, Type(value.type.shape, "B"))
         self.b.span = self.eq.setters[name, 0].span if (name, 0) in self.eq.setters else None
-        selected = self._select(following, value)
+        selected = self._select(self.valid, following, value)
         if selected is not following:
             self.eq.names[selected] = label
+            self.kept.setdefault(following, selected)
         self.carries.append(_Carried(label, init, value, selected))
         self.state_params.append(Param(init, "state"))
 
@@ -268,16 +285,32 @@ class _Lowering:
             self.outputs.append((name, self._repeat(name, value)))
 
     def _repeat(self, name: str, value: Value) -> Value:
-        """With a mask: the output of the last valid step. Before the first it is what the sequence
-        starts from, zeros unless it is a part of a longer one."""
+        """With a mask: the output of the last valid step, zeros where it isn't shown.
+
+        A state keeps it anyway. Else what the output was put together from is held, so that
+        putting it together stays outside the recurrence.
+        """
         if self.valid is None:
             return value
-        held = Value(f"_{name}_held", Type(value.type.shape, "B"))
-        start = Value(held.name, held.type)
+        made = definitions(self.b.ops).get(value)
+        if made is not None and made.opcode in ("reshape", "transpose", "concat"):
+            parts = [self._repeat(name, o) for o in made.operands]
+            return self.b.emit(made.opcode, *parts, name=name, span=made.span, **made.attrs)
         self.b.span = self.spec.returns_span
-        selected = self._select(value, held)
-        self.eq.names[selected] = name
-        self.carries.append(_Carried(held.name, start, held, selected, "held"))
+        kept = self.kept.get(value) or self._held(name, value)
+        shown = self._select(self.shown, kept, 0.0)
+        self.eq.names[shown] = name
+        return shown
+
+    def _held(self, name: str, value: Value) -> Value:
+        """A value of the last valid step."""
+        label, taken = f"_{name}_held", {c.name for c in self.carries}
+        while label in taken:
+            label += "_"
+        held = Value(label, Type(value.type.shape, "B"))
+        start = Value(label, held.type)
+        selected = self._select(self.valid, value, held)
+        self.carries.append(_Carried(label, start, held, selected, "held"))
         self.state_params.append(Param(start, "held"))
         return selected
 
@@ -305,7 +338,7 @@ class _Lowering:
     def _params(self, live: set[Value]) -> tuple[Param, ...]:
         """Inputs, contexts and states always; the rest when the body reads it."""
         eq = self.eq
-        params = [Param(s.source, "input") for s in self.slices if s.value is not self.valid]
+        params = [Param(source, "input") for source in self.inputs]
         for context in self.spec.contexts:
             value = eq.parameter(context.name, eq.shapes[context.name], "B")
             params.append(Param(value, "context"))
@@ -322,8 +355,9 @@ class _Lowering:
                     params.append(Param(found, role))
         if eq.parameters.get("seed") in live:
             params.append(Param(eq.parameters["seed"], "seed"))
-        if self.valid is not None:
-            params.append(Param(self.slices[0].source, "valid"))
+        for s in self.slices:
+            if s.value in (self.valid, self.shown):
+                params.append(Param(s.source, "valid"))
         return tuple(params)
 
 

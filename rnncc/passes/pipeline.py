@@ -6,7 +6,7 @@ is made from one scan; both halves then go through the same passes.
     >>> from rnncc.passes.examples import example, outline
     >>> cell = example("h[t] = tanh(h[t-1] @ U + x[t] @ W)")
     >>> [name for name, _ in stages(cell)]
-    ['lower', 'simplify', 'hoist', 'rotate', 'defer', 'tidy']
+    ['lower', 'simplify', 'hoist', 'advance', 'rotate', 'defer', 'tidy']
     >>> outline(optimise(cell))
     before:
       _0 = contract(x, W, labels=(k, kl, l))
@@ -26,6 +26,7 @@ from collections.abc import Callable, Collection, Iterator
 
 from rnncc.ir.program import Program
 from rnncc.ir.verify import verify
+from rnncc.passes.advance import advance
 from rnncc.passes.defer import defer
 from rnncc.passes.differentiate import differentiate
 from rnncc.passes.hoist import hoist
@@ -37,7 +38,8 @@ Pass = Callable[[Program], Program]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify", simplify),
-    ("hoist", hoist),  # first: rotate and defer must see which operands are constants
+    ("hoist", hoist),  # first: what follows must see which operands are constants
+    ("advance", advance),
     ("rotate", rotate),  # before defer: it needs the contraction inside the loop
     ("defer", defer),
     ("tidy", simplify),  # what moved may now meet its like

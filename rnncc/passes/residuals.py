@@ -44,7 +44,7 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
         for s in bwd.xs
         if s.source in saved_params and stacks.get(s.source) is s.value
     }
-    at_hand = {s.value for s in fwd.xs if _is_param(forward, s.source)}
+    at_hand = {s.value for s in fwd.xs if _is_param(forward, s.source) or s.source in saved_params}
     twins = {}
     for c in fwd.carries:
         twins[c.value], twins[c.next] = c.next, c.value
@@ -56,7 +56,25 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
             continue
         for value in _recomputation(op.result, defs, saved, again, at_hand, twins, fwd):
             again[value] = defs[value]
-    return _rewrite(forward, pullback, again, defs)
+    forward, pullback = _rewrite(forward, pullback, again, defs)
+    return _drop_unread(forward, _views_again(forward, pullback))
+
+
+def _views_again(forward: Program, pullback: Program) -> Program:
+    """What `before` spread out for all steps: the pullback spreads it out itself."""
+    defs = definitions(forward.before)
+    roles = {p.value: p.role for p in forward.params}
+    params = list(pullback.params)
+    again: set[Value] = set()
+    for param in params:  # it grows
+        op = defs.get(param.value)
+        if op is not None and op.opcode in ("broadcast", "spread", "full"):
+            again.add(param.value)
+            known = {p.value for p in params}
+            params += [Param(o, roles.get(o, "residual")) for o in op.operands if o not in known]
+    kept = tuple(p for p in params if p.value not in again)
+    ops = (op for op in forward.before if op.result in again)
+    return replace(pullback, params=kept, before=(*ops, *pullback.before))
 
 
 def _save_sources(saved: dict[Value, Value], defs: dict[Value, Op], again: dict[Value, Op]) -> None:
@@ -149,7 +167,7 @@ def _rewrite(
     bwd = Scan(bwd.carries, tuple(slices.values()), (*prefix, *bwd.body), bwd.ys, bwd.reverse)
     pullback = prune(replace(pullback, scan=bwd, params=(*new_params, *pullback.params)))
     fwd = replace(fwd, ys=(*fwd.ys, *new_stacks))
-    return _drop_unread(replace(forward, scan=fwd), pullback)
+    return replace(forward, scan=fwd), pullback
 
 
 def _drop_unread(forward: Program, pullback: Program) -> tuple[Program, Program]:

@@ -11,6 +11,9 @@ contraction of the last step's dz runs after the loop, where it gives the gradie
 initial state. The sum is kept `apart` from sums it is a term of, so that a sequence in pieces has
 the bits of the whole.
 
+A contraction may reach the carry through products with what the step knows otherwise, as
+`(dz @ U') * mask` does. Then the products move with it, and their factors are handed on, too.
+
 Programs run one step at least: a caller answers for none.
 
     >>> from rnncc.passes.differentiate import differentiate
@@ -47,7 +50,9 @@ Non-Goals: contractions that something else reads too.
 
 from __future__ import annotations
 
-from dataclasses import replace
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Generic, TypeVar
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.program import Carry, Op, Program, Scan, Value, uses
@@ -80,13 +85,15 @@ class _Rotation:
         self.moved: dict[Value, tuple[Value, Value]] = {}
 
     def carry(self, carry: Carry) -> None:
-        rotated = _split(carry, self.defs, self.single, self.inner)
+        rotated = _split(carry.next, self.defs, self.single, self.inner)
         if rotated is None:
             self.carries.append(carry)
             return
-        rest, contractions = rotated
+        rest, moved = rotated
         b = Builder(None, carry.name)
-        e = sum_of(b, rest) if rest else b.full(0.0, carry.value.type.shape)
+        e = _add(b, rest)
+        if e is None:
+            e = b.full(0.0, carry.value.type.shape)
         self.suffix += b.ops
         entry = Value(carry.name, carry.value.type)
         final = Value(carry.name, carry.final.type)
@@ -94,13 +101,22 @@ class _Rotation:
         terms = [entry]
         # What only enters at the first step has left after it, and there is a first step.
         final_terms = [final] if rest else []
-        for op in contractions:
-            u, w, flipped = _operands(op, self.inner)
-            before, last = self.move(u)
-            terms.append(_contract_again(self.prefix, op, before, w, flipped))
-            final_terms.append(_contract_again(self.last, op, last, w, flipped))
+        for term in moved:
+            terms.append(self.again(self.prefix, term, 0))
+            final_terms.append(self.again(self.last, term, 1))
         self.names[carry.value] = _sum_apart(self.prefix, terms, carry.value.name)
         self.names[carry.final] = _sum_apart(self.last, final_terms, carry.final.name)
+
+    def again(self, b: Builder, term: Op | _Scaled[Op], which: int) -> Value:
+        """The term of what the step before (0) or the last step (1) handed on."""
+        if isinstance(term, Op):
+            u, w, flipped = _operands(term, self.inner)
+            return _contract_again(b, term, self.move(u)[which], w, flipped)
+        total = sum_of(b, [self.again(b, t, which) for t in term.terms])
+        factor = term.factor
+        if factor in self.inner:
+            factor = self.move(factor)[which]
+        return term.emit(b, total, factor)
 
     def move(self, u: Value) -> tuple[Value, Value]:
         """u of the step before, and the last u: a carry hands it on, zeros at first."""
@@ -146,20 +162,66 @@ def _contract_again(b: Builder, op: Op, u: Value, w: Value, flipped: bool) -> Va
     return b.contract(*pair, op.attrs["labels"], name=op.result.name)
 
 
+Leaf = TypeVar("Leaf", Value, Op)
+
+
+@dataclass(frozen=True)
+class _Scaled(Generic[Leaf]):
+    """A sum times or over a factor; the op says which, and in which order."""
+
+    op: Op
+    terms: Sequence[Leaf | _Scaled[Leaf]]
+    factor: Value
+
+    def emit(self, b: Builder, total: Value, factor: Value) -> Value:
+        b.span = self.op.span
+        pair = (factor, total) if self.op.operands[0] is self.factor else (total, factor)
+        return b.emit(self.op.opcode, *pair, name=self.op.result.name)
+
+
+def _add(b: Builder, terms: Sequence[Value | _Scaled[Value]]) -> Value | None:
+    """The sum of terms that stay; None of none."""
+    values = []
+    for term in terms:
+        if isinstance(term, _Scaled):
+            total = _add(b, term.terms)
+            assert total is not None
+            term = term.emit(b, total, term.factor)
+        values.append(term)
+    return sum_of(b, values) if values else None
+
+
 def _split(
-    carry: Carry, defs: dict[Value, Op], single: set[Value], inner: set[Value]
-) -> tuple[list[Value], list[Op]] | None:
-    """The terms of next that stay, and the contractions that move."""
-    if carry.next not in single:
+    value: Value, defs: dict[Value, Op], single: set[Value], inner: set[Value]
+) -> tuple[list[Value | _Scaled[Value]], list[Op | _Scaled[Op]]] | None:
+    """The terms of a sum that stay, and those that move; None where none moves."""
+    stay: list[Value | _Scaled[Value]] = []
+    move: list[Op | _Scaled[Op]] = []
+    for leaf in add_leaves(value, defs, single) if value in single else ():
+        op = defs.get(leaf) if leaf in single else None
+        scaled = _scaled(op, defs, single, inner) if op is not None else None
+        if op is not None and _rotatable(op, inner, defs):
+            move.append(op)
+        elif scaled is not None:
+            stay += scaled[0]
+            move += scaled[1]
+        else:
+            stay.append(leaf)
+    return (stay, move) if move else None
+
+
+def _scaled(
+    op: Op, defs: dict[Value, Op], single: set[Value], inner: set[Value]
+) -> tuple[list[_Scaled[Value]], list[_Scaled[Op]]] | None:
+    """A product or quotient in two, where a part of what is multiplied moves."""
+    if op.opcode not in ("mul", "div"):
         return None
-    leaves = add_leaves(carry.next, defs, single)
-    contractions = [
-        defs[v] for v in leaves if v in defs and v in single and _rotatable(defs[v], inner, defs)
-    ]
-    if not contractions:
-        return None
-    results = {op.result for op in contractions}
-    return [v for v in leaves if v not in results], contractions
+    for i in (0, 1) if op.opcode == "mul" else (0,):
+        parts = _split(op.operands[i], defs, single, inner)
+        if parts is not None:
+            (stay, move), factor = parts, op.operands[1 - i]
+            return [_Scaled(op, stay, factor)] if stay else [], [_Scaled(op, move, factor)]
+    return None
 
 
 def _rotatable(op: Op, inner: set[Value], defs: dict[Value, Op]) -> bool:

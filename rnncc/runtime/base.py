@@ -85,6 +85,7 @@ class LayerBase(metaclass=LayerType):
         self.go_backwards, self.time_major = chosen.go_backwards, chosen.time_major
         self.stateful, self.unroll = chosen.stateful, chosen.unroll
         self.checkpoint_every = chosen.checkpoint_every
+        self.zero_output_for_mask = chosen.zero_output_for_mask
         self._kept: dict[str, np.ndarray] = {}  # the last states of a stateful layer
         self.seed = secrets.randbits(63) if chosen.seed is None else chosen.seed
         self._fixed = dict(chosen.sizes)  # what every call has to agree with
@@ -107,7 +108,8 @@ class LayerBase(metaclass=LayerType):
         inputs = {i.name for i in cell.inputs}
         self._lead = {n: 2 if n in inputs else 1 for n in names}  # axes that aren't features
         self._known: dict[tuple[tuple[int, ...], ...], Known] = {}
-        self._engines: dict[bool, tuple[Variant, Engine]] = {}  # by `training`
+        # By `training`, and whether there is a mask.
+        self._engines: dict[tuple[bool, bool], tuple[Variant, Engine]] = {}
         self._last: Engine | None = None
 
     # ---- weights ----
@@ -277,7 +279,8 @@ class LayerBase(metaclass=LayerType):
         """Which kernels ran in the last call, or would run in the next, and why."""
         plain = variant_of(self.cell, self._chosen.rates, training=False, mask=False)
         engine = self._last or self._binding.engine(plain)
-        lines = [f"{self!r}, {self.dtype}"]
+        words = next((v.words for v, e in self._engines.values() if e is engine), "")
+        lines = [f"{self!r}, {self.dtype}{words}"]
         if self.unroll:
             lines.append(f"unroll={self.unroll}: {UNROLLED}")
         if self.checkpoint_every:

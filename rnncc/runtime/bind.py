@@ -15,6 +15,8 @@ Requests a kernel may make (see `emit.kernel_view`), by their first part:
     row BUF 0|1 domain         bytes from row to row of a bulk kernel's two-level range
     unit blocks|unit shift|tiles|row tile|tile row|cores STAGE …
     init|init outer|pack|pack tile|pack k|pack outer STAGE …
+    begun|start|start step|start row STAGE i    rows to go on from, and whether they are made
+                               before the loop or are constants
     table STAGE i              where a group's segments go
     desc|desc count STAGE kind i, helper NAME
 
@@ -49,6 +51,7 @@ LANE_PAD = 16
 CACHE_LINE = 64
 STAGGER = 512
 SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
+FUSED_ROWS = 8  # of a thread's share, from which the loop makes x @ W itself
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 
 
@@ -185,6 +188,7 @@ class Binding:
     kernels: list[BoundKernel] = field(default_factory=list)
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
     in_place: dict[str, str] = field(default_factory=dict)  # results in the caller's own: buffers
+    fused: set[str] = field(default_factory=set)  # starts that the loop makes itself
     scratch_bytes: int = 0
     zero_bytes: int = 4096
 
@@ -196,11 +200,17 @@ class Binding:
         behind = None if axis is None else source.axes[axis]
         return 0 if behind is None else self.layouts[source.buffer].strides[behind]
 
+    def is_unused(self, core: Core, k: int) -> bool:
+        """Whether a segment's sum is made elsewhere: before the loop, or in it."""
+        if core.start:
+            return k < core.ahead and core.start not in self.fused
+        return core.out is not None and core.out.buffer in self.fused
+
     @property
     def tile_key(self) -> tuple[object, ...]:
         """What the order of packed weights depends on."""
         tiles = tuple((n, t.unit_blocks) for n, t in self.tilings.items())
-        return self.call.sizes, tiles
+        return self.call.sizes, tiles, frozenset(self.fused)
 
 
 class Binder:
@@ -227,17 +237,45 @@ class Binder:
         self.table_sizes: dict[tuple[str, str], int] = {}
 
     def bind(self) -> Binding:
-        self.lay_out()
         for stage in self.d.stages:
             self.out.tilings[stage.name] = self.tile(stage)
+        for kernel in self.d.kernels:
+            self.choose_starts(kernel)
+        self.lay_out()
         tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
         # Tiles, row pointers, the panel of a gradient's contraction, tables of segments.
         self.tables_at = POINTERS_AT + ROW_BLOCK * POINTER_BYTES + PANEL_SCRATCH
         spare = SEGMENT_BYTES
         self.out.scratch_bytes = -(-(self.tables_at + tables + spare) // 64) * 64
         for kernel in self.d.kernels:
-            self.out.kernels.append(self.bind_kernel(kernel))
+            if not self.is_idle(kernel):
+                self.out.kernels.append(self.bind_kernel(kernel))
         return self.out
+
+    # ---- what a loop starts from --------------------------------------------------------------
+
+    def choose_starts(self, kernel: Kernel) -> None:
+        """x @ W in the loop or before it. In the loop, no rows of it are written and read again;
+        before it, W is read once for many rows. So in the loop where its weights stay in the
+        second cache and a thread has rows enough for each reading of them."""
+        if kernel.kind != "scan":
+            return
+        count, shared, _ = self.parts(kernel)
+        rows_ = self.call.batch if shared else -(-self.call.batch // count)
+        for stage in (self.stages[n] for n in kernel.stages):
+            size = sum(
+                self.pack_layout(stage.name, i, k).bytes
+                for i, core in enumerate(stage.cores)
+                for k, pack in enumerate(core.packs)
+                if pack is not None
+            )
+            fits = rows_ >= FUSED_ROWS and size <= self.machine.l2 * 3 // 4
+            if fits or self.call.time == 1:
+                self.out.fused |= {core.start for core in stage.cores if core.start}
+
+    def is_idle(self, kernel: Kernel) -> bool:
+        """Whether all that the kernel makes, the loop makes itself."""
+        return bool(kernel.writes) and self.out.fused.issuperset(kernel.writes)
 
     # ---- memory -----------------------------------------------------------------------------
 
@@ -319,6 +357,9 @@ class Binder:
     ) -> None:
         """A buffer over the axes it varies over; steps nobody will read share one row."""
         call = self.call
+        if buffer.name in self.out.fused:
+            self.out.bytes[buffer.name] = 0
+            return
         steps = call.time if "T" in buffer.axes else 1
         if not whole and "T" in buffer.axes:
             name = buffer.name
@@ -494,9 +535,18 @@ class Binder:
                 template[index] = value
             elif request[0] == "address":
                 bound.addresses.append((index, request[1], self.offset(request)))
+            elif request[0] == "start":
+                self.bind_start(bound, index, *request[1:])
             else:
                 bound.others.append((index, request))
         return bound
+
+    def bind_start(self, bound: BoundKernel, index: int, stage: str, i: str) -> None:
+        core = self.core(stage, i)
+        if core.start not in self.out.fused:
+            bound.addresses.append((index, core.start, 0))
+        else:
+            bound.others.append((index, ("init", stage, i) if core.init else ("zeros",)))
 
     def row_levels(self, kernel: Kernel) -> tuple[int, int]:
         """(n0, n1) of a bulk kernel; n0 is 1 where all rows are evenly spaced."""
@@ -592,6 +642,14 @@ class Binder:
                 return self.out.tilings[stage].row_tile
             case ("tile row", stage, i):
                 return self.tile_row(stage, int(i))
+            case ("begun", stage, i):
+                return int(self.core(stage, i).start not in self.out.fused)
+            case ("start step", stage, i):
+                return layouts[self.core(stage, i).start].t
+            case ("start row", stage, i):
+                return layouts[self.core(stage, i).start].b
+            case ("pack", stage, i, k) if self.out.is_unused(self.core(stage, i), int(k)):
+                return 0
             case ("init outer", stage, i, axis):
                 return self.init_outer(stage, int(i), int(axis))
             case ("pack tile", stage, i, k):
@@ -621,6 +679,9 @@ class Binder:
         for text in self.stages[stage].shape[axis + 1 : -1]:
             inner *= self.out.size(text)
         return inner
+
+    def core(self, stage: str, i: str) -> Core:
+        return self.stages[stage].cores[int(i)]
 
     def pack_layout(self, stage: str, i: int, k: int) -> PackLayout:
         return pack_layout(self.out, self.stages[stage], i, k, self.tile_row(stage, i))

@@ -201,7 +201,7 @@ class Run:
         """Packed weights of this version, for these tiles."""
         side = self.side
         rates = tuple(float(np.asarray(self.arrays[name])) for name in side.rate_names)
-        seed = self.arrays.get("seed") if self.prepared.seed_words else None
+        seed = self.arrays.get("seed") if self.prepared.draws_weights else None
         key = (self.job.version, rates, seed, self.prepared.binding.tile_key)
         with side.lock:
             found = side.packs.get(key)

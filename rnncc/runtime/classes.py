@@ -43,8 +43,9 @@ class Engine(Protocol):
         """(results by name, what `backward` needs: None unless `save`).
 
         arrays: everything the program may read, by name, and possibly more: inputs [B, T, ...],
-        contexts and states [B, ...], weights and constants, rates (float), seed (int), of the
-        layer's dtype. B and T are at least 1, with any strides: a view is read where it is.
+        contexts and states [B, ...], weights and constants, rates (float), seed (int), of a masked
+        variant `valid` and `_shown`, False where outputs are zero (bool [B, T]), of the layer's
+        dtype. B and T are at least 1, with any strides: a view is read where it is.
         version: changes when a weight changes.
         Results: outputs [B, T, ...], or [B, ...] of the last step when `last_only`, and
         `final_<state>` [B, ...]; all owned by the caller. out: arrays of the right shape and dtype
@@ -163,10 +164,15 @@ copyreg.pickle(LayerType, _reduce)  # type: ignore[arg-type]
 
 # ---- keywords --------------------------------------------------------------------------------
 
-_FLAGS = ("return_sequences", "return_state", "go_backwards", "stateful", "time_major")
+_FLAGS = (
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "time_major",
+    "zero_output_for_mask",
+)
 LAYER_OPTIONS = (*_FLAGS, "unroll", "checkpoint_every", "seed", "name", "dtype")
-# Keras's, for which this version has no kernels yet: better refused than ignored.
-_PLANNED = ("zero_output_for_mask",)
 
 
 @dataclass
@@ -185,6 +191,7 @@ class Choices:
     go_backwards: bool = False
     stateful: bool = False
     time_major: bool = False
+    zero_output_for_mask: bool = False
     unroll: bool | int = False
     checkpoint_every: int | None = None
 
@@ -249,10 +256,7 @@ def sort_keywords(cell: Cell, positional: tuple[object, ...], given: Mapping[str
 def _layer_option(
     cell: Cell, chosen: Choices, name: str, value: Any, kinds: Mapping[str, set[str]]
 ) -> None:
-    if name in _PLANNED:
-        if flag(name, value):
-            raise NotImplementedError(f"{name}=True is not available in this version of rnncc")
-    elif name in _FLAGS:
+    if name in _FLAGS:
         setattr(chosen, name, flag(name, value))
     elif name == "checkpoint_every":
         chosen.checkpoint_every = None if value is None else whole_number(name, value)

@@ -127,7 +127,7 @@ class Engine:
         results = _copied(results, later)
         if not save:
             return results, None
-        owned = self._owned(arrays)
+        owned = self._owned(arrays, whole=checkpoint_every is not None)
         return results, Saved(owned, replace(call, last_only=False), version, first_step, kept)
 
     def backward(
@@ -142,11 +142,17 @@ class Engine:
         """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
         return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
 
-    def _owned(self, arrays: Arrays) -> dict[str, Any]:
-        """Parameters for the pullback, with the caller's own arrays copied: they may change."""
+    def _owned(self, arrays: Arrays, whole: bool) -> dict[str, Any]:
+        """Parameters for the pullback, with the caller's own arrays copied: they may change. Those
+        it doesn't read are left out, unless it runs forward again, as a whole call does."""
         owned = dict(arrays)
+        read = {name for _, _, name in self._backward.direction.params}
         for _, role, name in self._forward.direction.params:
-            if role in ("input", "context", "valid"):
+            if role not in ("input", "context", "valid"):
+                continue
+            if name not in read and not whole:
+                del owned[name]
+            else:
                 owned[name] = aligned(owned[name].shape, owned[name].dtype)
                 owned[name][...] = arrays[name]
         return owned
@@ -170,11 +176,11 @@ class Engine:
         return "\n".join(lines)
 
     @property
-    def compiled(self) -> dict[str, float | None]:
-        """Seconds each kernel took to compile; None for those that have not run."""
+    def loaded(self) -> frozenset[str]:
+        """Kernels of its own that have machine code: those that ran."""
         sides = (self._forward, self._backward)
         kernels = [k for s in sides for k in s.direction.kernels if k.function]
-        return {k.name: k.function.seconds for k in kernels}
+        return frozenset(k.name for k in kernels if k.function.loaded)
 
 
 def _apart(out: Arrays, read: Arrays) -> tuple[Arrays, Arrays]:
@@ -211,6 +217,10 @@ def _plan_side(title: str, side: Side, ran: Prepared | None) -> list[str]:
             tile = f"tile {tiling.row_tile} rows x {tiling.unit_blocks} vectors a gate"
             gates = "+".join(str(c.gates) for c in stage.cores)
             what = f"contraction, gates {gates}, fused with its epilogue"
+            starts = [c.start for c in stage.cores if c.start]
+            if starts:
+                where = "in the loop too" if binding.fused.issuperset(starts) else "before the loop"
+                what += f"; what doesn't depend on the step before is summed {where}"
             if stage.grad:
                 what = "contraction over rows and steps"
             elif kernel.function is None:

@@ -5,7 +5,7 @@
     y, pullback = layer.vjp(x, training=True)
     grads = pullback(dy)
 
-Non-Goals: optimisers, losses, graphs of layers; masks, so far.
+Non-Goals: optimisers, losses, graphs of layers.
 """
 
 from __future__ import annotations
@@ -30,6 +30,7 @@ from rnncc.runtime.doors import (
     switch,
     whole_number,
 )
+from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.pullback import Pullback, Trace
 
@@ -38,7 +39,8 @@ _MOST_SHAPES = 256  # sets of shapes whose sizes a layer remembers
 
 @dataclass(slots=True)
 class _Call:
-    """One call after the door. version: of the weights among the arrays."""
+    """One call after the door. version: of the weights among the arrays. masking: None where
+    every step counts."""
 
     arrays: dict[str, Any]
     sizes: dict[str, int]
@@ -48,6 +50,12 @@ class _Call:
     states: Layout | None
     given_states: frozenset[str]
     version: int
+    masking: Masking | None = None
+
+    @property
+    def steps(self) -> int:
+        """How many steps run."""
+        return self.masking.steps if self.masking else self.time
 
 
 class Layer(LayerBase):
@@ -58,9 +66,10 @@ class Layer(LayerBase):
     return_sequences: outputs of every step rather than of the last.
     return_state: the last states follow the outputs: y, *states.
     go_backwards: the last step of the inputs runs first; outputs are in the order they run.
-    time_major: inputs and outputs of every step are [time, batch, ...].
+    time_major: inputs and outputs of every step are [time, batch, ...]; masks stay [batch, time].
     stateful: a call starts from the last states of the call before: `states`, `reset_states()`.
         Gradients end there. All calls have one batch size.
+    zero_output_for_mask: outputs of masked steps are zeros, where every step is returned.
     unroll: True, False or a number of steps; the kernels are the same.
     checkpoint_every: training saves states every so many steps, and the pullback runs those steps
         again: memory for less speed. None saves what every step needs.
@@ -76,6 +85,7 @@ class Layer(LayerBase):
         initial_state: Any = None,
         training: bool | None = False,
         mask: Any = None,
+        lengths: Any = None,
         seed: int | None = None,
     ) -> Any:
         """The outputs of the last step, or of every step, and the last states if asked for.
@@ -83,10 +93,13 @@ class Layer(LayerBase):
         inputs: [batch, time, ...], rank-0 inputs [batch, time], contexts [batch, ...]; of several,
         a tuple in order of declaration or a dict. initial_state: a state [batch, ...], a tuple of
         them in order, or a dict of some; None is what the cell declares, else zeros. training:
-        dropout draws. seed: what it draws from, else the layer's next one.
+        dropout draws. mask: bools [batch, time], False where a step doesn't count: it keeps the
+        states and repeats the output, which is zero before a row's first valid step; what its
+        input holds reaches nothing. lengths: ints [batch], how many steps of each row count: what
+        is behind the longest doesn't run. seed: what dropout draws from, else the layer's next one.
         Raises TypeError and ValueError for arrays of a wrong kind or shape.
         """
-        call = self._enter(inputs, initial_state, mask)
+        call = self._enter(inputs, initial_state, mask, lengths)
         return self._leave(self._forward(call, training, seed, save=False)[0])
 
     def vjp(
@@ -96,10 +109,14 @@ class Layer(LayerBase):
         initial_state: Any = None,
         training: bool | None = True,
         mask: Any = None,
+        lengths: Any = None,
         seed: int | None = None,
     ) -> tuple[Any, Pullback]:
-        """What a call returns, and the pullback from its cotangents to gradients."""
-        call = self._enter(inputs, initial_state, mask)
+        """What a call returns, and the pullback from its cotangents to gradients.
+
+        Gradients of masked inputs are zero.
+        """
+        call = self._enter(inputs, initial_state, mask, lengths)
         results, saved, engine = self._forward(call, training, seed, save=True)
         shapes = {n: a.shape for n, a in call.arrays.items() if isinstance(a, np.ndarray)}
         returned = {n: self._given(n, a).shape for n, a in results.items()}
@@ -107,7 +124,7 @@ class Layer(LayerBase):
             self.cell,
             self._dtype,
             call.batch,
-            call.time,
+            call.steps,
             shapes,
             returned,
             call.inputs,
@@ -116,17 +133,20 @@ class Layer(LayerBase):
             self.return_sequences,
             self.return_state,
             self._order,
+            call.masking,
         )
         return self._leave(results), Pullback(trace, engine, saved)
 
     def _forward(
         self, call: _Call, training: bool | None, seed: int | None, *, save: bool
     ) -> tuple[dict[str, np.ndarray], Any, Engine | None]:
-        if not (call.batch and call.time):
+        if not (call.batch and call.steps):
             return self._nothing(call), None, None
         if training is not True and training is not False:
             training = switch("training", training)
-        variant, engine = self._engines.get(training) or self._engine(training)
+        masks = call.masking
+        key = training, masks is not None and masks.valid is not None
+        variant, engine = self._engines.get(key) or self._engine(*key)
         call.arrays.update(self._chosen.rates)
         if variant.training:
             call.arrays["seed"] = self._next_seed(seed)
@@ -134,25 +154,31 @@ class Layer(LayerBase):
         asked: dict[str, Any] = {}
         if save and self.checkpoint_every:
             asked["checkpoint_every"] = self.checkpoint_every
-        if self.time_major and self.return_sequences:
-            asked["out"] = {n: self._order.turn(a) for n, a in self._sequences(call).items()}
+        cut = call.steps < call.time
+        whole: dict[str, np.ndarray] = {}
+        if self.return_sequences and (self.time_major or cut):
+            whole = self._sequences(call)
+            asked["out"] = {n: a[:, : call.steps] for n, a in whole.items()}
         results, saved = engine.forward(
-            call.arrays,
+            masks.cut(call.arrays, [i.name for i in self.cell.inputs]) if masks else call.arrays,
             call.sizes,
             call.batch,
-            call.time,
+            call.steps,
             version=call.version,
             save=save,
             last_only=not self.return_sequences,
             **asked,
         )
-        return results, saved, engine
+        if masks and cut:
+            for array in whole.values():
+                masks.fill(array)
+        return {**results, **whole}, saved, engine
 
     def _sequences(self, call: _Call) -> dict[str, np.ndarray]:
-        """New arrays for outputs of every step, as they are given back."""
-        lead = call.time, call.batch
+        """New arrays for outputs of every step, [batch, time, ...] as they run."""
+        lead = (call.time, call.batch) if self.time_major else (call.batch, call.time)
         return {
-            o.name: aligned((*lead, *array_shape(o, call.sizes)), self._dtype)
+            o.name: self._order.turn(aligned((*lead, *array_shape(o, call.sizes)), self._dtype))
             for o in self.cell.outputs
         }
 
@@ -161,9 +187,9 @@ class Layer(LayerBase):
         turned = self.return_sequences and name in self._outputs
         return self._order.turn(array) if turned else array
 
-    def _engine(self, training: bool) -> tuple[Variant, Engine]:
-        variant = variant_of(self.cell, self._chosen.rates, training=training, mask=False)
-        found = self._engines[training] = variant, self._binding.engine(variant)
+    def _engine(self, training: bool, mask: bool) -> tuple[Variant, Engine]:
+        variant = variant_of(self.cell, self._chosen.rates, training=training, mask=mask)
+        found = self._engines[training, mask] = variant, self._binding.engine(variant)
         return found
 
     def _nothing(self, call: _Call) -> dict[str, np.ndarray]:
@@ -199,10 +225,8 @@ class Layer(LayerBase):
 
     # ---- the door ----
 
-    def _enter(self, inputs: Any, initial_state: Any, mask: Any) -> _Call:
+    def _enter(self, inputs: Any, initial_state: Any, mask: Any, lengths: Any) -> _Call:
         """Arrays, sizes and weights of a call."""
-        if mask is not None:
-            raise NotImplementedError("mask= is not available in this version of rnncc")
         arrays: dict[str, Any]
         layout = self._alone
         if layout is not None and type(inputs) is np.ndarray:  # nearly every call
@@ -220,7 +244,20 @@ class Layer(LayerBase):
         version, weights = self._store.current
         arrays.update(weights)
         states, given = self._begin(arrays, initial_state, known.states)
-        return _Call(arrays, known.sizes, known.batch, known.time, layout, states, given, version)
+        masks = None
+        if mask is not None or lengths is not None:
+            zeros = self.zero_output_for_mask and self.return_sequences
+            masks = masking(
+                mask,
+                lengths,
+                known.batch,
+                known.time,
+                zeros=zeros,
+                backwards=self.go_backwards,
+            )
+        return _Call(
+            arrays, known.sizes, known.batch, known.time, layout, states, given, version, masks
+        )
 
     def _first_seen(
         self, key: tuple[tuple[int, ...], ...], arrays: Mapping[str, np.ndarray]

@@ -18,7 +18,7 @@ from rnncc.runtime.bind import Binding, PackLayout, pack_layout
 from rnncc.runtime.kernel import kernel
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import ALIGNMENT
-from rnncc.runtime.tables import Source, Stage
+from rnncc.runtime.tables import Core, Source, Stage
 from rnncc.runtime.words import call_core, word
 
 if TYPE_CHECKING:
@@ -98,15 +98,21 @@ class Planner:
         for stage in stages:
             for i, core in enumerate(stage.cores):
                 for k, pack in enumerate(core.packs):
-                    if pack is not None:
+                    if pack is not None and not self.binding.is_unused(core, k):
                         self._pack(stage, i, k)
-                if core.init is not None:
+                if core.init is not None and self._starts_here(core):
                     self._init(stage, i)
         self.block[0] = self.jobs
         words, points = zip(*self.fixups, strict=True) if self.fixups else ((), ())
         return PackPlan(
             np.array(self.block, np.int64), np.array(words, np.int64), np.array(points, np.int64)
         )
+
+    def _starts_here(self, core: Core) -> bool:
+        """Whether constants are where this core starts, and not one that hands its sums on."""
+        if core.start:
+            return core.start in self.binding.fused
+        return core.out is None or core.out.buffer not in self.binding.fused
 
     def _job(
         self, target: int, tiles: int, description: list[int], gates: list[tuple[int, int]]

@@ -134,6 +134,7 @@ class Prepared:
         pieces, words, whats = [], [], []
         self.seed_words: list[int] = []
         self.step_words: list[int] = []
+        self.draws_weights = False  # packed weights differ from seed to seed
         self.before_weights: list[Step] = []
         self.steps: list[Step] = []
         self.keep: list[np.ndarray] = []  # descriptions the blocks point at
@@ -156,6 +157,7 @@ class Prepared:
             kernel = bound.kernel
             step = Step(bound, start)
             early = kernel.kind == "weights" and kernel.phase == "before"
+            self.draws_weights |= early and any(r[0] == "seed" for _, r in bound.others)
             (self.before_weights if early else self.steps).append(step)
             pieces.append(template)
             start += len(template)

@@ -16,6 +16,7 @@ import numpy as np
 
 from rnncc.runtime.description import Cell
 from rnncc.runtime.doors import Layout, as_array, check_shape, nearest
+from rnncc.runtime.masks import Masking
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.order import Order
 
@@ -56,7 +57,7 @@ class Trace:
     cell: Cell
     dtype: np.dtype[Any]
     batch: int
-    time: int
+    steps: int  # that ran
     # In full: of every argument, state and weight as it ran; of the forward's results by name, as
     # they were given back.
     shapes: Mapping[str, tuple[int, ...]]
@@ -67,6 +68,12 @@ class Trace:
     return_sequences: bool
     return_state: bool
     order: Order
+    masking: Masking | None = None
+
+    @property
+    def cut(self) -> bool:
+        """Whether the last steps didn't run, since no row needs them."""
+        return self.masking is not None and self.masking.steps < self.masking.time
 
 
 class Pullback:
@@ -141,7 +148,10 @@ class Pullback:
             array = as_array(label, value, trace.dtype, lead=lead if name in outputs else 1)
             check_shape(label, array, trace.returned[name], "the shape of what was returned,")
             turned = trace.return_sequences and name in outputs
-            found[name] = trace.order.turn(array) if turned else array
+            array = trace.order.turn(array) if turned else array
+            if trace.masking and trace.return_sequences and name in outputs:
+                array = trace.masking.fold(array)
+            found[name] = array
         return found
 
 
@@ -163,9 +173,11 @@ class _Run:
         """By name; zeros for what the program doesn't read."""
         trace, order, found = self.trace, self.trace.order, {}
         timed = [i.name for i in trace.cell.inputs if i.name in names]
-        if trace.batch and trace.time:
-            out = () if order.is_plain else ({n: self._place(n) for n in timed},)
+        if trace.batch and trace.steps:
+            whole = {} if order.is_plain and not trace.cut else {n: self._place(n) for n in timed}
+            out = ({n: a[:, : trace.steps] for n, a in whole.items()},) if whole else ()
             found = self.engine.backward(self.saved, self.cotangents, frozenset(names), *out)
+            found = {**found, **whole}
         else:  # nothing ran: the last states are the first ones
             finals = {s.name: self.cotangents.get(f"final_{s.name}") for s in trace.cell.states}
             found = {n: d.copy() for n, d in finals.items() if d is not None}
@@ -175,10 +187,11 @@ class _Run:
         return found if order.is_plain else found | {n: order.given(found[n]) for n in timed}
 
     def _place(self, name: str) -> np.ndarray:
-        """Where the gradient of an input goes: an array like the user's, as its steps run."""
-        order = self.trace.order
-        shape = order.given(np.broadcast_to(np.empty(()), self.trace.shapes[name])).shape
-        return order.run(aligned(shape, self.trace.dtype))
+        """Where the gradient of an input goes: an array like the user's, as its steps run. It is
+        zero where nothing ran."""
+        order, shape = self.trace.order, self.trace.shapes[name]
+        given = order.given(np.broadcast_to(np.empty(()), shape)).shape
+        return order.run(aligned(given, self.trace.dtype, zero=self.trace.cut))
 
     def owned(self) -> _Run:
         """With cotangents that the caller can't change."""

@@ -7,7 +7,7 @@ Non-Goals: deciding which sums exist (`passes.hoist` and `passes.rotate` do).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from rnncc.ir.builder import Builder
@@ -22,6 +22,7 @@ class Sum:
     result: Value
     contractions: tuple[Op, ...]
     init: Value | None
+    start: Sum | None = None  # a hoisted sum to go on from
 
 
 Node = Op | Sum
@@ -32,9 +33,13 @@ def is_gemm(op: Op | None) -> bool:
 
 
 def accumulate(
-    ops: tuple[Op, ...], single: set[Value], is_constant_row: Callable[[Value], bool]
+    ops: tuple[Op, ...],
+    single: set[Value],
+    is_constant_row: Callable[[Value], bool],
+    starts: Mapping[Value, Sum],
 ) -> list[Node]:
-    """The region with its contractions as Sums; order is kept."""
+    """The region with its contractions as Sums; order is kept. starts: terms that are hoisted sums
+    for accumulators to go on from."""
     defs = definitions(ops)
     absorbed: set[Value] = set()
     plans: dict[Value, list[Node]] = {}
@@ -49,16 +54,18 @@ def accumulate(
         gemms = [g for g in gemms if bool(g.operands[1].type.axes) == kind]
         rest = [v for v in leaves if v not in {g.result for g in gemms}]
         rows = [v for v in rest if is_constant_row(v)]
-        if len(gemms) < 2 and not rows:
+        begin = next((v for v in rest if v in starts), None)
+        if len(gemms) < 2 and not rows and begin is None:
             continue
-        rest = [v for v in rest if v not in rows]
+        rest = [v for v in rest if v not in rows and v is not begin]
         b = Builder(op.span, f"{op.result.name}_start")
         init = rows[0] if rows else None
         for row in rows[1:]:  # two biases are one, worked out with the weights
             init = b.add(init, row)
-        plans[op.result] = [*b.ops, *_plan(op, gemms, init, rest)]
+        start = None if begin is None else starts[begin]
+        plans[op.result] = [*b.ops, *_plan(op, gemms, init, start, rest)]
         absorbed.update(g.result for g in gemms)
-        absorbed.update(_inner_adds(op.result, defs, single))
+        absorbed.update(inner_adds(op.result, defs, single))
     nodes: list[Node] = []
     for op in ops:
         if op.result in plans:
@@ -72,12 +79,14 @@ def accumulate(
     return nodes
 
 
-def _plan(op: Op, gemms: list[Op], init: Value | None, rest: list[Value]) -> list[Node]:
+def _plan(
+    op: Op, gemms: list[Op], init: Value | None, start: Sum | None, rest: list[Value]
+) -> list[Node]:
     if not rest:
-        return [Sum(op.result, tuple(gemms), init)]
+        return [Sum(op.result, tuple(gemms), init, start)]
     total = Value(f"{op.result.name}_acc", gemms[0].result.type)
     b = Builder(op.span, op.result.name)
-    nodes: list[Node] = [Sum(total, tuple(gemms), init)]
+    nodes: list[Node] = [Sum(total, tuple(gemms), init, start)]
     value = total
     for term in rest[:-1]:
         value = b.emit("add", value, term)
@@ -85,9 +94,10 @@ def _plan(op: Op, gemms: list[Op], init: Value | None, rest: list[Value]) -> lis
     return [*nodes, *b.ops, last]
 
 
-def _inner_adds(value: Value, defs: dict[Value, Op], single: set[Value]) -> set[Value]:
+def inner_adds(value: Value, defs: dict[Value, Op], single: set[Value]) -> set[Value]:
+    """The adds of a sum: the value itself and those only this sum reads."""
     found = {value}
     for operand in defs[value].operands:
         if is_inner_add(operand, defs, single):
-            found |= _inner_adds(operand, defs, single)
+            found |= inner_adds(operand, defs, single)
     return found

@@ -6,24 +6,28 @@ Non-Goals: sizes, threads, machines: those are bound by the runtime, from what i
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Scan, Value, uses
 from rnncc.ir.verify import verify
 from rnncc.passes.rewrite import definitions
+from rnncc.schedule.accumulate import Sum
 from rnncc.schedule.legalize import Path, legalize, path_through
 from rnncc.schedule.model import (
     Buffer,
     CarrySlot,
     GradStage,
+    Group,
     Kernel,
+    LaneStage,
     Level,
     Schedule,
     Stage,
     View,
 )
 from rnncc.schedule.region import Names, RegionInput, RegionOutput, build_region
+from rnncc.schedule.starts import find_starts
 
 
 def schedule(program: Program) -> Schedule:
@@ -40,6 +44,7 @@ class _Build:
     carries: list[CarrySlot] = field(default_factory=list)
     histories: dict[str, list[Value]] = field(default_factory=dict)
     kernels: list[Kernel] = field(default_factory=list)
+    starts: dict[Value, Sum] = field(default_factory=dict)
 
     def run(self) -> Schedule:
         program = self.program
@@ -63,14 +68,15 @@ class _Build:
             if made_outside:
                 buffer = self.new_buffer(value, "result", place=value in outer_defs)
                 leaving[value] = [_whole(buffer)]
-        crossing = self.crossing(program)
+        self.starts, taken = find_starts(program, self.single)
+        crossing = self.crossing(program, taken)
         required = {
             v: leaving.get(v) or [_whole(self.new_buffer(v, "work"))]
             for v in crossing
             if v in {op.result for op in program.before}
         }
         required |= {v: leaving[v] for v in leaving if v in {op.result for op in program.before}}
-        self.outer("before", program.before, required)
+        self.outer("before", tuple(op for op in program.before if op not in taken), required)
         if program.scan:
             self.scan(program.scan, results)
         before_values = {op.result for op in program.before}
@@ -95,17 +101,18 @@ class _Build:
             self.places[value] = _whole(buffer)
         return buffer
 
-    def crossing(self, program: Program) -> list[Value]:
-        """Values of `before` that the scan or `after` reads from memory (not mere views)."""
-        read: list[Value] = [o for op in program.after for o in op.operands]
+    def crossing(self, program: Program, taken: set[Op]) -> list[Value]:
+        """Values of `before` that the scan, with the starts it has taken over, or `after` reads
+        from memory (not mere views)."""
+        read: list[Value] = [o for op in (*program.after, *taken) for o in op.operands]
         if program.scan:
             read += [o for op in program.scan.body for o in op.operands]
-            read += [s.source for s in program.scan.xs]
+            read += [s.source for s in program.scan.xs if s.value not in self.starts]
             read += [c.init for c in program.scan.carries]
             read += [c.next for c in program.scan.carries]
             read += [s.value for s in program.scan.ys]
         read += [r.value for r in program.results]
-        defs = definitions(program.before)
+        defs = {v: op for v, op in definitions(program.before).items() if op not in taken}
         roots = _roots(program.before)
         found = [v for v in dict.fromkeys(roots.get(v, v) for v in read) if v in defs]
         return [v for v in found if not _is_zero(v, defs) and v not in self.leaves]
@@ -172,7 +179,8 @@ class _Build:
             self.carries.append(CarrySlot(c.name, buffer, c.init, zero, entry, c.final))
             self.places[c.final] = View(buffer, axes, (), "final")
         for s in scan.xs:
-            known[s.value] = self.places[s.source]
+            if s.value not in self.starts:
+                known[s.value] = self.places[s.source]
         # A residual may be a carry's history; what the caller gets has rows of its own.
         outputs = {r.value for r in self.program.results if r.role != "residual"}
         entering = {c.value: known[c.value] for c in scan.carries if not known[c.value].first_only}
@@ -189,13 +197,40 @@ class _Build:
             required.setdefault(ys.value, []).append(_whole(buffer))
         out = build_region(
             RegionInput(
-                scan.body, known, required, self.single, True, zero_start, self.leaves, self.names
+                scan.body,
+                known,
+                required,
+                self.single,
+                True,
+                zero_start,
+                self.leaves,
+                self.names,
+                self.starts,
             )
         )
         self.buffers += out.buffers
+        self.make_starts(out)
         self.kernels.append(
             Kernel(self.names("scan"), "scan", "BT", [Level(x) for x in out.levels], scan.reverse)
         )
+
+    def make_starts(self, out: RegionOutput) -> None:
+        """The kernel that makes every step's starts before the loop."""
+        stages: list[Stage] = []
+        for stage in (s for level in out.levels for s in level if isinstance(s, LaneStage)):
+            for group in stage.groups:
+                if group.start is None:
+                    continue
+                accs = tuple(
+                    replace(a, segments=a.segments[: a.ahead], ahead=0) for a in group.accs
+                )
+                name = self.names("stage")
+                stages.append(
+                    LaneStage(name, stage.shape, "BT", [Group(accs, False)], tiled=group.start)
+                )
+        if stages:
+            name = self.names("before_starts")
+            self.kernels.append(Kernel(name, "rows", "BT", [Level(stages)]))
 
 
 def _joined(program: Program, single: set[Value]) -> dict[Value, Op]:

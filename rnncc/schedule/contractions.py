@@ -20,11 +20,14 @@ def groups(sums: Iterable[Sum], view: ViewOf, zero_start: Set[Buffer]) -> list[G
     """Accumulators over the same operands side by side, at most MAX_GROUP of them."""
     by_key: dict[tuple[object, ...], list[Acc]] = {}
     for node in sums:
-        segments = tuple(_segment(c, view, zero_start) for c in node.contractions)
+        ahead = node.start.contractions if node.start else ()
+        contractions = (*ahead, *node.contractions)
+        segments = tuple(_segment(c, view, zero_start) for c in contractions)
         rowwise = any(s.w.buffer.axes for s in segments)
-        init = view(node.init) if node.init is not None else None
-        acc = Acc(node.result, segments, init, node.contractions[0])
-        key: tuple[object, ...] = (rowwise, *(s.shape_key() for s in segments))
+        first = node.start.init if node.start else node.init
+        init = view(first) if first is not None else None
+        acc = Acc(node.result, segments, init, node.contractions[0], len(ahead))
+        key: tuple[object, ...] = (rowwise, len(ahead), *(s.shape_key() for s in segments))
         if rowwise:
             key = (*key, node.result)
         by_key.setdefault(key, []).append(acc)

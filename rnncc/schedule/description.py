@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import ast
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import Any
 
@@ -107,6 +107,12 @@ class Variant(_Literal):
     active_rates: frozenset[str] = frozenset()
 
     @property
+    def words(self) -> str:
+        """What a plan says of it."""
+        drawn = f", training, with {' and '.join(sorted(self.active_rates)) or 'no rates'}"
+        return (", masked" if self.mask else "") + (drawn if self.training else "")
+
+    @property
     def prefix(self) -> str:
         """What names of its kernels begin with."""
         rated = "rated_" if self.active_rates else ""
@@ -122,7 +128,8 @@ def variant_of(cell: Cell, rates: Mapping[str, float], *, training: bool, mask: 
 
 
 def variants_of(cell: Cell) -> tuple[Variant, ...]:
-    """What a layer needs for any call: the plain cell, and with all its rates where it has some.
+    """What a layer needs for any call: the plain cell, and with all its rates where it has some;
+    each without a mask and with one.
 
     A rate may be zero in a variant where it is active: `drop` keeps every lane.
     """
@@ -133,7 +140,7 @@ def variants_of(cell: Cell) -> tuple[Variant, ...]:
         found.append(Variant(active_rates=still))
     if rates or cell.draws:
         found.append(Variant(training=True, active_rates=rates))
-    return tuple(found)
+    return (*found, *(replace(v, mask=True) for v in found))
 
 
 def covering(variant: Variant, made: Iterable[Variant]) -> Variant | None:

@@ -40,6 +40,7 @@ class Levels:
         single: set[Value],
         leaves: Mapping[Value, Op],
         in_scan: bool,
+        starts: Mapping[Value, Sum],
     ) -> None:
         self.known = known
         self.leaves = leaves
@@ -47,7 +48,7 @@ class Levels:
         self.paths: dict[Value, Path] = {}
         self.placed: dict[Value, Placed] = {}
         self.outside: set[Value] = set()
-        for node in accumulate(self._computed(ops), single, self._is_constant_row):
+        for node in accumulate(self._computed(ops), single, self._is_constant_row, starts):
             self._place(node)
 
     def path(self, value: Value) -> Path:

@@ -77,12 +77,16 @@ class Segment:
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Acc:
-    """One accumulator: where it starts and what is added."""
+    """One accumulator: where it starts and what is added.
+
+    ahead: so many of the segments may have been added before the loop (see `starts`).
+    """
 
     value: Value
     segments: tuple[Segment, ...]
     init: View | None = None  # a row of constants, e.g. a bias
     op: Op | None = None
+    ahead: int = 0
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -91,6 +95,7 @@ class Group:
 
     accs: tuple[Acc, ...]
     rowwise: bool  # the weight belongs to the row (a matrix memory)
+    start: Buffer | None = None  # rows with what may have been added before the loop
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -108,10 +113,13 @@ class LaneStage:
     ops: list[Op] = field(default_factory=list)
     stores: list[Store] = field(default_factory=list)
     reads: dict[Value, View] = field(default_factory=dict)  # what it doesn't compute itself
+    tiled: Buffer | None = None  # where its only group's tiles go as they are: a loop's start
 
     @property
     def direct(self) -> bool:
         """Contractions whose results go straight where they belong."""
+        if self.tiled:
+            return True
         if any(g.rowwise for g in self.groups):
             return False
         return (
@@ -185,6 +193,8 @@ def written(kernel: Kernel) -> list[Buffer]:
     for stage in (s for level in kernel.levels for s in level.stages):
         if isinstance(stage, LaneStage):
             found.update((s.view.buffer, None) for s in stage.stores)
+            if stage.tiled:
+                found[stage.tiled] = None
         else:
             found[stage.target.buffer] = None
             if isinstance(stage, RowStage):

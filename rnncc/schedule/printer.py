@@ -97,8 +97,8 @@ class _Printer:
         direct = ", no epilogue" if stage.direct else ""
         yield f"{stage.name}: lanes [{lanes}] of each {stage.axes or 'one'}{direct}"
         for number, group in enumerate(stage.groups):
-            core = f"core {number}{', a weight a row' if group.rowwise else ''}:"
-            yield f"  {core}"
+            core = f"core {number}{', a weight a row' if group.rowwise else ''}"
+            yield f"  {core}{f', or from {group.start.name}' if group.start else ''}:"
             for acc in group.accs:
                 yield from ("    " + line for line in self.acc(acc))
         yield from self.loads(stage)
@@ -109,6 +109,8 @@ class _Printer:
             targets.setdefault(store.value, []).append(view_text(store.view))
         for value, views in targets.items():
             yield f"  {', '.join(views)} <- {self.operand(value)}"
+        if stage.tiled:
+            yield f"  {stage.tiled.name} <- the tiles as they are"
 
     def loads(self, stage: LaneStage) -> Iterator[str]:
         """What the stage reads from memory and doesn't contract."""
@@ -130,8 +132,9 @@ class _Printer:
         name = self.values(acc.value)
         if acc.init is not None:
             yield f"{name} = {view_text(acc.init)}"
-        for segment in acc.segments:
-            yield f"{name} += {_segment(segment)}{_line(acc.op)}"
+        for number, segment in enumerate(acc.segments):
+            line = _line(acc.op) if number >= acc.ahead else ", which may be there already"
+            yield f"{name} += {_segment(segment)}{line}"
 
     def grad_stage(self, stage: GradStage) -> Iterator[str]:
         left = "" if stage.a is None else f"{view_text(stage.a)} x "

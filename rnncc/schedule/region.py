@@ -10,10 +10,10 @@ Non-Goals: where a level begins (`levels`); which rows or lanes a thread takes; 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from rnncc.ir.ops import OPS, Kind
-from rnncc.ir.program import Op, Value
+from rnncc.ir.program import Op, Type, Value
 from rnncc.ir.sizes import Size
 from rnncc.schedule.accumulate import Sum
 from rnncc.schedule.contractions import grad_stage, groups
@@ -44,6 +44,7 @@ class RegionInput:
     zero_start: set[Buffer]  # carries that are zero at the first step
     leaves: Mapping[Value, Op]  # constants and extents of the whole program
     names: Names
+    starts: Mapping[Value, Sum] = field(default_factory=dict)  # hoisted sums to go on from
 
 
 @dataclass
@@ -60,7 +61,9 @@ def build_region(given: RegionInput) -> RegionOutput:
 class _Region:
     def __init__(self, given: RegionInput) -> None:
         self.given = given
-        self.ops = Levels(given.ops, given.known.keys(), given.single, given.leaves, given.in_scan)
+        self.ops = Levels(
+            given.ops, given.known.keys(), given.single, given.leaves, given.in_scan, given.starts
+        )
         self.places: dict[Value, View] = {}
         self.buffers: list[Buffer] = []
         self.stages: dict[tuple[int, StageKey], Stage] = {}
@@ -142,11 +145,22 @@ class _Region:
                 lanes.ops.append(made.node)
             lanes.stores += [Store(result, v) for v in stores.get(result, ())]
         for lanes, nodes in sums.items():
-            lanes.groups = groups(nodes, self.view, self.given.zero_start)
+            side_by_side = groups(nodes, self.view, self.given.zero_start)
+            lanes.groups = [self.with_start(lanes, group) for group in side_by_side]
             if lanes.direct:  # each result goes to its own rows, so nothing is side by side
                 lanes.groups = [
                     Group((acc,), group.rowwise) for group in lanes.groups for acc in group.accs
                 ]
+
+    def with_start(self, stage: LaneStage, group: Group) -> Group:
+        """The group with rows for what may be added before the loop, as its tiles lie."""
+        if not group.accs[0].ahead:
+            return group
+        shape = (Size.of(len(group.accs)), *stage.shape)
+        value = Value(f"{stage.name}_start", Type(shape, "BT"))
+        buffer = Buffer(self.given.names(value.name), shape, "BT", "work", value)
+        self.buffers.append(buffer)
+        return replace(group, start=buffer)
 
     def pass_through(self) -> None:
         """Values that leave as they came: carries handed on, sequences of inputs, constants."""

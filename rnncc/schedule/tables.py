@@ -67,6 +67,8 @@ class Core:
     init: tuple[Source | None, ...] | None = None
     operands: tuple[Operand, ...] = ()
     out: Source | None = None
+    start: str = ""  # a buffer with rows to go on from, of which the first `ahead` segments are a
+    ahead: int = 0  # part already; or else the core adds them itself
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,64 @@
+"""x @ W before the loop or in it: the same bits, chosen by the sizes, said by the plan."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rnncc
+from rnncc.compiler import load_spec
+from rnncc.passes.lower import lower
+from rnncc.passes.pipeline import optimise
+from rnncc.runtime import bind
+from rnncc.schedule.build import schedule
+from rnncc.schedule.model import Group, LaneStage
+
+
+def groups(name: str, **options: object) -> list[Group]:
+    """The core calls of a cell's loop."""
+    made = schedule(optimise(lower(load_spec(name), options, {})))
+    (scan,) = (k for k in made.kernels if k.kind == "scan")
+    stages = [s for level in scan.levels for s in level.stages if isinstance(s, LaneStage)]
+    return [g for s in stages for g in s.groups]
+
+
+def test_gates_start_together() -> None:
+    (gates,) = groups("lstm")
+    assert gates.start is not None and gates.accs[0].ahead == 1 and len(gates.accs) == 4
+
+
+def test_sums_that_are_apart_do_not_start() -> None:
+    """GRU's candidate scales h @ U before x @ W joins it, and shares its core call with the gates:
+    none of the three has a start."""
+    assert all(g.start is None for g in groups("gru"))
+    first, second = groups("gru", reset_after=False)
+    assert first.start is not None and second.start is not None
+
+
+def run(layer: Any, x: np.ndarray) -> list[np.ndarray]:
+    y, pullback = layer.vjp(x)
+    grads = pullback(np.cos(y))
+    return [y, grads.inputs, *grads.weights.values()]
+
+
+@pytest.mark.parametrize(
+    ("name", "shape"), [("lstm", (5, 6, 7, 17)), ("peephole_lstm", (9, 3, 20, 40))]
+)
+def test_the_same_bits(name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
+    batch, time, features, units = shape
+    x = np.random.default_rng(3).standard_normal((batch, time, features)).astype("float32")
+    found, plans = [], []
+    for rows in (1, 10**9):
+        monkeypatch.setattr(bind, "FUSED_ROWS", rows)
+        layer = rnncc.compile(name)(units=units, return_sequences=True, seed=1)
+        # What was bound for these sizes before is bound by the engine all layers share.
+        layer(x)
+        engine: Any = layer._last
+        engine._forward.made.clear()
+        found.append(run(layer, x))
+        plans.append(layer.plan())
+    assert "before_starts" not in plans[0] and "before_starts" in plans[1]
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)
