@@ -81,6 +81,7 @@ class OracleEngine:
         out: Mapping[str, np.ndarray] = NOTHING,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         program = self.training if save else self.program
         given = {n: np.asarray(a) for n, a in arrays.items()}

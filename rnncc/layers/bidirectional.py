@@ -225,9 +225,7 @@ def _maker(parts: tuple[Part, ...], merge_mode: str | None) -> Joined:
     return Joined(cell, parts, _Joins(parts, merge_mode, tuple(names)))
 
 
-def _merged(
-    ahead: Array, back: Array, merge_mode: str | None
-) -> tuple[list[Array], list[Link]]:
+def _merged(ahead: Array, back: Array, merge_mode: str | None) -> tuple[list[Array], list[Link]]:
     """What an output of both directions becomes; what of their shapes has to agree."""
     if merge_mode is None:
         names = f"forward.{ahead.name}", f"backward.{back.name}"

@@ -14,7 +14,6 @@ import numpy as np
 
 from rnncc.compiler import compile
 from rnncc.layers.arguments import (
-    INITIALIZERS,
     drawn,
     given,
     initializer,

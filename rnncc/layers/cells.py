@@ -118,7 +118,7 @@ class AbstractCell:
         several = isinstance(shapes, Mapping) or (
             len(shapes) > 0 and isinstance(shapes[0], tuple | list)
         )
-        values, layout = spread(
+        values, _ = spread(
             f"shapes of {cell.name}", shapes if several else [*shapes], cell.arguments
         )
         timed = {a.name for a in cell.inputs}

@@ -47,7 +47,7 @@ class Joined:
 class Composite(Layer):
     """A layer whose weights are those of its parts."""
 
-    maker: Joined  # type: ignore[misc]
+    maker: Joined  # type: ignore[misc, assignment]
     _joint: Joint | None
 
     def _compose(self, maker: Joined, keywords: Mapping[str, Any]) -> None:

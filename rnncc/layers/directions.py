@@ -79,12 +79,12 @@ class DirectionsEngine:
         out: Tensors = NOTHING,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         """See `runtime.classes.Engine`."""
         lead = (batch,) if last_only else (batch, time)
         own_sizes = [part.sizes(sizes) for part in self.parts]
         results, places = self._places(own_sizes, lead, out)
-        asked = {} if checkpoint_every is None else {"checkpoint_every": checkpoint_every}
         kept: list[Any] = []
         for side, engine in enumerate(self.engines):
             part = self.parts[side]
@@ -98,16 +98,18 @@ class DirectionsEngine:
                 last_only=last_only,
                 out={n: self._turned(side, a, len(lead)) for n, a in places[side].items()},
                 first_step=first_step,
-                **asked,
+                checkpoint_every=checkpoint_every,
+                lent=frozenset(own for own, name in self._reads[side] if name in lent),
             )
             kept.append(saved)
             self._lasts[side] = engine.last
             for state in part.cell.states:
                 results[FINAL + part.name(state.name)] = found[FINAL + state.name]
         pairs = self._pairs(places)
-        if self.merge_mode in MERGES:
+        merge = MERGES.get(self.merge_mode or "")
+        if merge is not None:
             for name, (ahead, back) in pairs.items():
-                MERGES[self.merge_mode](ahead, back, results[name])
+                merge(ahead, back, results[name])
         results = write(results, out)
         if not save:
             return results, None
@@ -144,12 +146,13 @@ class DirectionsEngine:
             for name, shape in zip(names, whole, strict=True):
                 found = out.get(name)
                 results[name] = aligned(shape, self.dtype) if found is None else found
+            parts: Sequence[np.ndarray]
             if self.merge_mode == "concat":
                 parts = self._halves(results[names[0]], shapes[0][-1])
             elif self.merge_mode is None:
-                parts = tuple(results[n] for n in names)
+                parts = [results[n] for n in names]
             else:
-                parts = tuple(aligned(shape, self.dtype) for shape in shapes)
+                parts = [aligned(shape, self.dtype) for shape in shapes]
             for place, output, array in zip(places, pair, parts, strict=True):
                 place[output.name] = array
         return results, places

@@ -57,8 +57,9 @@ class Part:
     def pairs(self) -> tuple[tuple[str, str], ...]:
         """(own name, name outside) of what an engine reads beside inputs and contexts."""
         cell = self.cell
-        owned = (*cell.weights, *cell.constants, *cell.states, *cell.rates)
-        return tuple((a.name, self.name(a.name)) for a in owned)
+        arrays = (*cell.weights, *cell.constants, *cell.states)
+        names = (*(a.name for a in arrays), *(r.name for r in cell.rates))
+        return tuple((own, self.name(own)) for own in names)
 
     def sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The part's own sizes, of those that are known."""

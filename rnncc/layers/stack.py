@@ -18,6 +18,7 @@ import math
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
@@ -51,7 +52,7 @@ class StackEngine:
         # What each cell reads: outputs of the one below by the names of its own inputs.
         self._reads = [
             [(a.name, o.name) for a, o in zip(above.cell.inputs, below.cell.outputs, strict=True)]
-            for below, above in zip(self.parts, self.parts[1:], strict=False)
+            for below, above in pairwise(self.parts)
         ]
         self._shown = ""
         self._lasts: list[Any] = [None] * len(engines)
@@ -71,6 +72,7 @@ class StackEngine:
         out: Tensors = NOTHING,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         """See `runtime.classes.Engine`."""
         given = [self._given(k, arrays) for k in range(len(self.parts))]
@@ -103,7 +105,8 @@ class StackEngine:
                         last_only=last and last_only,
                         out={n: a[:, span] for n, a in places.items()},
                         first_step=first_step + begin,
-                        **_asked(checkpoint_every if save else None),
+                        checkpoint_every=checkpoint_every,
+                        lent=self._lent(k, lent),
                     )
                     saved.append(kept)
                     self._lasts[k] = engine.last
@@ -117,6 +120,12 @@ class StackEngine:
             for state in part.cell.states:
                 results[FINAL + part.name(state.name)] = values[state.name]
         return write(results, out), _Saved(saved) if save else None
+
+    def _lent(self, k: int, lent: frozenset[str]) -> frozenset[str]:
+        """What one cell puts out is there for the next one alone."""
+        if k:
+            return frozenset(own for own, _ in self._reads[k - 1])
+        return lent.intersection(self._first)
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace in every cell."""
@@ -212,7 +221,3 @@ class StackEngine:
             plan = engine.plan(ran).splitlines()
             lines += [f"{part.prefix}:", *("  " + line for line in plan)]
         return "\n".join(lines)
-
-
-def _asked(checkpoint_every: int | None) -> dict[str, int]:
-    return {} if checkpoint_every is None else {"checkpoint_every": checkpoint_every}

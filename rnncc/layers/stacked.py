@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Any
 
 from rnncc.layers.composite import Composite, Joined
@@ -56,7 +57,7 @@ def _described(parts: Sequence[Part]) -> Cell:
     """ValueError when a cell can't read what the one below puts out."""
     first, last = parts[0], parts[-1]
     links: list[Link] = []
-    for below, above in zip(parts, parts[1:], strict=False):
+    for below, above in pairwise(parts):
         given, taken = below.cell.outputs, above.cell.inputs
         what = f"{above.prefix} ({above.cell.name}) reads what {below.prefix} puts out"
         if len(given) != len(taken):

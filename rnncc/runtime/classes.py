@@ -39,6 +39,7 @@ class Engine(Protocol):
         out: Tensors = ...,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = ...,
     ) -> tuple[dict[str, np.ndarray], Any]:
         """(results by name, what `backward` needs: None unless `save`).
 
@@ -53,6 +54,7 @@ class Engine(Protocol):
         caller may change arrays and results in place before it calls `backward`.
         first_step: what draws of a step count from, where the steps are a part of a sequence.
         checkpoint_every: save what every so many steps start from, and compute the rest again.
+        lent: arrays by name that nobody will change, to be saved without a copy.
         """
 
     def backward(

@@ -117,6 +117,7 @@ class Engine:
         out: Arrays = NOTHING,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
     ) -> tuple[dict[str, np.ndarray], Saved | None]:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
         call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
@@ -127,7 +128,7 @@ class Engine:
         results = _copied(results, later)
         if not save:
             return results, None
-        owned = self._owned(arrays, whole=checkpoint_every is not None)
+        owned = self._owned(arrays, lent, whole=checkpoint_every is not None)
         return results, Saved(owned, replace(call, last_only=False), version, first_step, kept)
 
     def backward(
@@ -142,7 +143,7 @@ class Engine:
         """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
         return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
 
-    def _owned(self, arrays: Arrays, whole: bool) -> dict[str, Any]:
+    def _owned(self, arrays: Arrays, lent: frozenset[str], whole: bool) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change. Those
         it doesn't read are left out, unless it runs forward again, as a whole call does."""
         owned = dict(arrays)
@@ -152,7 +153,7 @@ class Engine:
                 continue
             if name not in read and not whole:
                 del owned[name]
-            else:
+            elif name not in lent:
                 owned[name] = aligned(owned[name].shape, owned[name].dtype)
                 owned[name][...] = arrays[name]
         return owned
