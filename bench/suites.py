@@ -2,6 +2,7 @@
 
     spine    LSTM against onnxruntime and torch; a custom cell against LSTM
     compile  how long a cell takes to compile, and when nothing compiles
+    memory   residuals and workspace of long sequences, with checkpoints and without
 
 To add a comparison: a line of SPINE. A suite: a function and its line of SUITES.
 """
@@ -14,6 +15,7 @@ from dataclasses import dataclass
 from bench.case import FORWARD, TRAINING, Case
 from bench.compile_suite import compile_suite
 from bench.harness import Effort, compare, unavailable
+from bench.memory_suite import memory_suite
 from bench.result import Bar, Result
 
 
@@ -93,4 +95,8 @@ def _run(comparison: Comparison, effort: Effort, absent: dict[str, str], result:
     return Bar(what, 1 / ratio if least else ratio, limit, least=least)
 
 
-SUITES: dict[str, Callable[[Effort], Result]] = {"spine": spine, "compile": compile_suite}
+SUITES: dict[str, Callable[[Effort], Result]] = {
+    "spine": spine,
+    "compile": compile_suite,
+    "memory": memory_suite,
+}

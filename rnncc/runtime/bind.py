@@ -230,6 +230,7 @@ class Binder:
         self.vb = machine.vector_bytes
         self.threads = threads
         self.strides = {name: (b, t) for name, b, t in call.strides}
+        self.steps_outside: set[str] = set()  # kernels whose outer level is time
         self.buffers = {b.name: b for b in direction.buffers}
         self.stages = {s.name: s for s in direction.stages}
         self.copies = {(c.stage, c.kind, str(c.index)): c for c in direction.copies}
@@ -549,7 +550,9 @@ class Binder:
             bound.others.append((index, ("init", stage, i) if core.init else ("zeros",)))
 
     def row_levels(self, kernel: Kernel) -> tuple[int, int]:
-        """(n0, n1) of a bulk kernel; n0 is 1 where all rows are evenly spaced."""
+        """(n0, n1) of a bulk kernel; n0 is 1 where all rows are evenly spaced.
+
+        Else n1 is the longer of batch and time, unless generated text asks which row is which."""
         batch, time = self.call.batch, self.call.time
         if kernel.kind != "rows":
             return 1, 1
@@ -564,9 +567,10 @@ class Binder:
         for name in names:
             layout, axes = self.out.layouts[name], self.buffers[name].axes
             carry = self.buffers[name].storage == "carry"
-            if not carry and axes != "BT":
-                return batch, time
-            if layout.b != layout.t * time:
+            if (not carry and axes != "BT") or layout.b != layout.t * time:
+                if kernel.function is None and batch > time:
+                    self.steps_outside.add(kernel.name)
+                    return time, batch
                 return batch, time
         return 1, batch * time
 

@@ -53,7 +53,7 @@ class Masking:
         if self.steps == self.time:
             return d
         folded = d[:, : self.steps].copy()
-        if not self.zeros:
+        if self.steps and not self.zeros:
             folded[:, -1] += d[:, self.steps :].sum(axis=1, dtype=d.dtype)
         return folded
 
