@@ -82,6 +82,7 @@ class OracleEngine:
         first_step: int = 0,
         checkpoint_every: int | None = None,
         lent: frozenset[str] = frozenset(),
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         program = self.training if save else self.program
         given = {n: np.asarray(a) for n, a in arrays.items()}
@@ -97,7 +98,7 @@ class OracleEngine:
             saved = _Saved(kept, sizes, batch, time, first_step)
         results = {}
         for r in program.results:
-            if r.role in ("output", "state"):
+            if r.role in ("output", "state") or (carry and r.role == "held"):
                 array = found[r.name]
                 last = last_only and r.role == "output"
                 results[r.name] = np.array(array[:, -1] if last else array, self.dtype)

@@ -344,15 +344,15 @@ def numeric(f: Callable[[], float], array: np.ndarray, places: int = 12) -> dict
     return found
 
 
-def check_gradients(layer: Any, x: np.ndarray, initial: Any = None) -> None:
+def check_gradients(layer: Any, x: np.ndarray, initial: Any = None, mask: Any = None) -> None:
     """Against differences: inputs, every weight, every initial state."""
-    y, back = layer.vjp(x, initial_state=initial, seed=11)
+    y, back = layer.vjp(x, initial_state=initial, seed=11, mask=mask)
     flat = leaves(y)
     weights = [random(*a.shape, seed=20 + i) for i, a in enumerate(flat)]
     grads = back(like(y, iter(weights)))
 
     def value() -> float:
-        now = leaves(layer(x, initial_state=initial, training=True, seed=11))
+        now = leaves(layer(x, initial_state=initial, training=True, seed=11, mask=mask))
         return float(sum((a * w).sum() for a, w in zip(now, weights)))
 
     def close(gradient: np.ndarray, expected: dict[Any, float], what: str) -> None:
@@ -417,6 +417,34 @@ def test_blocks_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     same(layer(x), whole)
     assert "6 block(s) of at most 8 steps" in layer.plan()
     same(stack()(x), last)
+
+
+PER_STEP = """cell: Drawn
+n: size
+x: input[n]
+h: state[n]
+rate_: rate = 0.4
+h[t] = x[t] + drop(h[t-1], rate_, per="step")
+return 2 * h[t]
+"""
+
+
+def test_blocks_draw_what_the_whole_draws(monkeypatch: pytest.MonkeyPatch) -> None:
+    cls = rnncc.compile_text(PER_STEP.replace("rate_", "forget"), dtype="float64")
+    layer = RNN([cls(), cls()], return_sequences=True)
+    x, mask = random(2, 41, 3), np.random.default_rng(1).random((2, 41)) < 0.6
+    mask[0, :20] = False
+    mask[1, 7:18] = False  # a block in which nothing of a row is valid
+    calls = [lambda: layer(x, training=True, seed=3), lambda: layer(x, mask=mask)]
+    whole = [call() for call in calls]
+    same(whole[0], layer.vjp(x, seed=3)[0])
+    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(blocks, "LEAST_STEPS", 8)
+    same([call() for call in calls], whole)
+    inner = x
+    for _ in range(2):
+        inner = cls(return_sequences=True)(inner, mask=mask)
+    same(whole[1], inner)
 
 
 class Counting(Pool):
@@ -584,6 +612,53 @@ def test_checkpoints_are_handed_down(every: int | None) -> None:
     else:
         for a, b in zip(found, test_checkpoints_are_handed_down.whole):  # type: ignore[attr-defined]
             np.testing.assert_allclose(a, b, rtol=1e-9, atol=1e-12)
+
+
+# ---- masks -------------------------------------------------------------------------------------
+
+
+MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 1, 0, 0], [0] * 7], bool)
+
+
+@pytest.mark.parametrize("zeros", [False, True])
+def test_a_mask_goes_to_every_cell(zeros: bool) -> None:
+    x = random(3, 7, 4)
+    x[~MASK] = np.nan
+    options = {"return_sequences": True, "return_state": True, "zero_output_for_mask": zeros}
+    y, *states = stack(**options)(x, mask=MASK)
+    inner = x
+    for cls, units, i in ((LSTM, 5, 0), (GRU, 3, 1), (LSTM, 4, 2)):
+        inner, *last = cls(units, seed=i + 1, **options, **F64)(inner, mask=MASK)
+        same(tuple(last) if len(last) > 1 else last[0], states[i])
+    same(y, inner)
+    assert not y[2].any() and y[1, 3].any() == (not zeros)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_masks_in_both_directions(sequences: bool) -> None:
+    """As if the masked steps weren't there; outputs of every step are zeros in their places."""
+    x = random(3, 7, 4)
+    layer = LSTM(5, return_sequences=sequences, return_state=True, seed=1, **F64)
+    way = Bidirectional(layer)
+    y, *states = way(np.where(MASK[:, :, None], x, np.nan), mask=MASK)
+    for row in range(2):
+        z, *last = way(x[row : row + 1, MASK[row]])
+        same(y[row, MASK[row]] if sequences else y[row], z[0])
+        same([s[row] for s in states], [s[0] for s in last])
+    assert not y[2].any() and not states[0][2].any()
+    if sequences:
+        assert not y[~MASK].any()
+    lengths = np.array([7, 4, 2])
+    same(way(x, lengths=lengths), way(x, mask=np.arange(7) < lengths[:, None]))
+
+
+@pytest.mark.parametrize("mode", ["concat", "mul"])
+def test_gradients_of_masked_layers(mode: str) -> None:
+    for sequences in (False, True):
+        layer = LSTM(3, return_sequences=sequences, return_state=True, **F64)
+        check_gradients(built(Bidirectional(layer, mode), 4), random(3, 7, 4), mask=MASK)
+    deep = stack(return_sequences=True)
+    check_gradients(built(deep, 4), random(3, 7, 4), mask=MASK[:, :6].repeat(2, 1)[:, :7])
 
 
 # ---- torch -------------------------------------------------------------------------------------

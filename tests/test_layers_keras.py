@@ -136,6 +136,42 @@ def test_cells_and_stacks(options: dict[str, Any]) -> None:
         compare(*made)
 
 
+MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 1, 0, 0], [1, 1, 0, 0, 0, 0, 0]], bool)
+
+
+@pytest.mark.parametrize("name", ["SimpleRNN", "GRU", "LSTM"])
+@pytest.mark.parametrize("options", [OPTIONS[3], OPTIONS[4], OPTIONS[2]], ids=str)
+def test_masks(name: str, options: dict[str, Any]) -> None:
+    # Keras documents zero_output_for_mask for outputs of every step, and applies it to the last too.
+    for zeros in (False, True)[: 1 + ("return_sequences" in options)]:
+        made = [
+            getattr(module, name)(5, zero_output_for_mask=zeros, **options)
+            for module in (keras.layers, layers)
+        ]
+        compare(*made, mask=MASK)
+
+
+@pytest.mark.parametrize("mode", ["concat", "mul", None])
+@pytest.mark.parametrize("sequences", [False, True])
+def test_masks_in_both_directions(mode: str | None, sequences: bool) -> None:
+    made = [
+        module.Bidirectional(
+            module.LSTM(5, return_sequences=sequences, return_state=True), merge_mode=mode
+        )
+        for module in (keras.layers, layers)
+    ]
+    compare(*made, mask=MASK)
+
+
+@pytest.mark.parametrize("sequences", [False, True])
+def test_masks_of_stacks(sequences: bool) -> None:
+    made = [
+        module.RNN([module.LSTMCell(5), module.LSTMCell(3)], return_sequences=sequences)
+        for module in (keras.layers, layers)
+    ]
+    compare(*made, mask=MASK)
+
+
 @pytest.mark.parametrize("name", ["SimpleRNN", "GRU", "LSTM"])
 @pytest.mark.parametrize("suffix", ["", "Cell"])
 def test_arguments(name: str, suffix: str) -> None:

@@ -22,7 +22,7 @@ from rnncc.runtime.description import Array
 from rnncc.runtime.doors import Bound
 from rnncc.runtime.layer import Layer
 
-_ALIKE = ("stateful", "return_sequences", "return_state", "time_major", "zero_output_for_mask")
+_ALIKE = ("stateful", "return_sequences", "return_state", "time_major")
 
 
 @serializable
@@ -38,6 +38,7 @@ class Bidirectional(Composite):
 
     Outputs of every step are in the order of time in both directions. States are those of the
     forward direction, then those of the backward one, also in `initial_state`; weights likewise.
+    Outputs of masked steps are zeros.
     TypeError for what is no layer, ValueError for another merge_mode and for layers that can't
     be two directions of one.
     """
@@ -68,6 +69,8 @@ class Bidirectional(Composite):
         self.merge_mode, self._sources = merge_mode, (layer, backward_layer)
         options = {n: getattr(layer, n) for n in LAYER_OPTIONS if n not in ("dtype", "seed")}
         options |= {"seed": layer.seed if seed is None else seed, "name": name}
+        # As in Keras: what a masked step would repeat is another step's in each direction.
+        options["zero_output_for_mask"] = layer.return_sequences
         self._compose(_maker((Part(ahead, "forward"), Part(back, "backward")), merge_mode), options)
         self._initial = None if weights is None else [*weights]
 

@@ -20,6 +20,7 @@ import numpy as np
 from rnncc.layers.arguments import given
 from rnncc.layers.built_in import GRU, LSTM, BuiltIn, SimpleRNN
 from rnncc.layers.config import deserialize, serializable, serialize
+from rnncc.layers.composite import Composite
 from rnncc.layers.stacked import Stacked
 from rnncc.runtime.description import names_of
 from rnncc.runtime.doors import array_shape, spread, whole_number
@@ -206,7 +207,7 @@ class Cell(AbstractCell):
             raise TypeError(
                 f"{what} is a layer, not the class {layer.__name__}: give {layer.__name__}(...)"
             )
-        if not isinstance(layer, Layer) or isinstance(layer, Stacked):
+        if not isinstance(layer, Layer) or isinstance(layer, Composite):
             raise TypeError(
                 f"{what} is an LSTMCell(64) or the like, a layer of a compiled class or a list "
                 f"of these, not {layer!r}: it has no equations of states"

@@ -80,6 +80,7 @@ class DirectionsEngine:
         first_step: int = 0,
         checkpoint_every: int | None = None,
         lent: frozenset[str] = frozenset(),
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         """See `runtime.classes.Engine`."""
         lead = (batch,) if last_only else (batch, time)
@@ -89,7 +90,7 @@ class DirectionsEngine:
         for side, engine in enumerate(self.engines):
             part = self.parts[side]
             found, saved = engine.forward(
-                self._given(side, arrays),
+                self._given(side, arrays, last_only),
                 own_sizes[side],
                 batch,
                 time,
@@ -116,13 +117,19 @@ class DirectionsEngine:
         products = pairs if self.merge_mode == "mul" else {}
         return results, _Saved(kept, products, dict(sizes), lead)
 
-    def _given(self, side: int, arrays: Tensors) -> dict[str, Any]:
+    def _given(self, side: int, arrays: Tensors, last_only: bool) -> dict[str, Any]:
         """What a direction reads."""
         part = self.parts[side]
         found = part.inside(arrays)
         for own, name in self._reads[side]:
             timed = name in self._timed
             found[own] = self._turned(side, arrays[name], 2) if timed else arrays[name]
+        if "valid" in arrays:
+            valid = found["valid"] = self._turned(side, arrays["valid"], 2)
+            # Of every step, outputs of masked ones are zeros; of the last, those of rows without
+            # a valid step, in the order in which they ran.
+            shown = self._turned(side, arrays["_shown"], 2)
+            found["_shown"] = np.logical_or.accumulate(valid, axis=1) if last_only else shown
         if "seed" in arrays:
             found["seed"] = part.seed(arrays["seed"])
         return found

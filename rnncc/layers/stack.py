@@ -73,6 +73,7 @@ class StackEngine:
         first_step: int = 0,
         checkpoint_every: int | None = None,
         lent: frozenset[str] = frozenset(),
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         """See `runtime.classes.Engine`."""
         given = [self._given(k, arrays) for k in range(len(self.parts))]
@@ -107,11 +108,12 @@ class StackEngine:
                         first_step=first_step + begin,
                         checkpoint_every=checkpoint_every,
                         lent=self._lent(k, lent),
+                        carry=not save,
                     )
                     saved.append(kept)
                     self._lasts[k] = engine.last
-                    for state in self.parts[k].cell.states:
-                        given[k][state.name] = found[FINAL + state.name]
+                    carries = [name for name in found if name.startswith(FINAL)]
+                    given[k] |= {name.removeprefix(FINAL): found[name] for name in carries}
                     if not last:
                         feed = {own: found[name] for own, name in self._reads[k]}
         if last_only:

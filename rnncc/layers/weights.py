@@ -28,7 +28,7 @@ class Joint:
         self.owners = {name: self.owners[name] for name in order}
         self.dtype = self.stores[0].dtype
         self.shapes = {name: store.shapes[own] for name, (store, own) in self.owners.items()}
-        self._alone = self.stores[0] if list(self.stores[0].shapes) == [*order] else None
+        self._alone = self.stores[0] if len(parts) == 1 else None
         self._seen: tuple[tuple[object, ...], dict[str, np.ndarray]] = ((), {})
 
     @property

@@ -40,6 +40,7 @@ class Engine(Protocol):
         first_step: int = 0,
         checkpoint_every: int | None = None,
         lent: frozenset[str] = ...,
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], Any]:
         """(results by name, what `backward` needs: None unless `save`).
 
@@ -54,7 +55,9 @@ class Engine(Protocol):
         caller may change arrays and results in place before it calls `backward`.
         first_step: what draws of a step count from, where the steps are a part of a sequence.
         checkpoint_every: save what every so many steps start from, and compute the rest again.
-        lent: arrays by name that nobody will change, to be saved without a copy.
+        lent: arrays by name that nobody will change, to be saved without a copy. carry: results
+        have every carry's `final_<name>`, of those too that callers don't see: a call that is given
+        them by their names goes on where this one stopped, masked steps and all.
         """
 
     def backward(

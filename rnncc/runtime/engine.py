@@ -118,13 +118,14 @@ class Engine:
         first_step: int = 0,
         checkpoint_every: int | None = None,
         lent: frozenset[str] = frozenset(),
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], Saved | None]:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
         call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
         own, later = _apart(out, arrays) if out else (out, NOTHING)
         job = Job(arrays, call, version, out=own, first_step=first_step)
         steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
-        results, kept = forward(self._forward, job, steps, checkpoint_every)
+        results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
         results = _copied(results, later)
         if not save:
             return results, None
