@@ -142,7 +142,7 @@ MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 1, 0, 0], [1, 1, 0, 0, 0, 0
 @pytest.mark.parametrize("name", ["SimpleRNN", "GRU", "LSTM"])
 @pytest.mark.parametrize("options", [OPTIONS[3], OPTIONS[4], OPTIONS[2]], ids=str)
 def test_masks(name: str, options: dict[str, Any]) -> None:
-    # Keras documents zero_output_for_mask for outputs of every step, and applies it to the last too.
+    # Keras documents zero_output_for_mask for every step's outputs, and zeroes the last one too.
     for zeros in (False, True)[: 1 + ("return_sequences" in options)]:
         made = [
             getattr(module, name)(5, zero_output_for_mask=zeros, **options)

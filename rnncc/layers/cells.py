@@ -19,8 +19,8 @@ import numpy as np
 
 from rnncc.layers.arguments import given
 from rnncc.layers.built_in import GRU, LSTM, BuiltIn, SimpleRNN
-from rnncc.layers.config import deserialize, serializable, serialize
 from rnncc.layers.composite import Composite
+from rnncc.layers.config import deserialize, serializable, serialize
 from rnncc.layers.stacked import Stacked
 from rnncc.runtime.description import names_of
 from rnncc.runtime.doors import array_shape, spread, whole_number
