@@ -551,6 +551,25 @@ def test_directions_of_another_class() -> None:
     deep = Bidirectional(stack(return_sequences=True, return_state=True), merge_mode="mul")
     check_gradients(built(deep, 4), random(2, 4, 4))
     assert "forward.cell_1.kernel" in deep.weights
+    y, *groups = deep(x)
+    assert [len(g) if isinstance(g, tuple) else 1 for g in groups] == [2, 1, 2] * 2
+    same(deep(x, initial_state=[np.zeros((3, 5)), *leaves(groups)[1:]])[0].shape, y.shape)
+    apart = Bidirectional(stack(return_state=True), merge_mode=None)
+    check_gradients(built(apart, 4), random(2, 4, 4), groups_of_two(apart))
+
+
+def groups_of_two(layer: Any) -> Any:
+    """Initial states for two rows, as the layer returns them."""
+    count = itertools.count(1)
+    states = layer(random(2, 1, 4))[len(layer.cell.outputs) :]
+    return [like(s, (random(*a.shape, seed=next(count)) for a in leaves(s))) for s in states]
+
+
+def test_weights_for_both_directions() -> None:
+    first = built(Bidirectional(LSTM(5, return_sequences=True, **F64)), 4)
+    again = Bidirectional(LSTM(5, return_sequences=True, **F64), weights=first.get_weights())
+    x = random(3, 7, 4)
+    same(again(x), first(x))
 
 
 def test_backwards_and_time_first() -> None:

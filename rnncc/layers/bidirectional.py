@@ -98,12 +98,19 @@ class Bidirectional(Composite):
         return (*left[0], *left[1:]) if apart else left  # y, y backwards, *states, as Keras
 
     def _flat_cotangents(self, dy: Any) -> Any:
-        if self.merge_mode is not None or not self.return_state:
-            return dy
-        count = len(self._outputs)
-        if not isinstance(dy, tuple | list) or len(dy) != count + len(self._states):
-            return dy
-        return ([*dy[:count]], *dy[count:])
+        if self.merge_mode is None and self.return_state and isinstance(dy, tuple | list):
+            count = len(self._outputs)
+            dy = ([*dy[:count]], *dy[count:])
+        return super()._flat_cotangents(dy)
+
+    def _state_groups(self) -> list[tuple[str, ...]] | None:
+        """Those of both directions, where they are stacks."""
+        found: list[tuple[str, ...]] = []
+        for part in self.parts:
+            inner = part.layer._state_groups() if isinstance(part.layer, Composite) else None
+            groups = inner or [(s.name,) for s in part.cell.states]
+            found += [tuple(map(part.name, names)) for names in groups]
+        return found if any(len(names) > 1 for names in found) else None
 
     # ---- copies and data ----
 
