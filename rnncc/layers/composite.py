@@ -17,8 +17,8 @@ from rnncc.layers.weights import Joint
 from rnncc.runtime.classes import LAYER_OPTIONS, Binding, Engine
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.doors import Bound, Layout, nearest
+from rnncc.runtime.gradients import Gradients
 from rnncc.runtime.layer import Layer
-from rnncc.runtime.pullback import Gradients
 
 
 @dataclass(frozen=True, eq=False)
@@ -40,7 +40,12 @@ class Joined:
             raise ValueError(f"{self.cell.name} has the dtype of its cells, {self.cell.dtype}")
         return Binding(self.cell, self._engine)
 
-    def _engine(self, variant: Variant) -> Engine:
+    def _engine(self, variant: Variant) -> Any:
+        if variant.second_order and len(self.parts) > 1:
+            raise NotImplementedError(
+                f"second derivatives of a {self.cell.name} are not available in this version of "
+                "rnncc: those of a layer with one cell are"
+            )
         return self.joins([part.engine(variant) for part in self.parts])
 
 
@@ -187,9 +192,9 @@ class Regrouped:
         found = self._pullback(self._layer._flat_cotangents(dy), *rest, **keywords)
         return found if self._states is None else GroupedGradients(found, self._states)
 
-    def vjp(self, dy: Any) -> Any:
+    def vjp(self, dy: Any, *rest: Any, **keywords: Any) -> Any:
         """See `runtime.pullback.Pullback.vjp`."""
-        return self._pullback.vjp(self._layer._flat_cotangents(dy))
+        return self._pullback.vjp(self._layer._flat_cotangents(dy), *rest, **keywords)
 
 
 class GroupedGradients(Gradients):

@@ -19,7 +19,6 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.classes import Engine
 from rnncc.runtime.description import Array, Cell, Constraint, Rate, SizeDecl, Variant, variant_of
 from rnncc.runtime.layer import Layer
 
@@ -75,11 +74,12 @@ class Part:
         found = ((f"final_{s.name}", f"final_{self.name(s.name)}") for s in self.cell.states)
         return {own: values[name] for own, name in found if name in values}
 
-    def engine(self, variant: Variant) -> Engine:
-        """The engine of the part in a variant of the whole."""
+    def engine(self, variant: Variant) -> Any:
+        """The engine of the part in a variant of the whole, of second derivatives if it says so."""
         rates = {r.name: float(self.name(r.name) in variant.active_rates) for r in self.cell.rates}
         own = variant_of(self.cell, rates, training=variant.training, mask=variant.mask)
-        return self.layer._binding.engine(own)
+        binding = self.layer._binding
+        return binding.second_engine(own) if variant.second_order else binding.engine(own)
 
     def seed(self, seed: int) -> int:
         """What the part draws from: parts draw apart from one another."""

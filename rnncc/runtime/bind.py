@@ -151,7 +151,6 @@ class Call:
 
     strides, result_strides: (parameter's buffer or result's name, bytes from row to row of the
     batch, from step to step) of callers' arrays whose rows don't lie one after another.
-    copied: results that kernels can't write where the caller wants them.
     """
 
     sizes: tuple[tuple[str, int], ...]
@@ -161,7 +160,6 @@ class Call:
     last_only: bool
     strides: tuple[tuple[str, int, int], ...] = ()
     result_strides: tuple[tuple[str, int, int], ...] = ()
-    copied: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -318,9 +316,9 @@ class Binder:
         found = self.out.in_place
         strides = {name: (b, t) for name, b, t in self.call.result_strides}
         for place in self.d.results:
-            source, copied = place.source, place.name in self.call.copied
+            source = place.source
             buffer = self.buffers[source.buffer]
-            if place.role == "residual" or place.parts or source.slot or copied:
+            if place.role == "residual" or place.parts or source.slot:
                 continue
             if buffer.storage != "result" or buffer.name in {*saved, *found.values()}:
                 continue

@@ -205,7 +205,7 @@ def _cotangents(side: Side, handed: Arrays, call: Call, block: Block) -> dict[st
     for name, role, caller in side.direction.params:
         if role != "cotangent":
             continue
-        buffer, given = side.buffers[name], handed.get(caller.removeprefix("d_"))
+        buffer, given = side.buffers[name], handed.get(caller.removeprefix("d."))
         lead = len(buffer.axes)
         if given is None or ("T" in buffer.axes and given.ndim < lead + len(buffer.shape)):
             sizes, last = dict(call.sizes), given
