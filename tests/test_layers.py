@@ -230,6 +230,21 @@ def test_rnn_of_a_cell_is_the_layer(cell: Any, layer: Any, options: dict[str, An
         same(g.initial_state, g2.initial_state)
 
 
+def test_second_derivatives_of_one_cell() -> None:
+    """Those of several are refused, not wrong."""
+    x, found = random(2, 3, 4), []
+    every = {"return_sequences": True}
+    for layer in (LSTM(5, seed=3, **every, **F64), RNN(LSTMCell(5, seed=3, **F64), **every)):
+        y, back = layer.vjp(x)
+        grads, again = back.vjp(np.ones_like(y))
+        second = again({"inputs": grads.inputs})
+        found.append([second.inputs, *second.weights.values()])
+    same(*found)
+    y, back = stack().vjp(x)
+    with pytest.raises(NotImplementedError, match="second derivatives of a StackedRNNCells"):
+        back.vjp(np.ones_like(y))
+
+
 def test_a_cell_is_a_step() -> None:
     x = random(3, 6, 4)
     cell = LSTMCell(5, seed=2, **F64)
