@@ -119,6 +119,15 @@ def test_names_are_nobody_elses(name: str) -> None:
         known |= saved
 
 
+def test_values_may_be_called_like_programs() -> None:
+    text = (
+        "cell: Words\nunits: size\nx: input[units]\nh: state[units]\nforward = sigmoid(x[t])\n"
+        "backward = sigmoid(forward * h[t-1])\nh[t] = tanh(backward * forward * x[t])\n"
+        "return h[t]\n"
+    )
+    assert_slopes(Case(lower(check_text(text)), {"units": 3}, batch=2, time=3))
+
+
 def test_what_is_zero_is_not_handed_on() -> None:
     """A cell linear in everything has no second derivatives, and no programs for them."""
     text = "cell: Sum\nx: input\nh: state\nh[t] = h[t-1] + x[t]\nreturn h[t]\n"

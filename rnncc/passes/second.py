@@ -134,8 +134,8 @@ def _named(prefix: str, forward: Program, pullback: Program) -> tuple[Program, P
     results = []
     for r in forward.results:
         if r.role == "residual":
-            kept = r.name if r.name.startswith(f"{prefix}.") else ""
-            names[r.value] = kept or f"{prefix}.{r.value.name}.{len(names)}"
+            named = r.name.startswith(f"{prefix}.") and r.name.count(".") > 1  # z.0 is not
+            names[r.value] = r.name if named else f"{prefix}.{r.value.name}.{len(names)}"
             r = replace(r, name=names[r.value])
         results.append(r)
     own = {p.value for p in forward.params}  # whose cotangents are arguments of its pullback
