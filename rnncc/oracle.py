@@ -20,6 +20,7 @@ from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import gradient
 from rnncc.passes.rewrite import remap_program
 from rnncc.passes.second import second_order
+from rnncc.runtime.blocks import LEAST_STEPS
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.layer import Layer
 
@@ -83,6 +84,8 @@ class OracleEngine:
         out: Mapping[str, np.ndarray] = NOTHING,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         program = self.training if save else self.program
         given = {n: np.asarray(a) for n, a in arrays.items()}
@@ -98,7 +101,7 @@ class OracleEngine:
             saved = _Saved(kept, sizes, batch, time, first_step)
         results = {}
         for r in program.results:
-            if r.role in ("output", "state"):
+            if r.role in ("output", "state") or (carry and r.role == "held"):
                 array = found[r.name]
                 last = last_only and r.role == "output"
                 results[r.name] = np.array(array[:, -1] if last else array, self.dtype)
@@ -125,6 +128,9 @@ class OracleEngine:
         own = {n: np.array(a, self.dtype) for n, a in gradients.items() if n in wanted}
         return _written(own, out)
 
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        return LEAST_STEPS
+
     def _cotangent(
         self, value: Value, cotangents: Mapping[str, np.ndarray], saved: _Saved
     ) -> np.ndarray:
@@ -135,7 +141,9 @@ class OracleEngine:
             return whole
         return whole if given is None else given
 
-    def plan(self) -> str:
+    last: Any = None
+
+    def plan(self, last: Any = None) -> str:
         return "the interpreter, float64, one step after another"
 
 

@@ -39,6 +39,8 @@ class Engine(Protocol):
         out: Tensors = ...,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = ...,
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], Any]:
         """(results by name, what `backward` needs: None unless `save`).
 
@@ -53,6 +55,9 @@ class Engine(Protocol):
         caller may change arrays and results in place before it calls `backward`.
         first_step: what draws of a step count from, where the steps are a part of a sequence.
         checkpoint_every: save what every so many steps start from, and compute the rest again.
+        lent: arrays by name that nobody will change, to be saved without a copy. carry: results
+        have every carry's `final_<name>`, of those too that callers don't see: a call that is given
+        them by their names goes on where this one stopped, masked steps and all.
         """
 
     def backward(
@@ -68,7 +73,14 @@ class Engine(Protocol):
         any strides; a missing one is zero. out: arrays to write gradients into, by parameter.
         """
 
-    def plan(self) -> str: ...
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        """How many steps at once need a small workspace, for whoever hands on block by block."""
+
+    @property
+    def last(self) -> Any:
+        """What the last calls ran: layers of one class share an engine."""
+
+    def plan(self, last: Any = None) -> str: ...
 
 
 class SecondEngine(Protocol):

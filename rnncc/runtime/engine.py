@@ -35,6 +35,8 @@ NOTHING: Arrays = MappingProxyType({})
 
 __all__ = ["Engine", "Saved", "layer_class"]
 
+Ran = tuple[Prepared | None, int]
+
 
 @dataclass
 class Side:
@@ -58,6 +60,11 @@ class Side:
         self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
         weights = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
         self.kept_weights = KEPT_VERSIONS * max(len(weights), 1)
+
+    @property
+    def ran(self) -> Ran:
+        """The last run, and how many steps it was a block of."""
+        return self.last, self.steps
 
     def prepared(self, call: Call, residuals: Mapping[str, Memory]) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
@@ -118,6 +125,8 @@ class Engine:
         out: Arrays = NOTHING,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], Saved | None]:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
         call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
@@ -128,10 +137,10 @@ class Engine:
         job = Job(arrays, call, version, out=own, first_step=first_step)
         steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
         self._forward.steps = time
-        results, kept = forward(self._forward, job, steps, checkpoint_every)
+        results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
         saved = None
         if save:  # before anything is written over what was read
-            owned = self._owned(arrays)
+            owned = self._owned(arrays, lent)
             asked = replace(call, last_only=False)
             saved = Saved(owned, asked, version, first_step, kept)
         return _copied(results, later), saved
@@ -148,25 +157,37 @@ class Engine:
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
         return _copied(found, later)
 
-    def _owned(self, arrays: Arrays) -> dict[str, Any]:
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
+        return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
+
+    def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""
         owned = dict(arrays)
         for _, role, name in self._forward.direction.params:
-            if role in ("input", "context", "state", "valid") and name in arrays:
+            if name in lent or name not in arrays:
+                continue
+            if role in ("input", "context", "state", "valid"):
                 owned[name] = aligned(arrays[name].shape, arrays[name].dtype)
                 owned[name][...] = arrays[name]
         return owned
 
     # ---- what ran -------------------------------------------------------------------------------
 
-    def plan(self) -> str:
+    @property
+    def last(self) -> tuple[Ran, Ran]:
+        """What the last calls ran, for `plan`."""
+        return self._forward.ran, self._backward.ran
+
+    def plan(self, last: Any = None) -> str:
         """The kernels of the last calls, their threads and tiles, and why."""
         lines = [
             f"{self.cell.name}, {self.dtype}, {host().vector_bytes * 8}-bit vectors, "
             f"{threading_reason()}"
         ]
-        for title, side in (("forward", self._forward), ("backward", self._backward)):
-            lines += plan_side(title, side)
+        sides = (("forward", self._forward), ("backward", self._backward))
+        for (title, side), ran in zip(sides, last or self.last, strict=True):
+            lines += plan_side(title, side, ran)
         return "\n".join(lines)
 
     @property
@@ -211,14 +232,16 @@ def _copied(results: dict[str, np.ndarray], later: Arrays) -> dict[str, np.ndarr
     return results
 
 
-def plan_side(title: str, side: Side) -> list[str]:
-    if side.last is None:
+def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:
+    """One direction's kernels. ran: of an earlier call than the last."""
+    prepared, steps = ran or side.ran
+    if prepared is None:
         return [f"{title}: has not run"]
-    binding = side.last.binding
+    binding = prepared.binding
     call = binding.call
     time = str(call.time)
-    if side.steps != call.time:
-        time = f"{side.steps} in blocks, the last one of {time}"
+    if steps != call.time:
+        time = f"{steps} in blocks, the last one of {time}"
     lines = [f"{title}: batch {call.batch}, time {time}, {dict(call.sizes)}"]
     stages = {s.name: s for s in side.direction.stages}
     for bound in binding.kernels:
