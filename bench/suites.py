@@ -3,6 +3,7 @@
     spine    LSTM against onnxruntime and torch; a custom cell against LSTM
     compile  how long a cell takes to compile, and when nothing compiles
     options  what masks, dropout and other options cost beside the plain layer
+    layers   stacks and both directions beside their layers in turn
     memory   residuals and workspace of long sequences, with checkpoints and without
 
 To add a comparison: a line of SPINE. A suite: a function and its line of SUITES.
@@ -16,6 +17,7 @@ from dataclasses import dataclass
 from bench.case import FORWARD, TRAINING, Case
 from bench.compile_suite import compile_suite
 from bench.harness import Effort, compare, unavailable
+from bench.layers_suite import layers_suite
 from bench.memory_suite import memory_suite
 from bench.result import Bar, Result
 
@@ -136,5 +138,6 @@ SUITES: dict[str, Callable[[Effort], Result]] = {
     "spine": spine,
     "compile": compile_suite,
     "options": options,
+    "layers": layers_suite,
     "memory": memory_suite,
 }
