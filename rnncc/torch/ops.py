@@ -191,10 +191,9 @@ def _fake_forward(
     save: bool,
 ) -> list[Tensor]:
     recurrence, like = _recurrence(key), tensors[0]
-    known = recurrence.known(tensors[: len(recurrence.cell.arguments)])
+    known = recurrence.known(tensors[: len(recurrence.cell.arguments)], real=False)
     dtype = recurrence.torch_dtype
-    shapes = (*known.outputs, *known.states)
-    results = [like.new_empty(shape, dtype=dtype) for shape in shapes]
+    results = [like.new_empty(shape, dtype=dtype) for shape in known.results]
     return [*results, like.new_empty([1], dtype=torch.int64)] if save else results
 
 

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rnncc.runtime.classes import Binding, Engine
-from rnncc.runtime.description import variant_of
+from rnncc.runtime.description import Array, variant_of
 from rnncc.runtime.doors import SizeBinder, array_shape
 from rnncc.runtime.layer import Layer
 from rnncc.runtime.masks import Masking, masking
@@ -57,13 +57,14 @@ class Recipe:
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What the shapes of arguments tell. outputs, states: shapes of what is returned."""
+    """What the shapes of arguments tell. results: shapes of outputs, then of states as they are
+    given and returned. zeros: states to start from, which nobody writes."""
 
     sizes: dict[str, int]
     batch: int
     time: int
-    outputs: list[tuple[int, ...]]
-    states: list[tuple[int, ...]]
+    results: list[tuple[int, ...]]
+    zeros: dict[str, np.ndarray]
 
 
 @dataclass(slots=True)
@@ -87,8 +88,19 @@ class Saved:
     shapes: list[torch.Size]
 
 
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The gradients one direction is asked for: where they belong among the tensors of a call."""
+
+    arguments: dict[str, int]
+    states: dict[str, int]
+    trained: dict[str, int]
+    begun: tuple[Array, ...]  # states whose gradients belong to weights
+    names: frozenset[str]
+
+
 @dataclass
-class _Kernels:
+class Kernels:
     """What all recurrences of a bound cell share."""
 
     binding: Binding
@@ -129,8 +141,13 @@ class Recurrence:
         self.states = [s.name for s in cell.states]
         self.owned = [a.name for a in (*cell.weights, *cell.constants)]
         self.draws = variant_of(cell, self.rates, training=True, mask=False).training
-        self.kernels = _kernels.setdefault(id(binding), _Kernels(binding))
-        self._starts = any(s.default for s in cell.states)
+        self.kernels = _kernels.setdefault(id(binding), Kernels(binding))
+        self.outputs = [o.name for o in cell.outputs]
+        self.results = [*self.outputs, *(f"final_{s}" for s in self.states)]
+        self.starting = tuple(s for s in cell.states if s.default)
+        backwards = recipe.in_place and any(recipe.directions)
+        self._lies_plain = not recipe.return_sequences or not (recipe.time_major or backwards)
+        self._choices: dict[tuple[bool, ...], list[Choice]] = {}
         self._known: dict[tuple[Any, ...], Known] = {}
 
     def __reduce__(self) -> tuple[Any, ...]:
@@ -143,8 +160,9 @@ class Recurrence:
 
     # ---- the door -----------------------------------------------------------------------------
 
-    def known(self, arguments: Sequence[Tensor]) -> Known:
-        """Sizes and shapes of a call. ValueError where they don't fit the cell."""
+    def known(self, arguments: Sequence[Tensor], *, real: bool) -> Known:
+        """Sizes and shapes of a call. real: not only shapes, which may be symbols.
+        ValueError where they don't fit the cell."""
         recipe = self.recipe
         axes = ("time", "batch") if recipe.time_major else ("batch", "time")
         origin = "the module's"
@@ -163,8 +181,14 @@ class Recurrence:
             whole = (*outer[1:], last * ways) if array.shape else ()
             outputs.append((*lead, *whole))
         before = (ways, batch) if recipe.stacked else (batch,)
-        states = [(*before, *array_shape(s, bound.sizes)) for s in self.cell.states]
-        return Known(bound.sizes, batch, time, outputs, states)
+        shapes = {s.name: array_shape(s, bound.sizes) for s in self.cell.states}
+        zeros = (
+            {n: np.zeros((batch, *shape), self.dtype) for n, shape in shapes.items()}
+            if real
+            else {}
+        )
+        states = [(*before, *shape) for shape in shapes.values()]
+        return Known(bound.sizes, batch, time, [*outputs, *states], zeros)
 
     def _enter(self, arguments: Sequence[Tensor], states: Sequence[Tensor]) -> Known:
         """What is known of a call whose tensors were checked."""
@@ -176,8 +200,10 @@ class Recurrence:
         if found is None:
             if len(self._known) >= _MOST_SHAPES:
                 self._known.clear()
-            found = self._known[key] = self.known(arguments)
-        for name, t, shape in zip(self.states, states, found.states, strict=False):
+            found = self._known[key] = self.known(arguments, real=True)
+        for name, t, shape in zip(
+            self.states, states, found.results[len(self.outputs) :], strict=False
+        ):
             if t.shape != shape:
                 raise ValueError(
                     f"initial state {name} has shape {list(t.shape)}, expected {list(shape)}"
@@ -228,58 +254,50 @@ class Recurrence:
         states = tensors[at : at + len(self.states)] if given else ()
         weights = tensors[at + len(states) :]
         known = self._enter(arguments, states)
-        results = [
-            torch.empty(shape, dtype=self.torch_dtype) for shape in (*known.outputs, *known.states)
-        ]
-        views = [t.numpy() for t in results]
-        read = {n: _array(t) for n, t in zip(cell.arguments, arguments, strict=True)}
-        begun = [_array(t) for t in states]
-        made: list[Way] = []
-        for way, order in enumerate(self.orders):
-            count = len(self.owned)
-            version, own = self.kernels.weights.find(
-                weights[way * count : (way + 1) * count], self._check_weights
-            )
-            arrays: dict[str, Any] = dict(zip(self.owned, own, strict=True))
-            arrays |= read
+        read = {n: array_of(t) for n, t in zip(cell.arguments, arguments, strict=True)}
+        begun = [array_of(t) for t in states]
+        targets: list[Tensor | None] = [None] * len(self.results)
+        ways: list[Way] = []
+        count = len(self.owned)
+        for number, order in enumerate(self.orders):
+            own = weights[number * count : (number + 1) * count]
+            version, values = self.kernels.weights.find(own, self._check_weights)
+            arrays: dict[str, Any] = dict(zip(self.owned, values, strict=True))
+            arrays.update(read)
             if not order.is_plain:
-                arrays |= {n: order.run(read[n]) for n in self.timed}
-            self._begin(arrays, begun, way, known)
-            out = self._places(views, way, order)
+                arrays.update({n: order.run(read[n]) for n in self.timed})
+            self._begin(arrays, begun, number, known)
             masks = self._masking(mask, known, order)
             steps = masks.steps if masks else known.time
+            out = self._places(targets, known, number, steps)
             if not (known.batch and steps):
                 self._nothing(arrays, out)
-                made.append(Way(None, None, masks, 0))
+                ways.append(Way(None, None, masks, 0))
                 continue
             engine, drawn = self._engine(training, masks is not None and masks.valid is not None)
-            arrays |= self.rates
+            arrays.update(self.rates)
             if drawn:
                 assert seed is not None
                 arrays["seed"] = int(seed)
-            outputs = [o.name for o in cell.outputs]
-            if masks:
-                arrays = masks.cut(arrays, self.timed)
-            sequences = {n: out[n] for n in outputs} if recipe.return_sequences else {}
-            if steps < known.time:
-                out = {**out, **{n: a[:, :steps] for n, a in sequences.items()}}
-            _, saved = engine.forward(
-                arrays,
+            cut = masks is not None and steps < known.time and recipe.return_sequences
+            found, saved = engine.forward(
+                masks.cut(arrays, self.timed) if masks else arrays,
                 known.sizes,
                 known.batch,
                 steps,
                 version=version,
                 save=save,
                 last_only=not recipe.return_sequences,
-                out=out,
+                out=self._cut(out, steps) if cut else out,
                 checkpoint_every=recipe.checkpoint_every if save else None,
             )
-            if masks and steps < known.time:
-                for array in sequences.values():
-                    masks.fill(array)
-            made.append(Way(engine, saved, masks, steps))
-        kept = Saved(made, known, given, masked, [t.shape for t in tensors]) if save else None
-        return results, kept
+            if cut and masks:
+                for name in self.outputs:
+                    masks.fill(out[name])
+            self._wrap(targets, found)
+            ways.append(Way(engine, saved, masks, steps))
+        kept = Saved(ways, known, given, masked, [t.shape for t in tensors]) if save else None
+        return [t for t in targets if t is not None], kept
 
     def _engine(self, training: bool, masked: bool) -> tuple[Engine, bool]:
         """The kernels, and whether they draw."""
@@ -293,43 +311,67 @@ class Recurrence:
         return found
 
     def _begin(
-        self, arrays: dict[str, Any], begun: Sequence[np.ndarray], way: int, known: Known
+        self, arrays: dict[str, Any], begun: Sequence[np.ndarray], number: int, known: Known
     ) -> None:
         """The initial states, into `arrays`: the given ones, what the cell declares, or zeros."""
-        stacked = self.recipe.stacked
         if begun:
             for name, array in zip(self.states, begun, strict=True):
-                arrays[name] = array[way] if stacked else array
+                arrays[name] = array[number] if self.recipe.stacked else array
             return
-        for state, shape in zip(self.cell.states, known.states, strict=True):
-            start = arrays[state.default] if state.default else np.zeros((), self.dtype)
-            shape = shape[1:] if stacked else shape
-            arrays[state.name] = np.array(np.broadcast_to(start, shape), order="C")
+        arrays.update(known.zeros)
+        for state in self.starting:
+            start = np.broadcast_to(arrays[str(state.default)], known.zeros[state.name].shape)
+            arrays[state.name] = np.array(start, order="C")
 
-    def _places(self, views: Sequence[np.ndarray], way: int, order: Order) -> dict[str, np.ndarray]:
-        """Where one direction's results go, [batch, time, ...] as its steps run."""
-        cell, recipe = self.cell, self.recipe
+    def _places(
+        self, targets: list[Tensor | None], known: Known, number: int, steps: int
+    ) -> dict[str, np.ndarray]:
+        """Where results go that have to lie otherwise than kernels lay them, by name, [batch, time,
+        ...] as steps run; their tensors into `targets`."""
+        several, whole = len(self.orders) > 1, known.batch and steps == known.time
+        if not several and self._lies_plain and whole:
+            return {}
         out: dict[str, np.ndarray] = {}
-        for array, view in zip(cell.outputs, views, strict=False):
-            out[array.name] = self.part(view, way, order)
-        for name, view in zip(self.states, views[len(cell.outputs) :], strict=True):
-            out[f"final_{name}"] = view[way] if recipe.stacked else view
+        for at, (name, shape) in enumerate(zip(self.results, known.results, strict=True)):
+            is_output = name in self.outputs
+            if not (is_output or several or steps == 0):
+                continue
+            target = targets[at]
+            if target is None:
+                target = targets[at] = torch.empty(shape, dtype=self.torch_dtype)
+            view = target.numpy()
+            if is_output:
+                out[name] = self.part(view, number)
+            else:
+                out[name] = view[number] if self.recipe.stacked else view
         return out
 
-    def part(self, view: np.ndarray, way: int, order: Order) -> np.ndarray:
+    def _cut(self, out: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
+        """Places for the results of a call that runs so many steps."""
+        return {n: a[:, :steps] if n in self.outputs else a for n, a in out.items()}
+
+    def _wrap(self, targets: list[Tensor | None], found: Mapping[str, np.ndarray]) -> None:
+        """Results that lie as kernels laid them."""
+        for at, name in enumerate(self.results):
+            if targets[at] is None:
+                array = found[name]
+                stacked = self.recipe.stacked and name not in self.outputs
+                targets[at] = torch.from_numpy(array[None] if stacked else array)
+
+    def part(self, view: np.ndarray, number: int) -> np.ndarray:
         """One direction's part of an output or its cotangent, as its steps run."""
-        ways = len(self.orders)
-        if ways > 1:
-            last = view.shape[-1] // ways
-            view = view[..., way * last : (way + 1) * last]
-        if not self.recipe.return_sequences:
+        if len(self.orders) > 1:
+            last = view.shape[-1] // len(self.orders)
+            view = view[..., number * last : (number + 1) * last]
+        if self._lies_plain:
             return view
+        order = self.orders[number]
         return order.run(view) if self.recipe.in_place else order.turn(view)
 
     def _masking(self, mask: Tensor | None, known: Known, order: Order) -> Masking | None:
         if mask is None:
             return None
-        values, lengths = _array(mask), mask.ndim == 1
+        values, lengths = array_of(mask), mask.ndim == 1
         return masking(
             None if lengths else values,
             values if lengths else None,
@@ -341,8 +383,8 @@ class Recurrence:
 
     def _nothing(self, arrays: Mapping[str, Any], out: Mapping[str, np.ndarray]) -> None:
         """No row or no step: outputs are empty or zero, the last states are the first."""
-        for o in self.cell.outputs:
-            out[o.name][...] = 0
+        for name in self.outputs:
+            out[name][...] = 0
         for name in self.states:
             out[f"final_{name}"][...] = arrays[name]
 
@@ -352,122 +394,122 @@ class Recurrence:
         self, saved: Saved, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
         """Gradients of a call's tensors, those wanted. cotangents: of its results; None is zero."""
-        back = Back(self, saved, cotangents, wanted)
-        for number in range(len(self.orders)):
-            back.run(number)
-        return back.grads
+        key = (*wanted, saved.given, saved.masked)
+        choices = self._choices.get(key)
+        if choices is None:
+            choices = self._choices[key] = [
+                self._choose(number, saved, wanted) for number in range(len(self.orders))
+            ]
+        handed = [None if t is None else array_of(t) for t in cotangents]
+        grads: list[Tensor | None] = [None] * len(saved.shapes)
+        for number, choice in enumerate(choices):
+            self._back(number, saved, handed, choice, grads)
+        return grads
 
-
-class Back:
-    """One way back through all directions of a call; each adds to `grads`, like the tensors."""
-
-    def __init__(
-        self,
-        recurrence: Recurrence,
-        saved: Saved,
-        cotangents: Sequence[Tensor | None],
-        wanted: Sequence[bool],
-    ) -> None:
-        self.recurrence, self.saved, self.wanted = recurrence, saved, wanted
-        self.cotangents = [None if t is None else _array(t) for t in cotangents]
-        self.grads: list[Tensor | None] = [None] * len(saved.shapes)
-
-    def run(self, number: int) -> None:
-        """One direction."""
-        saved, recurrence = self.saved, self.recurrence
-        cell, wanted, way = recurrence.cell, self.wanted, saved.ways[number]
+    def _choose(self, number: int, saved: Saved, wanted: Sequence[bool]) -> Choice:
+        cell = self.cell
         states = len(cell.arguments) + saved.masked
-        weights = states + len(recurrence.states) * saved.given + number * len(recurrence.owned)
-        places = {n: at for at, n in enumerate(cell.arguments) if wanted[at]}
-        if saved.given:
-            places |= {n: at for at, n in enumerate(recurrence.states, states) if wanted[at]}
+        weights = states + len(self.states) * saved.given + number * len(self.owned)
+        arguments = {n: at for at, n in enumerate(cell.arguments) if wanted[at]}
+        first = {n: at for at, n in enumerate(self.states, states) if saved.given and wanted[at]}
         trained = {w.name: at for at, w in enumerate(cell.weights, weights) if wanted[at]}
-        begun = [] if saved.given else [s for s in cell.states if s.default in trained]
-        out = self._places(number, places) if number == 0 else {}
-        found = self._gradients(number, [*places, *trained, *(s.name for s in begun)], out)
-        for name, at in places.items():
-            self._add(name, at, number, found.get(name), way.steps)
-        for state in begun:  # a state that started from a weight hands its gradient on
+        begun = () if saved.given else tuple(s for s in self.starting if s.default in trained)
+        names = frozenset([*arguments, *first, *trained, *(s.name for s in begun)])
+        return Choice(arguments, first, trained, begun, names)
+
+    def _back(
+        self,
+        number: int,
+        saved: Saved,
+        handed: Sequence[np.ndarray | None],
+        choice: Choice,
+        grads: list[Tensor | None],
+    ) -> None:
+        """One direction; what it finds is added to `grads`."""
+        way, order = saved.ways[number], self.orders[number]
+        given = self._cotangents(number, way, handed)
+        out: dict[str, np.ndarray] = {}
+        if way.engine is None:  # nothing ran: the last states are the first ones
+            found = {n: given[f"final_{n}"] for n in self.states if f"final_{n}" in given}
+        else:
+            if number == 0 and not (order.is_plain and way.steps == saved.known.time):
+                for name in self.timed & choice.arguments.keys():
+                    at = choice.arguments[name]
+                    made = grads[at] = torch.zeros(saved.shapes[at], dtype=self.torch_dtype)
+                    out[name] = order.run(made.numpy())[:, : way.steps]
+            found = way.engine.backward(way.saved, given, choice.names, out)
+        for name, at in choice.arguments.items():
+            if name not in out:
+                grads[at] = self._added(grads[at], found.get(name), saved.shapes[at], name, number)
+        for name, at in choice.states.items():
+            grads[at] = self._stacked(grads[at], found.get(name), saved.shapes[at], number)
+        for state in choice.begun:  # a state that started from a weight hands its gradient on
             if state.name in found:
                 name, total = str(state.default), found[state.name].sum(axis=0)
                 found[name] = found[name] + total if name in found else total
-        for name, at in trained.items():
-            if name in found:
-                self.grads[at] = torch.from_numpy(np.ascontiguousarray(found[name]))
-            else:
-                self.grads[at] = self._zeros(at)
+        for name, at in choice.trained.items():
+            grads[at] = self._whole(found.get(name), saved.shapes[at])
 
-    def _places(self, number: int, places: Mapping[str, int]) -> dict[str, np.ndarray]:
-        """Where the gradients of inputs go, [batch, steps, ...] as steps run."""
-        recurrence, way = self.recurrence, self.saved.ways[number]
-        out = {}
-        for name, at in places.items():
-            if name in recurrence.timed and way.engine is not None:
-                whole = way.steps == self.saved.known.time
-                made = self._empty(at) if whole else self._zeros(at)
-                self.grads[at] = made
-                out[name] = recurrence.orders[number].run(made.numpy())[:, : way.steps]
-        return out
-
-    def _gradients(
-        self, number: int, names: Sequence[str], out: Mapping[str, np.ndarray]
+    def _cotangents(
+        self, number: int, way: Way, handed: Sequence[np.ndarray | None]
     ) -> dict[str, np.ndarray]:
-        """By name; those of inputs are in `out`, if it has them."""
-        recurrence, way = self.recurrence, self.saved.ways[number]
-        order, outputs = recurrence.orders[number], recurrence.cell.outputs
-        handed: dict[str, np.ndarray] = {}
-        for output, d in zip(outputs, self.cotangents, strict=False):
-            if d is not None:
-                part = recurrence.part(d, number, order)
-                fold = way.masks is not None and recurrence.recipe.return_sequences
-                handed[output.name] = way.masks.fold(part) if fold and way.masks else part
-        for state, d in zip(recurrence.states, self.cotangents[len(outputs) :], strict=True):
-            if d is not None:
-                handed[f"final_{state}"] = d[number] if recurrence.recipe.stacked else d
-        if way.engine is not None:
-            return way.engine.backward(way.saved, handed, frozenset(names), out)
-        # Nothing ran: the last states are the first ones.
-        return {n: handed[f"final_{n}"] for n in recurrence.states if f"final_{n}" in handed}
+        """One direction's, by name of result, [batch, steps, ...] as steps run."""
+        given: dict[str, np.ndarray] = {}
+        for name, d in zip(self.results, handed, strict=True):
+            if d is None:
+                continue
+            if name not in self.outputs:
+                given[name] = d[number] if self.recipe.stacked else d
+                continue
+            given[name] = self.part(d, number)
+            if way.masks and self.recipe.return_sequences and way.steps:
+                given[name] = way.masks.fold(given[name])
+        return given
 
-    def _add(self, name: str, at: int, number: int, found: np.ndarray | None, steps: int) -> None:
-        """One direction's gradient of an argument or a state."""
-        recurrence = self.recurrence
-        target = self.grads[at]
-        if name in recurrence.states:
-            if target is None:
-                target = self.grads[at] = self._zeros(at)
-            if found is not None:
-                view = target.numpy()
-                (view[number] if recurrence.recipe.stacked else view)[...] = found
-            return
-        if number == 0 and name in recurrence.timed and target is not None and found is not None:
-            return  # it was written there
-        if target is None or number == 0:
-            target = self.grads[at] = self._zeros(at)
-        if found is not None:
-            view = target.numpy()
-            if name in recurrence.timed:
-                view = recurrence.orders[number].run(view)[:, :steps]
-            view += found
+    def _whole(self, array: np.ndarray | None, shape: torch.Size) -> Tensor:
+        if array is None:
+            return torch.zeros(shape, dtype=self.torch_dtype)
+        return torch.from_numpy(np.ascontiguousarray(array).reshape(shape))
 
-    def _empty(self, at: int) -> Tensor:
-        return torch.empty(self.saved.shapes[at], dtype=self.recurrence.torch_dtype)
+    def _added(
+        self, total: Tensor | None, array: np.ndarray | None, shape: torch.Size, name: str, n: int
+    ) -> Tensor:
+        """The gradient of an argument, which all directions read."""
+        if total is None and (array is None or (n == 0 and self.orders[0].is_plain)):
+            return self._whole(array, shape)
+        if total is None:
+            total = torch.zeros(shape, dtype=self.torch_dtype)
+        if array is not None:
+            view = total.numpy()
+            if name in self.timed:
+                view = self.orders[n].run(view)[:, : array.shape[1]]
+            view += array
+        return total
 
-    def _zeros(self, at: int) -> Tensor:
-        return torch.zeros(self.saved.shapes[at], dtype=self.recurrence.torch_dtype)
+    def _stacked(
+        self, total: Tensor | None, array: np.ndarray | None, shape: torch.Size, number: int
+    ) -> Tensor:
+        """The gradient of a state, each direction's its own."""
+        if len(self.orders) == 1:
+            return self._whole(array, shape)
+        if total is None:
+            total = torch.zeros(shape, dtype=self.torch_dtype)
+        if array is not None:
+            total.numpy()[number] = array
+        return total
 
 
 # ---- what is shared ------------------------------------------------------------------------------
 
 
-def _array(t: Tensor) -> np.ndarray:
+def array_of(t: Tensor) -> np.ndarray:
     """The tensor's own memory."""
     array: np.ndarray = (t.detach() if t.requires_grad else t).numpy()
     return array
 
 
 RECURRENCES: dict[str, Recurrence] = {}
-_kernels: dict[Any, _Kernels] = {}
+_kernels: dict[Any, Kernels] = {}
 
 
 @cache

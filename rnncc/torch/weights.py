@@ -14,6 +14,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from torch import Tensor
@@ -31,7 +32,7 @@ class _Set:
 
     counters: tuple[int, ...] | None
     version: tuple[str, int]
-    places: list[tuple[int, ...]]  # shape and strides of each
+    places: list[Any]  # shape and strides of each
     arrays: list[np.ndarray]
     copies: list[np.ndarray]
 
@@ -66,7 +67,7 @@ class WeightSets:
         counters = _counters(tensors)
         with self._lock:
             found = self._sets.get(key)
-            places = [(*t.shape, *t.stride()) for t in tensors]
+            places = [(t.shape, t.stride()) for t in tensors]
             if found is None or found.places != places:
                 check(tensors)
                 arrays = [t.detach().numpy() for t in tensors]
