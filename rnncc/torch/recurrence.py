@@ -134,7 +134,7 @@ class Recurrence:
         self.cell = cell = binding.cell
         self.dtype, self.torch_dtype = np.dtype(recipe.dtype), DTYPES[recipe.dtype]
         self.sizes, self.rates = dict(recipe.sizes), dict(recipe.rates)
-        text = repr((cell, replace(recipe, layer_class=type(None))))
+        text = repr((cell, replace(recipe, layer_class=Layer)))
         self.key = f"{cell.name}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
         self.orders = [Order(recipe.time_major, backwards) for backwards in recipe.directions]
         self.timed = {a.name for a in cell.inputs}
