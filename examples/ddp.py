@@ -81,6 +81,18 @@ def train(steps: int, checkpoint: Path | None, die_at: int | None) -> list[float
     return losses
 
 
+def join() -> None:
+    """This process into the group torchrun started, else alone."""
+    if "RANK" not in os.environ:
+        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
+        return
+    store, rank, world = next(dist.rendezvous("env://"))
+    # A worker that is started again would find the addresses of those that are gone.
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store = dist.PrefixStore(f"attempt {attempt}", store)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=world)
+
+
 def write(path: Path, model: torch.nn.Module, optimizer: torch.optim.Optimizer, step: int) -> None:
     """The file is there whole or as it was before."""
     state = {"model": model.state_dict(), "optimizer": optimizer.state_dict(), "step": step}
@@ -97,11 +109,7 @@ def main(argv: Sequence[str] | None = None) -> list[float]:
         "--die-at", type=int, metavar="STEP", help="the last worker ends there, once"
     )
     arguments = parser.parse_args(argv)
-    alone = "RANK" not in os.environ
-    if alone:
-        dist.init_process_group("gloo", store=dist.HashStore(), rank=0, world_size=1)
-    else:
-        dist.init_process_group("gloo")
+    join()
     try:
         return train(arguments.steps, arguments.checkpoint, arguments.die_at)
     finally:
