@@ -1,9 +1,10 @@
 """What is compared with what, and the bars.
 
     spine    LSTM against onnxruntime and torch; a custom cell against LSTM
+    torch    torch.nn.LSTM, and rnncc.torch's in its place
     compile  how long a cell takes to compile, and when nothing compiles
 
-To add a comparison: a line of SPINE. A suite: a function and its line of SUITES.
+To add a comparison: a line of SPINE or TORCH. A suite: a function and its line of SUITES.
 """
 
 from __future__ import annotations
@@ -67,12 +68,36 @@ SPINE = (
 )
 
 
+def _replaced(mode: str, sizes: tuple[int, int, int, int]) -> Comparison:
+    case = Case("lstm", mode, *sizes)
+    what = f"torch.nn.LSTM replaced, {mode} {sizes}: times faster"
+    return Comparison(
+        what,
+        ("rnncc_torch", case),
+        ("torch", case),
+        1.0,
+        least=True,
+        others=(("rnncc", case),),
+    )
+
+
+TORCH = tuple(_replaced(mode, sizes) for sizes in (SMALL, LARGE) for mode in (FORWARD, TRAINING))
+
+
 def spine(effort: Effort) -> Result:
-    result = Result("spine")
-    wanted = [name for c in SPINE for name, _ in (c.first, c.second, *c.others)]
+    return _compared("spine", SPINE, effort)
+
+
+def in_torch(effort: Effort) -> Result:
+    return _compared("torch", TORCH, effort)
+
+
+def _compared(name: str, comparisons: tuple[Comparison, ...], effort: Effort) -> Result:
+    result = Result(name)
+    wanted = [name for c in comparisons for name, _ in (c.first, c.second, *c.others)]
     absent = {n: why for n in dict.fromkeys(wanted) if (why := unavailable(n))}
     result.notes += [f"skipped {name}: {why}" for name, why in absent.items()]
-    for comparison in SPINE:
+    for comparison in comparisons:
         result.bars.append(_run(comparison, effort, absent, result))
     return result
 
@@ -93,4 +118,8 @@ def _run(comparison: Comparison, effort: Effort, absent: dict[str, str], result:
     return Bar(what, 1 / ratio if least else ratio, limit, least=least)
 
 
-SUITES: dict[str, Callable[[Effort], Result]] = {"spine": spine, "compile": compile_suite}
+SUITES: dict[str, Callable[[Effort], Result]] = {
+    "spine": spine,
+    "torch": in_torch,
+    "compile": compile_suite,
+}
