@@ -152,6 +152,13 @@ class _Stack(torch.nn.RNNBase):
             states.append(whole)
         return states
 
+    def _weights(self, first: int, ways: int) -> list[Tensor]:
+        """Of one layer. By attribute only those that a parametrization has taken away from the
+        parameters: looking there first is what Module.__getattr__ does, in less time."""
+        held = self._parameters
+        names = [n for at in range(first, first + ways) for n in self._all_weights[at]]
+        return [held[n] if n in held else getattr(self, n) for n in names]  # type: ignore[misc]
+
     def _layers(
         self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None
     ) -> tuple[Tensor, list[Tensor]]:
@@ -165,11 +172,11 @@ class _Stack(torch.nn.RNNBase):
         ways, ends = 2 if self.bidirectional else 1, []
         x = x.to(self._recurrences[0].torch_dtype)  # autocast hands on what is narrower
         for layer, recurrence in enumerate(self._recurrences):
-            rows = slice(layer * ways, (layer + 1) * ways)
             tensors = [x] if lengths is None else [x, lengths]
             if states is not None:
+                rows = slice(layer * ways, (layer + 1) * ways)
                 tensors += states if self.num_layers == 1 else [s[rows] for s in states]
-            tensors += [getattr(self, n) for names in self._all_weights[rows] for n in names]
+            tensors += self._weights(layer * ways, ways)
             x, *finals = run(
                 recurrence,
                 tensors,

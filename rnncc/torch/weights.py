@@ -34,19 +34,23 @@ class _Set:
     version: tuple[str, int]
     places: list[Any]  # shape and strides of each
     arrays: list[np.ndarray]
-    copies: list[np.ndarray]
+    copies: list[Any]
 
     def is_current(self, counters: tuple[int, ...] | None) -> bool:
         same = counters == self.counters and counters is not None
         return same and all(map(_equal, self.arrays, self.copies))
 
 
-def _equal(a: np.ndarray, b: np.ndarray) -> bool:
+def _copy(a: np.ndarray) -> Any:
+    """To compare with: bytes, or of a large array its bits."""
+    return a.tobytes() if a.nbytes <= _SMALL else np.array(a.view(f"u{a.itemsize}"))
+
+
+def _equal(a: np.ndarray, copy: Any) -> bool:
     """Bit for bit: a NaN equals itself."""
-    if a.nbytes <= _SMALL:
-        return a.tobytes() == b.tobytes()
-    bits = np.dtype(f"u{a.itemsize}")
-    return bool((a.view(bits) == b.view(bits)).all())
+    if type(copy) is bytes:
+        return a.tobytes() == copy
+    return bool((a.view(copy.dtype) == copy).all())
 
 
 class WeightSets:
@@ -77,7 +81,7 @@ class WeightSets:
             else:
                 arrays = found.arrays
             version = ("torch", next(_numbers))
-            copies = [np.array(a, order="C") for a in arrays]
+            copies = [_copy(a) for a in arrays]
             self._sets[key] = _Set(counters, version, places, arrays, copies)
             self._sets.move_to_end(key)
             self._trim()
