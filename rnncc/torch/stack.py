@@ -170,7 +170,8 @@ class _Stack(torch.nn.RNNBase):
                 "torch.float32 and torch.float64"
             )
         ways, ends = 2 if self.bidirectional else 1, []
-        x = x.to(self._recurrences[0].torch_dtype)  # autocast hands on what is narrower
+        if x.dtype is not self._recurrences[0].torch_dtype:  # autocast hands on what is narrower
+            x = x.to(self._recurrences[0].torch_dtype)
         for layer, recurrence in enumerate(self._recurrences):
             tensors = [x] if lengths is None else [x, lengths]
             if states is not None:
