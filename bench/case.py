@@ -16,7 +16,10 @@ FORWARD, TRAINING = "forward", "training"
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A built-in cell at one size. mode: forward, or training = forward and all gradients."""
+    """A built-in cell at one size. mode: forward, or training = forward and all gradients.
+
+    options: keywords of the layer. masked: a random third of the steps doesn't count.
+    """
 
     cell: str
     mode: str
@@ -25,11 +28,19 @@ class Case:
     features: int
     units: int
     dtype: str = "float32"
+    options: tuple[tuple[str, Any], ...] = ()
+    masked: bool = False
 
     @property
     def label(self) -> str:
         sizes = f"{self.batch}, {self.time}, {self.features}, {self.units}"
-        return f"{self.cell} {self.mode} ({sizes})"
+        return f"{self.name} {self.mode} ({sizes})"
+
+    @property
+    def name(self) -> str:
+        """The cell and what its layer is asked for."""
+        words = [*(f"{k}={v}" for k, v in self.options), *(["random mask"] if self.masked else [])]
+        return " ".join([self.cell, *words])
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -37,11 +48,12 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """x: [batch, time, features]; dy: like the output; weights by name."""
+    """x: [batch, time, features]; dy: like the output; weights by name; mask: [batch, time]."""
 
     x: np.ndarray
     dy: np.ndarray
     weights: dict[str, np.ndarray]
+    mask: np.ndarray
 
 
 def draw(case: Case) -> Data:
@@ -64,4 +76,4 @@ def draw(case: Case) -> Data:
         name: rng.uniform(-bound, bound, [s.evaluate(sizes) for s in shape]).astype(case.dtype)
         for name, (shape, _) in weight_shapes(spec).items()
     }
-    return Data(x, dy, weights)
+    return Data(x, dy, weights, rng.random((case.batch, case.time)) >= 1 / 3)

@@ -3,18 +3,21 @@
     spine    LSTM against onnxruntime and torch; a custom cell against LSTM
     torch    torch.nn.LSTM, and rnncc.torch's in its place
     compile  how long a cell takes to compile, and when nothing compiles
+    options  what masks, dropout and other options cost beside the plain layer
+    memory   residuals and workspace of long sequences, with checkpoints and without
 
 To add a comparison: a line of SPINE or TORCH. A suite: a function and its line of SUITES.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from bench.case import FORWARD, TRAINING, Case
 from bench.compile_suite import compile_suite
 from bench.harness import Effort, compare, unavailable
+from bench.memory_suite import memory_suite
 from bench.result import Bar, Result
 
 
@@ -84,16 +87,48 @@ def _replaced(mode: str, sizes: tuple[int, int, int, int]) -> Comparison:
 TORCH = tuple(_replaced(mode, sizes) for sizes in (SMALL, LARGE) for mode in (FORWARD, TRAINING))
 
 
+def _option(
+    sizes: tuple[int, int, int, int], what: str, *, masked: bool = False, **options: object
+) -> Comparison:
+    plain = Case("lstm", TRAINING, *sizes)
+    case = Case("lstm", TRAINING, *sizes, options=tuple(options.items()), masked=masked)
+    return Comparison(
+        f"LSTM {what} forward + backward {sizes}: time / the plain layer's",
+        ("rnncc", case),
+        ("rnncc", plain),
+        1.10,
+    )
+
+
+OPTIONS = tuple(
+    option
+    for sizes in (SMALL, LARGE)
+    for option in (
+        _option(sizes, "with a random mask", masked=True),
+        _option(sizes, "with recurrent dropout", recurrent_dropout=0.2),
+        _option(sizes, "with relu", activation="relu"),
+        _option(sizes, "with hard_sigmoid gates", recurrent_activation="hard_sigmoid"),
+        _option(sizes, "with softsign", activation="softsign"),
+        _option(sizes, "without bias", use_bias=False),
+        _option(sizes, "backwards", go_backwards=True),
+    )
+)
+
+
 def spine(effort: Effort) -> Result:
-    return _compared("spine", SPINE, effort)
+    return _all("spine", SPINE, effort)
+
+
+def options(effort: Effort) -> Result:
+    return _all("options", OPTIONS, effort)
 
 
 def in_torch(effort: Effort) -> Result:
-    return _compared("torch", TORCH, effort)
+    return _all("torch", TORCH, effort)
 
 
-def _compared(name: str, comparisons: tuple[Comparison, ...], effort: Effort) -> Result:
-    result = Result(name)
+def _all(name: str, comparisons: Iterable[Comparison], effort: Effort) -> Result:
+    result, comparisons = Result(name), list(comparisons)
     wanted = [name for c in comparisons for name, _ in (c.first, c.second, *c.others)]
     absent = {n: why for n in dict.fromkeys(wanted) if (why := unavailable(n))}
     result.notes += [f"skipped {name}: {why}" for name, why in absent.items()]
@@ -111,8 +146,8 @@ def _run(comparison: Comparison, effort: Effort, absent: dict[str, str], result:
     timings = compare([comparison.first, comparison.second, *others], effort)
     cases = [comparison.first[1], comparison.second[1], *(case for _, case in others)]
     for timing, case in zip(timings, cases, strict=True):
-        if len({c.cell for c in cases}) > 1:
-            timing.contender += f" {case.cell}"
+        if len({c.name for c in cases}) > 1:
+            timing.contender += f" {case.name}"
     result.timings[what.split(":")[0]] = timings
     ratio = timings[0].median / timings[1].median
     return Bar(what, 1 / ratio if least else ratio, limit, least=least)
@@ -122,4 +157,6 @@ SUITES: dict[str, Callable[[Effort], Result]] = {
     "spine": spine,
     "torch": in_torch,
     "compile": compile_suite,
+    "options": options,
+    "memory": memory_suite,
 }

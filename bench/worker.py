@@ -34,7 +34,7 @@ class Worker:
 
     def prepare(self, case: dict[str, Any], outputs: str) -> dict[str, Any]:
         self.current = None
-        wanted = Case(**case)
+        wanted = Case(**case | {"options": tuple(map(tuple, case["options"]))})
         made: Run = module(self.name).prepare(wanted, draw(wanted))
         np.savez(outputs, **made.outputs())  # type: ignore[arg-type]
         for _ in range(WARM_CALLS):

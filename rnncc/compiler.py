@@ -19,7 +19,7 @@ from rnncc.emit.describe import describe
 from rnncc.frontend.diagnostics import nearest
 from rnncc.frontend.spec import CellSpec
 from rnncc.passes.interface import check_file, check_text
-from rnncc.runtime.classes import Binding, Engine
+from rnncc.runtime.classes import Binding, Engine, SecondEngine
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.doors import dtype_name
 from rnncc.runtime.forks import open_in_children
@@ -28,7 +28,7 @@ from rnncc.runtime.layer import Layer, make_class
 CELLS = Path(__file__).parent / "cells"
 TARGETS = ("cpu",)
 # spec, bound cell, variant -> engine
-EngineMaker = Callable[[CellSpec, Cell, Variant], Engine]
+EngineMaker = Callable[[CellSpec, Cell, Variant], Engine | SecondEngine]
 
 
 def compile(  # the public name is rnncc.compile
@@ -76,7 +76,7 @@ def _built_in(name: str) -> Path:
 # ---- classes ---------------------------------------------------------------------------------
 
 
-def kernel_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine:
+def kernel_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine | SecondEngine:
     """The compiled kernels of one variant."""
     from rnncc.runtime.store import import_module, keyed_module
 
@@ -88,7 +88,7 @@ def kernel_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine:
 
     key = repr((spec.text, spec.filename, cell.options, cell.functions, cell.dtype, variant))
     module = import_module(keyed_module(f"{cell.name.lower()}_cpu", key, render))
-    engine: Engine = module.ENGINES[variant]
+    engine: Engine | SecondEngine = module.ENGINES[variant]
     return engine
 
 
@@ -109,7 +109,7 @@ class Compiler:
         key = cell, repr(cell.options)  # True and 1 are equal, but not the same option
         return self._bindings.setdefault(key, Binding(cell, self._engines_of(cell)))
 
-    def _engines_of(self, cell: Cell) -> Callable[[Variant], Engine]:
+    def _engines_of(self, cell: Cell) -> Callable[[Variant], Engine | SecondEngine]:
         return lambda variant: self.engines(self.spec, cell, variant)
 
 

@@ -19,6 +19,8 @@ from rnncc.ir.program import Param, Program, Value
 from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import gradient
 from rnncc.passes.rewrite import remap_program
+from rnncc.passes.second import second_order
+from rnncc.runtime.blocks import LEAST_STEPS
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.layer import Layer
 
@@ -31,7 +33,9 @@ def layer_class(spec: CellSpec, dtype: Any = "float64") -> type[Layer]:
     return _layer_class(spec, "cpu", dtype, oracle_engine)
 
 
-def oracle_engine(spec: CellSpec, cell: Cell, variant: Variant) -> OracleEngine:
+def oracle_engine(
+    spec: CellSpec, cell: Cell, variant: Variant
+) -> OracleEngine | OracleSecondEngine:
     program = lower(
         spec,
         dict(cell.options),
@@ -40,7 +44,8 @@ def oracle_engine(spec: CellSpec, cell: Cell, variant: Variant) -> OracleEngine:
         training=variant.training,
         active_rates=variant.active_rates,
     )
-    return OracleEngine(program, np.dtype(cell.dtype))
+    kind = OracleSecondEngine if variant.second_order else OracleEngine
+    return kind(program, np.dtype(cell.dtype))
 
 
 @dataclass(frozen=True)
@@ -57,8 +62,7 @@ class OracleEngine:
 
     def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
         self.program, self.dtype = program, dtype
-        wanted = [p.value.name for p in program.params if p.role in _TRAINED]
-        self.training, pullback = gradient(program, wanted)
+        self.training, pullback = gradient(program, _trained(program))
         self.pullback = _distinct(pullback)
         # The forward's results that the pullback takes, by the names it takes them under.
         values = {r.value: r.name for r in self.training.results}
@@ -80,6 +84,8 @@ class OracleEngine:
         out: Mapping[str, np.ndarray] = NOTHING,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         program = self.training if save else self.program
         given = {n: np.asarray(a) for n, a in arrays.items()}
@@ -95,7 +101,7 @@ class OracleEngine:
             saved = _Saved(kept, sizes, batch, time, first_step)
         results = {}
         for r in program.results:
-            if r.role in ("output", "state"):
+            if r.role in ("output", "state") or (carry and r.role == "held"):
                 array = found[r.name]
                 last = last_only and r.role == "output"
                 results[r.name] = np.array(array[:, -1] if last else array, self.dtype)
@@ -122,12 +128,14 @@ class OracleEngine:
         own = {n: np.array(a, self.dtype) for n, a in gradients.items() if n in wanted}
         return _written(own, out)
 
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        return LEAST_STEPS
+
     def _cotangent(
         self, value: Value, cotangents: Mapping[str, np.ndarray], saved: _Saved
     ) -> np.ndarray:
         given = cotangents.get(value.name.removeprefix("_cotangent_d_"))
-        lead = [{"B": saved.batch, "T": saved.time}[a] for a in value.type.axes]
-        whole = np.zeros([*lead, *(s.evaluate(saved.sizes) for s in value.type.shape)])
+        whole = _zeros(value, saved)
         if given is not None and given.ndim < whole.ndim:  # of the last step
             whole[:, -1] = given
             return whole
@@ -136,7 +144,9 @@ class OracleEngine:
     def keep(self, layers: int) -> None:
         """Nothing is made of weights."""
 
-    def plan(self) -> str:
+    last: Any = None
+
+    def plan(self, last: Any = None) -> str:
         return "the interpreter, float64, one step after another"
 
 
@@ -145,6 +155,61 @@ def _written(results: dict[str, np.ndarray], out: Mapping[str, np.ndarray]) -> d
         out[name][...] = results[name]
         results[name] = out[name]
     return results
+
+
+class OracleSecondEngine:
+    """`runtime.classes.SecondEngine` over `ir.interp`."""
+
+    def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
+        self.programs, self.dtype = second_order(program, _trained(program)), dtype
+
+    def gradients(
+        self, saved: _Saved, cotangents: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], _Saved]:
+        known = saved.arrays | {f"d.{name}": np.array(a) for name, a in cotangents.items()}
+        again = replace(saved, arrays=known)
+        known |= self._run(self.programs.forward, again)
+        found = self._run(self.programs.backward, again)
+        known |= _residuals(self.programs.backward, found)
+        return self._gradients(found), again
+
+    def second(
+        self, saved: _Saved, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
+    ) -> dict[str, np.ndarray]:
+        known = saved.arrays | {f"d.d_{name}": a for name, a in cotangents.items()}
+        again = replace(saved, arrays=known)
+        handed = self._run(self.programs.backward_pullback, again)
+        known |= _residuals(self.programs.backward_pullback, handed)
+        found = handed | self._run(self.programs.forward_pullback, again)
+        return {n: a for n, a in self._gradients(found).items() if n in wanted}
+
+    def _run(self, program: Program, saved: _Saved) -> dict[str, np.ndarray]:
+        given = {}
+        for p in program.params:
+            name = p.value.name
+            given[name] = saved.arrays[name] if name in saved.arrays else _zeros(p.value, saved)
+        return interpret(program, given, saved.sizes, saved.batch, saved.time, saved.first_step)
+
+    def _gradients(self, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        """Those of parameters, by name."""
+        made = {n.removeprefix("d_"): a for n, a in found.items() if n.startswith("d_")}
+        return {n: np.array(a, self.dtype) for n, a in made.items()}
+
+    def plan(self) -> str:
+        return "the interpreter, float64, four programs one after another"
+
+
+def _residuals(program: Program, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    return {r.name: found[r.name] for r in program.results if r.role == "residual"}
+
+
+def _trained(program: Program) -> list[str]:
+    return [p.value.name for p in program.params if p.role in _TRAINED]
+
+
+def _zeros(value: Value, saved: _Saved) -> np.ndarray:
+    lead = [{"B": saved.batch, "T": saved.time}[a] for a in value.type.axes]
+    return np.zeros([*lead, *(s.evaluate(saved.sizes) for s in value.type.shape)])
 
 
 def _distinct(pullback: Program) -> Program:

@@ -21,10 +21,12 @@ from rnncc import compiler
 from tests import cases
 from tests.cases import Arrays
 from tests.test_kernels import Pair
+from tests.test_second_layer import flat, twice
 
 # cells and precisions tried in processes of their own, each compiled for every vector width
 CELLS = ("lstm", "layer_norm_lstm", "slstm", "fast_weights")
 TRIED = [*((name, "float32") for name in CELLS), ("lstm", "float64")]
+SECOND = "minimal_gated_unit"  # second derivatives, of few kernels
 # units, batch, time, features: rows shared, units shared, nothing shared.
 SHAPES = ((130, 33, 7, 7), (260, 1, 5, 17), (17, 5, 6, 1))
 THREADS, WIDTH = "RNNCC_NUM_THREADS", "RNNCC_VECTOR_BYTES"
@@ -47,6 +49,10 @@ def everything() -> Iterator[tuple[str, np.ndarray]]:
         for shape in SHAPES:
             for key, array in bits(name, dtype, shape).items():
                 yield f"{name} {dtype} {shape} {key}", array
+    for shape in SHAPES:
+        pair = Pair.of(SECOND, "float32", shape)
+        for key, array in flat(twice(pair.kernels, pair)).items():
+            yield f"{SECOND} {shape} second {key}", array
 
 
 def write(path: str) -> None:

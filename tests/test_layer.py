@@ -667,14 +667,6 @@ def compiler_description() -> Any:
     return description
 
 
-def test_what_is_not_there_yet_is_refused() -> None:
-    cls = oracle.layer_class(read("lstm"))
-    x = random(2, 4, 3)
-    y, pullback = cls(units=3).vjp(x)
-    with pytest.raises(NotImplementedError, match="second"):
-        pullback.vjp(y)
-
-
 def test_float32_is_the_default() -> None:
     cls = rnncc.compile("lstm")
     layer = cls(units=3, features=2)

@@ -321,6 +321,40 @@ def test_zero_output_for_mask(what: str) -> None:
         assert_same(found_, right_)
 
 
+@pytest.mark.parametrize("zeros", [True, False])
+@pytest.mark.parametrize("what", ["lstm", "learned_start"])
+def test_steps_that_do_not_run_mean_what_masked_ones_do(what: str, zeros: bool) -> None:
+    """The same rows with and without one more that needs every step."""
+    layer, _ = layers(what, "float64", zero_output_for_mask=zeros)
+    mask = KINDS["short"]
+    x, start = arguments(layer, mask)
+
+    def run(mask: np.ndarray, x: Arrays, start: Arrays, rows: slice) -> tuple[Arrays, Arrays]:
+        found, pullback = layer.vjp(x, initial_state=start, mask=mask, training=False)
+        values = results(layer, found)
+        d = {n: cases.draw(np.random.default_rng(2), a[rows].shape) for n, a in values.items()}
+        whole = {n: np.zeros(a.shape) for n, a in values.items()}
+        for name, array in d.items():
+            whole[name][rows] = array
+        grads = pullback(_arranged(layer, whole))
+        both = {**grads.inputs, **grads.initial_state}
+        weights = grads.weights
+        return {n: a[rows] for n, a in values.items()}, {
+            **{n: a[rows] for n, a in both.items()},
+            **weights,
+        }
+
+    rows = slice(0, BATCH)
+    found, gradients = run(mask, x, start, rows)
+    assert "time 4," in layer.plan()
+    more = {n: np.concatenate([a, np.ones_like(a[:1])]) for n, a in (x | start).items()}
+    longer = np.concatenate([mask, np.ones((1, TIME), bool)])
+    right, expected = run(longer, {n: more[n] for n in x}, {n: more[n] for n in start}, rows)
+    assert f"time {TIME}," in layer.plan()
+    assert_same(found, right)
+    assert cases.worst(gradients, expected)[0] <= 1e-13
+
+
 def test_the_last_output_is_the_last_valid_one() -> None:
     whole, _ = layers("lstm", "float32")
     last, _ = layers("lstm", "float32", return_sequences=False)

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.compiler import load_spec
+from rnncc import oracle
+from rnncc.compiler import check_text, load_spec
 from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import optimise
 from rnncc.runtime import bind
@@ -62,3 +63,34 @@ def test_the_same_bits(name: str, shape: tuple[int, ...], monkeypatch: pytest.Mo
     assert "before_starts" not in plans[0] and "before_starts" in plans[1]
     for a, b in zip(*found, strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+WIDTHS = """cell: Widths
+features: size
+units: size
+x: input[features]
+h: state[units]
+pair: weight[features, 2 * units] = glorot_uniform
+single: weight[features, units] = glorot_uniform
+recurrent: weight[units, 2 * units] = orthogonal
+recurrent_single: weight[units, units] = orthogonal
+
+a, b = split(x[t] @ pair + h[t-1] @ recurrent, 2)
+h[t] = tanh(a) * sigmoid(b) + tanh(x[t] @ single + h[t-1] @ recurrent_single)
+return h[t]
+"""
+
+
+def test_weights_of_different_widths_lie_side_by_side() -> None:
+    """Rows of each gate's weight have their own length."""
+    cls = rnncc.compile_text(WIDTHS, dtype="float64")
+    right = oracle.layer_class(check_text(WIDTHS, "<text>"))(
+        units=7, dtype="float64", return_sequences=True
+    )
+    layer = cls(units=7, seed=1, return_sequences=True)
+    x = np.random.default_rng(3).standard_normal((3, 4, 5))
+    found = run(layer, x)
+    right.build(x.shape)
+    right.set_weights(layer.get_weights())
+    for a, b in zip(found, run(right, x), strict=True):
+        np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)

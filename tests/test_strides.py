@@ -164,11 +164,12 @@ WAYS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
 
 
 @pytest.mark.parametrize("units_features", SIZES, ids=str)
+@pytest.mark.parametrize("time", [TIME, 3])  # more and fewer than rows
 @pytest.mark.parametrize("what", ["lstm", "delays", "masked delays"])
 def test_arrays_are_read_and_written_where_they_are(
-    what: str, units_features: tuple[int, int]
+    what: str, time: int, units_features: tuple[int, int]
 ) -> None:
-    one = ran(what, *units_features)
+    one = ran(what, *units_features, time)
     right, expected = one.values(), one.gradients()
     inputs, states = one.of_role("input"), one.of_role("state")
     for how, way in WAYS.items():
@@ -222,13 +223,47 @@ def test_a_row_for_all() -> None:
 
 
 @pytest.mark.parametrize("units_features", SIZES, ids=str)
-def test_results_may_overwrite_what_is_read(units_features: tuple[int, int]) -> None:
+def test_results_may_overwrite_what_is_read(
+    units_features: tuple[int, int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In blocks, too, where some of it is read when some of it has been written."""
     units, _ = units_features
     one = ran("lstm", units, units)
-    right = one.values()
+    right, expected = one.values(), one.gradients()
+    x, d = one.arrays["x"].copy(), one.cotangents["h"].copy()
+    with small_blocks(monkeypatch, 2):
+        assert_same(one.values(x=x, out={"h": x[:, ::-1]}), right)
+        np.testing.assert_array_equal(x[:, ::-1], right["h"])
+        saved = one.forward(save=True, checkpoint_every=2)[1]
+        found = one.engine.backward(
+            saved, one.cotangents | {"h": d}, one.wanted(), {"x": d[:, ::-1]}
+        )
     x = one.arrays["x"].copy()
-    assert_same(one.values(x=x, out={"h": x[:, ::-1]}), right)
-    np.testing.assert_array_equal(x[:, ::-1], right["h"])
+    saved = one.forward(save=True, x=x, out={"h": x})[1]
+    np.testing.assert_array_equal(x, right["h"])
+    assert_same(one.engine.backward(saved, one.cotangents, one.wanted()), expected)
+    np.testing.assert_array_equal(found["x"], expected["x"])
+    np.testing.assert_array_equal(d[:, ::-1], expected["x"])
+
+
+def test_results_go_only_where_they_fit() -> None:
+    one = ran("lstm", 16, 32)
+    read_only = np.zeros((BATCH, TIME, 16))
+    read_only.flags.writeable = False
+    wrong: list[tuple[Arrays, str]] = [
+        (
+            {"h": np.zeros((BATCH, TIME, 15))},
+            r"out\['h'\] is float64 \[5, 7, 15\], expected float64",
+        ),
+        ({"h": np.zeros((BATCH, TIME, 16), "f")}, r"is float32 \[5, 7, 16\], expected float64"),
+        ({"h": read_only}, r"out\['h'\] is read-only"),
+        ({"y": np.zeros((BATCH, TIME, 16))}, "no result 'y': results are h, final_h, final_c"),
+    ]
+    for out, message in wrong:
+        with pytest.raises(ValueError, match=message):
+            one.values(out=out)
+    with pytest.raises(ValueError, match=r"out\['x'\] is float64 \[7, 5, 32\], expected"):
+        one.gradients(out={"x": np.zeros((TIME, BATCH, 32))})
 
 
 def test_one_step_and_one_row_need_no_copies_of_the_plan() -> None:
@@ -267,6 +302,7 @@ def test_blocks_are_the_whole(
     y = np.full((TIME, BATCH, *right[name].shape[1:]), np.nan)
     with small_blocks(monkeypatch, 2):
         one.values(out={name: y.swapaxes(0, 1)})
+        assert "time 7 in blocks, the last one of 1" in one.engine.plan()
     np.testing.assert_array_equal(y.swapaxes(0, 1), one.values()[name])
 
 

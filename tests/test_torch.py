@@ -394,9 +394,9 @@ return h[t], sum(h[t])
     assert torch.autograd.gradcheck(call, (a, b, m, *module.parameters()))
     start = torch.randn(2, 3, dtype=torch.float64, requires_grad=True)
     given = module((a, b, m), initial_state=start)[0]
-    assert torch.autograd.grad(given.sum(), start)[0].shape == (2, 3)
-    grads = torch.autograd.grad(given.sum(), [start, module.h0], allow_unused=True)
-    assert grads[1] is None or torch.count_nonzero(grads[1]) == 0
+    first, begun = torch.autograd.grad(given.sum(), [start, module.h0])
+    assert first.shape == (2, 3)
+    assert torch.count_nonzero(begun) == 0
 
 
 def test_keywords_of_layers() -> None:
@@ -462,14 +462,26 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(call, (x, *hx, *module.parameters()), fast_mode=True)
 
 
-def test_second_derivatives_are_refused_where_they_are_asked_for() -> None:
-    module = ours.GRU(2, 3)
-    x = torch.randn(3, 2, 2, requires_grad=True)
-    (first,) = torch.autograd.grad(module(x)[0].sum(), x, create_graph=True)
-    plain = torch.autograd.grad(module(x)[0].sum(), x)[0]
-    assert torch.equal(first, plain)
-    with pytest.raises(NotImplementedError, match="second derivatives of GRU"):
-        first.sum().backward()
+@pytest.mark.parametrize("kind", ["stack", "last", "begun"])
+def test_gradgradcheck(kind: str) -> None:
+    """Both directions; outputs of the last step and lengths; a state that starts from a weight."""
+    double = {"dtype": torch.float64}
+    module: Any = ours.GRU(2, 3, bidirectional=True, **double)
+    extra: dict[str, Any] = {}
+    if kind == "last":
+        module = ours.Recurrent("gru", units=3, input_size=2, return_state=True, **double)
+        extra = {"lengths": [2, 1]}
+    elif kind == "begun":
+        cell = rnncc.compile_text(TEXT, dtype="float64")
+        module = ours.Recurrent(cell, units=3, features=2, return_sequences=True)
+    x = torch.randn(2, 3, 2, requires_grad=True, **double)
+    names = list(dict(module.named_parameters()))
+
+    def call(x: Any, *weights: Any) -> Any:
+        given = dict(zip(names, weights, strict=True))
+        return torch.func.functional_call(module, given, (x,), extra)
+
+    assert torch.autograd.gradgradcheck(call, (x, *module.parameters()), fast_mode=True)
 
 
 def test_gradients_of_some_and_again() -> None:

@@ -6,6 +6,7 @@ import numpy as np
 
 from bench.case import TRAINING, Case, Data
 from bench.contenders import Run
+from bench.reference import call_options
 
 
 def unavailable() -> str:
@@ -15,21 +16,24 @@ def unavailable() -> str:
 def prepare(case: Case, data: Data) -> Run:
     import rnncc
 
-    layer = rnncc.compile(case.cell, dtype=case.dtype)(units=case.units, return_sequences=True)
-    layer(data.x)
+    layer = rnncc.compile(case.cell, dtype=case.dtype)(
+        units=case.units, return_sequences=True, **dict(case.options)
+    )
+    call = call_options(case, data)
+    layer.build(data.x.shape)
     layer.set_weights([data.weights[name] for name in layer.weights])
 
     def forward() -> object:
-        return layer(data.x)
+        return layer(data.x, **call)
 
     def training() -> object:
-        _, pullback = layer.vjp(data.x)
+        _, pullback = layer.vjp(data.x, **call)
         return pullback(data.dy)
 
     def outputs() -> dict[str, np.ndarray]:
         if case.mode != TRAINING:
-            return {"y": layer(data.x)}
-        y, pullback = layer.vjp(data.x)
+            return {"y": layer(data.x, **call)}
+        y, pullback = layer.vjp(data.x, **call)
         grads = pullback(data.dy)
         return {"y": y, "dx": grads.inputs} | {f"d_{n}": g for n, g in grads.weights.items()}
 

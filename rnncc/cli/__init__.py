@@ -1,6 +1,7 @@
 """The command `rnncc`: arguments in, one of four commands run, an exit code out.
 
     rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu] [--dtype float32]
+                       [--second-order]
     rnncc explain FILE [--after PASS] [--diff] [--backward]
     rnncc check FILE
     rnncc cells
@@ -71,6 +72,11 @@ def _parser() -> argparse.ArgumentParser:
     _cell_arguments(compile_)
     compile_.add_argument("-o", "--output", metavar="OUT.py", help="default: FILE's name, here")
     compile_.add_argument("--target", choices=["cpu"], default="cpu")
+    compile_.add_argument(
+        "--second-order",
+        action="store_true",
+        help="with kernels for second derivatives, too (pullback.vjp)",
+    )
     compile_.add_argument("--force", action="store_true", help="overwrite any file")
     compile_.set_defaults(run=_compile)
 

@@ -4,7 +4,9 @@ Values and gradients of the kernels are held against the NumPy float64 interpret
 max|a - b| / max(1, max|b|). Gradients in float64 are also held against central differences along
 random directions, which know nothing of how rnncc differentiates: |a - b| / max(1e-3, |b|).
 
-Non-Goals: masks, dropout, other options than --set gives: the tests' business.
+All of it once more in float64 with some steps masked.
+
+Non-Goals: dropout, other options than --set gives: the tests' business.
 """
 
 from __future__ import annotations
@@ -34,6 +36,10 @@ GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-11}  # sums over rows and s
 SLOPE_TOLERANCE = 1e-6
 DIRECTIONS = 3
 STEP = 1e-4
+# Right padding, left padding, a row without a valid step, holes, and a whole row.
+MASK = np.array(
+    [[c == "1" for c in row] for row in ("1111000", "0011111", "0000000", "0101101", "1111111")]
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -82,8 +88,12 @@ def check_cell(settings: Settings, sizes: Mapping[str, int]) -> Iterator[Finding
     last = Probe(settings, sizes, "float64", sequences=False)
     yield from last.values()
     yield from last.gradients()
+    masked = Probe(settings, sizes, "float64", masked=True)
+    yield from masked.values()
+    yield from masked.gradients()
     if not stops_gradients(settings.spec):
         yield from probe.slopes()
+        yield from masked.slopes()
 
 
 def stops_gradients(spec: CellSpec) -> bool:
@@ -101,12 +111,19 @@ class Probe:
     """A layer and arguments for it, drawn once."""
 
     def __init__(
-        self, settings: Settings, sizes: Mapping[str, int], dtype: str, *, sequences: bool = True
+        self,
+        settings: Settings,
+        sizes: Mapping[str, int],
+        dtype: str,
+        *,
+        sequences: bool = True,
+        masked: bool = False,
     ) -> None:
         spec = settings.spec
         self.dtype, self.sizes = dtype, dict(sizes)
-        self.label = dtype if sequences else f"{dtype} last step,"
+        self.label = (dtype if sequences else f"{dtype} last step,") + " masked" * masked
         self.rng = np.random.default_rng(12345)
+        self.call: dict[str, Any] = {"mask": MASK} if masked else {}
         own = {n: v for n, v in sizes.items() if n in settings.sizes or n in _free(spec)}
         given: dict[str, Any] = {**own, **settings.options, **settings.functions}
         given |= {"return_sequences": sequences, "return_state": True, "seed": 7}
@@ -139,8 +156,8 @@ class Probe:
         self, inputs: Mapping[str, np.ndarray], states: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """The layer's results by the names of the Program's."""
-        found = self.layer(self._arranged(inputs), initial_state=dict(states) or None)
-        return self._named(found)
+        begun = dict(states) or None
+        return self._named(self.layer(self._arranged(inputs), initial_state=begun, **self.call))
 
     def _arranged(self, inputs: Mapping[str, np.ndarray]) -> Any:
         arrays = [inputs[name] for name in self.cell.arguments]
@@ -156,8 +173,9 @@ class Probe:
     # ---- values ----
 
     def values(self) -> Iterator[Finding]:
+        begun = dict(self.states) or None
         right = self._named(
-            self.oracle(self._arranged(self.inputs), initial_state=dict(self.states) or None)
+            self.oracle(self._arranged(self.inputs), initial_state=begun, **self.call)
         )
         for name, array in self.results(self.inputs, self.states).items():
             limit = TOLERANCE[self.dtype]
@@ -176,12 +194,13 @@ class Probe:
         """The pullback's gradients, against differences of the layer's values."""
         for name, gradient in self._gradients(self.layer).items():
             error = max(self._slope_error(name, gradient) for _ in range(DIRECTIONS))
-            yield Finding(f"{self.dtype} slopes", name, error, SLOPE_TOLERANCE)
+            yield Finding(f"{self.label} slopes", name, error, SLOPE_TOLERANCE)
 
     def _gradients(self, layer: Layer) -> dict[str, np.ndarray]:
         """By the names of inputs, states and weights."""
+        begun = dict(self.states) or None
         _, pullback = layer.vjp(
-            self._arranged(self.inputs), initial_state=dict(self.states) or None, training=False
+            self._arranged(self.inputs), initial_state=begun, training=False, **self.call
         )
         grads = pullback(self._cotangents(self.dy))
         inputs = grads.inputs if isinstance(grads.inputs, tuple) else (grads.inputs,)

@@ -32,7 +32,13 @@ def run(arguments: argparse.Namespace) -> int:
     target = output_path(arguments.file, arguments.output)
     refuse_overwriting(target, force=arguments.force)
     settings = load(arguments.file, arguments.settings)
-    text = render_module(settings.spec, settings.options, settings.functions, arguments.dtype)
+    text = render_module(
+        settings.spec,
+        settings.options,
+        settings.functions,
+        arguments.dtype,
+        second_order=arguments.second_order,
+    )
     compile(text, str(target), "exec")
     write_whole(target, text)
     seconds = time.perf_counter() - started

@@ -9,7 +9,7 @@ Non-Goals: writing files.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 from rnncc import __version__
 from rnncc.emit.describe import describe
@@ -18,36 +18,52 @@ from rnncc.emit.loader import render
 from rnncc.emit.tables_view import direction_table, literal
 from rnncc.emit.views import KernelView
 from rnncc.frontend.spec import CellSpec
-from rnncc.ir.program import Program
+from rnncc.ir.program import Program, Value
 from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
+from rnncc.passes.second import SecondOrder, cotangent, second_order
 from rnncc.schedule.build import schedule
 from rnncc.schedule.description import Variant, variants_of
-from rnncc.schedule.model import Buffer, Schedule
+from rnncc.schedule.model import Schedule
 
 DIFFERENTIABLE = ("input", "context", "state", "held", "weight")
 
 
 @dataclass(frozen=True, slots=True)
 class Compiled:
-    """Both directions of one variant of a cell, before they are text."""
+    """One direction of one variant of a cell, before it is text.
 
-    program: Program
-    forward: Schedule
-    backward: Schedule
-    residual_names: dict[str, str]  # the pullback's parameter buffer -> the forward's result
+    callers: what the engine calls parameters whose own names could be mistaken for others.
+    """
+
+    name: str
+    schedule: Schedule
+    callers: Mapping[Value, str] = field(default_factory=dict)
 
 
-def compile_program(program: Program) -> Compiled:
-    """Differentiate, optimise and schedule a lowered program."""
-    wrt = [p.value.name for p in program.params if p.role in DIFFERENTIABLE]
-    forward, pullback = gradient(program, wrt)
-    ahead, back = schedule(optimise(forward)), schedule(optimise(pullback))
-    saved = [r.name for r in forward.results if r.role == "residual"]
-    params = [p.value for p in pullback.params if p.role == "residual"]
-    buffers = {b.value: b.name for b in back.buffers if b.storage == "param"}
-    names = {buffers[v]: n for v, n in zip(params, saved, strict=True) if v in buffers}
-    return Compiled(program, ahead, back, names)
+def compile_program(program: Program) -> list[Compiled]:
+    """Differentiate, optimise and schedule a lowered program: both directions."""
+    forward, pullback = gradient(program, _differentiable(program))
+    # A residual is one value on both sides, until passes rename either.
+    saved = {r.value: r.name for r in forward.results if r.role == "residual"}
+    names = {p.value: saved[p.value] for p in pullback.params if p.role == "residual"}
+    names |= {p.value: cotangent(p) for p in pullback.params if p.role == "cotangent"}
+    return [
+        Compiled("forward", schedule(optimise(forward))),
+        Compiled("backward", schedule(optimise(pullback)), names),
+    ]
+
+
+def compile_second(program: Program) -> list[Compiled]:
+    """All four directions of second derivatives, in the order they run."""
+    four = second_order(program, _differentiable(program))
+    return [
+        Compiled(f.name, schedule(optimise(getattr(four, f.name)))) for f in fields(SecondOrder)
+    ]
+
+
+def _differentiable(program: Program) -> list[str]:
+    return [p.value.name for p in program.params if p.role in DIFFERENTIABLE]
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,16 +73,15 @@ class DirectionView:
     table: str
 
 
-def _direction(
-    name: str, made: Schedule, source: Mapping[int, str], names: dict[str, str]
-) -> DirectionView:
-    views = [KernelWriter(k, made, source).view() for k in made.kernels]
+def _direction(prefix: str, made: Compiled, source: Mapping[int, str]) -> DirectionView:
+    name, plan = f"{prefix}{made.name}", made.schedule
+    views = [KernelWriter(k, plan, source).view() for k in plan.kernels]
     for view in views:
-        view.doc = _document(view, made)
+        view.doc = _document(view, plan)
         view.name = f"{name}_{view.name}"
-    callers: dict[Buffer, str] = {b: names[b.name] for b in made.buffers if b.name in names}
-    table = direction_table(name.upper(), made, views, callers)
-    generated = [v for v, k in zip(views, made.kernels, strict=True) if not k.is_plain]
+    callers = {b: made.callers[b.value] for b in plan.buffers if b.value in made.callers}
+    table = direction_table(name.upper(), plan, views, callers)
+    generated = [v for v, k in zip(views, plan.kernels, strict=True) if not k.is_plain]
     return DirectionView(name, generated, table)
 
 
@@ -92,6 +107,7 @@ def _document(view: KernelView, made: Schedule) -> list[str]:
 @dataclass(frozen=True, slots=True)
 class VariantView:
     literal: str
+    engine: str
     directions: list[DirectionView]
 
 
@@ -106,6 +122,7 @@ class ModuleView:
     sha: str
     equations: list[str]
     legend: list[str]
+    imports: list[str]
     variants: list[VariantView]
     cell: str
     class_name: str
@@ -117,8 +134,13 @@ def render_module(
     functions: Mapping[str, object] | None = None,
     dtype: str = "float32",
     variants: Sequence[Variant] = (),
+    *,
+    second_order: bool = False,
 ) -> str:
-    """The module's text, with kernels for these variants, else for all that a layer may ask for."""
+    """The module's text, with kernels for these variants, else for all that a layer may ask for.
+
+    second_order: without `variants`, those of second derivatives are among them.
+    """
     cell = describe(spec, options or {}, functions or {}, dtype)
     source = {
         n: f"{line.strip()}  ({_stem(spec)}:{n})"
@@ -127,7 +149,7 @@ def render_module(
     }
     views: list[VariantView] = []
     legend: list[str] = []
-    for variant in variants or variants_of(cell):
+    for variant in variants or variants_of(cell, second_order=second_order):
         program = lower(
             spec,
             options or {},
@@ -136,13 +158,11 @@ def render_module(
             training=variant.training,
             active_rates=variant.active_rates,
         )
-        made = compile_program(program)
-        directions = [
-            _direction(f"{variant.prefix}forward", made.forward, source, {}),
-            _direction(f"{variant.prefix}backward", made.backward, source, made.residual_names),
-        ]
-        views.append(VariantView(repr(variant), directions))
-        legend = legend or _legend(made.forward)
+        made = compile_second(program) if variant.second_order else compile_program(program)
+        directions = [_direction(variant.prefix, direction, source) for direction in made]
+        engine = "SecondEngine" if variant.second_order else "Engine"
+        views.append(VariantView(repr(variant), engine, directions))
+        legend = legend or _legend(program)
     first = (spec.doc or spec.name).strip().splitlines()[0]
     return render(
         "cpu/module.py.jinja",
@@ -156,11 +176,21 @@ def render_module(
             sha=spec.sha256[:16],
             equations=[line.rstrip() for line in _equation_lines(spec)],
             legend=legend,
+            imports=_imports({v.engine for v in views}),
             variants=views,
             cell=literal(cell),
             class_name=spec.name,
         ),
     )
+
+
+def _imports(engines: set[str]) -> list[str]:
+    """What runs the variants of a module, as lines of its text."""
+    names = [*sorted(engines - {"SecondEngine"}), "layer_class"]
+    lines = [f"from rnncc.runtime.engine import {', '.join(names)}"]
+    if "SecondEngine" in engines:
+        lines.append("from rnncc.runtime.second_engine import SecondEngine")
+    return lines
 
 
 def _stem(spec: CellSpec) -> str:
@@ -174,10 +204,10 @@ def _equation_lines(spec: CellSpec) -> list[str]:
     return lines[start - 1 :]
 
 
-def _legend(made: Schedule) -> list[str]:
+def _legend(program: Program) -> list[str]:
     """The arrays a caller sees and their shapes."""
     rows = []
-    for param in made.program.params:
+    for param in program.params:
         if param.role in ("input", "context", "state", "weight", "constant"):
             dims = ", ".join([*param.value.type.axes, *map(str, param.value.type.shape)])
             rows.append(f"{param.value.name:<18} [{dims}]  {param.role}")

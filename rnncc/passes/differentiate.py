@@ -59,16 +59,19 @@ from rnncc.passes.rewrite import definitions, prune
 Cotangents = dict[Value, Value]
 
 
-def differentiate(program: Program, wrt: Collection[str]) -> tuple[Program, Program]:
+def differentiate(
+    program: Program, wrt: Collection[str], of: Collection[str] | None = None
+) -> tuple[Program, Program]:
     """The program with residuals among its results, and its pullback.
 
     `wrt` names the parameters to differentiate. The pullback takes a cotangent `d_<result>` for
-    every result that isn't a residual and returns `d_<param>` with role `grad_<role>`.
+    every result in `of`, by default all that aren't residuals; those of others are zero. It
+    returns `d_<param>` with role `grad_<role>`.
     """
     active = _active_values(program, wrt)
     back = _Pullback(active)
     roles = {p.value: p.role for p in program.params}
-    results = [r for r in program.results if r.role != "residual"]
+    results = [r for r in program.results if (r.role != "residual" if of is None else r.name in of)]
     cotangents = {r.name: Value(f"d_{r.name}", r.value.type) for r in results}
     cot: Cotangents = {}
     for r in results:

@@ -178,7 +178,8 @@ def _drop_unread(forward: Program, pullback: Program) -> tuple[Program, Program]
         read |= {v for c in pullback.scan.carries for v in (c.init, c.next)}
     read |= {r.value for r in pullback.results}
     params = tuple(p for p in pullback.params if p.value in read or p.role == "cotangent")
-    wanted = [p.value for p in params if p.role == "residual"]
+    own = {p.value for p in forward.params}  # a pullback's own residuals are no new ones
+    wanted = [p.value for p in params if p.role == "residual" and p.value not in own]
     kept = tuple(r for r in forward.results if r.role != "residual")
     saved = tuple(Result(f"{v.name}.{i}", v, "residual") for i, v in enumerate(wanted))
     return prune(replace(forward, results=(*kept, *saved))), replace(pullback, params=params)

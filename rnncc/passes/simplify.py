@@ -64,6 +64,7 @@ def _round(program: Program) -> tuple[bool, Program]:
     scan = program.scan
     body: tuple[Op, ...] = ()
     if scan:
+        _unchanging(scan, names)
         body = _rewrite(scan.body, outer.scope(), names)
         _alias_stacks(scan, names)
     after = _rewrite(program.after, outer, names)[len(before) :]
@@ -76,6 +77,13 @@ def _round(program: Program) -> tuple[bool, Program]:
 
 def _shape_of(program: Program) -> list[tuple[Any, ...]]:
     return [(op.opcode, op.operands, op.results) for op in program.ops()]
+
+
+def _unchanging(scan: Scan, names: dict[Value, Value]) -> None:
+    """A carry handed on as it came is what it started from: such are cotangents of sums."""
+    for c in scan.carries:
+        if c.next is c.value and c.init.type == c.value.type == c.final.type:
+            names[c.value] = names[c.final] = names.get(c.init, c.init)
 
 
 def _alias_stacks(scan: Scan, names: dict[Value, Value]) -> None:

@@ -19,9 +19,7 @@
       h_2[t] = h_1
     >>> outline(simplify(cell))
     scan:
-      carry _h_1, from h
-      next _h_1 = _h_1; last is final_h
-      h_1[t] = _h_1
+      h_1[t] = h
 
 Non-Goals: reassociation.
 """
@@ -55,6 +53,10 @@ def _add(ctx: Context, op: Op) -> Value | None:
         return b
     if ctx.constant(b) == 0:
         return a
+    for zeros, other in ((a, b), (b, a)):
+        spread = ctx.op(zeros, "spread")
+        if spread and ctx.constant(spread.operands[0]) == 0 and other.type == op.result.type:
+            return other
     negated = ctx.op(b, "neg")
     return ctx.sub(a, negated.operands[0]) if negated else None
 

@@ -9,7 +9,7 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -219,6 +219,16 @@ class LayerBase(metaclass=LayerType):
     def count_params(self) -> int:
         """How many numbers the weights and constants hold."""
         return sum(a.size for a in self._built().arrays.values())
+
+    def summary(self, print_fn: Callable[[str], object] = print) -> None:
+        """Print the weights, their shapes and how many numbers they hold. ValueError before any
+        exist."""
+        from rnncc.runtime.summary import summary
+
+        shapes, trained = self._built().shapes, [w.name for w in self.cell.weights]
+        weights = {n: shapes[n] for n in trained}
+        constants = {n: s for n, s in shapes.items() if n not in weights}
+        print_fn(summary(f"{self.name}: {self!r}", weights, constants))
 
     def _built(self) -> Store:
         if self._store is None:

@@ -80,15 +80,17 @@ def pad(n: int) -> int:
     return -(-n // LANE_PAD) * LANE_PAD
 
 
-def axes_of(place: Place) -> str:
+def axes_of(place: Place, buffers: Mapping[str, Buffer]) -> str:
     """The axes of a result before its features."""
     kind = place.role.removeprefix("grad_")
+    if kind == "cotangent":  # of an output, or of a state
+        return "B" if place.source.slot else buffers[place.source.buffer].axes
     return {"output": "BT", "input": "BT", "state": "B", "held": "B", "context": "B"}.get(kind, "")
 
 
 def result_shape(place: Place, buffers: Mapping[str, Buffer], call: Call) -> tuple[int, ...]:
     """Of a result, as its caller sees it."""
-    sizes, axes = dict(call.sizes), axes_of(place)
+    sizes, axes = dict(call.sizes), axes_of(place, buffers)
     if call.last_only and place.role == "output":
         axes = axes.replace("T", "")
     shape = [evaluate(s, sizes) for s in buffers[place.source.buffer].shape]
@@ -151,7 +153,6 @@ class Call:
 
     strides, result_strides: (parameter's buffer or result's name, bytes from row to row of the
     batch, from step to step) of callers' arrays whose rows don't lie one after another.
-    copied: results that kernels can't write where the caller wants them.
     """
 
     sizes: tuple[tuple[str, int], ...]
@@ -161,7 +162,6 @@ class Call:
     last_only: bool
     strides: tuple[tuple[str, int, int], ...] = ()
     result_strides: tuple[tuple[str, int, int], ...] = ()
-    copied: tuple[str, ...] = ()
 
 
 @dataclass(slots=True)
@@ -230,6 +230,7 @@ class Binder:
         self.vb = machine.vector_bytes
         self.threads = threads
         self.strides = {name: (b, t) for name, b, t in call.strides}
+        self.steps_outside: set[str] = set()  # kernels whose outer level is time
         self.buffers = {b.name: b for b in direction.buffers}
         self.stages = {s.name: s for s in direction.stages}
         self.copies = {(c.stage, c.kind, str(c.index)): c for c in direction.copies}
@@ -317,13 +318,13 @@ class Binder:
         found = self.out.in_place
         strides = {name: (b, t) for name, b, t in self.call.result_strides}
         for place in self.d.results:
-            source, copied = place.source, place.name in self.call.copied
+            source = place.source
             buffer = self.buffers[source.buffer]
-            if place.role == "residual" or place.parts or source.slot or copied:
+            if place.role == "residual" or place.parts or source.slot:
                 continue
             if buffer.storage != "result" or buffer.name in {*saved, *found.values()}:
                 continue
-            if buffer.axes != axes_of(place):
+            if buffer.axes != axes_of(place, self.buffers):
                 continue
             # Of a sequence that some kernel needs whole, the last step is a part.
             part = place.role == "output" and self.call.last_only and buffer.name in whole
@@ -549,7 +550,9 @@ class Binder:
             bound.others.append((index, ("init", stage, i) if core.init else ("zeros",)))
 
     def row_levels(self, kernel: Kernel) -> tuple[int, int]:
-        """(n0, n1) of a bulk kernel; n0 is 1 where all rows are evenly spaced."""
+        """(n0, n1) of a bulk kernel; n0 is 1 where all rows are evenly spaced.
+
+        Else n1 is the longer of batch and time, unless generated text asks which row is which."""
         batch, time = self.call.batch, self.call.time
         if kernel.kind != "rows":
             return 1, 1
@@ -564,9 +567,10 @@ class Binder:
         for name in names:
             layout, axes = self.out.layouts[name], self.buffers[name].axes
             carry = self.buffers[name].storage == "carry"
-            if not carry and axes != "BT":
-                return batch, time
-            if layout.b != layout.t * time:
+            if (not carry and axes != "BT") or layout.b != layout.t * time:
+                if kernel.function is None and batch > time:
+                    self.steps_outside.add(kernel.name)
+                    return time, batch
                 return batch, time
         return 1, batch * time
 

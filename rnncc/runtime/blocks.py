@@ -118,15 +118,16 @@ def _sequences(side: Side, role: str, call: Call, out: Arrays) -> dict[str, np.n
 
 
 def forward(
-    side: Side, job: Job, steps: int, every: int | None
+    side: Side, job: Job, steps: int, every: int | None, carry: bool = False
 ) -> tuple[dict[str, np.ndarray], list[Block]]:
-    """Results by name, and the blocks a pullback needs if `job.call.save`."""
+    """Results by name, and the blocks a pullback needs if `job.call.save`. carry: with those of
+    carries that callers don't see."""
     call, time = job.call, job.call.time
     if call.save and every is None:
         run = Run(side, job)
         results = run.go()
         return results, [Block(0, time, {}, run.residuals(), run.saved_arena)]
-    if not call.save and time <= steps:
+    if not call.save and time <= steps and not carry:
         return Run(side, job).go(), []
     names = carries_of(side.direction)
     places = [p for p in side.direction.results if p.role != "residual"]
@@ -145,7 +146,8 @@ def forward(
         part = Job(arrays, own, job.version, {}, wanted, out, job.first_step + begin)
         found = Run(side, part).go()
         carries = {n: found[f"final_{n}"] for n in names}
-    return {p.name: found[p.name] for p in places if p.role != "held"} | sequences, blocks
+    given = [p.name for p in places if carry or p.role != "held"]
+    return {n: found[n] for n in given} | sequences, blocks
 
 
 # ---- backward --------------------------------------------------------------------------------
@@ -203,7 +205,7 @@ def _cotangents(side: Side, handed: Arrays, call: Call, block: Block) -> dict[st
     for name, role, caller in side.direction.params:
         if role != "cotangent":
             continue
-        buffer, given = side.buffers[name], handed.get(caller.removeprefix("d_"))
+        buffer, given = side.buffers[name], handed.get(caller.removeprefix("d."))
         lead = len(buffer.axes)
         if given is None or ("T" in buffer.axes and given.ndim < lead + len(buffer.shape)):
             sizes, last = dict(call.sizes), given

@@ -44,8 +44,9 @@ def _rows(binder: Binder, source: Source, kernel: Kernel, flat: tuple[int, int])
     buffer = binder.buffers[source.buffer]
     if not buffer.axes:
         return 0, 0
+    levels = "10" if kernel.name in binder.steps_outside else "01"
     return tuple(  # type: ignore[return-value]
-        binder.row_stride(source.buffer, which, kernel.axes, flat) for which in "01"
+        binder.row_stride(source.buffer, which, kernel.axes, flat) for which in levels
     )
 
 

@@ -11,21 +11,23 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnncc.runtime.bind import LANE_PAD, Call, Layout, axes_of, needs_padding, pad
+from rnncc.runtime.bind import Call, Layout, axes_of, needs_padding, pad
 from rnncc.runtime.launch import launch
 from rnncc.runtime.memory import Lease, Pool, address_of, aligned
+from rnncc.runtime.moves import slot_offset
 from rnncc.runtime.packing import Packed, pack_all
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import has_dense_rows, repeated, row_strides
-from rnncc.runtime.tables import Buffer, Place
+from rnncc.runtime.tables import Buffer
 
 if TYPE_CHECKING:
     from rnncc.runtime.engine import Side
-    from rnncc.runtime.prepared import Needs
+    from rnncc.runtime.prepared import Blocks
 
 _POOL = Pool()
 
 Arrays = Mapping[str, Any]
+WEIGHTS = ("weight", "constant")
 
 
 @dataclass(slots=True)
@@ -67,13 +69,15 @@ class Run:
     def __init__(self, side: Side, job: Job) -> None:
         self.side, self.job, self.arrays = side, job, job.arrays
         self.batch, self.time, self.item = job.call.batch, job.call.time, side.item
+        self.later: dict[str, np.ndarray] = {}  # results copied to where their caller wants them
         given = {
             buffer: self.as_read(side.buffers[buffer], role, name)
             for buffer, role, name in side.direction.params
-            if role not in ("weight", "constant", "residual", "seed")
+            if role not in (*WEIGHTS, "residual", "seed")
         }
         self.prepared = side.prepared(self.strided(given), job.residuals)
         self.binding = self.prepared.binding
+        self.choice = self.prepared.choice(job.wanted)
         self.memory: dict[str, Memory] = {}
         self.bases = np.zeros(len(self.prepared.points), np.int64)
         for buffer, role, name in side.direction.params:
@@ -81,9 +85,6 @@ class Run:
                 self.put(buffer, job.residuals[name])
             elif buffer in given:
                 self.put(buffer, Memory.of(given[buffer], self.binding.layouts[buffer]))
-            elif role != "seed":
-                layout = self.binding.layouts[buffer]
-                self.put(buffer, side.weight(job.version, name, self.arrays[name], layout))
 
     def put(self, name: str, memory: Memory) -> None:
         self.memory[name] = memory
@@ -110,21 +111,19 @@ class Run:
         strides = [(n, *s) for n, a in given.items() if (s := row_strides(a, buffers[n].axes))]
         if not job.out:
             return replace(job.call, strides=tuple(strides)) if strides else job.call
-        found, copied = [], []
+        found = []
         for place in self.side.direction.results:
             array = job.out.get(place.name)
             if array is None:
                 continue
-            axes = axes_of(place)[: array.ndim - len(buffers[place.source.buffer].shape)]
+            axes = axes_of(place, buffers)[: array.ndim - len(buffers[place.source.buffer].shape)]
             if not has_dense_rows(array, len(axes)):
-                copied.append(place.name)
+                self.later[place.name] = array
             elif own := row_strides(array, axes):
                 found.append((place.name, *own))
-        return replace(
-            job.call, strides=tuple(strides), result_strides=tuple(found), copied=tuple(copied)
-        )
+        return replace(job.call, strides=tuple(strides), result_strides=tuple(found))
 
-    def place(self, workspace: np.ndarray, needs: Needs) -> None:
+    def place(self, workspace: np.ndarray) -> None:
         """Addresses of this call's memory."""
         made = self.prepared
         base = address_of(workspace)
@@ -139,13 +138,12 @@ class Run:
             self.saved_base = address_of(self.saved_arena.array)
             self.bases[made.saved.points] = self.saved_base + made.saved.offsets
         self.results: dict[str, np.ndarray] = {}
-        for name, shape, buffer in needs.arrays:
+        for name, shape, point in self.choice.arrays:
             array = self.job.out.get(name)
-            if array is None:
+            if array is None or name in self.later:
                 array = aligned(shape, self.side.dtype)
             self.results[name] = array
-            if buffer is not None:
-                self.put(buffer, Memory.of(array, self.binding.layouts[buffer]))
+            self.bases[point] = address_of(array)
 
     def find(self, name: str) -> Memory:
         """A buffer's memory; those in the workspace or saved are looked up when asked for."""
@@ -162,47 +160,35 @@ class Run:
     # ---- the call -----------------------------------------------------------------------------
 
     def go(self) -> dict[str, np.ndarray]:
-        made = self.prepared
-        needs = made.needs(self.job.wanted)
-        with _POOL.borrow(made.workspace_bytes) as workspace:
-            self.place(workspace, needs)
+        with _POOL.borrow(self.prepared.workspace_bytes) as workspace:
+            self.place(workspace)
             self.use(self.packed())
-            blocks = self.blocks()
-            base = address_of(blocks)
-            self.start_carries(computed=False)
-            ended = False
-            for step in made.steps:
-                kernel = step.bound.kernel
-                if kernel.name not in needs.kernels:
-                    continue
-                if kernel.phase == "scan":
-                    self.start_carries(computed=True)
-                elif kernel.phase == "after" and not ended:
-                    self.end_entries()
-                    ended = True
-                launch(step.address, base + step.start * 8, step.bound.parts)
-            for place in needs.copied:
-                self.copy_result(place, self.results[place.name])
-            return {name: self.results[name] for name in needs.results}
+            self.launch(self.choice.blocks)
+        for name, array in self.later.items():
+            array[...] = self.results[name]
+            self.results[name] = array
+        return {name: self.results[name] for name in self.choice.results}
 
-    def blocks(self) -> np.ndarray:
-        made = self.prepared
-        blocks = made.template.copy()
-        blocks[made.words] += self.bases[made.whats]
-        for index in made.seed_words:
-            blocks[index] = int(self.arrays["seed"])
-        for index in made.step_words:
-            blocks[index] = self.job.first_step
-        return blocks
+    def launch(self, blocks: Blocks) -> None:
+        """Kernels and copies, with the addresses of this call."""
+        words = blocks.template.copy()
+        words[blocks.words] += self.bases[blocks.points]
+        for index in blocks.seed_words:
+            words[index] = int(self.arrays["seed"])
+        for index in blocks.step_words:
+            words[index] = self.job.first_step
+        base = address_of(words)
+        for each in blocks.launches:
+            launch(each.entry.address, base + each.start * 8, each.parts)
 
     # ---- weights --------------------------------------------------------------------------------
 
     def packed(self) -> Packed:
         """Packed weights of this version, for these tiles."""
         side = self.side
-        rates = tuple(float(np.asarray(self.arrays[name])) for name in side.rate_names)
+        rates = tuple([float(np.asarray(self.arrays[name])) for name in side.rate_names])
         seed = self.arrays.get("seed") if self.prepared.draws_weights else None
-        key = (self.job.version, rates, seed, self.prepared.binding.tile_key)
+        key = (self.job.version, rates, seed, self.prepared.tile_key)
         with side.lock:
             found = side.packs.get(key)
             if found is None:
@@ -220,12 +206,19 @@ class Run:
             array = aligned((max(self.binding.bytes[name], 1),), np.uint8)
             memory[name] = Memory.of(array, self.binding.layouts[name])
         arena = aligned((max(made.packing.size, 1),), np.uint8)
-        packed = Packed(memory, arena, address_of(arena))
+        weights = {
+            buffer: self.side.weight(
+                self.job.version, name, self.arrays[name], self.binding.layouts[buffer]
+            )
+            for buffer, role, name in self.side.direction.params
+            if role in WEIGHTS
+        }
+        addresses = np.array([m.address for m in weights.values()], np.int64)
+        packed = Packed(memory, weights, addresses, arena, address_of(arena))
         self.use(packed)
-        for step in made.before_weights:
-            self.pack_stages(step.bound.kernel.name, packed)
-            blocks = self.blocks()
-            launch(step.address, address_of(blocks) + step.start * 8, 1)
+        for name, blocks in made.early.items():
+            self.pack_stages(name, packed)
+            self.launch(blocks)
         self.pack_stages("", packed)
         return packed
 
@@ -236,64 +229,12 @@ class Run:
         launch(pack_all.address, address_of(block), 1)
 
     def use(self, packed: Packed) -> None:
+        self.in_use = packed  # alive as long as its addresses are, whoever else keeps it
+        self.memory |= packed.weights
+        self.bases[self.prepared.weight_points] = packed.addresses
         for name, memory in packed.memory.items():
             self.put(name, memory)
         self.bases[self.prepared.pack_points] = packed.base + self.prepared.pack_offsets
-
-    # ---- carries --------------------------------------------------------------------------------
-
-    def start_carries(self, computed: bool) -> None:
-        """The slot of the first step: zeros, the initial state, or what `before` computed."""
-        roles = self.side.roles
-        for carry in self.side.direction.carries:
-            if (bool(carry.init) and carry.init not in roles) == computed:
-                self.start(carry.buffer, carry.init)
-
-    def end_entries(self) -> None:
-        """A carry that only enters at the first step leaves nothing."""
-        last = 0 if self.side.direction.reverse else self.time
-        for carry in self.side.direction.carries:
-            if carry.entry and self.time:
-                self.rows(carry.buffer, last & self.binding.layouts[carry.buffer].ring)[...] = 0
-
-    def start(self, buffer: str, init: str) -> None:
-        layout = self.binding.layouts[buffer]
-        slot = (self.time if self.side.direction.reverse else 0) & layout.ring
-        target = self.rows(buffer, slot)
-        if not init:
-            target[...] = 0
-            return
-        source = self.view(self.find(init), self.side.buffers[init].axes)
-        if not layout.shape:
-            source = source.reshape(-1, 1)
-        target[..., : source.shape[-1]] = source
-
-    def rows(self, buffer: str, slot: int) -> np.ndarray:
-        """[B, outer..., padded last] of one slot of a carry."""
-        memory = self.find(buffer)
-        layout = memory.layout
-        shape = (*layout.shape[:-1], pad(layout.last)) if layout.shape else (LANE_PAD,)
-        strides = layout.strides if layout.shape else (self.item,)
-        offset = memory.address - memory.base + slot * layout.t
-        return np.ndarray(
-            (self.batch, *shape), self.side.dtype, memory.owner, offset, (layout.b, *strides)
-        )
-
-    def view(self, memory: Memory, axes: str, shift: int = 0) -> np.ndarray:
-        """A buffer as the array it stands for: [B?, T?, features], without padding."""
-        layout = memory.layout
-        if memory.owner.dtype != np.uint8:  # an array of the caller's, or a copy of it
-            array = memory.owner
-            if not layout.padded:
-                return array
-            return array[..., : layout.last] if layout.shape else array[..., 0]
-        shape, strides = layout.shape, layout.strides
-        if "T" in axes:
-            shape, strides = (self.time, *shape), (layout.t, *strides)
-        if "B" in axes:
-            shape, strides = (self.batch, *shape), (layout.b, *strides)
-        offset = memory.address - memory.base + shift
-        return np.ndarray(shape, self.side.dtype, memory.owner, offset, strides)
 
     # ---- results --------------------------------------------------------------------------------
 
@@ -303,42 +244,10 @@ class Run:
         for place in self.side.direction.results:
             if place.role == "residual":
                 memory = self.find(place.source.buffer)
-                address = memory.address + self.slot_shift(place)
+                reverse = self.side.direction.reverse
+                address = memory.address + slot_offset(place, memory.layout, self.time, reverse)
                 found[place.name] = Memory(memory.owner, memory.base, address, memory.layout)
         return found
-
-    def slot_shift(self, place: Place) -> int:
-        slot = place.source.slot
-        if not slot:
-            return 0
-        layout = self.binding.layouts[place.source.buffer]
-        if slot == "final":
-            last = 0 if self.side.direction.reverse else self.time
-            return (last & layout.ring) * layout.t
-        return layout.t * int((slot == "in") == self.side.direction.reverse)
-
-    def copy_result(self, place: Place, target: np.ndarray) -> None:
-        """A result that kernels didn't write where it belongs."""
-        own, axes = self.side.buffers[place.source.buffer].axes, axes_of(place)
-        if place.source.slot:
-            own = "B"
-        sources = place.parts or (place.source,)
-        begin = 0
-        for source in sources:
-            memory = self.find(source.buffer)
-            view = self.view(memory, own, self.slot_shift(place))
-            for i, axis in enumerate(axes):
-                if axis not in own:
-                    view = np.expand_dims(view, i)
-            if "T" in axes and target.ndim < view.ndim:
-                view = view[:, -1]
-            part = target
-            if place.parts:
-                joined = place.axis + len(axes)
-                end = begin + view.shape[joined]
-                part = target[(slice(None),) * joined + (slice(begin, end),)]
-                begin = end
-            part[...] = view
 
 
 def padded(array: np.ndarray, lead: int = 0) -> np.ndarray:

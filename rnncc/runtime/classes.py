@@ -11,7 +11,7 @@ from __future__ import annotations
 import copyreg
 import threading
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Protocol
 
 import numpy as np
@@ -39,6 +39,8 @@ class Engine(Protocol):
         out: Tensors = ...,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = ...,
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], Any]:
         """(results by name, what `backward` needs: None unless `save`).
 
@@ -53,6 +55,9 @@ class Engine(Protocol):
         caller may change arrays and results in place before it calls `backward`.
         first_step: what draws of a step count from, where the steps are a part of a sequence.
         checkpoint_every: save what every so many steps start from, and compute the rest again.
+        lent: arrays by name that nobody will change, to be saved without a copy. carry: results
+        have every carry's `final_<name>`, of those too that callers don't see: a call that is given
+        them by their names goes on where this one stopped, masked steps and all.
         """
 
     def backward(
@@ -71,6 +76,38 @@ class Engine(Protocol):
     def keep(self, layers: int) -> None:
         """So many layers call in turns: what is made of their weights may be kept for each."""
 
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        """How many steps at once need a small workspace, for whoever hands on block by block."""
+
+    @property
+    def last(self) -> Any:
+        """What the last calls ran: layers of one class share an engine."""
+
+    def plan(self, last: Any = None) -> str: ...
+
+
+class SecondEngine(Protocol):
+    """Runs one variant of a bound cell, and the pullback of its pullback."""
+
+    def gradients(
+        self, saved: Any, cotangents: Mapping[str, np.ndarray]
+    ) -> tuple[dict[str, np.ndarray], Any]:
+        """(every gradient by parameter, what `second` needs), owned by the caller.
+
+        saved: what the `forward` of an `Engine` saved. cotangents: as for its `backward`; the
+        caller may change them in place afterwards.
+        """
+
+    def second(
+        self, saved: Any, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
+    ) -> dict[str, np.ndarray]:
+        """Gradients of sum(cotangents * gradients), owned by the caller: of those wanted that it
+        depends on, by parameter, and by `d.<result>` with respect to the cotangent of a result.
+
+        saved: what `gradients` returned second; any number of times. cotangents: of gradients, by
+        parameter; a missing one is zero.
+        """
+
     def plan(self) -> str: ...
 
 
@@ -79,14 +116,21 @@ class Binding:
     """A cell with its options bound, and its engines, made when first asked for."""
 
     cell: Cell
-    engines: Callable[[Variant], Engine]
-    _made: dict[Variant, Engine] = field(default_factory=dict, repr=False)
+    engines: Callable[[Variant], Any]  # an Engine, or a SecondEngine of variants that say so
+    _made: dict[Variant, Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
     def __post_init__(self) -> None:
         open_in_children(self, "_lock")
 
     def engine(self, variant: Variant) -> Engine:
+        return self._find(variant)
+
+    def second_engine(self, variant: Variant) -> SecondEngine:
+        """The engine of the variant's second derivatives."""
+        return self._find(replace(variant, second_order=True))
+
+    def _find(self, variant: Variant) -> Any:
         found = self._made.get(variant)
         if found is None:
             with self._lock:
@@ -108,7 +152,7 @@ class Maker(Protocol):
 class Frozen:
     """The maker of a generated module: another choice than the written one is refused."""
 
-    def __init__(self, cell: Cell, engines: Callable[[Variant], Engine]) -> None:
+    def __init__(self, cell: Cell, engines: Callable[[Variant], Any]) -> None:
         self.cell = cell
         self.binding = Binding(cell, engines)
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.bind import Binder, Call
+from rnncc.runtime.bind import Binder, Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Memory, padded
 from rnncc.runtime.forks import open_in_children
@@ -35,6 +35,8 @@ NOTHING: Arrays = MappingProxyType({})
 
 __all__ = ["Engine", "Saved", "layer_class"]
 
+Ran = tuple[Prepared | None, int]
+
 
 @dataclass
 class Side:
@@ -47,6 +49,7 @@ class Side:
     weights: OrderedDict[Any, Memory] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     last: Prepared | None = None
+    steps: int = 0  # of the last call, whatever its blocks
     kept_packs: int = KEPT_VERSIONS
 
     def __post_init__(self) -> None:
@@ -63,6 +66,11 @@ class Side:
         """Room for what is made of the weights of so many layers, and of a few versions more."""
         self.kept_packs = max(layers, 1) - 1 + KEPT_VERSIONS
         self.kept_weights = self.kept_packs * self.weights_a_version
+
+    @property
+    def ran(self) -> Ran:
+        """The last run, and how many steps it was a block of."""
+        return self.last, self.steps
 
     def prepared(self, call: Call, residuals: Mapping[str, Memory]) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
@@ -123,39 +131,50 @@ class Engine:
         out: Arrays = NOTHING,
         first_step: int = 0,
         checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
+        carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], Saved | None]:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
         call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
-        own, later = _apart(out, arrays) if out else (out, NOTHING)
+        own, later = out, NOTHING
+        if out:
+            _check_out(self._forward, call, "", out)
+            own, later = _apart(out, arrays)
         job = Job(arrays, call, version, out=own, first_step=first_step)
         steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
-        results, kept = forward(self._forward, job, steps, checkpoint_every)
-        results = _copied(results, later)
-        if not save:
-            return results, None
-        owned = self._owned(arrays, whole=checkpoint_every is not None)
-        return results, Saved(owned, replace(call, last_only=False), version, first_step, kept)
+        self._forward.steps = time
+        results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
+        saved = None
+        if save:  # before anything is written over what was read
+            owned = self._owned(arrays, lent)
+            asked = replace(call, last_only=False)
+            saved = Saved(owned, asked, version, first_step, kept)
+        return _copied(results, later), saved
 
     def backward(
         self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING
     ) -> dict[str, np.ndarray]:
         """Gradients by parameter name. See `runtime.classes.Engine`."""
-        own, later = _apart(out, cotangents) if out else (out, NOTHING)
+        own, later = out, NOTHING
+        if out:
+            _check_out(self._backward, saved.call, "d_", out)
+            own, later = _apart(out, cotangents)
+        self._backward.steps = saved.call.time
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
         return _copied(found, later)
 
-    def _owned(self, arrays: Arrays, whole: bool) -> dict[str, Any]:
-        """Parameters for the pullback, with the caller's own arrays copied: they may change. Those
-        it doesn't read are left out, unless it runs forward again, as a whole call does."""
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
+        return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
+
+    def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
+        """Parameters for the pullback, with the caller's own arrays copied: they may change."""
         owned = dict(arrays)
-        read = {name for _, _, name in self._backward.direction.params}
         for _, role, name in self._forward.direction.params:
-            if role not in ("input", "context", "valid"):
+            if name in lent or name not in arrays:
                 continue
-            if name not in read and not whole:
-                del owned[name]
-            else:
-                owned[name] = aligned(owned[name].shape, owned[name].dtype)
+            if role in ("input", "context", "state", "valid"):
+                owned[name] = aligned(arrays[name].shape, arrays[name].dtype)
                 owned[name][...] = arrays[name]
         return owned
 
@@ -166,14 +185,20 @@ class Engine:
 
     # ---- what ran -------------------------------------------------------------------------------
 
-    def plan(self) -> str:
+    @property
+    def last(self) -> tuple[Ran, Ran]:
+        """What the last calls ran, for `plan`."""
+        return self._forward.ran, self._backward.ran
+
+    def plan(self, last: Any = None) -> str:
         """The kernels of the last calls, their threads and tiles, and why."""
         lines = [
             f"{self.cell.name}, {self.dtype}, {host().vector_bytes * 8}-bit vectors, "
             f"{threading_reason()}"
         ]
-        for title, side in (("forward", self._forward), ("backward", self._backward)):
-            lines += _plan_side(title, side)
+        sides = (("forward", self._forward), ("backward", self._backward))
+        for (title, side), ran in zip(sides, last or self.last, strict=True):
+            lines += plan_side(title, side, ran)
         return "\n".join(lines)
 
     @property
@@ -182,6 +207,24 @@ class Engine:
         sides = (self._forward, self._backward)
         kernels = [k for s in sides for k in s.direction.kernels if k.function]
         return frozenset(k.name for k in kernels if k.function.loaded)
+
+
+def _check_out(side: Side, call: Call, prefix: str, out: Arrays) -> None:
+    """Kernels write where they are told: ValueError unless every array is what a result needs."""
+    places = {p.name: p for p in side.direction.results if p.role not in ("residual", "held")}
+    for name, array in out.items():
+        place = places.get(prefix + name)
+        if place is None:
+            known = ", ".join(n.removeprefix(prefix) for n in places)
+            raise ValueError(f"out has no result {name!r}: results are {known}")
+        shape = result_shape(place, side.buffers, call)
+        if array.dtype != side.dtype or array.shape != shape:
+            raise ValueError(
+                f"out[{name!r}] is {array.dtype} {list(array.shape)}, expected {side.dtype} "
+                f"{list(shape)}"
+            )
+        if not array.flags.writeable:
+            raise ValueError(f"out[{name!r}] is read-only")
 
 
 def _apart(out: Arrays, read: Arrays) -> tuple[Arrays, Arrays]:
@@ -200,12 +243,17 @@ def _copied(results: dict[str, np.ndarray], later: Arrays) -> dict[str, np.ndarr
     return results
 
 
-def _plan_side(title: str, side: Side) -> list[str]:
-    if side.last is None:
+def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:
+    """One direction's kernels. ran: of an earlier call than the last."""
+    prepared, steps = ran or side.ran
+    if prepared is None:
         return [f"{title}: has not run"]
-    binding = side.last.binding
+    binding = prepared.binding
     call = binding.call
-    lines = [f"{title}: batch {call.batch}, time {call.time}, {dict(call.sizes)}"]
+    time = str(call.time)
+    if steps != call.time:
+        time = f"{steps} in blocks, the last one of {time}"
+    lines = [f"{title}: batch {call.batch}, time {time}, {dict(call.sizes)}"]
     stages = {s.name: s for s in side.direction.stages}
     for bound in binding.kernels:
         kernel = bound.kernel

@@ -13,6 +13,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -91,12 +92,14 @@ class Layer(LayerBase):
         """The outputs of the last step, or of every step, and the last states if asked for.
 
         inputs: [batch, time, ...], rank-0 inputs [batch, time], contexts [batch, ...]; of several,
-        a tuple in order of declaration or a dict. initial_state: a state [batch, ...], a tuple of
-        them in order, or a dict of some; None is what the cell declares, else zeros. training:
-        dropout draws. mask: bools [batch, time], False where a step doesn't count: it keeps the
-        states and repeats the output, which is zero before a row's first valid step; what its
-        input holds reaches nothing. lengths: ints [batch], how many steps of each row count: what
-        is behind the longest doesn't run. seed: what dropout draws from, else the layer's next one.
+        a tuple in order of declaration or a dict. Views of batch and time are read where they are;
+        with time_major they are [time, batch, ...]. initial_state: a state [batch, ...], a tuple
+        of them in order, or a dict of some; None is what a stateful layer has kept, else what the
+        cell declares, else zeros. training: dropout draws. mask: bools [batch, time], False where
+        a step doesn't count: it keeps the states and repeats the output, which is zero before a
+        row's first valid step; what its input holds reaches nothing. lengths: ints [batch], how
+        many steps of each row count: what is behind the longest doesn't run. seed: what dropout
+        draws from, else the layer's next one.
         Raises TypeError and ValueError for arrays of a wrong kind or shape.
         """
         call = self._enter(inputs, initial_state, mask, lengths)
@@ -117,7 +120,7 @@ class Layer(LayerBase):
         Gradients of masked inputs are zero.
         """
         call = self._enter(inputs, initial_state, mask, lengths)
-        results, saved, engine = self._forward(call, training, seed, save=True)
+        results, saved, engine, variant = self._forward(call, training, seed, save=True)
         shapes = {n: a.shape for n, a in call.arrays.items() if isinstance(a, np.ndarray)}
         returned = {n: self._given(n, a).shape for n, a in results.items()}
         trace = Trace(
@@ -135,13 +138,14 @@ class Layer(LayerBase):
             self._order,
             call.masking,
         )
-        return self._leave(results), Pullback(trace, engine, saved)
+        again = partial(self._binding.second_engine, variant)
+        return self._leave(results), Pullback(trace, engine, saved, again)
 
     def _forward(
         self, call: _Call, training: bool | None, seed: int | None, *, save: bool
-    ) -> tuple[dict[str, np.ndarray], Any, Engine | None]:
+    ) -> tuple[dict[str, np.ndarray], Any, Engine | None, Variant]:
         if not (call.batch and call.steps):
-            return self._nothing(call), None, None
+            return self._nothing(call), None, None, Variant()
         if training is not True and training is not False:
             training = switch("training", training)
         masks = call.masking
@@ -172,7 +176,7 @@ class Layer(LayerBase):
         if masks and cut:
             for array in whole.values():
                 masks.fill(array)
-        return {**results, **whole}, saved, engine
+        return {**results, **whole}, saved, engine, variant
 
     def _sequences(self, call: _Call) -> dict[str, np.ndarray]:
         """New arrays for outputs of every step, [batch, time, ...] as they run."""
@@ -323,11 +327,16 @@ class Layer(LayerBase):
         return layout, frozenset((*given, *kept))
 
 
-def frozen_layer_class(cell: Cell, engines: Mapping[Variant, Engine], module: str) -> type[Layer]:
+def frozen_layer_class(cell: Cell, engines: Mapping[Variant, Any], module: str) -> type[Layer]:
     """The class of a generated module, its options frozen; pickled by its module and name."""
 
-    def engine(variant: Variant) -> Engine:
+    def engine(variant: Variant) -> Any:
         found = covering(variant, engines)
+        if found is None and variant.second_order:
+            raise ValueError(
+                f"this module of {cell.name} was written without second derivatives: run rnncc "
+                f"compile {cell.source} --second-order, or use rnncc.compile({cell.source!r})"
+            )
         if found is None:
             what = "a mask" if variant.mask else ", ".join(sorted(variant.active_rates))
             raise ValueError(

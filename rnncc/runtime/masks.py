@@ -53,9 +53,19 @@ class Masking:
         if self.steps == self.time:
             return d
         folded = d[:, : self.steps].copy()
-        if not self.zeros:
+        if self.steps and not self.zeros:
             folded[:, -1] += d[:, self.steps :].sum(axis=1, dtype=d.dtype)
         return folded
+
+    def unfold(self, d: np.ndarray) -> np.ndarray:
+        """What `fold` is the transpose of, the other way: every step that was folded gets what the
+        last one that ran has."""
+        if self.steps == self.time:
+            return d
+        whole = np.empty((len(d), self.time, *d.shape[2:]), d.dtype)
+        whole[:, : self.steps] = d
+        self.fill(whole)
+        return whole
 
 
 def masking(

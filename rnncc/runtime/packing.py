@@ -9,6 +9,7 @@ Non-Goals: when (`call`); the order itself (`rows.pack`).
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import partial
 from itertools import product
 from typing import TYPE_CHECKING, Any
 
@@ -26,7 +27,8 @@ if TYPE_CHECKING:
 
 HEAD_WORDS = 2  # jobs, the helper
 JOB_WORDS = 3  # target, tiles, words of this job; then the helper's description
-PACK_WORDS = 8
+PACK_WORDS = 5
+GATE_WORDS = 4  # its address and strides
 
 
 @kernel
@@ -43,6 +45,8 @@ class Packed:
     """Everything that depends on weights alone: buffers, and weights in the cores' order."""
 
     memory: dict[str, Any]
+    weights: dict[str, Any]
+    addresses: np.ndarray  # of the weights
     arena: np.ndarray
     base: int
 
@@ -84,10 +88,10 @@ class Planner:
     def plan(self) -> Packing:
         """Jobs of stages in kernels of weights come before those kernels; the rest after."""
         stages = {s.name: s for s in self.prepared.direction.stages if s.grad is None}
-        for step in self.prepared.before_weights:
-            kernel_ = step.bound.kernel
-            own = [stages.pop(n) for n in kernel_.stages if n in stages]
-            self.out.plans[kernel_.name] = self._write(own)
+        for kernel_ in self.prepared.direction.kernels:
+            if kernel_.name in self.prepared.early:
+                own = [stages.pop(n) for n in kernel_.stages if n in stages]
+                self.out.plans[kernel_.name] = self._write(own)
         self.out.plans[""] = self._write(list(stages.values()))
         return self.out
 
@@ -115,15 +119,16 @@ class Planner:
         return core.out is None or core.out.buffer not in self.binding.fused
 
     def _job(
-        self, target: int, tiles: int, description: list[int], gates: list[tuple[int, int]]
+        self, target: int, tiles: int, description: list[int], gates: list[tuple[int, list[int]]]
     ) -> None:
-        """Gates are (point, offset)."""
+        """Gates are (point, offset and strides)."""
         self.jobs += 1
         self.fixups.append((len(self.block), -1))
-        self.block += [target, tiles, JOB_WORDS + PACK_WORDS + len(gates), *description]
-        for point, offset in gates:
+        words = JOB_WORDS + PACK_WORDS + GATE_WORDS * len(gates)
+        self.block += [target, tiles, words, *description]
+        for point, place in gates:
             self.fixups.append((len(self.block), point))
-            self.block.append(offset)
+            self.block += place
 
     def _gate(self, source: Source, moved: int) -> tuple[int, int]:
         layout = self.binding.layouts[source.buffer]
@@ -137,25 +142,22 @@ class Planner:
         row = len(pack.gates) * tiling.unit_blocks * host().vector_bytes
         layout: PackLayout = pack_layout(self.binding, stage, i, k, row)
         at = self.out.place(f"pack|{stage.name}|{i}|{k}", layout.bytes)
-        counts, first = layout.k_counts, pack.gates[0]
+        counts = layout.k_counts
         inner = pack.k[-2:]
         k1, ks1 = (counts[-2], inner[0]) if len(counts) > 1 else (1, None)
         k2, ks2 = (counts[-1], inner[-1]) if counts else (1, None)
         units = self.binding.size(stage.shape[-1]) if stage.shape else 1
-        description = [
-            k1, k2, self.binding.stride(first, ks1), self.binding.stride(first, ks2),
-            len(pack.gates), tiling.unit_blocks, self.binding.stride(first, pack.lane), units,
-        ]  # fmt: skip
+        description = [k1, k2, len(pack.gates), tiling.unit_blocks, units]
         axes = (*pack.outer, *pack.k[:-2])
         lead = (*layout.outer, *layout.k[: max(len(counts) - 2, 0)])
         for index in product(*map(range, (*layout.outer_counts, *counts[:-2]))):
             target = at + sum(n * s for n, s in zip(index, lead, strict=True))
-            gates = [
-                self._gate(
-                    g, sum(n * self.binding.stride(g, a) for n, a in zip(index, axes, strict=True))
-                )
-                for g in pack.gates
-            ]
+            gates = []
+            for g in pack.gates:
+                stride = partial(self.binding.stride, g)
+                moved = sum(n * stride(a) for n, a in zip(index, axes, strict=True))
+                point, start = self._gate(g, moved)
+                gates.append((point, [start, stride(ks1), stride(ks2), stride(pack.lane)]))
             self._job(target, tiling.tiles, description, gates)
 
     def _init(self, stage: Stage, i: int) -> None:
@@ -167,15 +169,15 @@ class Planner:
         units = self.binding.size(stage.shape[-1])
         row = tiling.tiles * tiling.unit_blocks * len(sources) * host().vector_bytes
         at = self.out.place(f"init|{stage.name}|{i}", row * int(np.prod(outer, dtype=int)))
-        description = [
-            1, 1, 0, 0, len(sources), tiling.unit_blocks, self.item, units,
-        ]  # fmt: skip
+        description = [1, 1, len(sources), tiling.unit_blocks, units]
         zeros = self.prepared.points["zeros"], 0
         for number, index in enumerate(product(*map(range, outer))):
-            gates = [
-                zeros
-                if g is None
-                else self._gate(g, sum(n * self.binding.stride(g, a) for a, n in enumerate(index)))
-                for g in sources
-            ]
+            gates = []
+            for g in sources:
+                point, start = zeros
+                if g is not None:
+                    stride = partial(self.binding.stride, g)
+                    moved = sum(n * stride(a) for a, n in enumerate(index))
+                    point, start = self._gate(g, moved)
+                gates.append((point, [start, 0, 0, self.item]))
             self._job(at + number * row, tiling.tiles, description, gates)

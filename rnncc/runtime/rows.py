@@ -73,7 +73,6 @@ class Rows:
         "dot_last",
         "cumsum_last",
         "pack",
-        "unpack",
     )
 
     def __init__(self, dtype: str, machine: Machine):

@@ -235,7 +235,8 @@ class _Build:
 
 def _joined(program: Program, single: set[Value]) -> dict[Value, Op]:
     """Results that only join parts: the caller's copy joins them, no kernel has to."""
-    results = {r.value for r in program.results}
+    # What another program reads must lie in one piece.
+    results = {r.value for r in program.results if r.role != "residual"}
     made = {op.result for op in program.after}
     return {
         op.result: op

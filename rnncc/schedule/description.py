@@ -99,12 +99,14 @@ class Variant(_Literal):
     """Which of a cell's programs a call runs.
 
     mask: some steps may be masked. training: random numbers are drawn. active_rates: the rates
-    that aren't zero, as far as they matter to this program.
+    that aren't zero, as far as they matter to this program. second_order: gradients that are
+    differentiated again.
     """
 
     mask: bool = False
     training: bool = False
     active_rates: frozenset[str] = frozenset()
+    second_order: bool = False
 
     @property
     def words(self) -> str:
@@ -115,8 +117,9 @@ class Variant(_Literal):
     @property
     def prefix(self) -> str:
         """What names of its kernels begin with."""
+        second = "second_" if self.second_order else ""
         rated = "rated_" if self.active_rates else ""
-        return ("masked_" if self.mask else "") + ("training_" if self.training else rated)
+        return second + ("masked_" if self.mask else "") + ("training_" if self.training else rated)
 
 
 def variant_of(cell: Cell, rates: Mapping[str, float], *, training: bool, mask: bool) -> Variant:
@@ -127,11 +130,12 @@ def variant_of(cell: Cell, rates: Mapping[str, float], *, training: bool, mask: 
     return Variant(mask, False, active & {r.name for r in cell.rates if r.at_inference})
 
 
-def variants_of(cell: Cell) -> tuple[Variant, ...]:
+def variants_of(cell: Cell, *, second_order: bool = False) -> tuple[Variant, ...]:
     """What a layer needs for any call: the plain cell, and with all its rates where it has some;
     each without a mask and with one.
 
-    A rate may be zero in a variant where it is active: `drop` keeps every lane.
+    A rate may be zero in a variant where it is active: `drop` keeps every lane. second_order:
+    each of them for second derivatives, too.
     """
     rates = frozenset(r.name for r in cell.rates)
     still = frozenset(r.name for r in cell.rates if r.at_inference)
@@ -140,7 +144,10 @@ def variants_of(cell: Cell) -> tuple[Variant, ...]:
         found.append(Variant(active_rates=still))
     if rates or cell.draws:
         found.append(Variant(training=True, active_rates=rates))
-    return (*found, *(replace(v, mask=True) for v in found))
+    found += [replace(v, mask=True) for v in found]
+    if second_order:
+        found += [replace(v, second_order=True) for v in found]
+    return tuple(found)
 
 
 def covering(variant: Variant, made: Iterable[Variant]) -> Variant | None:
@@ -148,7 +155,7 @@ def covering(variant: Variant, made: Iterable[Variant]) -> Variant | None:
     fits = [
         m
         for m in made
-        if (m.mask, m.training) == (variant.mask, variant.training)
+        if replace(m, active_rates=variant.active_rates) == variant
         and m.active_rates >= variant.active_rates
     ]
     return min(fits, key=lambda m: len(m.active_rates), default=None)

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd.function import once_differentiable
 
 from rnncc.torch.recurrence import RECURRENCES, Recurrence, Saved
 
@@ -101,18 +102,26 @@ class _Back(torch.autograd.Function):
         count: int,
         *tensors: Tensor | None,
     ) -> tuple[Tensor | None, ...]:
-        ctx.name = recurrence.cell.name
+        ctx.recurrence, ctx.saved, ctx.count = recurrence, saved, count
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
         return tuple(recurrence.backward(saved, tensors[:count], wanted))
 
     @staticmethod
-    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
-        raise _no_second(ctx.name)
+    @once_differentiable
+    def backward(ctx: Any, *d_grads: Tensor | None) -> Any:
+        cotangents = ctx.saved_tensors[: ctx.count]
+        needed = ctx.needs_input_grad[4:]
+        wanted = needed[ctx.count :]
+        back, grads = ctx.recurrence.second(ctx.saved, cotangents, d_grads, wanted)
+        back = [d if n else None for d, n in zip(back, needed, strict=False)]
+        return (None, None, None, None, *back, *grads)
 
 
 def _no_second(name: str) -> NotImplementedError:
     return NotImplementedError(
-        f"second derivatives of {name} are not available in rnncc.torch of this version: "
-        "backward() and grad() work once, create_graph=True only where nothing goes back through it"
+        f"second derivatives of {name} are not available in compiled graphs: "
+        "torch.compile has none, call the module itself"
     )
 
 

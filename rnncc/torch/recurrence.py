@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 
 from rnncc.runtime.classes import Binding, Engine
-from rnncc.runtime.description import Array, variant_of
+from rnncc.runtime.description import Array, Variant, variant_of
 from rnncc.runtime.doors import SizeBinder, array_shape
 from rnncc.runtime.layer import Layer
 from rnncc.runtime.masks import Masking, masking
@@ -75,6 +75,7 @@ class Way:
     saved: Any
     masks: Masking | None
     steps: int
+    variant: Variant | None = None
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -105,7 +106,7 @@ class Kernels:
 
     binding: Binding
     weights: WeightSets = field(default_factory=WeightSets)
-    engines: dict[tuple[bool, bool, Any], tuple[Engine, bool]] = field(default_factory=dict)
+    engines: dict[tuple[bool, bool, Any], tuple[Engine, Variant]] = field(default_factory=dict)
 
     def serve(self, user: object, layers: int) -> None:
         """So many layers more use them in turns, for as long as their user lives."""
@@ -144,6 +145,8 @@ class Recurrence:
         self.kernels = _kernels.setdefault(id(binding), Kernels(binding))
         self.outputs = [o.name for o in cell.outputs]
         self.results = [*self.outputs, *(f"final_{s}" for s in self.states)]
+        # Nobody writes these before the backward: torch refuses one for tensors that were changed.
+        self._lent = frozenset([*cell.arguments, *self.states, "valid", "_shown"])
         self.starting = tuple(s for s in cell.states if s.default)
         backwards = recipe.in_place and any(recipe.directions)
         self._lies_plain = not recipe.return_sequences or not (recipe.time_major or backwards)
@@ -274,9 +277,9 @@ class Recurrence:
                 self._nothing(arrays, out)
                 ways.append(Way(None, None, masks, 0))
                 continue
-            engine, drawn = self._engine(training, masks is not None and masks.valid is not None)
+            engine, variant = self._engine(training, masks is not None and masks.valid is not None)
             arrays.update(self.rates)
-            if drawn:
+            if variant.training:
                 assert seed is not None
                 arrays["seed"] = int(seed)
             cut = masks is not None and steps < known.time and recipe.return_sequences
@@ -290,22 +293,23 @@ class Recurrence:
                 last_only=not recipe.return_sequences,
                 out=self._cut(out, steps) if cut else out,
                 checkpoint_every=recipe.checkpoint_every if save else None,
+                lent=self._lent,
             )
             if cut and masks:
                 for name in self.outputs:
                     masks.fill(out[name])
             self._wrap(targets, found)
-            ways.append(Way(engine, saved, masks, steps))
+            ways.append(Way(engine, saved, masks, steps, variant))
         kept = Saved(ways, known, given, masked, [t.shape for t in tensors]) if save else None
         return [t for t in targets if t is not None], kept
 
-    def _engine(self, training: bool, masked: bool) -> tuple[Engine, bool]:
-        """The kernels, and whether they draw."""
+    def _engine(self, training: bool, masked: bool) -> tuple[Engine, Variant]:
+        """The kernels, and which they are."""
         kernels, key = self.kernels, (training, masked, self.recipe.rates)
         found = kernels.engines.get(key)
         if found is None:
             variant = variant_of(self.cell, self.rates, training=training, mask=masked)
-            found = kernels.binding.engine(variant), variant.training
+            found = kernels.binding.engine(variant), variant
             kernels.engines[key] = found
             found[0].keep(self.kernels.weights.room)
         return found
@@ -438,6 +442,18 @@ class Recurrence:
                     made = grads[at] = torch.zeros(saved.shapes[at], dtype=self.torch_dtype)
                     out[name] = order.run(made.numpy())[:, : way.steps]
             found = way.engine.backward(way.saved, given, choice.names, out)
+        self._collect(number, saved, choice, found, out, grads)
+
+    def _collect(
+        self,
+        number: int,
+        saved: Saved,
+        choice: Choice,
+        found: dict[str, np.ndarray],
+        out: Mapping[str, np.ndarray],
+        grads: list[Tensor | None],
+    ) -> None:
+        """Gradients by parameter into `grads`; those in `out` are there."""
         for name, at in choice.arguments.items():
             if name not in out:
                 grads[at] = self._added(grads[at], found.get(name), saved.shapes[at], name, number)
@@ -449,6 +465,91 @@ class Recurrence:
                 found[name] = found[name] + total if name in found else total
         for name, at in choice.trained.items():
             grads[at] = self._whole(found.get(name), saved.shapes[at])
+
+    # ---- second derivatives -------------------------------------------------------------------
+
+    def second(
+        self,
+        saved: Saved,
+        cotangents: Sequence[Tensor | None],
+        d_grads: Sequence[Tensor | None],
+        wanted: Sequence[bool],
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Gradients of sum(d_grads * gradients), of all cotangents and of those tensors wanted.
+
+        d_grads: like the gradients that `backward` returns; None is zero."""
+        handed = [None if t is None else array_of(t) for t in cotangents]
+        given = [None if t is None else array_of(t) for t in d_grads]
+        back = [torch.zeros(shape, dtype=self.torch_dtype) for shape in saved.known.results]
+        grads: list[Tensor | None] = [None] * len(saved.shapes)
+        for number, way in enumerate(saved.ways):
+            everything = self._choose(number, saved, [d is not None for d in given])
+            choice = self._choose(number, saved, wanted)
+            d = self._d_grads(number, saved, everything, given)
+            if way.engine is None:  # nothing ran: gradients of first states are the last ones'
+                found = {f"d.final_{n}": d[n] for n in self.states if n in d}
+            else:
+                assert way.variant is not None
+                engine = self.kernels.binding.second_engine(way.variant)
+                whole = self._over_time(way, self._cotangents(number, way, handed), saved)
+                _, again = engine.gradients(way.saved, whole)
+                names = choice.names | {f"d.{r}" for r in self.results}
+                found = engine.second(again, d, frozenset(names))
+            self._collect(number, saved, choice, found, {}, grads)
+            for name, t in zip(self.results, back, strict=True):
+                if f"d.{name}" in found:
+                    self._put_back(name, number, way, t.numpy(), found[f"d.{name}"])
+        return list(back), grads
+
+    def _d_grads(
+        self, number: int, saved: Saved, choice: Choice, given: Sequence[np.ndarray | None]
+    ) -> dict[str, np.ndarray]:
+        """Cotangents of one direction's gradients, by parameter."""
+        d: dict[str, np.ndarray] = {}
+        steps, order = saved.ways[number].steps, self.orders[number]
+        for name, at in {**choice.arguments, **choice.states, **choice.trained}.items():
+            array = given[at]
+            assert array is not None
+            if name in self.timed:
+                array = order.run(array)[:, :steps]
+            elif name in choice.states and self.recipe.stacked:
+                array = array[number]
+            d[name] = np.ascontiguousarray(array)
+        for state in choice.begun:  # its gradient went to the weight it started from
+            shape = (saved.known.batch, *d[str(state.default)].shape)
+            d[state.name] = np.array(np.broadcast_to(d[str(state.default)], shape))
+        return d
+
+    def _over_time(
+        self, way: Way, given: Mapping[str, np.ndarray], saved: Saved
+    ) -> dict[str, np.ndarray]:
+        """Cotangents of every step."""
+        if self.recipe.return_sequences:
+            return dict(given)
+        whole = dict(given)
+        for name in self.outputs:
+            if name in given:
+                last = given[name]
+                whole[name] = np.zeros((len(last), way.steps, *last.shape[1:]), self.dtype)
+                whole[name][:, -1] = last
+        return whole
+
+    def _put_back(
+        self, name: str, number: int, way: Way, target: np.ndarray, found: np.ndarray
+    ) -> None:
+        """The gradient of a result's cotangent where it belongs."""
+        if name not in self.outputs:
+            (target[number] if self.recipe.stacked else target)[...] = found
+            return
+        part = self.part(target, number)
+        if not self.recipe.return_sequences:
+            part[...] = found[:, -1]
+            return
+        part[:, : way.steps] = found
+        if way.masks and way.steps < part.shape[1]:
+            way.masks.fill(part)
+
+    # ---- arrays -------------------------------------------------------------------------------
 
     def _cotangents(
         self, number: int, way: Way, handed: Sequence[np.ndarray | None]
@@ -475,7 +576,8 @@ class Recurrence:
         self, total: Tensor | None, array: np.ndarray | None, shape: torch.Size, name: str, n: int
     ) -> Tensor:
         """The gradient of an argument, which all directions read."""
-        if total is None and (array is None or (n == 0 and self.orders[0].is_plain)):
+        plain = n == 0 and self.orders[0].is_plain
+        if total is None and (array is None or (plain and array.shape == shape)):
             return self._whole(array, shape)
         if total is None:
             total = torch.zeros(shape, dtype=self.torch_dtype)

@@ -109,7 +109,7 @@ def test_strided_copies(dtype, shape):
 
 @pytest.mark.parametrize("transposed", [False, True])
 @pytest.mark.parametrize("units, gates, blocks", [(1, 4, 1), (7, 1, 2), (33, 4, 1), (64, 3, 2)])
-def test_pack_and_unpack(units, gates, blocks, transposed):
+def test_pack(units, gates, blocks, transposed):
     dtype, width = "float32", host().width("float32")
     k1, k2 = 3, 5
     shape = (units, gates, k1, k2) if transposed else (k1, k2, gates, units)
@@ -117,10 +117,11 @@ def test_pack_and_unpack(units, gates, blocks, transposed):
     # As [gate, k1, k2, unit] whatever the layout.
     view = source.transpose(1, 2, 3, 0) if transposed else source.transpose(2, 0, 1, 3)
     tiles = -(-units // (blocks * width))
-    desc = aligned((8 + gates,), np.int64)
-    strides = view.strides
-    desc[:8] = k1, k2, strides[1], strides[2], gates, blocks, strides[3], units
-    desc[8:] = [source.ctypes.data + g * strides[0] for g in range(gates)]
+    desc = aligned((5 + 4 * gates,), np.int64)
+    desc[:5] = k1, k2, gates, blocks, units
+    for g in range(gates):
+        desc[5 + 4 * g] = source.ctypes.data + g * view.strides[0]
+        desc[6 + 4 * g : 9 + 4 * g] = view.strides[1:]
     packed = aligned((tiles, k1 * k2, blocks, gates, width), dtype)
     packed[...] = np.nan
     rows(dtype).call("pack", packed.ctypes.data, desc.ctypes.data, 0, tiles)
@@ -128,10 +129,6 @@ def test_pack_and_unpack(units, gates, blocks, transposed):
     want[:, :, :units] = view.reshape(gates, k1 * k2, units)
     want = want.reshape(gates, k1 * k2, tiles, blocks, width).transpose(2, 1, 3, 0, 4)
     assert (packed == want).all()
-    back = np.full_like(source, np.nan)
-    desc[8:] += back.ctypes.data - source.ctypes.data
-    rows(dtype).call("unpack", packed.ctypes.data, desc.ctypes.data, 0, tiles)
-    assert (back == source).all()
 
 
 def test_unknown_helpers_are_refused():

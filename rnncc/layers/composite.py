@@ -1,0 +1,220 @@
+"""A layer made of layers: it owns no weights, and everything else it does is `runtime.layer`'s.
+
+Non-Goals: what its parts compute together (`stack`, `directions`).
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from rnncc.layers.parts import Part
+from rnncc.layers.weights import Joint
+from rnncc.runtime.classes import LAYER_OPTIONS, Binding, Engine
+from rnncc.runtime.description import Cell, Variant
+from rnncc.runtime.doors import Bound, Layout, nearest
+from rnncc.runtime.gradients import Gradients
+from rnncc.runtime.layer import Layer
+
+
+@dataclass(frozen=True, eq=False)
+class Joined:
+    """The maker of a composite: everything was bound when its parts were made.
+
+    joins: the parts' engines -> the engine of the whole.
+    """
+
+    cell: Cell
+    parts: tuple[Part, ...]
+    joins: Callable[[Sequence[Engine]], Engine]
+
+    def bind(
+        self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
+    ) -> Binding:
+        """ValueError for another dtype than the parts have."""
+        if dtype != self.cell.dtype:
+            raise ValueError(f"{self.cell.name} has the dtype of its cells, {self.cell.dtype}")
+        return Binding(self.cell, self._engine)
+
+    def _engine(self, variant: Variant) -> Any:
+        if variant.second_order and len(self.parts) > 1:
+            raise NotImplementedError(
+                f"second derivatives of a {self.cell.name} are not available in this version of "
+                "rnncc: those of a layer with one cell are"
+            )
+        return self.joins([part.engine(variant) for part in self.parts])
+
+
+class Composite(Layer):
+    """A layer whose weights are those of its parts."""
+
+    maker: Joined  # type: ignore[misc, assignment]
+    _joint: Joint | None
+
+    def _compose(self, maker: Joined, keywords: Mapping[str, Any]) -> None:
+        """What a constructor does. TypeError for a keyword that belongs to a cell, or to none."""
+        for name in keywords:
+            if name not in LAYER_OPTIONS:
+                raise TypeError(
+                    f"{type(self).__name__} has no keyword {name}{nearest(name, LAYER_OPTIONS)}; "
+                    "what a cell computes is chosen where the cell is made"
+                )
+        self.maker, self._joint = maker, None
+        self._start((), {**keywords})
+        if keywords.get("name") is None:
+            self.name = type(self).__name__.lower()
+        self._take_sizes()
+        self._build_if_known()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        return self.maker.parts
+
+    # ---- weights: where the parts have them ----
+
+    @property
+    def _store(self) -> Any:
+        if self._joint is None and all(p.layer.built for p in self.parts):
+            self._take_sizes()
+            self._known.clear()
+            order = [a.name for a in (*self.cell.weights, *self.cell.constants)]
+            self._joint = Joint(self.parts, order)
+        return self._joint
+
+    @_store.setter
+    def _store(self, store: Any) -> None:
+        self.__dict__["_store"] = None  # what copies leave out
+
+    def _take_sizes(self) -> None:
+        """A part may have got its weights elsewhere."""
+        for part in self.parts:
+            self._fixed |= {part.size(n): v for n, v in part.layer._fixed.items()}
+
+    def _bind(self, shapes: Mapping[str, tuple[int | None, ...]]) -> Bound:
+        self._take_sizes()
+        return super()._bind(shapes)
+
+    def _build(self, bound: Bound, values: Mapping[str, np.ndarray] | None = None) -> None:
+        for part in self.parts:
+            own = Bound(part.sizes(bound.sizes), bound.batch, bound.time)
+            part.layer._build(own, None if values is None else part.inside(values))
+        self._origin = "fixed by the layer's weights"
+
+    # ---- copies ----
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = super().__getstate__()
+        parts = tuple(replace(p, layer=copy.copy(p.layer)) for p in self.parts)
+        return {**state, "_arrays": None, "_joint": None, "maker": replace(self.maker, parts=parts)}
+
+    # ---- results and cotangents, grouped as Keras returns them ----
+
+    def _state_groups(self) -> list[tuple[str, ...]] | None:
+        """Names of the states that are returned together; None: each for itself."""
+        return None
+
+    def _leave(self, results: Mapping[str, np.ndarray]) -> Any:
+        left = super()._leave(results)
+        groups = self._state_groups()
+        if not (self.return_state and groups):
+            return left
+        states = dict(zip(self._states, left[1:], strict=True))
+        return (left[0], *(_together([states[n] for n in names]) for names in groups))
+
+    def _flat_states(self, states: Any) -> Any:
+        """States one after another, if they came in groups."""
+        groups = self._state_groups()
+        if groups is None or not isinstance(states, tuple | list):
+            return states
+        if len(states) != len(groups) or len(groups) == len(self._states):
+            return states
+        flat: list[Any] = []
+        for number, (given, names) in enumerate(zip(states, groups, strict=True)):
+            if given is None:
+                flat += [None] * len(names)
+                continue
+            items = [*given] if isinstance(given, tuple | list) else [given]
+            if len(items) != len(names):
+                raise ValueError(
+                    f"cell {number} of {self.name} has {len(names)} states ({', '.join(names)}), "
+                    f"{len(items)} were given"
+                )
+            flat += items
+        return tuple(flat)
+
+    def _flat_cotangents(self, dy: Any) -> Any:
+        """dy as a layer without groups takes it."""
+        groups = self._state_groups()
+        if not (self.return_state and groups) or not isinstance(dy, tuple | list) or not dy:
+            return dy
+        states = self._flat_states([*dy[1:]])
+        return (dy[0], *states)
+
+    def _enter(self, inputs: Any, initial_state: Any, *rest: Any, **more: Any) -> Any:
+        return super()._enter(inputs, self._flat_states(initial_state), *rest, **more)
+
+    def vjp(self, inputs: Any, **keywords: Any) -> tuple[Any, Any]:
+        """What a call returns, and the pullback from its cotangents to gradients."""
+        y, pullback = super().vjp(inputs, **keywords)
+        given = keywords.get("initial_state")
+        return y, Regrouped(self, pullback, self._arranged(given))
+
+    def _arranged(self, given: Any) -> Layout | None:
+        """How gradients of initial states are grouped: as they were given, else as returned."""
+        groups = self._state_groups()
+        if groups is None or (given is not None and self._flat_states(given) is given):
+            return None
+        return Groups("tuple", tuple(self._states), tuple(groups))
+
+
+@dataclass(frozen=True, slots=True)
+class Groups(Layout):
+    """States of one cell together."""
+
+    groups: tuple[tuple[str, ...], ...] = ()
+
+    def arrange(self, values: Mapping[str, Any]) -> Any:
+        return tuple(_together([values[n] for n in names]) for names in self.groups)
+
+
+class Regrouped:
+    """A pullback that takes dy as the composite returned y."""
+
+    def __init__(self, layer: Composite, pullback: Any, states: Layout | None) -> None:
+        self._layer, self._pullback, self._states = layer, pullback, states
+
+    def __call__(self, dy: Any, *rest: Any, **keywords: Any) -> Any:
+        """See `runtime.pullback.Pullback`."""
+        found = self._pullback(self._layer._flat_cotangents(dy), *rest, **keywords)
+        return found if self._states is None else GroupedGradients(found, self._states)
+
+    def vjp(self, dy: Any, *rest: Any, **keywords: Any) -> Any:
+        """See `runtime.pullback.Pullback.vjp`."""
+        return self._pullback.vjp(self._layer._flat_cotangents(dy), *rest, **keywords)
+
+
+class GroupedGradients(Gradients):
+    """Gradients whose initial states are grouped by their cells."""
+
+    def __init__(self, found: Gradients, states: Layout) -> None:
+        super().__init__(found.inputs, found.weights, found)
+        self._layout = states
+
+    @property
+    def initial_state(self) -> Any:
+        flat = self._initial.initial_state
+        if flat is None or isinstance(flat, Mapping):
+            return flat
+        items: Iterable[Any] = flat if isinstance(flat, tuple | list) else (flat,)
+        return self._layout.arrange(dict(zip(self._layout.names, items, strict=False)))
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return GroupedGradients, (self._initial, self._layout)
+
+
+def _together(items: Sequence[Any]) -> Any:
+    return items[0] if len(items) == 1 else tuple(items)

@@ -1,0 +1,67 @@
+"""Layers and cells <-> plain data: what `get_config` gives and `from_config` takes.
+
+Classes of this package go by their names; a class made by `rnncc.compile` takes its text along, so
+that another machine can read the data without the file it came from.
+
+Non-Goals: weights (`save`, `get_weights`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from importlib import import_module
+from typing import Any, TypeVar
+
+from rnncc.compiler import Compiler, compile_text
+from rnncc.runtime.classes import LAYER_OPTIONS
+from rnncc.runtime.doors import nearest
+from rnncc.runtime.layer import Layer
+
+T = TypeVar("T", bound=type)
+_classes: dict[str, Any] = {}
+
+
+def serializable(cls: T) -> T:
+    """A class with `get_config` and `from_config`, found again by its name."""
+    _classes[cls.__name__] = cls
+    return cls
+
+
+def serialize(what: Any) -> dict[str, Any]:
+    """A layer or cell as plain data: its class and its configuration."""
+    cls = type(what)
+    found: dict[str, Any] = {"class_name": cls.__name__, "config": None}
+    if _classes.get(cls.__name__) is cls:
+        return found | {"config": what.get_config()}
+    if not isinstance(what, Layer):
+        raise TypeError(f"{what!r} is neither a layer nor a cell of rnncc")
+    found["config"] = keywords_of(what)
+    maker = what.maker
+    if isinstance(maker, Compiler):
+        return found | {"text": maker.spec.text, "filename": maker.spec.filename}
+    return found | {"module": cls.__module__}
+
+
+def deserialize(data: Any) -> Any:
+    """The counterpart of `serialize`; weights are new. ValueError for an unknown class."""
+    if not isinstance(data, Mapping) or not {"class_name", "config"} <= data.keys():
+        raise ValueError(f"a layer's data has class_name and config, not {data!r}")
+    name, config = data["class_name"], dict(data["config"])
+    if "text" in data:
+        return compile_text(data["text"], filename=data["filename"])(**config)
+    if "module" in data:
+        return getattr(import_module(data["module"]), name)(**config)
+    if name not in _classes:
+        raise ValueError(f"no layer or cell is called {name}{nearest(str(name), _classes)}")
+    return _classes[name].from_config(config)
+
+
+def options_of(layer: Layer) -> dict[str, Any]:
+    """What every layer takes, but its dtype."""
+    found = {n: getattr(layer, n) for n in LAYER_OPTIONS if n not in ("dtype", "seed")}
+    return found | {"seed": layer._chosen.seed}
+
+
+def keywords_of(layer: Layer) -> dict[str, Any]:
+    """The keywords that make a layer like this one."""
+    return {**layer._chosen.keywords(), **options_of(layer), "dtype": layer.dtype}

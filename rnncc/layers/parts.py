@@ -1,0 +1,195 @@
+"""Layers inside a layer: one description of them all, and names that tell their arrays apart.
+
+    LSTM, GRU  ->  kernel of the first is cell_0.kernel, units of the second is cell_1_units
+
+Whoever holds the description needs no more than `runtime.layer` to be called, trained, saved: its
+engine (`stack`, `directions`) is what hands arrays on to the engines of the parts.
+
+Non-Goals: what runs when (`stack`, `directions`); weights (`weights`).
+"""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, cached_property
+from typing import Any
+
+import numpy as np
+
+from rnncc.runtime.description import Array, Cell, Constraint, Rate, SizeDecl, Variant, variant_of
+from rnncc.runtime.layer import Layer
+
+
+@dataclass(frozen=True, eq=False)
+class Part:
+    """A layer and what its names begin with outside: nothing, where it is alone."""
+
+    layer: Layer
+    prefix: str
+
+    @property
+    def cell(self) -> Cell:
+        return self.layer.cell
+
+    # ---- names out of the part ----
+
+    def name(self, own: str) -> str:
+        """Of an array, rate or option."""
+        return f"{self.prefix}.{own}" if self.prefix else own
+
+    def size(self, text: str) -> str:
+        """A size expression over the sizes of the whole."""
+        return _renamed(text, f"{self.prefix}_") if self.prefix else text
+
+    def array(self, array: Array, name: str | None = None) -> Array:
+        """An array of the part as the whole declares it."""
+        default = None if array.default is None else self.name(array.default)
+        shape = tuple(self.size(text) for text in array.shape)
+        return replace(array, name=name or self.name(array.name), shape=shape, default=default)
+
+    # ---- names into the part ----
+
+    @cached_property
+    def pairs(self) -> tuple[tuple[str, str], ...]:
+        """(own name, name outside) of what an engine reads beside inputs and contexts."""
+        cell = self.cell
+        arrays = (*cell.weights, *cell.constants, *cell.states)
+        names = (*(a.name for a in arrays), *(r.name for r in cell.rates))
+        return tuple((own, self.name(own)) for own in names)
+
+    def sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
+        """The part's own sizes, of those that are known."""
+        found = {s.name: sizes.get(self.size(s.name)) for s in self.cell.sizes}
+        return {n: v for n, v in found.items() if v is not None}
+
+    def inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Arrays and rates by the part's own names; final states are `final_<state>` both ways."""
+        return {own: values[name] for own, name in self.pairs if name in values}
+
+    def finals(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Values of last states by the names of the part's own results."""
+        found = ((f"final_{s.name}", f"final_{self.name(s.name)}") for s in self.cell.states)
+        return {own: values[name] for own, name in found if name in values}
+
+    def engine(self, variant: Variant) -> Any:
+        """The engine of the part in a variant of the whole, of second derivatives if it says so."""
+        rates = {r.name: float(self.name(r.name) in variant.active_rates) for r in self.cell.rates}
+        own = variant_of(self.cell, rates, training=variant.training, mask=variant.mask)
+        binding = self.layer._binding
+        return binding.second_engine(own) if variant.second_order else binding.engine(own)
+
+    def seed(self, seed: int) -> int:
+        """What the part draws from: parts draw apart from one another."""
+        return mixed(seed, self.prefix) if self.prefix else seed
+
+
+def mixed(seed: int, text: str) -> int:
+    """Another seed for each text."""
+    word = int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:8], "little")
+    return word >> 1
+
+
+@cache
+def _renamed(text: str, prefix: str) -> str:
+    tree = ast.parse(text, mode="eval")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Name):
+            node.id = prefix + node.id
+    return ast.unparse(tree)
+
+
+# ---- one cell out of several -------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Link:
+    """A size expression of a part's input, and what has to come out the same outside."""
+
+    own: str
+    other: str
+    message: str
+
+
+def joined(
+    name: str,
+    parts: Sequence[Part],
+    *,
+    inputs: Sequence[Array],
+    contexts: Sequence[Array],
+    outputs: Sequence[Array],
+    links: Sequence[Link],
+    doc: str = "",
+) -> Cell:
+    """The description of a whole. ValueError when the parts compute with different dtypes."""
+    dtypes = {p.layer.dtype for p in parts}
+    if len(dtypes) > 1:
+        each = ", ".join(f"{p.prefix} {p.layer.dtype}" for p in parts)
+        raise ValueError(f"the cells of a {name} have one dtype, these have {each}")
+    cells = [p.cell for p in parts]
+    return Cell(
+        name=name,
+        dtype=parts[0].layer.dtype,
+        doc=doc,
+        sizes=tuple(_sizes(parts, links)),
+        arguments=(*(a.name for a in inputs), *(a.name for a in contexts)),
+        inputs=tuple(inputs),
+        contexts=tuple(contexts),
+        states=tuple(p.array(a) for p in parts for a in p.cell.states),
+        weights=tuple(p.array(a) for p in parts for a in p.cell.weights),
+        constants=tuple(p.array(a) for p in parts for a in p.cell.constants),
+        outputs=tuple(outputs),
+        options=tuple((p.name(k), v) for p in parts for k, v in p.cell.options),
+        functions=tuple((p.name(k), v) for p in parts for k, v in p.cell.functions),
+        rates=tuple(
+            Rate(p.name(r.name), p.layer._chosen.rates[r.name], r.at_inference)
+            for p in parts
+            for r in p.cell.rates
+        ),
+        draws=any(c.draws for c in cells),
+        constraints=(
+            *(
+                Constraint(p.size(c.left), p.size(c.right), c.message)
+                for p in parts
+                for c in p.cell.constraints
+            ),
+            *(Constraint(k.own, k.other, k.message) for k in links),
+        ),
+        source=", ".join(c.source for c in cells),
+        sha256=hashlib.sha256("\n".join([name, *(c.sha256 for c in cells)]).encode()).hexdigest(),
+    )
+
+
+def _sizes(parts: Sequence[Part], links: Sequence[Link]) -> list[SizeDecl]:
+    """What a layer was given stays; what one part reads is what another gives."""
+    linked = {k.own: k.other for k in reversed(links)}
+    found = []
+    for part in parts:
+        for size in part.cell.sizes:
+            name, given = part.size(size.name), part.layer._fixed.get(size.name)
+            default = None if size.default is None else part.size(size.default)
+            default = linked.get(name, default) if given is None else str(given)
+            found.append(SizeDecl(name, default))
+    return found
+
+
+def linked(reader: Part, array: Array, shape: Sequence[str], message: str) -> list[Link]:
+    """What makes an input of a part have this shape. ValueError for another rank."""
+    if len(array.shape) != len(shape):
+        raise ValueError(
+            f"{message}: {array.name} has rank {len(array.shape)} (batch and time apart), "
+            f"what comes in has {len(shape)}"
+        )
+    pairs = zip(array.shape, shape, strict=True)
+    return [Link(reader.size(own), other, message) for own, other in pairs]
+
+
+def write(results: dict[str, np.ndarray], out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Results in the arrays they were asked into, where they aren't yet."""
+    for name in results.keys() & out.keys():
+        if results[name] is not out[name]:
+            out[name][...] = results[name]
+            results[name] = out[name]
+    return results

@@ -1,0 +1,230 @@
+"""Engines of cells one on top of the other -> the engine of them all.
+
+    for each block of steps: first cell, second cell, ..., carrying their states to the next block
+
+Fission rather than one loop over all cells: every cell's x @ kernel is one contraction over the
+block, where a fused loop would have a level and a barrier for each cell in every step. A cell
+writes into the rows the next one reads; at inference those are one block long, so memory doesn't
+grow with time.
+
+    training   one block, in which every cell keeps what its pullback needs
+
+Non-Goals: kernels; names of arrays (`parts`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from itertools import pairwise
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from rnncc.layers.parts import Part, write
+from rnncc.runtime import call as runs
+from rnncc.runtime.blocks import borders
+from rnncc.runtime.classes import Engine, Tensors
+from rnncc.runtime.doors import array_shape
+from rnncc.runtime.memory import aligned
+
+NOTHING: Tensors = MappingProxyType({})
+FINAL = "final_"
+
+
+@dataclass(slots=True)
+class _Saved:
+    """What the cells' pullbacks need, in order of the cells."""
+
+    cells: list[Any]
+
+
+class StackEngine:
+    """`runtime.classes.Engine` over those of the cells, first to last."""
+
+    def __init__(self, parts: Sequence[Part], engines: Sequence[Engine]) -> None:
+        self.parts, self.engines = tuple(parts), tuple(engines)
+        self.dtype = np.dtype(parts[0].layer.dtype)
+        self._first = [a.name for a in parts[0].cell.inputs]
+        # What each cell reads: outputs of the one below by the names of its own inputs.
+        self._reads = [
+            [(a.name, o.name) for a, o in zip(above.cell.inputs, below.cell.outputs, strict=True)]
+            for below, above in pairwise(self.parts)
+        ]
+        self._shown = ""
+        self._lasts: list[Any] = [None] * len(engines)
+
+    # ---- forward -------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        arrays: Tensors,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: Any,
+        save: bool,
+        last_only: bool,
+        out: Tensors = NOTHING,
+        first_step: int = 0,
+        checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
+        carry: bool = False,
+    ) -> tuple[dict[str, np.ndarray], _Saved | None]:
+        """See `runtime.classes.Engine`."""
+        given = [self._given(k, arrays) for k in range(len(self.parts))]
+        own_sizes = [part.sizes(sizes) for part in self.parts]
+        steps = time if save else min(time, self.block_steps(sizes, batch))
+        self._shown = f"{-(-time // steps)} block(s) of at most {steps} steps, batch {batch}"
+        results = {} if last_only else self._sequences(own_sizes[-1], batch, time, out)
+        saved: list[Any] = []
+        with ExitStack() as leases:
+            buffers = [
+                {} if save else self._buffer(k, own_sizes[k], batch, steps, leases)
+                for k in range(len(self.parts) - 1)
+            ]
+            for begin, end in borders(time, steps):
+                whole = (begin, end) == (0, time)
+                cut = slice(None) if whole else slice(begin, end)
+                feed = {n: arrays[n][:, cut] for n in self._first}
+                masks = {n: arrays[n][:, cut] for n in ("valid", "_shown") if n in arrays}
+                for k, engine in enumerate(self.engines):
+                    last = k == len(self.engines) - 1
+                    places = results if last else buffers[k]
+                    span = cut if last else slice(0, end - begin)
+                    found, kept = engine.forward(
+                        {**given[k], **feed, **masks},
+                        own_sizes[k],
+                        batch,
+                        end - begin,
+                        version=version[k],
+                        save=save,
+                        last_only=last and last_only,
+                        out={n: a[:, span] for n, a in places.items()},
+                        first_step=first_step + begin,
+                        checkpoint_every=checkpoint_every,
+                        lent=self._lent(k, lent),
+                        carry=not save,
+                    )
+                    saved.append(kept)
+                    self._lasts[k] = engine.last
+                    carries = [name for name in found if name.startswith(FINAL)]
+                    given[k] |= {name.removeprefix(FINAL): found[name] for name in carries}
+                    if not last:
+                        feed = {own: found[name] for own, name in self._reads[k]}
+        if last_only:
+            results = {o.name: found[o.name] for o in self.parts[-1].cell.outputs}
+        for part, values in zip(self.parts, given, strict=True):
+            for state in part.cell.states:
+                results[FINAL + part.name(state.name)] = values[state.name]
+        return write(results, out), _Saved(saved) if save else None
+
+    def _lent(self, k: int, lent: frozenset[str]) -> frozenset[str]:
+        """What one cell puts out is there for the next one alone."""
+        if k:
+            return frozenset(own for own, _ in self._reads[k - 1])
+        return lent.intersection(self._first)
+
+    def keep(self, layers: int) -> None:
+        """See `runtime.classes.Engine`."""
+        for engine in self.engines:
+            engine.keep(layers)
+
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        """How many steps at once need a small workspace in every cell."""
+        cells = zip(self.parts, self.engines, strict=True)
+        return min(engine.block_steps(part.sizes(sizes), batch) for part, engine in cells)
+
+    def _given(self, k: int, arrays: Tensors) -> dict[str, Any]:
+        """What a cell reads beside its inputs."""
+        part = self.parts[k]
+        found = part.inside(arrays)
+        for context in part.cell.contexts:
+            found[context.name] = arrays[context.name if k == 0 else part.name(context.name)]
+        if "seed" in arrays:
+            found["seed"] = part.seed(arrays["seed"])
+        return found
+
+    def _sequences(
+        self, sizes: Mapping[str, int], batch: int, time: int, out: Tensors
+    ) -> dict[str, np.ndarray]:
+        """Outputs of every step, whole: each block writes its own."""
+        found = {}
+        for output in self.parts[-1].cell.outputs:
+            array = out.get(output.name)
+            if array is None:
+                shape = (batch, time, *array_shape(output, sizes))
+                array = aligned(shape, self.dtype)
+            found[output.name] = array
+        return found
+
+    def _buffer(
+        self, k: int, sizes: Mapping[str, int], batch: int, steps: int, leases: ExitStack
+    ) -> dict[str, np.ndarray]:
+        """Where one block of a cell's outputs goes."""
+        found = {}
+        for output in self.parts[k].cell.outputs:
+            shape = (batch, steps, *array_shape(output, sizes))
+            size = math.prod(shape) * self.dtype.itemsize
+            raw = leases.enter_context(runs._POOL.borrow(size))
+            found[output.name] = raw.view(self.dtype).reshape(shape)
+        return found
+
+    # ---- backward ------------------------------------------------------------------------------
+
+    def backward(
+        self, saved: _Saved, cotangents: Tensors, wanted: frozenset[str], out: Tensors = NOTHING
+    ) -> dict[str, np.ndarray]:
+        """See `runtime.classes.Engine`."""
+        results: dict[str, np.ndarray] = {}
+        names = [o.name for o in self.parts[-1].cell.outputs]
+        handed = {n: cotangents[n] for n in names if n in cotangents}
+        for k in reversed(range(len(self.parts))):
+            part = self.parts[k]
+            outside = dict(part.pairs)
+            for context in part.cell.contexts:
+                outside[context.name] = context.name if k == 0 else part.name(context.name)
+            if k == 0:
+                outside |= {n: n for n in self._first}
+            asked = {own for own, name in outside.items() if name in wanted}
+            below = [own for own, _ in self._reads[k - 1]] if k and self._wants(k, wanted) else []
+            found = self.engines[k].backward(
+                saved.cells[k],
+                {**handed, **part.finals(cotangents)},
+                frozenset(asked.union(below)),
+                {own: out[outside[own]] for own in asked if outside[own] in out},
+            )
+            self._lasts[k] = self.engines[k].last
+            results |= {outside[own]: found[own] for own in asked if own in found}
+            handed = {o: found[own] for own, o in self._reads[k - 1] if own in found} if k else {}
+        return results
+
+    def _wants(self, k: int, wanted: frozenset[str]) -> bool:
+        """Whether gradients below this cell are asked for."""
+        below = {name for part in self.parts[:k] for _, name in part.pairs}
+        below |= {*self._first, *(c.name for c in self.parts[0].cell.contexts)}
+        below |= {p.name(c.name) for p in self.parts[1:k] for c in p.cell.contexts}
+        return not wanted.isdisjoint(below)
+
+    # ---- what ran --------------------------------------------------------------------------------
+
+    @property
+    def last(self) -> Any:
+        """What the last calls ran."""
+        return self._shown, [*self._lasts]
+
+    def plan(self, last: Any = None) -> str:
+        """The blocks of time, and every cell's kernels."""
+        shown, lasts = last or self.last
+        lines = [
+            f"{len(self.parts)} cells, each through a block of time before the next: "
+            f"{shown or 'has not run'}"
+        ]
+        for part, engine, ran in zip(self.parts, self.engines, lasts, strict=True):
+            plan = engine.plan(ran).splitlines()
+            lines += [f"{part.prefix}:", *("  " + line for line in plan)]
+        return "\n".join(lines)

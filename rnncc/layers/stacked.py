@@ -1,0 +1,80 @@
+"""Layers one on top of the other -> one layer: how they are joined.
+
+Non-Goals: what runs when (`stack`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from itertools import pairwise
+from typing import Any
+
+from rnncc.layers.composite import Composite, Joined
+from rnncc.layers.parts import Link, Part, joined, linked, mixed
+from rnncc.layers.stack import StackEngine
+from rnncc.runtime.classes import Engine
+from rnncc.runtime.description import Cell
+from rnncc.runtime.layer import Layer
+
+
+@dataclass(frozen=True)
+class _Joins:
+    """The engine of one layer is its own; of several, they run block by block."""
+
+    parts: tuple[Part, ...]
+
+    def __call__(self, engines: Sequence[Engine]) -> Engine:
+        return engines[0] if len(engines) == 1 else StackEngine(self.parts, engines)
+
+
+def maker_of(layers: Sequence[Layer]) -> Joined:
+    """Of layers on top of each other. ValueError when one can't read what the one below gives."""
+    alone = len(layers) == 1
+    parts = tuple(Part(layer, "" if alone else f"cell_{i}") for i, layer in enumerate(layers))
+    cell = _described(parts)
+    if alone:  # what was given to the layer is settled, otherwise it is its own cell
+        cell = replace(parts[0].cell, sizes=cell.sizes, rates=cell.rates)
+    return Joined(cell, parts, _Joins(parts))
+
+
+class Stacked(Composite):
+    """Layers as cells: each reads what the one below puts out."""
+
+    def _stack(self, layers: Sequence[Layer], keywords: dict[str, Any]) -> None:
+        self._compose(maker_of(layers), keywords)
+        if keywords.get("seed") is None:
+            seeds = [layer.seed for layer in layers]
+            self.seed = seeds[0] if len(seeds) == 1 else mixed(0, " ".join(map(str, seeds)))
+
+    def _state_groups(self) -> list[tuple[str, ...]] | None:
+        if len(self.parts) == 1:
+            return None
+        return [tuple(p.name(s.name) for s in p.cell.states) for p in self.parts if p.cell.states]
+
+
+def _described(parts: Sequence[Part]) -> Cell:
+    """ValueError when a cell can't read what the one below puts out."""
+    first, last = parts[0], parts[-1]
+    links: list[Link] = []
+    for below, above in pairwise(parts):
+        given, taken = below.cell.outputs, above.cell.inputs
+        what = f"{above.prefix} ({above.cell.name}) reads what {below.prefix} puts out"
+        if len(given) != len(taken):
+            outputs, inputs = (", ".join(a.name for a in arrays) for arrays in (given, taken))
+            raise ValueError(
+                f"{what}: {len(given)} outputs ({outputs}) for {len(taken)} inputs ({inputs})"
+            )
+        for output, array in zip(given, taken, strict=True):
+            links += linked(above, array, below.array(output).shape, what)
+    contexts = [first.array(c, c.name) for c in first.cell.contexts]
+    contexts += [p.array(c) for p in parts[1:] for c in p.cell.contexts]
+    return joined(
+        "StackedRNNCells",
+        parts,
+        inputs=[first.array(a, a.name) for a in first.cell.inputs],
+        contexts=contexts,
+        outputs=[last.array(o, o.name) for o in last.cell.outputs],
+        links=links,
+        doc=" on ".join(p.cell.name for p in reversed(parts)),
+    )

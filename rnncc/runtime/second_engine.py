@@ -1,0 +1,131 @@
+"""Four directions of one cell + arrays -> gradients, and gradients of those.
+
+The four run in a row, each reading what those before it saved (`passes.second`). The first two
+only repeat a call and its pullback, so that whoever never asks for second derivatives keeps
+nothing for them.
+
+Non-Goals: checking what users give, arranging what they get (`second`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rnncc.runtime.blocks import Saved
+from rnncc.runtime.call import Arrays, Job, Memory, Run
+from rnncc.runtime.engine import Side, plan_side
+from rnncc.runtime.memory import Lease, aligned
+from rnncc.runtime.sizes import evaluate
+from rnncc.runtime.tables import Direction
+
+
+@dataclass(slots=True)
+class SavedAgain:
+    """What a second pullback owns: that of the first, and what four directions save."""
+
+    first: Saved
+    arrays: dict[str, Any]
+    residuals: dict[str, Memory] = field(default_factory=dict)
+    leases: list[Lease | None] = field(default_factory=list)  # of the memory residuals lie in
+
+    def copy(self) -> SavedAgain:
+        """For one more way back, which adds residuals of its own."""
+        return SavedAgain(self.first, dict(self.arrays), dict(self.residuals), list(self.leases))
+
+
+class SecondEngine:
+    """`runtime.classes.SecondEngine` on kernels. Thread-safe; owns no layer's state."""
+
+    def __init__(
+        self,
+        cell: Any,
+        forward: Direction,
+        backward: Direction,
+        backward_pullback: Direction,
+        forward_pullback: Direction,
+    ) -> None:
+        self.cell = cell
+        self.dtype = np.dtype(cell.dtype)
+        self._forward = Side(forward, cell.dtype)
+        self._backward = Side(backward, cell.dtype)
+        # What they read in place of weights are cotangents, other ones at every call.
+        self._backward_pullback = Side(backward_pullback, cell.dtype, kept_packs=0)
+        self._forward_pullback = Side(forward_pullback, cell.dtype, kept_packs=0)
+
+    # ---- calls --------------------------------------------------------------------------------
+
+    def gradients(
+        self, saved: Saved, cotangents: Arrays
+    ) -> tuple[dict[str, np.ndarray], SavedAgain]:
+        """Every gradient by parameter name, and what `second` needs.
+
+        `saved` is what the first engine's forward saved, `cotangents` by name of result; a missing
+        one is zero. The caller may change its arrays in place afterwards.
+        """
+        own = {f"d.{name}": np.array(array) for name, array in cotangents.items()}
+        again = SavedAgain(saved, {**saved.arrays, **own})
+        self._run(self._forward, again)
+        found = self._run(self._backward, again)
+        return {name.removeprefix("d_"): array for name, array in found.items()}, again
+
+    def second(
+        self, again: SavedAgain, cotangents: Arrays, wanted: frozenset[str]
+    ) -> dict[str, np.ndarray]:
+        """Gradients of sum(cotangents * gradients), of those wanted that depend on anything.
+
+        By parameter name, and `d.<result>` with respect to the cotangent of a result. May be
+        called again with the same `again`.
+        """
+        again = again.copy()
+        again.arrays |= {f"d.d_{name}": array for name, array in cotangents.items()}
+        found = self._run(self._backward_pullback, again, wanted)
+        if any(not name.startswith("d.") for name in wanted):
+            found |= self._run(self._forward_pullback, again, wanted)
+        return {name.removeprefix("d_"): array for name, array in found.items()}
+
+    def _run(
+        self, side: Side, again: SavedAgain, wanted: frozenset[str] | None = None
+    ) -> dict[str, np.ndarray]:
+        """One direction: its results; what it saves joins what is known."""
+        first = again.first
+        arrays = {**again.arrays, **self._zeros(side, again)}
+        job = Job(
+            arrays,
+            first.call,
+            first.version,
+            again.residuals,
+            wanted,
+            first_step=first.first_step,
+        )
+        run = Run(side, job)
+        results = run.go()
+        again.residuals |= run.residuals()
+        again.leases.append(run.saved_arena)
+        return results
+
+    def _zeros(self, side: Side, again: SavedAgain) -> Mapping[str, np.ndarray]:
+        """For the cotangents nobody gave."""
+        first, zeros = again.first, {}
+        for buffer, role, name in side.direction.params:
+            if role == "cotangent" and name not in again.arrays:
+                decl = side.buffers[buffer]
+                lead = [{"B": first.call.batch, "T": first.call.time}[a] for a in decl.axes]
+                shape = [evaluate(s, dict(first.call.sizes)) for s in decl.shape]
+                zeros[name] = aligned((*lead, *shape), self.dtype, zero=True)
+        return zeros
+
+    # ---- what ran -------------------------------------------------------------------------------
+
+    def plan(self) -> str:
+        """The kernels of the last calls, their threads and tiles, and why."""
+        sides = {
+            "forward, again": self._forward,
+            "backward, again": self._backward,
+            "pullback of the backward": self._backward_pullback,
+            "pullback of the forward": self._forward_pullback,
+        }
+        return "\n".join(line for title, side in sides.items() for line in plan_side(title, side))
