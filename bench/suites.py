@@ -1,12 +1,13 @@
 """What is compared with what, and the bars.
 
     spine    LSTM against onnxruntime and torch; a custom cell against LSTM
+    torch    torch.nn.LSTM, and rnncc.torch's in its place
     compile  how long a cell takes to compile, and when nothing compiles
     options  what masks, dropout and other options cost beside the plain layer
     layers   stacks and both directions beside their layers in turn
     memory   residuals and workspace of long sequences, with checkpoints and without
 
-To add a comparison: a line of SPINE. A suite: a function and its line of SUITES.
+To add a comparison: a line of SPINE or TORCH. A suite: a function and its line of SUITES.
 """
 
 from __future__ import annotations
@@ -72,6 +73,22 @@ SPINE = (
 )
 
 
+def _replaced(mode: str, sizes: tuple[int, int, int, int]) -> Comparison:
+    case = Case("lstm", mode, *sizes)
+    what = f"torch.nn.LSTM replaced, {mode} {sizes}: times faster"
+    return Comparison(
+        what,
+        ("rnncc_torch", case),
+        ("torch", case),
+        1.0,
+        least=True,
+        others=(("rnncc", case),),
+    )
+
+
+TORCH = tuple(_replaced(mode, sizes) for sizes in (SMALL, LARGE) for mode in (FORWARD, TRAINING))
+
+
 def _option(
     sizes: tuple[int, int, int, int], what: str, *, masked: bool = False, **options: object
 ) -> Comparison:
@@ -108,6 +125,10 @@ def options(effort: Effort) -> Result:
     return _all("options", OPTIONS, effort)
 
 
+def in_torch(effort: Effort) -> Result:
+    return _all("torch", TORCH, effort)
+
+
 def _all(name: str, comparisons: Iterable[Comparison], effort: Effort) -> Result:
     result, comparisons = Result(name), list(comparisons)
     wanted = [name for c in comparisons for name, _ in (c.first, c.second, *c.others)]
@@ -136,6 +157,7 @@ def _run(comparison: Comparison, effort: Effort, absent: dict[str, str], result:
 
 SUITES: dict[str, Callable[[Effort], Result]] = {
     "spine": spine,
+    "torch": in_torch,
     "compile": compile_suite,
     "options": options,
     "layers": layers_suite,

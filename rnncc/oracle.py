@@ -141,6 +141,9 @@ class OracleEngine:
             return whole
         return whole if given is None else given
 
+    def keep(self, layers: int) -> None:
+        """Nothing is made of weights."""
+
     last: Any = None
 
     def plan(self, last: Any = None) -> str:

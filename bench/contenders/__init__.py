@@ -14,7 +14,7 @@ from types import ModuleType
 
 import numpy as np
 
-NAMES = ("rnncc", "torch", "onnxruntime")
+NAMES = ("rnncc", "rnncc_torch", "torch", "onnxruntime")
 
 
 @dataclass(frozen=True, slots=True)

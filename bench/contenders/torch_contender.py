@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,13 @@ def prepare(case: Case, data: Data) -> Run:
 
     if case.cell != "lstm":
         raise ValueError(f"torch has no {case.cell}")
-    model = torch.nn.LSTM(case.features, case.units, batch_first=True)
+    return run_model(torch.nn.LSTM(case.features, case.units, batch_first=True), case, data, path)
+
+
+def run_model(model: Any, case: Case, data: Data, path: Callable[[Any], str]) -> Run:
+    """A module with torch.nn.LSTM's parameters. path: of a call, which way it takes."""
+    import torch
+
     with torch.no_grad():
         model.weight_ih_l0.copy_(torch.from_numpy(data.weights["kernel"].T.copy()))
         model.weight_hh_l0.copy_(torch.from_numpy(data.weights["recurrent_kernel"].T.copy()))
@@ -62,10 +69,10 @@ def prepare(case: Case, data: Data) -> Run:
     if case.mode == TRAINING:
         x.requires_grad_(True)
     call = training if case.mode == TRAINING else forward
-    return Run(f"torch {torch.__version__}, {_path(call)}", call, outputs)
+    return Run(f"torch {torch.__version__}, {path(call)}", call, outputs)
 
 
-def _path(call: Any) -> str:
+def path(call: Any) -> str:
     from torch.autograd.profiler import profile
 
     with profile(use_kineto=False) as seen:

@@ -177,6 +177,11 @@ class DirectionsEngine:
             for names, a, b in zip(self.outputs, *own, strict=True)
         }
 
+    def keep(self, layers: int) -> None:
+        """See `runtime.classes.Engine`."""
+        for engine in self.engines:
+            engine.keep(layers)
+
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace in both directions."""
         sides = zip(self.parts, self.engines, strict=True)

@@ -129,6 +129,11 @@ class StackEngine:
             return frozenset(own for own, _ in self._reads[k - 1])
         return lent.intersection(self._first)
 
+    def keep(self, layers: int) -> None:
+        """See `runtime.classes.Engine`."""
+        for engine in self.engines:
+            engine.keep(layers)
+
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace in every cell."""
         cells = zip(self.parts, self.engines, strict=True)

@@ -73,6 +73,9 @@ class Engine(Protocol):
         any strides; a missing one is zero. out: arrays to write gradients into, by parameter.
         """
 
+    def keep(self, layers: int) -> None:
+        """So many layers call in turns: what is made of their weights may be kept for each."""
+
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace, for whoever hands on block by block."""
 

@@ -59,7 +59,13 @@ class Side:
         self.roles = {name: role for name, role, _ in self.direction.params}
         self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
         weights = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
-        self.kept_weights = KEPT_VERSIONS * max(len(weights), 1)
+        self.weights_a_version = max(len(weights), 1)
+        self.kept_weights = KEPT_VERSIONS * self.weights_a_version
+
+    def keep(self, layers: int) -> None:
+        """Room for what is made of the weights of so many layers, and of a few versions more."""
+        self.kept_packs = max(layers, 1) - 1 + KEPT_VERSIONS
+        self.kept_weights = self.kept_packs * self.weights_a_version
 
     @property
     def ran(self) -> Ran:
@@ -171,6 +177,11 @@ class Engine:
                 owned[name] = aligned(arrays[name].shape, arrays[name].dtype)
                 owned[name][...] = arrays[name]
         return owned
+
+    def keep(self, layers: int) -> None:
+        """So many layers call in turns: each finds what was packed of its weights the last time."""
+        for side in (self._forward, self._backward):
+            side.keep(layers)
 
     # ---- what ran -------------------------------------------------------------------------------
 

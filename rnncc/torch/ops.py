@@ -1,0 +1,261 @@
+"""A recurrence as one node of torch's graphs: `run`, in autograd and under torch.compile.
+
+    eager                     autograd.Function over the recurrence itself: least overhead
+    compiled, traced, fake    torch.ops.rnncc.forward and .backward, opaque to the compiler
+
+Both call the same `Recurrence.forward` and `.backward`. An op names its recurrence by a key and
+what the forward saved by a handle: a tensor of one number, which keeps what was saved alive for as
+long as torch keeps the tensor.
+
+Non-Goals: what is computed (`recurrence`).
+"""
+
+from __future__ import annotations
+
+import itertools
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from rnncc.torch.recurrence import RECURRENCES, Recurrence, Saved
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
+def run(
+    recurrence: Recurrence,
+    tensors: Sequence[Tensor],
+    *,
+    training: bool,
+    given: bool = False,
+    masked: bool = False,
+) -> Sequence[Tensor]:
+    """The results of a call; see `Recurrence` for its tensors. What dropout draws from is drawn
+    from torch's generator."""
+    seed = torch.randint(2**63 - 1, ()) if training and recurrence.draws else None
+    save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
+    if torch.compiler.is_compiling() or _is_traced(tensors):
+        results = torch.ops.rnncc.forward(
+            recurrence.key, list(tensors), seed, training, given, masked, save
+        )
+        return results[:-1] if save else results
+    if save:
+        found: tuple[Tensor, ...] = _Run.apply(recurrence, seed, training, given, masked, *tensors)
+        return found
+    return recurrence.forward(tensors, seed, training, given, masked, False)[0]
+
+
+def _is_traced(tensors: Sequence[Tensor]) -> bool:
+    """Whether these stand for tensors that come later."""
+    if torch._C._get_tracing_state() is not None:  # torch.jit.trace
+        return True
+    return type(tensors[0]) not in _PLAIN
+
+
+# ---- eager ---------------------------------------------------------------------------------------
+
+
+class _Run(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any,
+        recurrence: Recurrence,
+        seed: Tensor | None,
+        training: bool,
+        given: bool,
+        masked: bool,
+        *tensors: Tensor,
+    ) -> tuple[Tensor, ...]:
+        results, ctx.saved = recurrence.forward(tensors, seed, training, given, masked, True)
+        ctx.recurrence = recurrence
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        return tuple(results)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
+        tensors = ctx.saved_tensors  # torch refuses those that were changed in between
+        wanted = ctx.needs_input_grad[5:]
+        if torch.is_grad_enabled():  # create_graph=True
+            grads = _Back.apply(
+                ctx.recurrence, ctx.saved, wanted, len(cotangents), *cotangents, *tensors
+            )
+        else:
+            grads = ctx.recurrence.backward(ctx.saved, cotangents, wanted)
+        return (None, None, None, None, None, *grads)
+
+
+class _Back(torch.autograd.Function):
+    """A backward that is itself part of a graph."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        recurrence: Recurrence,
+        saved: Saved,
+        wanted: Sequence[bool],
+        count: int,
+        *tensors: Tensor | None,
+    ) -> tuple[Tensor | None, ...]:
+        ctx.recurrence, ctx.saved, ctx.count = recurrence, saved, count
+        ctx.set_materialize_grads(False)
+        ctx.save_for_backward(*tensors)
+        return tuple(recurrence.backward(saved, tensors[:count], wanted))
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *d_grads: Tensor | None) -> Any:
+        cotangents = ctx.saved_tensors[: ctx.count]
+        needed = ctx.needs_input_grad[4:]
+        wanted = needed[ctx.count :]
+        back, grads = ctx.recurrence.second(ctx.saved, cotangents, d_grads, wanted)
+        back = [d if n else None for d, n in zip(back, needed, strict=False)]
+        return (None, None, None, None, *back, *grads)
+
+
+def _no_second(name: str) -> NotImplementedError:
+    return NotImplementedError(
+        f"second derivatives of {name} are not available in compiled graphs: "
+        "torch.compile has none, call the module itself"
+    )
+
+
+# ---- ops -----------------------------------------------------------------------------------------
+
+_library = torch.library.Library("rnncc", "DEF")
+_library.define(
+    "forward(str key, Tensor[] tensors, Tensor? seed, bool training, bool given, bool masked, "
+    "bool save) -> Tensor[]"
+)
+_library.define(
+    "backward(str key, Tensor handle, Tensor[] tensors, Tensor?[] cotangents, bool[] wanted) "
+    "-> Tensor[]"
+)
+
+
+class _Handle(np.ndarray):
+    """One number, and what it stands for."""
+
+    saved: Saved
+
+
+_handles: weakref.WeakValueDictionary[int, _Handle] = weakref.WeakValueDictionary()
+_numbers = itertools.count(1)
+
+
+def _handle(saved: Saved) -> Tensor:
+    number = next(_numbers)
+    array = np.array([number], np.int64).view(_Handle)
+    array.saved = saved
+    _handles[number] = array
+    return torch.from_numpy(array)
+
+
+def _saved(handle: Tensor) -> Saved:
+    found = _handles.get(int(handle))
+    if found is None:
+        raise RuntimeError(
+            "what rnncc saved for this backward is gone: a handle was copied and its original let "
+            "go, as hooks on saved tensors do"
+        )
+    return found.saved
+
+
+def _recurrence(key: str) -> Recurrence:
+    found = RECURRENCES.get(key)
+    if found is None:
+        name = key.partition(":")[0]
+        raise RuntimeError(
+            f"this process has no {name} with the key {key}: make the module that the graph was "
+            "compiled from before it runs"
+        )
+    return found
+
+
+def _forward(
+    key: str,
+    tensors: Sequence[Tensor],
+    seed: Tensor | None,
+    training: bool,
+    given: bool,
+    masked: bool,
+    save: bool,
+) -> list[Tensor]:
+    results, saved = _recurrence(key).forward(tensors, seed, training, given, masked, save)
+    return [*results, _handle(saved)] if saved is not None else results
+
+
+def _fake_forward(
+    key: str,
+    tensors: Sequence[Tensor],
+    seed: Tensor | None,
+    training: bool,
+    given: bool,
+    masked: bool,
+    save: bool,
+) -> list[Tensor]:
+    recurrence, like = _recurrence(key), tensors[0]
+    known = recurrence.known(tensors[: len(recurrence.cell.arguments)], real=False)
+    dtype = recurrence.torch_dtype
+    results = [like.new_empty(shape, dtype=dtype) for shape in known.results]
+    return [*results, like.new_empty([1], dtype=torch.int64)] if save else results
+
+
+def _backward(
+    key: str,
+    handle: Tensor,
+    tensors: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    grads = _recurrence(key).backward(_saved(handle), cotangents, wanted)
+    return [g for g in grads if g is not None]
+
+
+def _fake_backward(
+    key: str,
+    handle: Tensor,
+    tensors: Sequence[Tensor],
+    cotangents: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> list[Tensor]:
+    chosen = [t for t, w in zip(tensors, wanted, strict=True) if w]
+    return [t.new_empty(t.shape) for t in chosen]
+
+
+def _setup(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
+    key, tensors, *_, save = inputs
+    if save:
+        ctx.key, ctx.count = key, len(tensors)
+        ctx.save_for_backward(output[-1], *tensors)
+        ctx.set_materialize_grads(False)
+
+
+def _pull(ctx: Any, cotangents: Sequence[Tensor | None]) -> Any:
+    handle, *tensors = ctx.saved_tensors
+    wanted = [bool(w) for w in ctx.needs_input_grad[1]]
+    found = iter(torch.ops.rnncc.backward(ctx.key, handle, tensors, list(cotangents[:-1]), wanted))
+    return None, [next(found) if w else None for w in wanted], None, None, None, None, None
+
+
+def _no_pull(ctx: Any, cotangents: Sequence[Tensor | None]) -> Any:
+    raise _no_second(ctx.key.partition(":")[0])
+
+
+def _setup_back(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
+    ctx.key = inputs[0]
+
+
+_library.impl("forward", _forward, "CPU")
+_library.impl("backward", _backward, "CPU")
+torch.library.register_fake("rnncc::forward", _fake_forward, lib=_library)
+torch.library.register_fake("rnncc::backward", _fake_backward, lib=_library)
+torch.library.register_autograd("rnncc::forward", _pull, setup_context=_setup, lib=_library)
+torch.library.register_autograd(
+    "rnncc::backward", _no_pull, setup_context=_setup_back, lib=_library
+)
