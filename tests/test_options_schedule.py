@@ -8,14 +8,15 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from functools import cache
 from itertools import product
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 
 import rnncc
 from rnncc import compiler, oracle
-from rnncc.emit.module import Compiled, compile_program
+from rnncc.emit.module import compile_program
+from rnncc.ir.program import Program
 from rnncc.passes.lower import lower
 from rnncc.schedule.model import GradStage, LaneStage, RowStage, Schedule
 from tests import cases
@@ -46,6 +47,15 @@ def choices(of: Mapping[str, tuple[Any, ...]]) -> Iterator[dict[str, Any]]:
         yield dict(zip(of, values, strict=True))
 
 
+class Both(NamedTuple):
+    forward: Schedule
+    backward: Schedule
+
+
+def both(program: Program) -> Both:
+    return Both(*(direction.schedule for direction in compile_program(program)))
+
+
 @cache
 def made(
     name: str,
@@ -53,7 +63,7 @@ def made(
     functions: tuple[tuple[str, Any], ...],
     mask: bool = False,
     rates: frozenset[str] = frozenset(),
-) -> Compiled:
+) -> Both:
     spec = cases.spec_of(name)
     program = lower(
         spec,
@@ -63,7 +73,7 @@ def made(
         training=bool(rates),
         active_rates=rates,
     )
-    return compile_program(program)
+    return both(program)
 
 
 def shape(schedule: Schedule) -> tuple[int, int, int]:
@@ -131,7 +141,7 @@ def test_a_draw_of_a_step_is_one_level_too() -> None:
         "U: weight[units, units] = orthogonal\nkeep: rate = 0.2\n"
         'h[t] = tanh(x[t] + drop(h[t-1], keep, per="step") @ U)\nreturn h[t]\n'
     ).maker.spec  # type: ignore[attr-defined]
-    found = compile_program(lower(spec, training=True, active_rates=frozenset({"keep"})))
+    found = both(lower(spec, training=True, active_rates=frozenset({"keep"})))
     for schedule in (found.forward, found.backward):
         assert len(scan_of(schedule).levels) == 1
     x = cases.draw(np.random.default_rng(0), (3, 5, 17))

@@ -101,6 +101,7 @@ class SecondEngine:
             wanted,
             first_step=first.first_step,
         )
+        side.steps = first.call.time
         run = Run(side, job)
         results = run.go()
         again.residuals |= run.residuals()
