@@ -20,7 +20,7 @@ ROOT = Path(__file__).parent.parent
 README = ROOT / "README.md"
 FENCE = re.compile(r"^```(\w+)(?: (\S+))?\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 INSTALL = "python -m pip install . && python examples/quickstart.py"
-TEST = "python -m pip install '.[test]' && python -m pytest"
+TEST = "python -m pip install '.[test]' && python -m pytest -n auto"
 
 
 def blocks() -> list[tuple[str, str, str, int]]:
