@@ -22,7 +22,8 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from rnncc.torch.recurrence import RECURRENCES, Recurrence, Saved
+from rnncc.torch.recipe import Saved
+from rnncc.torch.recurrence import RECURRENCES, Recurrence
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 

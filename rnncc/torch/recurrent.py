@@ -23,7 +23,8 @@ from rnncc.runtime.description import Array, names_of
 from rnncc.runtime.doors import SizeBinder, array_shape, nearest, spread, whole_number
 from rnncc.runtime.layer import Layer
 from rnncc.torch.ops import run
-from rnncc.torch.recurrence import DTYPES, Recipe, Recurrence, recurrence_of
+from rnncc.torch.recipe import DTYPES, Recipe
+from rnncc.torch.recurrence import Recurrence, recurrence_of
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # Keywords of a layer that a module has other means for.

@@ -23,7 +23,8 @@ from torch.nn.utils.rnn import PackedSequence
 from rnncc.compiler import compile as compile_cell
 from rnncc.runtime.layer import Layer
 from rnncc.torch.ops import run
-from rnncc.torch.recurrence import DTYPES, Recipe, Recurrence, recurrence_of
+from rnncc.torch.recipe import DTYPES, Recipe
+from rnncc.torch.recurrence import Recurrence, recurrence_of
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 

@@ -1,0 +1,143 @@
+"""What a recurrence is: its bound cell, its kernels, and the checks at its door.
+
+Non-Goals: running it (`gradients`, `recurrence`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from torch import Tensor
+
+from rnncc.runtime.description import variant_of
+from rnncc.runtime.doors import SizeBinder, array_shape
+from rnncc.runtime.layer import Layer
+from rnncc.runtime.order import Order
+from rnncc.torch.recipe import DTYPES, Choice, Known, Recipe, kernels_of
+
+_MOST_SHAPES = 256  # sets of shapes whose sizes a recurrence remembers
+
+
+class RecurrenceBase:
+    """Everything of a recurrence but its calls."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        self.recipe = recipe
+        binding = recipe.layer_class.maker.bind(
+            dict(recipe.options), dict(recipe.functions), recipe.dtype
+        )
+        self.cell = cell = binding.cell
+        self.dtype, self.torch_dtype = np.dtype(recipe.dtype), DTYPES[recipe.dtype]
+        self.sizes, self.rates = dict(recipe.sizes), dict(recipe.rates)
+        text = repr((cell, replace(recipe, layer_class=Layer)))
+        self.key = f"{cell.name}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+        self.orders = [Order(recipe.time_major, backwards) for backwards in recipe.directions]
+        self.timed = {a.name for a in cell.inputs}
+        self.states = [s.name for s in cell.states]
+        self.owned = [a.name for a in (*cell.weights, *cell.constants)]
+        self.draws = variant_of(cell, self.rates, training=True, mask=False).training
+        self.kernels = kernels_of(binding)
+        self.outputs = [o.name for o in cell.outputs]
+        self.results = [*self.outputs, *(f"final_{s}" for s in self.states)]
+        # Nobody writes these before the backward: torch refuses one for tensors that were changed.
+        self._lent = frozenset([*cell.arguments, *self.states, "valid", "_shown"])
+        self.starting = tuple(s for s in cell.states if s.default)
+        backwards = recipe.in_place and any(recipe.directions)
+        self._lies_plain = not recipe.return_sequences or not (recipe.time_major or backwards)
+        self._choices: dict[tuple[bool, ...], list[Choice]] = {}
+        self._known: dict[tuple[Any, ...], Known] = {}
+
+    def plan(self) -> str:
+        """Which kernels ran in the last calls, and why."""
+        plans = [engine.plan() for engine, _ in self.kernels.engines.values()]
+        return "\n".join(plans) or "has not run"
+
+    # ---- the door -----------------------------------------------------------------------------
+
+    def known(self, arguments: Sequence[Tensor], *, real: bool) -> Known:
+        """Sizes and shapes of a call. real: not only shapes, which may be symbols.
+        ValueError where they don't fit the cell."""
+        recipe = self.recipe
+        axes = ("time", "batch") if recipe.time_major else ("batch", "time")
+        origin = "the module's"
+        bound = SizeBinder(self.cell, self.sizes, origin, axes=axes).bind(
+            {n: tuple(t.shape) for n, t in zip(self.cell.arguments, arguments, strict=True)}
+        )
+        batch, time = bound.batch, bound.time
+        assert batch is not None and time is not None
+        lead: tuple[int, ...] = (batch,)
+        if recipe.return_sequences:
+            lead = (time, batch) if recipe.time_major else (batch, time)
+        ways = len(self.orders)
+        outputs = []
+        for array in self.cell.outputs:
+            *outer, last = (1, *array_shape(array, bound.sizes))
+            whole = (*outer[1:], last * ways) if array.shape else ()
+            outputs.append((*lead, *whole))
+        before = (ways, batch) if recipe.stacked else (batch,)
+        shapes = {s.name: array_shape(s, bound.sizes) for s in self.cell.states}
+        zeros = (
+            {n: np.zeros((batch, *shape), self.dtype) for n, shape in shapes.items()}
+            if real
+            else {}
+        )
+        states = [(*before, *shape) for shape in shapes.values()]
+        return Known(bound.sizes, batch, time, [*outputs, *states], zeros)
+
+    def _enter(self, arguments: Sequence[Tensor], states: Sequence[Tensor]) -> Known:
+        """What is known of a call whose tensors were checked."""
+        key = tuple([t.shape for t in arguments])
+        found = self._known.get(key)
+        for t in (*arguments, *states):
+            if t.dtype is not self.torch_dtype or not t.is_cpu:
+                self._refuse([*self.cell.arguments, *self.states], (*arguments, *states))
+        if found is None:
+            if len(self._known) >= _MOST_SHAPES:
+                self._known.clear()
+            found = self._known[key] = self.known(arguments, real=True)
+        for name, t, shape in zip(
+            self.states, states, found.results[len(self.outputs) :], strict=False
+        ):
+            if t.shape != shape:
+                raise ValueError(
+                    f"initial state {name} has shape {list(t.shape)}, expected {list(shape)}"
+                )
+        return found
+
+    def _refuse(self, names: Sequence[str], tensors: Sequence[Tensor]) -> None:
+        """TypeError for the first tensor that kernels can't read."""
+        for name, t in zip(names, tensors, strict=True):
+            if not t.is_cpu:
+                raise TypeError(
+                    f"{name} of {self.cell.name} is on {t.device}: rnncc has kernels for the CPU"
+                )
+            if t.dtype is not self.torch_dtype:
+                raise TypeError(
+                    f"{name} of {self.cell.name} is {t.dtype}, the module's weights are "
+                    f"{self.torch_dtype}: make them agree"
+                )
+
+    def _check_weights(self, tensors: Sequence[Tensor]) -> None:
+        self._refuse(self.owned, tensors)
+        arrays = (*self.cell.weights, *self.cell.constants)
+        for array, t in zip(arrays, tensors, strict=True):
+            shape = array_shape(array, self.sizes)
+            if t.shape != shape:
+                raise ValueError(
+                    f"weight {array.name} of {self.cell.name} has shape {list(t.shape)}, "
+                    f"expected {list(shape)}"
+                )
+
+    def part(self, view: np.ndarray, number: int) -> np.ndarray:
+        """One direction's part of an output or its cotangent, as its steps run."""
+        if len(self.orders) > 1:
+            last = view.shape[-1] // len(self.orders)
+            view = view[..., number * last : (number + 1) * last]
+        if self._lies_plain:
+            return view
+        order = self.orders[number]
+        return order.run(view) if self.recipe.in_place else order.turn(view)

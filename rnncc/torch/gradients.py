@@ -1,0 +1,227 @@
+"""The way back through a recurrence: cotangents -> gradients, and gradients of those.
+
+Non-Goals: autograd (`ops`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnncc.torch.base import RecurrenceBase
+from rnncc.torch.recipe import Choice, Saved, Way, array_of
+
+
+class RecurrenceGradients(RecurrenceBase):
+    """A recurrence that can go back."""
+
+    # ---- backward -----------------------------------------------------------------------------
+
+    def backward(
+        self, saved: Saved, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
+    ) -> list[Tensor | None]:
+        """Gradients of a call's tensors, those wanted. cotangents: of its results; None is zero."""
+        key = (*wanted, saved.given, saved.masked)
+        choices = self._choices.get(key)
+        if choices is None:
+            choices = self._choices[key] = [
+                self._choose(number, saved, wanted) for number in range(len(self.orders))
+            ]
+        handed = [None if t is None else array_of(t) for t in cotangents]
+        grads: list[Tensor | None] = [None] * len(saved.shapes)
+        for number, choice in enumerate(choices):
+            self._back(number, saved, handed, choice, grads)
+        return grads
+
+    def _choose(self, number: int, saved: Saved, wanted: Sequence[bool]) -> Choice:
+        cell = self.cell
+        states = len(cell.arguments) + saved.masked
+        weights = states + len(self.states) * saved.given + number * len(self.owned)
+        arguments = {n: at for at, n in enumerate(cell.arguments) if wanted[at]}
+        first = {n: at for at, n in enumerate(self.states, states) if saved.given and wanted[at]}
+        trained = {w.name: at for at, w in enumerate(cell.weights, weights) if wanted[at]}
+        begun = () if saved.given else tuple(s for s in self.starting if s.default in trained)
+        names = frozenset([*arguments, *first, *trained, *(s.name for s in begun)])
+        return Choice(arguments, first, trained, begun, names)
+
+    def _back(
+        self,
+        number: int,
+        saved: Saved,
+        handed: Sequence[np.ndarray | None],
+        choice: Choice,
+        grads: list[Tensor | None],
+    ) -> None:
+        """One direction; what it finds is added to `grads`."""
+        way, order = saved.ways[number], self.orders[number]
+        given = self._cotangents(number, way, handed)
+        out: dict[str, np.ndarray] = {}
+        if way.engine is None:  # nothing ran: the last states are the first ones
+            found = {n: given[f"final_{n}"] for n in self.states if f"final_{n}" in given}
+        else:
+            if number == 0 and not (order.is_plain and way.steps == saved.known.time):
+                for name in self.timed & choice.arguments.keys():
+                    at = choice.arguments[name]
+                    made = grads[at] = torch.zeros(saved.shapes[at], dtype=self.torch_dtype)
+                    out[name] = order.run(made.numpy())[:, : way.steps]
+            found = way.engine.backward(way.saved, given, choice.names, out)
+        self._collect(number, saved, choice, found, out, grads)
+
+    def _collect(
+        self,
+        number: int,
+        saved: Saved,
+        choice: Choice,
+        found: dict[str, np.ndarray],
+        out: Mapping[str, np.ndarray],
+        grads: list[Tensor | None],
+    ) -> None:
+        """Gradients by parameter into `grads`; those in `out` are there."""
+        for name, at in choice.arguments.items():
+            if name not in out:
+                grads[at] = self._added(grads[at], found.get(name), saved.shapes[at], name, number)
+        for name, at in choice.states.items():
+            grads[at] = self._stacked(grads[at], found.get(name), saved.shapes[at], number)
+        for state in choice.begun:  # a state that started from a weight hands its gradient on
+            if state.name in found:
+                name, total = str(state.default), found[state.name].sum(axis=0)
+                found[name] = found[name] + total if name in found else total
+        for name, at in choice.trained.items():
+            grads[at] = self._whole(found.get(name), saved.shapes[at])
+
+    # ---- second derivatives -------------------------------------------------------------------
+
+    def second(
+        self,
+        saved: Saved,
+        cotangents: Sequence[Tensor | None],
+        d_grads: Sequence[Tensor | None],
+        wanted: Sequence[bool],
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Gradients of sum(d_grads * gradients), of all cotangents and of those tensors wanted.
+
+        d_grads: like the gradients that `backward` returns; None is zero."""
+        handed = [None if t is None else array_of(t) for t in cotangents]
+        given = [None if t is None else array_of(t) for t in d_grads]
+        back = [torch.zeros(shape, dtype=self.torch_dtype) for shape in saved.known.results]
+        grads: list[Tensor | None] = [None] * len(saved.shapes)
+        for number, way in enumerate(saved.ways):
+            everything = self._choose(number, saved, [d is not None for d in given])
+            choice = self._choose(number, saved, wanted)
+            d = self._d_grads(number, saved, everything, given)
+            if way.engine is None:  # nothing ran: gradients of first states are the last ones'
+                found = {f"d.final_{n}": d[n] for n in self.states if n in d}
+            else:
+                assert way.variant is not None
+                engine = self.kernels.binding.second_engine(way.variant)
+                whole = self._over_time(way, self._cotangents(number, way, handed), saved)
+                _, again = engine.gradients(way.saved, whole)
+                names = choice.names | {f"d.{r}" for r in self.results}
+                found = engine.second(again, d, frozenset(names))
+            self._collect(number, saved, choice, found, {}, grads)
+            for name, t in zip(self.results, back, strict=True):
+                if f"d.{name}" in found:
+                    self._put_back(name, number, way, t.numpy(), found[f"d.{name}"])
+        return list(back), grads
+
+    def _d_grads(
+        self, number: int, saved: Saved, choice: Choice, given: Sequence[np.ndarray | None]
+    ) -> dict[str, np.ndarray]:
+        """Cotangents of one direction's gradients, by parameter."""
+        d: dict[str, np.ndarray] = {}
+        steps, order = saved.ways[number].steps, self.orders[number]
+        for name, at in {**choice.arguments, **choice.states, **choice.trained}.items():
+            array = given[at]
+            assert array is not None
+            if name in self.timed:
+                array = order.run(array)[:, :steps]
+            elif name in choice.states and self.recipe.stacked:
+                array = array[number]
+            d[name] = np.ascontiguousarray(array)
+        for state in choice.begun:  # its gradient went to the weight it started from
+            shape = (saved.known.batch, *d[str(state.default)].shape)
+            d[state.name] = np.array(np.broadcast_to(d[str(state.default)], shape))
+        return d
+
+    def _over_time(
+        self, way: Way, given: Mapping[str, np.ndarray], saved: Saved
+    ) -> dict[str, np.ndarray]:
+        """Cotangents of every step."""
+        if self.recipe.return_sequences:
+            return dict(given)
+        whole = dict(given)
+        for name in self.outputs:
+            if name in given:
+                last = given[name]
+                whole[name] = np.zeros((len(last), way.steps, *last.shape[1:]), self.dtype)
+                whole[name][:, -1] = last
+        return whole
+
+    def _put_back(
+        self, name: str, number: int, way: Way, target: np.ndarray, found: np.ndarray
+    ) -> None:
+        """The gradient of a result's cotangent where it belongs."""
+        if name not in self.outputs:
+            (target[number] if self.recipe.stacked else target)[...] = found
+            return
+        part = self.part(target, number)
+        if not self.recipe.return_sequences:
+            part[...] = found[:, -1]
+            return
+        part[:, : way.steps] = found
+        if way.masks and way.steps < part.shape[1]:
+            way.masks.fill(part)
+
+    # ---- arrays -------------------------------------------------------------------------------
+
+    def _cotangents(
+        self, number: int, way: Way, handed: Sequence[np.ndarray | None]
+    ) -> dict[str, np.ndarray]:
+        """One direction's, by name of result, [batch, steps, ...] as steps run."""
+        given: dict[str, np.ndarray] = {}
+        for name, d in zip(self.results, handed, strict=True):
+            if d is None:
+                continue
+            if name not in self.outputs:
+                given[name] = d[number] if self.recipe.stacked else d
+                continue
+            given[name] = self.part(d, number)
+            if way.masks and self.recipe.return_sequences and way.steps:
+                given[name] = way.masks.fold(given[name])
+        return given
+
+    def _whole(self, array: np.ndarray | None, shape: torch.Size) -> Tensor:
+        if array is None:
+            return torch.zeros(shape, dtype=self.torch_dtype)
+        return torch.from_numpy(np.ascontiguousarray(array).reshape(shape))
+
+    def _added(
+        self, total: Tensor | None, array: np.ndarray | None, shape: torch.Size, name: str, n: int
+    ) -> Tensor:
+        """The gradient of an argument, which all directions read."""
+        plain = n == 0 and self.orders[0].is_plain
+        if total is None and (array is None or (plain and array.shape == shape)):
+            return self._whole(array, shape)
+        if total is None:
+            total = torch.zeros(shape, dtype=self.torch_dtype)
+        if array is not None:
+            view = total.numpy()
+            if name in self.timed:
+                view = self.orders[n].run(view)[:, : array.shape[1]]
+            view += array
+        return total
+
+    def _stacked(
+        self, total: Tensor | None, array: np.ndarray | None, shape: torch.Size, number: int
+    ) -> Tensor:
+        """The gradient of a state, each direction's its own."""
+        if len(self.orders) == 1:
+            return self._whole(array, shape)
+        if total is None:
+            total = torch.zeros(shape, dtype=self.torch_dtype)
+        if array is not None:
+            total.numpy()[number] = array
+        return total

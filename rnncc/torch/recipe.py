@@ -1,0 +1,124 @@
+"""What recurrences are made of: their recipes, what is known of a call, what it leaves behind.
+
+Non-Goals: computing (`recurrence`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnncc.runtime.classes import Binding, Engine
+from rnncc.runtime.description import Array, Variant
+from rnncc.runtime.layer import Layer
+from rnncc.runtime.masks import Masking
+from rnncc.torch.weights import WeightSets
+
+DTYPES = {"float32": torch.float32, "float64": torch.float64}
+
+
+@dataclass(frozen=True, slots=True)
+class Recipe:
+    """All that tells one recurrence from another; hashable, and pickled in its stead.
+
+    directions: of each, whether its last step runs first; outputs of several stand side by side.
+    in_place: outputs of a direction that runs backwards stand at the steps of their inputs, where
+    Keras leaves them in the order they ran. stacked: states are [directions, batch, ...].
+    """
+
+    layer_class: type[Layer]
+    sizes: tuple[tuple[str, int], ...]
+    options: tuple[tuple[str, Any], ...] = ()
+    functions: tuple[tuple[str, Any], ...] = ()
+    rates: tuple[tuple[str, float], ...] = ()
+    dtype: str = "float32"
+    directions: tuple[bool, ...] = (False,)
+    in_place: bool = False
+    stacked: bool = False
+    time_major: bool = False
+    return_sequences: bool = True
+    zeros: bool = False
+    checkpoint_every: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the shapes of arguments tell. results: shapes of outputs, then of states as they are
+    given and returned. zeros: states to start from, which nobody writes."""
+
+    sizes: dict[str, int]
+    batch: int
+    time: int
+    results: list[tuple[int, ...]]
+    zeros: dict[str, np.ndarray]
+
+
+@dataclass(slots=True)
+class Way:
+    """One direction of one call: what its backward needs. No engine where nothing ran."""
+
+    engine: Engine | None
+    saved: Any
+    masks: Masking | None
+    steps: int
+    variant: Variant | None = None
+
+
+@dataclass(slots=True, weakref_slot=True)
+class Saved:
+    """What a call leaves for its backward."""
+
+    ways: list[Way]
+    known: Known
+    given: bool
+    masked: bool
+    shapes: list[torch.Size]
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The gradients one direction is asked for: where they belong among the tensors of a call."""
+
+    arguments: dict[str, int]
+    states: dict[str, int]
+    trained: dict[str, int]
+    begun: tuple[Array, ...]  # states whose gradients belong to weights
+    names: frozenset[str]
+
+
+@dataclass
+class Kernels:
+    """What all recurrences of a bound cell share."""
+
+    binding: Binding
+    weights: WeightSets = field(default_factory=WeightSets)
+    engines: dict[tuple[bool, bool, Any], tuple[Engine, Variant]] = field(default_factory=dict)
+
+    def serve(self, user: object, layers: int) -> None:
+        """So many layers more use them in turns, for as long as their user lives."""
+        self._grow(layers)
+        weakref.finalize(user, self._grow, -layers).atexit = False
+
+    def _grow(self, layers: int) -> None:
+        self.weights.grow(layers)
+        for engine, _ in self.engines.values():
+            engine.keep(self.weights.room)
+
+
+_kernels: dict[int, Kernels] = {}
+
+
+def kernels_of(binding: Binding) -> Kernels:
+    """Those of a bound cell; they keep it alive, so that its id stays its own."""
+    return _kernels.setdefault(id(binding), Kernels(binding))
+
+
+def array_of(t: Tensor) -> np.ndarray:
+    """The tensor's own memory."""
+    array: np.ndarray = (t.detach() if t.requires_grad else t).numpy()
+    return array
