@@ -33,7 +33,7 @@ from functools import cache
 import numpy as np
 
 from rnncc.runtime.bulk_calls import Word, contract_calls, sum_calls
-from rnncc.runtime.cores import ONE_ROW, WIDE, cores
+from rnncc.runtime.cores import LANE_PAD, ONE_ROW, WIDE, cores
 from rnncc.runtime.machine import ITEMSIZE, Machine
 from rnncc.runtime.nest import (
     PANEL_SCRATCH,
@@ -47,7 +47,6 @@ from rnncc.runtime.rows import rows
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Place, Source, Stage
 
-LANE_PAD = 16
 CACHE_LINE = 64
 STAGGER = 512
 SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves

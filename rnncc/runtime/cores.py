@@ -21,6 +21,7 @@ from .store import import_module, keyed_module
 SEGMENT_WORDS = 7
 WIDE = 4  # vectors a tile of several rows has at most
 ONE_ROW = 8  # vectors a tile of one row has at most
+LANE_PAD = 16  # lanes that rows are padded to
 
 
 def max_rows(vectors: int, registers: int) -> int:
@@ -90,6 +91,12 @@ class Cores:
 
     def max_rows(self, vectors: int) -> int:
         return max_rows(vectors, self.machine.registers)
+
+    def vector_counts(self, gates: int) -> list[int]:
+        """Vectors a tile of that many gates may have at one size or another: `bind` chooses."""
+        least = max(LANE_PAD // self.machine.width(self.dtype), 1)
+        blocks = [u for u in (1, 2, 4, 8) if u >= least and u * gates <= ONE_ROW]
+        return [u * gates for u in blocks] or [gates]
 
     def row_table(self, vectors: int) -> np.ndarray:
         """Entry [rows] is the address of the core of that many rows; entry 0 is unused."""

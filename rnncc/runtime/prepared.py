@@ -209,9 +209,10 @@ class Prepared:
             case ("cores", stage, i):
                 tiling = self.binding.tilings[stage]
                 found = next(s for s in self.direction.stages if s.name == stage)
-                vectors = found.cores[int(i)].gates * tiling.unit_blocks
-                table = cores(self.dtype, host()).row_table(vectors)
-                template[index] += table.ctypes.data
+                gates, made = found.cores[int(i)].gates, cores(self.dtype, host())
+                for vectors in made.vector_counts(gates):  # so that another size finds its own
+                    made.row_table(vectors)
+                template[index] += made.row_table(gates * tiling.unit_blocks).ctypes.data
             case ("desc", stage, kind, i):
                 copy = next(
                     c
