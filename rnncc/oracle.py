@@ -23,6 +23,7 @@ from rnncc.passes.second import second_order
 from rnncc.runtime.blocks import LEAST_STEPS
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.layer import Layer
+from rnncc.runtime.memory import write_into
 
 NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 _TRAINED = ("input", "context", "state", "held", "weight")
@@ -105,7 +106,7 @@ class OracleEngine:
                 array = found[r.name]
                 last = last_only and r.role == "output"
                 results[r.name] = np.array(array[:, -1] if last else array, self.dtype)
-        return _written(results, out), saved
+        return write_into(out, results), saved
 
     def backward(
         self,
@@ -126,7 +127,7 @@ class OracleEngine:
         )
         gradients = {name.removeprefix("d_"): array for name, array in found.items()}
         own = {n: np.array(a, self.dtype) for n, a in gradients.items() if n in wanted}
-        return _written(own, out)
+        return write_into(out, own)
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         return LEAST_STEPS
@@ -148,13 +149,6 @@ class OracleEngine:
 
     def plan(self, last: Any = None) -> str:
         return "the interpreter, float64, one step after another"
-
-
-def _written(results: dict[str, np.ndarray], out: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    for name in results.keys() & out.keys():
-        out[name][...] = results[name]
-        results[name] = out[name]
-    return results
 
 
 class OracleSecondEngine:

@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.layers.parts import Part, write
+from rnncc.layers.parts import Part
 from rnncc.runtime.classes import Engine, Tensors
 from rnncc.runtime.doors import array_shape
-from rnncc.runtime.memory import aligned
+from rnncc.runtime.memory import aligned, write_into
 
 NOTHING: Tensors = MappingProxyType({})
 FINAL = "final_"
@@ -111,7 +111,7 @@ class DirectionsEngine:
         if merge is not None:
             for name, (ahead, back) in pairs.items():
                 merge(ahead, back, results[name])
-        results = write(results, out)
+        results = write_into(out, results)
         if not save:
             return results, None
         products = pairs if self.merge_mode == "mul" else {}
@@ -220,7 +220,7 @@ class DirectionsEngine:
                     np.add(results[name], array, out=results[name])
                 else:
                     results[name] = array
-        return write(results, out)
+        return write_into(out, results)
 
     def _parted(self, saved: _Saved, cotangents: Tensors) -> list[dict[str, np.ndarray]]:
         """Cotangents of both directions' own outputs, in the order in which they ran."""

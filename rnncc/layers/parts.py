@@ -17,8 +17,6 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
-import numpy as np
-
 from rnncc.runtime.description import Array, Cell, Constraint, Rate, SizeDecl, Variant, variant_of
 from rnncc.runtime.layer import Layer
 
@@ -184,12 +182,3 @@ def linked(reader: Part, array: Array, shape: Sequence[str], message: str) -> li
         )
     pairs = zip(array.shape, shape, strict=True)
     return [Link(reader.size(own), other, message) for own, other in pairs]
-
-
-def write(results: dict[str, np.ndarray], out: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """Results in the arrays they were asked into, where they aren't yet."""
-    for name in results.keys() & out.keys():
-        if results[name] is not out[name]:
-            out[name][...] = results[name]
-            results[name] = out[name]
-    return results

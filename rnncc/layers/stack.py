@@ -24,12 +24,12 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.layers.parts import Part, write
+from rnncc.layers.parts import Part
 from rnncc.runtime import call as runs
 from rnncc.runtime.blocks import borders
 from rnncc.runtime.classes import Engine, Tensors
 from rnncc.runtime.doors import array_shape
-from rnncc.runtime.memory import aligned
+from rnncc.runtime.memory import aligned, write_into
 
 NOTHING: Tensors = MappingProxyType({})
 FINAL = "final_"
@@ -121,7 +121,7 @@ class StackEngine:
         for part, values in zip(self.parts, given, strict=True):
             for state in part.cell.states:
                 results[FINAL + part.name(state.name)] = values[state.name]
-        return write(results, out), _Saved(saved) if save else None
+        return write_into(out, results), _Saved(saved) if save else None
 
     def _lent(self, k: int, lent: frozenset[str]) -> frozenset[str]:
         """What one cell puts out is there for the next one alone."""

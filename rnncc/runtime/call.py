@@ -13,7 +13,7 @@ import numpy as np
 
 from rnncc.runtime.bind import Call, Layout, axes_of, needs_padding, pad
 from rnncc.runtime.launch import launch
-from rnncc.runtime.memory import Lease, Pool, address_of, aligned
+from rnncc.runtime.memory import Lease, Pool, address_of, aligned, write_into
 from rnncc.runtime.moves import slot_offset
 from rnncc.runtime.packing import Packed, pack_all
 from rnncc.runtime.sizes import evaluate
@@ -164,9 +164,7 @@ class Run:
             self.place(workspace)
             self.use(self.packed())
             self.launch(self.choice.blocks)
-        for name, array in self.later.items():
-            array[...] = self.results[name]
-            self.results[name] = array
+        write_into(self.later, self.results)
         return {name: self.results[name] for name in self.choice.results}
 
     def launch(self, blocks: Blocks) -> None:

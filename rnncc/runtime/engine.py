@@ -24,7 +24,7 @@ from rnncc.runtime.call import Arrays, Job, Memory, padded
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
-from rnncc.runtime.memory import aligned
+from rnncc.runtime.memory import aligned, write_into
 from rnncc.runtime.packing import Packed
 from rnncc.runtime.prepared import Prepared
 from rnncc.runtime.tables import Direction
@@ -149,7 +149,7 @@ class Engine:
             owned = self._owned(arrays, lent)
             asked = replace(call, last_only=False)
             saved = Saved(owned, asked, version, first_step, kept)
-        return _copied(results, later), saved
+        return write_into(later, results), saved
 
     def backward(
         self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING
@@ -161,7 +161,7 @@ class Engine:
             own, later = _apart(out, cotangents)
         self._backward.steps = saved.call.time
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
-        return _copied(found, later)
+        return write_into(later, found)
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
@@ -233,14 +233,6 @@ def _apart(out: Arrays, read: Arrays) -> tuple[Arrays, Arrays]:
     arrays = [a for a in read.values() if isinstance(a, np.ndarray)]
     later = {n: o for n, o in out.items() if any(np.may_share_memory(o, a) for a in arrays)}
     return {n: o for n, o in out.items() if n not in later}, later
-
-
-def _copied(results: dict[str, np.ndarray], later: Arrays) -> dict[str, np.ndarray]:
-    for name, array in later.items():
-        if name in results:
-            array[...] = results[name]
-            results[name] = array
-    return results
 
 
 def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:

@@ -8,7 +8,9 @@ Non-Goals: lifetimes within a call (the schedule lays out one workspace); device
 
 import math
 import threading
+from collections.abc import Mapping
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +35,15 @@ def aligned(shape, dtype, zero: bool = False) -> np.ndarray:
 def address_of(array: np.ndarray) -> int:
     """Where an array's data begins; three times as quick as `array.ctypes.data`."""
     return int(array.__array_interface__["data"][0])
+
+
+def write_into(out: Mapping[str, np.ndarray], results: dict[str, np.ndarray]) -> dict[str, Any]:
+    """Results by name, in the arrays they were asked into: copied where they aren't there yet."""
+    for name in results.keys() & out.keys():
+        if results[name] is not out[name]:
+            out[name][...] = results[name]
+            results[name] = out[name]
+    return results
 
 
 KEPT_BYTES = 256 * 2**20
