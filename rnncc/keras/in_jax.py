@@ -1,0 +1,106 @@
+"""An operation in JAX: a custom vjp, its two functions called back by XLA (`jax.pure_callback`).
+
+Works eagerly, under jit, grad, checkpoint, scan, and under vmap one call at a time. Reverse mode;
+JAX has no forward mode of custom vjps.
+
+How XLA gets at the kernels is `_call_out` alone: (function, shapes of results, arrays) -> results.
+
+Non-Goals: devices other than the CPU.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.custom_derivatives import SymbolicZero
+
+from rnncc.keras.graph_calls import GraphCalls, calls_of
+from rnncc.keras.operation import Operation, Request
+
+HOW = "JAX: a custom vjp over jax.pure_callback"
+
+
+def run(operation: Operation, request: Request, tensors: Sequence[Any], seed: Any) -> Sequence[Any]:
+    """The results of a call."""
+    key = "jax", request
+    function = operation.made.get(key)
+    if function is None:
+        function = operation.made[key] = _function(calls_of(operation, request))
+    return function(*tensors, *([] if seed is None else [seed]))  # type: ignore[no-any-return]
+
+
+def _call_out(
+    function: Callable[..., Any], results: Sequence[jax.ShapeDtypeStruct], *tensors: Any
+) -> Sequence[Any]:
+    """A function of NumPy arrays in a graph."""
+
+    def call(*arrays: Any) -> tuple[np.ndarray, ...]:
+        return tuple(map(np.asarray, function(*map(np.asarray, arrays))))
+
+    found: Sequence[Any] = jax.pure_callback(
+        call, tuple(results), *tensors, vmap_method="sequential"
+    )
+    return found
+
+
+@jax.tree_util.register_static
+@dataclass(frozen=True)
+class _Wanted:
+    """Which tensors' gradients are asked for: no array, but part of what a forward hands on."""
+
+    flags: tuple[bool, ...]
+
+
+def _function(calls: GraphCalls) -> Callable[..., Any]:
+    operation = calls.operation
+
+    def shapes(tensors: Sequence[Any], *more: jax.ShapeDtypeStruct) -> list[Any]:
+        known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
+        found = [jax.ShapeDtypeStruct(shape, operation.dtype) for shape in known.results]
+        return [*found, *more]
+
+    @jax.custom_vjp
+    def call(*tensors: Any) -> Any:
+        def plain(*arrays: np.ndarray) -> list[np.ndarray]:
+            return calls.forward(arrays, save=False)
+
+        return tuple(_call_out(plain, shapes(tensors), *tensors))
+
+    def forward(*given: Any) -> Any:
+        tensors = [t.value for t in given]
+
+        def saving(*arrays: np.ndarray) -> list[np.ndarray]:
+            return calls.forward(arrays, save=True)
+
+        handle = jax.ShapeDtypeStruct((), np.int32)
+        *found, number = _call_out(saving, shapes(tensors, handle), *tensors)
+        floats = [jax.numpy.issubdtype(t.dtype, jax.numpy.floating) for t in tensors]
+        flags = zip(given, floats, strict=True)
+        wanted = _Wanted(tuple(bool(t.perturbed and f) for t, f in flags))
+        return tuple(found), (number, tensors, wanted)
+
+    def backward(kept: Any, cotangents: Sequence[Any]) -> Any:
+        number, tensors, wanted = kept
+        flags = wanted.flags[: calls.count]
+        handed = [d for d in cotangents if type(d) is not SymbolicZero]
+        present = [type(d) is not SymbolicZero for d in cotangents]
+
+        def back(handle: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
+            own, rest = arrays[: len(tensors)], iter(arrays[len(tensors) :])
+            cts = [next(rest) if p else None for p in present]
+            return calls.backward(int(handle), own, cts, flags)
+
+        asked = [
+            jax.ShapeDtypeStruct(t.shape, operation.dtype)
+            for t, w in zip(tensors, flags, strict=False)
+            if w
+        ]
+        grads = iter(_call_out(back, asked, number, *tensors, *handed) if asked else ())
+        return tuple(next(grads) if w else None for w in wanted.flags)
+
+    call.defvjp(forward, backward, symbolic_zeros=True)
+    return call  # type: ignore[no-any-return]
