@@ -92,7 +92,7 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         request = Request(bool(training), states is not None, mask is not None)
         seed = None
         if training and operation.draws:
-            seed = self.generators()[0].next()
+            seed = next_seed(self.generators()[0])
         results = [cast(t, self.compute_dtype) for t in run(operation, request, tensors, seed)]
         count = len(operation.outputs)
         return results[:count], results[count:]
@@ -107,6 +107,15 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         """Which kernels ran in the last calls and why, and how the backend calls them."""
         found = self._operations.get("sequence")
         return f"{self.native!r}\n{HOW}\n{found.plan() if found else 'has not run'}"
+
+
+def next_seed(generator: keras.random.SeedGenerator) -> Any:
+    """What dropout draws from in this call. As `generator.next()`, whose NumPy array breaks graphs
+    of torch.compile: no two calls and no two seeds have the same pair."""
+    state = generator.state
+    drawn = ops.copy(state.value)
+    state.assign(state.value + 1)
+    return drawn
 
 
 def cast(t: Any, dtype: str) -> Any:

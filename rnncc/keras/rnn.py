@@ -70,7 +70,8 @@ class Recurrent(Computed):
         states = None if initial_state is None else flat_states(self, initial_state)
         if self.stateful:
             self._check_batch(inputs[0])
-            states = [v.value for v in tree.flatten(self.states)] if states is None else states
+            if states is None:  # copies: torch's variables are written in place
+                states = [ops.copy(v.value) for v in tree.flatten(self.states)]
         outputs, after = self.computed(self.operation(), inputs, states, mask, training)
         if self.stateful:
             for variable, state in zip(tree.flatten(self.states), after, strict=True):

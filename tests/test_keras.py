@@ -1,0 +1,47 @@
+"""rnncc.keras on every backend that is installed: tests/in_keras, a process for each."""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+BACKENDS = ("torch", "jax", "tensorflow")
+
+
+def installed(name: str) -> bool:
+    return importlib.util.find_spec(name) is not None
+
+
+def in_process(backend: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+        "JAX_PLATFORMS": "cpu",
+    }
+    environment.pop("PYTEST_XDIST_WORKER", None)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        env=environment,
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_backend(backend: str) -> None:
+    for name in ("keras", backend):
+        if not installed(name):
+            pytest.skip(f"no {name}")
+    files = ("-o", "python_files=check_*.py", "tests/in_keras")
+    done = in_process(backend, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files)
+    assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
