@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from bench.case import FORWARD, TRAINING, Case
 from bench.compile_suite import compile_suite
 from bench.harness import Effort, compare, unavailable
+from bench.keras_suite import keras_suite
 from bench.layers_suite import layers_suite
 from bench.memory_suite import memory_suite
 from bench.result import Bar, Result
@@ -161,5 +162,6 @@ SUITES: dict[str, Callable[[Effort], Result]] = {
     "compile": compile_suite,
     "options": options,
     "layers": layers_suite,
+    "keras": keras_suite,
     "memory": memory_suite,
 }

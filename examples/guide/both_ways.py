@@ -1,6 +1,6 @@
 """Bidirectional: sequences where what comes later tells something about what came before.
 
-    KERAS_BACKEND=torch python examples/guide/both_ways.py
+KERAS_BACKEND=torch python examples/guide/both_ways.py
 """
 
 import keras

@@ -1,6 +1,6 @@
 """Layers and cells: what one step computes, apart from the sequence it is computed over.
 
-    KERAS_BACKEND=torch python examples/guide/cells.py
+KERAS_BACKEND=torch python examples/guide/cells.py
 """
 
 from pathlib import Path

@@ -1,6 +1,6 @@
 """Recurrent layers in a Sequential model: the last output, every output, options.
 
-    KERAS_BACKEND=torch python examples/guide/layers.py
+KERAS_BACKEND=torch python examples/guide/layers.py
 """
 
 import keras

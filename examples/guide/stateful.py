@@ -1,6 +1,6 @@
 """Sequences that come in parts: stateful layers, and states handed from layer to layer.
 
-    KERAS_BACKEND=torch python examples/guide/stateful.py
+KERAS_BACKEND=torch python examples/guide/stateful.py
 """
 
 import keras

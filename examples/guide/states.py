@@ -1,6 +1,6 @@
 """States that are returned and given: an encoder reads a sequence, a decoder starts from its end.
 
-    KERAS_BACKEND=torch python examples/guide/states.py
+KERAS_BACKEND=torch python examples/guide/states.py
 """
 
 import keras

@@ -34,9 +34,9 @@ def dtype_of(layer: keras.layers.Layer) -> str:
             "float64; of mixed policies (mixed_bfloat16) it computes in float32"
         )
     if dtype == "float64" and keras.backend.backend() == "jax":
-        from jax import config
+        import jax
 
-        if not config.jax_enable_x64:
+        if not jax.config.read("jax_enable_x64"):
             raise ValueError(
                 f"{type(layer).__name__} has weights of float64, which JAX makes float32 of: "
                 "jax.config.update('jax_enable_x64', True) before anything else"

@@ -77,9 +77,9 @@ class Bidirectional(Recurrent):
             self._native = native_layers.Bidirectional(
                 ahead, merge_mode=self.merge_mode, backward_layer=back, name=self.name
             )
-        return self._native  # type: ignore[no-any-return]
+        return self._native
 
-    _native = None
+    _native: native_layers.Bidirectional | None = None
 
     @property
     def ways(self) -> list[RNN]:
@@ -122,7 +122,7 @@ class Bidirectional(Recurrent):
         for way in self.ways:
             if not way.cell.built:
                 way.build(sequences_shape)
-        self._operations = {}
+        self.made_operation()  # outside of graphs
         if self.stateful:
             shapes = self.spread_inputs(as_shapes(sequences_shape), "shapes")
             self.make_states({n: tuple(s) for n, s in shapes.items()})

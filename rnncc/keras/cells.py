@@ -51,9 +51,9 @@ class AbstractCell(Computed):
         """One step of it."""
         if self._native is None:
             self._native = native_layers.RNN([leaf.compiled for leaf in self.leaves()])
-        return self._native  # type: ignore[no-any-return]
+        return self._native
 
-    _native = None
+    _native: native_layers.RNN | None = None
 
     def bound_sizes(self) -> dict[str, int]:
         return joined_sizes(self.native, self.leaves())

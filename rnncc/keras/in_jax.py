@@ -1,9 +1,10 @@
-"""An operation in JAX: a custom vjp, its two functions called back by XLA (`jax.pure_callback`).
+"""An operation in JAX: a custom vjp, its two functions called by XLA (`jax_ffi`).
 
 Works eagerly, under jit, grad, checkpoint, scan, and under vmap one call at a time. Reverse mode;
 JAX has no forward mode of custom vjps.
 
 How XLA gets at the kernels is `_call_out` alone: (function, shapes of results, arrays) -> results.
+Where the typed FFI is of a version that isn't known here it is jax.pure_callback, and HOW says so.
 
 Non-Goals: devices other than the CPU.
 """
@@ -18,10 +19,19 @@ import jax
 import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
+from rnncc.keras import jax_ffi
 from rnncc.keras.graph_calls import GraphCalls, calls_of
 from rnncc.keras.operation import Operation, Request
 
-HOW = "JAX: a custom vjp over jax.pure_callback"
+HOW = (
+    f"JAX: a custom vjp over jax.pure_callback ({jax_ffi.UNAVAILABLE})"
+    if jax_ffi.UNAVAILABLE
+    else "JAX: a custom vjp over XLA's typed FFI"
+)
+
+
+def prepare(operation: Operation) -> None:
+    """Nothing to prepare."""
 
 
 def run(operation: Operation, request: Request, tensors: Sequence[Any], seed: Any) -> Sequence[Any]:
@@ -34,12 +44,22 @@ def run(operation: Operation, request: Request, tensors: Sequence[Any], seed: An
 
 
 def _call_out(
-    function: Callable[..., Any], results: Sequence[jax.ShapeDtypeStruct], *tensors: Any
+    key: str,
+    function: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]],
+    results: Sequence[jax.ShapeDtypeStruct],
+    tensors: Sequence[Any],
 ) -> Sequence[Any]:
-    """A function of NumPy arrays in a graph."""
+    """A function of NumPy arrays in a graph. key: tells it from others, in every process."""
+    if not jax_ffi.UNAVAILABLE:
+
+        def fill(arrays: list[np.ndarray], places: list[np.ndarray]) -> None:
+            for place, array in zip(places, function(arrays), strict=True):
+                place[...] = array
+
+        return jax_ffi.call_out(key, fill, results, tensors)
 
     def call(*arrays: Any) -> tuple[np.ndarray, ...]:
-        return tuple(map(np.asarray, function(*map(np.asarray, arrays))))
+        return tuple(map(np.asarray, function([np.asarray(a) for a in arrays])))
 
     found: Sequence[Any] = jax.pure_callback(
         call, tuple(results), *tensors, vmap_method="sequential"
@@ -57,6 +77,13 @@ class _Wanted:
 
 def _function(calls: GraphCalls) -> Callable[..., Any]:
     operation = calls.operation
+    key = f"{operation.stable_key} {calls.request}"
+
+    def plain(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return calls.forward(arrays, save=False)
+
+    def saving(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        return calls.forward(arrays, save=True)
 
     def shapes(tensors: Sequence[Any], *more: jax.ShapeDtypeStruct) -> list[Any]:
         known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
@@ -65,19 +92,12 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
 
     @jax.custom_vjp
     def call(*tensors: Any) -> Any:
-        def plain(*arrays: np.ndarray) -> list[np.ndarray]:
-            return calls.forward(arrays, save=False)
-
-        return tuple(_call_out(plain, shapes(tensors), *tensors))
+        return tuple(_call_out(key, plain, shapes(tensors), tensors))
 
     def forward(*given: Any) -> Any:
         tensors = [t.value for t in given]
-
-        def saving(*arrays: np.ndarray) -> list[np.ndarray]:
-            return calls.forward(arrays, save=True)
-
         handle = jax.ShapeDtypeStruct((), np.int32)
-        *found, number = _call_out(saving, shapes(tensors, handle), *tensors)
+        *found, number = _call_out(f"{key} saving", saving, shapes(tensors, handle), tensors)
         floats = [jax.numpy.issubdtype(t.dtype, jax.numpy.floating) for t in tensors]
         flags = zip(given, floats, strict=True)
         wanted = _Wanted(tuple(bool(t.perturbed and f) for t, f in flags))
@@ -89,8 +109,9 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
         handed = [d for d in cotangents if type(d) is not SymbolicZero]
         present = [type(d) is not SymbolicZero for d in cotangents]
 
-        def back(handle: np.ndarray, *arrays: np.ndarray) -> list[np.ndarray]:
-            own, rest = arrays[: len(tensors)], iter(arrays[len(tensors) :])
+        def back(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+            handle, own = arrays[0], arrays[1 : 1 + len(tensors)]
+            rest = iter(arrays[1 + len(tensors) :])
             cts = [next(rest) if p else None for p in present]
             return calls.backward(int(handle), own, cts, flags)
 
@@ -99,7 +120,9 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
             for t, w in zip(tensors, flags, strict=False)
             if w
         ]
-        grads = iter(_call_out(back, asked, number, *tensors, *handed) if asked else ())
+        name = f"{key} back {''.join('01'[w] for w in flags)} {''.join('01'[p] for p in present)}"
+        given = [number, *tensors, *handed]
+        grads = iter(_call_out(name, back, asked, given) if asked else ())
         return tuple(next(grads) if w else None for w in wanted.flags)
 
     call.defvjp(forward, backward, symbolic_zeros=True)

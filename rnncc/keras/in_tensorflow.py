@@ -20,6 +20,10 @@ from rnncc.keras.operation import Operation, Request, seed_of
 HOW = "TensorFlow: a custom gradient, in graphs over tf.numpy_function; no XLA"
 
 
+def prepare(operation: Operation) -> None:
+    """Nothing to prepare."""
+
+
 def run(operation: Operation, request: Request, tensors: Sequence[Any], seed: Any) -> Sequence[Any]:
     """The results of a call."""
     tensors = [tf.convert_to_tensor(t) for t in tensors]

@@ -22,6 +22,12 @@ from rnncc.torch.recurrence import RECURRENCES
 HOW = "torch: an autograd function, under torch.compile one node"
 
 
+def prepare(operation: Operation) -> None:
+    """An op finds the operation by its key, for as long as there is one."""
+    operation.made["torch"] = RECURRENCES[operation.key] = made = _InTorch(operation)  # type: ignore[assignment]
+    weakref.finalize(operation, RECURRENCES.pop, made.key, None).atexit = False
+
+
 def run(
     operation: Operation, request: Request, tensors: Sequence[Tensor], seed: Any
 ) -> Sequence[Tensor]:
@@ -30,11 +36,8 @@ def run(
         found = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
         like = tensors[0]
         return [like.new_empty(shape, dtype=tensors[-1].dtype) for shape in found.results]
-    recurrence = operation.made.get("torch")
-    if recurrence is None:
-        recurrence = operation.made["torch"] = _registered(operation)
     return run_op(
-        recurrence,
+        operation.made["torch"],
         tensors,
         training=request.training,
         given=request.given,
@@ -110,10 +113,3 @@ class _InTorch:
             f"second derivatives of {self.cell.name} are not available in rnncc.keras: "
             "rnncc.torch and the layers of rnncc have them"
         )
-
-
-def _registered(operation: Operation) -> _InTorch:
-    made = _InTorch(operation)
-    RECURRENCES[made.key] = made  # type: ignore[assignment]
-    weakref.finalize(operation, RECURRENCES.pop, made.key, None).atexit = False
-    return made

@@ -1,6 +1,7 @@
 """The backend Keras runs on -> how it calls kernels, one file each.
 
     run(operation, request, tensors, seed) -> results
+    prepare(operation)                                      once, outside of any graph
 
 tensors: the backend's, as `operation` orders them; seed: a SeedGenerator's state, or None.
 """
@@ -17,9 +18,10 @@ from rnncc.keras.operation import Operation, Request
 
 BACKENDS = ("tensorflow", "jax", "torch")
 Run = Callable[[Operation, Request, Sequence[Any], Any], Sequence[Any]]
+Prepare = Callable[[Operation], object]
 
 
-def _chosen() -> tuple[Run, str]:
+def _chosen() -> tuple[Run, Prepare, str]:
     """ImportError for a backend there is no mechanism for."""
     name = keras.backend.backend()
     if name not in BACKENDS:
@@ -28,7 +30,7 @@ def _chosen() -> tuple[Run, str]:
             "KERAS_BACKEND before keras is imported"
         )
     found = import_module(f"rnncc.keras.in_{name}")
-    return found.run, found.HOW
+    return found.run, found.prepare, found.HOW
 
 
-run, HOW = _chosen()
+run, prepare, HOW = _chosen()

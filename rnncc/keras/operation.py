@@ -10,7 +10,9 @@ Non-Goals: Keras (`recurrent`); differentiation of the framework (`in_...`).
 
 from __future__ import annotations
 
+import hashlib
 import itertools
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -27,6 +29,7 @@ from rnncc.runtime.memory import aligned
 from rnncc.runtime.order import Order
 from rnncc.runtime.sizes import evaluate
 
+_OPTIONS = ("return_sequences", "go_backwards", "checkpoint_every", "zero_output_for_mask", "dtype")
 _MOST_SHAPES = 256  # sets of shapes whose sizes an operation remembers
 _numbers = itertools.count(1)
 
@@ -93,6 +96,19 @@ def _dims(array: Array, sizes: Mapping[str, int]) -> Dims:
     return tuple(evaluate(t, sizes) if names_of(t) <= sizes.keys() else None for t in array.shape)
 
 
+_alike: Counter[str] = Counter()
+
+
+def _stable_key(native: Layer, sizes: Mapping[str, int]) -> str:
+    """A key that means the same in every process: what is computed, and which of those that compute
+    the same it is."""
+    options = {n: getattr(native, n) for n in _OPTIONS}
+    text = repr((native.cell, native, options, sorted(sizes.items())))
+    key = f"{native.cell.name}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    _alike[key] += 1
+    return f"{key}:{_alike[key]}"
+
+
 class OperationBase:
     """What an operation is, and its forward.
 
@@ -105,6 +121,7 @@ class OperationBase:
         cell = self.cell
         self.dtype = np.dtype(native.dtype)
         self.key = f"{cell.name}:keras:{next(_numbers)}"
+        self.stable_key = _stable_key(native, self.sizes)
         self.order = Order(backwards=native.go_backwards)
         self.timed = [a.name for a in cell.inputs]
         self.states = [s.name for s in cell.states]
@@ -211,7 +228,7 @@ class OperationBase:
                     )
                 at += 1
             else:
-                arrays[name] = np.zeros(shape, self.dtype)  # type: ignore[arg-type]
+                arrays[name] = np.zeros(tuple(n or 0 for n in shape), self.dtype)
         if not request.given:
             for state in self.starting:
                 arrays[state.name][...] = arrays[str(state.default)]
@@ -239,7 +256,7 @@ class OperationBase:
     def _nothing(self, arrays: Mapping[str, Any], known: Known) -> list[np.ndarray]:
         """No row or no step: outputs are empty or zero, the last states are the first."""
         shapes = known.results[: len(self.outputs)]
-        zeros = [np.zeros(shape, self.dtype) for shape in shapes]  # type: ignore[arg-type]
+        zeros = [np.zeros(tuple(n or 0 for n in shape), self.dtype) for shape in shapes]
         return [*zeros, *(np.array(arrays[name]) for name in self.states)]
 
 

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from rnncc.keras.mechanism import BACKENDS, HOW, run
+from rnncc.keras.mechanism import HOW, prepare, run
 from rnncc.keras.operation import Operation, Request, known_of
 from rnncc.runtime.description import Cell as Description
 from rnncc.runtime.doors import Dims, array_shape, spread
@@ -59,11 +59,15 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         return self.native.cell
 
     def operation(self) -> Operation:
-        """The layer as a function of arrays; it is made when there are weights."""
+        """The layer as a function of arrays."""
         found = self._operations.get("sequence")
-        if found is None:
-            found = Operation(self.native, self.bound_sizes())
-            self._operations = {"sequence": found}
+        return found if found is not None else self.made_operation()
+
+    def made_operation(self) -> Operation:
+        """A new one, when there are weights."""
+        found = Operation(self.native, self.bound_sizes())
+        prepare(found)
+        self._operations = {"sequence": found}
         return found
 
     def spread_inputs(self, given: Any, what: str = "inputs") -> dict[str, Any]:
@@ -154,7 +158,6 @@ def zeros(shape: Sequence[Any], dtype: str) -> Any:
 
 
 __all__ = [
-    "BACKENDS",
     "PACKAGE",
     "Computed",
     "array_shape",

@@ -199,9 +199,9 @@ class RNN(Recurrent):
                 unroll=self.unroll,
                 name=self.name,
             )
-        return self._native  # type: ignore[no-any-return]
+        return self._native
 
-    _native = None
+    _native: native_layers.RNN | None = None
 
     def own_sizes(self) -> dict[str, int]:
         """Those that are settled, by their names in `native`."""
@@ -244,7 +244,7 @@ class RNN(Recurrent):
         steps = {n: (s[0], *s[2:]) if n in timed else tuple(s) for n, s in shapes.items()}
         if not self.cell.built:
             self.cell.build(next(iter(steps.values())) if len(steps) == 1 else steps)
-        self._operations = {}
+        self.made_operation()  # outside of graphs
         if self.stateful:
             self.make_states({n: tuple(s) for n, s in shapes.items()})
 

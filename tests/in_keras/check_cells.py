@@ -26,6 +26,7 @@ from tests.in_keras.helpers import (
 )
 
 NESTED = Path(rnncc.__file__).parent / "cells" / "nested.rnn"
+COUPLED = Path(__file__).parents[2] / "examples" / "coupled_peephole.rnn"
 STARTED = """
 cell: Started
 features: size
@@ -102,7 +103,7 @@ def test_two_layers_of_one_class_keep_their_weights_apart() -> None:
 
 
 def test_cells_from_files_and_classes() -> None:
-    path = NESTED.parents[1] / "coupled_peephole.rnn"
+    path = COUPLED
     made = rnncc.compile(path)
     native = made(units=6, return_sequences=True)
     expected = native(X)
@@ -136,7 +137,9 @@ def test_weights_that_states_start_from() -> None:
     assert len(layer.losses) == 1 and not numbers(layer.cell.U)[0].any()
     native = made(units=6, return_sequences=True)
     native.build(X.shape)
-    native.set_weights([*map(np.array, (layer.cell.W, layer.cell.U, layer.cell.start))] + [0 * y[0, 0]])
+    native.set_weights(
+        [*map(np.array, (layer.cell.W, layer.cell.U, layer.cell.start)), 0 * y[0, 0]]
+    )
     np.testing.assert_allclose(y, native(X), atol=1e-6)
     _, pullback = native.vjp(X)
     expected = pullback(uniform(*y.shape, seed=10))
@@ -212,11 +215,16 @@ def test_errors() -> None:
         own.StackedRNNCells([own.Cell(NESTED, unit_1=1, unit_2=2, unit_3=3), own.LSTMCell(3)])
     with pytest.raises(TypeError, match="has no keyword activatoin: did you mean activation"):
         own.RNN("lstm", units=3, activatoin="relu")
-    with pytest.raises(TypeError, match="units is chosen where the cell is made"):
+    with pytest.raises(ValueError, match="Unrecognized keyword arguments"):
         own.RNN(cell, units=4)
+    native = rnncc.layers.LSTM(3)
+    with pytest.raises(TypeError, match="units is chosen where"):
+        own.Cell(native, units=4)
     with pytest.raises(ValueError, match="no built-in cell is called"):
         own.RNN("lsmt", units=3)
-    name = rnncc.compile_text("cell: C\nn: size\nx: input[n]\nh: state[n]\ncall: weight[n]\n"
-                              "h[t] = x[t] * call + h[t-1]\nreturn h[t]\n")
+    name = rnncc.compile_text(
+        "cell: C\nn: size\nx: input[n]\nh: state[n]\ncall: weight[n]\n"
+        "h[t] = x[t] * call + h[t-1]\nreturn h[t]\n"
+    )
     with pytest.raises(ValueError, match="an attribute of that name"):
         own.RNN(name, n=3)
