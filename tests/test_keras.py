@@ -45,3 +45,47 @@ def test_backend(backend: str) -> None:
     files = ("-o", "python_files=check_*.py", "tests/in_keras")
     done = in_process(backend, "-m", "pytest", "-q", "-x", "-p", "no:cacheprovider", *files)
     assert done.returncode == 0, done.stdout[-6000:] + done.stderr[-2000:]
+
+
+IMPORTED = """
+import sys, types
+{before}
+import rnncc
+assert {stub} or "keras" not in sys.modules
+try:
+    import rnncc.keras
+except ImportError as error:
+    print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("before", "said"),
+    [
+        ("sys.modules['keras'] = None", "rnncc.keras needs Keras 3: pip install 'rnncc[keras]'"),
+        (
+            "sys.modules['keras'] = types.SimpleNamespace(__version__='2.15.0')",
+            "rnncc.keras needs Keras 3.5 or later, this is 2.15.0: pip install -U 'keras>=3.5'",
+        ),
+        (
+            "sys.modules['jax'] = None",
+            "Keras's backend is not installed (jax): install tensorflow, jax or torch, and name "
+            "it in KERAS_BACKEND",
+        ),
+    ],
+    ids=["absent", "old", "backend"],
+)
+def test_what_import_says(before: str, said: str) -> None:
+    if "jax" in before and not installed("keras"):
+        pytest.skip("no keras")
+    done = in_process(
+        "jax", "-c", IMPORTED.format(before=before, stub="'keras' in " + repr(before))
+    )
+    assert done.stdout.strip() == said, done.stderr[-2000:]
+
+
+def test_keras_on_numpy_is_refused() -> None:
+    if not installed("keras"):
+        pytest.skip("no keras")
+    done = in_process("numpy", "-c", "import rnncc.keras")
+    assert "runs on the backends tensorflow, jax, torch, Keras is on numpy" in done.stderr

@@ -8,7 +8,8 @@ Non-Goals: how they are called (`in_tensorflow`, `in_jax`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import weakref
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
@@ -59,3 +60,16 @@ def calls_of(operation: Operation, request: Request) -> GraphCalls:
     if found is None:
         found = operation.made[key] = GraphCalls(operation, request)
     return found  # type: ignore[no-any-return]
+
+
+def weakly(calls: GraphCalls) -> Callable[[], GraphCalls]:
+    """For functions that a graph holds: graphs stay longer than layers."""
+    reference, name = weakref.ref(calls), calls.operation.cell.name
+
+    def alive() -> GraphCalls:
+        found = reference()
+        if found is None:
+            raise RuntimeError(f"the layer of a graph that runs {name} is gone: keep the model")
+        return found
+
+    return alive

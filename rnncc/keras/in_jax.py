@@ -20,7 +20,7 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from rnncc.keras import jax_ffi
-from rnncc.keras.graph_calls import GraphCalls, calls_of
+from rnncc.keras.graph_calls import GraphCalls, calls_of, weakly
 from rnncc.keras.operation import Operation, Request
 
 HOW = (
@@ -78,12 +78,13 @@ class _Wanted:
 def _function(calls: GraphCalls) -> Callable[..., Any]:
     operation = calls.operation
     key = f"{operation.stable_key} {calls.request}"
+    alive = weakly(calls)
 
     def plain(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return calls.forward(arrays, save=False)
+        return alive().forward(arrays, save=False)
 
     def saving(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return calls.forward(arrays, save=True)
+        return alive().forward(arrays, save=True)
 
     def shapes(tensors: Sequence[Any], *more: jax.ShapeDtypeStruct) -> list[Any]:
         known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
@@ -105,15 +106,14 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
 
     def backward(kept: Any, cotangents: Sequence[Any]) -> Any:
         number, tensors, wanted = kept
-        flags = wanted.flags[: calls.count]
+        flags, count = wanted.flags[: calls.count], len(tensors)
         handed = [d for d in cotangents if type(d) is not SymbolicZero]
         present = [type(d) is not SymbolicZero for d in cotangents]
 
         def back(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-            handle, own = arrays[0], arrays[1 : 1 + len(tensors)]
-            rest = iter(arrays[1 + len(tensors) :])
+            handle, own, rest = arrays[0], arrays[1 : 1 + count], iter(arrays[1 + count :])
             cts = [next(rest) if p else None for p in present]
-            return calls.backward(int(handle), own, cts, flags)
+            return alive().backward(int(handle), own, cts, flags)
 
         asked = [
             jax.ShapeDtypeStruct(t.shape, operation.dtype)

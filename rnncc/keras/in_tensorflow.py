@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
-from rnncc.keras.graph_calls import GraphCalls, calls_of
+from rnncc.keras.graph_calls import GraphCalls, calls_of, weakly
 from rnncc.keras.operation import Operation, Request, seed_of
 
 HOW = "TensorFlow: a custom gradient, in graphs over tf.numpy_function; no XLA"
@@ -65,7 +65,7 @@ def _eagerly(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[A
 
 
 def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[Any]:
-    operation, save = calls.operation, calls.request.training
+    operation, save, alive = calls.operation, calls.request.training, weakly(calls)
     places = _differentiable(tensors)
     known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
     dtype, count = tf.as_dtype(operation.dtype), len(operation.results)
@@ -73,11 +73,11 @@ def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[
     seeds = [seed] if calls.seeded else []
 
     def forward(*arrays: np.ndarray) -> list[np.ndarray]:
-        return calls.forward(arrays, save=save)
+        return alive().forward(arrays, save=save)
 
     def backward(handle: Any, *arrays: np.ndarray) -> list[np.ndarray]:
         given, handed = arrays[:-count], arrays[-count:]
-        return calls.backward(int(handle), given, handed, wanted)
+        return alive().backward(int(handle), given, handed, wanted)
 
     @tf.custom_gradient
     def call(*_: Any) -> Any:
