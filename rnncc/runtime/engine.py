@@ -20,16 +20,16 @@ import numpy as np
 
 from rnncc.runtime.bind import Binder, Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
-from rnncc.runtime.call import Arrays, Job, Memory, padded
+from rnncc.runtime.call import Arrays, Job, Ready, Residuals
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import aligned, write_into
 from rnncc.runtime.packing import Packed
-from rnncc.runtime.prepared import Prepared
+from rnncc.runtime.prepared import Params, Prepared
 from rnncc.runtime.tables import Direction
 
-KEPT_SHAPES = 32
+KEPT_SHAPES = 64
 KEPT_VERSIONS = 4
 NOTHING: Arrays = MappingProxyType({})
 
@@ -45,8 +45,8 @@ class Side:
     direction: Direction
     dtype: str
     made: OrderedDict[Call, Prepared] = field(default_factory=OrderedDict)
+    ready: OrderedDict[Any, Ready] = field(default_factory=OrderedDict)
     packs: OrderedDict[Any, Packed] = field(default_factory=OrderedDict)
-    weights: OrderedDict[Any, Memory] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     last: Prepared | None = None
     steps: int = 0  # of the last call, whatever its blocks
@@ -54,56 +54,52 @@ class Side:
 
     def __post_init__(self) -> None:
         open_in_children(self, "lock")
-        self.item = ITEMSIZE[self.dtype]
+        self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
         self.buffers = {b.name: b for b in self.direction.buffers}
-        self.roles = {name: role for name, role, _ in self.direction.params}
+        self.params = Params.of(self.direction)
         self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
-        weights = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
-        self.weights_a_version = max(len(weights), 1)
-        self.kept_weights = KEPT_VERSIONS * self.weights_a_version
 
     def keep(self, layers: int) -> None:
         """Room for what is made of the weights of so many layers, and of a few versions more."""
         self.kept_packs = max(layers, 1) - 1 + KEPT_VERSIONS
-        self.kept_weights = self.kept_packs * self.weights_a_version
 
     @property
     def ran(self) -> Ran:
         """The last run, and how many steps it was a block of."""
         return self.last, self.steps
 
-    def prepared(self, call: Call, residuals: Mapping[str, Memory]) -> Prepared:
+    def find(self, key: Any) -> Ready | None:
+        """What arrays with these strides take, if it is known."""
+        with self.lock:
+            found = self.ready.get(key)
+            if found is not None:
+                self.ready.move_to_end(key)
+                self.last = found.prepared
+            return found
+
+    def keep_ready(self, key: Any, made: Ready) -> Ready:
+        with self.lock:
+            self.ready[key] = made
+            if len(self.ready) > KEPT_SHAPES:
+                self.ready.popitem(last=False)
+            return made
+
+    def prepared(self, call: Call, residuals: Residuals) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
         with self.lock:
             found = self.made.get(call)
             if found is None:
                 given = {
-                    buffer: residuals[name].layout
-                    for buffer, role, name in self.direction.params
-                    if role == "residual"
+                    buffer.name: residuals.places[name][1] for buffer, name in self.params.residuals
                 }
                 binder = Binder(self.direction, call, host(), self.dtype, max_threads(), given)
-                found = Prepared(binder.bind(), self.direction, self.dtype, self.buffers)
+                found = Prepared(binder.bind(), self.direction, self.params, self.buffers)
                 self.made[call] = found
                 if len(self.made) > KEPT_SHAPES:
                     self.made.popitem(last=False)
             else:
                 self.made.move_to_end(call)
             self.last = found
-            return found
-
-    def weight(self, version: object, name: str, array: Any, layout: Any) -> Memory:
-        """A weight as kernels read it, once a version."""
-        key = (version, name, layout.padded)
-        with self.lock:
-            found = self.weights.get(key)
-            if found is None:
-                array = np.ascontiguousarray(array, self.dtype)
-                if layout.padded:
-                    array = padded(array)
-                found = self.weights[key] = Memory.of(array, layout)
-                while len(self.weights) > self.kept_weights:
-                    self.weights.popitem(last=False)
             return found
 
 

@@ -9,6 +9,8 @@ Non-Goals: how work is divided; barriers (`threads`); workers (`pool`).
 
 import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 
 from .kernel import entry
@@ -63,6 +65,18 @@ def _workers() -> WorkerPool:
             if _pool is None:
                 _pool = WorkerPool(max_threads() - 1)
     return _pool
+
+
+@contextmanager
+def workers(wanted: bool) -> Iterator[tuple[int, int]]:
+    """The workers' control block and what wakes them; zeros where one thread runs everything."""
+    pool = _workers() if wanted and max_threads() > 1 else None
+    control, post = pool.lend() if pool else (0, 0)
+    try:
+        yield control, post
+    finally:
+        if pool and control:
+            pool.take_back()
 
 
 def launch(kernel: int, block: int, parts: int = 1) -> None:
