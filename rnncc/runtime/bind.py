@@ -167,6 +167,15 @@ class Call:
     strides: tuple[tuple[str, int, int], ...] = ()
     result_strides: tuple[tuple[str, int, int], ...] = ()
     copies: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        values = (self.sizes, self.batch, self.time, self.save, self.last_only)
+        more = (self.strides, self.result_strides, self.copies)
+        object.__setattr__(self, "_hash", hash((values, more)))
+
+    def __hash__(self) -> int:
+        return self._hash  # worked out once: every call looks its like up
 
 
 @dataclass(slots=True)

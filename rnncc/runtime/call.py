@@ -16,7 +16,7 @@ import numpy as np
 
 from rnncc.runtime import memory
 from rnncc.runtime.bind import Call, Layout, axes_of, is_padded
-from rnncc.runtime.launch import workers
+from rnncc.runtime.launch import pool_of_workers
 from rnncc.runtime.memory import address_of, write_into
 from rnncc.runtime.packing import Packed
 from rnncc.runtime.perform import perform
@@ -113,8 +113,8 @@ class Run:
         if made.saved_bytes:
             self._saved = memory.POOL.lease(made.saved_bytes)
             saved = address_of(self._saved.array)
-        with memory.POOL.borrow(choice.plan.workspace_bytes) as workspace:
-            known = job.residuals.places
+        workspace, known = memory.POOL.take(choice.plan.workspace_bytes), job.residuals.places
+        try:
             self._bases = [
                 address_of(workspace),
                 saved,
@@ -127,6 +127,8 @@ class Run:
                 *places,
             ]
             run_plan(choice.plan, self._bases)
+        finally:
+            memory.POOL.give(workspace)
         if later:
             write_into(later, self.results)
         if len(choice.results) != len(self.results):
@@ -235,5 +237,11 @@ def _packer(count: int) -> Callable[..., bytes]:
 def run_plan(plan: Plan, bases: list[int]) -> None:
     """Everything a plan says, with these addresses of its groups."""
     words = _packer(len(bases))(*bases)
-    with workers(plan.threads) as (control, post):
+    pool = pool_of_workers() if plan.threads else None
+    control, post = pool.lend() if pool else (0, 0)
+    try:
         _perform()(plan.address, words, control, post)
+    finally:
+        if control:
+            assert pool is not None
+            pool.take_back()

@@ -12,19 +12,20 @@ from __future__ import annotations
 import threading
 from collections import OrderedDict
 from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from rnncc.runtime import memory
 from rnncc.runtime.bind import Binder, Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Ready, Residuals
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
-from rnncc.runtime.memory import aligned, write_into
+from rnncc.runtime.memory import write_into
 from rnncc.runtime.packing import Packed
 from rnncc.runtime.prepared import Params, Prepared
 from rnncc.runtime.tables import Direction
@@ -111,6 +112,7 @@ class Engine:
         self.dtype = np.dtype(cell.dtype)
         self._forward = Side(forward, cell.dtype)
         self._backward = Side(backward, cell.dtype)
+        self._calls: dict[Any, Call] = {}
 
     # ---- calls --------------------------------------------------------------------------------
 
@@ -131,7 +133,7 @@ class Engine:
         carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], Saved | None]:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
-        call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+        call = self._call(sizes, batch, time, save, last_only)
         own, later = out, NOTHING
         if out:
             _check_out(self._forward, call, "", out)
@@ -143,7 +145,7 @@ class Engine:
         saved = None
         if save:  # before anything is written over what was read
             owned = self._owned(arrays, lent)
-            asked = replace(call, last_only=False)
+            asked = self._call(sizes, batch, time, save, False)
             saved = Saved(owned, asked, version, first_step, kept)
         return write_into(later, results), saved
 
@@ -163,6 +165,19 @@ class Engine:
         """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
         return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
 
+    def _call(
+        self, sizes: Mapping[str, int], batch: int, time: int, save: bool, last_only: bool
+    ) -> Call:
+        """The same one for the same numbers, so that it is found at a glance in what is kept."""
+        key = (batch, time, save, last_only, *sizes.items())
+        found = self._calls.get(key)
+        if found is None:
+            if len(self._calls) >= 4 * KEPT_SHAPES:
+                self._calls.clear()
+            found = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+            self._calls[key] = found
+        return found
+
     def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""
         owned = dict(arrays)
@@ -170,8 +185,8 @@ class Engine:
             if name in lent or name not in arrays:
                 continue
             if role in ("input", "context", "state", "valid"):
-                owned[name] = aligned(arrays[name].shape, arrays[name].dtype)
-                owned[name][...] = arrays[name]
+                array = owned[name] = memory.POOL.array(arrays[name].shape, arrays[name].dtype)
+                array[...] = arrays[name]
         return owned
 
     def keep(self, layers: int) -> None:

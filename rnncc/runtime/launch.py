@@ -9,8 +9,6 @@ Non-Goals: how work is divided; barriers (`threads`); workers (`pool`).
 
 import os
 import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from functools import cache
 
 from .kernel import entry
@@ -67,16 +65,9 @@ def _workers() -> WorkerPool:
     return _pool
 
 
-@contextmanager
-def workers(wanted: bool) -> Iterator[tuple[int, int]]:
-    """The workers' control block and what wakes them; zeros where one thread runs everything."""
-    pool = _workers() if wanted and max_threads() > 1 else None
-    control, post = pool.lend() if pool else (0, 0)
-    try:
-        yield control, post
-    finally:
-        if pool and control:
-            pool.take_back()
+def pool_of_workers() -> WorkerPool | None:
+    """The workers, if there are any; those who want them `lend` and `take_back`."""
+    return _workers() if max_threads() > 1 else None
 
 
 def launch(kernel: int, block: int, parts: int = 1) -> None:

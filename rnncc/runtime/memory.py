@@ -6,10 +6,12 @@ Unaligned, every 64-byte load crosses a cache line and L1 gives half its bandwid
 Non-Goals: lifetimes within a call (the schedule lays out one workspace); device memory.
 """
 
+import ctypes
 import math
 import mmap
+import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import contextmanager, suppress
 from typing import Any
 
@@ -33,9 +35,28 @@ def aligned(shape, dtype, zero: bool = False) -> np.ndarray:
     return raw[start : start + size].view(dtype).reshape(shape)
 
 
-def address_of(array: np.ndarray) -> int:
-    """Where an array's data begins; three times as quick as `array.ctypes.data`."""
+def _told_address(array: np.ndarray) -> int:
     return int(array.__array_interface__["data"][0])
+
+
+# The first field of NumPy's array (PyArrayObject_fields in its C interface) behind Python's head.
+_DATA_AT = object.__basicsize__
+_word_at = ctypes.c_ssize_t.from_address
+
+
+def _read_address(array: np.ndarray) -> int:
+    return _word_at(id(array) + _DATA_AT).value
+
+
+def _reads_right() -> bool:
+    if sys.implementation.name != "cpython":
+        return False
+    array = np.arange(7)
+    return all(_read_address(a) == _told_address(a) for a in (array, array[3:]))
+
+
+# Where an array's data begins. Read, not asked for: a sixth of the time, and a call has a dozen.
+address_of: Callable[[np.ndarray], int] = _read_address if _reads_right() else _told_address
 
 
 def write_into(out: Mapping[str, np.ndarray], results: dict[str, np.ndarray]) -> dict[str, Any]:
