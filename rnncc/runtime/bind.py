@@ -533,8 +533,8 @@ class Binder:
         flat = self.row_levels(kernel)
         words: list[Word]
         if kernel.kind == "grads":
-            count, words = sum_calls(self, kernel)
-            head: list[Word] = [parts, count, 0, (("zeros",), 0)]
+            count, tiles, words = sum_calls(self, kernel)
+            head: list[Word] = [parts, count, tiles, (("zeros",), 0)]
         else:
             count, words = contract_calls(self, kernel, flat)
             head = [parts, count, *flat]
