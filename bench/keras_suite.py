@@ -20,7 +20,7 @@ from bench.result import Bar, Result
 
 SCRIPT = """
 import json, os, sys, time
-what, spec = sys.argv[1:]
+what, spec, STEPS = *sys.argv[1:3], 60
 answers = os.fdopen(os.dup(1), "w")
 os.dup2(2, 1)
 import keras
@@ -38,7 +38,7 @@ body = {
     "keras, RNN(LSTMCell)": lambda: [keras.layers.RNN(keras.layers.LSTMCell(64))],
 }[what]()
 rng = np.random.default_rng(0)
-x, y = rng.random((64 * 20, 28, 28), dtype="float32"), rng.integers(0, 10, 64 * 20)
+x, y = rng.random((64 * STEPS, 28, 28), dtype="float32"), rng.integers(0, 10, 64 * STEPS)
 model = model_of(*body, keras.layers.BatchNormalization())
 loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
 model.compile("sgd", loss, metrics=["accuracy"])
@@ -55,7 +55,7 @@ print(json.dumps({"path": path, "error": error}), file=answers, flush=True)
 for line in sys.stdin:
     start = time.perf_counter()
     model.fit(x, y, batch_size=64, verbose=0)
-    print((time.perf_counter() - start) / 20, file=answers, flush=True)
+    print((time.perf_counter() - start) / STEPS, file=answers, flush=True)
 """
 BACKENDS = {"tensorflow": 1 / 3, "torch": 1 / 3, "jax": 1 / 2}
 LAYERS = ("none", "ours", "keras", "ours, RNN(custom cell)")
@@ -63,7 +63,7 @@ SPEC = ROOT / "examples" / "coupled_peephole.rnn"
 
 
 class _Fit:
-    """A process that trains one model for twenty steps whenever it is asked to."""
+    """A process that trains one model for sixty steps whenever it is asked to."""
 
     def __init__(self, backend: str, what: str) -> None:
         path = os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
@@ -100,7 +100,7 @@ class _Fit:
 
 
 def keras_suite(effort: Effort) -> Result:
-    """Medians over bursts of twenty steps."""
+    """Medians over bursts of sixty steps."""
     result = Result("keras", notes=["a step of fit, batch 64; 'none' has no recurrent layer"])
     whole: dict[str, list[float]] = {"ours": [], "keras": []}
     for backend, limit in BACKENDS.items():

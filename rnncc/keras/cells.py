@@ -20,8 +20,7 @@ from keras import constraints, initializers, regularizers, tree
 from rnncc import layers as native_layers
 from rnncc.compiler import compile as compile_cell
 from rnncc.keras.arguments import by_weight, dtype_of, taken
-from rnncc.keras.operation import Operation
-from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes, is_shape
+from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes
 from rnncc.layers import deserialize, serialize
 from rnncc.layers.composite import Composite
 from rnncc.runtime import initializers as draws
@@ -386,6 +385,3 @@ def flat_states(cell: Any, given: Any) -> list[Any]:
             f"{cell.name} has {len(names)} states ({', '.join(names)}), {len(flat)} were given"
         )
     return flat
-
-
-__all__ = ["AbstractCell", "Cell", "Operation", "StackedRNNCells", "as_cell", "is_shape"]

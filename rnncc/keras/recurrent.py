@@ -17,7 +17,7 @@ from keras import ops, tree
 from rnncc.keras.mechanism import HOW, prepare, run
 from rnncc.keras.operation import Operation, Request, known_of
 from rnncc.runtime.description import Cell as Description
-from rnncc.runtime.doors import Dims, array_shape, spread
+from rnncc.runtime.doors import Dims, spread
 from rnncc.runtime.layer import Layer
 
 PACKAGE = "rnncc"
@@ -150,20 +150,3 @@ def first_mask(mask: Any, inputs: Any) -> Any:
         carried = (getattr(t, "_keras_mask", None) for t in tree.flatten(inputs))
         found = [m for m in carried if m is not None]
     return found[0] if found else None
-
-
-def zeros(shape: Sequence[Any], dtype: str) -> Any:
-    """A tensor of zeros."""
-    return ops.zeros(tuple(shape), dtype=dtype)
-
-
-__all__ = [
-    "PACKAGE",
-    "Computed",
-    "array_shape",
-    "as_shapes",
-    "cast",
-    "first_mask",
-    "is_shape",
-    "zeros",
-]
