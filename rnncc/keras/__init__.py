@@ -40,8 +40,9 @@ from rnncc.keras.built_in import (  # noqa: E402
     SimpleRNN,
     SimpleRNNCell,
 )
-from rnncc.keras.cells import Cell, StackedRNNCells  # noqa: E402
+from rnncc.keras.cells import Cell  # noqa: E402
 from rnncc.keras.rnn import RNN  # noqa: E402
+from rnncc.keras.stacked import StackedRNNCells  # noqa: E402
 
 __all__ = [
     "GRU",

@@ -13,7 +13,8 @@ from typing import Any
 import keras
 
 from rnncc import layers as native_layers
-from rnncc.keras.cells import AbstractCell, joined_sizes, joined_variables
+from rnncc.keras.cells import AbstractCell
+from rnncc.keras.joins import joined_sizes, joined_variables
 from rnncc.keras.recurrent import PACKAGE, as_shapes
 from rnncc.keras.rnn import RNN, Recurrent
 from rnncc.layers.directions import MODES

@@ -15,11 +15,12 @@ from typing import Any
 
 import keras
 import numpy as np
-from keras import constraints, initializers, regularizers, tree
+from keras import constraints, initializers, regularizers
 
 from rnncc import layers as native_layers
 from rnncc.compiler import compile as compile_cell
 from rnncc.keras.arguments import by_weight, dtype_of, taken
+from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
 from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes
 from rnncc.layers import deserialize, serialize
 from rnncc.layers.composite import Composite
@@ -295,93 +296,3 @@ def compiled_of(spec: Any, keywords: Mapping[str, Any], dtype: str) -> Layer:
         f"a cell is a path, a name or a class of rnncc.compile, or a cell of rnncc.keras, not "
         f"{spec!r}: cells of Keras's own have no equations that could be compiled"
     )
-
-
-@keras.saving.register_keras_serializable(PACKAGE)
-class StackedRNNCells(AbstractCell):
-    """Cells on top of each other as one: each reads what the one below puts out.
-
-    cells: a list of cells, or of what `Cell` takes. TypeError for what is no cell, ValueError for
-    none, one twice, or one that can't read what the one below puts out.
-    """
-
-    def __init__(self, cells: Any, **keywords: Any) -> None:
-        super().__init__(**keywords)
-        if not isinstance(cells, list | tuple):
-            raise TypeError(f"cells is a list of cells, not {cells!r}")
-        if not cells:
-            raise ValueError("cells is empty: StackedRNNCells takes one cell or more")
-        self.cells = [as_cell(cell) for cell in cells]
-        found = self.leaves()
-        if len({id(leaf) for leaf in found}) < len(found):
-            raise ValueError("one cell is there twice: make a cell for every place")
-        _ = self.native  # refuses cells that don't fit
-
-    def leaves(self) -> list[Cell]:
-        return [leaf for cell in self.cells for leaf in cell.leaves()]
-
-    def build(self, input_shape: Any) -> None:
-        """Make the variables of every cell."""
-        for cell in self.cells:
-            if not cell.built:
-                cell.build(input_shape)
-            input_shape, _ = cell.compute_output_shape(input_shape)
-
-    def get_config(self) -> dict[str, Any]:
-        """Keywords of the constructor."""
-        cells = [keras.saving.serialize_keras_object(cell) for cell in self.cells]
-        return {**super().get_config(), "cells": cells}
-
-    @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> StackedRNNCells:
-        """Cells out of `get_config()`."""
-        return cls(**{**config, "cells": [_deserialized(c) for c in config["cells"]]})
-
-
-def _deserialized(config: Any) -> Any:
-    return keras.saving.deserialize_keras_object(config)
-
-
-def as_cell(given: Any, **keywords: Any) -> AbstractCell:
-    """A cell, a list of them stacked, or what `Cell` takes. TypeError for anything else."""
-    if isinstance(given, list | tuple):
-        given = StackedRNNCells(given)
-    if isinstance(given, AbstractCell):
-        if keywords:
-            raise TypeError(f"{next(iter(keywords))} is chosen where the cell is made")
-        return given
-    return Cell(given, **keywords)
-
-
-# ---- cells inside a layer -----------------------------------------------------------------------
-
-
-def joined_sizes(native: Any, cells: Sequence[Any]) -> dict[str, int]:
-    """Sizes of the parts of a layer by their names in the whole."""
-    pairs = zip(native.parts, cells, strict=True)
-    return {part.size(n): v for part, cell in pairs for n, v in cell.own_sizes().items()}
-
-
-def joined_variables(native: Any, cells: Sequence[Any]) -> dict[str, Any]:
-    """Variables likewise."""
-    pairs = zip(native.parts, cells, strict=True)
-    return {part.name(n): v for part, cell in pairs for n, v in cell.own_variables().items()}
-
-
-def grouped(cell: AbstractCell, states: Sequence[Any]) -> list[Any]:
-    """Flat states as they are returned: together where a stacked cell has several."""
-    leaves, rest = cell.leaves(), iter(states)
-    if len(leaves) == 1:
-        return [*states]
-    groups = [[next(rest) for _ in leaf.compiled.cell.states] for leaf in leaves]
-    return [g[0] if len(g) == 1 else g for g in groups if g]
-
-
-def flat_states(cell: Any, given: Any) -> list[Any]:
-    """States one after another. ValueError for too many or too few."""
-    flat, names = tree.flatten(given), [s.name for s in cell.description.states]
-    if len(flat) != len(names):
-        raise ValueError(
-            f"{cell.name} has {len(names)} states ({', '.join(names)}), {len(flat)} were given"
-        )
-    return flat

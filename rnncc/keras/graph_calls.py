@@ -13,7 +13,8 @@ from collections.abc import Callable, Sequence
 
 import numpy as np
 
-from rnncc.keras.operation import Operation, Request, seed_of
+from rnncc.keras.calls import Request, seed_of
+from rnncc.keras.operation import Operation
 from rnncc.keras.pending import Pending
 
 

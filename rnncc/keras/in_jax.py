@@ -20,8 +20,9 @@ import numpy as np
 from jax.custom_derivatives import SymbolicZero
 
 from rnncc.keras import jax_ffi
+from rnncc.keras.calls import Request
 from rnncc.keras.graph_calls import GraphCalls, calls_of, weakly
-from rnncc.keras.operation import Operation, Request
+from rnncc.keras.operation import Operation
 
 HOW = (
     f"JAX: a custom vjp over jax.pure_callback ({jax_ffi.UNAVAILABLE})"

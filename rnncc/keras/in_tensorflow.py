@@ -14,8 +14,9 @@ from typing import Any
 import numpy as np
 import tensorflow as tf
 
+from rnncc.keras.calls import Request, seed_of
 from rnncc.keras.graph_calls import GraphCalls, calls_of, weakly
-from rnncc.keras.operation import Operation, Request, seed_of
+from rnncc.keras.operation import Operation
 
 HOW = "TensorFlow: a custom gradient, in graphs over tf.numpy_function; no XLA"
 

@@ -15,7 +15,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnncc.keras.operation import Known, Operation, Request, Saved, known_of, seed_of
+from rnncc.keras.calls import Known, Request, Saved, known_of, seed_of
+from rnncc.keras.operation import Operation
 from rnncc.torch.ops import run as run_op
 from rnncc.torch.recurrence import RECURRENCES
 

@@ -14,7 +14,7 @@ import itertools
 import threading
 from collections import OrderedDict
 
-from rnncc.keras.operation import Saved
+from rnncc.keras.calls import Saved
 from rnncc.runtime.forks import open_in_children
 
 _LEAST, _MOST = 2, 64

@@ -14,8 +14,9 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from rnncc.keras.calls import Request, known_of
 from rnncc.keras.mechanism import HOW, prepare, run
-from rnncc.keras.operation import Operation, Request, known_of
+from rnncc.keras.operation import Operation
 from rnncc.runtime.description import Cell as Description
 from rnncc.runtime.doors import Dims, spread
 from rnncc.runtime.layer import Layer

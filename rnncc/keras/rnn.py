@@ -15,16 +15,10 @@ from keras import ops, tree
 
 from rnncc import layers as native_layers
 from rnncc.keras.arguments import dtype_of, taken
-from rnncc.keras.cells import (
-    KERAS,
-    AbstractCell,
-    as_cell,
-    flat_states,
-    grouped,
-    joined_sizes,
-    joined_variables,
-)
+from rnncc.keras.cells import KERAS, AbstractCell
+from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
 from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes, first_mask
+from rnncc.keras.stacked import as_cell
 from rnncc.runtime.doors import Dims
 
 FLAGS = (
