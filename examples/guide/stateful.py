@@ -28,7 +28,7 @@ assert len(layer.get_weights()) == 3 and len(layer.states) == 2
 
 # Another layer may start from them.
 other = LSTM(64)
-continued = other(paragraphs[2], initial_state=[s.value for s in layer.states])
+continued = other(paragraphs[2], initial_state=layer.states)
 assert continued.shape == (20, 64)
 
 layer.reset_states()
