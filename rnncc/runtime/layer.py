@@ -51,6 +51,7 @@ class _Call:
     states: Layout | None
     given_states: frozenset[str]
     version: int
+    known: Known
     masking: Masking | None = None
 
     @property
@@ -121,14 +122,14 @@ class Layer(LayerBase):
         """
         call = self._enter(inputs, initial_state, mask, lengths)
         results, saved, engine, variant = self._forward(call, training, seed, save=True)
-        shapes = {n: a.shape for n, a in call.arrays.items() if isinstance(a, np.ndarray)}
         returned = {n: self._given(n, a).shape for n, a in results.items()}
         trace = Trace(
             self.cell,
+            self._names,
             self._dtype,
             call.batch,
             call.steps,
-            shapes,
+            call.known.shapes,
             returned,
             call.inputs,
             call.states,
@@ -244,7 +245,7 @@ class Layer(LayerBase):
         known = self._known.get(key) or self._first_seen(key, arrays)
         assert self._store is not None
         if not self._order.is_plain:
-            arrays |= {i.name: self._order.run(arrays[i.name]) for i in self.cell.inputs}
+            arrays = {n: self._as_run(n, a) for n, a in arrays.items()}
         version, weights = self._store.current
         arrays.update(weights)
         states, given = self._begin(arrays, initial_state, known.states)
@@ -260,7 +261,16 @@ class Layer(LayerBase):
                 backwards=self.go_backwards,
             )
         return _Call(
-            arrays, known.sizes, known.batch, known.time, layout, states, given, version, masks
+            arrays,
+            known.sizes,
+            known.batch,
+            known.time,
+            layout,
+            states,
+            given,
+            version,
+            known,
+            masks,
         )
 
     def _first_seen(
@@ -273,9 +283,16 @@ class Layer(LayerBase):
             self._build(bound)
         if len(self._known) >= _MOST_SHAPES:
             self._known.clear()
-        shapes = {s.name: (bound.batch, *array_shape(s, bound.sizes)) for s in self.cell.states}
-        known = self._known[key] = Known(bound.sizes, bound.batch, bound.time, shapes)
+        assert self._store is not None
+        states = {s.name: (bound.batch, *array_shape(s, bound.sizes)) for s in self.cell.states}
+        given = {n: self._as_run(n, a).shape for n, a in arrays.items()}
+        shapes = {**given, **states, **self._store.shapes}
+        known = Known(bound.sizes, bound.batch, bound.time, states, shapes)
+        self._known[key] = known
         return known
+
+    def _as_run(self, name: str, array: np.ndarray) -> np.ndarray:
+        return self._order.run(array) if name in self._names.timed else array
 
     def _begin(
         self,
