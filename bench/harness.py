@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from contextlib import ExitStack
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -41,7 +41,8 @@ class Effort:
     """rounds: times every contender has its turn; a turn is `seconds`, and `calls` at least.
 
     What else a run was asked for: quick: a smoke test's cases only. only: these contenders, or
-    all. spec: a user's cell. cap: seconds a shape of the deepbench suite may take.
+    all. spec: a user's cell. cap: seconds a shape may take where a suite has one. report: told
+    what runs.
     """
 
     rounds: int = 15
@@ -50,7 +51,8 @@ class Effort:
     quick: bool = False
     only: tuple[str, ...] = ()
     spec: str | None = None
-    cap: float | None = None
+    cap: float = 5.0
+    report: Callable[[str], object] = len
 
     def shaped(self, call: float) -> Effort:
         """What is enough for calls of so many seconds."""
@@ -59,7 +61,7 @@ class Effort:
         return replace(self, rounds=min(self.rounds, 7), calls=1)
 
 
-QUICK = Effort(rounds=5, seconds=0.05, calls=2, quick=True, cap=0.3)
+QUICK = Effort(rounds=5, seconds=0.05, calls=2, quick=True, cap=0.5)
 
 
 @dataclass(slots=True)
@@ -110,12 +112,14 @@ class Process:
 
     def __init__(self, contender: str, threads: int | None = None) -> None:
         self.contender = contender
+        self._log = tempfile.TemporaryFile("w+")  # what libraries have to say
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", contender],
             cwd=ROOT,
             env=_environment(threads),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
+            stderr=self._log,
             text=True,
         )
 
@@ -128,7 +132,10 @@ class Process:
         except BrokenPipeError:
             line = ""
         if not line:
-            raise BenchError(f"{self.contender}: its process ended ({self._process.wait()})")
+            code = self._process.wait()
+            self._log.seek(0)
+            last = "\n".join(self._log.read().splitlines()[-20:])
+            raise BenchError(f"{self.contender}: its process ended ({code})\n{last}".strip())
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
             raise BenchError(f"{self.contender}: {reply['error']}\n{reply.get('trace', '')}".strip())
@@ -152,6 +159,7 @@ class Process:
             self._process.wait()
         if self._process.stdout:
             self._process.stdout.close()
+        self._log.close()
 
 
 def _environment(threads: int | None) -> dict[str, str]:
