@@ -71,7 +71,9 @@ class Demand:
     def _why(self, chosen: list[Raced]) -> str:
         if not chosen:
             return "no such race ran"
-        return f"no {self.against or 'peer'} took part" if self.measure == "speedup" else "not timed"
+        return (
+            f"no {self.against or 'peer'} took part" if self.measure == "speedup" else "not timed"
+        )
 
 
 def geometric_mean(values: list[float]) -> float:

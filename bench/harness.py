@@ -112,7 +112,7 @@ class Process:
 
     def __init__(self, contender: str, threads: int | None = None) -> None:
         self.contender = contender
-        self._log = tempfile.TemporaryFile("w+")  # what libraries have to say
+        self._log = tempfile.TemporaryFile("w+")  # noqa: SIM115 (what libraries have to say)
         self._process = subprocess.Popen(
             [sys.executable, "-m", "bench.worker", contender],
             cwd=ROOT,
@@ -138,7 +138,9 @@ class Process:
             raise BenchError(f"{self.contender}: its process ended ({code})\n{last}".strip())
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
-            raise BenchError(f"{self.contender}: {reply['error']}\n{reply.get('trace', '')}".strip())
+            raise BenchError(
+                f"{self.contender}: {reply['error']}\n{reply.get('trace', '')}".strip()
+            )
         return reply
 
     def __enter__(self) -> Process:

@@ -99,9 +99,7 @@ def run_races(
     return found, notes.lines()
 
 
-def _run(
-    race: Race, effort: Effort, roofline: Roofline, crew: Crew, notes: Notes
-) -> Raced | None:
+def _run(race: Race, effort: Effort, roofline: Roofline, crew: Crew, notes: Notes) -> Raced | None:
     work, case = work_of(race.case), race.case
     floor = work.seconds(roofline)
     entries = [(OWN, case)] + ([(OWN, race.beside)] if race.beside else [])

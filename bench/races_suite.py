@@ -21,7 +21,9 @@ def races_suite(name: str, suite: Suite, effort: Effort) -> Result:
         suite = of_spec(effort.spec)
     effort.report("the roofline")
     roofline = limits(effort)
-    chosen, skipped = _affordable(suite, limited(suite.races, effort), race_effort(effort), roofline)
+    chosen, skipped = _affordable(
+        suite, limited(suite.races, effort), race_effort(effort), roofline
+    )
     races, notes = run_races(chosen, race_effort(effort), roofline)
     return Result(
         name,
@@ -75,5 +77,3 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
         if name not in NAMES:
             raise BenchError(f"no contender is called {name!r}; there are {', '.join(NAMES)}")
     return tuple(n for n in names if n != OWN)
-
-

@@ -68,7 +68,9 @@ def _latency() -> tuple[Race, ...]:
 LATENCY = Suite(
     _latency(),
     (
-        Demand("batch 1, time 100: times faster than the best peer", "sequence", "speedup", 2, "mean"),
+        Demand(
+            "batch 1, time 100: times faster than the best peer", "sequence", "speedup", 2, "mean"
+        ),
         Demand("batch 1, time 100: times faster than the best peer", "sequence", "speedup", 1.3),
         Demand("a single step: times faster than the best peer", "step", "speedup", 3),
         Demand("bfloat16 weights: times faster than float32", "stored", "beside", 1.5),
@@ -77,7 +79,13 @@ LATENCY = Suite(
 
 # ---- inference and training ------------------------------------------------------------------
 
-SHAPES = ((20, 10, 50, 64), (64, 28, 28, 64), (32, 50, 256, 256), (64, 50, 512, 512), (32, 25, 1024, 1024))
+SHAPES = (
+    (20, 10, 50, 64),
+    (64, 28, 28, 64),
+    (32, 50, 256, 256),
+    (64, 50, 512, 512),
+    (32, 25, 1024, 1024),
+)
 INFERENCE = Suite(
     tuple(
         Race(Case(cell, FORWARD, *sizes), LIBRARIES, "inference", quick=sizes[-1] == 64)
@@ -87,7 +95,9 @@ INFERENCE = Suite(
     (
         Demand("inference: times faster than the best peer", "inference", "speedup", 1.0),
         Demand("inference: times faster than the best peer", "inference", "speedup", 1.2, "mean"),
-        Demand("inference: of the FMA roofline, units >= 256", "inference", "roofline", 0.85, units=256),
+        Demand(
+            "inference: of the FMA roofline, units >= 256", "inference", "roofline", 0.85, units=256
+        ),
     ),
 )
 TRAINED = Suite(
@@ -166,7 +176,9 @@ PER_FLOP = Demand(
 CUSTOM = Suite(
     tuple(race for cell in CUSTOM_CELLS for race in custom_races(*cell)),
     (
-        Demand("custom training: times faster than the best peer", TRAINING, "speedup", 2.5, "mean"),
+        Demand(
+            "custom training: times faster than the best peer", TRAINING, "speedup", 2.5, "mean"
+        ),
         Demand("custom forward: times faster than the best peer", FORWARD, "speedup", 1.5, "mean"),
         Demand("recurrent dropout, random masks: times faster", "masked", "speedup", 3, "mean"),
         PER_FLOP,

@@ -12,6 +12,7 @@ Whatever a library prints goes to stderr, so that it can't be taken for an answe
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
@@ -80,10 +81,8 @@ def _peak() -> int | None:
 
 def _forget_peak() -> None:
     """From here on, the peak is that of what follows, where Linux lets a process say so."""
-    try:
+    with contextlib.suppress(OSError):
         Path("/proc/self/clear_refs").write_text("5")
-    except OSError:
-        pass
 
 
 def main(name: str) -> None:

@@ -27,7 +27,7 @@ def refuses(case: Case) -> str:
         return "no gradients"
     if case.masked:
         return "lengths, no masks"
-    known = [("reset_after", False)] if case.cell == "gru" else []
+    known: list[tuple[str, object]] = [("reset_after", False)] if case.cell == "gru" else []
     known += [("activation", "relu")] if case.cell == "simple_rnn" else []
     given = [o for o in case.options if o[0] != "recurrent_dropout"]  # not drawn when it only runs
     if case.cell not in NODES or any(o not in known for o in given):

@@ -40,7 +40,13 @@ def prepare(case: Case, data: Data) -> Run:
     def outputs() -> dict[str, np.ndarray]:
         return outputs_of(case, [np.array(call()) for _ in range(2 if case.stateful else 1)])
 
-    kinds = [op.get_rt_info()["layerType"].astype(str) for op in compiled.get_runtime_model().get_ops()]
-    recurrent = sorted({k for k in kinds if "RNN" in k or "LSTM" in k or "GRU" in k or "Tensor" in k})
+    kinds = [
+        op.get_rt_info()["layerType"].astype(str) for op in compiled.get_runtime_model().get_ops()
+    ]
+    recurrent = sorted(
+        {k for k in kinds if "RNN" in k or "LSTM" in k or "GRU" in k or "Tensor" in k}
+    )
     version = openvino.__version__.split("-")[0]
-    return Run(f"openvino {version}, {', '.join(recurrent) or 'a graph of other nodes'}", call, outputs)
+    return Run(
+        f"openvino {version}, {', '.join(recurrent) or 'a graph of other nodes'}", call, outputs
+    )

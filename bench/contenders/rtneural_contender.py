@@ -88,15 +88,18 @@ def prepare(case: Case, data: Data, variant: str) -> Run:
     library = _built(case.units, variant)
     floats, pointer = ctypes.c_void_p, ctypes.c_void_p
     library.make.argtypes, library.make.restype = [floats] * 3, pointer
-    library.reset.argtypes, library.run.argtypes = [pointer], [pointer, floats, floats, ctypes.c_int]
+    library.reset.argtypes, library.run.argtypes = (
+        [pointer],
+        [pointer, floats, floats, ctypes.c_int],
+    )
     library.run.restype = library.reset.restype = None
     w = [np.ascontiguousarray(data.weights[n]) for n in ("kernel", "recurrent_kernel", "bias")]
     layer = library.make(*(a.ctypes.data for a in w))
     x, y = data.x.copy(), np.empty((1, case.time, case.units), "float32")
     given = layer, x.ctypes.data, y.ctypes.data, case.time
-    run = library.run
+    run, kept = library.run, (x, y)  # addresses keep nothing alive
 
-    def call() -> None:
+    def call(kept: object = kept) -> None:
         run(*given)
 
     def outputs() -> dict[str, np.ndarray]:

@@ -36,7 +36,9 @@ def is_plain(case: Case) -> bool:
     """Whether torch.nn has it."""
     if case.masked or case.cell not in CLASSES:
         return False
-    rest = {n: v for n, v in case.options if (case.cell, n, v) != ("simple_rnn", "activation", "relu")}
+    rest = {
+        n: v for n, v in case.options if (case.cell, n, v) != ("simple_rnn", "activation", "relu")
+    }
     return not rest
 
 
@@ -147,7 +149,7 @@ def _loop(case: Case, data: Data, *, compiled: bool) -> Run:
     keep = 1 - case.option("recurrent_dropout", 0)
 
     def run(kept: Any) -> Any:
-        states = [torch.zeros(s) for s in code.shapes(case.batch, case.units)]
+        states: Any = [torch.zeros(s) for s in code.shapes(case.batch, case.units)]
         rows = []
         for t, z in enumerate(code.before(ops, w, x).unbind(1)):
             new = step(w, z, kept, *states)
