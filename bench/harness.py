@@ -30,7 +30,7 @@ from bench.reference import expected, worst_error
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-4  # float32, gradients summed over thousands of rows included
 STORED_TOLERANCE = 5e-2  # weights kept in fewer bits; the error is in the table
-PAUSE = 0.03  # pools spin on for a while after their last call
+PAUSE = 0.05  # pools spin on for a while after their last call: onnxruntime for about so long
 BEHIND = 4.0  # times the quickest one's median: no more turns after ENOUGH rounds
 ENOUGH = 3
 SLOW = 0.02  # seconds a call from which on a turn is one call, and there are fewer of them

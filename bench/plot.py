@@ -20,6 +20,10 @@ from bench.result import Bar, Result, best_of_others
 WIDTH = 10.0  # inches
 MARKS = "oDs^v<>PX*hpd8"
 OURS = "#c02020"
+PEERS = (
+    *("#1f77b4", "#2ca02c", "#9467bd", "#17becf", "#ff7f0e", "#8c564b", "#000080"),
+    *("#e377c2", "#bcbd22", "#7f7f7f"),
+)
 
 
 def check_plottable(path: Path) -> None:
@@ -152,7 +156,5 @@ def _mark(name: str) -> str:
     return MARKS[_place(name) % len(MARKS)]
 
 
-def _colour(name: str) -> Any:
-    from matplotlib import colormaps
-
-    return OURS if name == NAMES[0] else colormaps["tab20"]((_place(name) * 3) % 20)
+def _colour(name: str) -> str:
+    return OURS if name == NAMES[0] else PEERS[_place(name) % len(PEERS)]

@@ -34,7 +34,7 @@ def _timings(result: Result) -> Table:
     table = Table(title=f"{result.suite}: {unit}, in turns", title_justify="left")
     for heading in ("what", "contender", "path"):
         table.add_column(heading)
-    for heading in ("median", "p10-p90", "best peer /", "roofline", "peak MiB", "error"):
+    for heading in ("median", "p10-p90", "best peer / own", "roofline", "peak MiB", "error"):
         table.add_column(heading, justify="right", no_wrap=True)
     for label, timings, raced in result.rows():
         best = best_of_others(timings)
