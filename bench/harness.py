@@ -61,7 +61,7 @@ class Effort:
         return replace(self, rounds=min(self.rounds, 7), calls=1)
 
 
-QUICK = Effort(rounds=5, seconds=0.05, calls=2, quick=True, cap=0.5)
+QUICK = Effort(rounds=5, seconds=0.05, calls=2, quick=True)
 
 
 @dataclass(slots=True)

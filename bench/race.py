@@ -37,12 +37,20 @@ class Race:
 
 @dataclass(slots=True)
 class Raced:
-    """What a race found. floor: the roofline's seconds; flops: of a call."""
+    """What a race found, beside the machine's limits."""
 
     race: Race
     timings: list[Timing]
-    floor: float
-    flops: float
+    limits: Roofline
+
+    @property
+    def floor(self) -> float:
+        """The roofline's seconds."""
+        return floor_of(self.race.case, self.limits)
+
+    @property
+    def flops(self) -> float:
+        return work_of(self.race.case).flops
 
     @property
     def own(self) -> Timing:
@@ -90,7 +98,7 @@ def run_races(
 ) -> tuple[list[Raced], list[str]]:
     """The races in order, and notes: who was skipped, and why."""
     races, notes = list(races), Notes()
-    found = []
+    found: list[Raced] = []
     with Crew() as crew:
         for number, race in enumerate(races, 1):
             effort.report(f"{number} of {len(races)}: {race.case.label}")
@@ -100,13 +108,12 @@ def run_races(
 
 
 def _run(race: Race, effort: Effort, roofline: Roofline, crew: Crew, notes: Notes) -> Raced | None:
-    work, case = work_of(race.case), race.case
-    floor = work.seconds(roofline)
+    case = race.case
     entries = [(OWN, case)] + ([(OWN, race.beside)] if race.beside else [])
     entries += [(n, case) for n in race.contenders if _takes_part(n, case, effort, crew, notes)]
     dropped: dict[str, str] = {}
     try:
-        timings = compare(entries, effort.shaped(2 * floor), crew, dropped)
+        timings = compare(entries, effort.shaped(2 * floor_of(case, roofline)), crew, dropped)
     except BenchError as error:
         if not race.optional:
             raise
@@ -118,7 +125,7 @@ def _run(race: Race, effort: Effort, roofline: Roofline, crew: Crew, notes: Note
     if race.beside:
         timings[1].peer = False
         timings[1].contender += f" {race.beside.name}"
-    return Raced(race, timings, floor, work.flops)
+    return Raced(race, timings, roofline)
 
 
 def _takes_part(name: str, case: Case, effort: Effort, crew: Crew, notes: Notes) -> bool:
@@ -152,10 +159,14 @@ class Notes:
         ]
 
 
+def floor_of(case: Case, roofline: Roofline) -> float:
+    return work_of(case).seconds(roofline.of(case.threads))
+
+
 def affordable(race: Race, effort: Effort, roofline: Roofline) -> float:
     """About how many seconds a race takes: its calls at half the roofline, and its check."""
     work = work_of(race.case)
-    call = 2 * work.seconds(roofline)
+    call = 2 * floor_of(race.case, roofline)
     turns = effort.shaped(call)
     warm = min(6, 1 + 1 / call)
     one = turns.rounds * max(turns.seconds, (turns.calls + 1) * call) + warm * call

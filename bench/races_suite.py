@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from bench.case import CaseError, check_drivable
 from bench.contenders import NAMES
 from bench.harness import BenchError, Effort
-from bench.race import OWN, Race, affordable, limited, race_effort, run_races
+from bench.race import OWN, Race, Raced, affordable, limited, race_effort, run_races
 from bench.result import Result
 from bench.roofline import Roofline, measure
 from bench.suites import PER_FLOP, Suite, custom_races
@@ -25,6 +25,7 @@ def races_suite(name: str, suite: Suite, effort: Effort) -> Result:
         suite, limited(suite.races, effort), race_effort(effort), roofline
     )
     races, notes = run_races(chosen, race_effort(effort), roofline)
+    roofline = settled(races, roofline, effort)
     return Result(
         name,
         bars=[demand.bar(races) for demand in suite.demands],
@@ -38,6 +39,15 @@ def races_suite(name: str, suite: Suite, effort: Effort) -> Result:
 def limits(effort: Effort) -> Roofline:
     """The machine's, measured now."""
     return measure(0.005, 3) if effort.quick else measure()
+
+
+def settled(races: Sequence[Raced], before: Roofline, effort: Effort) -> Roofline:
+    """The limits, measured once more behind the races; the races are held against these."""
+    effort.report("the roofline again")
+    roofline = before.best(limits(effort))
+    for raced in races:
+        raced.limits = roofline
+    return roofline
 
 
 def of_spec(cell: str) -> Suite:
@@ -60,15 +70,17 @@ def _affordable(
     if not suite.capped:
         return list(races), []
     kept: list[Race] = []
-    skipped = []
+    skipped: dict[str, list[str]] = {}
     for race in races:
         estimate = affordable(race, effort, roofline)
         if estimate <= effort.cap:
             kept.append(race)
-        else:
-            skipped.append(f"{race.case.label} about {estimate:.0f} s")
-    head = f"skipped, more than {effort.cap:g} s each (--cap): " if skipped else ""
-    return kept, [head + "; ".join(skipped)] if skipped else []
+            continue
+        case = race.case
+        shape = f"({case.batch}, {case.time}, {case.features}, {case.units})"
+        skipped.setdefault(f"{case.name} {case.mode}", []).append(f"{shape} {estimate:.0f}")
+    head = f"skipped, more than {effort.cap:g} s a shape (--cap), with about how many seconds: "
+    return kept, [f"{head}{kind} {', '.join(shapes)}" for kind, shapes in skipped.items()]
 
 
 def check_names(names: Sequence[str]) -> tuple[str, ...]:

@@ -42,6 +42,20 @@ class Roofline:
         rates = [np.log(self.read[k]) for k in known]
         return float(np.exp(np.interp(np.log(share), np.log(known), rates)))
 
+    def of(self, threads: int | None) -> Roofline:
+        """That of fewer cores, where a case may not use them all."""
+        if threads is None or threads >= self.cores:
+            return self
+        part = threads / self.cores
+        read = {size: rate * part for size, rate in self.read.items()}
+        return Roofline(threads, self.fma * part, self.fma_core, read)
+
+    def best(self, other: Roofline) -> Roofline:
+        """Of two measurements, the higher limits: a disturbed one is lower."""
+        read = {size: max(rate, other.read[size]) for size, rate in self.read.items()}
+        fma, core = max(self.fma, other.fma), max(self.fma_core, other.fma_core)
+        return Roofline(self.cores, fma, core, read)
+
     @property
     def line(self) -> str:
         reads = ", ".join(

@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from bench.case import FORWARD, TRAINING, Case
 from bench.harness import Effort
 from bench.race import OWN, Race, Raced, race_effort, run_races
-from bench.races_suite import limits
+from bench.races_suite import limits, settled
 from bench.result import Bar, Fit, Result
 
 PEERS = ("torch", "onnxruntime")
@@ -21,27 +21,28 @@ OFF = 0.15  # of the line, at most: caches end somewhere in between
 
 @dataclass(frozen=True, slots=True)
 class Sweep:
-    """One size of a case that grows. quick: how many of its values a quick run has."""
+    """One size of a case that grows. quick: whether a quick run has it, with QUICK_VALUES."""
 
-    name: str
     field: str
     case: Case
     values: tuple[int, ...]
     linear: bool = True
-    quick: int = 3
+    quick: bool = False
+    peers: tuple[str, ...] = ()
 
 
+TIMES, BATCHES, QUICK_VALUES = (25, 50, 100, 200, 400, 800), (8, 16, 32, 64, 128, 256), 3
 SWEEPS = (
-    Sweep("time", "time", Case("lstm", FORWARD, 16, 0, 128, 128), (25, 50, 100, 200, 400, 800)),
-    Sweep("time", "time", Case("lstm", TRAINING, 16, 0, 128, 128), (25, 50, 100, 200, 400, 800)),
-    Sweep("batch", "batch", Case("lstm", FORWARD, 0, 50, 128, 128), (8, 16, 32, 64, 128, 256)),
-    Sweep("batch", "batch", Case("lstm", TRAINING, 0, 50, 128, 128), (8, 16, 32, 64, 128, 256)),
+    Sweep("time", Case("lstm", FORWARD, 16, 0, 128, 128), TIMES, quick=True, peers=PEERS),
+    Sweep("time", Case("lstm", TRAINING, 16, 0, 128, 128), TIMES),
+    Sweep("batch", Case("lstm", FORWARD, 0, 50, 128, 128), BATCHES, quick=True, peers=PEERS),
+    Sweep("batch", Case("lstm", TRAINING, 0, 50, 128, 128), BATCHES),
     Sweep(
-        "units",
         "units",
         Case("lstm", FORWARD, 1, 100, 0, 0),
         (32, 64, 128, 256, 512, 1024),
         linear=False,
+        peers=PEERS,
     ),
 )
 
@@ -49,24 +50,23 @@ SWEEPS = (
 def scaling_suite(effort: Effort) -> Result:
     effort.report("the roofline")
     roofline = limits(effort)
-    result = Result("scaling", roofline=roofline)
-    for sweep in [*SWEEPS, _threads(roofline.cores)]:
-        races = [
-            Race(_grown(sweep, n), PEERS if sweep.case.mode == FORWARD else ())
-            for n in (sweep.values[: sweep.quick] if effort.quick else sweep.values)
-        ]
-        races = [replace(r, contenders=()) if sweep.field == "threads" else r for r in races]
-        found, notes = run_races(races, race_effort(effort), roofline)
-        result.races += found
-        result.notes += [n for n in notes if n not in result.notes]
-        result.fits += _fits(sweep, found)
+    sweeps = [*SWEEPS, _threads(roofline.cores)]
+    if effort.quick:
+        sweeps = [replace(s, values=s.values[:QUICK_VALUES]) for s in sweeps if s.quick]
+    races = [Race(_grown(s, n), s.peers) for s in sweeps for n in s.values]
+    found, notes = run_races(races, race_effort(effort), roofline)
+    roofline = settled(found, roofline, effort)
+    result = Result("scaling", notes=notes, races=found, roofline=roofline)
+    rest = iter(found)
+    for sweep in sweeps:
+        result.fits += _fits(sweep, [next(rest) for _ in sweep.values])
     result.bars = [_bar(fit) for fit in result.fits if fit.linear and fit.contender == OWN]
     return result
 
 
 def _threads(cores: int) -> Sweep:
     counts = (*(n for n in (1, 2, 4, 8, 16, 32, 64) if n < cores), cores)
-    return Sweep("threads", "threads", Case("lstm", TRAINING, 64, 50, 256, 256), counts, False)
+    return Sweep("threads", Case("lstm", TRAINING, 64, 50, 256, 256), counts, linear=False)
 
 
 def _grown(sweep: Sweep, n: int) -> Case:
@@ -101,7 +101,7 @@ def _title(sweep: Sweep) -> str:
         letters[f] if f == sweep.field or (sweep.field == "units" and f == "features") else str(n)
         for f, n in zip(letters, sweep.case.sizes, strict=True)
     ]
-    return f"{sweep.name}: {sweep.case.name} {sweep.case.mode} ({', '.join(shown)})"
+    return f"{sweep.field}: {sweep.case.name} {sweep.case.mode} ({', '.join(shown)})"
 
 
 def _bar(fit: Fit) -> Bar:

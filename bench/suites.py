@@ -202,7 +202,7 @@ DEEPBENCH = Suite(
             Case(cell, mode, batch, time, units, units, options=options),
             ("torch", "onnxruntime", "openvino"),
             mode,
-            quick=True,
+            quick=batch in (1, 16) and units <= 512 and mode == FORWARD,
         )
         for cell, mode, batch, time, units, options in shapes.deepbench()
     ),
