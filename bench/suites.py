@@ -158,7 +158,8 @@ def custom_races(
                 continue
             compiled = ("torch-compile",) if contenders and sizes[0] == 64 else ()
             beside = Case("lstm", mode, *sizes) if sizes[-1] >= 256 or not contenders else None
-            quick = (mode == TRAINING and sizes[0] == 64 and cell == "peephole_lstm") or (
+            small = {(TRAINING, "peephole_lstm"), (FORWARD, "lstm")}
+            quick = (sizes[0] == 64 and (mode, cell) in small) or (
                 not contenders and sizes[-1] == 64
             )
             races.append(
