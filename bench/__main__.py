@@ -83,7 +83,10 @@ def _measured(arguments: argparse.Namespace) -> list[Result]:
 
 
 def _reporter(name: str, status: Status) -> Callable[[str], None]:
-    return lambda what: status.update(f"{name}: {escape(what)}")
+    """What runs: on a terminal the line that changes, in a log a line each."""
+    if sys.stderr.isatty():
+        return lambda what: status.update(f"{name}: {escape(what)}")
+    return lambda what: print(f"bench: {name}: {what}", file=sys.stderr, flush=True)
 
 
 def _effort(arguments: argparse.Namespace) -> Effort:
