@@ -25,7 +25,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.layers.parts import Part
-from rnncc.runtime import call as runs
+from rnncc.runtime import memory
 from rnncc.runtime.blocks import borders
 from rnncc.runtime.classes import Engine, Tensors
 from rnncc.runtime.doors import array_shape
@@ -170,8 +170,8 @@ class StackEngine:
         for output in self.parts[k].cell.outputs:
             shape = (batch, steps, *array_shape(output, sizes))
             size = math.prod(shape) * self.dtype.itemsize
-            raw = leases.enter_context(runs._POOL.borrow(size))
-            found[output.name] = raw.view(self.dtype).reshape(shape)
+            raw = leases.enter_context(memory.POOL.borrow(size))
+            found[output.name] = raw[:size].view(self.dtype).reshape(shape)
         return found
 
     # ---- backward ------------------------------------------------------------------------------

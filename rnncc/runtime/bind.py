@@ -105,6 +105,11 @@ def needs_padding(shape: Iterable[int]) -> bool:
     return last % LANE_PAD != 0
 
 
+def is_padded(buffer: Buffer, shape: Iterable[int]) -> bool:
+    """Whether rows of a parameter are copied into longer ones: those read vector by vector."""
+    return buffer.lanes and needs_padding(shape)
+
+
 def staggered(row: int) -> int:
     """Bytes from row to row: not a multiple of a large power of two, or rows fall into the same
     sets of a cache."""
@@ -122,7 +127,6 @@ class Layout:
     b: int = 0
     slots: int = 0  # steps that have their own rows
     ring: int = -1
-    padded: bool = False  # a parameter that is copied into padded rows first
 
     @property
     def last(self) -> int:
@@ -151,7 +155,8 @@ class Call:
     """What a Binding is made for; hashable.
 
     strides, result_strides: (parameter's buffer or result's name, bytes from row to row of the
-    batch, from step to step) of callers' arrays whose rows don't lie one after another.
+    batch, from step to step) of callers' arrays whose rows don't lie one after another. copies:
+    (parameter's buffer, the caller's strides) of arrays that kernels can't read as they are.
     """
 
     sizes: tuple[tuple[str, int], ...]
@@ -161,6 +166,16 @@ class Call:
     last_only: bool
     strides: tuple[tuple[str, int, int], ...] = ()
     result_strides: tuple[tuple[str, int, int], ...] = ()
+    copies: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        values = (self.sizes, self.batch, self.time, self.save, self.last_only)
+        more = (self.strides, self.result_strides, self.copies)
+        object.__setattr__(self, "_hash", hash((values, more)))
+
+    def __hash__(self) -> int:
+        return self._hash  # worked out once: every call looks its like up
 
 
 @dataclass(slots=True)
@@ -187,6 +202,7 @@ class Binding:
     kernels: list[BoundKernel] = field(default_factory=list)
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
     in_place: dict[str, str] = field(default_factory=dict)  # results in the caller's own: buffers
+    copied: dict[str, tuple[int, ...]] = field(default_factory=dict)  # parameters, their strides
     fused: set[str] = field(default_factory=set)  # starts that the loop makes itself
     scratch_bytes: int = 0
     zero_bytes: int = 4096
@@ -229,6 +245,7 @@ class Binder:
         self.vb = machine.vector_bytes
         self.threads = threads
         self.strides = {name: (b, t) for name, b, t in call.strides}
+        self.copies_first = dict(call.copies)
         self.steps_outside: set[str] = set()  # kernels whose outer level is time
         self.buffers = {b.name: b for b in direction.buffers}
         self.stages = {s.name: s for s in direction.stages}
@@ -333,11 +350,24 @@ class Binder:
                     self.strides[buffer.name] = strides[place.name]
 
     def parameter(self, buffer: Buffer, shape: tuple[int, ...]) -> Layout:
-        """The caller's rows; what is read vector by vector is padded by a copy, if need be."""
-        padded = buffer.lanes and needs_padding(shape)
+        """The caller's rows, or a copy of them: what is read vector by vector is padded."""
+        padded = is_padded(buffer, shape)
         layout = row_layout(shape, self.item, not padded)
-        layout.padded = padded
-        self.callers_rows(buffer, layout, self.call.time if "T" in buffer.axes else 1)
+        given = self.copies_first.get(buffer.name)
+        if given is None and padded:  # a weight: one row
+            given = row_layout(shape, self.item, True).strides
+        if given is None:
+            self.callers_rows(buffer, layout, self.call.time if "T" in buffer.axes else 1)
+            return layout
+        # An axis that repeats one row goes on doing so.
+        step = layout.row
+        for axis, stride in reversed([*zip(buffer.axes, given, strict=False)]):
+            if stride:
+                setattr(layout, axis.lower(), step)
+                step *= self.call.time if axis == "T" else self.call.batch
+        layout.slots = self.call.time if "T" in buffer.axes else 1
+        self.out.bytes[buffer.name] = step
+        self.out.copied[buffer.name] = given
         return layout
 
     def callers_rows(self, buffer: Buffer, layout: Layout, steps: int) -> None:
@@ -503,8 +533,8 @@ class Binder:
         flat = self.row_levels(kernel)
         words: list[Word]
         if kernel.kind == "grads":
-            count, words = sum_calls(self, kernel)
-            head: list[Word] = [parts, count, 0, (("zeros",), 0)]
+            count, tiles, words = sum_calls(self, kernel)
+            head: list[Word] = [parts, count, tiles, (("zeros",), 0)]
         else:
             count, words = contract_calls(self, kernel, flat)
             head = [parts, count, *flat]

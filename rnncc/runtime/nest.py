@@ -45,16 +45,6 @@ def lane_range(n, shared, index, count):
     return 0, n
 
 
-@helper(returns=FOUR)
-def tile_range(rows, row_tile, tiles, part, parts):
-    """A share of a grid of tiles, along its longer side: rows low and high, tiles low and high."""
-    row_tiles = (rows + row_tile - 1) // row_tile
-    if tiles >= row_tiles:
-        return 0, rows, tiles * part // parts, tiles * (part + 1) // parts
-    low, high = row_tiles * part // parts, row_tiles * (part + 1) // parts
-    return low * row_tile, min(high * row_tile, rows), 0, tiles
-
-
 @helper
 def segment(table, index, a, a_rs, a_ks, w, w_ks, w_ts, k):
     """One segment of a contraction: see the cores' module for its seven words."""
@@ -182,22 +172,22 @@ def contract_rows(
 
 @helper
 def sum_rows(
-    cores, table, pieces, rows, row_tile, tiles, tile_bytes, out, out_rs, zeros, panel, part, parts
+    cores, table, pieces, rows, row_tile, row_tiles, tile_bytes, out, out_rs, zeros, panel, lo, hi
 ):
-    """A gradient's contraction: this part's share of the result's tiles, piece after piece of the
-    rows summed over.
+    """A gradient's contraction: tiles lo to hi of the result, row after row in one column of tiles
+    and then the next, piece after piece of the rows summed over.
 
     Rows lie far apart, often at a power of two that a cache can't hold together; where a tile's
     lanes are read often enough to pay for it, they are copied side by side into `panel` first.
     """
-    row_lo, row_hi, lane_lo, lane_hi = tile_range(rows, row_tile, tiles, part, parts)
-    packs = row_hi - row_lo >= PACK_TILES * row_tile
     spare = table + pieces * SEGMENT_BYTES
     for piece in range(max(pieces, 1)):
         at = table + piece * SEGMENT_BYTES
-        for j in range(lane_lo, lane_hi):
+        for j in range(lo // row_tiles, (hi + row_tiles - 1) // row_tiles):
+            first = max(lo - j * row_tiles, 0)
+            last = min(hi - j * row_tiles, row_tiles)
             entry, tile = at, j
-            if packs and pieces > 0:
+            if last - first >= PACK_TILES and pieces > 0:
                 copy_panel(
                     panel, word(at, 3) + j * word(at, 5), word(at, 4), word(at, 6), tile_bytes
                 )
@@ -213,11 +203,11 @@ def sum_rows(
                     word(at, 6),
                 )
                 entry, tile = spare, 0
-            for m in range(row_lo, row_hi, row_tile):
+            for m in range(first * row_tile, min(last * row_tile, rows), row_tile):
                 here = out + m * out_rs + j * tile_bytes
                 start, stride = (here, out_rs) if piece else (zeros, 0)
                 call_core(
-                    word(cores, min(row_tile, row_hi - m)),
+                    word(cores, min(row_tile, rows - m)),
                     entry,
                     min(pieces, 1),
                     m,
