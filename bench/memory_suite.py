@@ -30,15 +30,18 @@ from rnncc.runtime.memory import Pool
 
 class Counting(Pool):
     out = most = 0
+    asked = {}  # bytes by address: a workspace may be larger than what was asked for
 
     def take(self, size):
         found = super().take(size)
+        self.asked[found.ctypes.data] = size
         self.out += found.nbytes
         self.most = max(self.most, self.out)
         return found
 
     def give(self, workspace):
         self.out -= workspace.nbytes
+        del self.asked[workspace.ctypes.data]
         super().give(workspace)
 
     def array(self, shape, dtype):
@@ -56,7 +59,7 @@ for _ in range(2):
     if training:
         y, pullback = layer.vjp(x)
         kept = sum(a.nbytes for b in pullback._saved.blocks for a in b.carries.values())
-        saved = pool.out + kept
+        saved = sum(pool.asked.values()) + kept
         pullback(y, consume=True)
         del pullback
     else:
