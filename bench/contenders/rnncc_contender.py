@@ -1,4 +1,4 @@
-"""rnncc itself."""
+"""rnncc itself. A single step is a stateful layer called on [1, 1, features]."""
 
 from __future__ import annotations
 
@@ -13,11 +13,15 @@ def unavailable() -> str:
     return ""
 
 
+def refuses(case: Case) -> str:
+    return ""
+
+
 def prepare(case: Case, data: Data) -> Run:
     import rnncc
 
     layer = rnncc.compile(case.cell, dtype=case.dtype)(
-        units=case.units, return_sequences=True, **dict(case.options)
+        units=case.units, return_sequences=True, stateful=case.stateful, **dict(case.options)
     )
     call = call_options(case, data)
     layer.build(data.x.shape)
@@ -26,15 +30,23 @@ def prepare(case: Case, data: Data) -> Run:
     def forward() -> object:
         return layer(data.x, **call)
 
+    def step() -> object:
+        return layer(data.x)
+
     def training() -> object:
         _, pullback = layer.vjp(data.x, **call)
         return pullback(data.dy)
 
     def outputs() -> dict[str, np.ndarray]:
+        if case.stateful:
+            y = np.concatenate([layer(data.x), layer(data.x)], axis=1)
+            layer.reset_states()
+            return {"y": y}
         if case.mode != TRAINING:
             return {"y": layer(data.x, **call)}
         y, pullback = layer.vjp(data.x, **call)
         grads = pullback(data.dy)
         return {"y": y, "dx": grads.inputs} | {f"d_{n}": g for n, g in grads.weights.items()}
 
-    return Run("cpu kernels", training if case.mode == TRAINING else forward, outputs)
+    made = step if case.stateful else training if case.mode == TRAINING else forward
+    return Run("cpu kernels", made, outputs)
