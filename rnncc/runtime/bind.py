@@ -52,6 +52,7 @@ CACHE_LINE = 64
 STAGGER = 512
 SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
 FUSED_ROWS = 8  # of a thread's share, from which the loop makes x @ W itself
+WAKING_WORK = 300_000  # multiply-adds of a loop from which waking a thread to share it pays
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 
@@ -561,10 +562,12 @@ class Binder:
             count = min(self.threads, batch)
             return count, False, f"{count} threads, each its rows of the batch: no barrier"
         lanes = min((self.out.tilings[s].tiles for s in kernel.stages), default=1)
-        if work * batch >= SHARED_WORK and lanes >= 2:
+        whole = work * batch * self.call.time
+        if work * batch >= SHARED_WORK and whole >= WAKING_WORK and lanes >= 2:
             count = min(self.threads, lanes)
             return count, True, f"{count} threads share the units: one barrier a level"
-        return 1, False, "one thread: a step is too short to share"
+        what = "a step is" if whole >= WAKING_WORK else f"{self.call.time} step(s) are"
+        return 1, False, f"one thread: {what} too short to share"
 
     def bind_plain(self, kernel: Kernel) -> BoundKernel:
         """A kernel of contractions alone: the block is its calls."""

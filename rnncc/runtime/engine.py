@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -21,7 +21,7 @@ import numpy as np
 from rnncc.runtime import memory
 from rnncc.runtime.bind import Binder, Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
-from rnncc.runtime.call import Arrays, Job, Ready, Residuals
+from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
@@ -162,6 +162,22 @@ class Engine:
             asked = self._call(sizes, batch, time, save, False)
             saved = Saved(owned, asked, version, first_step, kept)
         return write_into(later, results), saved
+
+    def repeat(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        last_only: bool,
+        out: Arrays,
+    ) -> Callable[[], None]:
+        """One inference over and over on the same arrays. See `runtime.classes.Engine`."""
+        call = self._call(sizes, batch, time, False, last_only)
+        self._forward.steps = time
+        return Repeated(self._forward, Job(arrays, call, version, out=out)).again
 
     def backward(
         self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING

@@ -34,6 +34,7 @@ from rnncc.runtime.doors import (
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.pullback import Pullback, Trace
+from rnncc.runtime.stream import Stream
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes a layer remembers
 
@@ -141,6 +142,14 @@ class Layer(LayerBase):
         )
         again = partial(self._binding.second_engine, variant)
         return self._leave(results), Pullback(trace, engine, saved, again)
+
+    def stream(self, example: Any, *, initial_state: Any = None) -> Stream:
+        """Calls of one shape with the least in between, for one step or block after the other.
+
+        example: inputs of that shape, as for a call; what they hold is not read. The stream's
+        states start like a call's and stay with it. See `Stream`.
+        """
+        return Stream(self, example, initial_state)
 
     def _forward(
         self, call: _Call, training: bool | None, seed: int | None, *, save: bool
@@ -290,6 +299,9 @@ class Layer(LayerBase):
         known = Known(bound.sizes, bound.batch, bound.time, states, shapes)
         self._known[key] = known
         return known
+
+    def _as_given(self, name: str, array: np.ndarray) -> np.ndarray:
+        return self._order.given(array) if name in self._names.timed else array
 
     def _as_run(self, name: str, array: np.ndarray) -> np.ndarray:
         return self._order.run(array) if name in self._names.timed else array
