@@ -83,14 +83,14 @@ def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[
     @tf.custom_gradient
     def call(*_: Any) -> Any:
         types = [dtype] * count + [tf.int32] * save
-        found = tf.numpy_function(forward, [*tensors, *seeds], types, stateful=False)
+        found = tf.numpy_function(forward, [*tensors, *seeds], types)
         handle = found.pop() if save else tf.constant(0, tf.int32)
         for t, shape in zip(found, known.results, strict=True):
             t.set_shape(shape)
 
         def pull(*cotangents: Any) -> Any:
             asked = [handle, *tensors, *seeds, *cotangents]
-            grads = tf.numpy_function(backward, asked, [dtype] * len(places), stateful=False)
+            grads = tf.numpy_function(backward, asked, [dtype] * len(places))
             for at, t in zip(places, grads, strict=True):
                 t.set_shape(tensors[at].shape)
             return grads
