@@ -114,10 +114,11 @@ class _Names:
                 add("E311", state.span, name=state.name, help=f"write {state.name}[t] = ...")
         if not self.spec.inputs and not poisoned:
             add("E604", Span(1, 1, 2), help="as in x: input[features]")
+        known = self.used | poisoned | self.spec.mentioned
         for d in self.declared.values():
             # `unroll` is the one option that only the schedule reads.
             silent = d.kind == "state" or (d.kind, d.name) == ("option", "unroll")
-            if d.name not in self.used | poisoned and not silent:
+            if d.name not in known and not silent:
                 add("E316", d.span, kind=d.kind, name=d.name)
         self._size_cycles()
 
