@@ -92,6 +92,11 @@ class Reporter:
         self.diagnostics.append(Diagnostic(code, span, message, tuple(notes), help))
 
 
+def an(word: str) -> str:
+    """The word after its article."""
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean ...?`, or nothing when no known name is near."""
     names = [*known]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rnncc.frontend.diagnostics import Reporter, nearest
+from rnncc.frontend.diagnostics import Reporter, an, nearest
 from rnncc.frontend.library import SIGNATURES, Signature
 from rnncc.frontend.spec import (
     ArrayDecl,
@@ -307,7 +307,7 @@ class _Names:
         kind = self.kinds.get(name) or ("temporary" if name in self.temporaries else None)
         if kind is not None:
             self.errors.add(
-                "E314", node.function_span, name=name, kind=f"a {kind}", help="multiply with *"
+                "E314", node.function_span, name=name, kind=an(kind), help="multiply with *"
             )
         else:
             known = [*SIGNATURES, *(n for n, k in self.kinds.items() if k == "function")]

@@ -76,6 +76,8 @@ def parse_file(path: str | Path) -> CellSpec:
     start = Span(1, 1, 2)
     if path.is_dir():
         errors.add("E002", start, path=path)
+    elif path.exists() and not path.is_file():  # reading a pipe may wait for ever
+        errors.add("E001", start, path=path, reason="it is not a file")
     elif path.suffix != ".rnn":
         errors.add("E003", start, path=path, help="cells are files called *.rnn")
     if errors.diagnostics:
