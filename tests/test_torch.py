@@ -420,6 +420,14 @@ def test_keywords_of_layers() -> None:
     assert torch.equal(lazy(x), y)
 
 
+def test_a_layer_of_arrays_takes_no_tensor_of_a_graph() -> None:
+    layer = rnncc.compile("gru")(units=3)
+    x = torch.randn(2, 4, 3)
+    assert np.array_equal(layer(x), layer(x.numpy()))
+    with pytest.raises(ValueError, match="x can't become an array: .*requires grad"):
+        layer(x.requires_grad_())
+
+
 def test_what_a_module_refuses() -> None:
     with pytest.raises(TypeError, match=r"torch\.manual_seed"):
         ours.Recurrent("gru", units=5, seed=1)

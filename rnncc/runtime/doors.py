@@ -128,7 +128,7 @@ def as_array(
         raise TypeError(f"{name} is a masked array: fill it, and say which steps count with mask=")
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor of a graph, of torch
         raise ValueError(f"{name} can't become an array: {error}") from None
     if array.dtype.kind not in "biuf":
         if not array.ndim and not isinstance(value, np.ndarray | np.generic):
