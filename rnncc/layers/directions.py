@@ -91,6 +91,10 @@ class DirectionsEngine:
         merged = self.merge(places, results, not last_only)
         return write_into(out, results), _Saved(kept, merged) if save else None
 
+    def repeat(self, *_: Any, **__: Any) -> Callable[[], None]:
+        """ValueError: the second direction begins with the last step."""
+        raise ValueError("both directions need the whole sequence: a stream has one step's")
+
     def _given(self, side: int, arrays: Tensors, last_only: bool) -> dict[str, Any]:
         """What a direction reads."""
         part = self.parts[side]
