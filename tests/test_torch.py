@@ -424,7 +424,7 @@ def test_a_layer_of_arrays_takes_no_tensor_of_a_graph() -> None:
     layer = rnncc.compile("gru")(units=3)
     x = torch.randn(2, 4, 3)
     assert np.array_equal(layer(x), layer(x.numpy()))
-    with pytest.raises(ValueError, match="x can't become an array: .*requires grad"):
+    with pytest.raises(ValueError, match=r"x can't become an array: .*requires grad"):
         layer(x.requires_grad_())
 
 
