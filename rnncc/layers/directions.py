@@ -7,7 +7,7 @@ Non-Goals: kernels; names of arrays (`parts`); what becomes of both outputs (`me
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
 from typing import Any
