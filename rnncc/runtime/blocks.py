@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncc.runtime.bind import Call, pad, result_shape
-from rnncc.runtime.call import Arrays, Job, Memory, Run
+from rnncc.runtime.call import Arrays, Job, Memory
 from rnncc.runtime.memory import Lease, aligned
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import repeated
@@ -124,11 +124,11 @@ def forward(
     carries that callers don't see."""
     call, time = job.call, job.call.time
     if call.save and every is None:
-        run = Run(side, job)
+        run = side.run(job)
         results = run.go()
         return results, [Block(0, time, {}, run.residuals(), run.saved_arena)]
     if not call.save and time <= steps and not carry:
-        return Run(side, job).go(), []
+        return side.run(job).go(), []
     names = carries_of(side.direction)
     places = [p for p in side.direction.results if p.role != "residual"]
     wanted = frozenset(p.name.removeprefix("d_") for p in places)
@@ -144,7 +144,7 @@ def forward(
         out |= {n: a[:, begin:end] for n, a in sequences.items()}
         own = replace(call, time=end - begin, save=False)
         part = Job(arrays, own, job.version, {}, wanted, out, job.first_step + begin)
-        found = Run(side, part).go()
+        found = side.run(part).go()
         carries = {n: found[f"final_{n}"] for n in names}
     given = [p.name for p in places if carry or p.role != "held"]
     return {n: found[n] for n in given} | sequences, blocks
@@ -175,13 +175,13 @@ def backward(
         residuals = block.residuals
         if residuals is None:
             job = Job(arrays, replace(own, last_only=True), saved.version, first_step=first_step)
-            again = Run(ahead, job)
+            again = ahead.run(job)
             again.go()
             residuals = again.residuals()  # in memory that `again` holds on to
         arrays |= _cotangents(back, handed, own, block)
         asked = wanted.union(names) if begin else wanted
         part = {n: a[:, begin:end] for n, a in sequences.items()} or out
-        run = Run(back, Job(arrays, own, saved.version, residuals, asked, part, first_step))
+        run = back.run(Job(arrays, own, saved.version, residuals, asked, part, first_step))
         found = {n.removeprefix("d_"): a for n, a in run.go().items()}
         if begin:
             handed = {n: d for n, d in handed.items() if n in steps}

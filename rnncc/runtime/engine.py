@@ -20,7 +20,7 @@ import numpy as np
 
 from rnncc.runtime.bind import Binder, Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
-from rnncc.runtime.call import Arrays, Job, Memory, padded
+from rnncc.runtime.call import Arrays, Job, Memory, Run, padded
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
@@ -91,6 +91,10 @@ class Side:
                 self.made.move_to_end(call)
             self.last = found
             return found
+
+    def run(self, job: Job) -> Run:
+        """The job, ready to go."""
+        return Run(self, job)
 
     def weight(self, version: object, name: str, array: Any, layout: Any) -> Memory:
         """A weight as kernels read it, once a version."""

@@ -1,0 +1,51 @@
+"""`@kernel`: a function over one block of words, as text for a target to compile.
+
+    @kernel
+    def scan(block, step_lo, step_hi, level_lo, level_hi):
+        ...
+
+One launch runs some steps, and some levels of each: all of them, or, where launches take the place
+of barriers, one level of one step.
+
+Non-Goals: compiling (`device`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any
+
+
+ARGUMENTS = 5
+
+
+class Kernel:
+    """A generated function and its name."""
+
+    __slots__ = ("function",)
+
+    def __init__(self, function: Callable[..., Any]) -> None:
+        self.function = function
+
+    @property
+    def name(self) -> str:
+        return str(self.function.__name__)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def __call__(self, *arguments: object) -> None:
+        raise TypeError(f"{self.name} runs on a GPU: a layer launches it")
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    return Kernel(function)
+
+
+def rebound(function: Any, names: Mapping[str, Any]) -> Any:
+    """The same function with other meanings of its global names."""
+    known = {**function.__globals__, **names}
+    made = FunctionType(function.__code__, known, function.__name__, function.__defaults__)
+    made.__qualname__, made.__doc__ = function.__qualname__, function.__doc__
+    return made

@@ -1,0 +1,211 @@
+"""A Binding -> what a call launches, in order: blocks of words, with the addresses left out.
+
+All blocks of a call are one array, uploaded once; every word that is an address is a place in it,
+what it points at, and an offset. Counters of barriers stand at its end, so they arrive as zeros.
+
+Non-Goals: arrays and their lifetimes (`run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from rnncc.runtime.bind import result_shape, touched
+from rnncc.runtime.cuda.bind import Binding, BoundKernel, round_up
+from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.moves import DenseMover, move, words_of
+from rnncc.runtime.cuda.names import COUNTER_BYTES
+from rnncc.runtime.moves import Move, result_point
+from rnncc.runtime.tables import Buffer, Direction, Place
+from rnncc.schedule.tiers import WARP, Gpu
+
+THREADS = 256
+Patch = tuple[int, str, int]  # word, what it points at, bytes from there
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One launch: its block begins at word `start`. ranges: steps and levels it runs."""
+
+    kernel: Kernel
+    start: int
+    grid: int
+    threads: int
+    ranges: tuple[int, int, int, int]
+    cooperative: bool = False
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one choice of results runs. results: name, shape, and what the array is pointed at."""
+
+    template: np.ndarray
+    patches: list[Patch] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    first_steps: list[int] = field(default_factory=list)
+    launches: list[Launch] = field(default_factory=list)
+    results: list[tuple[str, tuple[int, ...], str]] = field(default_factory=list)
+    counters: int = 0  # the word they begin at
+
+
+@dataclass
+class Prepared:
+    binding: Binding
+    direction: Direction
+    buffers: dict[str, Buffer]
+    dtype: str
+    gpu: Gpu
+
+    def __post_init__(self) -> None:
+        saved = {p.source.buffer: None for p in self.direction.results if p.role == "residual"}
+        self.saved = [n for n in saved if n in self.binding.bytes and self.binding.call.save]
+        self.shared = [n for n in self.binding.bytes if n not in self.saved]
+        self.mover = DenseMover(self.direction, self.binding, self.buffers, self.dtype)  # type: ignore[arg-type]
+        self._plans: dict[frozenset[str] | None, Plan] = {}
+
+    def arena(self, names: Iterable[str]) -> tuple[dict[str, int], int]:
+        """Buffers one after another: where each begins, and the size of all."""
+        places, at = {}, 0
+        for name in names:
+            places[name], at = at, at + round_up(self.binding.bytes[name])
+        return places, at
+
+    def plan(self, wanted: frozenset[str] | None) -> Plan:
+        """For these results; None is all but those of carries that callers don't see."""
+        found = self._plans.get(wanted)
+        if found is None:
+            found = self._plans[wanted] = self._plan(wanted)
+        return found
+
+    def _plan(self, wanted: frozenset[str] | None) -> Plan:
+        places = [
+            p
+            for p in self.direction.results
+            if p.role != "residual"
+            and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+        ]
+        needed = self._needed(places, wanted)
+        in_place = self.binding.in_place
+        shapes = {
+            p.name: result_shape(p, self.buffers, self.binding.call)
+            for p in self.direction.results
+            if p in places or p.name in in_place
+        }
+        moved = [p for p in places if p.name not in in_place]
+        moves = [m for p in moved for m in self.mover.results(p, shapes[p.name])]
+        writer = _Writer(self.binding, self.gpu)
+        kernels = [k for k in self.binding.kernels if k.kernel.name in needed]
+        for item in self._in_order(kernels, moves):
+            writer.moves(item) if isinstance(item, list) else writer.kernel(item)
+        plan = writer.plan()
+        plan.results = [
+            (name, shape, in_place.get(name) or result_point(name))
+            for name, shape in shapes.items()
+        ]
+        return plan
+
+    def _needed(self, places: list[Place], wanted: frozenset[str] | None) -> set[str]:
+        """Kernels some result depends on: of those behind the loop, not all."""
+        kept = [p for p in self.direction.results if p.role == "residual"]
+        buffers = {s.buffer for p in (*places, *kept) for s in (p.source, *p.parts)}
+        needed: set[str] = set()
+        for kernel in reversed(self.direction.kernels):
+            if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
+                needed.add(kernel.name)
+                buffers |= touched(self.direction, kernel)
+        return needed
+
+    def _in_order(
+        self, kernels: list[BoundKernel], results: list[Move]
+    ) -> Iterator[BoundKernel | list[Move]]:
+        by_phase = {phase: list(ks) for phase, ks in groupby(kernels, lambda k: k.kernel.phase)}
+        yield self.mover.starts(computed=False)
+        yield from by_phase.get("before", [])
+        yield self.mover.starts(computed=True)
+        yield from by_phase.get("scan", [])
+        yield self.mover.ends()
+        yield from by_phase.get("after", [])
+        yield results
+
+
+class _Writer:
+    """Launches in order, and their blocks side by side."""
+
+    def __init__(self, binding: Binding, gpu: Gpu) -> None:
+        self.binding, self.gpu = binding, gpu
+        self.pieces: list[np.ndarray] = []
+        self.at = 0
+        self.out = Plan(np.zeros(0, np.int64))
+        self.counters: list[int] = []  # words to be pointed at counters
+
+    def add(self, block: np.ndarray) -> int:
+        start = self.at
+        self.pieces.append(block)
+        self.at += len(block)
+        return start
+
+    def grid(self, items: int) -> int:
+        """Blocks for so many items: a thread has one, or several where the device is full."""
+        return max(1, min(-(-items // THREADS), 8 * max(self.gpu.multiprocessors, 1)))
+
+    def moves(self, moves: list[Move]) -> None:
+        for piece in (p for m in moves for p in m.pieces()):
+            words = words_of(piece)
+            start = self.add(np.array(words, np.int64))
+            self.out.patches.append((start, piece.source.point, piece.source.offset))
+            self.out.patches.append((start + 1, piece.target.point, piece.target.offset))
+            launch = Launch(move, start, self.grid(words[2]), self.threads(words[2]), (0, 1, 0, 1))
+            self.out.launches.append(launch)
+
+    def threads(self, items: int) -> int:
+        return min(-(-max(items, 1) // WARP) * WARP, THREADS)
+
+    def kernel(self, bound: BoundKernel) -> None:
+        start = self.add(bound.template)
+        for index, name, offset in bound.addresses:
+            self.out.patches.append((start + index, name, offset))
+        for index, kind in bound.others:
+            where = {
+                "seed": self.out.seeds,
+                "first step": self.out.first_steps,
+                "counters": self.counters,
+            }.get(kind)
+            if where is None:
+                self.out.patches.append((start + index, kind, 0))
+            else:
+                where.append(start + index)
+        kernel, levels = bound.kernel, bound.kernel.levels
+        if kernel.kind == "scan":
+            self.scan(kernel.function, start, levels)
+            return
+        for level in range(levels):  # a level reads what the one before has written
+            ranges = (0, 1, level, level + 1)
+            grid, threads = self.grid(bound.items), self.threads(bound.items)
+            self.out.launches.append(Launch(kernel.function, start, grid, threads, ranges))
+
+    def scan(self, function: Kernel, start: int, levels: int) -> None:
+        tier, time = self.binding.tier, self.binding.call.time
+        assert tier is not None
+        size, launches = (tier.blocks, tier.threads), self.out.launches
+        if tier.name != "launches":
+            ranges = (0, time, 0, levels)
+            launches.append(Launch(function, start, *size, ranges, tier.waiting > 1))
+            return
+        for step in range(time):
+            for level in range(levels):
+                ranges = (step, step + 1, level, level + 1)
+                launches.append(Launch(function, start, *size, ranges))
+
+    def plan(self) -> Plan:
+        line = COUNTER_BYTES // 8
+        self.add(np.zeros(-self.at % line, np.int64))
+        self.out.counters = self.at
+        tier = self.binding.tier
+        self.add(np.zeros(line * (tier.groups if tier else 1), np.int64))
+        self.out.template = np.concatenate(self.pieces)
+        self.out.patches += [(word, "counters", 0) for word in self.counters]
+        return self.out

@@ -1,0 +1,153 @@
+"""One direction, once, on a device: memory, words, launches, results.
+
+Non-Goals: what stays the same between calls (`prepared`); blocks of steps (`runtime.blocks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnncc.runtime.bind import Layout
+from rnncc.runtime.call import Job
+from rnncc.runtime.cuda.target import Carrier, HostArrays, Piece
+from rnncc.runtime.moves import slot_offset
+from rnncc.runtime.sizes import evaluate
+from rnncc.runtime.strides import repeated
+from rnncc.runtime.tables import Buffer
+
+if TYPE_CHECKING:
+    from rnncc.runtime.cuda.engine import CudaSide
+
+WEIGHTS = ("weight", "constant")
+
+
+@dataclass(slots=True)
+class DeviceMemory:
+    """A buffer of the device: what keeps it alive, where its first row is, its layout."""
+
+    owner: Any
+    address: int
+    layout: Layout
+
+
+class CudaRun:
+    """One Job, once. Its interface is that of `runtime.call.Run`."""
+
+    def __init__(self, side: CudaSide, job: Job) -> None:
+        self.side, self.job = side, job
+        self.target = side.target()
+        self.carrier: Carrier = side.carrier or HostArrays(self.target)
+        self.pieces: dict[str, Piece] = {}
+        self.strides: list[tuple[str, int, int]] = []
+        for buffer, role, name in side.direction.params:
+            if role not in (*WEIGHTS, "residual", "seed"):
+                self.pieces[buffer] = self.enter(side.buffers[buffer], role, name)
+        call = job.call
+        if self.strides:
+            from dataclasses import replace
+
+            call = replace(call, strides=tuple(self.strides))
+        self.prepared = side.prepared(call, job.residuals, self.target.gpu)
+        self.binding = self.prepared.binding
+        self.saved_arena: Piece | None = None
+
+    def enter(self, buffer: Buffer, role: str, name: str) -> Piece:
+        """A parameter on the device."""
+        if role == "held" and name not in self.job.arrays:  # nothing has been put out yet
+            rest = [evaluate(s, dict(self.job.call.sizes)) for s in buffer.shape]
+            array: Any = repeated(np.zeros(rest, self.side.dtype), (self.job.call.batch,))
+        else:
+            array = self.job.arrays[name]
+        piece, strides = self.carrier.enter(array, np.dtype(self.side.dtype))
+        if strides is not None:
+            b = strides[0] if "B" in buffer.axes else 0
+            t = strides[len(buffer.axes) - 1] if "T" in buffer.axes else 0
+            self.strides.append((buffer.name, b, t))
+        return piece
+
+    def go(self) -> dict[str, Any]:
+        made, job, dtype = self.prepared, self.job, np.dtype(self.side.dtype)
+        plan = made.plan(job.wanted)
+        places = {name: piece.address for name, piece in self.pieces.items()}
+        for buffer, role, name in self.side.direction.params:
+            if role == "residual":
+                places[buffer] = job.residuals[name].address
+            elif role in WEIGHTS:
+                piece = self.side.weight(job.version, name, job.arrays[name], self.carrier)
+                self.pieces[buffer], places[buffer] = piece, piece.address
+        arenas = []
+        for names in (made.shared, made.saved):
+            offsets, size = made.arena(names)
+            arena = self.carrier.empty(max(size, 1))
+            arenas.append(arena)
+            places |= {name: arena.address + at for name, at in offsets.items()}
+        self.saved_arena = arenas[1] if made.saved else None
+        places["zeros"] = self.target.zeros(self.binding.zero_bytes).address
+        results = {}
+        for name, shape, point in plan.results:
+            results[name] = self.carrier.result(shape, dtype)
+            places[point] = results[name].address
+        self.places = places
+        self.launch(plan, places)
+        names_given = self.given()
+        return {
+            name: self.carrier.leave(results[name], shape, dtype, job.out.get(name))
+            for name, shape, _ in plan.results
+            if name in names_given
+        }
+
+    def given(self) -> set[str]:
+        """Results this job asks for."""
+        wanted = self.job.wanted
+        return {
+            p.name
+            for p in self.side.direction.results
+            if p.role != "residual"
+            and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+        }
+
+    def launch(self, plan: Any, places: Mapping[str, int]) -> None:
+        words = plan.template.copy()
+        for index, name, offset in plan.patches:
+            if name != "counters":
+                words[index] = places[name] + offset
+        for index in plan.seeds:
+            words[index] = int(self.job.arrays["seed"])
+        for index in plan.first_steps:
+            words[index] = self.job.first_step
+        # The counters' own address is known once there is room for the words.
+        room = self.carrier.empty(words.nbytes)
+        for index, name, _ in plan.patches:
+            if name == "counters":
+                words[index] = room.address + plan.counters * 8
+        block = self.target.fill(room, words, self.carrier.stream)
+        for each in plan.launches:
+            self.target.launch(
+                each.kernel,
+                self.side.dtype,
+                each.grid,
+                each.threads,
+                (block.address + each.start * 8, *each.ranges),
+                cooperative=each.cooperative,
+                stream=self.carrier.stream,
+            )
+        self.words = block
+
+    def residuals(self) -> dict[str, DeviceMemory]:
+        """By name: their addresses are already at the slots they mean."""
+        found, direction = {}, self.side.direction
+        for place in direction.results:
+            if place.role == "residual":
+                name = place.source.buffer
+                layout = self.binding.layouts[name]
+                address = self.places[name]
+                address += slot_offset(place, layout, self.job.call.time, direction.reverse)
+                owner = self.saved_arena if name in self.prepared.saved else self
+                if name in self.pieces:
+                    owner = self.pieces[name]
+                found[place.name] = DeviceMemory(owner, address, layout)
+        return found

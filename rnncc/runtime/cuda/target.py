@@ -1,0 +1,132 @@
+"""What runs kernels, and where arrays are: two small protocols, and which target is in use.
+
+    Target     compiles and launches kernels: `device.Device`, or a simulator in tests
+    Carrier    hands arrays in and results out: `HostArrays` copies NumPy's, `tensors` reads a
+               framework's where they are
+
+Non-Goals: what is launched (`run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.schedule.tiers import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Memory of the device: where it begins, and what keeps it alive."""
+
+    address: int
+    owner: Any
+
+
+class Target(Protocol):
+    gpu: Gpu
+
+    def empty(self, size: int, stream: Any = None) -> Piece:
+        """So many bytes, at a multiple of 256, with anything in them."""
+
+    def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
+        """A copy of a C-contiguous array."""
+
+    def fill(self, piece: Piece, array: np.ndarray, stream: Any = None) -> Piece:
+        """Copies an array over what is in the piece."""
+
+    def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
+        """Fills a C-contiguous array, once all that was launched before is done."""
+
+    def zeros(self, size: int) -> Piece:
+        """So many zero bytes that nobody writes."""
+
+    def launch(
+        self,
+        kernel: Kernel,
+        dtype: str,
+        grid: int,
+        threads: int,
+        arguments: tuple[int, ...],
+        *,
+        cooperative: bool = False,
+        stream: Any = None,
+    ) -> None:
+        """Runs a kernel. RuntimeError, before anything runs, for a cooperative grid that doesn't
+        fit on the device at once."""
+
+
+class Carrier(Protocol):
+    target: Target
+    stream: Any
+
+    def empty(self, size: int) -> Piece: ...
+
+    def enter(self, array: Any, dtype: np.dtype[Any]) -> tuple[Piece, tuple[int, ...] | None]:
+        """An argument on the device, and its strides in bytes if it isn't C-contiguous."""
+
+    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
+        """Room for a result."""
+
+    def leave(
+        self, piece: Piece, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
+    ) -> Any:
+        """A result as its caller gets it, in `out` if that is given."""
+
+
+class HostArrays:
+    """NumPy's arrays: copied to the device and back."""
+
+    stream = None
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def empty(self, size: int) -> Piece:
+        return self.target.empty(size)
+
+    def enter(self, array: Any, dtype: np.dtype[Any]) -> tuple[Piece, tuple[int, ...] | None]:
+        return self.target.upload(np.ascontiguousarray(array, dtype)), None
+
+    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
+        return self.target.empty(int(np.prod(shape, dtype=int)) * dtype.itemsize)
+
+    def leave(
+        self, piece: Piece, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
+    ) -> np.ndarray:
+        if out is not None and out.flags.c_contiguous:
+            self.target.download(piece.address, out)
+            return out
+        array = np.empty(shape, dtype)
+        self.target.download(piece.address, array)
+        if out is None:
+            return array
+        out[...] = array
+        return out
+
+
+_chosen: list[Target] = []
+
+
+@contextmanager
+def using(target: Target) -> Iterator[Target]:
+    """Kernels of this process run there."""
+    _chosen.append(target)
+    try:
+        yield target
+    finally:
+        _chosen.remove(target)
+
+
+def current() -> Target:
+    """The target in use, else the first device. RuntimeError says what a device is missing."""
+    if _chosen:
+        return _chosen[-1]
+    from rnncc.runtime.cuda.device import device
+
+    return device()
