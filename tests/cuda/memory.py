@@ -8,6 +8,7 @@ Non-Goals: threads (`gridsim`).
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -36,8 +37,8 @@ class Space:
         self.data = np.zeros(size, np.uint8)
         self.views = {n: self.data.view(t) for n, t in DTYPES.items()}
         self.state = np.zeros(size // WORD, np.uint8)
-        # Who wrote and who read a word last: launch, thread, epoch (see `Stamp`).
-        self.written: dict[int, Stamp] = {}
+        # Who wrote what a word holds (several, if all wrote the same), and who read it last.
+        self.written: dict[int, list[Stamp]] = {}
         self.read: dict[int, Stamp] = {}
 
     def allocate(self, size: int) -> Piece:
@@ -85,10 +86,13 @@ class Stamp:
         return f"thread {self.thread} of block {self.block} before its barrier {self.epoch}"
 
 
-def check(stamp: Stamp | None, thread: Any, what: str) -> None:
-    """Race unless what the stamp says happened before what the thread does now."""
-    if stamp is None or stamp.launch != thread.launch or stamp.thread == thread.number:
-        return
-    if stamp.epoch < thread.block.clock[stamp.block]:
-        return
-    raise Race(f"{what} by thread {thread.number} of block {thread.block.index}, {stamp}")
+def check(stamps: Iterable[Stamp], thread: Any, what: str) -> None:
+    """Race unless one of what the stamps say happened before what the thread does now."""
+    stamp = None
+    for stamp in stamps:
+        if stamp.launch != thread.launch or stamp.thread == thread.number:
+            return
+        if stamp.epoch < thread.block.clock[stamp.block]:
+            return
+    if stamp is not None:
+        raise Race(f"{what} by thread {thread.number} of block {thread.block.index}, {stamp}")
