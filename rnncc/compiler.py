@@ -118,8 +118,18 @@ class Compiler:
         key = cell, repr(cell.options)  # True and 1 are equal, but not the same option
         return self._bindings.setdefault(key, Binding(cell, self._engines_of(cell)))
 
+    def moved(self, target: str) -> Compiler:
+        """The maker of the same class for another target. ValueError for an unknown one."""
+        return Compiler(self.spec, self.cell.dtype, _maker_of(target))
+
     def _engines_of(self, cell: Cell) -> Callable[[Variant], Engine | SecondEngine]:
         return lambda variant: self.engines(self.spec, cell, variant)
+
+
+def _maker_of(target: str) -> EngineMaker:
+    if target not in TARGETS:
+        raise ValueError(f"target is one of {', '.join(TARGETS)}, not {target!r}")
+    return cuda_engine if target == "cuda" else kernel_engine
 
 
 _classes: dict[tuple[Any, ...], type[Layer]] = {}
@@ -134,11 +144,9 @@ def layer_class(
     engines: EngineMaker = kernel_engine,
 ) -> type[Layer]:
     """The class of a checked cell, the same one for the same text. Tests choose other `engines`."""
-    if target not in TARGETS:
-        raise ValueError(f"target is one of {', '.join(TARGETS)} in this version, not {target!r}")
+    made_for = _maker_of(target)
+    engines = made_for if engines is kernel_engine else engines
     name = dtype_name(dtype)
-    if target == "cuda" and engines is kernel_engine:
-        engines = cuda_engine
     key = (spec.text, spec.filename, target, name, engines)
     with _lock:
         if key not in _classes:

@@ -1,6 +1,6 @@
 """The command `rnncc`: arguments in, one of four commands run, an exit code out.
 
-    rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu] [--dtype float32]
+    rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu|cuda] [--dtype float32]
                        [--second-order]
     rnncc explain FILE [--after PASS] [--diff] [--backward]
     rnncc check FILE
@@ -71,7 +71,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_ = commands.add_parser("compile", help="write a module with the cell's layer")
     _cell_arguments(compile_)
     compile_.add_argument("-o", "--output", metavar="OUT.py", help="default: FILE's name, here")
-    compile_.add_argument("--target", choices=["cpu"], default="cpu")
+    compile_.add_argument("--target", choices=["cpu", "cuda"], default="cpu")
     compile_.add_argument(
         "--second-order",
         action="store_true",

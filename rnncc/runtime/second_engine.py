@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime.blocks import Saved
-from rnncc.runtime.call import Arrays, Job, Memory, Run
+from rnncc.runtime.call import Arrays, Job, Memory
 from rnncc.runtime.engine import Side, plan_side
 from rnncc.runtime.memory import Lease, aligned
 from rnncc.runtime.sizes import evaluate
@@ -102,7 +102,7 @@ class SecondEngine:
             first_step=first.first_step,
         )
         side.steps = first.call.time
-        run = Run(side, job)
+        run = side.run(job)
         results = run.go()
         again.residuals |= run.residuals()
         again.leases.append(run.saved_arena)

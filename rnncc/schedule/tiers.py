@@ -13,7 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 WARP = 32
-THREADS = 256
+MOST_THREADS = THREADS = 256  # a block's: kernels may have 255 registers
 # Multiply-adds of a row's step that one block does about as fast as a barrier among blocks takes.
 BLOCK_WORK = 40_000
 # What a multiprocessor has to do in a step before more of them pay for waiting for each other.
@@ -80,7 +80,7 @@ def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
     if name == "block":
         return _one_block(loop, gpu)
     if name == "grid":
-        return _shared(loop, gpu)
+        return _shared(loop, gpu, 2 if asked else 1)
     blocks = -(-loop.batch * loop.items // THREADS)
     return Tier(name, 1, max(blocks, 1), THREADS, "a launch a level: blocks needn't be resident")
 
@@ -88,14 +88,14 @@ def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
 def _one_block(loop: Loop, gpu: Gpu) -> Tier:
     groups = min(loop.batch, max(gpu.multiprocessors, 1))
     rows = -(-loop.batch // groups)
-    threads = min(max(-(-rows * loop.items // WARP) * WARP, WARP), 2 * THREADS)
+    threads = min(max(-(-rows * loop.items // WARP) * WARP, WARP), MOST_THREADS)
     return Tier("block", groups, 1, threads, f"{groups} blocks, each its rows: no barrier of blocks")
 
 
-def _shared(loop: Loop, gpu: Gpu) -> Tier:
+def _shared(loop: Loop, gpu: Gpu, least: int) -> Tier:
     """Blocks share lanes; groups of them share the batch, where one group has enough blocks."""
     share = max(loop.work // SHARE_WORK, 1)
-    members = max(min(gpu.resident, share, -(-loop.items // 8)), 1)
+    members = max(min(gpu.resident, share, -(-loop.items // 8)), least)
     members = 1 << (members.bit_length() - 1)
     groups = max(min(gpu.resident // members, loop.batch), 1)
     why = f"{members} blocks share {loop.items} lanes"

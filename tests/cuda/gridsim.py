@@ -100,6 +100,7 @@ class Simulator:
         threads: int,
         arguments: tuple[int, ...],
         *,
+        shared: int = 0,
         cooperative: bool = False,
         stream: Any = None,
     ) -> None:

@@ -23,6 +23,7 @@ from rnncc.runtime.cuda.run import CudaRun, DeviceMemory
 from rnncc.runtime.cuda.target import Carrier, Piece, Target, current
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.machine import ITEMSIZE
+from rnncc.runtime.second_engine import SecondEngine
 from rnncc.runtime.tables import Direction
 from rnncc.schedule.tiers import Gpu
 
@@ -43,6 +44,7 @@ class CudaSide:
     weights: OrderedDict[Any, tuple[Any, Piece]] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     last: Prepared | None = None
+    steps: int = 0  # of the last call, whatever its blocks
     layers: int = 1
 
     def __post_init__(self) -> None:
@@ -174,6 +176,26 @@ class CudaEngine:
         for title, made in zip(("forward", "backward"), last or self.last, strict=True):
             lines += plan_side(title, made)
         return "\n".join(lines)
+
+
+class CudaSecondEngine(SecondEngine):
+    """`runtime.classes.SecondEngine` on a GPU."""
+
+    def __init__(self, cell: Any, *directions: Direction) -> None:
+        self.cell = cell
+        self.dtype = np.dtype(cell.dtype)
+        sides: list[Any] = [CudaSide(d, cell.dtype) for d in directions]
+        self._forward, self._backward, self._backward_pullback, self._forward_pullback = sides
+
+    def plan(self) -> str:
+        """The kernels of the last calls."""
+        sides: dict[str, Any] = {
+            "forward, again": self._forward,
+            "backward, again": self._backward,
+            "pullback of the backward": self._backward_pullback,
+            "pullback of the forward": self._forward_pullback,
+        }
+        return "\n".join(s for title, side in sides.items() for s in plan_side(title, side.last))
 
 
 def plan_side(title: str, made: Prepared | None) -> list[str]:

@@ -18,15 +18,16 @@ from typing import Any
 
 
 ARGUMENTS = 5
+Numbers = tuple[tuple[str, int], ...]
 
 
 class Kernel:
-    """A generated function and its name."""
+    """A generated function, its name, and numbers that its machine code has built in."""
 
-    __slots__ = ("function",)
+    __slots__ = ("constants", "function")
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self.function = function
+    def __init__(self, function: Callable[..., Any], constants: Numbers = ()) -> None:
+        self.function, self.constants = function, constants
 
     @property
     def name(self) -> str:

@@ -54,10 +54,11 @@ class Target(Protocol):
         threads: int,
         arguments: tuple[int, ...],
         *,
+        shared: int = 0,
         cooperative: bool = False,
         stream: Any = None,
     ) -> None:
-        """Runs a kernel. RuntimeError, before anything runs, for a cooperative grid that doesn't
+        """Runs a kernel, with so many bytes of shared memory. RuntimeError, before anything runs, for a cooperative grid that doesn't
         fit on the device at once."""
 
 
