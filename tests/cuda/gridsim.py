@@ -80,11 +80,11 @@ class Simulator:
 
     def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
         piece = self.space.allocate(array.nbytes)
-        return self.fill(piece, array)
-
-    def fill(self, piece: Piece, array: np.ndarray, stream: Any = None) -> Piece:
         self.space.fill(piece.address, array)
         return piece
+
+    def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
+        self.space.fill(piece.address, np.zeros(size, np.uint8))
 
     def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
         self.space.copy(address, array)
@@ -98,7 +98,7 @@ class Simulator:
         dtype: str,
         grid: int,
         threads: int,
-        arguments: tuple[int, ...],
+        words: np.ndarray,
         *,
         shared: int = 0,
         cooperative: bool = False,
@@ -111,11 +111,11 @@ class Simulator:
             self.names[dtype] = self._names(dtype)
         function = kernel.function if self.mutate is None else self.mutate(kernel.function)
         self.launches.append((kernel.name, grid, threads, cooperative))
-        self._run(rebound(function, self.names[dtype]), grid, threads, arguments)
+        self._run(rebound(function, self.names[dtype]), grid, threads, words.tolist())
 
     # ---- threads ------------------------------------------------------------------------------
 
-    def _run(self, function: Any, grid: int, threads: int, arguments: tuple[int, ...]) -> None:
+    def _run(self, function: Any, grid: int, threads: int, words: list[int]) -> None:
         number, self.released = len(self.launches), {}
         self.grid, self.block_size = grid, threads
         blocks = [Block(b, grid) for b in range(grid)]
@@ -123,7 +123,7 @@ class Simulator:
             for block in blocks:
                 for i in range(threads):
                     thread = Thread(block, i, block.index * threads + i, number)
-                    thread.runs = greenlet.greenlet(lambda: function(*arguments))
+                    thread.runs = greenlet.greenlet(lambda: function(*words))
                     thread.runs.gr_context = contextvars.copy_context()
                     block.threads.append(thread)
             self._schedule(blocks)
@@ -197,7 +197,6 @@ class Simulator:
         }
         instructions = {
             "cuda": _Cuda(self),
-            "word": lambda block, i: int(self._load(block + 8 * i, "int64")),
             "F": kind,
             "U": np.uint64,
             "I": np.int64,

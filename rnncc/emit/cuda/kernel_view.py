@@ -24,7 +24,7 @@ from rnncc.schedule.model import GradStage, Kernel, LaneStage, RowStage, Schedul
 
 # What the templates and the stages call their own.
 RESERVED = (
-    "block cuda kernel word v F SIZE t b r r0 q lane item left step first total key drawn moved "
+    "cuda kernel v F SIZE t b r r0 q lane item left step first total key drawn moved "
     "inner a a_at k i k0 k1 k2 k3 k4 o0 o1 o2 o3 o4 i0 i1 i2 i3 i4 n1 rows row_lo row_hi width "
     "first_item all_items first_warp all_warps warp_lane member members group groups counters "
     "waiting generation step_lo step_hi level_lo level_hi T B row_key uniform share level_barrier "

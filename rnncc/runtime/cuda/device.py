@@ -14,14 +14,13 @@ import hashlib
 import inspect
 import threading
 import weakref
-from ctypes import c_int64
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.cuda.kernel import ARGUMENTS, Kernel
+from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.cuda.target import Piece
 from rnncc.runtime.store import compiler_hash, store_dir, write_file
 from rnncc.schedule.tiers import MOST_THREADS, Gpu
@@ -125,15 +124,16 @@ class Device:
         self.ask("cuMemFree", address)
 
     def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
-        return self.fill(self.empty(array.nbytes), array, stream)
-
-    def fill(self, piece: Piece, array: np.ndarray, stream: Any = None) -> Piece:
-        self.enter()
+        piece = self.empty(array.nbytes)
         if array.nbytes:  # from pageable memory: the array has been read when this returns
             self.ask(
                 "cuMemcpyHtoDAsync", piece.address, array.ctypes.data, array.nbytes, stream or 0
             )
         return piece
+
+    def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
+        self.enter()
+        self.ask("cuMemsetD8Async", piece.address, 0, size, stream or 0)
 
     def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
         self.enter()
@@ -155,7 +155,7 @@ class Device:
         dtype: str,
         grid: int,
         threads: int,
-        arguments: tuple[int, ...],
+        words: np.ndarray,
         *,
         shared: int = 0,
         cooperative: bool = False,
@@ -166,10 +166,18 @@ class Device:
         if cooperative:
             self.check_resident(kernel, function, grid, threads, shared)
         launch = "cuLaunchCooperativeKernel" if cooperative else "cuLaunchKernel"
-        values = (arguments, (c_int64,) * ARGUMENTS)
+        # The driver takes a pointer to each parameter, and copies what it points at.
+        places = np.arange(len(words), dtype=np.uint64) * 8 + np.uint64(words.ctypes.data)
         last = () if cooperative else (0,)
         self.ask(
-            launch, function, grid, 1, 1, threads, 1, 1, shared, stream or 0, values, *last
+            launch,
+            function,
+            *(grid, 1, 1),
+            *(threads, 1, 1),
+            shared,
+            stream or 0,
+            places.ctypes.data,
+            *last,
         )
 
     def check_resident(

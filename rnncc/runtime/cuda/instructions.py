@@ -45,7 +45,6 @@ def names(dtype: str) -> dict[str, Any]:
     return meanings(
         {
             "cuda": cuda,
-            "word": _word(load_int()),
             "F": number,
             "U": np.uint64,
             "I": np.int64,
@@ -56,22 +55,6 @@ def names(dtype: str) -> dict[str, Any]:
         lanes,
         compiled,
     )
-
-
-def load_int() -> Any:
-    from numba.cuda import types
-
-    return _load(types.int64, types.int64)
-
-
-def _word(load: Any) -> Any:
-    from numba import cuda
-
-    @cuda.jit(device=True, inline="always")
-    def word(block: int, i: int) -> int:
-        return load(block + 8 * i)
-
-    return word
 
 
 def _shuffle_xor() -> Any:

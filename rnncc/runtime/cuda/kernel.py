@@ -1,23 +1,25 @@
-"""`@kernel`: a function over one block of words, as text for a target to compile.
+"""`@kernel`: a function over 64-bit integers, as text for a target to compile.
 
     @kernel
-    def scan(block, step_lo, step_hi, level_lo, level_hi):
+    def scan(step_lo, step_hi, level_lo, level_hi, T, B, ...):
         ...
 
 One launch runs some steps, and some levels of each: all of them, or, where launches take the place
-of barriers, one level of one step.
+of barriers, one level of one step. The other words are addresses, strides and sizes. They are
+parameters, because a GPU reads those as constants: in registers they would take more than the sums.
 
 Non-Goals: compiling (`device`).
 """
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
 
-ARGUMENTS = 5
+RANGES = 4  # words in front: steps and levels
 Numbers = tuple[tuple[str, int], ...]
 
 
@@ -28,6 +30,11 @@ class Kernel:
 
     def __init__(self, function: Callable[..., Any], constants: Numbers = ()) -> None:
         self.function, self.constants = function, constants
+
+    @property
+    def words(self) -> int:
+        """How many integers it takes."""
+        return len(inspect.signature(self.function).parameters)
 
     @property
     def name(self) -> str:

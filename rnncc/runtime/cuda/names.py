@@ -3,7 +3,6 @@
     cuda          threadIdx, blockIdx, syncthreads ...
     v             arithmetic on one lane: load, store, fma, exp ... (`scalars`)
     F             a number of the module's precision
-    word          one integer of a block
     level_barrier, share, row_key, uniform      (`nest`)
 
 The kernels here are text until a target compiles them, so importing a module with kernels needs
@@ -37,7 +36,7 @@ class Name:
         raise TypeError(f"{self.name} has a meaning inside of kernels only, which a target runs")
 
 
-cuda, v, word = Name("cuda"), Name("v"), Name("word")
+cuda, v = Name("cuda"), Name("v")
 F, U, I = Name("F"), Name("U"), Name("I")  # noqa: E741
 add_release, load_acquire = Name("add_release"), Name("load_acquire")
 level_barrier, share = Name("level_barrier"), Name("share")

@@ -16,7 +16,7 @@ from types import SimpleNamespace
 from typing import Any
 
 from rnncc.runtime.cuda.instructions import names
-from rnncc.runtime.cuda.kernel import ARGUMENTS, Kernel, rebound
+from rnncc.runtime.cuda.kernel import Kernel, rebound
 from rnncc.schedule.tiers import MOST_THREADS
 
 Capability = tuple[int, int]
@@ -58,10 +58,10 @@ def function_of(kernel: Kernel, dtype: str) -> Any:
     return rebound(kernel.function, {**names(dtype), "SIZE": size})
 
 
-def signature() -> Any:
+def signature(kernel: Kernel) -> Any:
     from numba.cuda import types
 
-    return types.void(*[types.int64] * ARGUMENTS)
+    return types.void(*[types.int64] * kernel.words)
 
 
 def ptx(kernel: Kernel, dtype: str, capability: Capability = (9, 0)) -> str:
@@ -70,7 +70,7 @@ def ptx(kernel: Kernel, dtype: str, capability: Capability = (9, 0)) -> str:
 
     with stand_in(capability):
         text, _ = cuda.compile_ptx(
-            function_of(kernel, dtype), signature(), cc=capability, launch_bounds=MOST_THREADS
+            function_of(kernel, dtype), signature(kernel), cc=capability, launch_bounds=MOST_THREADS
         )
     return str(text)
 

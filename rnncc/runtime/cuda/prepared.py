@@ -1,7 +1,7 @@
 """A Binding -> what a call launches, in order: blocks of words, with the addresses left out.
 
-All blocks of a call are one array, uploaded once; every word that is an address is a place in it,
-what it points at, and an offset. Counters of barriers stand at its end, so they arrive as zeros.
+All words of a call are one array; every word that is an address is a place in it, what it points
+at, and an offset. A call copies the array and adds the addresses of its own memory.
 
 Non-Goals: arrays and their lifetimes (`run`).
 """
@@ -16,7 +16,7 @@ import numpy as np
 
 from rnncc.runtime.bind import result_shape, touched
 from rnncc.runtime.cuda.bind import Binding, BoundKernel, round_up
-from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.kernel import RANGES, Kernel
 from rnncc.runtime.cuda.moves import DenseMover, move, words_of
 from rnncc.runtime.cuda.names import COUNTER_BYTES
 from rnncc.runtime.moves import Move, result_point
@@ -29,10 +29,11 @@ Patch = tuple[int, str, int]  # word, what it points at, bytes from there
 
 @dataclass(frozen=True, slots=True)
 class Launch:
-    """One launch: its block begins at word `start`. ranges: steps and levels it runs."""
+    """One launch: its words are those from `start` to `end`. ranges: steps and levels it runs."""
 
     kernel: Kernel
     start: int
+    end: int
     grid: int
     threads: int
     ranges: tuple[int, int, int, int]
@@ -49,7 +50,7 @@ class Plan:
     first_steps: list[int] = field(default_factory=list)
     launches: list[Launch] = field(default_factory=list)
     results: list[tuple[str, tuple[int, ...], str]] = field(default_factory=list)
-    counters: int = 0  # the word they begin at
+    counters: int = COUNTER_BYTES  # bytes of them
 
 
 @dataclass
@@ -140,13 +141,13 @@ class _Writer:
         self.pieces: list[np.ndarray] = []
         self.at = 0
         self.out = Plan(np.zeros(0, np.int64))
-        self.counters: list[int] = []  # words to be pointed at counters
 
-    def add(self, block: np.ndarray) -> int:
+    def add(self, words: np.ndarray) -> tuple[int, int]:
+        """Words of a launch, behind room for its ranges: where the words begin, and all of it."""
         start = self.at
-        self.pieces.append(block)
-        self.at += len(block)
-        return start
+        self.pieces += [np.zeros(RANGES, np.int64), words]
+        self.at += RANGES + len(words)
+        return start + RANGES, start
 
     def grid(self, items: int) -> int:
         """Blocks for so many items: a thread has one, or several where the device is full."""
@@ -155,29 +156,28 @@ class _Writer:
     def moves(self, moves: list[Move]) -> None:
         for piece in (p for m in moves for p in m.pieces()):
             words = words_of(piece)
-            start = self.add(np.array(words, np.int64))
-            self.out.patches.append((start, piece.source.point, piece.source.offset))
-            self.out.patches.append((start + 1, piece.target.point, piece.target.offset))
-            launch = Launch(move, start, self.grid(words[2]), self.threads(words[2]), (0, 1, 0, 1))
-            self.out.launches.append(launch)
+            first, start = self.add(np.array(words, np.int64))
+            self.out.patches.append((first, piece.source.point, piece.source.offset))
+            self.out.patches.append((first + 1, piece.target.point, piece.target.offset))
+            size = self.grid(words[2]), self.threads(words[2])
+            self.out.launches.append(Launch(move, start, self.at, *size, (0, 1, 0, 1)))
 
     def threads(self, items: int) -> int:
         return min(-(-max(items, 1) // WARP) * WARP, THREADS)
 
     def kernel(self, bound: BoundKernel) -> None:
-        start = self.add(bound.template)
+        first, start = self.add(bound.template)
         for index, name, offset in bound.addresses:
-            self.out.patches.append((start + index, name, offset))
+            self.out.patches.append((first + index, name, offset))
         for index, kind in bound.others:
             where = {
                 "seed": self.out.seeds,
                 "first step": self.out.first_steps,
-                "counters": self.counters,
             }.get(kind)
             if where is None:
-                self.out.patches.append((start + index, kind, 0))
+                self.out.patches.append((first + index, kind, 0))
             else:
-                where.append(start + index)
+                where.append(first + index)
         kernel, levels = bound.kernel, bound.kernel.levels
         if kernel.kind == "scan":
             self.scan(kernel.function, start, levels)
@@ -185,7 +185,9 @@ class _Writer:
         for level in range(levels):  # a level reads what the one before has written
             ranges = (0, 1, level, level + 1)
             grid, threads = self.grid(bound.items), self.threads(bound.items)
-            self.out.launches.append(Launch(kernel.function, start, grid, threads, ranges))
+            self.out.launches.append(
+                Launch(kernel.function, start, self.at, grid, threads, ranges)
+            )
 
     def scan(self, function: Kernel, start: int, levels: int) -> None:
         tier, time = self.binding.tier, self.binding.call.time
@@ -193,19 +195,16 @@ class _Writer:
         size, launches = (tier.blocks, tier.threads), self.out.launches
         if tier.name != "launches":
             ranges = (0, time, 0, levels)
-            launches.append(Launch(function, start, *size, ranges, tier.waiting > 1))
+            launches.append(Launch(function, start, self.at, *size, ranges, tier.waiting > 1))
             return
         for step in range(time):
             for level in range(levels):
                 ranges = (step, step + 1, level, level + 1)
-                launches.append(Launch(function, start, *size, ranges))
+                launches.append(Launch(function, start, self.at, *size, ranges))
 
     def plan(self) -> Plan:
-        line = COUNTER_BYTES // 8
-        self.add(np.zeros(-self.at % line, np.int64))
-        self.out.counters = self.at
         tier = self.binding.tier
-        self.add(np.zeros(line * (tier.groups if tier else 1), np.int64))
-        self.out.template = np.concatenate(self.pieces)
-        self.out.patches += [(word, "counters", 0) for word in self.counters]
+        self.out.counters = COUNTER_BYTES * (tier.groups if tier else 1)
+        if self.pieces:
+            self.out.template = np.concatenate(self.pieces)
         return self.out

@@ -13,6 +13,7 @@ import numpy as np
 
 from rnncc.runtime.bind import Layout
 from rnncc.runtime.call import Job
+from rnncc.runtime.cuda.kernel import RANGES
 from rnncc.runtime.cuda.target import Carrier, HostArrays, Piece
 from rnncc.runtime.moves import slot_offset
 from rnncc.runtime.sizes import evaluate
@@ -91,6 +92,8 @@ class CudaRun:
         for name, shape, point in plan.results:
             results[name] = self.carrier.result(shape, dtype)
             places[point] = results[name].address
+        self.counters = self.carrier.empty(plan.counters)
+        places["counters"] = self.counters.address
         self.places = places
         self.launch(plan, places)
         names_given = self.given()
@@ -113,29 +116,25 @@ class CudaRun:
     def launch(self, plan: Any, places: Mapping[str, int]) -> None:
         words = plan.template.copy()
         for index, name, offset in plan.patches:
-            if name != "counters":
-                words[index] = places[name] + offset
+            words[index] = places[name] + offset
         for index in plan.seeds:
             words[index] = int(self.job.arrays["seed"])
         for index in plan.first_steps:
             words[index] = self.job.first_step
-        # The counters' own address is known once there is room for the words.
-        room = self.carrier.empty(words.nbytes)
-        for index, name, _ in plan.patches:
-            if name == "counters":
-                words[index] = room.address + plan.counters * 8
-        block = self.target.fill(room, words, self.carrier.stream)
         for each in plan.launches:
+            if each.cooperative:
+                self.target.clear(self.counters, plan.counters, self.carrier.stream)
+            own = words[each.start : each.end]
+            own[: RANGES] = each.ranges
             self.target.launch(
                 each.kernel,
                 self.side.dtype,
                 each.grid,
                 each.threads,
-                (block.address + each.start * 8, *each.ranges),
+                own,
                 cooperative=each.cooperative,
                 stream=self.carrier.stream,
             )
-        self.words = block
 
     def residuals(self) -> dict[str, DeviceMemory]:
         """By name: their addresses are already at the slots they mean."""

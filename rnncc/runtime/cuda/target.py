@@ -37,8 +37,8 @@ class Target(Protocol):
     def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
         """A copy of a C-contiguous array."""
 
-    def fill(self, piece: Piece, array: np.ndarray, stream: Any = None) -> Piece:
-        """Copies an array over what is in the piece."""
+    def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
+        """Zeros over so many bytes."""
 
     def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
         """Fills a C-contiguous array, once all that was launched before is done."""
@@ -52,14 +52,14 @@ class Target(Protocol):
         dtype: str,
         grid: int,
         threads: int,
-        arguments: tuple[int, ...],
+        words: np.ndarray,
         *,
         shared: int = 0,
         cooperative: bool = False,
         stream: Any = None,
     ) -> None:
-        """Runs a kernel, with so many bytes of shared memory. RuntimeError, before anything runs, for a cooperative grid that doesn't
-        fit on the device at once."""
+        """Runs a kernel over int64 words. shared: bytes of shared memory a block has. RuntimeError,
+        before anything runs, for a cooperative grid that doesn't fit on the device at once."""
 
 
 class Carrier(Protocol):
