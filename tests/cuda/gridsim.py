@@ -25,11 +25,14 @@ from rnncc.runtime.cuda.kernel import Kernel, rebound
 from rnncc.runtime.cuda.meanings import meanings
 from rnncc.runtime.cuda.target import Piece
 from rnncc.schedule.tiers import Gpu
-from tests.cuda.memory import Fault, Space, Stamp, check
+from tests.cuda.memory import GUARD, Fault, Space, Stamp, check
 
 WARP = 32
 READY, BLOCK, SHUFFLE, DONE = "ready", "syncthreads", "shuffle", "done"
 ITEM = {"float32": 4, "float64": 8}
+SHARED = 228 * 1024  # bytes a block may ask for
+SHARED_BASE = 1 << 40  # addresses from here on are a block's own
+SHARED_AT = SHARED_BASE + GUARD
 
 
 class Deadlock(RuntimeError):
@@ -37,12 +40,13 @@ class Deadlock(RuntimeError):
 
 
 class Block:
-    def __init__(self, index: int, grid: int) -> None:
+    def __init__(self, index: int, grid: int, shared: int) -> None:
         self.index = index
         self.clock = [0] * grid  # what its threads have seen of every block; its own: its epoch
         self.threads: list[Thread] = []
-        self.shared = Space(1 << 18, 1 << 40)
-        self.arrays: dict[Any, int] = {}
+        self.shared = Space(shared + 3 * GUARD, SHARED_BASE)
+        if shared:
+            self.shared.allocate(shared)
 
 
 class Thread:
@@ -63,9 +67,10 @@ class Simulator:
     def __init__(
         self, seed: int = 0, *, multiprocessors: int = 4, threads: int = 32, size: int = 1 << 23
     ) -> None:
-        self.gpu = Gpu("a simulated grid", multiprocessors, multiprocessors)
+        self.gpu = Gpu(
+            "a simulated grid", multiprocessors, multiprocessors, shared=SHARED, threads=threads
+        )
         self.random = random.Random(seed)
-        self.most_threads = threads
         self.space = Space(size)
         self.current: Any = None
         self.launches: list[tuple[str, int, int, bool]] = []
@@ -106,19 +111,21 @@ class Simulator:
     ) -> None:
         if cooperative and grid > self.gpu.resident:
             raise RuntimeError(f"{grid} blocks can't be on {self.gpu.name} at once")
-        threads = min(threads, self.most_threads)
         if dtype not in self.names:
             self.names[dtype] = self._names(dtype)
         function = kernel.function if self.mutate is None else self.mutate(kernel.function)
         self.launches.append((kernel.name, grid, threads, cooperative))
-        self._run(rebound(function, self.names[dtype]), grid, threads, words.tolist())
+        names = {**self.names[dtype], **dict(kernel.constants)}
+        self._run(rebound(function, names), grid, threads, words.tolist(), shared)
 
     # ---- threads ------------------------------------------------------------------------------
 
-    def _run(self, function: Any, grid: int, threads: int, words: list[int]) -> None:
+    def _run(
+        self, function: Any, grid: int, threads: int, words: list[int], shared: int
+    ) -> None:
         number, self.released = len(self.launches), {}
         self.grid, self.block_size = grid, threads
-        blocks = [Block(b, grid) for b in range(grid)]
+        blocks = [Block(b, grid, shared) for b in range(grid)]
         with np.errstate(all="ignore"):
             for block in blocks:
                 for i in range(threads):
@@ -194,9 +201,12 @@ class Simulator:
             "store": lambda address, x: self._store(address, x, dtype),
             "fma": lambda a, b, c: kind(wide(a) * wide(b) + wide(c)),
             "shuffle_xor": self._shuffle_xor,
+            "shared_load": lambda i: self._load(SHARED_AT + ITEM[dtype] * i, dtype),
+            "shared_load4": lambda i: self._shared_load4(i, dtype),
+            "shared_store": lambda i, x: self._store(SHARED_AT + ITEM[dtype] * i, x, dtype),
         }
         instructions = {
-            "cuda": _Cuda(self),
+            "cuda": _Cuda(self, kind),
             "F": kind,
             "U": np.uint64,
             "I": np.int64,
@@ -208,7 +218,12 @@ class Simulator:
         return meanings(instructions, lanes)
 
     def _spaced(self, address: int) -> Space:
-        return self.current.block.shared if address >= 1 << 40 else self.space
+        return self.current.block.shared if address >= SHARED_BASE else self.space
+
+    def _shared_load4(self, i: int, dtype: str) -> tuple[Any, ...]:
+        if i % 4:
+            raise Fault(f"four at once from element {i} of shared memory: misaligned")
+        return tuple(self._load(SHARED_AT + ITEM[dtype] * (i + e), dtype) for e in range(4))
 
     def _load(self, address: int, dtype: str) -> Any:
         space, thread = self._spaced(address), self.current
@@ -266,8 +281,10 @@ class Simulator:
 
 
 class _Cuda:
-    def __init__(self, sim: Simulator) -> None:
+    def __init__(self, sim: Simulator, kind: Any) -> None:
         self.sim = sim
+        # Registers: poisoned, and a thread's own.
+        self.local = SimpleNamespace(array=lambda n, _: np.full(n, np.nan, kind))
 
     @property
     def threadIdx(self) -> Any:  # noqa: N802

@@ -17,7 +17,8 @@ from rnncc.emit.words import Request
 class StageView:
     """for item in range(<mine>, <rows> * <count>): where the item is, then its lines.
 
-    kind: "threads" | "warps": who an item belongs to.
+    kind: "threads" | "warps": who an item belongs to; "tiles": a block has lanes of its own, whose
+    sums `core` leaves in shared memory for some rows at a time.
     """
 
     kind: str = "threads"
@@ -25,6 +26,8 @@ class StageView:
     count: str = "1"  # items of one row
     places: list[str] = field(default_factory=list)  # lane, outer axes, row out of `item`
     lines: list[str] = field(default_factory=list)
+    core: list[str] = field(default_factory=list)
+    lanes: str = ""
 
 
 @dataclass
@@ -37,3 +40,6 @@ class KernelView:
     step_lines: list[str]
     levels: list[list[StageView]]
     reverse: bool
+    prologue: list[str] = field(default_factory=list)  # before the loop
+    twin: KernelView | None = None  # the same with weights in registers
+    shapes: str = ""  # what decides a twin's numbers

@@ -28,7 +28,8 @@ from rnncc.runtime.bind import Call, Layout, axes_of, requests, row_layout, touc
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Buffer, Direction, Kernel
-from rnncc.schedule.tiers import Gpu, Loop, Tier, choose
+from rnncc.schedule.stationary import Numbers, numbers
+from rnncc.schedule.tiers import WARP, Gpu, Loop, Tier, choose
 
 ALIGNMENT = 256
 RATE_OF_STATEMENTS = 64  # multiply-adds that a lane's statements cost, as a guess
@@ -50,6 +51,7 @@ class Binding:
     call: Call
     sizes: dict[str, int]
     tier: Tier | None = None
+    numbers: Numbers | None = None  # of the loop's twin, where that is what runs
     layouts: dict[str, Layout] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
     in_place: dict[str, str] = field(default_factory=dict)  # results that are buffers
@@ -82,7 +84,7 @@ class Binder:
         self.lay_out()
         for kernel in self.d.kernels:
             if kernel.kind == "scan":
-                self.out.tier = choose(self.loop(kernel), self.gpu, self.asked)
+                self.choose_tier(kernel)
         self.out.kernels = [self.bind_kernel(k) for k in self.d.kernels]
         return self.out
 
@@ -90,6 +92,27 @@ class Binder:
         return evaluate(text, self.out.sizes)
 
     # ---- the loop -----------------------------------------------------------------------------
+
+    def choose_tier(self, kernel: Kernel) -> None:
+        fixed = self.stationary(kernel, self.call.batch)
+        lanes, why = (0, fixed) if isinstance(fixed, str) else (fixed.lanes, "")
+        loop = self.loop(kernel)
+        loop = Loop(loop.batch, loop.items, loop.work, loop.levels, lanes, why)
+        tier = self.out.tier = choose(loop, self.gpu, self.asked)
+        if tier.name == "stationary":  # a group has fewer rows than the whole batch
+            fixed = self.stationary(kernel, -(-self.call.batch // tier.groups))
+            assert not isinstance(fixed, str)
+            self.out.numbers = fixed
+
+    def stationary(self, kernel: Kernel, rows: int) -> Numbers | str:
+        """The numbers of the kernel's twin, or why it can't be used."""
+        twin = kernel.function.twin
+        if twin is None:
+            return "no contraction has one axis of lanes and weights that nobody changes"
+        if self.item != 4:
+            return "only single precision has that form"
+        warps = self.gpu.threads // WARP
+        return numbers(twin.shapes, self.size, rows, warps, self.gpu.shared)
 
     def loop(self, kernel: Kernel) -> Loop:
         """How much there is to do in a step: lanes as wide as anything it writes, and weights read

@@ -78,7 +78,9 @@ class Device:
         processors = self.attribute("MULTIPROCESSOR_COUNT")
         cooperative = bool(self.attribute("COOPERATIVE_LAUNCH"))
         # One block of a heavy kernel a multiprocessor; what really fits is asked at the launch.
-        self.gpu = Gpu(self.name, processors, processors if cooperative else 0, cooperative)
+        shared = self.attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        resident = processors if cooperative else 0
+        self.gpu = Gpu(self.name, processors, resident, cooperative, shared)
 
     # ---- the driver ---------------------------------------------------------------------------
 

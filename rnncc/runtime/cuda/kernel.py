@@ -26,10 +26,18 @@ Numbers = tuple[tuple[str, int], ...]
 class Kernel:
     """A generated function, its name, and numbers that its machine code has built in."""
 
-    __slots__ = ("constants", "function")
+    __slots__ = ("_built", "constants", "function", "shapes", "twin")
 
     def __init__(self, function: Callable[..., Any], constants: Numbers = ()) -> None:
         self.function, self.constants = function, constants
+        self.twin: Kernel | None = None  # the same, with weights in registers
+        self.shapes: tuple[Any, ...] = ()  # what decides the numbers of a twin
+        self._built: dict[Numbers, Kernel] = {}
+
+    def built(self, constants: Mapping[str, int]) -> Kernel:
+        """The kernel with these numbers for its names in capitals."""
+        key = tuple(sorted(constants.items()))
+        return self._built.setdefault(key, Kernel(self.function, key))
 
     @property
     def words(self) -> int:
@@ -49,6 +57,17 @@ class Kernel:
 
 def kernel(function: Callable[..., Any]) -> Kernel:
     return Kernel(function)
+
+
+def stationary(plain: Kernel, shapes: tuple[Any, ...]) -> Callable[[Callable[..., Any]], Kernel]:
+    """The twin of a kernel over the same words; `shapes`: see `schedule.stationary`."""
+
+    def twin(function: Callable[..., Any]) -> Kernel:
+        plain.twin = made = Kernel(function)
+        made.shapes = shapes
+        return made
+
+    return twin
 
 
 def rebound(function: Any, names: Mapping[str, Any]) -> Any:

@@ -55,7 +55,7 @@ def stand_in(capability: Capability) -> Iterator[None]:
 def function_of(kernel: Kernel, dtype: str) -> Any:
     """The kernel's function as numba-cuda compiles it."""
     size = {"float32": 4, "float64": 8}[dtype]
-    return rebound(kernel.function, {**names(dtype), "SIZE": size})
+    return rebound(kernel.function, {**names(dtype), "SIZE": size, **dict(kernel.constants)})
 
 
 def signature(kernel: Kernel) -> Any:

@@ -23,7 +23,6 @@ from rnncc.runtime.moves import Move, result_point
 from rnncc.runtime.tables import Buffer, Direction, Place
 from rnncc.schedule.tiers import WARP, Gpu
 
-THREADS = 256
 Patch = tuple[int, str, int]  # word, what it points at, bytes from there
 
 
@@ -38,6 +37,7 @@ class Launch:
     threads: int
     ranges: tuple[int, int, int, int]
     cooperative: bool = False
+    shared: int = 0
 
 
 @dataclass(slots=True)
@@ -151,7 +151,7 @@ class _Writer:
 
     def grid(self, items: int) -> int:
         """Blocks for so many items: a thread has one, or several where the device is full."""
-        return max(1, min(-(-items // THREADS), 8 * max(self.gpu.multiprocessors, 1)))
+        return max(1, min(-(-items // self.gpu.threads), 8 * max(self.gpu.multiprocessors, 1)))
 
     def moves(self, moves: list[Move]) -> None:
         for piece in (p for m in moves for p in m.pieces()):
@@ -163,7 +163,7 @@ class _Writer:
             self.out.launches.append(Launch(move, start, self.at, *size, (0, 1, 0, 1)))
 
     def threads(self, items: int) -> int:
-        return min(-(-max(items, 1) // WARP) * WARP, THREADS)
+        return min(-(-max(items, 1) // WARP) * WARP, self.gpu.threads)
 
     def kernel(self, bound: BoundKernel) -> None:
         first, start = self.add(bound.template)
@@ -193,6 +193,13 @@ class _Writer:
         tier, time = self.binding.tier, self.binding.call.time
         assert tier is not None
         size, launches = (tier.blocks, tier.threads), self.out.launches
+        found = self.binding.numbers
+        if found is not None:
+            assert function.twin is not None
+            twin, ranges = function.twin.built(found.constants), (0, time, 0, levels)
+            waits = tier.waiting > 1
+            launches.append(Launch(twin, start, self.at, *size, ranges, waits, found.shared))
+            return
         if tier.name != "launches":
             ranges = (0, time, 0, levels)
             launches.append(Launch(function, start, self.at, *size, ranges, tier.waiting > 1))

@@ -132,6 +132,7 @@ class CudaRun:
                 each.grid,
                 each.threads,
                 own,
+                shared=each.shared,
                 cooperative=each.cooperative,
                 stream=self.carrier.stream,
             )
