@@ -36,8 +36,8 @@ def compile(  # the public name is rnncc.compile
 ) -> type[Layer]:
     """The layer class of a cell: the path of a .rnn file, or a built-in's name ("lstm").
 
-    target: "cpu" or "cuda". dtype: float32 or float64. Raises SpecError with every mistake in the text, a file that can't
-    be read among them; ValueError for an unknown name, target or dtype.
+    target: "cpu" or "cuda". dtype: float32 or float64. Raises SpecError with every mistake in the
+    text, a file that can't be read among them; ValueError for an unknown name, target or dtype.
     """
     return layer_class(load_spec(source), target, dtype)
 

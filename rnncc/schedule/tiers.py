@@ -116,7 +116,9 @@ def _one_block(loop: Loop, gpu: Gpu) -> Tier:
     groups = min(loop.batch, max(gpu.multiprocessors, 1))
     rows = -(-loop.batch // groups)
     threads = min(max(-(-rows * loop.items // WARP) * WARP, WARP), gpu.threads)
-    return Tier("block", groups, 1, threads, f"{groups} blocks, each its rows: no barrier of blocks")
+    return Tier(
+        "block", groups, 1, threads, f"{groups} blocks, each its rows: no barrier of blocks"
+    )
 
 
 def _shared(loop: Loop, gpu: Gpu, least: int) -> Tier:

@@ -9,8 +9,7 @@ import sys
 from collections.abc import Sequence
 
 from tests import cases
-from tests.cuda.gridsim import Simulator
-from tests.cuda.test_cells import SHAPES, SLOW_ONES, TIERS
+from tests.cuda.test_cells import TIERS, shapes_for, simulator
 from tests.cuda.test_ptx import CAPABILITIES, compiled, kernels_of
 from tests.cuda.twins import LIMIT, Twins
 
@@ -18,11 +17,10 @@ from tests.cuda.twins import LIMIT, Twins
 def simulated(names: Sequence[str]) -> list[str]:
     wrong = []
     for name, variant in cases.variants(names):
-        shapes = SHAPES[:1] if name in SLOW_ONES else SHAPES
         errors = {
-            (tier, shape): Twins.of(name, variant, shape).worst(Simulator(seed=5), tier)[0]
+            (tier, shape): Twins.of(name, variant, shape).worst(simulator(tier, 5), tier)[0]
             for tier in TIERS
-            for shape in shapes
+            for shape in shapes_for(name, tier)
         }
         worst = max(errors.values())
         print(f"{name:20} {variant:6} {len(errors):3} runs, largest error {worst:.1e}", flush=True)

@@ -120,9 +120,7 @@ class Simulator:
 
     # ---- threads ------------------------------------------------------------------------------
 
-    def _run(
-        self, function: Any, grid: int, threads: int, words: list[int], shared: int
-    ) -> None:
+    def _run(self, function: Any, grid: int, threads: int, words: list[int], shared: int) -> None:
         number, self.released = len(self.launches), {}
         self.grid, self.block_size = grid, threads
         blocks = [Block(b, grid, shared) for b in range(grid)]
@@ -214,6 +212,7 @@ class Simulator:
             "math": _math(kind),
             "add_release": self._add_release,
             "load_acquire": self._load_acquire,
+            "anew": int,
         }
         return meanings(instructions, lanes)
 
@@ -287,19 +286,19 @@ class _Cuda:
         self.local = SimpleNamespace(array=lambda n, _: np.full(n, np.nan, kind))
 
     @property
-    def threadIdx(self) -> Any:  # noqa: N802
+    def threadIdx(self) -> Any:
         return SimpleNamespace(x=self.sim.current.index)
 
     @property
-    def blockIdx(self) -> Any:  # noqa: N802
+    def blockIdx(self) -> Any:
         return SimpleNamespace(x=self.sim.current.block.index)
 
     @property
-    def blockDim(self) -> Any:  # noqa: N802
+    def blockDim(self) -> Any:
         return SimpleNamespace(x=self.sim.block_size)
 
     @property
-    def gridDim(self) -> Any:  # noqa: N802
+    def gridDim(self) -> Any:
         return SimpleNamespace(x=self.sim.grid)
 
     def syncthreads(self) -> None:
@@ -308,6 +307,6 @@ class _Cuda:
 
 def _math(kind: Any) -> Any:
     """`math` on NumPy scalars: no exceptions where C has infinities."""
-    names = "exp expm1 log log1p sqrt tanh sin cos fabs".split()
+    names = ["exp", "expm1", "log", "log1p", "sqrt", "tanh", "sin", "cos", "fabs"]
     found = {n: getattr(np, n) for n in names}
     return SimpleNamespace(**found, pow=np.power, erf=lambda x: kind(math.erf(x)))

@@ -31,6 +31,7 @@ def changed(old: str, new: str) -> Callable[[Any], Any]:
             return function
         mutate.hits += 1  # type: ignore[attr-defined]
         names: dict[str, Any] = {**function.__globals__, "kernel": lambda f: f}
+        names["stationary"] = lambda *_: lambda f: f
         exec(compile(mutated, f"<mutant of {function.__name__}>", "exec"), names)
         return names[function.__name__]
 
@@ -45,7 +46,7 @@ KERNELS = {
     "a step too few": (r"range\(step_lo, step_hi\)", "range(step_lo, step_hi - 1)", None),
     "time off by one": (r"t = step\n", "t = max(step - 1, 0)\n", None),
     "time off by one, backwards": (r"t = T - 1 - step", "t = T - 2 - step", None),
-    "a lane too few": (r"\* units, all_items", "* units - 1, all_items", None),
+    "a lane too few": (r"\* units:", "* units - 1:", None),
     "everybody writes all rows": (r"row_lo, row_hi = share\(.*\)", "row_lo, row_hi = 0, B", Fault),
 }
 
@@ -63,6 +64,28 @@ def test_kernel_mutant_is_caught(what: str) -> None:
     else:
         assert kind is None, f"expected {kind.__name__}"
         assert not error <= LIMIT["float32"], f"{what}: nobody noticed"
+    assert simulator.mutate.hits, "the text that was to be changed isn't there"
+
+
+TWINS = {
+    "rows are read before they are there": (r"cuda\.syncthreads\(\)(?=\n +for i in)", "pass"),
+    "a tile is written over while it is read": (r"cuda\.syncthreads\(\)(?=  # nobody)", "pass"),
+    "sums are read before they are there": (r"cuda\.syncthreads\(\)(?=\n +item = anew)", "pass"),
+    "a half goes to the wrong thread": ("low if up else high, 8", "high if up else low, 8"),
+    "weights of the next lane": (r"\* WARPS \+ warp\b", "* WARPS + warp + 1"),
+}
+
+
+@pytest.mark.parametrize("what", TWINS)
+def test_stationary_mutant_is_caught(what: str) -> None:
+    old, new = TWINS[what]
+    simulator = Simulator(seed=1, multiprocessors=3, threads=64)
+    simulator.mutate = changed(old, new)
+    try:
+        error, _ = Twins.of("lstm", "plain", (5, 12, 3, 3)).worst(simulator, "stationary")
+    except Fault:
+        error = 1.0
+    assert not error <= LIMIT["float32"], f"{what}: nobody noticed"
     assert simulator.mutate.hits, "the text that was to be changed isn't there"
 
 

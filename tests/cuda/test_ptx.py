@@ -13,9 +13,12 @@ import pytest
 from rnncc import compiler
 from rnncc.emit.describe import describe
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.sizes import evaluate
 from rnncc.schedule.description import Variant
+from rnncc.schedule.stationary import numbers
 from tests import cases
 from tests.conftest import Golden
+from tests.cuda.test_mutants import changed
 
 CAPABILITIES = ((8, 0), (9, 0))
 BUILT_IN = [n for n in cases.NAMES if "tests" not in cases.FILES[n].parts]
@@ -64,16 +67,48 @@ def test_loops_compile(name: str, variant: str, capability: tuple[int, int]) -> 
         assert not report.spilled, f"{kernel.name}: {report}"
 
 
+def twins_of(name: str, units: int, rows: int) -> list[Kernel]:
+    """Both loops with weights in registers, for that size."""
+    sizes = {"units": units, "features": units}
+    found = []
+    for kernel in kernels_of(name, "plain"):
+        if kernel.twin is not None:
+            shapes = kernel.twin.shapes
+            made = numbers(shapes, lambda text: evaluate(text, sizes), rows, 8, 227 * 1024)
+            assert not isinstance(made, str), made
+            found.append(kernel.twin.built(made.constants))
+    return found
+
+
+def test_weights_stay_in_registers() -> None:
+    """At the largest size that fits: 128 weights a thread."""
+    for kernel in twins_of("lstm", 1024, 8):
+        text, report = compiled(kernel, (9, 0))
+        assert ".f64" not in text
+        assert "ld.local" not in text and "st.local" not in text, "an array is no registers"
+        assert not report.spilled, f"{kernel.name}: {report}"
+
+
+def test_doubles_are_refused() -> None:
+    """A bare number would make a kernel slow and nobody would notice."""
+    from numba.core.errors import TypingError
+
+    (scan,) = (k for k in kernels_of("lstm", "plain") if k.name == "forward_scan")
+    mutant = changed(r"v\.tanh\((\w+)\)", r"v.tanh(\1) * 1.0")(scan.function)
+    with pytest.raises(TypingError):
+        compiled(Kernel(mutant), (9, 0))
+
+
 def test_figures(golden: Golden) -> None:
     """Registers of an LSTM's kernels, held where the same compilers made them."""
     tools = [f"{p} {version(p)}" for p in ("numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")]
     lines = [f"# {', '.join(tools)}"]
-    for kernel in kernels_of("lstm", "plain"):
+    for kernel in [*kernels_of("lstm", "plain"), *twins_of("lstm", 512, 8)]:
         for capability in CAPABILITIES:
             _, report = compiled(kernel, capability)
             arch = f"sm_{capability[0]}{capability[1]}"
             lines.append(
-                f"{kernel.name:24} {arch} {report.registers:4} registers {report.spilled} spilled"
+                f"{kernel.name:26} {arch} {report.registers:4} registers {report.spilled} spilled"
             )
             assert not report.spilled
     kept = golden.folder / golden.default

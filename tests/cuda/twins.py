@@ -17,8 +17,6 @@ from tests import cases
 from tests.cuda.gridsim import Simulator
 
 Shape = tuple[int, int, int, int]  # units, batch, time, features
-# Normalised states part as chaos does: a few roundings more are allowed to.
-CHAOTIC = ("layer_norm_lstm", "normalized")
 LIMIT = {"float32": 1e-5, "float64": 1e-12}
 
 

@@ -22,7 +22,7 @@ from rnncc.emit.tables_view import literal
 from rnncc.emit.views import Loop
 from rnncc.emit.words import Words
 from rnncc.ir.ops import OPS, Kind
-from rnncc.ir.program import Op, Value
+from rnncc.ir.program import Op
 from rnncc.schedule.model import GradStage, Kernel, LaneStage, RowStage, Schedule
 
 # What the templates and the stages call their own.
@@ -31,8 +31,8 @@ RESERVED = (
     "inner a a_at k i k0 k1 k2 k3 k4 o0 o1 o2 o3 o4 i0 i1 i2 i3 i4 n1 rows row_lo row_hi width "
     "first_item all_items first_warp all_warps warp_lane member members group groups counters "
     "waiting generation step_lo step_hi level_lo level_hi T B row_key uniform share level_barrier "
-    "min max range thread threads warp own p w0 w1 w2 w3 w4 w5 w6 w7 c e g m n j x x0 x1 x2 x3 up low "
-    "high kept base top WARPS PASS Shape stationary"
+    "min max range thread threads warp own p w0 w1 w2 w3 w4 w5 w6 w7 c e g m n j x x0 x1 x2 x3 "
+    "up low high kept base top WARPS PASS Shape stationary"
 )
 SCAN = ("T", "B", "members", "groups", "counters", "waiting")
 

@@ -57,7 +57,7 @@ class Stationary:
         self.prologue: list[str] = []
 
     def core_lines(self, stage: LaneStage) -> tuple[list[str], dict[tuple[int, int], str]]:
-        """The stage's loop over tiles of rows up to its sums; and each sum, as the item reads it."""
+        """The stage's tiles of rows, up to their sums; and each sum, as an item reads it."""
         lines: list[str] = []
         sums: dict[tuple[int, int], str] = {}
         for i, group in enumerate(stage.groups):
@@ -103,12 +103,12 @@ class Stationary:
             across = f"CHUNKS_{n}_{s} * 128"
             k_stride = at.view_stride(segment.a, segment.k[0][0])
             address = f"{at.pointer(segment.a)}{at.row_terms(segment.a)} + k * {k_stride}"
-            body += [f"for e in range(thread, ROWS_{n} * {across}, cuda.blockDim.x):"]
+            body += ["e = anew(thread)", f"while e < ROWS_{n} * {across}:"]
             body += [f"    r = m + e // ({across})", f"    k = e % ({across})"]
             body += ["    x = v.splat(0.0)"]
             body += [f"    if r < top and k < {at.size(segment.k_sizes[0])}:"]
             body += [f"        x = v.load({address})"]
-            body += [f"    v.shared_store(STAGED_{n}_{s} + e, x)"]
+            body += [f"    v.shared_store(STAGED_{n}_{s} + e, x)", "    e += cuda.blockDim.x"]
         body += ["cuda.syncthreads()", f"for i in range(SUMS_{n}):", "    p[i] = v.splat(0.0)"]
         for b in range(MOST_ROWS):
             body += [f"if ROWS_{n} > {b}:"]

@@ -64,8 +64,9 @@ class Device:
         if number >= count:
             raise RuntimeError(f"there is no CUDA device {number}: the driver sees {count}")
         self.handle = self.ask("cuDeviceGet", number)
-        self.capability = self.attribute("COMPUTE_CAPABILITY_MAJOR"), self.attribute(
-            "COMPUTE_CAPABILITY_MINOR"
+        self.capability = (
+            self.attribute("COMPUTE_CAPABILITY_MAJOR"),
+            self.attribute("COMPUTE_CAPABILITY_MINOR"),
         )
         name = self.ask("cuDeviceGetName", 128, self.handle)
         self.name = bytes(name).split(b"\0")[0].decode()
@@ -117,7 +118,8 @@ class Device:
             free, total = self.ask("cuMemGetInfo")
             raise MemoryError(
                 f"{self.name} has no {size / 2**20:.1f} MiB: {free / 2**20:.0f} of "
-                f"{total / 2**20:.0f} MiB are free. A smaller batch, or checkpoint_every=, needs less"
+                f"{total / 2**20:.0f} MiB are free. A smaller batch needs less, and so does "
+                "checkpoint_every="
             ) from None
         return Piece(address, _Memory(self, address))
 
@@ -214,8 +216,8 @@ def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tup
     """The kernel's name on a device, and its cubin (without nvJitLink: PTX, for the driver)."""
     path = store_dir() / f"{kernel.name}_{_key(kernel, dtype, capability)}.cubin"
     try:
-        name, _, code = path.read_bytes().partition(b"\n")
-        return name.decode(), code
+        known, _, code = path.read_bytes().partition(b"\n")
+        return known.decode(), code
     except OSError:
         pass
     try:
@@ -223,7 +225,9 @@ def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tup
 
         text = offline.ptx(kernel, dtype, capability)
     except ImportError as error:
-        raise RuntimeError(f"numba-cuda compiles kernels, and can't be imported: {INSTALL}") from error
+        raise RuntimeError(
+            f"numba-cuda compiles kernels, and can't be imported: {INSTALL}"
+        ) from error
     name = offline.entry_name(text)
     try:
         code, _ = offline.assemble(text, capability)
@@ -252,14 +256,14 @@ def _driver() -> Any:
             f"target cuda needs numba-cuda and NVIDIA's bindings: {INSTALL}"
         ) from error
     try:
-        (error,) = driver.cuInit(0)
+        (status,) = driver.cuInit(0)
     except Exception as missing:  # the bindings look for the library when it is first called
         raise RuntimeError(
             "target cuda found no NVIDIA driver on this machine (libcuda): install one, or use "
             "target='cpu'"
         ) from missing
-    if int(error) != 0:
+    if int(status) != 0:
         raise RuntimeError(
-            f"target cuda found no usable GPU: cuInit says {error.name}; use target='cpu'"
+            f"target cuda found no usable GPU: cuInit says {status.name}; use target='cpu'"
         )
     return driver

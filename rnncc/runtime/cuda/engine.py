@@ -60,9 +60,7 @@ class CudaSide:
     def run(self, job: Job) -> CudaRun:
         return CudaRun(self, job)
 
-    def prepared(
-        self, call: Call, residuals: Mapping[str, DeviceMemory], gpu: Gpu
-    ) -> Prepared:
+    def prepared(self, call: Call, residuals: Mapping[str, DeviceMemory], gpu: Gpu) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
         key = call, gpu, self.tier
         with self.lock:
@@ -104,8 +102,9 @@ class CudaEngine:
     def __init__(self, cell: Any, forward: Direction, backward: Direction) -> None:
         self.cell = cell
         self.dtype = np.dtype(cell.dtype)
-        self._forward = CudaSide(forward, cell.dtype)
-        self._backward = CudaSide(backward, cell.dtype)
+        # To `blocks` they are sides like any other.
+        self._forward: Any = CudaSide(forward, cell.dtype)
+        self._backward: Any = CudaSide(backward, cell.dtype)
 
     # ---- calls --------------------------------------------------------------------------------
 

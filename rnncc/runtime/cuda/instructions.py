@@ -19,7 +19,7 @@ from rnncc.runtime.cuda.meanings import meanings
 if not hasattr(np, "row_stack"):  # gone in NumPy 2.5; numba-cuda 0.30 asks for it
     np.row_stack = np.vstack  # type: ignore[attr-defined]
 
-GLOBAL = 1  # the address space
+GLOBAL, SHARED = 1, 3  # address spaces
 ALL_LANES = 0xFFFFFFFF
 
 
@@ -41,6 +41,9 @@ def names(dtype: str) -> dict[str, Any]:
         "store": _store(number),
         "fma": _fma(number),
         "shuffle_xor": _shuffle_xor(),
+        "shared_load": _shared_load(number, 1),
+        "shared_load4": _shared_load(number, 4),
+        "shared_store": _shared_store(number),
     }
     return meanings(
         {
@@ -50,6 +53,7 @@ def names(dtype: str) -> dict[str, Any]:
             "I": np.int64,
             "math": math,
             "add_release": _asm("red.release.gpu.global.add.u64 [$0], $1;", None, 2),
+            "anew": _asm("mov.u64 $0, $1;", "int64", 1, memory=False),
             "load_acquire": _asm("ld.acquire.gpu.global.u64 $0, [$1];", "int64", 1),
         },
         lanes,
@@ -108,6 +112,67 @@ def _store(number: Any) -> Any:
     return store
 
 
+def _shared(context: Any, builder: Any, index: Any, kind: Any, count: int) -> Any:
+    """Element `index` of the block's own memory, which a launch gives its size."""
+    from llvmlite import ir
+    from numba.core import cgutils
+
+    name = "rnncc_shared"
+    array = ir.ArrayType(ir.IntType(8), 0)
+    memory = builder.module.globals.get(name)
+    if memory is None:
+        memory = cgutils.add_global_variable(builder.module, array, name, addrspace=SHARED)
+        memory.linkage, memory.align = "external", 16
+    base = builder.bitcast(memory, ir.PointerType(kind, SHARED))
+    place = builder.gep(base, [index])
+    if count == 1:
+        return place
+    return builder.bitcast(place, ir.PointerType(ir.VectorType(kind, count), SHARED))
+
+
+def _shared_load(number: Any, count: int) -> Any:
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    result = number if count == 1 else types.UniTuple(number, count)
+
+    @intrinsic
+    def load(context: Any, index: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = context.get_data_type(number)
+            found = builder.load(_shared(context, builder, args[0], kind, count))
+            if count == 1:
+                return found
+            found.align = 16
+            places = [ir.Constant(ir.IntType(32), i) for i in range(count)]
+            parts = [builder.extract_element(found, i) for i in places]
+            return context.make_tuple(builder, result, parts)
+
+        return result(types.int64), codegen
+
+    return load
+
+
+def _shared_store(number: Any) -> Any:
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    @intrinsic
+    def store(context: Any, index: Any, x: Any) -> Any:
+        if x != number:
+            return None
+
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            kind = context.get_data_type(number)
+            builder.store(args[1], _shared(context, builder, args[0], kind, 1))
+            return context.get_dummy_value()
+
+        return types.void(types.int64, number), codegen
+
+    return store
+
+
 def _fma(number: Any) -> Any:
     from numba.cuda.extending import intrinsic
 
@@ -124,14 +189,18 @@ def _fma(number: Any) -> Any:
     return fma
 
 
-def _asm(text: str, result: str | None, arguments: int) -> Callable[..., Any]:
-    """An instruction over 64-bit integers that other memory accesses don't move across."""
+def _asm(
+    text: str, result: str | None, arguments: int, *, memory: bool = True
+) -> Callable[..., Any]:
+    """An instruction over 64-bit integers, made as often as it is written. memory: other accesses
+    don't move across it."""
     from llvmlite import ir
     from numba.cuda import types
     from numba.cuda.extending import intrinsic
 
     word = ir.IntType(64)
-    constraints = ",".join([*(["=l"] if result else []), *["l"] * arguments, "~{memory}"])
+    clobbers = ["~{memory}"] if memory else []
+    constraints = ",".join([*(["=l"] if result else []), *["l"] * arguments, *clobbers])
     kind = ir.FunctionType(word if result else ir.VoidType(), [word] * arguments)
     returned = getattr(types, result) if result else types.void
 

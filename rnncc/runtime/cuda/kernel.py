@@ -18,7 +18,6 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
-
 RANGES = 4  # words in front: steps and levels
 Numbers = tuple[tuple[str, int], ...]
 

@@ -44,8 +44,8 @@ def move(
     n5, s5, t5,
 ):  # fmt: skip
     """target[i0, ..., i5] = source[i0, ..., i5], an item an element; axes: n long, strides s, t."""
-    first = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
-    for item in range(first, count, cuda.gridDim.x * cuda.blockDim.x):
+    item = cuda.blockIdx.x * cuda.blockDim.x + cuda.threadIdx.x
+    while item < count:
         i5 = item % n5
         left = item // n5
         i4 = left % n4
@@ -60,3 +60,4 @@ def move(
         source_at = source + i0 * s0 + i1 * s1 + i2 * s2 + i3 * s3 + i4 * s4 + i5 * s5
         target_at = target + i0 * t0 + i1 * t1 + i2 * t2 + i3 * t3 + i4 * t4 + i5 * t5
         v.store(target_at, v.load(source_at))
+        item += cuda.gridDim.x * cuda.blockDim.x

@@ -3,6 +3,8 @@
     cuda          threadIdx, blockIdx, syncthreads ...
     v             arithmetic on one lane: load, store, fma, exp ... (`scalars`)
     F             a number of the module's precision
+    anew          the same integer, though no compiler knows: what follows from it is worked out
+                  again rather than kept in registers from step to step
     level_barrier, share, row_key, uniform      (`nest`)
 
 The kernels here are text until a target compiles them, so importing a module with kernels needs
@@ -38,6 +40,6 @@ class Name:
 
 cuda, v = Name("cuda"), Name("v")
 F, U, I = Name("F"), Name("U"), Name("I")  # noqa: E741
-add_release, load_acquire = Name("add_release"), Name("load_acquire")
+add_release, load_acquire, anew = Name("add_release"), Name("load_acquire"), Name("anew")
 level_barrier, share = Name("level_barrier"), Name("share")
 row_key, uniform, mix = Name("row_key"), Name("uniform"), Name("mix")

@@ -38,7 +38,7 @@ def level_barrier(counter, waiting, generation):
 WORD = 0xFFFFFFFF
 
 
-def mix(x):  # noqa: F811
+def mix(x):  # type: ignore[no-redef]  # noqa: F811
     """Wellons's lowbias32 on the low half of 64 bits."""
     x = x ^ (x >> U(16))
     x = (x * U(0x7FEB352D)) & U(WORD)

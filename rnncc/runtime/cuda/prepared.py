@@ -185,9 +185,7 @@ class _Writer:
         for level in range(levels):  # a level reads what the one before has written
             ranges = (0, 1, level, level + 1)
             grid, threads = self.grid(bound.items), self.threads(bound.items)
-            self.out.launches.append(
-                Launch(kernel.function, start, self.at, grid, threads, ranges)
-            )
+            self.out.launches.append(Launch(kernel.function, start, self.at, grid, threads, ranges))
 
     def scan(self, function: Kernel, start: int, levels: int) -> None:
         tier, time = self.binding.tier, self.binding.call.time

@@ -40,6 +40,7 @@ class CudaRun:
 
     def __init__(self, side: CudaSide, job: Job) -> None:
         self.side, self.job = side, job
+        residuals: Any = job.residuals
         self.target = side.target()
         self.carrier: Carrier = side.carrier or HostArrays(self.target)
         self.pieces: dict[str, Piece] = {}
@@ -52,7 +53,7 @@ class CudaRun:
             from dataclasses import replace
 
             call = replace(call, strides=tuple(self.strides))
-        self.prepared = side.prepared(call, job.residuals, self.target.gpu)
+        self.prepared = side.prepared(call, residuals, self.target.gpu)
         self.binding = self.prepared.binding
         self.saved_arena: Piece | None = None
 
@@ -125,7 +126,7 @@ class CudaRun:
             if each.cooperative:
                 self.target.clear(self.counters, plan.counters, self.carrier.stream)
             own = words[each.start : each.end]
-            own[: RANGES] = each.ranges
+            own[:RANGES] = each.ranges
             self.target.launch(
                 each.kernel,
                 self.side.dtype,

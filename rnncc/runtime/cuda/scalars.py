@@ -28,7 +28,7 @@ def minimum(x, y):
     return x if x <= y or x != x else y
 
 
-def abs(x):  # noqa: A001
+def abs(x):
     return F(math.fabs(x))
 
 
@@ -88,7 +88,7 @@ def cos(x):
     return F(math.cos(x))
 
 
-def pow(x, y):  # noqa: A001
+def pow(x, y):
     return F(math.pow(x, y))
 
 
@@ -97,7 +97,9 @@ def from_bits(bits):
     return F(bits) * F(2.0**-24)
 
 
+# fmt: off
 NAMES = (
-    "splat select maximum minimum abs sign exp expm1 log log1p sqrt rsqrt tanh sigmoid "
-    "log_sigmoid erf sin cos pow from_bits"
-).split()
+    "splat", "select", "maximum", "minimum", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt",
+    "rsqrt", "tanh", "sigmoid", "log_sigmoid", "erf", "sin", "cos", "pow", "from_bits",
+)
+# fmt: on
