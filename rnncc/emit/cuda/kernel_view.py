@@ -34,6 +34,9 @@ RESERVED = (
     "min max range thread threads warp own p w0 w1 w2 w3 w4 w5 w6 w7 c e g m n j x x0 x1 x2 x3 "
     "up low high kept base top WARPS PASS Shape stationary"
 )
+# Of so many levels registers hold where each thread's items are, from step to step; of more, there
+# aren't enough registers, and it is cheaper to work them out again than to spill them.
+KEPT_LEVELS = 3
 SCAN = ("T", "B", "members", "groups", "counters", "waiting")
 
 
@@ -88,9 +91,11 @@ class CudaKernelWriter:
         kernel, requests = self.kernel, self.words.requests
         words = [(name, " ".join(filter(None, request))) for request, name in requests.items()]
         lines = self.at.step_lines
-        return KernelView(
+        view = KernelView(
             kernel.name, kernel.kind, [], words, list(requests), lines, levels, kernel.reverse
         )
+        view.anew = kernel.kind == "scan" and len(levels) > KEPT_LEVELS
+        return view
 
     def stage(self, stage: LaneStage | RowStage | GradStage) -> list[StageView]:
         if isinstance(stage, LaneStage):

@@ -40,6 +40,7 @@ class KernelView:
     step_lines: list[str]
     levels: list[list[StageView]]
     reverse: bool
+    anew: bool = False  # places of items aren't kept from step to step
     prologue: list[str] = field(default_factory=list)  # before the loop
     twin: KernelView | None = None  # the same with weights in registers
     shapes: str = ""  # what decides a twin's numbers
