@@ -103,8 +103,8 @@ def direction_table(
 ) -> str:
     """The Direction literal; `callers` names parameters as the caller of the engine does.
 
-    cores: contractions are told to cores, in tables of stages, packs and copies; without them
-    every kernel is text.
+    cores: contractions are told to cores, in tables of stages, packs and copies. Without them every
+    kernel is text, and tables tell those that are contractions alone as well.
     """
     vector_read = _vector_read(schedule)
     roles = {p.value: p.role for p in schedule.program.params}
@@ -118,13 +118,20 @@ def direction_table(
         for b in schedule.buffers
     )
     stages = [s for k in schedule.kernels for level in k.levels for s in level.stages]
+    told = [
+        s
+        for k in schedule.kernels
+        for level in k.levels
+        for s in level.stages
+        if _has_cores(s) and (cores or k.is_plain)
+    ]
     direction = tables.Direction(
         name,
         schedule.reverse,
         params,
         buffers,
         tuple(_carry(c, schedule) for c in schedule.carries),
-        tuple(_stage(s) for s in stages if cores and _has_cores(s)),
+        tuple(map(_stage, told)),
         tuple(copy for s in stages if cores and isinstance(s, RowStage) for copy in _copies(s)),
         tuple(_kernel(k, view, cores) for k, view in zip(schedule.kernels, kernels, strict=True)),
         tuple(_place(r, schedule) for r in schedule.program.results),
@@ -156,7 +163,12 @@ def _kernel(kernel: Kernel, view: Any, cores: bool) -> tables.Kernel:
         "scan" if kernel.kind == "scan" else kernel.name.split("_")[0],
         tuple(map("|".join, view.requests)),
         len(kernel.levels),
-        tuple(s.name for level in kernel.levels for s in level.stages if cores and _has_cores(s)),
+        tuple(
+            s.name
+            for level in kernel.levels
+            for s in level.stages
+            if _has_cores(s) and (cores or kernel.is_plain)
+        ),
         tuple(b.name for b in written(kernel)),
     )
 

@@ -97,6 +97,9 @@ class Simulator:
     def zeros(self, size: int) -> Piece:
         return self.upload(np.zeros(size, np.uint8))
 
+    def ones(self, dtype: str) -> Piece:
+        return self.upload(np.ones(1, dtype))
+
     def launch(
         self,
         kernel: Kernel,

@@ -21,6 +21,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
@@ -56,6 +57,7 @@ class Binding:
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
     in_place: dict[str, str] = field(default_factory=dict)  # results that are buffers
     kernels: list[BoundKernel] = field(default_factory=list)
+    tiles: dict[str, list[Any]] = field(default_factory=dict)  # contractions of kernels, in tiles
     zero_bytes: int = ALIGNMENT
 
 
@@ -86,6 +88,7 @@ class Binder:
             if kernel.kind == "scan":
                 self.choose_tier(kernel)
         self.out.kernels = [self.bind_kernel(k) for k in self.d.kernels]
+        self.tile()
         return self.out
 
     def size(self, text: str) -> int:
@@ -127,6 +130,16 @@ class Binder:
 
     def elements(self, name: str) -> int:
         return math.prod(self.size(s) for s in self.buffers[name].shape)
+
+    def tile(self) -> None:
+        """Kernels that are contractions alone, and large, run in tiles."""
+        from rnncc.runtime.cuda.tiles import Tiler
+
+        tiler = Tiler(self)
+        for kernel in self.d.kernels:
+            found = tiler.of(kernel)
+            if found is not None:
+                self.out.tiles[kernel.name] = found
 
     # ---- memory -------------------------------------------------------------------------------
 

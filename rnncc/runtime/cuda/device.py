@@ -60,6 +60,7 @@ class Device:
         self.functions: dict[tuple[Kernel, str], Any] = {}
         self.zero: Piece | None = None
         self.zero_size = 0
+        self.one: dict[str, Piece] = {}
         count = self.ask("cuDeviceGetCount")
         if number >= count:
             raise RuntimeError(f"there is no CUDA device {number}: the driver sees {count}")
@@ -150,6 +151,12 @@ class Device:
             if self.zero is None or self.zero_size < size:
                 self.zero, self.zero_size = self.upload(np.zeros(size, np.uint8)), size
             return self.zero
+
+    def ones(self, dtype: str) -> Piece:
+        with self.lock:
+            if dtype not in self.one:
+                self.one[dtype] = self.upload(np.ones(1, dtype))
+            return self.one[dtype]
 
     # ---- kernels ------------------------------------------------------------------------------
 

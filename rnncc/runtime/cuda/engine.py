@@ -210,6 +210,9 @@ def plan_side(title: str, made: Prepared | None) -> list[str]:
             how = f"{levels} a step; tier {tier.name}: {tier.why}"
         else:
             how = f"{levels}, a launch each; {bound.items} items"
+            tiles = made.binding.tiles.get(kernel.name)
+            if tiles:
+                how = f"{len(tiles)} contractions in tiles of 64 x 64"
         lines.append(f"  {kernel.name}: {kernel.kind}, {how}")
     return lines
 

@@ -19,6 +19,9 @@ from rnncc.runtime.cuda.bind import Binding, BoundKernel, round_up
 from rnncc.runtime.cuda.kernel import RANGES, Kernel
 from rnncc.runtime.cuda.moves import DenseMover, move, words_of
 from rnncc.runtime.cuda.names import COUNTER_BYTES
+from rnncc.runtime.cuda.tiles import THREADS as TILE_THREADS
+from rnncc.runtime.cuda.tiles import Contraction, add_parts, contract, launch_of
+from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.moves import Move, result_point
 from rnncc.runtime.tables import Buffer, Direction, Place
 from rnncc.schedule.tiers import WARP, Gpu
@@ -51,6 +54,7 @@ class Plan:
     launches: list[Launch] = field(default_factory=list)
     results: list[tuple[str, tuple[int, ...], str]] = field(default_factory=list)
     counters: int = COUNTER_BYTES  # bytes of them
+    parts: int = 0  # bytes of sums that are added up later
 
 
 @dataclass
@@ -98,7 +102,7 @@ class Prepared:
         }
         moved = [p for p in places if p.name not in in_place]
         moves = [m for p in moved for m in self.mover.results(p, shapes[p.name])]
-        writer = _Writer(self.binding, self.gpu)
+        writer = _Writer(self.binding, self.gpu, ITEMSIZE[self.dtype])
         kernels = [k for k in self.binding.kernels if k.kernel.name in needed]
         for item in self._in_order(kernels, moves):
             writer.moves(item) if isinstance(item, list) else writer.kernel(item)
@@ -136,8 +140,8 @@ class Prepared:
 class _Writer:
     """Launches in order, and their blocks side by side."""
 
-    def __init__(self, binding: Binding, gpu: Gpu) -> None:
-        self.binding, self.gpu = binding, gpu
+    def __init__(self, binding: Binding, gpu: Gpu, item: int) -> None:
+        self.binding, self.gpu, self.item = binding, gpu, item
         self.pieces: list[np.ndarray] = []
         self.at = 0
         self.out = Plan(np.zeros(0, np.int64))
@@ -165,7 +169,28 @@ class _Writer:
     def threads(self, items: int) -> int:
         return min(-(-max(items, 1) // WARP) * WARP, self.gpu.threads)
 
+    def tiles(self, contractions: list[Contraction]) -> None:
+        for each in contractions:
+            made = launch_of(each, self.item, self.gpu.multiprocessors)
+            self.out.parts = max(self.out.parts, made.part_bytes)
+            shared = made.shared * self.item
+            for function, words, patches, blocks, bytes_ in (
+                (contract, made.words, made.patches, made.blocks, shared),
+                (add_parts, made.adds, made.add_patches, self.grid(made.part_bytes), 0),
+            ):
+                if function is add_parts and made.parts == 1:
+                    continue
+                first, start = self.add(np.array(words, np.int64))
+                self.out.patches += [(first + i, point, at) for i, point, at in patches]
+                size = blocks, TILE_THREADS
+                launch = Launch(function, start, self.at, *size, (0, 1, 0, 1), False, bytes_)
+                self.out.launches.append(launch)
+
     def kernel(self, bound: BoundKernel) -> None:
+        tiles = self.binding.tiles.get(bound.kernel.name)
+        if tiles is not None:
+            self.tiles(tiles)
+            return
         first, start = self.add(bound.template)
         for index, name, offset in bound.addresses:
             self.out.patches.append((first + index, name, offset))

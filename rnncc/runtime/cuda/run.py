@@ -93,6 +93,8 @@ class CudaRun:
         for name, shape, point in plan.results:
             results[name] = self.carrier.result(shape, dtype)
             places[point] = results[name].address
+        self.parts = self.carrier.empty(max(plan.parts, 1))
+        places |= {"parts": self.parts.address, "ones": self.target.ones(dtype.name).address}
         self.counters = self.carrier.empty(plan.counters)
         places["counters"] = self.counters.address
         self.places = places

@@ -46,6 +46,9 @@ class Target(Protocol):
     def zeros(self, size: int) -> Piece:
         """So many zero bytes that nobody writes."""
 
+    def ones(self, dtype: str) -> Piece:
+        """The number one, which nobody writes over."""
+
     def launch(
         self,
         kernel: Kernel,
