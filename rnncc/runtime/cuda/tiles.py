@@ -65,21 +65,22 @@ def contract(
             m, k = m_lo + a_x, k_at + a_y + i * a_step
             if a_along_k:
                 m, k = m_lo + a_x + i * a_step, k_at + a_y
+            k0, k1 = 0, k
+            if k_inner < k_count:
+                k0, k1 = k // k_inner, k % k_inner
             if m < m_count and k < k_hi:
-                x = v.load(
-                    a
-                    + m // m_inner * a_m0
-                    + m % m_inner * a_m1
-                    + k // k_inner * a_k0
-                    + k % k_inner * a_k1
-                )
+                at = a + m // m_inner * a_m0 + m % m_inner * a_m1
+                x = v.load(at + k0 * a_k0 + k1 * a_k1)
             v.shared_store((k - k_at) * 68 + m - m_lo, x)
             y = v.splat(0.0)
             n, k = n_lo + w_x, k_at + w_y + i * w_step
             if w_along_k:
                 n, k = n_lo + w_x + i * w_step, k_at + w_y
+            k0, k1 = 0, k
+            if k_inner < k_count:  # dividing takes longer than loading
+                k0, k1 = k // k_inner, k % k_inner
             if n < n_count and k < k_hi:
-                y = v.load(w + k // k_inner * w_k0 + k % k_inner * w_k1 + n * w_n)
+                y = v.load(w + k0 * w_k0 + k1 * w_k1 + n * w_n)
             v.shared_store((16 + k - k_at) * 68 + n - n_lo, y)
         cuda.syncthreads()
         for k in range(16):
