@@ -43,11 +43,10 @@ def device(number: int = 0) -> Device:
 class _Memory:
     """Bytes that are given back when nobody has them any more."""
 
-    __slots__ = ("__weakref__", "address", "device")
+    __slots__ = ("__weakref__",)
 
-    def __init__(self, owner: Device, address: int) -> None:
-        self.device, self.address = owner, address
-        weakref.finalize(self, owner.release, address)
+    def __init__(self, owner: Device, address: int, stream: int) -> None:
+        weakref.finalize(self, owner.release, address, stream)
 
 
 class Device:
@@ -77,6 +76,8 @@ class Device:
                 f"kernels need {OLDEST[0]}.{OLDEST[1]} or newer"
             )
         self.context = self.ask("cuDevicePrimaryCtxRetain", self.handle)
+        self.enter()
+        self.pooled = self.keep_memory()
         processors = self.attribute("MULTIPROCESSOR_COUNT")
         cooperative = bool(self.attribute("COOPERATIVE_LAUNCH"))
         # One block of a heavy kernel a multiprocessor; what really fits is asked at the launch.
@@ -112,7 +113,10 @@ class Device:
     def empty(self, size: int, stream: Any = None) -> Piece:
         self.enter()
         try:
-            address = int(self.ask("cuMemAlloc", max(size, 1)))
+            if self.pooled:
+                address = int(self.ask("cuMemAllocAsync", max(size, 1), stream or 0))
+            else:
+                address = int(self.ask("cuMemAlloc", max(size, 1)))
         except CudaError as error:
             if "OUT_OF_MEMORY" not in str(error):
                 raise
@@ -122,11 +126,24 @@ class Device:
                 f"{total / 2**20:.0f} MiB are free. A smaller batch needs less, and so does "
                 "checkpoint_every="
             ) from None
-        return Piece(address, _Memory(self, address))
+        return Piece(address, _Memory(self, address, stream or 0))
 
-    def release(self, address: int) -> None:
+    def release(self, address: int, stream: int) -> None:
+        """Memory back to the pool, once what was launched before has run."""
         self.enter()
-        self.ask("cuMemFree", address)
+        if self.pooled:
+            self.ask("cuMemFreeAsync", address, stream)
+        else:
+            self.ask("cuMemFree", address)
+
+    def keep_memory(self) -> bool:
+        """Whether the driver has pools; the device's own keeps what it was given back."""
+        if not self.attribute("MEMORY_POOLS_SUPPORTED"):
+            return False
+        pool = self.ask("cuDeviceGetDefaultMemPool", self.handle)
+        kind = self.driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+        self.ask("cuMemPoolSetAttribute", pool, kind, self.driver.cuuint64_t(2**64 - 1))
+        return True
 
     def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
         piece = self.empty(array.nbytes)
