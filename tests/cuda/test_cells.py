@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import pytest
 
-pytest.importorskip("greenlet")
-
 from tests import cases
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Shape, Twins

@@ -13,8 +13,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-pytest.importorskip("greenlet")
-
 import rnncc
 from rnncc.runtime.cuda import device as devices
 from rnncc.runtime.cuda.device import Device
@@ -202,7 +200,7 @@ def test_blocks_that_do_not_fit_are_refused(driver: FakeDriver) -> None:
 
 
 def test_out_of_memory(driver: FakeDriver) -> None:
-    with pytest.raises(MemoryError, match="1024 of 8192 MiB are free.*checkpoint_every"):
+    with pytest.raises(MemoryError, match=r"1024 of 8192 MiB are free.*checkpoint_every"):
         Device().empty(1 << 41)
 
 

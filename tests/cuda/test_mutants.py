@@ -10,8 +10,6 @@ from typing import Any
 
 import pytest
 
-pytest.importorskip("greenlet")
-
 from rnncc.runtime.cuda import nest
 from rnncc.runtime.cuda.kernel import rebound
 from tests.cuda.gridsim import Deadlock, Simulator

@@ -20,7 +20,7 @@ from rnncc.runtime.call import Arrays, Job
 from rnncc.runtime.cuda.bind import Binder
 from rnncc.runtime.cuda.prepared import Prepared
 from rnncc.runtime.cuda.run import CudaRun, DeviceMemory
-from rnncc.runtime.cuda.target import Carrier, Piece, Target, current
+from rnncc.runtime.cuda.target import CARRIER, Carrier, Piece
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.second_engine import SecondEngine
@@ -39,7 +39,6 @@ class CudaSide:
     direction: Direction
     dtype: str
     tier: str | None = None  # asked for, instead of the one that is chosen
-    carrier: Carrier | None = None
     made: OrderedDict[Any, Prepared] = field(default_factory=OrderedDict)
     weights: OrderedDict[Any, tuple[Any, Piece]] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -53,9 +52,6 @@ class CudaSide:
         self.buffers = {b.name: b for b in self.direction.buffers}
         names = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
         self.weights_a_version = max(len(names), 1)
-
-    def target(self) -> Target:
-        return self.carrier.target if self.carrier else current()
 
     def run(self, job: Job) -> CudaRun:
         return CudaRun(self, job)
@@ -83,6 +79,8 @@ class CudaSide:
 
     def weight(self, version: object, name: str, array: Any, carrier: Carrier) -> Piece:
         """A weight on the device, copied once a version if it has to be."""
+        if not carrier.copies:
+            return carrier.enter(array, np.dtype(self.dtype))[0]
         key = (version, name, carrier.target)
         with self.lock:
             found = self.weights.get(key)
@@ -127,7 +125,11 @@ class CudaEngine:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
         call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
         job = Job(arrays, call, version, out=dict(out), first_step=first_step)
-        steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
+        # What lies on the device is handed from block to block by NumPy alone.
+        whole = CARRIER in arrays or time <= LEAST_STEPS
+        if CARRIER in arrays and checkpoint_every is not None:
+            raise ValueError("checkpoint_every= takes NumPy's arrays: tensors of a GPU have none")
+        steps = time if whole else block_steps(self._forward, call)
         results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
         saved = None
         if save:

@@ -14,7 +14,7 @@ import numpy as np
 from rnncc.runtime.bind import Layout
 from rnncc.runtime.call import Job
 from rnncc.runtime.cuda.kernel import RANGES
-from rnncc.runtime.cuda.target import Carrier, HostArrays, Piece
+from rnncc.runtime.cuda.target import CARRIER, Carrier, HostArrays, Piece, current
 from rnncc.runtime.moves import slot_offset
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import repeated
@@ -41,8 +41,9 @@ class CudaRun:
     def __init__(self, side: CudaSide, job: Job) -> None:
         self.side, self.job = side, job
         residuals: Any = job.residuals
-        self.target = side.target()
-        self.carrier: Carrier = side.carrier or HostArrays(self.target)
+        given: Carrier | None = job.arrays.get(CARRIER)
+        self.carrier = given or HostArrays(current())
+        self.target = self.carrier.target
         self.pieces: dict[str, Piece] = {}
         self.strides: list[tuple[str, int, int]] = []
         for buffer, role, name in side.direction.params:
@@ -64,7 +65,7 @@ class CudaRun:
             array: Any = repeated(np.zeros(rest, self.side.dtype), (self.job.call.batch,))
         else:
             array = self.job.arrays[name]
-        piece, strides = self.carrier.enter(array, np.dtype(self.side.dtype))
+        piece, strides = self.carrier.enter(array, np.dtype(self.side.dtype), len(buffer.axes))
         if strides is not None:
             b = strides[0] if "B" in buffer.axes else 0
             t = strides[len(buffer.axes) - 1] if "T" in buffer.axes else 0

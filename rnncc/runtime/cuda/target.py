@@ -68,11 +68,15 @@ class Target(Protocol):
 class Carrier(Protocol):
     target: Target
     stream: Any
+    copies: bool  # what enters is a copy, worth keeping
 
     def empty(self, size: int) -> Piece: ...
 
-    def enter(self, array: Any, dtype: np.dtype[Any]) -> tuple[Piece, tuple[int, ...] | None]:
-        """An argument on the device, and its strides in bytes if it isn't C-contiguous."""
+    def enter(
+        self, array: Any, dtype: np.dtype[Any], lead: int = 0
+    ) -> tuple[Piece, tuple[int, ...] | None]:
+        """An argument on the device, and its strides in bytes where its first `lead` axes lie
+        otherwise than in a C-contiguous array."""
 
     def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
         """Room for a result."""
@@ -87,6 +91,7 @@ class HostArrays:
     """NumPy's arrays: copied to the device and back."""
 
     stream = None
+    copies = True
 
     def __init__(self, target: Target) -> None:
         self.target = target
@@ -94,7 +99,9 @@ class HostArrays:
     def empty(self, size: int) -> Piece:
         return self.target.empty(size)
 
-    def enter(self, array: Any, dtype: np.dtype[Any]) -> tuple[Piece, tuple[int, ...] | None]:
+    def enter(
+        self, array: Any, dtype: np.dtype[Any], lead: int = 0
+    ) -> tuple[Piece, tuple[int, ...] | None]:
         return self.target.upload(np.ascontiguousarray(array, dtype)), None
 
     def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
@@ -113,6 +120,8 @@ class HostArrays:
         out[...] = array
         return out
 
+
+CARRIER = "_carrier"  # among a call's arrays, whoever brings them if they aren't NumPy's
 
 _chosen: list[Target] = []
 
