@@ -21,6 +21,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     parser.add_argument("--quick", action="store_true", help="fewer turns: a smoke test")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures there, too")
     parser.add_argument("--strict", action="store_true", help="exit with 1 when a bar is missed")
+    parser.add_argument("--check", action="store_true", help="gpu: right first (it always is)")
     arguments = parser.parse_args(argv)
     console = Console(width=None if sys.stdout.isatty() else 150)
     effort = QUICK if arguments.quick else Effort()

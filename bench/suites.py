@@ -17,6 +17,7 @@ from dataclasses import dataclass
 
 from bench.case import FORWARD, TRAINING, Case
 from bench.compile_suite import compile_suite
+from bench.gpu_suite import gpu_suite
 from bench.harness import Effort, compare, unavailable
 from bench.layers_suite import layers_suite
 from bench.memory_suite import memory_suite
@@ -162,4 +163,5 @@ SUITES: dict[str, Callable[[Effort], Result]] = {
     "options": options,
     "layers": layers_suite,
     "memory": memory_suite,
+    "gpu": gpu_suite,
 }

@@ -89,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="kernels against the interpreter, gradients too")
     _cell_arguments(check, dtype=False)
+    check.add_argument("--target", choices=["cpu", "cuda"], default="cpu")
     check.set_defaults(run=_check)
 
     cells = commands.add_parser("cells", help="list the built-in cells")

@@ -15,9 +15,9 @@ import pytest
 
 import rnncc
 from rnncc.runtime.cuda import device as devices
+from rnncc.runtime.cuda.chosen import using
 from rnncc.runtime.cuda.device import Device
 from rnncc.runtime.cuda.kernel import Kernel
-from rnncc.runtime.cuda.target import using
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 

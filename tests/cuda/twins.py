@@ -12,7 +12,7 @@ import numpy as np
 
 from rnncc import compiler, oracle
 from rnncc.passes.lower import lower
-from rnncc.runtime.cuda.target import using
+from rnncc.runtime.cuda.chosen import using
 from tests import cases
 from tests.cuda.gridsim import Simulator
 

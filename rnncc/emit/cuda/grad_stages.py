@@ -40,8 +40,8 @@ def grad_view(at: Addresses, stage: GradStage, comments: list[str]) -> StageView
     if stage.a is None:
         lines.append(f"{pad}total = total + {d}")
     else:
-        a = f"v.load({_row(at, stage.a, stage.kept, a_index)})"
-        lines.append(f"{pad}total = v.fma({a}, {d}, total)")
+        lines.append(f"{pad}a = v.load({_row(at, stage.a, stage.kept, a_index)})")
+        lines.append(f"{pad}total = v.fma(a, {d}, total)")
     target = element(at, stage.target, variables)
     if stage.kept:
         buffer = stage.target.buffer

@@ -29,6 +29,11 @@ class StageView:
     core: list[str] = field(default_factory=list)
     lanes: str = ""
 
+    def first(self, anew: bool) -> str:
+        """The first item of a thread or warp."""
+        name = "first_warp" if self.kind == "warps" else "first_item"
+        return f"anew({name})" if anew else name
+
 
 @dataclass
 class KernelView:

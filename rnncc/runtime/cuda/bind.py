@@ -88,7 +88,6 @@ class Binder:
             if kernel.kind == "scan":
                 self.choose_tier(kernel)
         self.out.kernels = [self.bind_kernel(k) for k in self.d.kernels]
-        self.tile()
         return self.out
 
     def size(self, text: str) -> int:
@@ -130,16 +129,6 @@ class Binder:
 
     def elements(self, name: str) -> int:
         return math.prod(self.size(s) for s in self.buffers[name].shape)
-
-    def tile(self) -> None:
-        """Kernels that are contractions alone, and large, run in tiles."""
-        from rnncc.runtime.cuda.tiles import Tiler
-
-        tiler = Tiler(self)
-        for kernel in self.d.kernels:
-            found = tiler.of(kernel)
-            if found is not None:
-                self.out.tiles[kernel.name] = found
 
     # ---- memory -------------------------------------------------------------------------------
 

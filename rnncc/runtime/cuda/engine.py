@@ -21,6 +21,7 @@ from rnncc.runtime.cuda.bind import Binder
 from rnncc.runtime.cuda.prepared import Prepared
 from rnncc.runtime.cuda.run import CudaRun, DeviceMemory
 from rnncc.runtime.cuda.target import CARRIER, Carrier, Piece
+from rnncc.runtime.cuda.tiles import Tiler
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.second_engine import SecondEngine
@@ -67,7 +68,9 @@ class CudaSide:
                     for buffer, role, name in self.direction.params
                     if role == "residual"
                 }
-                binding = Binder(self.direction, call, self.dtype, gpu, given, self.tier).bind()
+                binder = Binder(self.direction, call, self.dtype, gpu, given, self.tier)
+                binding = binder.bind()
+                Tiler(binder).tile()
                 found = Prepared(binding, self.direction, self.buffers, self.dtype, gpu)
                 self.made[key] = found
                 if len(self.made) > KEPT_SHAPES:

@@ -18,7 +18,11 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
+from rnncc.schedule.stationary import Shape
+
 RANGES = 4  # words in front: steps and levels
+__all__ = ["Kernel", "Shape", "kernel", "rebound", "stationary"]
+
 Numbers = tuple[tuple[str, int], ...]
 
 

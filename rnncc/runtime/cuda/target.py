@@ -1,16 +1,14 @@
-"""What runs kernels, and where arrays are: two small protocols, and which target is in use.
+"""What runs kernels, and where arrays are: two small protocols.
 
     Target     compiles and launches kernels: `device.Device`, or a simulator in tests
     Carrier    hands arrays in and results out: `HostArrays` copies NumPy's, `tensors` reads a
                framework's where they are
 
-Non-Goals: what is launched (`run`).
+Non-Goals: what is launched (`run`); which target is in use (`chosen`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -122,24 +120,3 @@ class HostArrays:
 
 
 CARRIER = "_carrier"  # among a call's arrays, whoever brings them if they aren't NumPy's
-
-_chosen: list[Target] = []
-
-
-@contextmanager
-def using(target: Target) -> Iterator[Target]:
-    """Kernels of this process run there."""
-    _chosen.append(target)
-    try:
-        yield target
-    finally:
-        _chosen.remove(target)
-
-
-def current() -> Target:
-    """The target in use, else the first device. RuntimeError says what a device is missing."""
-    if _chosen:
-        return _chosen[-1]
-    from rnncc.runtime.cuda.device import device
-
-    return device()

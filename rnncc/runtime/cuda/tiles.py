@@ -182,6 +182,13 @@ class Tiler:
             found += made
         return found if sum(c.work for c in found) >= LEAST_WORK else None
 
+    def tile(self) -> None:
+        """Kernels that are contractions alone, and large, run in tiles."""
+        for each in self.d.kernels:
+            found = self.of(each)
+            if found is not None:
+                self.binder.out.tiles[each.name] = found
+
     # ---- places ---------------------------------------------------------------------------------
 
     def _offset(self, source: Source, index: dict[int, int]) -> int:
