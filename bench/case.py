@@ -7,18 +7,36 @@ Weights are in the layout of the cell's spec: gates in its order, bias last.
 from __future__ import annotations
 
 from dataclasses import asdict, dataclass
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from rnncc.compiler import load_spec
+from rnncc.frontend.elaborate import sizes_of
+from rnncc.frontend.spec import CellSpec
+from rnncc.ir.program import Program
+from rnncc.ir.random import uniform
+from rnncc.passes.interface import input_shapes, output_shapes, weight_shapes
+from rnncc.passes.lower import lower
+
 FORWARD, TRAINING = "forward", "training"
+SEED = 1  # of what dropout draws
+TITLES = {"lstm": "LSTM", "gru": "GRU", "simple_rnn": "SimpleRNN", "slstm": "sLSTM"}
+
+
+class CaseError(Exception):
+    """A spec that no case can be made of."""
 
 
 @dataclass(frozen=True, slots=True)
 class Case:
-    """A built-in cell at one size. mode: forward, or training = forward and all gradients.
+    """A cell at one size. mode: forward, or training = forward and all gradients.
 
-    options: keywords of the layer. masked: a random third of the steps doesn't count.
+    cell: a built-in one's name, or a path. options: keywords of the layer. masked: a random third
+    of the steps doesn't count. stateful: a call starts where the last one ended.
+    threads: how many a process may use; None is all.
     """
 
     cell: str
@@ -30,17 +48,28 @@ class Case:
     dtype: str = "float32"
     options: tuple[tuple[str, Any], ...] = ()
     masked: bool = False
+    stateful: bool = False
+    threads: int | None = None
+
+    @property
+    def sizes(self) -> tuple[int, int, int, int]:
+        return self.batch, self.time, self.features, self.units
 
     @property
     def label(self) -> str:
-        sizes = f"{self.batch}, {self.time}, {self.features}, {self.units}"
-        return f"{self.name} {self.mode} ({sizes})"
+        threads = f" threads={self.threads}" if self.threads else ""
+        return f"{self.name} {self.mode} {self.sizes}{threads}"
 
     @property
     def name(self) -> str:
         """The cell and what its layer is asked for."""
         words = [*(f"{k}={v}" for k, v in self.options), *(["random mask"] if self.masked else [])]
-        return " ".join([self.cell, *words])
+        kept = ["state kept"] if self.stateful else []
+        cell = Path(self.cell).stem
+        return " ".join([TITLES.get(cell, cell), *words, *kept])
+
+    def option(self, name: str, default: Any = None) -> Any:
+        return dict(self.options).get(name, default)
 
     def as_json(self) -> dict[str, Any]:
         return asdict(self)
@@ -48,32 +77,101 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """x: [batch, time, features]; dy: like the output; weights by name; mask: [batch, time]."""
+    """x: [batch, time, features]; dy: like the output; weights by name; mask: [batch, time].
+
+    kept: [batch, units], what recurrent dropout multiplies states by: what rnncc draws itself.
+    """
 
     x: np.ndarray
     dy: np.ndarray
     weights: dict[str, np.ndarray]
     mask: np.ndarray
+    kept: np.ndarray | None = None
 
 
 def draw(case: Case) -> Data:
     """The case's arrays: the same in every process."""
-    from rnncc.cli.settings import builtin_cells
-    from rnncc.frontend.parse import parse_file
-    from rnncc.passes.interface import weight_shapes
-
     rng = np.random.default_rng(20240607)
-    spec = parse_file(builtin_cells()[case.cell])
-    sizes = {"features": case.features, "units": case.units}
-    bound = 1 / np.sqrt(case.units)
+    spec, sizes = spec_of(case), all_sizes(case)
+    options, functions, _ = bound(case)
+    bound_ = 1 / np.sqrt(case.units)
 
     def array(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(case.dtype)
 
+    (width,) = next(iter(output_shapes(spec, options, functions).values()))
     x = array(case.batch, case.time, case.features)
-    dy = array(case.batch, case.time, case.units)
+    dy = array(case.batch, case.time, width.evaluate(sizes))
     weights = {
-        name: rng.uniform(-bound, bound, [s.evaluate(sizes) for s in shape]).astype(case.dtype)
-        for name, (shape, _) in weight_shapes(spec).items()
+        name: rng.uniform(-bound_, bound_, [s.evaluate(sizes) for s in shape]).astype(case.dtype)
+        for name, (shape, _) in weight_shapes(spec, options, functions).items()
     }
-    return Data(x, dy, weights, rng.random((case.batch, case.time)) >= 1 / 3)
+    return Data(x, dy, weights, rng.random((case.batch, case.time)) >= 1 / 3, _kept(case))
+
+
+def _kept(case: Case) -> np.ndarray | None:
+    rate = case.option("recurrent_dropout", 0)
+    sites = [op.attrs["site"] for op in _ops(program(case)) if op.opcode == "uniform"]
+    if not rate or case.mode != TRAINING or len(sites) != 1:
+        return None
+    rows, lanes = np.arange(case.batch)[:, None], np.arange(case.units)
+    drawn = uniform(SEED, sites[0], rows, np.zeros((1, 1), int), lanes)
+    return ((drawn >= rate) / (1 - rate)).astype(case.dtype)
+
+
+# ---- specs -----------------------------------------------------------------------------------
+
+
+@cache
+def _spec(cell: str) -> CellSpec:
+    return load_spec(cell)
+
+
+def spec_of(case: Case) -> CellSpec:
+    return _spec(case.cell)
+
+
+def bound(case: Case) -> tuple[dict[str, Any], dict[str, Any], frozenset[str]]:
+    """The case's options by what they are to the cell: options, functions, rates above zero."""
+    kinds = {d.name: d.kind for d in spec_of(case).declarations}
+    given = dict(case.options)
+    options = {n: v for n, v in given.items() if kinds.get(n) == "option"}
+    functions = {n: v for n, v in given.items() if kinds.get(n) == "function"}
+    rates = frozenset(n for n, v in given.items() if kinds.get(n) == "rate" and v)
+    return options, functions, rates
+
+
+def all_sizes(case: Case) -> dict[str, int]:
+    """Every size of the cell by name."""
+    sizes = {"features": case.features, "units": case.units}
+    for name, default in sizes_of(spec_of(case), bound(case)[0]).items():
+        if name not in sizes and default is not None:
+            sizes[name] = default.evaluate(sizes)
+    return sizes
+
+
+@cache
+def program(case: Case) -> Program:
+    """What the case computes, before any pass."""
+    options, functions, rates = bound(case)
+    training = case.mode == TRAINING
+    return lower(spec_of(case), options, functions, training=training, active_rates=rates)
+
+
+def _ops(found: Program) -> list[Any]:
+    return [*found.before, *(found.scan.body if found.scan else ()), *found.after]
+
+
+def check_drivable(cell: str) -> str:
+    """A user's spec, or CaseError with what cases need: x: input[features], units, one output."""
+    spec = _spec(cell)
+    inputs, free = input_shapes(spec), [n for n, d in sizes_of(spec, {}).items() if d is None]
+    outputs = list(output_shapes(spec).values())
+    if [str(s) for shape in inputs.values() for s in shape] != ["features"]:
+        shown = ", ".join(f"{n}[{', '.join(map(str, s))}]" for n, s in inputs.items())
+        raise CaseError(f"{cell}: it takes one input[features]; {spec.name} has {shown}")
+    if sorted(free) != ["features", "units"]:
+        raise CaseError(f"{cell}: its free sizes have to be features and units, not {free}")
+    if len(outputs) != 1 or len(outputs[0]) != 1:
+        raise CaseError(f"{cell}: it takes one output of rank 1; {spec.name} has {len(outputs)}")
+    return cell

@@ -1,20 +1,29 @@
-"""What a suite finds: timings, and bars they are held against; as tables and as JSON."""
+"""What a suite finds: races or timings, fits, and bars they are held against; and as JSON.
+
+Non-Goals: tables (`tables`), plots (`plot`), markdown (`markdown`).
+"""
 
 from __future__ import annotations
 
 import os
 import platform
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from rich.console import Console
-from rich.table import Table
 
 from bench.harness import Timing
+from bench.race import Raced
+from bench.roofline import Roofline
 
-PACKAGES = ("numpy", "numba", "llvmlite", "torch", "onnx", "onnxruntime")
+PACKAGES = (
+    *("numpy", "numba", "llvmlite", "torch", "jax", "onnx", "onnxruntime", "openvino"),
+    *("keras", "tensorflow", "tensorflow-cpu"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,74 +43,109 @@ class Bar:
             return None
         return self.value >= self.limit if self.least else self.value <= self.limit
 
+    @property
+    def demand(self) -> str:
+        return f"{'>=' if self.least else '<='} {self.limit:g} {self.unit}"
+
+    @property
+    def measured(self) -> str:
+        return self.why if self.value is None else f"{self.value:.3g} {self.unit}"
+
+    @property
+    def verdict(self) -> str:
+        return {True: "pass", False: "MISS", None: "skipped"}[self.passed]
+
     def as_json(self) -> dict[str, Any]:
-        sign = ">=" if self.least else "<="
         return {
             "what": self.what,
             "value": self.value,
-            "bar": f"{sign} {self.limit:g} {self.unit}",
+            "bar": self.demand,
             "passed": self.passed,
             "why": self.why,
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Fit:
+    """seconds = start + each * n, fitted to what was measured over n so that ratios are closest.
+
+    name: what grows; contender: whose times.
+    """
+
+    name: str
+    contender: str
+    n: tuple[int, ...]
+    seconds: tuple[float, ...]
+    linear: bool = True
+
+    @property
+    def line(self) -> tuple[float, float]:
+        """(start, each)."""
+        n, seconds = np.array(self.n, float), np.array(self.seconds)
+        each, start = np.polyfit(n, seconds, 1, w=1 / seconds)
+        return float(start), float(each)
+
+    @property
+    def worst(self) -> float:
+        """The largest distance of a measured time from the line, as a part of it."""
+        start, each = self.line
+        there = start + each * np.array(self.n, float)
+        return float(np.abs(np.array(self.seconds) / there - 1).max())
+
+    def as_json(self) -> dict[str, Any]:
+        start, each = self.line
+        return {
+            "name": self.name,
+            "contender": self.contender,
+            "n": list(self.n),
+            "ms": [s * 1e3 for s in self.seconds],
+            "start_ms": start * 1e3,
+            "each_ms": each * 1e3,
+            "worst": self.worst,
+        }
+
+
 @dataclass(slots=True)
 class Result:
-    """timings: by what was timed."""
+    """timings: by what was timed. unit: of tables and plots, and how many seconds it is."""
 
     suite: str
     timings: dict[str, list[Timing]] = field(default_factory=dict)
     bars: list[Bar] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    races: list[Raced] = field(default_factory=list)
+    fits: list[Fit] = field(default_factory=list)
+    roofline: Roofline | None = None
+    unit: tuple[str, float] = ("ms", 1e-3)
+
+    def rows(self) -> Iterator[tuple[str, list[Timing], Raced | None]]:
+        """Everything timed: what, whose, and the race it was."""
+        for raced in self.races:
+            yield raced.race.case.label, raced.timings, raced
+        for label, timings in self.timings.items():
+            yield label, timings, None
 
     def as_json(self) -> dict[str, Any]:
         return {
             "suite": self.suite,
             "machine": machine(),
+            "roofline": self.roofline.as_json() if self.roofline else None,
+            "races": [r.as_json() for r in self.races],
             "timings": {k: [t.as_json() for t in ts] for k, ts in self.timings.items()},
+            "fits": [f.as_json() for f in self.fits],
             "bars": [b.as_json() for b in self.bars],
             "notes": self.notes,
         }
 
     def show(self, console: Console) -> None:
-        if self.timings:
-            console.print(self._timings())
-        console.print(self._bars())
-        for note in self.notes:
-            console.print(note, markup=False)
+        from bench.tables import show
 
-    def _timings(self) -> Table:
-        table = Table(title=f"{self.suite}: milliseconds, in turns", title_justify="left")
-        for heading in ("what", "contender", "path"):
-            table.add_column(heading)
-        for heading in ("median", "p10-p90", "ratio", "error"):
-            table.add_column(heading, justify="right", no_wrap=True)
-        for label, timings in self.timings.items():
-            first = timings[0].median
-            for timing in timings:
-                low, high = timing.spread
-                table.add_row(
-                    label,
-                    timing.contender,
-                    timing.path,
-                    f"{timing.median * 1e3:.3f}",
-                    f"{low * 1e3:.3f}-{high * 1e3:.3f}",
-                    f"{timing.median / first:.2f}",
-                    f"{timing.error:.1e}",
-                )
-            table.add_section()
-        return table
+        show(self, console)
 
-    def _bars(self) -> Table:
-        table = Table(title=f"{self.suite}: bars", title_justify="left")
-        table.add_column("what")
-        for heading in ("measured", "bar", ""):
-            table.add_column(heading, justify="right", no_wrap=True)
-        words = {True: "[green]pass[/]", False: "[red]MISS[/]", None: "skipped"}
-        for bar in self.bars:
-            measured = bar.why if bar.value is None else f"{bar.value:.2f} {bar.unit}"
-            table.add_row(bar.what, measured, bar.as_json()["bar"], words[bar.passed])
-        return table
+
+def best_of_others(timings: list[Timing]) -> Timing | None:
+    """The quickest but the first, among those to be beaten."""
+    return min((t for t in timings[1:] if t.peer), key=lambda t: t.median, default=None)
 
 
 def machine() -> dict[str, Any]:

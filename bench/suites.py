@@ -1,167 +1,250 @@
-"""What is compared with what, and the bars.
+"""What is compared with what, and the bars: lines of data.
 
-    spine    LSTM against onnxruntime and torch; a custom cell against LSTM
-    torch    torch.nn.LSTM, and rnncc.torch's in its place
-    compile  how long a cell takes to compile, and when nothing compiles
-    options  what masks, dropout and other options cost beside the plain layer
-    layers   stacks and both directions beside their layers in turn
-    memory   residuals and workspace of long sequences, with checkpoints and without
+`SUITES` names every suite: races of this file, or "module:function" of a module with a suite of
+its own, loaded when it is asked for, so that what one needs is nothing to the others.
 
-To add a comparison: a line of SPINE or TORCH. A suite: a function and its line of SUITES.
+To add a comparison: a line of RACES, or of `pairs`. A suite: a line of SUITES.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
+from importlib import import_module
 
+from bench import shapes
+from bench.bars import Demand
 from bench.case import FORWARD, TRAINING, Case
-from bench.compile_suite import compile_suite
-from bench.gpu_suite import gpu_suite
-from bench.harness import Effort, compare, unavailable
-from bench.layers_suite import layers_suite
-from bench.memory_suite import memory_suite
-from bench.result import Bar, Result
+from bench.harness import BenchError, Effort
+from bench.race import Race
+from bench.result import Result
+
+KERAS = ("keras-tensorflow", "keras-jax", "keras-torch")
+LIBRARIES = ("torch", "jax", "onnxruntime", "openvino", *KERAS, "numpy")
+CODE = ("torch", "jax", "onnxruntime", "openvino", *KERAS, "numpy")  # custom cells: who can
+AUDIO = ("rtneural-eigen", "rtneural-xsimd", "rtneural-stl", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True, slots=True)
-class Comparison:
-    """Two contenders in turns; `limit` bounds first / second (`least`: second / first, below).
+class Suite:
+    """races and the demands on them. unit: of its tables, and how many seconds it is.
 
-    others: timed beside them, without a bar.
+    capped: races that would take longer than `Effort.cap` are named instead of run.
     """
 
-    what: str
-    first: tuple[str, Case]
-    second: tuple[str, Case]
-    limit: float
-    least: bool = False
-    others: tuple[tuple[str, Case], ...] = ()
+    races: tuple[Race, ...]
+    demands: tuple[Demand, ...] = ()
+    unit: tuple[str, float] = ("ms", 1e-3)
+    capped: bool = False
+    notes: tuple[str, ...] = ()
 
 
-SMALL, LARGE, SINGLE = (64, 28, 28, 64), (32, 50, 256, 256), (1, 100, 256, 256)
+# ---- latency ---------------------------------------------------------------------------------
 
 
-def _forward(sizes: tuple[int, int, int, int]) -> Comparison:
-    case = Case("lstm", FORWARD, *sizes)
-    return Comparison(
-        f"LSTM forward {sizes}: time / onnxruntime's",
-        ("rnncc", case),
-        ("onnxruntime", case),
-        1.0,
-        others=(("torch", case),),
-    )
+def _latency() -> tuple[Race, ...]:
+    sequences = [
+        Race(Case(cell, FORWARD, 1, 100, n, n), LIBRARIES, "sequence", quick=n == 64)
+        for cell in ("lstm", "gru", "simple_rnn")
+        for n in (64, 128, 256, 512, 1024)
+    ]
+    steps = [
+        Race(Case(cell, FORWARD, 1, 1, n, n, stateful=True), LIBRARIES, "step", quick=n == 64)
+        for cell in ("lstm", "gru", "simple_rnn")
+        for n in (64, 256)
+    ]
+    stored = [
+        Race(
+            Case("lstm", FORWARD, 1, 100, n, n, options=(("weights", "bfloat16"),)),
+            group="stored",
+            beside=Case("lstm", FORWARD, 1, 100, n, n),
+            optional=True,
+        )
+        for n in (512, 1024)
+    ]
+    return (*sequences, *steps, *stored)
 
 
-def _training(sizes: tuple[int, int, int, int]) -> Comparison:
-    case = Case("lstm", TRAINING, *sizes)
-    what = f"LSTM forward + backward {sizes}: times faster than torch"
-    return Comparison(what, ("rnncc", case), ("torch", case), 3.0, least=True)
-
-
-def _custom(sizes: tuple[int, int, int, int]) -> Comparison:
-    cases = [Case(cell, TRAINING, *sizes) for cell in ("peephole_lstm", "lstm")]
-    what = f"peephole LSTM forward + backward {sizes}: time / LSTM's"
-    return Comparison(what, ("rnncc", cases[0]), ("rnncc", cases[1]), 1.15)
-
-
-SPINE = (
-    _forward(SINGLE),
-    _forward(SMALL),
-    _training(SMALL),
-    _custom(SMALL),
-    _custom(LARGE),
+LATENCY = Suite(
+    _latency(),
+    (
+        Demand(
+            "batch 1, time 100: times faster than the best peer", "sequence", "speedup", 2, "mean"
+        ),
+        Demand("batch 1, time 100: times faster than the best peer", "sequence", "speedup", 1.3),
+        Demand("a single step: times faster than the best peer", "step", "speedup", 3),
+        Demand("bfloat16 weights: times faster than float32", "stored", "beside", 1.5),
+    ),
 )
 
+# ---- inference and training ------------------------------------------------------------------
 
-def _replaced(mode: str, sizes: tuple[int, int, int, int]) -> Comparison:
-    case = Case("lstm", mode, *sizes)
-    what = f"torch.nn.LSTM replaced, {mode} {sizes}: times faster"
-    return Comparison(
-        what,
-        ("rnncc_torch", case),
-        ("torch", case),
-        1.0,
-        least=True,
-        others=(("rnncc", case),),
-    )
-
-
-TORCH = tuple(_replaced(mode, sizes) for sizes in (SMALL, LARGE) for mode in (FORWARD, TRAINING))
-
-
-def _option(
-    sizes: tuple[int, int, int, int], what: str, *, masked: bool = False, **options: object
-) -> Comparison:
-    plain = Case("lstm", TRAINING, *sizes)
-    case = Case("lstm", TRAINING, *sizes, options=tuple(options.items()), masked=masked)
-    return Comparison(
-        f"LSTM {what} forward + backward {sizes}: time / the plain layer's",
-        ("rnncc", case),
-        ("rnncc", plain),
-        1.10,
-    )
-
-
-OPTIONS = tuple(
-    option
-    for sizes in (SMALL, LARGE)
-    for option in (
-        _option(sizes, "with a random mask", masked=True),
-        _option(sizes, "with recurrent dropout", recurrent_dropout=0.2),
-        _option(sizes, "with relu", activation="relu"),
-        _option(sizes, "with hard_sigmoid gates", recurrent_activation="hard_sigmoid"),
-        _option(sizes, "with softsign", activation="softsign"),
-        _option(sizes, "without bias", use_bias=False),
-        _option(sizes, "backwards", go_backwards=True),
-    )
+SHAPES = (
+    (20, 10, 50, 64),
+    (64, 28, 28, 64),
+    (32, 50, 256, 256),
+    (64, 50, 512, 512),
+    (32, 25, 1024, 1024),
+)
+INFERENCE = Suite(
+    tuple(
+        Race(Case(cell, FORWARD, *sizes), LIBRARIES, "inference", quick=sizes[-1] == 64)
+        for cell in ("lstm", "gru")
+        for sizes in SHAPES
+    ),
+    (
+        Demand("inference: times faster than the best peer", "inference", "speedup", 1.0),
+        Demand("inference: times faster than the best peer", "inference", "speedup", 1.2, "mean"),
+        Demand(
+            "inference: of the FMA roofline, units >= 256", "inference", "roofline", 0.85, units=256
+        ),
+    ),
+)
+TRAINED = Suite(
+    tuple(
+        Race(Case(cell, TRAINING, *sizes), LIBRARIES, "training", quick=sizes[-1] == 64)
+        for cell in ("lstm", "gru")
+        for sizes in (*SHAPES, (20, 35, 650, 650))
+    ),
+    (
+        Demand("training: times faster than the best peer", "training", "speedup", 2.0, "mean"),
+        Demand("training: times faster than the best peer", "training", "speedup", 1.1),
+        Demand("training: of the roofline, units >= 256", "training", "roofline", 0.80, units=256),
+    ),
+)
+ROOFLINE = Suite(
+    tuple(
+        Race(Case(cell, mode, *sizes), group=mode, quick=sizes[-1] == 256)
+        for cell in ("lstm", "gru")
+        for mode in (FORWARD, TRAINING)
+        for sizes in SHAPES[2:]
+    ),
+    (
+        Demand("inference: of the roofline, units >= 256", FORWARD, "roofline", 0.85, units=256),
+        Demand("training: of the roofline, units >= 256", TRAINING, "roofline", 0.80, units=256),
+    ),
 )
 
+# ---- custom cells ----------------------------------------------------------------------------
 
-def spine(effort: Effort) -> Result:
-    return _all("spine", SPINE, effort)
-
-
-def options(effort: Effort) -> Result:
-    return _all("options", OPTIONS, effort)
-
-
-def in_torch(effort: Effort) -> Result:
-    return _all("torch", TORCH, effort)
-
-
-def _all(name: str, comparisons: Iterable[Comparison], effort: Effort) -> Result:
-    result, comparisons = Result(name), list(comparisons)
-    wanted = [name for c in comparisons for name, _ in (c.first, c.second, *c.others)]
-    absent = {n: why for n in dict.fromkeys(wanted) if (why := unavailable(n))}
-    result.notes += [f"skipped {name}: {why}" for name, why in absent.items()]
-    for comparison in comparisons:
-        result.bars.append(_run(comparison, effort, absent, result))
-    return result
+# The cell, its options, the group of its bars; a random mask is a word of its own.
+CUSTOM_CELLS: tuple[tuple[str, tuple[tuple[str, object], ...], str], ...] = (
+    ("layer_norm_lstm", (), ""),
+    ("peephole_lstm", (), ""),
+    ("light_gru", (), ""),
+    ("slstm", (), ""),
+    ("lstm", (("recurrent_dropout", 0.2),), "masked"),
+    ("lstm", (), "masked"),  # a random mask
+    ("gru", (("reset_after", False),), "reset before"),
+)
+CUSTOM_SIZES = ((1, 100, 64, 64), (64, 28, 28, 64), (32, 50, 256, 256))
 
 
-def _run(comparison: Comparison, effort: Effort, absent: dict[str, str], result: Result) -> Bar:
-    what, limit, least = comparison.what, comparison.limit, comparison.least
-    missing = [n for n, _ in (comparison.first, comparison.second) if n in absent]
-    if missing:
-        return Bar(what, None, limit, least=least, why=f"no {missing[0]}")
-    others = [entry for entry in comparison.others if entry[0] not in absent]
-    timings = compare([comparison.first, comparison.second, *others], effort)
-    cases = [comparison.first[1], comparison.second[1], *(case for _, case in others)]
-    for timing, case in zip(timings, cases, strict=True):
-        if len({c.name for c in cases}) > 1:
-            timing.contender += f" {case.name}"
-    result.timings[what.split(":")[0]] = timings
-    ratio = timings[0].median / timings[1].median
-    return Bar(what, 1 / ratio if least else ratio, limit, least=least)
+def custom_races(
+    cell: str,
+    options: tuple[tuple[str, object], ...] = (),
+    group: str = "",
+    contenders: tuple[str, ...] = CODE,
+) -> list[Race]:
+    """A cell at every size, forward and training; beside LSTM where the contractions weigh."""
+    races = []
+    masked = group == "masked" and not options
+    for mode in (FORWARD, TRAINING):
+        for sizes in CUSTOM_SIZES:
+            if mode == FORWARD and "recurrent_dropout" in dict(options):
+                continue  # nothing is dropped
+            case = Case(cell, mode, *sizes, options=options, masked=masked)
+            if mode == TRAINING and sizes[0] == 1:
+                continue
+            compiled = ("torch-compile",) if contenders and sizes[0] == 64 else ()
+            beside = Case("lstm", mode, *sizes) if sizes[-1] >= 256 or not contenders else None
+            small = {(TRAINING, "peephole_lstm"), (FORWARD, "lstm")}
+            quick = (sizes[0] == 64 and (mode, cell) in small) or (
+                not contenders and sizes[-1] == 64
+            )
+            races.append(
+                Race(case, (*contenders, *compiled), group or mode, beside=beside, quick=quick)
+            )
+    return races
 
 
-SUITES: dict[str, Callable[[Effort], Result]] = {
-    "spine": spine,
-    "torch": in_torch,
-    "compile": compile_suite,
-    "options": options,
-    "layers": layers_suite,
-    "memory": memory_suite,
-    "gpu": gpu_suite,
+PER_FLOP = Demand(
+    "units >= 256: time a contraction FLOP / our own LSTM's",
+    *("", "per_flop", 1.15),
+    least=False,
+    units=256,
+)
+CUSTOM = Suite(
+    tuple(race for cell in CUSTOM_CELLS for race in custom_races(*cell)),
+    (
+        Demand(
+            "custom training: times faster than the best peer", TRAINING, "speedup", 2.5, "mean"
+        ),
+        Demand("custom forward: times faster than the best peer", FORWARD, "speedup", 1.5, "mean"),
+        Demand("recurrent dropout, random masks: times faster", "masked", "speedup", 3, "mean"),
+        PER_FLOP,
+    ),
+)
+
+# ---- tiny, deepbench -------------------------------------------------------------------------
+
+SAMPLES = 512
+TINY = Suite(
+    tuple(
+        Race(Case("lstm", FORWARD, 1, SAMPLES, 1, n, stateful=True), AUDIO, "tiny", quick=n < 24)
+        for n in (8, 16, 24, 32, 64)
+    ),
+    (Demand("RTNeural's time / ours", "tiny", "speedup", 1.0, against="rtneural"),),
+    ("ns a sample", 1e-9 * SAMPLES),
+)
+DEEPBENCH = Suite(
+    tuple(
+        Race(
+            Case(cell, mode, batch, time, units, units, options=options),
+            ("torch", "onnxruntime", "openvino"),
+            mode,
+            quick=batch in (1, 16) and units <= 512 and mode == FORWARD,
+        )
+        for cell, mode, batch, time, units, options in shapes.deepbench()
+    ),
+    capped=True,
+    notes=("DeepBench's own figures leave x @ W out; these have it in them",),
+)
+
+# ---- every suite -----------------------------------------------------------------------------
+
+Entry = Suite | str | Callable[[Effort], Result]
+SUITES: dict[str, Entry] = {
+    "latency": LATENCY,
+    "inference": INFERENCE,
+    "training": TRAINED,
+    "custom": CUSTOM,
+    "tiny": TINY,
+    "scaling": "bench.scaling_suite:scaling_suite",
+    "deepbench": DEEPBENCH,
+    "roofline": ROOFLINE,
+    "spine": "bench.pairs:spine",
+    "torch": "bench.pairs:in_torch",
+    "compile": "bench.compile_suite:compile_suite",
+    "options": "bench.pairs:options",
+    "layers": "bench.layers_suite:layers_suite",
+    "memory": "bench.memory_suite:memory_suite",
+    "gpu": "bench.gpu_suite:gpu_suite",
 }
+
+
+def run(name: str, effort: Effort) -> Result:
+    """A suite by its name. BenchError says what it lacks."""
+    entry = SUITES[name]
+    if isinstance(entry, Suite):
+        from bench.races_suite import races_suite
+
+        return races_suite(name, entry, effort)
+    if isinstance(entry, str):
+        module, _, function = entry.partition(":")
+        try:
+            entry = getattr(import_module(module), function)
+        except ModuleNotFoundError as error:
+            raise BenchError(f"{name} needs {error.name}, which is not installed") from None
+    found: Result = entry(effort)  # type: ignore[operator]
+    return found

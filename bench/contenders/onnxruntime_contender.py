@@ -1,59 +1,38 @@
-"""onnxruntime's LSTM node on its CPU provider: forward only. Its own layout, [time, batch, ...]."""
+"""onnxruntime's LSTM, GRU and RNN nodes on its CPU provider. Its own layout, [time, batch, ...]."""
 
 from __future__ import annotations
 
-import importlib.util
+from typing import Any
 
 import numpy as np
 
-from bench.case import FORWARD, Case, Data
-from bench.contenders import Run, reorder
-
-GATES = (0, 3, 1, 2)  # i f g o of the spec -> i o f c of ONNX
+from bench.case import Case, Data
+from bench.contenders import Run, missing
+from bench.contenders.onnx_model import NODES, onnx_model, outputs_of
+from bench.contenders.onnx_model import refuses as refuses
 
 
 def unavailable() -> str:
-    missing = [m for m in ("onnx", "onnxruntime") if importlib.util.find_spec(m) is None]
-    return f"{' and '.join(missing)} not installed" if missing else ""
+    return missing("onnx", "onnxruntime")
 
 
 def prepare(case: Case, data: Data) -> Run:
     import onnxruntime
 
-    if case.cell != "lstm" or case.mode != FORWARD:
-        raise ValueError(f"onnxruntime has no {case.label}")
-    session = onnxruntime.InferenceSession(_model(case, data), providers=["CPUExecutionProvider"])
-    feed = {"X": np.ascontiguousarray(data.x.transpose(1, 0, 2))}
+    model, feed = onnx_model(case, data)
+    options = onnxruntime.SessionOptions()
+    if case.threads:
+        options.intra_op_num_threads = case.threads
+    session = onnxruntime.InferenceSession(model, options, providers=["CPUExecutionProvider"])
+    states = [n for n in feed if n != "X"]
 
-    def forward() -> object:
-        return session.run(None, feed)
+    def call() -> Any:
+        y, *last = session.run(None, feed)
+        feed.update(zip(states, last, strict=True))
+        return y
 
     def outputs() -> dict[str, np.ndarray]:
-        (y,) = session.run(None, feed)
-        return {"y": y[:, 0].transpose(1, 0, 2)}
+        return outputs_of(case, [call() for _ in range(2 if case.stateful else 1)])
 
     version = onnxruntime.__version__
-    return Run(f"onnxruntime {version}, CPU provider, LSTM node", forward, outputs)
-
-
-def _model(case: Case, data: Data) -> bytes:
-    from onnx import TensorProto, helper, numpy_helper
-
-    kernel, recurrent = (
-        reorder(data.weights[n], GATES).T[None].copy() for n in ("kernel", "recurrent_kernel")
-    )
-    bias = np.concatenate([reorder(data.weights["bias"], GATES), np.zeros(4 * case.units)])
-    arrays = {"W": kernel, "R": recurrent, "B": bias[None].astype(case.dtype)}
-    node = helper.make_node("LSTM", ["X", "W", "R", "B"], ["Y"], hidden_size=case.units)
-    shape = [case.time, case.batch, case.features]
-    graph = helper.make_graph(
-        [node],
-        "lstm",
-        [helper.make_tensor_value_info("X", TensorProto.FLOAT, shape)],
-        [helper.make_tensor_value_info("Y", TensorProto.FLOAT, None)],
-        [numpy_helper.from_array(a, n) for n, a in arrays.items()],
-    )
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 14)])
-    model.ir_version = 9
-    serialized: bytes = model.SerializeToString()
-    return serialized
+    return Run(f"onnxruntime {version}, CPU provider, {NODES[case.cell]} node", call, outputs)

@@ -10,10 +10,12 @@ def unavailable() -> str:
     return torch_contender.unavailable()
 
 
+def refuses(case: Case) -> str:
+    return "" if case.cell == "lstm" and torch_contender.is_plain(case) else "nn.LSTM alone"
+
+
 def prepare(case: Case, data: Data) -> Run:
     import rnncc.torch
 
-    if case.cell != "lstm":
-        raise ValueError(f"rnncc.torch's stack has no {case.cell}")
     model = rnncc.torch.LSTM(case.features, case.units, batch_first=True)
     return torch_contender.run_model(model, case, data, lambda call: "rnncc's kernels")

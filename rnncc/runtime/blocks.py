@@ -23,11 +23,10 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from rnncc.runtime import memory
 from rnncc.runtime.bind import Call, pad, result_shape
-from rnncc.runtime.call import Arrays, Job, Memory
-from rnncc.runtime.memory import Lease, aligned
+from rnncc.runtime.call import Arrays, Job, Residuals
 from rnncc.runtime.sizes import evaluate
-from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Direction
 
 if TYPE_CHECKING:
@@ -47,8 +46,7 @@ class Block:
     begin: int
     end: int
     carries: dict[str, np.ndarray]
-    residuals: dict[str, Memory] | None = None
-    lease: Lease | None = None  # of the memory the residuals lie in
+    residuals: Residuals | None = None
 
 
 @dataclass(slots=True)
@@ -109,7 +107,7 @@ def _sequences(side: Side, role: str, call: Call, out: Arrays) -> dict[str, np.n
         if place.role == role and not (call.last_only and role == "output"):
             given = out.get(place.name)
             if given is None:
-                given = aligned(result_shape(place, side.buffers, call), side.dtype)
+                given = memory.POOL.array(result_shape(place, side.buffers, call), side.np_dtype)
             found[place.name] = given
     return found
 
@@ -125,10 +123,9 @@ def forward(
     call, time = job.call, job.call.time
     if call.save and every is None:
         run = side.run(job)
-        results = run.go()
-        return results, [Block(0, time, {}, run.residuals(), run.saved_arena)]
+        return run.results, [Block(0, time, {}, run.residuals())]
     if not call.save and time <= steps and not carry:
-        return side.run(job).go(), []
+        return side.run(job).results, []
     names = carries_of(side.direction)
     places = [p for p in side.direction.results if p.role != "residual"]
     wanted = frozenset(p.name.removeprefix("d_") for p in places)
@@ -143,8 +140,9 @@ def forward(
         out = {} if end < time else dict(job.out)
         out |= {n: a[:, begin:end] for n, a in sequences.items()}
         own = replace(call, time=end - begin, save=False)
-        part = Job(arrays, own, job.version, {}, wanted, out, job.first_step + begin)
-        found = side.run(part).go()
+        first_step = job.first_step + begin
+        part = Job(arrays, own, job.version, wanted=wanted, out=out, first_step=first_step)
+        found = side.run(part).results
         carries = {n: found[f"final_{n}"] for n in names}
     given = [p.name for p in places if carry or p.role != "held"]
     return {n: found[n] for n in given} | sequences, blocks
@@ -175,14 +173,12 @@ def backward(
         residuals = block.residuals
         if residuals is None:
             job = Job(arrays, replace(own, last_only=True), saved.version, first_step=first_step)
-            again = ahead.run(job)
-            again.go()
-            residuals = again.residuals()  # in memory that `again` holds on to
+            residuals = ahead.run(job).residuals()
         arrays |= _cotangents(back, handed, own, block)
         asked = wanted.union(names) if begin else wanted
         part = {n: a[:, begin:end] for n, a in sequences.items()} or out
         run = back.run(Job(arrays, own, saved.version, residuals, asked, part, first_step))
-        found = {n.removeprefix("d_"): a for n, a in run.go().items()}
+        found = {n.removeprefix("d_"): a for n, a in run.results.items()}
         if begin:
             handed = {n: d for n, d in handed.items() if n in steps}
             handed |= {f"final_{n}": found.pop(n) for n in names if n in found}
@@ -212,7 +208,7 @@ def _cotangents(side: Side, handed: Arrays, call: Call, block: Block) -> dict[st
             shape = [evaluate(s, sizes) for s in buffer.shape]
             rows = tuple({"B": call.batch, "T": call.time}[a] for a in buffer.axes)
             if last is None:
-                given = repeated(np.zeros(shape, side.dtype), rows)
+                given = side.nothing((*rows, *shape), len(rows))
             else:
                 given = np.zeros((*rows, *shape), side.dtype)
                 given[:, -1] = last

@@ -5,7 +5,7 @@ places are told in a block of calls, so these two kernels serve every cell, and 
 compile holds only what its equations decide.
 
     contract_bulk   out[row] = init + a[row] @ w           each part its rows
-    sum_bulk        out[m] = sum over rows of a[row, m] d[row]   each part its tiles
+    sum_bulk        out[m] = sum over rows of a[row, m] d[row]   each part its share of all tiles
 
 Non-Goals: what to contract (`bulk_calls` writes the blocks).
 """
@@ -17,14 +17,15 @@ from rnncc.runtime.nest import (
     row_range,
     row_segments,
     segment,
+    share,
     sum_rows,
 )
 from rnncc.runtime.words import flush_denormals, restore_denormals, word
 
-HEAD_WORDS = 6  # parts, calls, n0, n1, scratch, bytes of it a part
+HEAD_WORDS = 6  # parts, calls, n0, n1 (or tiles, zeros), scratch, bytes of it a part
 CONTRACT_WORDS = 10
 CONTRACT_SEGMENT_WORDS = 8  # a core's seven, and bytes of a from outer row to outer row
-SUM_WORDS = 10
+SUM_WORDS = 11
 SUM_SEGMENT_WORDS = 7
 
 
@@ -76,43 +77,47 @@ def contract_bulk(block, part):
 @kernel
 def sum_bulk(block, part):
     old = flush_denormals()
-    parts = word(block, 0)
+    tiles_lo, tiles_hi = share(word(block, 2), part, word(block, 0))
     table = word(block, 4) + part * word(block, 5)
     at = block + HEAD_WORDS * 8
     for _ in range(word(block, 1)):
-        tile_bytes = word(at, 3)
         entries = word(at, 9)
-        pieces = 0
-        for i in range(entries):
-            seg = at + (SUM_WORDS + i * SUM_SEGMENT_WORDS) * 8
-            pieces = row_segments(
+        rows, row_tile, tile_bytes = word(at, 4), word(at, 1), word(at, 3)
+        row_tiles = (rows + row_tile - 1) // row_tile
+        lo = max(tiles_lo - word(at, 10), 0)
+        hi = min(tiles_hi - word(at, 10), row_tiles * word(at, 2))
+        if lo < hi:
+            pieces = 0
+            for i in range(entries):
+                seg = at + (SUM_WORDS + i * SUM_SEGMENT_WORDS) * 8
+                pieces = row_segments(
+                    table,
+                    pieces,
+                    word(seg, 0),
+                    word(seg, 1),
+                    word(seg, 2),
+                    word(seg, 3),
+                    word(seg, 4),
+                    tile_bytes,
+                    word(seg, 5),
+                    word(seg, 6),
+                    word(at, 7),
+                    word(at, 8),
+                )
+            sum_rows(
+                word(at, 0),
                 table,
                 pieces,
-                word(seg, 0),
-                word(seg, 1),
-                word(seg, 2),
-                word(seg, 3),
-                word(seg, 4),
+                rows,
+                row_tile,
+                row_tiles,
                 tile_bytes,
-                word(seg, 5),
-                word(seg, 6),
-                word(at, 7),
-                word(at, 8),
+                word(at, 5),
+                word(at, 6),
+                word(block, 3),
+                table - PANEL_SCRATCH,
+                lo,
+                hi,
             )
-        sum_rows(
-            word(at, 0),
-            table,
-            pieces,
-            word(at, 4),
-            word(at, 1),
-            word(at, 2),
-            tile_bytes,
-            word(at, 5),
-            word(at, 6),
-            word(block, 3),
-            table - PANEL_SCRATCH,
-            part,
-            parts,
-        )
         at += (SUM_WORDS + entries * SUM_SEGMENT_WORDS) * 8
     restore_denormals(old)

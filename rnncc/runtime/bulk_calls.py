@@ -130,23 +130,33 @@ def _segments(
     return found
 
 
-def sum_calls(binder: Binder, kernel: Kernel) -> tuple[int, list[Word]]:
-    """(number of calls, their words) of a kernel of gradients."""
+def sum_calls(binder: Binder, kernel: Kernel) -> tuple[int, int, list[Word]]:
+    """(number of calls, of tiles in all, their words) of a kernel of gradients.
+
+    Calls that read the same rows follow one another, so that threads, each with its share of all
+    tiles, read few rows twice.
+    """
     words: list[Word] = []
-    count = 0
-    for name in kernel.stages:
-        stage = binder.stages[name]
-        grad = stage.grad
-        assert grad is not None
+    count = tiles = 0
+    stages = [binder.stages[name] for name in kernel.stages]
+    grads = [s.grad for s in stages if s.grad is not None]
+    first = {g.d.buffer: i for i, g in reversed([*enumerate(grads)])}
+    in_turn = sorted(zip(stages, grads, strict=True), key=lambda pair: first[pair[1].d.buffer])
+    for stage, grad in in_turn:
         kept = {"": 1, "B": binder.call.batch, "T": binder.call.time}[grad.kept]
         sizes = [range(binder.out.size(s)) for s, *_ in grad.outer]
+        tiling = binder.out.tilings[stage.name]
         for index in product(range(kept), *sizes):
-            words += _sum(binder, stage, grad, index)
+            words += _sum(binder, stage, grad, index, tiles)
+            tiles += -(-binder.out.size(grad.rows) // tiling.row_tile) * tiling.tiles
             count += 1
-    return count, words
+    return count, tiles, words
 
 
-def _sum(binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...]) -> list[Word]:
+def _sum(
+    binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...], begin: int
+) -> list[Word]:
+    """begin: the number of the call's first tile among all."""
     tiling = binder.out.tilings[stage.name]
     kept, outer = index[0], index[1:]
 
@@ -192,5 +202,6 @@ def _sum(binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...]) -> li
         n0,
         n1,
         count,
+        begin,
     ]
     return head + entries

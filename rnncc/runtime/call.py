@@ -1,49 +1,51 @@
-"""One direction, once: memory, initial states, launches, results.
+"""One direction, once: whose memory it runs in, and what it gives back.
 
-Non-Goals: what stays the same between calls (`prepared`); packing (`packing`).
+Non-Goals: what stays the same between calls (`prepared`); running it (`perform`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import ctypes
+import struct
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
+from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnncc.runtime.bind import Call, Layout, axes_of, needs_padding, pad
-from rnncc.runtime.launch import launch
-from rnncc.runtime.memory import Lease, Pool, address_of, aligned, write_into
-from rnncc.runtime.moves import slot_offset
-from rnncc.runtime.packing import Packed, pack_all
+from rnncc.runtime import memory
+from rnncc.runtime.bind import Call, Layout, axes_of, is_padded
+from rnncc.runtime.launch import pool_of_workers
+from rnncc.runtime.memory import address_of, write_into
+from rnncc.runtime.packing import Packed
+from rnncc.runtime.perform import perform, perform_again
+from rnncc.runtime.pool import function_of
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import has_dense_rows, repeated, row_strides
 from rnncc.runtime.tables import Buffer
 
 if TYPE_CHECKING:
     from rnncc.runtime.engine import Side
-    from rnncc.runtime.prepared import Blocks
-
-_POOL = Pool()
+    from rnncc.runtime.perform import Plan
+    from rnncc.runtime.prepared import Choice, Prepared
 
 Arrays = Mapping[str, Any]
-WEIGHTS = ("weight", "constant")
+ANYWHERE = 64  # an address for what takes no memory
 
 
-@dataclass(slots=True)
-class Memory:
-    """A buffer's bytes: an owner that keeps them alive, where its first row is in it, layout."""
+@dataclass(frozen=True, eq=False, slots=True)
+class Residuals:
+    """What forwards have saved, by name: addresses and layouts. owners: keep the memory alive."""
 
-    owner: np.ndarray
-    base: int  # the owner's address
-    address: int
-    layout: Layout
+    places: dict[str, tuple[int, Layout]] = field(default_factory=dict)
+    owners: tuple[object, ...] = ()
 
-    @classmethod
-    def of(cls, array: np.ndarray, layout: Layout) -> Memory:
-        """An array that begins with the buffer's first row."""
-        base = address_of(array)
-        return cls(array, base, base, layout)
+    def joined(self, others: Residuals) -> Residuals:
+        return Residuals(self.places | others.places, self.owners + others.owners)
+
+
+NO_RESIDUALS = Residuals()
 
 
 @dataclass(slots=True)
@@ -57,204 +59,236 @@ class Job:
     arrays: Arrays
     call: Call
     version: object
-    residuals: Mapping[str, Memory] = field(default_factory=dict)
+    residuals: Residuals = NO_RESIDUALS
     wanted: frozenset[str] | None = None
     out: Arrays = field(default_factory=dict)
     first_step: int = 0
 
 
+@dataclass(slots=True)
+class Ready:
+    """What arrays with these strides take. later: results that kernels can't write where their
+    caller wants them."""
+
+    prepared: Prepared
+    choice: Choice
+    later: tuple[str, ...]
+
+
 class Run:
-    """One Job, once."""
+    """One Job, once: `results`, and `residuals()` where those are saved."""
+
+    __slots__ = ("_bases", "_packed", "_saved", "arrays", "job", "ready", "results", "side")
+    results: dict[str, np.ndarray]
+    _saved: memory.Lease | None
 
     def __init__(self, side: Side, job: Job) -> None:
-        self.side, self.job, self.arrays = side, job, job.arrays
-        self.batch, self.time, self.item = job.call.batch, job.call.time, side.item
-        self.later: dict[str, np.ndarray] = {}  # results copied to where their caller wants them
-        given = {
-            buffer: self.as_read(side.buffers[buffer], role, name)
-            for buffer, role, name in side.direction.params
-            if role not in (*WEIGHTS, "residual", "seed")
-        }
-        self.prepared = side.prepared(self.strided(given), job.residuals)
-        self.binding = self.prepared.binding
-        self.choice = self.prepared.choice(job.wanted)
-        self.memory: dict[str, Memory] = {}
-        self.bases = np.zeros(len(self.prepared.points), np.int64)
-        for buffer, role, name in side.direction.params:
-            if role == "residual":
-                self.put(buffer, job.residuals[name])
-            elif buffer in given:
-                self.put(buffer, Memory.of(given[buffer], self.binding.layouts[buffer]))
+        self.side, self.job = side, job
+        arrays, dtype = job.arrays, side.np_dtype
+        given: list[np.ndarray] = []
+        self.arrays = given
+        for buffer, name in side.params.given:
+            array = arrays.get(name)
+            if type(array) is not np.ndarray or array.dtype is not dtype:
+                array = self._converted(buffer, name, array)
+            given.append(array)
+        key: tuple[Any, ...] = (job.call, job.wanted, *[a.strides for a in given])
+        if job.out:
+            key += tuple([(n, a.shape, a.strides) for n, a in job.out.items()])
+        self.ready = ready = side.find(key) or side.keep_ready(key, self._make_ready())
+        seed = int(arrays.get("seed", 0))
+        self._packed = packed = self._find_packed(ready.prepared, seed)
+        self._go(ready, packed, seed)
 
-    def put(self, name: str, memory: Memory) -> None:
-        self.memory[name] = memory
-        self.bases[self.prepared.points[name]] = memory.address
+    def _go(self, ready: Ready, packed: Packed, seed: int) -> None:
+        later = self._take_results(ready)
+        choice, made = ready.choice, ready.prepared
+        self._saved = memory.POOL.lease(made.saved_bytes) if made.saved_bytes else None
+        workspace = memory.POOL.take(choice.plan.workspace_bytes)
+        try:
+            self._bases = self._addresses(workspace, packed, seed)
+            run_plan(choice.plan, self._bases)
+        finally:
+            memory.POOL.give(workspace)
+        if later:
+            write_into(later, self.results)
+        if len(choice.results) != len(self.results):
+            self.results = {name: self.results[name] for name in choice.results}
 
-    # ---- memory -------------------------------------------------------------------------------
+    def _take_results(self, ready: Ready) -> dict[str, np.ndarray]:
+        """Arrays for results, asked for or new; those asked for that kernels can't write."""
+        job, later, dtype = self.job, {}, self.side.np_dtype
+        self.results = {}
+        for name, shape in ready.choice.arrays:
+            array = job.out.get(name) if job.out else None
+            if array is None or name in ready.later:
+                if array is not None:
+                    later[name] = array
+                array = memory.POOL.array(shape, dtype)
+            self.results[name] = array
+        return later
 
-    def as_read(self, buffer: Buffer, role: str, name: str) -> np.ndarray:
-        """A parameter as kernels read it: rows anywhere, without gaps inside them; what is read
-        vector by vector is padded by a copy, if need be."""
-        lead = len(buffer.axes)
-        if role == "held" and name not in self.arrays:  # nothing has been put out yet
+    def _addresses(self, workspace: np.ndarray, packed: Packed, seed: int) -> list[int]:
+        """Of every group."""
+        job, known = self.job, self.job.residuals.places
+        return [
+            address_of(workspace),
+            address_of(self._saved.array) if self._saved else ANYWHERE,
+            packed.base,
+            seed,
+            job.first_step,
+            *[address_of(a) for a in self.arrays],
+            *[known[name][0] for _, name in self.side.params.residuals],
+            *packed.addresses,
+            *[address_of(a) for a in self.results.values()],
+        ]
+
+    # ---- arrays -------------------------------------------------------------------------------
+
+    def _converted(self, buffer: Buffer, name: str, given: Any) -> np.ndarray:
+        """A parameter that isn't an array of the side's dtype."""
+        if given is None and name not in self.job.arrays:  # held: nothing has been put out yet
             rest = [evaluate(s, dict(self.job.call.sizes)) for s in buffer.shape]
-            array = repeated(np.zeros(rest, self.side.dtype), (self.batch,))
-        else:
-            array = np.asarray(self.arrays[name], self.side.dtype)
-        if buffer.lanes and needs_padding(array.shape[lead:]):
-            return padded(array, lead)
-        return array if has_dense_rows(array, lead) else np.array(array, order="C")
+            return repeated(np.zeros(rest, self.side.np_dtype), (self.job.call.batch,))
+        return np.asarray(given, self.side.np_dtype)
 
-    def strided(self, given: Mapping[str, np.ndarray]) -> Call:
-        """The call with the strides of rows that don't lie one after another."""
+    def _make_ready(self) -> Ready:
+        """What is copied first, and the strides of rows that don't lie one after another."""
         job, buffers = self.job, self.side.buffers
-        strides = [(n, *s) for n, a in given.items() if (s := row_strides(a, buffers[n].axes))]
-        if not job.out:
-            return replace(job.call, strides=tuple(strides)) if strides else job.call
-        found = []
-        for place in self.side.direction.results:
-            array = job.out.get(place.name)
-            if array is None:
+        strides: list[tuple[str, int, int]] = []
+        copies: list[tuple[str, tuple[int, ...]]] = []
+        for (buffer, _), array in zip(self.side.params.given, self.arrays, strict=True):
+            lead = len(buffer.axes)
+            if is_padded(buffer, array.shape[lead:]) or not has_dense_rows(array, lead):
+                copies.append((buffer.name, array.strides))
+            elif own := row_strides(array, buffer.axes):
+                strides.append((buffer.name, *own))
+        results: list[tuple[str, int, int]] = []
+        later = []
+        for place in self.side.direction.results if job.out else ():
+            if place.name not in job.out:
                 continue
+            array = job.out[place.name]
             axes = axes_of(place, buffers)[: array.ndim - len(buffers[place.source.buffer].shape)]
             if not has_dense_rows(array, len(axes)):
-                self.later[place.name] = array
+                later.append(place.name)
             elif own := row_strides(array, axes):
-                found.append((place.name, *own))
-        return replace(job.call, strides=tuple(strides), result_strides=tuple(found))
-
-    def place(self, workspace: np.ndarray) -> None:
-        """Addresses of this call's memory."""
-        made = self.prepared
-        base = address_of(workspace)
-        workspace[made.sync_at : made.ones_at] = 0
-        workspace[made.ones_at : made.ones_at + self.item].view(self.side.dtype)[0] = 1
-        self.bases[made.shared.points] = base + made.shared.offsets
-        self.bases[made.global_points] = base + made.global_offsets
-        self.workspace, self.workspace_base = workspace, base
-        self.saved_arena: Lease | None = None
-        if made.saved_names:
-            self.saved_arena = _POOL.lease(max(made.saved.size, 1))
-            self.saved_base = address_of(self.saved_arena.array)
-            self.bases[made.saved.points] = self.saved_base + made.saved.offsets
-        self.results: dict[str, np.ndarray] = {}
-        for name, shape, point in self.choice.arrays:
-            array = self.job.out.get(name)
-            if array is None or name in self.later:
-                array = aligned(shape, self.side.dtype)
-            self.results[name] = array
-            self.bases[point] = address_of(array)
-
-    def find(self, name: str) -> Memory:
-        """A buffer's memory; those in the workspace or saved are looked up when asked for."""
-        if name not in self.memory:
-            made = self.prepared
-            owner, base = self.workspace, self.workspace_base
-            if name in made.saved_names:
-                assert self.saved_arena is not None
-                owner, base = self.saved_arena.array, self.saved_base
-            address = int(self.bases[made.points[name]])
-            self.memory[name] = Memory(owner, base, address, self.binding.layouts[name])
-        return self.memory[name]
-
-    # ---- the call -----------------------------------------------------------------------------
-
-    def go(self) -> dict[str, np.ndarray]:
-        with _POOL.borrow(self.prepared.workspace_bytes) as workspace:
-            self.place(workspace)
-            self.use(self.packed())
-            self.launch(self.choice.blocks)
-        write_into(self.later, self.results)
-        return {name: self.results[name] for name in self.choice.results}
-
-    def launch(self, blocks: Blocks) -> None:
-        """Kernels and copies, with the addresses of this call."""
-        words = blocks.template.copy()
-        words[blocks.words] += self.bases[blocks.points]
-        for index in blocks.seed_words:
-            words[index] = int(self.arrays["seed"])
-        for index in blocks.step_words:
-            words[index] = self.job.first_step
-        base = address_of(words)
-        for each in blocks.launches:
-            launch(each.entry.address, base + each.start * 8, each.parts)
+                results.append((place.name, *own))
+        call = job.call
+        if strides or copies or results:
+            call = replace(
+                call,
+                strides=tuple(strides),
+                result_strides=tuple(results),
+                copies=tuple(copies),
+            )
+        made = self.side.prepared(call, job.residuals)
+        return Ready(made, made.choice(job.wanted), tuple(later))
 
     # ---- weights --------------------------------------------------------------------------------
 
-    def packed(self) -> Packed:
+    def _find_packed(self, made: Prepared, seed: int) -> Packed:
         """Packed weights of this version, for these tiles."""
-        side = self.side
-        rates = tuple([float(np.asarray(self.arrays[name])) for name in side.rate_names])
-        seed = self.arrays.get("seed") if self.prepared.draws_weights else None
-        key = (self.job.version, rates, seed, self.prepared.tile_key)
+        side, arrays = self.side, self.job.arrays
+        rates = tuple([float(arrays[name]) for name in side.rate_names])
+        key = (self.job.version, rates, made.draws_weights and seed, made.tile_key)
         with side.lock:
             found = side.packs.get(key)
             if found is None:
-                found = side.packs[key] = self.pack()
+                found = side.packs[key] = self._pack(made, seed)
                 while len(side.packs) > side.kept_packs:
                     side.packs.popitem(last=False)
             else:
                 side.packs.move_to_end(key)
             return found
 
-    def pack(self) -> Packed:
-        made = self.prepared
-        memory: dict[str, Memory] = {}
-        for name in made.weight_names:
-            array = aligned((max(self.binding.bytes[name], 1),), np.uint8)
-            memory[name] = Memory.of(array, self.binding.layouts[name])
-        arena = aligned((max(made.packing.size, 1),), np.uint8)
-        weights = {
-            buffer: self.side.weight(
-                self.job.version, name, self.arrays[name], self.binding.layouts[buffer]
-            )
-            for buffer, role, name in self.side.direction.params
-            if role in WEIGHTS
+    def _pack(self, made: Prepared, seed: int) -> Packed:
+        dtype = self.side.np_dtype
+        weights = [
+            np.ascontiguousarray(self.job.arrays[name], dtype)
+            for _, name in self.side.params.weights
+        ]
+        lease = memory.POOL.lease(max(made.packed_bytes, 1))
+        base, addresses = address_of(lease.array), tuple(address_of(w) for w in weights)
+        with memory.POOL.borrow(made.pack_plan.workspace_bytes) as workspace:
+            given = [address_of(a) for a in self.arrays]
+            nothing = [ANYWHERE] * len(self.side.params.residuals)
+            bases = [address_of(workspace), ANYWHERE, base, seed, 0, *given, *nothing, *addresses]
+            run_plan(made.pack_plan, bases)
+        return Packed(base, addresses, [lease, *weights])
+
+    # ---- residuals ------------------------------------------------------------------------------
+
+    def residuals(self) -> Residuals:
+        """What a pullback reads."""
+        bases = self._bases
+        places = {
+            r.name: (bases[r.place.group] + r.place.offset, r.layout)
+            for r in self.ready.prepared.residuals
         }
-        addresses = np.array([m.address for m in weights.values()], np.int64)
-        packed = Packed(memory, weights, addresses, arena, address_of(arena))
-        self.use(packed)
-        for name, blocks in made.early.items():
-            self.pack_stages(name, packed)
-            self.launch(blocks)
-        self.pack_stages("", packed)
-        return packed
-
-    def pack_stages(self, name: str, packed: Packed) -> None:
-        plan = self.prepared.packing.plans[name]
-        block = plan.template.copy()
-        block[plan.words] += np.where(plan.points < 0, packed.base, self.bases[plan.points])
-        launch(pack_all.address, address_of(block), 1)
-
-    def use(self, packed: Packed) -> None:
-        self.in_use = packed  # alive as long as its addresses are, whoever else keeps it
-        self.memory |= packed.weights
-        self.bases[self.prepared.weight_points] = packed.addresses
-        for name, memory in packed.memory.items():
-            self.put(name, memory)
-        self.bases[self.prepared.pack_points] = packed.base + self.prepared.pack_offsets
-
-    # ---- results --------------------------------------------------------------------------------
-
-    def residuals(self) -> dict[str, Memory]:
-        """By name: their addresses are already at the slots they mean."""
-        found = {}
-        for place in self.side.direction.results:
-            if place.role == "residual":
-                memory = self.find(place.source.buffer)
-                reverse = self.side.direction.reverse
-                address = memory.address + slot_offset(place, memory.layout, self.time, reverse)
-                found[place.name] = Memory(memory.owner, memory.base, address, memory.layout)
-        return found
+        return Residuals(places, (self._saved, self._packed, self.arrays))
 
 
-def padded(array: np.ndarray, lead: int = 0) -> np.ndarray:
-    """The array with its last axis padded to LANE_PAD, zeros in the padding; an axis among the
-    first `lead` that repeats one row goes on doing so."""
-    shape = array.shape[:lead]
-    array = array[tuple(slice(None) if s else slice(1) for s in array.strides[:lead])]
-    if array.ndim == lead:
-        array = array[..., None]
-    out = aligned((*array.shape[:-1], pad(array.shape[-1])), array.dtype, zero=True)
-    out[..., : array.shape[-1]] = array
-    return out if out.shape[:lead] == shape else np.broadcast_to(out, (*shape, *out.shape[lead:]))
+class Repeated(Run):
+    """A Job that is run over and over, on the same arrays: it reads and writes them as they are.
+
+    What is read may be what is written: carries are copied before the first kernel and after the
+    last. Owns its workspace, so two threads can't run it at once.
+    """
+
+    __slots__ = ("_kept", "_plan", "_pool", "_run", "_workspace")
+
+    def _go(self, ready: Ready, packed: Packed, seed: int) -> None:
+        """Runs once, too: what is made at the first call is there at the second."""
+        if self._take_results(ready):
+            raise AssertionError("results are written in place")
+        self._saved, plan = None, ready.choice.plan
+        self._kept = memory.POOL.lease(plan.workspace_bytes)
+        self._bases = self._addresses(self._kept.array, packed, seed)
+        run_plan(plan, self._bases)
+        self._plan, self._workspace = plan.address, self._bases[0]
+        self._pool, self._run = pool_of_workers() if plan.threads else None, _perform_again()
+
+    def again(self) -> None:
+        pool = self._pool
+        if pool is None:
+            self._run(self._plan, self._workspace, 0, 0)
+            return
+        control, post = pool.lend()
+        try:
+            self._run(self._plan, self._workspace, control, post)
+        finally:
+            if control:
+                pool.take_back()
+
+
+@cache
+def _perform_again() -> Callable[..., None]:
+    return function_of(perform_again)
+
+
+@cache
+def _perform() -> Callable[[int, bytes, int, int], None]:
+    """`perform` as Python calls it, the bases as bytes."""
+    kinds = [ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
+    function: Callable[[int, bytes, int, int], None]
+    function = ctypes.CFUNCTYPE(None, *kinds)(perform.address)
+    return function
+
+
+@cache
+def _packer(count: int) -> Callable[..., bytes]:
+    return struct.Struct(f"{count}q").pack
+
+
+def run_plan(plan: Plan, bases: list[int]) -> None:
+    """Everything a plan says, with these addresses of its groups."""
+    words = _packer(len(bases))(*bases)
+    pool = pool_of_workers() if plan.threads else None
+    control, post = pool.lend() if pool else (0, 0)
+    try:
+        _perform()(plan.address, words, control, post)
+    finally:
+        if control:
+            assert pool is not None
+            pool.take_back()

@@ -11,25 +11,27 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
+from rnncc.runtime import memory
 from rnncc.runtime.bind import Binder, Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
-from rnncc.runtime.call import Arrays, Job, Memory, Run, padded
+from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals, Run
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
-from rnncc.runtime.memory import aligned, write_into
+from rnncc.runtime.memory import write_into
 from rnncc.runtime.packing import Packed
-from rnncc.runtime.prepared import Prepared
+from rnncc.runtime.prepared import Params, Prepared
+from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Direction
 
-KEPT_SHAPES = 32
+KEPT_SHAPES = 64
 KEPT_VERSIONS = 4
 NOTHING: Arrays = MappingProxyType({})
 
@@ -45,8 +47,9 @@ class Side:
     direction: Direction
     dtype: str
     made: OrderedDict[Call, Prepared] = field(default_factory=OrderedDict)
+    ready: OrderedDict[Any, Ready] = field(default_factory=OrderedDict)
     packs: OrderedDict[Any, Packed] = field(default_factory=OrderedDict)
-    weights: OrderedDict[Any, Memory] = field(default_factory=OrderedDict)
+    zeros: dict[Any, np.ndarray] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     last: Prepared | None = None
     steps: int = 0  # of the last call, whatever its blocks
@@ -54,60 +57,68 @@ class Side:
 
     def __post_init__(self) -> None:
         open_in_children(self, "lock")
-        self.item = ITEMSIZE[self.dtype]
+        self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
         self.buffers = {b.name: b for b in self.direction.buffers}
-        self.roles = {name: role for name, role, _ in self.direction.params}
+        self.params = Params.of(self.direction)
         self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
-        weights = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
-        self.weights_a_version = max(len(weights), 1)
-        self.kept_weights = KEPT_VERSIONS * self.weights_a_version
 
     def keep(self, layers: int) -> None:
         """Room for what is made of the weights of so many layers, and of a few versions more."""
         self.kept_packs = max(layers, 1) - 1 + KEPT_VERSIONS
-        self.kept_weights = self.kept_packs * self.weights_a_version
 
     @property
     def ran(self) -> Ran:
         """The last run, and how many steps it was a block of."""
         return self.last, self.steps
 
-    def prepared(self, call: Call, residuals: Mapping[str, Memory]) -> Prepared:
+    def nothing(self, shape: tuple[int, ...], lead: int) -> np.ndarray:
+        """Zeros to read: one row for every place along the first axes."""
+        with self.lock:
+            found = self.zeros.get((shape, lead))
+            if found is None:
+                if len(self.zeros) >= KEPT_SHAPES:
+                    self.zeros.clear()
+                row = np.zeros(shape[lead:], self.np_dtype)
+                found = self.zeros[shape, lead] = repeated(row, shape[:lead])
+                found.flags.writeable = False
+            return found
+
+    def find(self, key: Any) -> Ready | None:
+        """What arrays with these strides take, if it is known."""
+        with self.lock:
+            found = self.ready.get(key)
+            if found is not None:
+                self.ready.move_to_end(key)
+                self.last = found.prepared
+            return found
+
+    def keep_ready(self, key: Any, made: Ready) -> Ready:
+        with self.lock:
+            self.ready[key] = made
+            if len(self.ready) > KEPT_SHAPES:
+                self.ready.popitem(last=False)
+            return made
+
+    def run(self, job: Job) -> Run:
+        """The job, done."""
+        return Run(self, job)
+
+    def prepared(self, call: Call, residuals: Residuals) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
         with self.lock:
             found = self.made.get(call)
             if found is None:
                 given = {
-                    buffer: residuals[name].layout
-                    for buffer, role, name in self.direction.params
-                    if role == "residual"
+                    buffer.name: residuals.places[name][1] for buffer, name in self.params.residuals
                 }
                 binder = Binder(self.direction, call, host(), self.dtype, max_threads(), given)
-                found = Prepared(binder.bind(), self.direction, self.dtype, self.buffers)
+                found = Prepared(binder.bind(), self.direction, self.params, self.buffers)
                 self.made[call] = found
                 if len(self.made) > KEPT_SHAPES:
                     self.made.popitem(last=False)
             else:
                 self.made.move_to_end(call)
             self.last = found
-            return found
-
-    def run(self, job: Job) -> Run:
-        """The job, ready to go."""
-        return Run(self, job)
-
-    def weight(self, version: object, name: str, array: Any, layout: Any) -> Memory:
-        """A weight as kernels read it, once a version."""
-        key = (version, name, layout.padded)
-        with self.lock:
-            found = self.weights.get(key)
-            if found is None:
-                array = np.ascontiguousarray(array, self.dtype)
-                if layout.padded:
-                    array = padded(array)
-                found = self.weights[key] = Memory.of(array, layout)
-                while len(self.weights) > self.kept_weights:
-                    self.weights.popitem(last=False)
             return found
 
 
@@ -119,6 +130,7 @@ class Engine:
         self.dtype = np.dtype(cell.dtype)
         self._forward = Side(forward, cell.dtype)
         self._backward = Side(backward, cell.dtype)
+        self._calls: dict[Any, Call] = {}
 
     # ---- calls --------------------------------------------------------------------------------
 
@@ -139,7 +151,7 @@ class Engine:
         carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], Saved | None]:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
-        call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+        call = self._call(sizes, batch, time, save, last_only)
         own, later = out, NOTHING
         if out:
             _check_out(self._forward, call, "", out)
@@ -151,9 +163,25 @@ class Engine:
         saved = None
         if save:  # before anything is written over what was read
             owned = self._owned(arrays, lent)
-            asked = replace(call, last_only=False)
+            asked = self._call(sizes, batch, time, save, False)
             saved = Saved(owned, asked, version, first_step, kept)
         return write_into(later, results), saved
+
+    def repeat(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        last_only: bool,
+        out: Arrays,
+    ) -> Callable[[], None]:
+        """One inference over and over on the same arrays. See `runtime.classes.Engine`."""
+        call = self._call(sizes, batch, time, False, last_only)
+        self._forward.steps = time
+        return Repeated(self._forward, Job(arrays, call, version, out=out)).again
 
     def backward(
         self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING
@@ -171,6 +199,19 @@ class Engine:
         """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
         return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
 
+    def _call(
+        self, sizes: Mapping[str, int], batch: int, time: int, save: bool, last_only: bool
+    ) -> Call:
+        """The same one for the same numbers, so that it is found at a glance in what is kept."""
+        key = (batch, time, save, last_only, *sizes.items())
+        found = self._calls.get(key)
+        if found is None:
+            if len(self._calls) >= 4 * KEPT_SHAPES:
+                self._calls.clear()
+            found = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+            self._calls[key] = found
+        return found
+
     def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""
         owned = dict(arrays)
@@ -178,8 +219,8 @@ class Engine:
             if name in lent or name not in arrays:
                 continue
             if role in ("input", "context", "state", "valid"):
-                owned[name] = aligned(arrays[name].shape, arrays[name].dtype)
-                owned[name][...] = arrays[name]
+                array = owned[name] = memory.POOL.array(arrays[name].shape, arrays[name].dtype)
+                array[...] = arrays[name]
         return owned
 
     def keep(self, layers: int) -> None:

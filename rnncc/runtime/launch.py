@@ -65,6 +65,11 @@ def _workers() -> WorkerPool:
     return _pool
 
 
+def pool_of_workers() -> WorkerPool | None:
+    """The workers, if there are any; those who want them `lend` and `take_back`."""
+    return _workers() if max_threads() > 1 else None
+
+
 def launch(kernel: int, block: int, parts: int = 1) -> None:
     """Runs kernel(block, part) for each part; in parallel where threads are to be had."""
     if parts == 1 or max_threads() == 1 or not _workers().run(kernel, block, parts):

@@ -1,6 +1,7 @@
 """What is copied around a direction's kernels -> strided copies that one kernel carries out.
 
-    before the kernels    carries that start from zeros or from the caller's states
+    before the kernels    arrays of the caller's that kernels can't read as they are; carries that
+                          start from zeros or from the caller's states
     before the loop       carries that start from what kernels made
     after the loop        carries that entered at its first step only, cleared
     at the end            results that no kernel writes where its caller wants them
@@ -10,7 +11,7 @@ Non-Goals: when (`prepared`); addresses (`call`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
@@ -22,7 +23,7 @@ from rnncc.runtime.tables import Buffer, Carry, Direction, Place
 from rnncc.runtime.words import word
 
 MAX_RANK = 6
-HEAD_WORDS = 2  # copies, the helper
+CALLERS = "caller's "
 
 
 @kernel
@@ -78,6 +79,11 @@ def result_point(name: str) -> str:
     return f"result {name}"
 
 
+def callers(buffer: str) -> str:
+    """The name of what the caller gave, where a parameter's buffer is a copy of it."""
+    return CALLERS + buffer
+
+
 class Mover:
     """The moves of one Direction and its Binding."""
 
@@ -89,6 +95,24 @@ class Mover:
         self.call = binding.call
         self.given = {name for name, _, _ in direction.params}
         self.out_strides = {name: strides for name, *strides in self.call.result_strides}
+
+    # ---- parameters -----------------------------------------------------------------------------
+
+    def copies(self, buffers: Iterable[Buffer]) -> list[Move]:
+        """Of parameters that are copied first; axes that repeat one row, once."""
+        found = []
+        for buffer in buffers:
+            given = self.binding.copied.get(buffer.name)
+            if given is None:
+                continue
+            layout = self.binding.layouts[buffer.name]
+            counts = {"B": (self.call.batch, layout.b), "T": (self.call.time, layout.t)}
+            lead = [counts[a] for a in buffer.axes]
+            shape = [n if step else 1 for n, step in lead] + [*layout.shape]
+            own = [step for _, step in lead] + [*layout.strides]
+            source = Side(callers(buffer.name), 0, given)
+            found.append(Move(tuple(shape), source, Side(buffer.name, 0, tuple(own))))
+        return found
 
     # ---- carries --------------------------------------------------------------------------------
 

@@ -6,7 +6,7 @@ Non-Goals: lanes (`simd`); whole-row moves and reductions (`rows`).
 import numpy as np
 
 from rnncc.runtime.helper import FOUR, PAIR, helper
-from rnncc.runtime.words import call_core, set_word, vectors, word
+from rnncc.runtime.words import call_core, prefetch, set_word, vectors, word
 
 SEGMENT_BYTES = 56
 ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes
@@ -18,6 +18,7 @@ POINTER_BYTES = 8 * 96  # a row's addresses: as many as any stage needs
 PANEL_BYTES = 16384  # weights of a tile that stay in the first cache
 PANEL_SCRATCH = 64 * 8 * 128  # a panel of STEP_BLOCK rows at the widest vectors
 PACK_TILES = 12  # tiles a panel is read for from which copying it pays
+CACHE_LINE = 64
 STEP_BLOCK = 128  # rows of a gradient's contraction that stay in the first cache
 
 pair = vectors("float64", 2)  # sixteen bytes, whatever they mean
@@ -43,16 +44,6 @@ def lane_range(n, shared, index, count):
     if shared:
         return n * index // count, n * (index + 1) // count
     return 0, n
-
-
-@helper(returns=FOUR)
-def tile_range(rows, row_tile, tiles, part, parts):
-    """A share of a grid of tiles, along its longer side: rows low and high, tiles low and high."""
-    row_tiles = (rows + row_tile - 1) // row_tile
-    if tiles >= row_tiles:
-        return 0, rows, tiles * part // parts, tiles * (part + 1) // parts
-    low, high = row_tiles * part // parts, row_tiles * (part + 1) // parts
-    return low * row_tile, min(high * row_tile, rows), 0, tiles
 
 
 @helper
@@ -87,6 +78,18 @@ def row_segments(table, index, a, a_rs, a_0, a_1, d, d_ts, d_0, d_1, n0, n1):
             )
             index += 1
     return index
+
+
+@helper
+def fetch_tile(pointers, rows, count, begin, size):
+    """Asks for what an epilogue will touch of a tile, before its contraction runs: `count`
+    addresses a row at `pointers`, `size` bytes from `begin` on."""
+    for r in range(rows):
+        row = pointers + r * POINTER_BYTES
+        for n in range(count):
+            at = word(row, n) + begin
+            for b in range(0, size, CACHE_LINE):
+                prefetch(at + b)
 
 
 DESC_WORDS = 21  # source offset, target offset, then a copy's description of rank up to 6
@@ -182,22 +185,22 @@ def contract_rows(
 
 @helper
 def sum_rows(
-    cores, table, pieces, rows, row_tile, tiles, tile_bytes, out, out_rs, zeros, panel, part, parts
+    cores, table, pieces, rows, row_tile, row_tiles, tile_bytes, out, out_rs, zeros, panel, lo, hi
 ):
-    """A gradient's contraction: this part's share of the result's tiles, piece after piece of the
-    rows summed over.
+    """A gradient's contraction: tiles lo to hi of the result, row after row in one column of tiles
+    and then the next, piece after piece of the rows summed over.
 
     Rows lie far apart, often at a power of two that a cache can't hold together; where a tile's
     lanes are read often enough to pay for it, they are copied side by side into `panel` first.
     """
-    row_lo, row_hi, lane_lo, lane_hi = tile_range(rows, row_tile, tiles, part, parts)
-    packs = row_hi - row_lo >= PACK_TILES * row_tile
     spare = table + pieces * SEGMENT_BYTES
     for piece in range(max(pieces, 1)):
         at = table + piece * SEGMENT_BYTES
-        for j in range(lane_lo, lane_hi):
+        for j in range(lo // row_tiles, (hi + row_tiles - 1) // row_tiles):
+            first = max(lo - j * row_tiles, 0)
+            last = min(hi - j * row_tiles, row_tiles)
             entry, tile = at, j
-            if packs and pieces > 0:
+            if last - first >= PACK_TILES and pieces > 0:
                 copy_panel(
                     panel, word(at, 3) + j * word(at, 5), word(at, 4), word(at, 6), tile_bytes
                 )
@@ -213,11 +216,11 @@ def sum_rows(
                     word(at, 6),
                 )
                 entry, tile = spare, 0
-            for m in range(row_lo, row_hi, row_tile):
+            for m in range(first * row_tile, min(last * row_tile, rows), row_tile):
                 here = out + m * out_rs + j * tile_bytes
                 start, stride = (here, out_rs) if piece else (zeros, 0)
                 call_core(
-                    word(cores, min(row_tile, row_hi - m)),
+                    word(cores, min(row_tile, rows - m)),
                     entry,
                     min(pieces, 1),
                     m,

@@ -1,24 +1,27 @@
 """Weights -> the order the cores read them in, once a version of the weights.
 
 What to pack where is planned once for a set of sizes: jobs for the `pack` helper, one after
-another in a block whose addresses are filled in for each version, and all run in one call.
+another in a block, all run by one kernel.
 
 Non-Goals: when (`call`); the order itself (`rows.pack`).
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from rnncc.runtime.bind import Binding, PackLayout, pack_layout
+from rnncc.runtime.groups import PACKED
 from rnncc.runtime.kernel import kernel
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import ALIGNMENT
+from rnncc.runtime.perform import Piece, Place
 from rnncc.runtime.tables import Core, Source, Stage
 from rnncc.runtime.words import call_core, word
 
@@ -42,75 +45,51 @@ def pack_all(block, part):
 
 @dataclass(slots=True)
 class Packed:
-    """Everything that depends on weights alone: buffers, and weights in the cores' order."""
+    """What was made of one version of the weights: buffers that depend on them alone, and weights
+    in the cores' order, in one arena that begins at `base`; and the addresses of the weights.
+    owners: keep all of it alive.
+    """
 
-    memory: dict[str, Any]
-    weights: dict[str, Any]
-    addresses: np.ndarray  # of the weights
-    arena: np.ndarray
     base: int
-
-
-@dataclass
-class PackPlan:
-    """The jobs of some stages."""
-
-    template: np.ndarray
-    words: np.ndarray  # which words are addresses
-    points: np.ndarray  # of what: a number of `Prepared.points`, or -1 for the arena
+    addresses: tuple[int, ...]
+    owners: list[object]
 
 
 @dataclass
 class Packing:
-    """All that is packed for one `Prepared`."""
+    """Where each thing that is packed goes, in bytes from the arena's begin."""
 
-    names: list[str] = field(default_factory=list)  # the requests that ask for it
-    offsets: list[int] = field(default_factory=list)  # in the arena
+    offsets: dict[str, int] = field(default_factory=dict)  # by the request that asks for it
     size: int = 0
-    plans: dict[str, PackPlan] = field(default_factory=dict)  # by kernel of weights; "" the rest
 
     def place(self, name: str, size: int) -> int:
-        self.names.append(name)
-        self.offsets.append(self.size)
+        self.offsets[name] = self.size
         self.size += -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
-        return self.offsets[-1]
+        return self.offsets[name]
 
 
 class Planner:
     """Writes the jobs of every stage."""
 
-    def __init__(self, prepared: Prepared, helper: int) -> None:
-        self.prepared, self.helper = prepared, helper
+    def __init__(self, prepared: Prepared, packing: Packing, helper: int) -> None:
+        self.prepared, self.out, self.helper = prepared, packing, helper
         self.binding: Binding = prepared.binding
         self.item = ITEMSIZE[prepared.dtype]
-        self.out = Packing()
 
-    def plan(self) -> Packing:
-        """Jobs of stages in kernels of weights come before those kernels; the rest after."""
-        stages = {s.name: s for s in self.prepared.direction.stages if s.grad is None}
-        for kernel_ in self.prepared.direction.kernels:
-            if kernel_.name in self.prepared.early:
-                own = [stages.pop(n) for n in kernel_.stages if n in stages]
-                self.out.plans[kernel_.name] = self._write(own)
-        self.out.plans[""] = self._write(list(stages.values()))
-        return self.out
-
-    def _write(self, stages: list[Stage]) -> PackPlan:
+    def jobs(self, stages: Iterable[Stage]) -> Piece:
+        """The block that packs for these stages."""
         self.block: list[int] = [0, self.helper]
-        self.fixups: list[tuple[int, int]] = []
-        self.jobs = 0
+        self.addresses: list[tuple[int, Place]] = []
+        count = 0
         for stage in stages:
             for i, core in enumerate(stage.cores):
                 for k, pack in enumerate(core.packs):
                     if pack is not None and not self.binding.is_unused(core, k):
-                        self._pack(stage, i, k)
+                        count += self._pack(stage, i, k)
                 if core.init is not None and self._starts_here(core):
-                    self._init(stage, i)
-        self.block[0] = self.jobs
-        words, points = zip(*self.fixups, strict=True) if self.fixups else ((), ())
-        return PackPlan(
-            np.array(self.block, np.int64), np.array(words, np.int64), np.array(points, np.int64)
-        )
+                    count += self._init(stage, i)
+        self.block[0] = count
+        return Piece(np.array(self.block, np.int64), self.addresses)
 
     def _starts_here(self, core: Core) -> bool:
         """Whether constants are where this core starts, and not one that hands its sums on."""
@@ -119,23 +98,23 @@ class Planner:
         return core.out is None or core.out.buffer not in self.binding.fused
 
     def _job(
-        self, target: int, tiles: int, description: list[int], gates: list[tuple[int, list[int]]]
+        self, target: int, tiles: int, description: list[int], gates: list[tuple[Place, list[int]]]
     ) -> None:
-        """Gates are (point, offset and strides)."""
-        self.jobs += 1
-        self.fixups.append((len(self.block), -1))
+        """Gates are (where one is, offset and strides)."""
+        self.addresses.append((len(self.block), Place(PACKED)))
         words = JOB_WORDS + PACK_WORDS + GATE_WORDS * len(gates)
         self.block += [target, tiles, words, *description]
-        for point, place in gates:
-            self.fixups.append((len(self.block), point))
-            self.block += place
+        for place, strides in gates:
+            self.addresses.append((len(self.block), place))
+            self.block += strides
 
-    def _gate(self, source: Source, moved: int) -> tuple[int, int]:
+    def _gate(self, source: Source, moved: int) -> tuple[Place, int]:
         layout = self.binding.layouts[source.buffer]
         start = sum(self.binding.size(size) * layout.strides[a] for a, size in source.starts)
-        return self.prepared.points[source.buffer], start + moved
+        return self.prepared.place(source.buffer), start + moved
 
-    def _pack(self, stage: Stage, i: int, k: int) -> None:
+    def _pack(self, stage: Stage, i: int, k: int) -> int:
+        """How many jobs."""
         pack = stage.cores[i].packs[k]
         assert pack is not None
         tiling = self.binding.tilings[stage.name]
@@ -150,17 +129,19 @@ class Planner:
         description = [k1, k2, len(pack.gates), tiling.unit_blocks, units]
         axes = (*pack.outer, *pack.k[:-2])
         lead = (*layout.outer, *layout.k[: max(len(counts) - 2, 0)])
-        for index in product(*map(range, (*layout.outer_counts, *counts[:-2]))):
+        indices = [*product(*map(range, (*layout.outer_counts, *counts[:-2])))]
+        for index in indices:
             target = at + sum(n * s for n, s in zip(index, lead, strict=True))
             gates = []
             for g in pack.gates:
                 stride = partial(self.binding.stride, g)
                 moved = sum(n * stride(a) for n, a in zip(index, axes, strict=True))
-                point, start = self._gate(g, moved)
-                gates.append((point, [start, stride(ks1), stride(ks2), stride(pack.lane)]))
+                place, start = self._gate(g, moved)
+                gates.append((place, [start, stride(ks1), stride(ks2), stride(pack.lane)]))
             self._job(target, tiling.tiles, description, gates)
+        return len(indices)
 
-    def _init(self, stage: Stage, i: int) -> None:
+    def _init(self, stage: Stage, i: int) -> int:
         """Rows of constants in the tiles' order; gates without one start from zeros."""
         sources = stage.cores[i].init
         assert sources is not None
@@ -170,14 +151,16 @@ class Planner:
         row = tiling.tiles * tiling.unit_blocks * len(sources) * host().vector_bytes
         at = self.out.place(f"init|{stage.name}|{i}", row * int(np.prod(outer, dtype=int)))
         description = [1, 1, len(sources), tiling.unit_blocks, units]
-        zeros = self.prepared.points["zeros"], 0
-        for number, index in enumerate(product(*map(range, outer))):
+        zeros = self.prepared.place("zeros"), 0
+        indices = [*product(*map(range, outer))]
+        for number, index in enumerate(indices):
             gates = []
             for g in sources:
-                point, start = zeros
+                place, start = zeros
                 if g is not None:
                     stride = partial(self.binding.stride, g)
                     moved = sum(n * stride(a) for a, n in enumerate(index))
-                    point, start = self._gate(g, moved)
-                gates.append((point, [start, 0, 0, self.item]))
+                    place, start = self._gate(g, moved)
+                gates.append((place, [start, 0, 0, self.item]))
             self._job(at + number * row, tiling.tiles, description, gates)
+        return len(indices)

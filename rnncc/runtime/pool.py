@@ -63,7 +63,7 @@ def _take_parts(control):
         atomic_add(control + DONE, 1)
 
 
-@entry
+@helper
 def lead(control, kernel, block, parts, post):
     """Publishes a job, does what nobody else claims, waits for what others did claim."""
     set_word(control + WHAT, 0, kernel)
@@ -81,6 +81,12 @@ def lead(control, kernel, block, parts, post):
         spins += 1
         if spins > _SPINS_BEFORE_GIVING_WAY:
             give_way()
+
+
+@entry
+def run_parts(control, kernel, block, parts, post):
+    """All parts of one job."""
+    lead(control, kernel, block, parts, post)
 
 
 @entry
@@ -133,7 +139,7 @@ class WorkerPool:
         self._control = self._words.ctypes.data
         libc.sem_init(ctypes.c_void_p(self._control + SEMAPHORE), 0, 0)
         self._busy = threading.Lock()
-        self._lead = function_of(lead)
+        self._run = function_of(run_parts)
         work_ = function_of(work)
         self._threads = [
             threading.Thread(
@@ -146,14 +152,24 @@ class WorkerPool:
         self._pid = os.getpid()
         atexit.register(self.close)
 
+    def lend(self) -> tuple[int, int]:
+        """The control block, and what wakes workers, for jobs of one Python thread; zeros while
+        another one has them. Who is lent them calls `take_back`."""
+        assert self._post is not None
+        return (self._control, self._post) if self._busy.acquire(blocking=False) else (0, 0)
+
+    def take_back(self) -> None:
+        self._busy.release()
+
     def run(self, kernel: int, block: int, parts: int) -> bool:
         """Runs all parts; False, and nothing done, while another Python thread has the workers."""
-        if not self._busy.acquire(blocking=False):
+        control, post = self.lend()
+        if not control:
             return False
         try:
-            self._lead(self._control, kernel, block, parts, self._post)
+            self._run(control, kernel, block, parts, post)
         finally:
-            self._busy.release()
+            self.take_back()
         return True
 
     def close(self) -> None:

@@ -1,8 +1,8 @@
 """A Binding -> everything a call needs that doesn't change from call to call.
 
-All blocks of a call, of kernels and of the copies around them, are one array; every word that is an
-address is a place in it, the number of what it points at, and an offset. A call copies the array,
-adds the addresses of its own memory and launches what is listed.
+Every buffer has its place: a group of addresses (`groups`) and an offset. So what a call runs,
+kernels and the copies around them, is a plan over those groups (`perform`), and so is what is done
+once for a version of the weights.
 
 Non-Goals: arrays and their lifetimes (`call`).
 """
@@ -10,114 +10,140 @@ Non-Goals: arrays and their lifetimes (`call`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from itertools import groupby
 
 import numpy as np
 
-from rnncc.runtime.bind import Binding, BoundKernel, requests, result_shape, touched
+from rnncc.runtime.bind import Binding, BoundKernel, Layout, requests, result_shape, touched
 from rnncc.runtime.bulk import contract_bulk, sum_bulk
 from rnncc.runtime.cores import cores
+from rnncc.runtime.groups import FIRST_STEP, GIVEN, PACKED, SAVED, SEED, WORKSPACE
 from rnncc.runtime.kernel import Kernel
 from rnncc.runtime.machine import host
 from rnncc.runtime.memory import ALIGNMENT
-from rnncc.runtime.moves import Move, Mover, move_all, result_point
-from rnncc.runtime.packing import Planner
+from rnncc.runtime.moves import CALLERS, Move, Mover, move_all, result_point, slot_offset
+from rnncc.runtime.packing import Packing, Planner, pack_all
+from rnncc.runtime.perform import Launch, Piece, Place, Plan, Workspace, plan_of
 from rnncc.runtime.pieces import copy_pieces
 from rnncc.runtime.rows import rows
 from rnncc.runtime.tables import Buffer, Direction
-from rnncc.runtime.threads import SYNC_WORDS
+from rnncc.runtime.threads import sync_words
 
-GLOBALS = ("scratch_base", "sync", "zeros", "ones")
 WEIGHTS = ("weight", "constant")
+ONE = {"float32": 0x3F800000, "float64": 0x3FF0000000000000}
 
 
 def _round(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
-@dataclass(slots=True)
-class Arena:
-    """Buffers one after another in one piece of memory."""
+@dataclass(frozen=True, slots=True)
+class Params:
+    """A direction's parameters by how a call brings them: (buffer, name callers use)."""
 
-    points: np.ndarray  # numbers of the buffers
-    offsets: np.ndarray
-    size: int
+    given: tuple[tuple[Buffer, str], ...]
+    residuals: tuple[tuple[Buffer, str], ...]
+    weights: tuple[tuple[Buffer, str], ...]
+
+    @classmethod
+    def of(cls, direction: Direction) -> Params:
+        buffers = {b.name: b for b in direction.buffers}
+        found: dict[str, list[tuple[Buffer, str]]] = {"given": [], "residuals": [], "weights": []}
+        for buffer, role, name in direction.params:
+            if role != "seed":
+                kind = "residuals" if role == "residual" else "given"
+                found["weights" if role in WEIGHTS else kind].append((buffers[buffer], name))
+        return cls(**{kind: tuple(pairs) for kind, pairs in found.items()})
+
+    @property
+    def serving_all(self) -> list[Buffer]:
+        """Of all rows and steps: weights, rates, cotangents of gradients of weights."""
+        return [b for b, _ in (*self.given, *self.weights) if not b.axes]
+
+    @property
+    def results_at(self) -> int:
+        """The first group of results."""
+        return GIVEN + len(self.given) + len(self.residuals) + len(self.weights)
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
-    """One launch: of what, over how many parts, and where its block begins among the words."""
-
-    entry: Kernel
-    parts: int
-    start: int
-
-
-@dataclass(slots=True)
-class Blocks:
-    """The blocks of some launches as one array: a call copies it, adds the addresses of what
-    `words` point at (`points`, by number), and runs them in order."""
-
-    launches: list[Launch] = field(default_factory=list)
-    template: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    words: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    points: np.ndarray = field(default_factory=lambda: np.zeros(0, np.int64))
-    seed_words: list[int] = field(default_factory=list)
-    step_words: list[int] = field(default_factory=list)
-
-
-@dataclass(slots=True)
 class Choice:
     """What some results take. arrays: those kernels or copies write, by name of result, with their
-    shape and number; results: those that were chosen."""
+    shape; results: those that were chosen."""
 
-    blocks: Blocks
-    results: list[str]
-    arrays: list[tuple[str, tuple[int, ...], int]]
+    plan: Plan
+    results: tuple[str, ...]
+    arrays: tuple[tuple[str, tuple[int, ...]], ...]
 
 
-@dataclass
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """Where a forward leaves one."""
+
+    name: str
+    place: Place
+    layout: Layout
+
+
 class Prepared:
-    binding: Binding
-    direction: Direction
-    dtype: str
-    buffers: dict[str, Buffer]
-    points: dict[str, int] = field(default_factory=dict)  # what can be pointed at, numbered
+    """What doesn't change between calls of one Binding."""
 
-    def __post_init__(self) -> None:
-        for buffer in self.direction.buffers:
-            self._point(buffer.name)
-        for name in GLOBALS:
-            self._point(name)
-        self.weight_names = self._weight_buffers()
-        self.saved_names = self._saved() if self.binding.call.save else []
-        kept = {*self.weight_names, *self.saved_names}
-        self.shared = self._arena([n for n in self.binding.bytes if n not in kept])
-        self.saved = self._arena(self.saved_names)
-        self._lay_out_globals()
+    def __init__(
+        self, binding: Binding, direction: Direction, params: Params, buffers: dict[str, Buffer]
+    ) -> None:
+        self.binding, self.direction, self.params = binding, direction, params
+        self.buffers, self.dtype = buffers, binding.dtype
+        self._places: dict[str, Place] = {}
+        for number, (buffer, _) in enumerate(
+            (*params.given, *params.residuals, *params.weights), GIVEN
+        ):
+            self._places[buffer.name] = Place(number)
+        # Parameters that are copied first have two places: the caller's, and ours.
+        self._callers = {n: self._places[n] for n in binding.bytes if n in self._places}
+        saved = self._saved() if binding.call.save else []
+        early = self._weight_buffers()
+        shared = [n for n in binding.bytes if n not in (*early, *saved)]
+        workspace = self._lay_out(WORKSPACE, shared)
+        self.saved_bytes = self._lay_out(SAVED, saved)
+        self.workspace = self._globals(workspace)
         self.keep: list[np.ndarray] = []  # descriptions the blocks point at
-        self.mover = Mover(self.direction, self.binding, self.buffers, self.dtype)
-        early = [k for k in self.binding.kernels if _is_early(k)]
-        self.runs = [k for k in self.binding.kernels if not _is_early(k)]
-        self.early = {k.kernel.name: self._write([k]) for k in early}
-        # Packed weights differ from seed to seed.
-        self.draws_weights = any(blocks.seed_words for blocks in self.early.values())
-        self.tile_key = self.binding.tile_key
-        self.weight_points = np.array(
-            [self.points[b] for b, role, _ in self.direction.params if role in WEIGHTS], np.int64
-        )
-        self.packing = Planner(self, rows(self.dtype, host()).address("pack")).plan()
-        self.pack_points = np.array([self._point(n) for n in self.packing.names], np.int64)
-        self.pack_offsets = np.array(self.packing.offsets, np.int64)
+        self.mover = Mover(direction, binding, buffers, self.dtype)
+        self.draws_weights = False  # packed weights differ from seed to seed
+        self.pack_plan, self.packed_bytes = self._pack(early)
+        self.tile_key = binding.tile_key
         self._choices: dict[frozenset[str] | None, Choice] = {}
+        self.residuals = [*self._residuals()] if binding.call.save else []
 
-    def _point(self, name: str) -> int:
-        return self.points.setdefault(name, len(self.points))
+    # ---- places -------------------------------------------------------------------------------
+
+    def place(self, name: str) -> Place:
+        """Where a buffer, a result, or anything else a block points at is."""
+        return self._places[name]
+
+    def _lay_out(self, group: int, names: Iterable[str], at: int = 0) -> int:
+        """Buffers one after another; where they end."""
+        for name in names:
+            self._places[name] = Place(group, at)
+            at += _round(self.binding.bytes[name])
+        return at
+
+    def _globals(self, at: int) -> Workspace:
+        parts = max((k.parts for k in self.binding.kernels), default=1)
+        self._places["scratch_base"] = Place(WORKSPACE, at)
+        sync = at + _round(self.binding.scratch_bytes * parts)
+        zeros = sync + _round(sync_words(parts) * 8)
+        ones = zeros + _round(self.binding.zero_bytes)
+        for name, offset in (("sync", sync), ("zeros", zeros), ("ones", ones)):
+            self._places[name] = Place(WORKSPACE, offset)
+        return Workspace(sync, zeros, ones, ones + ALIGNMENT)
 
     def _weight_buffers(self) -> list[str]:
-        """Buffers that depend on weights alone: computed once a version."""
-        found: dict[str, None] = {}
+        """Buffers that depend on weights alone, or on what stands in their place: made once a
+        version."""
+        found: dict[str, None] = dict.fromkeys(
+            b.name for b in self.params.serving_all if b.name in self.binding.bytes
+        )
         for kernel in self.direction.kernels:
             if kernel.kind == "weights" and kernel.phase == "before":
                 for request in requests(kernel):
@@ -130,81 +156,50 @@ class Prepared:
         found = {p.source.buffer: None for p in self.direction.results if p.role == "residual"}
         return [n for n in found if n in self.binding.bytes]
 
-    def _arena(self, names: list[str]) -> Arena:
-        offsets, at = [], 0
-        for name in names:
-            offsets.append(at)
-            at += _round(self.binding.bytes[name])
-        points = np.array([self.points[n] for n in names], np.int64)
-        return Arena(points, np.array(offsets, np.int64), at)
-
-    def _lay_out_globals(self) -> None:
-        parts = max((k.parts for k in self.binding.kernels), default=1)
-        scratch = self.shared.size
-        self.sync_at = scratch + _round(self.binding.scratch_bytes * parts)
-        self.zeros_at = self.sync_at + SYNC_WORDS * 8
-        self.ones_at = self.zeros_at + _round(self.binding.zero_bytes)
-        self.workspace_bytes = self.ones_at + ALIGNMENT
-        self.global_points = np.array([self.points[n] for n in GLOBALS], np.int64)
-        self.global_offsets = np.array(
-            [scratch, self.sync_at, self.zeros_at, self.ones_at], np.int64
-        )
+    def _residuals(self) -> Iterator[Residual]:
+        """At the slots they mean."""
+        time, reverse = self.binding.call.time, self.direction.reverse
+        for result in self.direction.results:
+            if result.role == "residual":
+                layout, at = self.binding.layouts[result.source.buffer], self._places
+                place = at[result.source.buffer]
+                moved = slot_offset(result, layout, time, reverse)
+                yield Residual(result.name, Place(place.group, place.offset + moved), layout)
 
     # ---- blocks -------------------------------------------------------------------------------
 
-    def _write(self, items: Iterable[BoundKernel | list[Move]]) -> Blocks:
-        """Kernels, and copies between them, one after another."""
-        made, pieces = Blocks(), []
-        words: list[int] = []
-        points: list[int] = []
-        start = 0
-        for item in items:
-            if isinstance(item, list):
-                if not item:
-                    continue
-                piece, addresses = self._moves(item)
-                made.launches.append(Launch(move_all, 1, start))
-            else:
-                piece, addresses = self._kernel(item, made, start)
-                made.launches.append(Launch(_entry(item), item.parts, start))
-            words += [start + index for index, _ in addresses]
-            points += [point for _, point in addresses]
-            pieces.append(piece)
-            start += len(piece)
-        if pieces:
-            made.template = np.concatenate(pieces)
-        made.words, made.points = np.array(words, np.int64), np.array(points, np.int64)
-        return made
+    def _plan(self, launches: Iterable[Launch]) -> Plan:
+        return plan_of([*launches], self.workspace, ONE[self.dtype])
 
-    def _kernel(
-        self, bound: BoundKernel, made: Blocks, start: int
-    ) -> tuple[np.ndarray, list[tuple[int, int]]]:
-        template, found = bound.template.copy(), []
+    def _kernel(self, bound: BoundKernel) -> Launch:
+        piece = Piece(bound.template.copy(), [])
         for index, name, offset in bound.addresses:
-            template[index] = offset
-            found.append((index, self.points[name]))
+            piece.words[index] = offset
+            piece.addresses.append((index, self._places[name]))
         for index, request in bound.others:
-            point = self._resolve(template, index, request)
-            if request[0] == "seed":
-                made.seed_words.append(start + index)
-            elif request[0] == "first step":
-                made.step_words.append(start + index)
-            if point is not None:
-                found.append((index, point))
-        return template, found
+            place = self._resolve(piece.words, index, request)
+            if place is not None:
+                piece.addresses.append((index, place))
+        return Launch(_entry(bound).address, piece, bound.parts)
 
-    def _moves(self, moves: list[Move]) -> tuple[np.ndarray, list[tuple[int, int]]]:
+    def _moves(self, moves: list[Move]) -> Iterator[Launch]:
         pieces = [p for move in moves for p in move.pieces()]
+        if not pieces:
+            return
         words = [len(pieces), rows(self.dtype, host()).address("copy_strided")]
-        found = []
+        addresses = []
         for piece in pieces:
-            found.append((len(words), self._point(piece.source.point)))
-            found.append((len(words) + 1, self._point(piece.target.point)))
+            addresses.append((len(words), self._source(piece.source.point)))
+            addresses.append((len(words) + 1, self._places[piece.target.point]))
             words += piece.words()
-        return np.array(words, np.int64), found
+        yield Launch(move_all.address, Piece(np.array(words, np.int64), addresses), 1)
 
-    def _resolve(self, template: np.ndarray, index: int, request: tuple[str, ...]) -> int | None:
-        """A constant is added to the block here; else what the word points at."""
+    def _source(self, point: str) -> Place:
+        name = point.removeprefix(CALLERS)
+        return self._callers[name] if name != point else self._places[name]
+
+    def _resolve(self, words: np.ndarray, index: int, request: tuple[str, ...]) -> Place | None:
+        """A constant is added to the block here; else where what the word points at is."""
         match request:
             case ("cores", stage, i):
                 tiling = self.binding.tilings[stage]
@@ -212,7 +207,7 @@ class Prepared:
                 gates, made = found.cores[int(i)].gates, cores(self.dtype, host())
                 for vectors in made.vector_counts(gates):  # so that another size finds its own
                     made.row_table(vectors)
-                template[index] += made.row_table(gates * tiling.unit_blocks).ctypes.data
+                words[index] += made.row_table(gates * tiling.unit_blocks).ctypes.data
             case ("desc", stage, kind, i):
                 copy = next(
                     c
@@ -220,12 +215,39 @@ class Prepared:
                     if (c.stage, c.kind, str(c.index)) == (stage, kind, i)
                 )
                 self.keep.append(np.array(copy_pieces(copy, self.binding), np.int64))
-                template[index] += self.keep[-1].ctypes.data
+                words[index] += self.keep[-1].ctypes.data
+            case ("seed",):
+                return Place(SEED)
+            case ("first step",):
+                return Place(FIRST_STEP)
             case ("init" | "pack", *_):
-                return self._point("|".join(request))
-            case (name,) if name in GLOBALS:
-                return self.points[name]
+                return self._places["|".join(request)]
+            case (name,) if name in self._places:
+                return self._places[name]
         return None
+
+    # ---- what is done once a version ------------------------------------------------------------
+
+    def _pack(self, buffers: list[str]) -> tuple[Plan, int]:
+        """What depends on weights alone, and how many bytes it takes: kernels of weights come
+        after what is packed for them and before the rest."""
+        packing = Packing(size=self._lay_out(PACKED, buffers))
+        planner = Planner(self, packing, rows(self.dtype, host()).address("pack"))
+        stages = {s.name: s for s in self.direction.stages if s.grad is None}
+        launches = [*self._moves(self.mover.copies(self.params.serving_all))]
+
+        def pack(names: Iterable[str]) -> None:
+            own = [stages.pop(n) for n in names if n in stages]
+            launches.append(Launch(pack_all.address, planner.jobs(own), 1))
+            for name, offset in packing.offsets.items():
+                self._places[name] = Place(PACKED, offset)
+
+        for bound in filter(_is_early, self.binding.kernels):
+            pack(bound.kernel.stages)
+            launches.append(self._kernel(bound))
+            self.draws_weights |= any(r[0] == "seed" for _, r in bound.others)
+        pack([*stages])
+        return self._plan(launches), packing.size
 
     # ---- what a call runs -----------------------------------------------------------------------
 
@@ -251,34 +273,33 @@ class Prepared:
                 needed.add(kernel.name)
                 buffers |= touched(self.direction, kernel)
         in_place, names = self.binding.in_place, {p.name for p in places}
+        in_parts = self.binding.parts_in_place
         shapes = {
             p.name: result_shape(p, self.buffers, self.binding.call)
             for p in self.direction.results
-            if p.name in names or p.name in in_place
+            if p.name in names or p.name in in_place or p.name in in_parts
         }
-        arrays = [
-            (name, shape, self._point(in_place.get(name) or result_point(name)))
-            for name, shape in shapes.items()
-        ]
-        copied = [p for p in places if p.name not in in_place]
+        for number, name in enumerate(shapes, self.params.results_at):
+            self._places[in_place.get(name) or result_point(name)] = Place(number)
+            for buffer, offset in in_parts.get(name, ()):
+                self._places[buffer] = Place(number, offset)
+        copied = [p for p in places if p.name not in in_place and p.name not in in_parts]
         moves = [m for p in copied for m in self.mover.results(p, shapes[p.name])]
-        blocks = self._write(
-            self._in_order([k for k in self.runs if k.kernel.name in needed], moves)
-        )
-        return Choice(blocks, [p.name for p in places], arrays)
+        own = [k for k in self.binding.kernels if not _is_early(k) and k.kernel.name in needed]
+        plan = self._plan(self._in_order(own, moves))
+        return Choice(plan, tuple(p.name for p in places), tuple(shapes.items()))
 
-    def _in_order(
-        self, kernels: list[BoundKernel], results: list[Move]
-    ) -> Iterator[BoundKernel | list[Move]]:
+    def _in_order(self, kernels: list[BoundKernel], results: list[Move]) -> Iterator[Launch]:
         """Kernels with the copies around them."""
         by_phase = {phase: list(ks) for phase, ks in groupby(kernels, lambda k: k.kernel.phase)}
-        yield self.mover.starts(computed=False)
-        yield from by_phase.get("before", [])
-        yield self.mover.starts(computed=True)
-        yield from by_phase.get("scan", [])
-        yield self.mover.ends()
-        yield from by_phase.get("after", [])
-        yield results
+        given = self.mover.copies(b for b, _ in self.params.given if b.axes)
+        yield from self._moves(given + self.mover.starts(computed=False))
+        yield from map(self._kernel, by_phase.get("before", []))
+        yield from self._moves(self.mover.starts(computed=True))
+        yield from map(self._kernel, by_phase.get("scan", []))
+        yield from self._moves(self.mover.ends())
+        yield from map(self._kernel, by_phase.get("after", []))
+        yield from self._moves(results)
 
 
 def _is_early(bound: BoundKernel) -> bool:

@@ -10,15 +10,15 @@ Non-Goals: checking what users give, arranging what they get (`second`).
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rnncc.runtime.blocks import Saved
-from rnncc.runtime.call import Arrays, Job, Memory
+from rnncc.runtime.call import NO_RESIDUALS, Arrays, Job, Residuals
 from rnncc.runtime.engine import Side, plan_side
-from rnncc.runtime.memory import Lease, aligned
+from rnncc.runtime.memory import aligned
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Direction
 
@@ -29,12 +29,11 @@ class SavedAgain:
 
     first: Saved
     arrays: dict[str, Any]
-    residuals: dict[str, Memory] = field(default_factory=dict)
-    leases: list[Lease | None] = field(default_factory=list)  # of the memory residuals lie in
+    residuals: Residuals = NO_RESIDUALS
 
     def copy(self) -> SavedAgain:
         """For one more way back, which adds residuals of its own."""
-        return SavedAgain(self.first, dict(self.arrays), dict(self.residuals), list(self.leases))
+        return SavedAgain(self.first, dict(self.arrays), self.residuals)
 
 
 class SecondEngine:
@@ -103,10 +102,8 @@ class SecondEngine:
         )
         side.steps = first.call.time
         run = side.run(job)
-        results = run.go()
-        again.residuals |= run.residuals()
-        again.leases.append(run.saved_arena)
-        return results
+        again.residuals = again.residuals.joined(run.residuals())
+        return run.results
 
     def _zeros(self, side: Side, again: SavedAgain) -> Mapping[str, np.ndarray]:
         """For the cotangents nobody gave."""

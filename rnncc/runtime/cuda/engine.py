@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 from typing import Any
@@ -16,15 +16,16 @@ import numpy as np
 
 from rnncc.runtime.bind import Call
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
-from rnncc.runtime.call import Arrays, Job
+from rnncc.runtime.call import Arrays, Job, Residuals
 from rnncc.runtime.cuda.bind import Binder
 from rnncc.runtime.cuda.prepared import Prepared
-from rnncc.runtime.cuda.run import CudaRun, DeviceMemory
+from rnncc.runtime.cuda.run import CudaRun
 from rnncc.runtime.cuda.target import CARRIER, Carrier, Piece
 from rnncc.runtime.cuda.tiles import Tiler
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.second_engine import SecondEngine
+from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Direction
 from rnncc.schedule.tiers import Gpu
 
@@ -49,22 +50,27 @@ class CudaSide:
 
     def __post_init__(self) -> None:
         open_in_children(self, "lock")
-        self.item = ITEMSIZE[self.dtype]
+        self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
         self.buffers = {b.name: b for b in self.direction.buffers}
         names = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
         self.weights_a_version = max(len(names), 1)
 
     def run(self, job: Job) -> CudaRun:
+        """The job, done."""
         return CudaRun(self, job)
 
-    def prepared(self, call: Call, residuals: Mapping[str, DeviceMemory], gpu: Gpu) -> Prepared:
+    def nothing(self, shape: tuple[int, ...], lead: int) -> np.ndarray:
+        """Zeros to read: one row for every place along the first axes."""
+        return repeated(np.zeros(shape[lead:], self.np_dtype), shape[:lead])
+
+    def prepared(self, call: Call, residuals: Residuals, gpu: Gpu) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
         key = call, gpu, self.tier
         with self.lock:
             found = self.made.get(key)
             if found is None:
                 given = {
-                    buffer: residuals[name].layout
+                    buffer: residuals.places[name][1]
                     for buffer, role, name in self.direction.params
                     if role == "residual"
                 }
@@ -139,6 +145,26 @@ class CudaEngine:
             owned = self._owned(arrays, lent)
             saved = Saved(owned, replace(call, last_only=False), version, first_step, kept)
         return results, saved
+
+    def repeat(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        last_only: bool,
+        out: Arrays,
+    ) -> Callable[[], None]:
+        """One inference over and over on the same arrays. See `runtime.classes.Engine`."""
+        call = Call(tuple(sorted(sizes.items())), batch, time, False, last_only)
+        job = Job(arrays, call, version, out=dict(out))
+
+        def again() -> None:
+            self._forward.run(job)
+
+        return again
 
     def backward(
         self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING

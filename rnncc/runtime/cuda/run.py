@@ -6,13 +6,13 @@ Non-Goals: what stays the same between calls (`prepared`); blocks of steps (`run
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnncc.runtime.bind import Layout
-from rnncc.runtime.call import Job
+from rnncc.runtime.call import Job, Residuals
 from rnncc.runtime.cuda.chosen import current
 from rnncc.runtime.cuda.kernel import RANGES
 from rnncc.runtime.cuda.target import CARRIER, Carrier, HostArrays, Piece
@@ -27,21 +27,11 @@ if TYPE_CHECKING:
 WEIGHTS = ("weight", "constant")
 
 
-@dataclass(slots=True)
-class DeviceMemory:
-    """A buffer of the device: what keeps it alive, where its first row is, its layout."""
-
-    owner: Any
-    address: int
-    layout: Layout
-
-
 class CudaRun:
-    """One Job, once. Its interface is that of `runtime.call.Run`."""
+    """One Job, once: `results`, and `residuals()`, as `runtime.call.Run` has them."""
 
     def __init__(self, side: CudaSide, job: Job) -> None:
         self.side, self.job = side, job
-        residuals: Any = job.residuals
         given: Carrier | None = job.arrays.get(CARRIER)
         self.carrier = given or HostArrays(current())
         self.target = self.carrier.target
@@ -52,12 +42,11 @@ class CudaRun:
                 self.pieces[buffer] = self.enter(side.buffers[buffer], role, name)
         call = job.call
         if self.strides:
-            from dataclasses import replace
-
             call = replace(call, strides=tuple(self.strides))
-        self.prepared = side.prepared(call, residuals, self.target.gpu)
+        self.prepared = side.prepared(call, job.residuals, self.target.gpu)
         self.binding = self.prepared.binding
         self.saved_arena: Piece | None = None
+        self.results = self.go()
 
     def enter(self, buffer: Buffer, role: str, name: str) -> Piece:
         """A parameter on the device."""
@@ -79,7 +68,7 @@ class CudaRun:
         places = {name: piece.address for name, piece in self.pieces.items()}
         for buffer, role, name in self.side.direction.params:
             if role == "residual":
-                places[buffer] = job.residuals[name].address
+                places[buffer] = job.residuals.places[name][0]
             elif role in WEIGHTS:
                 piece = self.side.weight(job.version, name, job.arrays[name], self.carrier)
                 self.pieces[buffer], places[buffer] = piece, piece.address
@@ -142,17 +131,17 @@ class CudaRun:
                 stream=self.carrier.stream,
             )
 
-    def residuals(self) -> dict[str, DeviceMemory]:
-        """By name: their addresses are already at the slots they mean."""
-        found, direction = {}, self.side.direction
+    def residuals(self) -> Residuals:
+        """What the pullback reads; addresses are already at the slots they mean."""
+        found: dict[str, tuple[int, Layout]] = {}
+        owners: list[Any] = [self.saved_arena]
+        direction = self.side.direction
         for place in direction.results:
             if place.role == "residual":
                 name = place.source.buffer
                 layout = self.binding.layouts[name]
                 address = self.places[name]
                 address += slot_offset(place, layout, self.job.call.time, direction.reverse)
-                owner = self.saved_arena if name in self.prepared.saved else self
-                if name in self.pieces:
-                    owner = self.pieces[name]
-                found[place.name] = DeviceMemory(owner, address, layout)
-        return found
+                found[place.name] = (address, layout)
+                owners.append(self.pieces.get(name))
+        return Residuals(found, tuple(owners))

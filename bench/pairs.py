@@ -1,0 +1,153 @@
+"""Two contenders in turns, a line each: the suites spine, torch and options.
+
+    spine    LSTM against onnxruntime and torch; a custom cell against LSTM
+    torch    torch.nn.LSTM, and rnncc.torch's in its place
+    options  what masks, dropout and other options cost beside the plain layer
+
+To add a comparison: a line of SPINE, TORCH or OPTIONS. Everyone at the same case: `suites`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from bench.case import FORWARD, TRAINING, Case
+from bench.harness import Crew, Effort, compare
+from bench.result import Bar, Result
+
+
+@dataclass(frozen=True, slots=True)
+class Comparison:
+    """Two contenders in turns; `limit` bounds first / second (`least`: second / first, below).
+
+    others: timed beside them, without a bar.
+    """
+
+    what: str
+    first: tuple[str, Case]
+    second: tuple[str, Case]
+    limit: float
+    least: bool = False
+    others: tuple[tuple[str, Case], ...] = ()
+
+
+SMALL, LARGE, SINGLE = (64, 28, 28, 64), (32, 50, 256, 256), (1, 100, 256, 256)
+
+
+def _forward(sizes: tuple[int, int, int, int]) -> Comparison:
+    case = Case("lstm", FORWARD, *sizes)
+    return Comparison(
+        f"LSTM forward {sizes}: time / onnxruntime's",
+        ("rnncc", case),
+        ("onnxruntime", case),
+        1.0,
+        others=(("torch", case),),
+    )
+
+
+def _training(sizes: tuple[int, int, int, int]) -> Comparison:
+    case = Case("lstm", TRAINING, *sizes)
+    what = f"LSTM forward + backward {sizes}: times faster than torch"
+    return Comparison(what, ("rnncc", case), ("torch", case), 3.0, least=True)
+
+
+def _custom(sizes: tuple[int, int, int, int]) -> Comparison:
+    cases = [Case(cell, TRAINING, *sizes) for cell in ("peephole_lstm", "lstm")]
+    what = f"peephole LSTM forward + backward {sizes}: time / LSTM's"
+    return Comparison(what, ("rnncc", cases[0]), ("rnncc", cases[1]), 1.15)
+
+
+SPINE = (
+    _forward(SINGLE),
+    _forward(SMALL),
+    _training(SMALL),
+    _custom(SMALL),
+    _custom(LARGE),
+)
+
+
+def _replaced(mode: str, sizes: tuple[int, int, int, int]) -> Comparison:
+    case = Case("lstm", mode, *sizes)
+    what = f"torch.nn.LSTM replaced, {mode} {sizes}: times faster"
+    return Comparison(
+        what,
+        ("rnncc_torch", case),
+        ("torch", case),
+        1.0,
+        least=True,
+        others=(("rnncc", case),),
+    )
+
+
+TORCH = tuple(_replaced(mode, sizes) for sizes in (SMALL, LARGE) for mode in (FORWARD, TRAINING))
+
+
+def _option(
+    sizes: tuple[int, int, int, int], what: str, *, masked: bool = False, **options: object
+) -> Comparison:
+    plain = Case("lstm", TRAINING, *sizes)
+    case = Case("lstm", TRAINING, *sizes, options=tuple(options.items()), masked=masked)
+    return Comparison(
+        f"LSTM {what} forward + backward {sizes}: time / the plain layer's",
+        ("rnncc", case),
+        ("rnncc", plain),
+        1.10,
+    )
+
+
+OPTIONS = tuple(
+    option
+    for sizes in (SMALL, LARGE)
+    for option in (
+        _option(sizes, "with a random mask", masked=True),
+        _option(sizes, "with recurrent dropout", recurrent_dropout=0.2),
+        _option(sizes, "with relu", activation="relu"),
+        _option(sizes, "with hard_sigmoid gates", recurrent_activation="hard_sigmoid"),
+        _option(sizes, "with softsign", activation="softsign"),
+        _option(sizes, "without bias", use_bias=False),
+        _option(sizes, "backwards", go_backwards=True),
+    )
+)
+
+
+def spine(effort: Effort) -> Result:
+    return _all("spine", SPINE, effort)
+
+
+def options(effort: Effort) -> Result:
+    return _all("options", OPTIONS, effort)
+
+
+def in_torch(effort: Effort) -> Result:
+    return _all("torch", TORCH, effort)
+
+
+def _all(name: str, comparisons: Iterable[Comparison], effort: Effort) -> Result:
+    result, comparisons = Result(name), list(comparisons)
+    wanted = [name for c in comparisons for name, _ in (c.first, c.second, *c.others)]
+    with Crew() as crew:
+        absent = {n: why for n in dict.fromkeys(wanted) if (why := crew.unavailable(n))}
+        result.notes += [f"skipped {name}: {why}" for name, why in absent.items()]
+        for comparison in comparisons:
+            effort.report(comparison.what)
+            result.bars.append(_run(comparison, effort, absent, result, crew))
+    return result
+
+
+def _run(
+    comparison: Comparison, effort: Effort, absent: dict[str, str], result: Result, crew: Crew
+) -> Bar:
+    what, limit, least = comparison.what, comparison.limit, comparison.least
+    missing = [n for n, _ in (comparison.first, comparison.second) if n in absent]
+    if missing:
+        return Bar(what, None, limit, least=least, why=f"no {missing[0]}")
+    others = [entry for entry in comparison.others if entry[0] not in absent]
+    timings = compare([comparison.first, comparison.second, *others], effort, crew)
+    cases = [comparison.first[1], comparison.second[1], *(case for _, case in others)]
+    for timing, case in zip(timings, cases, strict=True):
+        if len({c.name for c in cases}) > 1:
+            timing.contender += f" {case.name}"
+    result.timings[what.split(":")[0]] = timings
+    ratio = timings[0].median / timings[1].median
+    return Bar(what, 1 / ratio if least else ratio, limit, least=least)
