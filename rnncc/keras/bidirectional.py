@@ -17,7 +17,7 @@ from rnncc.keras.cells import AbstractCell
 from rnncc.keras.joins import joined_sizes, joined_variables
 from rnncc.keras.recurrent import PACKAGE, as_shapes
 from rnncc.keras.rnn import RNN, Recurrent
-from rnncc.layers.directions import MODES
+from rnncc.layers.merges import MODES
 
 _ALIKE = ("stateful", "return_sequences", "return_state")
 

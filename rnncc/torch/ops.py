@@ -254,8 +254,9 @@ def _setup_back(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> 
     ctx.key = inputs[0]
 
 
-_library.impl("forward", _forward, "CPU")
-_library.impl("backward", _backward, "CPU")
+for _key in ("CPU", "CUDA"):
+    _library.impl("forward", _forward, _key)
+    _library.impl("backward", _backward, _key)
 torch.library.register_fake("rnncc::forward", _fake_forward, lib=_library)
 torch.library.register_fake("rnncc::backward", _fake_backward, lib=_library)
 torch.library.register_autograd("rnncc::forward", _pull, setup_context=_setup, lib=_library)
