@@ -17,6 +17,7 @@ from torch import Tensor
 
 from rnncc.keras.calls import Known, Request, Saved, known_of, seed_of
 from rnncc.keras.operation import Operation
+from rnncc.keras.second import second
 from rnncc.torch.ops import run as run_op
 from rnncc.torch.recurrence import RECURRENCES
 
@@ -108,9 +109,19 @@ class _InTorch:
         grads = self.operation.backward(saved, handed, wanted, shapes)
         return [None if g is None else torch.from_numpy(g) for g in grads]
 
-    def second(self, *_: Any) -> Any:
-        """RuntimeError: there are none."""
-        raise NotImplementedError(
-            f"second derivatives of {self.cell.name} are not available in rnncc.keras: "
-            "rnncc.torch and the layers of rnncc have them"
+    def second(
+        self,
+        kept: tuple[Saved, list[tuple[int, ...]]],
+        cotangents: Sequence[Tensor | None],
+        d_grads: Sequence[Tensor | None],
+        wanted: Sequence[bool],
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """See `rnncc.torch.gradients.RecurrenceGradients.second`."""
+        saved, shapes = kept
+        handed, given = (
+            [None if t is None else self._array(t) for t in tensors]
+            for tensors in (cotangents, d_grads)
         )
+        back, grads = second(self.operation, saved, handed, given, wanted, shapes)
+        found = [None if g is None else torch.from_numpy(g) for g in grads]
+        return [torch.from_numpy(d) for d in back], found

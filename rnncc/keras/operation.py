@@ -34,7 +34,7 @@ class Operation(Forward):
         cotangents: of its results; None is zero. shapes: of its tensors."""
         names = self.names(saved.request)
         asked = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
-        given = self._cotangents(saved, cotangents)
+        given = self.cotangents(saved, cotangents)
         out: dict[str, np.ndarray] = {}
         whole: dict[str, np.ndarray] = {}
         if saved.engine is None:  # nothing ran: the last states are the first ones
@@ -46,31 +46,29 @@ class Operation(Forward):
                     if name in asked:
                         whole[name] = np.zeros(asked[name], self.dtype)
                         out[name] = self.order.run(whole[name])[:, : saved.steps]
-            found = saved.engine.backward(saved.saved, given, self._wanted(saved, asked), out)
+            found = saved.engine.backward(saved.saved, given, self.wanted(saved, asked), out)
         found = {**found, **whole}
-        self._hand_on(saved, asked, found)
-        return [self._shaped(found.get(n), asked.get(n)) for n in names]
+        self.hand_on(saved, asked, found)
+        return [self.shaped(found.get(n), asked.get(n)) for n in names]
 
     def names(self, request: Request) -> list[str]:
         """What a call's tensors are."""
         masks = ["valid"] * request.masked
         return [*self.cell.arguments, *masks, *(self.states if request.given else ()), *self.owned]
 
-    def _wanted(self, saved: Saved, asked: Mapping[str, Any]) -> frozenset[str]:
+    def wanted(self, saved: Saved, asked: Mapping[str, Any]) -> frozenset[str]:
         """With the states that begin from a weight which is asked for."""
         begun = () if saved.request.given else self.starting
         return frozenset([*asked, *(s.name for s in begun if s.default in asked)])
 
-    def _hand_on(
-        self, saved: Saved, asked: Mapping[str, Any], found: dict[str, np.ndarray]
-    ) -> None:
+    def hand_on(self, saved: Saved, asked: Mapping[str, Any], found: dict[str, np.ndarray]) -> None:
         """A state that began from a weight hands its gradient on."""
         for state in () if saved.request.given else self.starting:
             if state.default in asked and state.name in found:
                 name, total = str(state.default), found[state.name].sum(axis=0)
                 found[name] = found[name] + total if name in found else total
 
-    def _cotangents(
+    def cotangents(
         self, saved: Saved, cotangents: Sequence[np.ndarray | None]
     ) -> dict[str, np.ndarray]:
         """By name of result, as steps ran."""
@@ -79,7 +77,7 @@ class Operation(Forward):
             given |= {n: saved.masks.fold(given[n]) for n in self.outputs if n in given}
         return given
 
-    def _shaped(self, array: np.ndarray | None, shape: tuple[int, ...] | None) -> np.ndarray | None:
+    def shaped(self, array: np.ndarray | None, shape: tuple[int, ...] | None) -> np.ndarray | None:
         if shape is None:
             return None
         if array is None:

@@ -10,6 +10,7 @@ import keras
 import numpy as np
 import pytest
 
+import rnncc
 from rnncc import keras as own
 from rnncc.keras.calls import Request
 from rnncc.keras.pending import Pending
@@ -133,13 +134,38 @@ def test_torch() -> None:
     loss.backward(retain_graph=True)
     loss.backward()
     np.testing.assert_allclose(layer.cell.kernel.value.grad, expected_gradient(layer, 2), atol=1e-5)
-    (first,) = torch.autograd.grad((layer(x) ** 2).sum(), x, create_graph=True)
-    with pytest.raises(NotImplementedError, match="second derivatives of"):
-        first.sum().backward()
     with torch.no_grad():  # written in place, past torch's counters too
         before = numbers(layer(X))[0]
         layer.cell.kernel.value.data.mul_(2)
         assert not np.allclose(numbers(layer(X))[0], before)
+
+
+@only["torch"]
+@pytest.mark.parametrize("what", ["last", "masked", "both", "started"])
+def test_second_derivatives(what: str) -> None:
+    import torch
+
+    from tests.in_keras.check_cells import STARTED
+
+    options = {"dtype": "float64"}
+    layer: Any = {
+        "last": lambda: own.LSTM(3, **options),
+        "masked": lambda: own.GRU(3, return_sequences=True, go_backwards=True, **options),
+            [own.LSTMCell(2, **options), own.GRUCell(3, **options)], **options
+        ),
+        "both": lambda: own.Bidirectional(own.SimpleRNN(3, **options), merge_mode="mul"),
+        "started": lambda: own.RNN(rnncc.compile_text(STARTED), units=3, **options),
+    }[what]()
+    x = torch.tensor(uniform(2, 4, 3).astype("float64"), requires_grad=True)
+    keywords = {"mask": np.array([[1, 1, 0, 0], [1, 0, 1, 0]], bool)} if what == "masked" else {}
+    layer(x, **keywords)
+    tensors = [v.value for v in layer.trainable_variables]
+
+    def call(x: Any, *_: Any) -> Any:
+        return layer(x, **keywords)
+
+    assert torch.autograd.gradcheck(call, (x, *tensors))
+    assert torch.autograd.gradgradcheck(call, (x, *tensors))
 
 
 def test_layers_are_let_go() -> None:
