@@ -151,8 +151,6 @@ def test_second_derivatives(what: str) -> None:
     layer: Any = {
         "last": lambda: own.LSTM(3, **options),
         "masked": lambda: own.GRU(3, return_sequences=True, go_backwards=True, **options),
-            [own.LSTMCell(2, **options), own.GRUCell(3, **options)], **options
-        ),
         "both": lambda: own.Bidirectional(own.SimpleRNN(3, **options), merge_mode="mul"),
         "started": lambda: own.RNN(rnncc.compile_text(STARTED), units=3, **options),
     }[what]()
