@@ -267,6 +267,11 @@ def test_suites_of_races_are_sound(name):
     assert all(d.group in groups for d in suite.demands)
 
 
+def test_the_readme_names_every_suite():
+    text = (ROOT / "bench/README.md").read_text("utf-8")
+    assert not [name for name in SUITES if f"python -m bench {name} " not in text]
+
+
 def test_suites_load_nothing_that_others_need():
     heavy = "torch", "jax", "keras", "tensorflow", "onnxruntime", "openvino", "matplotlib"
     code = f"import sys, bench.suites, bench.plot; print([m for m in {heavy} if m in sys.modules])"
@@ -375,6 +380,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         (["tiny", "--json", "{folder}/no/out.json"], "there is no folder"),
         (["tiny", "--markdown", "{folder}/no/out.md"], "there is no folder"),
         (["tiny", "--only", "tourch"], "no contender is called 'tourch'"),
+        (["spine", "--only", "torch"], "--only goes with latency, inference"),
+        (["tiny", "--cap", "3"], "--cap goes with the suite deepbench, not tiny"),
         (["tiny", "--spec", "my.rnn"], "--spec goes with the suite custom, not tiny"),
         (["custom", "--spec", "nothing.rnn"], "nothing.rnn can't be read"),
         (["deepbench", "--cap", "0"], "--cap takes seconds above zero"),
