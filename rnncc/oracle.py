@@ -5,7 +5,7 @@ Non-Goals: speed; kernels.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -128,6 +128,31 @@ class OracleEngine:
         gradients = {name.removeprefix("d_"): array for name, array in found.items()}
         own = {n: np.array(a, self.dtype) for n, a in gradients.items() if n in wanted}
         return write_into(out, own)
+
+    def repeat(
+        self,
+        arrays: Mapping[str, Any],
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        last_only: bool,
+        out: Mapping[str, np.ndarray],
+    ) -> Callable[[], None]:
+        def again() -> None:
+            self.forward(
+                arrays,
+                sizes,
+                batch,
+                time,
+                version=version,
+                save=False,
+                last_only=last_only,
+                out=out,
+            )
+
+        return again
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         return LEAST_STEPS

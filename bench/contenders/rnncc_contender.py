@@ -1,4 +1,4 @@
-"""rnncc itself. A single step is a stateful layer called on [1, 1, features]."""
+"""rnncc itself. Calls that keep their states are a stream's."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def prepare(case: Case, data: Data) -> Run:
     import rnncc
 
     layer = rnncc.compile(case.cell, dtype=case.dtype)(
-        units=case.units, return_sequences=True, stateful=case.stateful, **dict(case.options)
+        units=case.units, return_sequences=True, **dict(case.options)
     )
     call = call_options(case, data)
     layer.build(data.x.shape)
@@ -30,17 +30,20 @@ def prepare(case: Case, data: Data) -> Run:
     def forward() -> object:
         return layer(data.x, **call)
 
+    stream = layer.stream(data.x) if case.stateful else None
+
     def step() -> object:
-        return layer(data.x)
+        assert stream is not None
+        return stream(data.x)
 
     def training() -> object:
         _, pullback = layer.vjp(data.x, **call)
         return pullback(data.dy)
 
     def outputs() -> dict[str, np.ndarray]:
-        if case.stateful:
-            y = np.concatenate([layer(data.x), layer(data.x)], axis=1)
-            layer.reset_states()
+        if stream is not None:
+            y = np.concatenate([stream(data.x), stream(data.x)], axis=1)
+            stream.reset()
             return {"y": y}
         if case.mode != TRAINING:
             return {"y": layer(data.x, **call)}
@@ -49,4 +52,4 @@ def prepare(case: Case, data: Data) -> Run:
         return {"y": y, "dx": grads.inputs} | {f"d_{n}": g for n, g in grads.weights.items()}
 
     made = step if case.stateful else training if case.mode == TRAINING else forward
-    return Run("cpu kernels", made, outputs)
+    return Run("cpu kernels, a stream" if stream else "cpu kernels", made, outputs)

@@ -28,7 +28,7 @@ RESERVED = (
     "g mine own_lo own_hi row_lo row_hi lane_lo lane_hi scratch_base scratch_bytes tables_at "
     "shared generation row_end lane_range contract_rows sum_rows row row_pointers spot set_word "
     "POINTER_BYTES POINTERS_AT SPILLS_AT copy_pieces k0 k1 k2 k3 o0 o1 o2 o3 o4 float "
-    "acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7"
+    "acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7 fetch_tile"
 )
 
 
@@ -106,4 +106,6 @@ class KernelWriter:
             shared = bool(stage.groups) and not any(g.rowwise for g in stage.groups)
             view.loops = writer.run(split=shared)
             view.row_lines = writer.row_lines
+            if shared and view.row_lines:
+                view.fetch = self.words(f"{stage.name}_fetch", "fetch", stage.name)
         return view

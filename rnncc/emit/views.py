@@ -63,6 +63,7 @@ class LaneView:
     unit_blocks: str = ""  # a power of two
     unit_shift: str = ""  # its logarithm
     row_tile: str = ""
+    fetch: str = ""  # whether the rows are asked for ahead
     blocks: str = ""
     direct: bool = False
 

@@ -117,6 +117,10 @@ class DirectionsEngine:
         products = pairs if self.merge_mode == "mul" else {}
         return results, _Saved(kept, products, dict(sizes), lead)
 
+    def repeat(self, *_: Any, **__: Any) -> Callable[[], None]:
+        """ValueError: the second direction begins with the last step."""
+        raise ValueError("both directions need the whole sequence: a stream has one step's")
+
     def _given(self, side: int, arrays: Tensors, last_only: bool) -> dict[str, Any]:
         """What a direction reads."""
         part = self.parts[side]

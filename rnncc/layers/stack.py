@@ -15,7 +15,7 @@ Non-Goals: kernels; names of arrays (`parts`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 from itertools import pairwise
@@ -122,6 +122,51 @@ class StackEngine:
             for state in part.cell.states:
                 results[FINAL + part.name(state.name)] = values[state.name]
         return write_into(out, results), _Saved(saved) if save else None
+
+    def repeat(
+        self,
+        arrays: Tensors,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: Any,
+        last_only: bool,
+        out: Tensors,
+    ) -> Callable[[], None]:
+        """See `runtime.classes.Engine`: every cell over the whole block, then the next."""
+        self._shown = f"1 block(s) of at most {time} steps, batch {batch}"
+        feed = {n: arrays[n] for n in self._first}
+        steps: list[Callable[[], None]] = []
+        for k, engine in enumerate(self.engines):
+            part, last = self.parts[k], k == len(self.engines) - 1
+            own = part.sizes(sizes)
+            if last:
+                places = {o.name: out[o.name] for o in part.cell.outputs}
+            else:
+                shapes = {o.name: (batch, time, *array_shape(o, own)) for o in part.cell.outputs}
+                places = {n: memory.POOL.array(shape, self.dtype) for n, shape in shapes.items()}
+            finals = {FINAL + s.name: out[FINAL + part.name(s.name)] for s in part.cell.states}
+            steps.append(
+                engine.repeat(
+                    {**self._given(k, arrays), **feed},
+                    own,
+                    batch,
+                    time,
+                    version=version[k],
+                    last_only=last and last_only,
+                    out=places | finals,
+                )
+            )
+            self._lasts[k] = engine.last
+            if not last:
+                feed = {own_name: places[name] for own_name, name in self._reads[k]}
+
+        def again() -> None:
+            for step in steps:
+                step()
+
+        return again
 
     def _lent(self, k: int, lent: frozenset[str]) -> frozenset[str]:
         """What one cell puts out is there for the next one alone."""

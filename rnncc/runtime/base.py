@@ -20,6 +20,7 @@ from rnncc.runtime.classes import Engine, LayerType, Maker, sort_keywords
 from rnncc.runtime.description import Array, Cell, Variant, names_of, variant_of
 from rnncc.runtime.doors import Bound, Layout, SizeBinder, array_shape, spread, whole_number
 from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.gradients import Names
 from rnncc.runtime.order import Order
 from rnncc.runtime.weights import Arrays, Store
 
@@ -34,6 +35,7 @@ _MADE = [
     "_states",
     "_finals",
     "_outputs",
+    "_names",
     "_starts",
     "_alone",
     "_order",
@@ -53,12 +55,14 @@ CHECKPOINTED = "only carries are saved every so many steps, the rest is computed
 
 @dataclass(frozen=True, slots=True)
 class Known:
-    """What a call's shapes tell. states: their shapes, [batch, ...]."""
+    """What a call's shapes tell. states: their shapes, [batch, ...]. shapes: of arguments as their
+    steps run, of states and of weights."""
 
     sizes: dict[str, int]
     batch: int
     time: int
     states: dict[str, tuple[int, ...]]
+    shapes: dict[str, tuple[int, ...]]
 
 
 class LayerBase(metaclass=LayerType):
@@ -101,6 +105,7 @@ class LayerBase(metaclass=LayerType):
         self._states = [s.name for s in cell.states]
         self._finals = [f"final_{s}" for s in self._states]
         self._outputs = [o.name for o in cell.outputs]
+        self._names = Names.of(cell)
         self._starts = any(s.default for s in cell.states)
         names = cell.arguments
         self._alone = Layout("bare", names) if len(names) == 1 else None

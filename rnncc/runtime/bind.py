@@ -14,6 +14,7 @@ Requests a kernel may make (see `emit.kernel_view`), by their first part:
     ring BUF                   -1 where every step has its slot, 1 where two take turns
     row BUF 0|1 domain         bytes from row to row of a bulk kernel's two-level range
     unit blocks|unit shift|tiles|row tile|tile row|cores STAGE …
+    fetch STAGE                whether a tile's rows are asked for before its contraction
     init|init outer|pack|pack tile|pack k|pack outer STAGE …
     begun|start|start step|start row STAGE i    rows to go on from, and whether they are made
                                before the loop or are constants
@@ -51,6 +52,8 @@ CACHE_LINE = 64
 STAGGER = 512
 SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
 FUSED_ROWS = 8  # of a thread's share, from which the loop makes x @ W itself
+WAKING_WORK = 300_000  # multiply-adds of a loop from which waking a thread to share it pays
+FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 
 
@@ -202,6 +205,7 @@ class Binding:
     kernels: list[BoundKernel] = field(default_factory=list)
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
     in_place: dict[str, str] = field(default_factory=dict)  # results in the caller's own: buffers
+    parts_in_place: dict[str, list[tuple[str, int]]] = field(default_factory=dict)  # at offsets
     copied: dict[str, tuple[int, ...]] = field(default_factory=dict)  # parameters, their strides
     fused: set[str] = field(default_factory=set)  # starts that the loop makes itself
     scratch_bytes: int = 0
@@ -308,6 +312,7 @@ class Binder:
         saved = {p.source.buffer for p in self.d.results if p.role == "residual"}
         outputs = {p.source.buffer for p in self.d.results if p.role == "output"}
         self.find_in_place(whole, saved if call.save else set())
+        parts = self.find_parts_in_place()
         histories = {c.buffer for c in self.d.carries if c.history}
         for buffer in self.d.buffers:
             shape = tuple(self.out.size(s) for s in buffer.shape)
@@ -316,7 +321,9 @@ class Binder:
                 self.out.layouts[buffer.name] = layout
                 continue
             layout = row_layout(shape, self.item, False)
-            if buffer.storage == "carry":
+            if buffer.name in parts:
+                layout.strides = parts[buffer.name]
+            elif buffer.storage == "carry":
                 keep = buffer.name in histories and (call.save or buffer.name in whole)
                 layout.slots = call.time + 1 if keep else 2
                 layout.ring = -1 if keep else 1
@@ -348,6 +355,39 @@ class Binder:
                 found[place.name] = buffer.name
                 if place.name in strides:
                     self.strides[buffer.name] = strides[place.name]
+
+    def find_parts_in_place(self) -> dict[str, tuple[int, ...]]:
+        """Gradients of weights that are made, whole or gate by gate, where the caller wants them:
+        strides of such buffers."""
+        found: dict[str, tuple[int, ...]] = {}
+        for place in self.d.results:
+            parts = place.parts or (place.source,)
+            names = [s.buffer for s in parts]
+            buffers = [self.buffers[n] for n in names]
+            if place.role != "grad_weight" or len({*names}) < len(names):
+                continue
+            if any(self.is_elsewhere(b, s, found) for b, s in zip(buffers, parts, strict=True)):
+                continue
+            shape = result_shape(place, self.buffers, self.call)
+            strides = row_layout(shape, self.item, True).strides
+            at, offsets = 0, self.out.parts_in_place.setdefault(place.name, [])
+            for buffer in buffers:
+                found[buffer.name] = strides
+                offsets.append((buffer.name, at))
+                if place.parts:
+                    at += self.out.size(buffer.shape[place.axis]) * strides[place.axis]
+        return found
+
+    def is_elsewhere(self, buffer: Buffer, source: Source, taken: Mapping[str, object]) -> bool:
+        """Whether a part of a result can't be in the caller's array."""
+        return bool(
+            buffer.storage != "work"
+            or buffer.axes
+            or buffer.name in taken
+            or source.axes != tuple(range(len(buffer.shape)))
+            or source.starts
+            or needs_padding(self.out.size(s) for s in buffer.shape)
+        )
 
     def parameter(self, buffer: Buffer, shape: tuple[int, ...]) -> Layout:
         """The caller's rows, or a copy of them: what is read vector by vector is padded."""
@@ -522,10 +562,12 @@ class Binder:
             count = min(self.threads, batch)
             return count, False, f"{count} threads, each its rows of the batch: no barrier"
         lanes = min((self.out.tilings[s].tiles for s in kernel.stages), default=1)
-        if work * batch >= SHARED_WORK and lanes >= 2:
+        whole = work * batch * self.call.time
+        if work * batch >= SHARED_WORK and whole >= WAKING_WORK and lanes >= 2:
             count = min(self.threads, lanes)
             return count, True, f"{count} threads share the units: one barrier a level"
-        return 1, False, "one thread: a step is too short to share"
+        what = "a step is" if whole >= WAKING_WORK else f"{self.call.time} step(s) are"
+        return 1, False, f"one thread: {what} too short to share"
 
     def bind_plain(self, kernel: Kernel) -> BoundKernel:
         """A kernel of contractions alone: the block is its calls."""
@@ -673,6 +715,8 @@ class Binder:
                 return self.out.tilings[stage].tiles
             case ("row tile", stage):
                 return self.out.tilings[stage].row_tile
+            case ("fetch", stage):
+                return int(self.depth(stage) >= FETCH_DEPTH)
             case ("tile row", stage, i):
                 return self.tile_row(stage, int(i))
             case ("begun", stage, i):
@@ -692,6 +736,11 @@ class Binder:
             case ("pack outer", stage, i, k, axis):
                 return self.pack_layout(stage, int(i), int(k)).outer[int(axis)]
         return None
+
+    def depth(self, stage: str) -> int:
+        """Multiply-adds of one element of a tile."""
+        packs = [p for core in self.stages[stage].cores for p in core.packs if p]
+        return sum(math.prod(map(self.out.size, pack.k_sizes)) for pack in packs)
 
     def row_stride(self, name: str, which: str, domain: str, flat: tuple[int, int]) -> int:
         layout = self.out.layouts[name]

@@ -27,7 +27,6 @@ from rnncc.runtime import memory
 from rnncc.runtime.bind import Call, pad, result_shape
 from rnncc.runtime.call import Arrays, Job, Residuals, Run
 from rnncc.runtime.sizes import evaluate
-from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Direction
 
 if TYPE_CHECKING:
@@ -209,7 +208,7 @@ def _cotangents(side: Side, handed: Arrays, call: Call, block: Block) -> dict[st
             shape = [evaluate(s, sizes) for s in buffer.shape]
             rows = tuple({"B": call.batch, "T": call.time}[a] for a in buffer.axes)
             if last is None:
-                given = repeated(np.zeros(shape, side.dtype), rows)
+                given = side.nothing((*rows, *shape), len(rows))
             else:
                 given = np.zeros((*rows, *shape), side.dtype)
                 given[:, -1] = last

@@ -19,7 +19,8 @@ from rnncc.runtime.bind import Call, Layout, axes_of, is_padded
 from rnncc.runtime.launch import pool_of_workers
 from rnncc.runtime.memory import address_of, write_into
 from rnncc.runtime.packing import Packed
-from rnncc.runtime.perform import perform
+from rnncc.runtime.perform import perform, perform_again
+from rnncc.runtime.pool import function_of
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import has_dense_rows, repeated, row_strides
 from rnncc.runtime.tables import Buffer
@@ -78,6 +79,8 @@ class Run:
     """One Job, once: `results`, and `residuals()` where those are saved."""
 
     __slots__ = ("_bases", "_packed", "_saved", "arrays", "job", "ready", "results", "side")
+    results: dict[str, np.ndarray]
+    _saved: memory.Lease | None
 
     def __init__(self, side: Side, job: Job) -> None:
         self.side, self.job = side, job
@@ -98,34 +101,12 @@ class Run:
         self._go(ready, packed, seed)
 
     def _go(self, ready: Ready, packed: Packed, seed: int) -> None:
-        job, choice, made = self.job, ready.choice, ready.prepared
-        places, later, dtype = [], {}, self.side.np_dtype
-        self.results: dict[str, np.ndarray] = {}
-        for name, shape in choice.arrays:
-            array = job.out.get(name) if job.out else None
-            if array is None or name in ready.later:
-                if array is not None:
-                    later[name] = array
-                array = memory.POOL.array(shape, dtype)
-            self.results[name] = array
-            places.append(address_of(array))
-        self._saved, saved = None, ANYWHERE
-        if made.saved_bytes:
-            self._saved = memory.POOL.lease(made.saved_bytes)
-            saved = address_of(self._saved.array)
-        workspace, known = memory.POOL.take(choice.plan.workspace_bytes), job.residuals.places
+        later = self._take_results(ready)
+        choice, made = ready.choice, ready.prepared
+        self._saved = memory.POOL.lease(made.saved_bytes) if made.saved_bytes else None
+        workspace = memory.POOL.take(choice.plan.workspace_bytes)
         try:
-            self._bases = [
-                address_of(workspace),
-                saved,
-                packed.base,
-                seed,
-                job.first_step,
-                *[address_of(a) for a in self.arrays],
-                *[known[name][0] for _, name in self.side.params.residuals],
-                *packed.addresses,
-                *places,
-            ]
+            self._bases = self._addresses(workspace, packed, seed)
             run_plan(choice.plan, self._bases)
         finally:
             memory.POOL.give(workspace)
@@ -133,6 +114,34 @@ class Run:
             write_into(later, self.results)
         if len(choice.results) != len(self.results):
             self.results = {name: self.results[name] for name in choice.results}
+
+    def _take_results(self, ready: Ready) -> dict[str, np.ndarray]:
+        """Arrays for results, asked for or new; those asked for that kernels can't write."""
+        job, later, dtype = self.job, {}, self.side.np_dtype
+        self.results = {}
+        for name, shape in ready.choice.arrays:
+            array = job.out.get(name) if job.out else None
+            if array is None or name in ready.later:
+                if array is not None:
+                    later[name] = array
+                array = memory.POOL.array(shape, dtype)
+            self.results[name] = array
+        return later
+
+    def _addresses(self, workspace: np.ndarray, packed: Packed, seed: int) -> list[int]:
+        """Of every group."""
+        job, known = self.job, self.job.residuals.places
+        return [
+            address_of(workspace),
+            address_of(self._saved.array) if self._saved else ANYWHERE,
+            packed.base,
+            seed,
+            job.first_step,
+            *[address_of(a) for a in self.arrays],
+            *[known[name][0] for _, name in self.side.params.residuals],
+            *packed.addresses,
+            *[address_of(a) for a in self.results.values()],
+        ]
 
     # ---- arrays -------------------------------------------------------------------------------
 
@@ -218,6 +227,44 @@ class Run:
             for r in self.ready.prepared.residuals
         }
         return Residuals(places, (self._saved, self._packed, self.arrays))
+
+
+class Repeated(Run):
+    """A Job that is run over and over, on the same arrays: it reads and writes them as they are.
+
+    What is read may be what is written: carries are copied before the first kernel and after the
+    last. Owns its workspace, so two threads can't run it at once.
+    """
+
+    __slots__ = ("_kept", "_plan", "_pool", "_run", "_workspace")
+
+    def _go(self, ready: Ready, packed: Packed, seed: int) -> None:
+        """Runs once, too: what is made at the first call is there at the second."""
+        if self._take_results(ready):
+            raise AssertionError("results are written in place")
+        self._saved, plan = None, ready.choice.plan
+        self._kept = memory.POOL.lease(plan.workspace_bytes)
+        self._bases = self._addresses(self._kept.array, packed, seed)
+        run_plan(plan, self._bases)
+        self._plan, self._workspace = plan.address, self._bases[0]
+        self._pool, self._run = pool_of_workers() if plan.threads else None, _perform_again()
+
+    def again(self) -> None:
+        pool = self._pool
+        if pool is None:
+            self._run(self._plan, self._workspace, 0, 0)
+            return
+        control, post = pool.lend()
+        try:
+            self._run(self._plan, self._workspace, control, post)
+        finally:
+            if control:
+                pool.take_back()
+
+
+@cache
+def _perform_again() -> Callable[..., None]:
+    return function_of(perform_again)
 
 
 @cache

@@ -60,6 +60,23 @@ class Engine(Protocol):
         them by their names goes on where this one stopped, masked steps and all.
         """
 
+    def repeat(
+        self,
+        arrays: Tensors,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        last_only: bool,
+        out: Tensors,
+    ) -> Callable[[], None]:
+        """Runs one inference on arrays that stay where they are, and returns what runs it again.
+
+        out: an array for every result. Those of last states may be those of initial ones, which
+        then go on from run to run. ValueError where steps can't come one block after the other.
+        """
+
     def backward(
         self,
         saved: Any,

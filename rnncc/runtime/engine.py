@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -21,13 +21,14 @@ import numpy as np
 from rnncc.runtime import memory
 from rnncc.runtime.bind import Binder, Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
-from rnncc.runtime.call import Arrays, Job, Ready, Residuals
+from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import write_into
 from rnncc.runtime.packing import Packed
 from rnncc.runtime.prepared import Params, Prepared
+from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Direction
 
 KEPT_SHAPES = 64
@@ -48,6 +49,7 @@ class Side:
     made: OrderedDict[Call, Prepared] = field(default_factory=OrderedDict)
     ready: OrderedDict[Any, Ready] = field(default_factory=OrderedDict)
     packs: OrderedDict[Any, Packed] = field(default_factory=OrderedDict)
+    zeros: dict[Any, np.ndarray] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     last: Prepared | None = None
     steps: int = 0  # of the last call, whatever its blocks
@@ -68,6 +70,18 @@ class Side:
     def ran(self) -> Ran:
         """The last run, and how many steps it was a block of."""
         return self.last, self.steps
+
+    def nothing(self, shape: tuple[int, ...], lead: int) -> np.ndarray:
+        """Zeros to read: one row for every place along the first axes."""
+        with self.lock:
+            found = self.zeros.get((shape, lead))
+            if found is None:
+                if len(self.zeros) >= KEPT_SHAPES:
+                    self.zeros.clear()
+                row = np.zeros(shape[lead:], self.np_dtype)
+                found = self.zeros[shape, lead] = repeated(row, shape[:lead])
+                found.flags.writeable = False
+            return found
 
     def find(self, key: Any) -> Ready | None:
         """What arrays with these strides take, if it is known."""
@@ -148,6 +162,22 @@ class Engine:
             asked = self._call(sizes, batch, time, save, False)
             saved = Saved(owned, asked, version, first_step, kept)
         return write_into(later, results), saved
+
+    def repeat(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        last_only: bool,
+        out: Arrays,
+    ) -> Callable[[], None]:
+        """One inference over and over on the same arrays. See `runtime.classes.Engine`."""
+        call = self._call(sizes, batch, time, False, last_only)
+        self._forward.steps = time
+        return Repeated(self._forward, Job(arrays, call, version, out=out)).again
 
     def backward(
         self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING

@@ -48,10 +48,30 @@ class Gradients:
 
 
 @dataclass(frozen=True, slots=True)
+class Names:
+    """A cell's arguments, results and weights by what they are. timed: inputs that have steps."""
+
+    timed: frozenset[str]
+    outputs: tuple[str, ...]
+    finals: tuple[str, ...]
+    trained: tuple[str, ...]
+
+    @classmethod
+    def of(cls, cell: Cell) -> Names:
+        return cls(
+            frozenset(i.name for i in cell.inputs),
+            tuple(o.name for o in cell.outputs),
+            tuple(f"final_{s.name}" for s in cell.states),
+            tuple(w.name for w in cell.weights),
+        )
+
+
+@dataclass(frozen=True, slots=True)
 class Trace:
     """What a call leaves for its pullback, beside what the engine saved."""
 
     cell: Cell
+    names: Names
     dtype: np.dtype[Any]
     batch: int
     steps: int  # that ran
@@ -78,18 +98,18 @@ class Trace:
         return self.masking is not None and self.masking.steps < self.masking.time
 
     @property
-    def timed(self) -> list[str]:
+    def timed(self) -> frozenset[str]:
         """The inputs that have steps."""
-        return [i.name for i in self.cell.inputs]
+        return self.names.timed
 
     @property
-    def outputs(self) -> list[str]:
-        return [o.name for o in self.cell.outputs]
+    def outputs(self) -> tuple[str, ...]:
+        return self.names.outputs
 
     @property
-    def finals(self) -> list[str]:
+    def finals(self) -> tuple[str, ...]:
         """The last states, if the call returned them."""
-        return [f"final_{s.name}" for s in self.cell.states] if self.return_state else []
+        return self.names.finals if self.return_state else ()
 
     def zeros(self, name: str) -> np.ndarray:
         """The gradient of what nothing depends on."""
@@ -133,9 +153,9 @@ class Choice:
     kinds: frozenset[str]
 
     @property
-    def trained(self) -> list[str]:
+    def trained(self) -> tuple[str, ...]:
         """The weights among them."""
-        return [w.name for w in self.trace.cell.weights] if "weights" in self.kinds else []
+        return self.trace.names.trained if "weights" in self.kinds else ()
 
     @property
     def begun(self) -> list[Array]:
@@ -144,7 +164,7 @@ class Choice:
         return [
             s
             for s in trace.cell.states
-            if s.default in trained and s.name not in trace.given_states
+            if s.default is not None and s.default in trained and s.name not in trace.given_states
         ]
 
     @property

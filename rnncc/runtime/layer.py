@@ -34,6 +34,7 @@ from rnncc.runtime.doors import (
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.pullback import Pullback, Trace
+from rnncc.runtime.stream import Stream
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes a layer remembers
 
@@ -51,6 +52,7 @@ class _Call:
     states: Layout | None
     given_states: frozenset[str]
     version: int
+    known: Known
     masking: Masking | None = None
 
     @property
@@ -121,14 +123,14 @@ class Layer(LayerBase):
         """
         call = self._enter(inputs, initial_state, mask, lengths)
         results, saved, engine, variant = self._forward(call, training, seed, save=True)
-        shapes = {n: a.shape for n, a in call.arrays.items() if isinstance(a, np.ndarray)}
         returned = {n: self._given(n, a).shape for n, a in results.items()}
         trace = Trace(
             self.cell,
+            self._names,
             self._dtype,
             call.batch,
             call.steps,
-            shapes,
+            call.known.shapes,
             returned,
             call.inputs,
             call.states,
@@ -140,6 +142,14 @@ class Layer(LayerBase):
         )
         again = partial(self._binding.second_engine, variant)
         return self._leave(results), Pullback(trace, engine, saved, again)
+
+    def stream(self, example: Any, *, initial_state: Any = None) -> Stream:
+        """Calls of one shape with the least in between, for one step or block after the other.
+
+        example: inputs of that shape, as for a call; what they hold is not read. The stream's
+        states start like a call's and stay with it. See `Stream`.
+        """
+        return Stream(self, example, initial_state)
 
     def _forward(
         self, call: _Call, training: bool | None, seed: int | None, *, save: bool
@@ -244,7 +254,7 @@ class Layer(LayerBase):
         known = self._known.get(key) or self._first_seen(key, arrays)
         assert self._store is not None
         if not self._order.is_plain:
-            arrays |= {i.name: self._order.run(arrays[i.name]) for i in self.cell.inputs}
+            arrays = {n: self._as_run(n, a) for n, a in arrays.items()}
         version, weights = self._store.current
         arrays.update(weights)
         states, given = self._begin(arrays, initial_state, known.states)
@@ -260,7 +270,16 @@ class Layer(LayerBase):
                 backwards=self.go_backwards,
             )
         return _Call(
-            arrays, known.sizes, known.batch, known.time, layout, states, given, version, masks
+            arrays,
+            known.sizes,
+            known.batch,
+            known.time,
+            layout,
+            states,
+            given,
+            version,
+            known,
+            masks,
         )
 
     def _first_seen(
@@ -273,9 +292,19 @@ class Layer(LayerBase):
             self._build(bound)
         if len(self._known) >= _MOST_SHAPES:
             self._known.clear()
-        shapes = {s.name: (bound.batch, *array_shape(s, bound.sizes)) for s in self.cell.states}
-        known = self._known[key] = Known(bound.sizes, bound.batch, bound.time, shapes)
+        assert self._store is not None
+        states = {s.name: (bound.batch, *array_shape(s, bound.sizes)) for s in self.cell.states}
+        given = {n: self._as_run(n, a).shape for n, a in arrays.items()}
+        shapes = {**given, **states, **self._store.shapes}
+        known = Known(bound.sizes, bound.batch, bound.time, states, shapes)
+        self._known[key] = known
         return known
+
+    def _as_given(self, name: str, array: np.ndarray) -> np.ndarray:
+        return self._order.given(array) if name in self._names.timed else array
+
+    def _as_run(self, name: str, array: np.ndarray) -> np.ndarray:
+        return self._order.run(array) if name in self._names.timed else array
 
     def _begin(
         self,

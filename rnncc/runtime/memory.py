@@ -85,6 +85,17 @@ def size_class(size: int) -> int:
     return -(-size // step) * step
 
 
+def _pages(size: int) -> mmap.mmap:
+    """Memory of the system's, which a forked child has a copy of."""
+    if not hasattr(mmap, "MAP_PRIVATE"):
+        return mmap.mmap(-1, size)
+    pages = mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    if size >= HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
+        with suppress(OSError):  # a system without them
+            pages.madvise(mmap.MADV_HUGEPAGE)
+    return pages
+
+
 class Pool:
     """Workspaces, handed out to one call at a time, and memory of results and residuals.
 
@@ -106,11 +117,7 @@ class Pool:
             if free:
                 self._kept_bytes -= size
                 return free.pop()
-        pages = mmap.mmap(-1, size)
-        if size >= HUGE_BYTES and hasattr(mmap, "MADV_HUGEPAGE"):
-            with suppress(OSError):  # a system without them
-                pages.madvise(mmap.MADV_HUGEPAGE)
-        return np.ndarray((size,), np.uint8, pages)
+        return np.ndarray((size,), np.uint8, _pages(size))
 
     def give(self, workspace: np.ndarray) -> None:
         """Back to the pool, which lets go of sizes that weren't asked for lately."""

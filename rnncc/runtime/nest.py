@@ -6,7 +6,7 @@ Non-Goals: lanes (`simd`); whole-row moves and reductions (`rows`).
 import numpy as np
 
 from rnncc.runtime.helper import FOUR, PAIR, helper
-from rnncc.runtime.words import call_core, set_word, vectors, word
+from rnncc.runtime.words import call_core, prefetch, set_word, vectors, word
 
 SEGMENT_BYTES = 56
 ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes
@@ -18,6 +18,7 @@ POINTER_BYTES = 8 * 96  # a row's addresses: as many as any stage needs
 PANEL_BYTES = 16384  # weights of a tile that stay in the first cache
 PANEL_SCRATCH = 64 * 8 * 128  # a panel of STEP_BLOCK rows at the widest vectors
 PACK_TILES = 12  # tiles a panel is read for from which copying it pays
+CACHE_LINE = 64
 STEP_BLOCK = 128  # rows of a gradient's contraction that stay in the first cache
 
 pair = vectors("float64", 2)  # sixteen bytes, whatever they mean
@@ -77,6 +78,18 @@ def row_segments(table, index, a, a_rs, a_0, a_1, d, d_ts, d_0, d_1, n0, n1):
             )
             index += 1
     return index
+
+
+@helper
+def fetch_tile(pointers, rows, count, begin, size):
+    """Asks for what an epilogue will touch of a tile, before its contraction runs: `count`
+    addresses a row at `pointers`, `size` bytes from `begin` on."""
+    for r in range(rows):
+        row = pointers + r * POINTER_BYTES
+        for n in range(count):
+            at = word(row, n) + begin
+            for b in range(0, size, CACHE_LINE):
+                prefetch(at + b)
 
 
 DESC_WORDS = 21  # source offset, target offset, then a copy's description of rank up to 6

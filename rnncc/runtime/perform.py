@@ -16,15 +16,36 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rnncc.runtime.helper import helper
 from rnncc.runtime.kernel import entry
 from rnncc.runtime.pool import lead
-from rnncc.runtime.threads import SYNC_WORDS
+from rnncc.runtime.threads import HEAD_WORDS as SYNC_HEAD
+from rnncc.runtime.threads import LINE_WORDS as SYNC_LINE
 from rnncc.runtime.words import call_kernel, set_word, word
 
 # The head of a plan: counts, then places in the workspace in bytes.
 WORDS, FIXUPS, LAUNCHES, WORDS_AT, SYNC_AT, ZEROS_AT, ONES_AT, ONE = range(8)
 HEAD_WORDS = 8
 LAUNCH_WORDS = 3  # the kernel's address, where its block begins, parts
+
+
+@helper
+def run_launches(plan, workspace, control, post):
+    """Kernel after kernel, on blocks that are in the workspace."""
+    words = workspace + word(plan, WORDS_AT)
+    sync = workspace + word(plan, SYNC_AT)
+    at = plan + (HEAD_WORDS + word(plan, WORDS) + 2 * word(plan, FIXUPS)) * 8
+    for _ in range(word(plan, LAUNCHES)):
+        parts = word(at, 2)
+        if parts > 1:
+            for i in range(SYNC_HEAD + SYNC_LINE * parts):
+                set_word(sync, i, 0)
+        if parts > 1 and control != 0:
+            lead(control, word(at, 0), words + word(at, 1), parts, post)
+        else:
+            for part in range(parts):
+                call_kernel(word(at, 0), words + word(at, 1), part)
+        at += LAUNCH_WORDS * 8
 
 
 @entry
@@ -44,18 +65,13 @@ def perform(plan, bases, control, post):
     for i in range((word(plan, ONES_AT) - word(plan, ZEROS_AT)) >> 3):
         set_word(zeros, i, 0)
     set_word(workspace + word(plan, ONES_AT), 0, word(plan, ONE))
-    sync = workspace + word(plan, SYNC_AT)
-    for _ in range(word(plan, LAUNCHES)):
-        parts = word(at, 2)
-        if parts > 1:
-            for i in range(SYNC_WORDS):
-                set_word(sync, i, 0)
-        if parts > 1 and control != 0:
-            lead(control, word(at, 0), words + word(at, 1), parts, post)
-        else:
-            for part in range(parts):
-                call_kernel(word(at, 0), words + word(at, 1), part)
-        at += LAUNCH_WORDS * 8
+    run_launches(plan, workspace, control, post)
+
+
+@entry
+def perform_again(plan, workspace, control, post):
+    """The same once more, in a workspace that `perform` has left, with the same addresses."""
+    run_launches(plan, workspace, control, post)
 
 
 @dataclass(frozen=True, slots=True)

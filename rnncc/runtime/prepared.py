@@ -28,7 +28,7 @@ from rnncc.runtime.perform import Launch, Piece, Place, Plan, Workspace, plan_of
 from rnncc.runtime.pieces import copy_pieces
 from rnncc.runtime.rows import rows
 from rnncc.runtime.tables import Buffer, Direction
-from rnncc.runtime.threads import SYNC_WORDS
+from rnncc.runtime.threads import sync_words
 
 WEIGHTS = ("weight", "constant")
 ONE = {"float32": 0x3F800000, "float64": 0x3FF0000000000000}
@@ -132,7 +132,7 @@ class Prepared:
         parts = max((k.parts for k in self.binding.kernels), default=1)
         self._places["scratch_base"] = Place(WORKSPACE, at)
         sync = at + _round(self.binding.scratch_bytes * parts)
-        zeros = sync + _round(SYNC_WORDS * 8)
+        zeros = sync + _round(sync_words(parts) * 8)
         ones = zeros + _round(self.binding.zero_bytes)
         for name, offset in (("sync", sync), ("zeros", zeros), ("ones", ones)):
             self._places[name] = Place(WORKSPACE, offset)
@@ -273,14 +273,17 @@ class Prepared:
                 needed.add(kernel.name)
                 buffers |= touched(self.direction, kernel)
         in_place, names = self.binding.in_place, {p.name for p in places}
+        in_parts = self.binding.parts_in_place
         shapes = {
             p.name: result_shape(p, self.buffers, self.binding.call)
             for p in self.direction.results
-            if p.name in names or p.name in in_place
+            if p.name in names or p.name in in_place or p.name in in_parts
         }
         for number, name in enumerate(shapes, self.params.results_at):
             self._places[in_place.get(name) or result_point(name)] = Place(number)
-        copied = [p for p in places if p.name not in in_place]
+            for buffer, offset in in_parts.get(name, ()):
+                self._places[buffer] = Place(number, offset)
+        copied = [p for p in places if p.name not in in_place and p.name not in in_parts]
         moves = [m for p in copied for m in self.mover.results(p, shapes[p.name])]
         own = [k for k in self.binding.kernels if not _is_early(k) and k.kernel.name in needed]
         plan = self._plan(self._in_order(own, moves))

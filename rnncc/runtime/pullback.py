@@ -19,6 +19,9 @@ from rnncc.runtime.doors import as_array, check_shape
 from rnncc.runtime.gradients import WRT, Choice, Gradients, Trace, chosen
 from rnncc.runtime.second import SecondPullback
 
+# Of more steps, gradients of initial states cost less than a copy of the cotangents for later.
+LATER_STEPS = 16
+
 __all__ = ["Gradients", "Pullback", "Trace"]
 
 
@@ -46,7 +49,7 @@ class Pullback:
         self._alive()
         trace, choice = self._trace, Choice(self._trace, chosen(wrt, WRT))
         run = _Run(trace, self._engine, self._saved, self._cotangents(dy))
-        later = wrt is None and trace.states is None and not consume
+        later = wrt is None and trace.states is None and not consume and trace.steps < LATER_STEPS
         states = choice.states
         found = run([*choice.names(), *(() if later else states.names)])
         if consume:

@@ -131,6 +131,20 @@ def _control_word(builder: ir.IRBuilder, name: str, slot: ir.Value) -> None:
 
 
 @primitive
+def prefetch(context, address):
+    """Asks for the cache line at the address, which may be anything."""
+
+    def emit(context, builder, sig, args):
+        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
+        kind = ir.FunctionType(VOID, [pointer.type, I32, I32, I32])
+        callee = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+        builder.call(callee, [pointer, *(ir.Constant(I32, n) for n in (0, 3, 1))])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), emit
+
+
+@primitive
 def pause(context):
     """A hint to the CPU that this is a spin loop."""
 

@@ -37,6 +37,7 @@ class Copy:
     name: str
     doc: str
     vector: str
+    first: str  # n - i lanes of it
     scalar: str
 
 
@@ -46,9 +47,19 @@ REDUCTIONS = (
     Reduction("min", "v.inf", "v.minimum(acc, v.load(at))", "v.minimum(acc, rest)", "fold_min"),
 )
 COPIES = (
-    Copy("copy", "dst = src, element by element.", "v.load(at)", "w.get(at)"),
     Copy(
-        "add", "dst += src, element by element.", "v.load(to) + v.load(at)", "w.get(to) + w.get(at)"
+        "copy",
+        "dst = src, element by element.",
+        "v.load(at)",
+        "v.load_first(at, n - i)",
+        "w.get(at)",
+    ),
+    Copy(
+        "add",
+        "dst += src, element by element.",
+        "v.load(to) + v.load(at)",
+        "v.load_first(to, n - i) + v.load_first(at, n - i)",
+        "w.get(to) + w.get(at)",
     ),
 )
 
