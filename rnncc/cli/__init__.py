@@ -1,6 +1,6 @@
 """The command `rnncc`: arguments in, one of four commands run, an exit code out.
 
-    rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu] [--dtype float32]
+    rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu|cuda] [--dtype float32]
                        [--second-order]
     rnncc explain FILE [--after PASS] [--diff] [--backward]
     rnncc check FILE
@@ -15,6 +15,7 @@ Non-Goals: anything the Python API can't do.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,13 +28,17 @@ DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal has no letter for is spelt out
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else MISUSED
     try:
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # `rnncc compile lstm >&-`
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # `rnncc explain lstm | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SpecError as error:
         return _complain(str(error), FAILED)
     except UsageError as error:
+        return _complain(f"rnncc: {error}", MISUSED)
+    except ValueError as error:
+        from rnncc.runtime.machine import Misset
+
+        if not isinstance(error, Misset):
+            raise
         return _complain(f"rnncc: {error}", MISUSED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
@@ -71,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_ = commands.add_parser("compile", help="write a module with the cell's layer")
     _cell_arguments(compile_)
     compile_.add_argument("-o", "--output", metavar="OUT.py", help="default: FILE's name, here")
-    compile_.add_argument("--target", choices=["cpu"], default="cpu")
+    compile_.add_argument("--target", choices=["cpu", "cuda"], default="cpu")
     compile_.add_argument(
         "--second-order",
         action="store_true",
@@ -89,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="kernels against the interpreter, gradients too")
     _cell_arguments(check, dtype=False)
+    check.add_argument("--target", choices=["cpu", "cuda"], default="cpu")
     check.set_defaults(run=_check)
 
     cells = commands.add_parser("cells", help="list the built-in cells")

@@ -51,7 +51,9 @@ from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Place, Source,
 CACHE_LINE = 64
 STAGGER = 512
 SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
-FUSED_ROWS = 8  # of a thread's share, from which the loop makes x @ W itself
+# Rows of a thread's share, from which the loop makes x @ W itself: of weights in the second cache,
+FUSED_ROWS = 8
+FUSED_FAR_ROWS = 16  # and of weights behind it.
 WAKING_WORK = 300_000  # multiply-adds of a loop from which waking a thread to share it pays
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
@@ -277,8 +279,8 @@ class Binder:
 
     def choose_starts(self, kernel: Kernel) -> None:
         """x @ W in the loop or before it. In the loop, no rows of it are written and read again;
-        before it, W is read once for many rows. So in the loop where its weights stay in the
-        second cache and a thread has rows enough for each reading of them."""
+        before it, W is read once for many rows. So in the loop where a thread has rows enough for
+        each reading of them, the more the farther they are."""
         if kernel.kind != "scan":
             return
         count, shared, _ = self.parts(kernel)
@@ -290,7 +292,8 @@ class Binder:
                 for k, pack in enumerate(core.packs)
                 if pack is not None
             )
-            fits = rows_ >= FUSED_ROWS and size <= self.machine.l2 * 3 // 4
+            near = size <= self.machine.l2 * 3 // 4
+            fits = rows_ >= (FUSED_ROWS if near else FUSED_FAR_ROWS)
             if fits or self.call.time == 1:
                 self.out.fused |= {core.start for core in stage.cores if core.start}
 
