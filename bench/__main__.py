@@ -32,12 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         results = _measured(arguments)
         _write(arguments, results)
-    except (BenchError, SpecError) as error:
+    except BenchError as error:
+        print(f"bench: {error}\n{error.details}".strip(), file=sys.stderr)
+        return 2
+    except SpecError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bench: interrupted: nothing is written", file=sys.stderr)
         return 130
+    if any(r.failures for r in results):
+        return 2
     missed = any(bar.passed is False for r in results for bar in r.bars)
     return int(missed and arguments.strict)
 
@@ -99,7 +104,7 @@ def _effort(arguments: argparse.Namespace) -> Effort:
     if arguments.cap is not None and arguments.suite not in ("deepbench", ALL):
         raise BenchError(f"--cap goes with the suite deepbench, not {arguments.suite}")
     if arguments.only is not None and arguments.suite not in (*RACES, ALL):
-        raise BenchError(f"--only goes with {', '.join(RACES)}; {arguments.suite} has its own two")
+        raise BenchError(f"--only goes with {', '.join(RACES)}; {arguments.suite} has its own")
     effort = QUICK if arguments.quick else Effort()
     only = [n.strip() for n in (arguments.only or "").split(",") if n.strip()]
     if arguments.only is not None and not only:
