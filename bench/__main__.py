@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--spec", metavar="FILE", help="custom: a cell of your own")
     parser.add_argument("--only", metavar="NAMES", help="these contenders, with commas, and rnncc")
     parser.add_argument("--cap", type=float, metavar="S", help="deepbench: seconds a shape")
+    parser.add_argument("--check", action="store_true", help="gpu: right first, as it always is")
     return parser
 
 

@@ -26,7 +26,7 @@ from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.layer import Layer, make_class
 
 CELLS = Path(__file__).parent / "cells"
-TARGETS = ("cpu",)
+TARGETS = ("cpu", "cuda")
 # spec, bound cell, variant -> engine
 EngineMaker = Callable[[CellSpec, Cell, Variant], Engine | SecondEngine]
 
@@ -36,8 +36,8 @@ def compile(  # the public name is rnncc.compile
 ) -> type[Layer]:
     """The layer class of a cell: the path of a .rnn file, or a built-in's name ("lstm").
 
-    dtype: float32 or float64. Raises SpecError with every mistake in the text, a file that can't
-    be read among them; ValueError for an unknown name, target or dtype.
+    target: "cpu" or "cuda". dtype: float32 or float64. Raises SpecError with every mistake in the
+    text, a file that can't be read among them; ValueError for an unknown name, target or dtype.
     """
     return layer_class(load_spec(source), target, dtype)
 
@@ -77,17 +77,26 @@ def _built_in(name: str) -> Path:
 
 
 def kernel_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine | SecondEngine:
-    """The compiled kernels of one variant."""
+    """The compiled kernels of one variant, for the CPU."""
+    return _engine(spec, cell, variant, "cpu")
+
+
+def cuda_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine | SecondEngine:
+    """The kernels of one variant, for a GPU."""
+    return _engine(spec, cell, variant, "cuda")
+
+
+def _engine(spec: CellSpec, cell: Cell, variant: Variant, target: str) -> Engine | SecondEngine:
     from rnncc.runtime.store import import_module, keyed_module
 
     def render() -> str:
         from rnncc.emit.module import render_module
 
         options, functions = dict(cell.options), dict(cell.functions)
-        return render_module(spec, options, functions, cell.dtype, (variant,))
+        return render_module(spec, options, functions, cell.dtype, (variant,), target=target)
 
     key = repr((spec.text, spec.filename, cell.options, cell.functions, cell.dtype, variant))
-    module = import_module(keyed_module(f"{cell.name.lower()}_cpu", key, render))
+    module = import_module(keyed_module(f"{cell.name.lower()}_{target}", key, render))
     engine: Engine | SecondEngine = module.ENGINES[variant]
     return engine
 
@@ -109,8 +118,18 @@ class Compiler:
         key = cell, repr(cell.options)  # True and 1 are equal, but not the same option
         return self._bindings.setdefault(key, Binding(cell, self._engines_of(cell)))
 
+    def moved(self, target: str) -> Compiler:
+        """The maker of the same class for another target. ValueError for an unknown one."""
+        return Compiler(self.spec, self.cell.dtype, _maker_of(target))
+
     def _engines_of(self, cell: Cell) -> Callable[[Variant], Engine | SecondEngine]:
         return lambda variant: self.engines(self.spec, cell, variant)
+
+
+def _maker_of(target: str) -> EngineMaker:
+    if target not in TARGETS:
+        raise ValueError(f"target is one of {', '.join(TARGETS)}, not {target!r}")
+    return cuda_engine if target == "cuda" else kernel_engine
 
 
 _classes: dict[tuple[Any, ...], type[Layer]] = {}
@@ -125,8 +144,8 @@ def layer_class(
     engines: EngineMaker = kernel_engine,
 ) -> type[Layer]:
     """The class of a checked cell, the same one for the same text. Tests choose other `engines`."""
-    if target not in TARGETS:
-        raise ValueError(f"target is one of {', '.join(TARGETS)} in this version, not {target!r}")
+    made_for = _maker_of(target)
+    engines = made_for if engines is kernel_engine else engines
     name = dtype_name(dtype)
     key = (spec.text, spec.filename, target, name, engines)
     with _lock:

@@ -1,6 +1,6 @@
 """The command `rnncc`: arguments in, one of four commands run, an exit code out.
 
-    rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu] [--dtype float32]
+    rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu|cuda] [--dtype float32]
                        [--second-order]
     rnncc explain FILE [--after PASS] [--diff] [--backward]
     rnncc check FILE
@@ -82,7 +82,7 @@ def _parser() -> argparse.ArgumentParser:
     compile_ = commands.add_parser("compile", help="write a module with the cell's layer")
     _cell_arguments(compile_)
     compile_.add_argument("-o", "--output", metavar="OUT.py", help="default: FILE's name, here")
-    compile_.add_argument("--target", choices=["cpu"], default="cpu")
+    compile_.add_argument("--target", choices=["cpu", "cuda"], default="cpu")
     compile_.add_argument(
         "--second-order",
         action="store_true",
@@ -100,6 +100,7 @@ def _parser() -> argparse.ArgumentParser:
 
     check = commands.add_parser("check", help="kernels against the interpreter, gradients too")
     _cell_arguments(check, dtype=False)
+    check.add_argument("--target", choices=["cpu", "cuda"], default="cpu")
     check.set_defaults(run=_check)
 
     cells = commands.add_parser("cells", help="list the built-in cells")

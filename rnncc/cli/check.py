@@ -65,7 +65,7 @@ def run(arguments: argparse.Namespace) -> int:
     findings = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(f"checking {settings.spec.name}", total=None)
-        for finding in check_cell(settings, sizes):
+        for finding in check_cell(settings, sizes, arguments.target):
             findings.append(finding)
             progress.update(task, description=f"{finding.what}: {finding.array}")
     console.print(_table(settings.spec, sizes, findings))
@@ -79,16 +79,18 @@ def run(arguments: argparse.Namespace) -> int:
     return int(failed > 0)
 
 
-def check_cell(settings: Settings, sizes: Mapping[str, int]) -> Iterator[Finding]:
+def check_cell(
+    settings: Settings, sizes: Mapping[str, int], target: str = "cpu"
+) -> Iterator[Finding]:
     """Every comparison, in order: errors of float32 and float64, then gradients."""
     for dtype in TOLERANCE:
-        probe = Probe(settings, sizes, dtype)
+        probe = Probe(settings, sizes, dtype, target=target)
         yield from probe.values()
         yield from probe.gradients()
-    last = Probe(settings, sizes, "float64", sequences=False)
+    last = Probe(settings, sizes, "float64", sequences=False, target=target)
     yield from last.values()
     yield from last.gradients()
-    masked = Probe(settings, sizes, "float64", masked=True)
+    masked = Probe(settings, sizes, "float64", masked=True, target=target)
     yield from masked.values()
     yield from masked.gradients()
     if not stops_gradients(settings.spec):
@@ -118,6 +120,7 @@ class Probe:
         *,
         sequences: bool = True,
         masked: bool = False,
+        target: str = "cpu",
     ) -> None:
         spec = settings.spec
         self.dtype, self.sizes = dtype, dict(sizes)
@@ -127,7 +130,7 @@ class Probe:
         own = {n: v for n, v in sizes.items() if n in settings.sizes or n in _free(spec)}
         given: dict[str, Any] = {**own, **settings.options, **settings.functions}
         given |= {"return_sequences": sequences, "return_state": True, "seed": 7}
-        self.layer = layer_class(spec, dtype=dtype)(**given)
+        self.layer = layer_class(spec, target, dtype)(**given)
         self.oracle = oracle.layer_class(spec)(**given)
         self.cell = self.layer.cell
         self.program = lower(settings.spec, settings.options, settings.functions)

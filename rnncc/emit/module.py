@@ -10,8 +10,10 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
+from typing import Any
 
 from rnncc import __version__
+from rnncc.emit.cuda.kernel_view import CudaKernelWriter
 from rnncc.emit.describe import describe
 from rnncc.emit.kernel_view import KernelWriter
 from rnncc.emit.loader import render
@@ -26,6 +28,11 @@ from rnncc.schedule.build import schedule
 from rnncc.schedule.description import Variant, variants_of
 from rnncc.schedule.model import Schedule
 
+# Who writes a target's kernels; its templates are in a folder of its name.
+WRITERS: dict[str, type[KernelWriter] | type[CudaKernelWriter]] = {
+    "cpu": KernelWriter,
+    "cuda": CudaKernelWriter,
+}
 DIFFERENTIABLE = ("input", "context", "state", "held", "weight")
 
 
@@ -73,15 +80,20 @@ class DirectionView:
     table: str
 
 
-def _direction(prefix: str, made: Compiled, source: Mapping[int, str]) -> DirectionView:
+def _direction(
+    prefix: str, made: Compiled, source: Mapping[int, str], target: str
+) -> DirectionView:
     name, plan = f"{prefix}{made.name}", made.schedule
-    views = [KernelWriter(k, plan, source).view() for k in plan.kernels]
+    views: list[Any] = [WRITERS[target](k, plan, source).view() for k in plan.kernels]
     for view in views:
         view.doc = _document(view, plan)
+        if getattr(view, "twin", None) is not None:
+            view.twin.doc = view.doc
         view.name = f"{name}_{view.name}"
     callers = {b: made.callers[b.value] for b in plan.buffers if b.value in made.callers}
-    table = direction_table(name.upper(), plan, views, callers)
-    generated = [v for v, k in zip(views, plan.kernels, strict=True) if not k.is_plain]
+    cores = target == "cpu"  # contractions alone go to cores there, and are told in tables
+    table = direction_table(name.upper(), plan, views, callers, cores=cores)
+    generated = [v for v, k in zip(views, plan.kernels, strict=True) if not (cores and k.is_plain)]
     return DirectionView(name, generated, table)
 
 
@@ -136,10 +148,12 @@ def render_module(
     variants: Sequence[Variant] = (),
     *,
     second_order: bool = False,
+    target: str = "cpu",
 ) -> str:
     """The module's text, with kernels for these variants, else for all that a layer may ask for.
 
-    second_order: without `variants`, those of second derivatives are among them.
+    second_order: without `variants`, those of second derivatives are among them. target: a folder
+    of templates.
     """
     cell = describe(spec, options or {}, functions or {}, dtype)
     source = {
@@ -159,13 +173,14 @@ def render_module(
             active_rates=variant.active_rates,
         )
         made = compile_second(program) if variant.second_order else compile_program(program)
-        directions = [_direction(variant.prefix, direction, source) for direction in made]
+        directions = [_direction(variant.prefix, direction, source, target) for direction in made]
         engine = "SecondEngine" if variant.second_order else "Engine"
+        engine = f"{'Cuda' if target == 'cuda' else ''}{engine}"
         views.append(VariantView(repr(variant), engine, directions))
         legend = legend or _legend(program)
     first = (spec.doc or spec.name).strip().splitlines()[0]
     return render(
-        "cpu/module.py.jinja",
+        f"{target}/module.py.jinja",
         m=ModuleView(
             title=first if first.startswith(spec.name) else f"{spec.name}: {first}",
             version=__version__,
@@ -176,7 +191,7 @@ def render_module(
             sha=spec.sha256[:16],
             equations=[line.rstrip() for line in _equation_lines(spec)],
             legend=legend,
-            imports=_imports({v.engine for v in views}),
+            imports=_imports({v.engine for v in views}, target),
             variants=views,
             cell=literal(cell),
             class_name=spec.name,
@@ -184,8 +199,11 @@ def render_module(
     )
 
 
-def _imports(engines: set[str]) -> list[str]:
+def _imports(engines: set[str], target: str) -> list[str]:
     """What runs the variants of a module, as lines of its text."""
+    if target == "cuda":
+        names = sorted([*engines, "layer_class"])
+        return [f"from rnncc.runtime.cuda.engine import {', '.join(names)}"]
     names = [*sorted(engines - {"SecondEngine"}), "layer_class"]
     lines = [f"from rnncc.runtime.engine import {', '.join(names)}"]
     if "SecondEngine" in engines:

@@ -9,7 +9,6 @@ from collections.abc import Iterable
 from dataclasses import fields, is_dataclass
 from typing import Any
 
-from rnncc.emit.views import KernelView
 from rnncc.ir.program import Result
 from rnncc.ir.sizes import Size
 from rnncc.schedule import tables
@@ -95,9 +94,18 @@ def _source(view: View) -> tables.Source:
 
 
 def direction_table(
-    name: str, schedule: Schedule, kernels: list[KernelView], callers: dict[Buffer, str]
+    name: str,
+    schedule: Schedule,
+    kernels: list[Any],
+    callers: dict[Buffer, str],
+    *,
+    cores: bool = True,
 ) -> str:
-    """The Direction literal; `callers` names parameters as the caller of the engine does."""
+    """The Direction literal; `callers` names parameters as the caller of the engine does.
+
+    cores: contractions are told to cores, in tables of stages, packs and copies. Without them every
+    kernel is text, and tables tell those that are contractions alone as well.
+    """
     vector_read = _vector_read(schedule)
     roles = {p.value: p.role for p in schedule.program.params}
     params = tuple(
@@ -110,15 +118,22 @@ def direction_table(
         for b in schedule.buffers
     )
     stages = [s for k in schedule.kernels for level in k.levels for s in level.stages]
+    told = [
+        s
+        for k in schedule.kernels
+        for level in k.levels
+        for s in level.stages
+        if _has_cores(s) and (cores or k.is_plain)
+    ]
     direction = tables.Direction(
         name,
         schedule.reverse,
         params,
         buffers,
         tuple(_carry(c, schedule) for c in schedule.carries),
-        tuple(_stage(s) for s in stages if _has_cores(s)),
-        tuple(copy for s in stages if isinstance(s, RowStage) for copy in _copies(s)),
-        tuple(_kernel(k, view) for k, view in zip(schedule.kernels, kernels, strict=True)),
+        tuple(map(_stage, told)),
+        tuple(copy for s in stages if cores and isinstance(s, RowStage) for copy in _copies(s)),
+        tuple(_kernel(k, view, cores) for k, view in zip(schedule.kernels, kernels, strict=True)),
         tuple(_place(r, schedule) for r in schedule.program.results),
     )
     return literal(direction)
@@ -139,16 +154,21 @@ def _stage(stage: Stage) -> tables.Stage:
     return _grad(stage) if isinstance(stage, GradStage) else _lanes(stage)
 
 
-def _kernel(kernel: Kernel, view: KernelView) -> tables.Kernel:
+def _kernel(kernel: Kernel, view: Any, cores: bool) -> tables.Kernel:
     return tables.Kernel(
         view.name,
-        None if kernel.is_plain else Code(view.name),
+        None if cores and kernel.is_plain else Code(view.name),
         kernel.kind,
         kernel.axes,
         "scan" if kernel.kind == "scan" else kernel.name.split("_")[0],
         tuple(map("|".join, view.requests)),
         len(kernel.levels),
-        tuple(s.name for level in kernel.levels for s in level.stages if _has_cores(s)),
+        tuple(
+            s.name
+            for level in kernel.levels
+            for s in level.stages
+            if _has_cores(s) and (cores or kernel.is_plain)
+        ),
         tuple(b.name for b in written(kernel)),
     )
 

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
@@ -69,6 +69,7 @@ class LayerBase(metaclass=LayerType):
     """Everything of a layer but its calls."""
 
     maker: ClassVar[Maker]
+    _target: str | None = None  # where `to` has moved it
 
     def __init__(self, *sizes: int, **keywords: Any) -> None:
         """TypeError for unknown, missing or wrong-kinded keywords; ValueError for wrong values."""
@@ -280,6 +281,29 @@ class LayerBase(metaclass=LayerType):
         known = {n: whole_number(n, v) for n, v in sizes.items() if n in declared}
         self._build(self._bind_unseen({**known, **self._fixed}, f"read from {where}"), arrays)
 
+    # ---- where it runs ----
+
+    def to(self, target: str) -> Self:
+        """Calls run there from now on: "cpu" or "cuda". Weights, states and options stay.
+
+        ValueError: another target, or a layer of a written module, which is for the one it was
+        written for. What is missing for a GPU is said when it is first used.
+        """
+        moved = getattr(self.maker, "moved", None)
+        if moved is None:
+            raise ValueError(
+                f"{self.cell.name} is of a module, or made of layers: rnncc compile --target "
+                f"{target} writes a module, rnncc.compile(..., target={target!r}) makes a class"
+            )
+        self._target = target
+        self._bind_again(moved(target))
+        return self
+
+    def _bind_again(self, maker: Maker) -> None:
+        chosen = self._chosen
+        self._binding = maker.bind(chosen.options, chosen.functions, chosen.dtype)
+        self._engines, self._last = {}, None
+
     def plan(self) -> str:
         """Which kernels ran in the last call, or would run in the next, and why."""
         plain = variant_of(self.cell, self._chosen.rates, training=False, mask=False)
@@ -316,6 +340,8 @@ class LayerBase(metaclass=LayerType):
         self._binding = self.maker.bind(chosen.options, chosen.functions, chosen.dtype)
         self.cell, self._store = self._binding.cell, None
         self._prepare()
+        if self._target is not None:
+            self.to(self._target)
         if arrays is not None:
             store = Store(self._dtype, {n: a.shape for n, a in arrays.items()})
             store.update(arrays)

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncc.runtime import memory
-from rnncc.runtime.bind import Call, pad, result_shape
-from rnncc.runtime.call import Arrays, Job, Residuals, Run
+from rnncc.runtime.binding import Call, result_shape
+from rnncc.runtime.call import Arrays, Job, Residuals
+from rnncc.runtime.layouts import pad
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Direction
 
@@ -122,10 +123,10 @@ def forward(
     carries that callers don't see."""
     call, time = job.call, job.call.time
     if call.save and every is None:
-        run = Run(side, job)
+        run = side.run(job)
         return run.results, [Block(0, time, {}, run.residuals())]
     if not call.save and time <= steps and not carry:
-        return Run(side, job).results, []
+        return side.run(job).results, []
     names = carries_of(side.direction)
     places = [p for p in side.direction.results if p.role != "residual"]
     wanted = frozenset(p.name.removeprefix("d_") for p in places)
@@ -142,7 +143,7 @@ def forward(
         own = replace(call, time=end - begin, save=False)
         first_step = job.first_step + begin
         part = Job(arrays, own, job.version, wanted=wanted, out=out, first_step=first_step)
-        found = Run(side, part).results
+        found = side.run(part).results
         carries = {n: found[f"final_{n}"] for n in names}
     given = [p.name for p in places if carry or p.role != "held"]
     return {n: found[n] for n in given} | sequences, blocks
@@ -173,11 +174,11 @@ def backward(
         residuals = block.residuals
         if residuals is None:
             job = Job(arrays, replace(own, last_only=True), saved.version, first_step=first_step)
-            residuals = Run(ahead, job).residuals()
+            residuals = ahead.run(job).residuals()
         arrays |= _cotangents(back, handed, own, block)
         asked = wanted.union(names) if begin else wanted
         part = {n: a[:, begin:end] for n, a in sequences.items()} or out
-        run = Run(back, Job(arrays, own, saved.version, residuals, asked, part, first_step))
+        run = back.run(Job(arrays, own, saved.version, residuals, asked, part, first_step))
         found = {n.removeprefix("d_"): a for n, a in run.results.items()}
         if begin:
             handed = {n: d for n, d in handed.items() if n in steps}

@@ -19,9 +19,10 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime import memory
-from rnncc.runtime.bind import Binder, Call, result_shape
+from rnncc.runtime.bind import Binder
+from rnncc.runtime.binding import Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
-from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals
+from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals, Run
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
@@ -98,6 +99,10 @@ class Side:
             if len(self.ready) > KEPT_SHAPES:
                 self.ready.popitem(last=False)
             return made
+
+    def run(self, job: Job) -> Run:
+        """The job, done."""
+        return Run(self, job)
 
     def prepared(self, call: Call, residuals: Residuals) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""

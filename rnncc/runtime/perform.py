@@ -19,7 +19,8 @@ import numpy as np
 from rnncc.runtime.helper import helper
 from rnncc.runtime.kernel import entry
 from rnncc.runtime.pool import lead
-from rnncc.runtime.threads import SYNC_WORDS
+from rnncc.runtime.threads import HEAD_WORDS as SYNC_HEAD
+from rnncc.runtime.threads import LINE_WORDS as SYNC_LINE
 from rnncc.runtime.words import call_kernel, set_word, word
 
 # The head of a plan: counts, then places in the workspace in bytes.
@@ -37,7 +38,7 @@ def run_launches(plan, workspace, control, post):
     for _ in range(word(plan, LAUNCHES)):
         parts = word(at, 2)
         if parts > 1:
-            for i in range(SYNC_WORDS):
+            for i in range(SYNC_HEAD + SYNC_LINE * parts):
                 set_word(sync, i, 0)
         if parts > 1 and control != 0:
             lead(control, word(at, 0), words + word(at, 1), parts, post)

@@ -15,11 +15,12 @@ from itertools import groupby
 
 import numpy as np
 
-from rnncc.runtime.bind import Binding, BoundKernel, Layout, requests, result_shape, touched
+from rnncc.runtime.binding import Binding, BoundKernel, requests, result_shape, touched
 from rnncc.runtime.bulk import contract_bulk, sum_bulk
 from rnncc.runtime.cores import cores
 from rnncc.runtime.groups import FIRST_STEP, GIVEN, PACKED, SAVED, SEED, WORKSPACE
 from rnncc.runtime.kernel import Kernel
+from rnncc.runtime.layouts import Layout
 from rnncc.runtime.machine import host
 from rnncc.runtime.memory import ALIGNMENT
 from rnncc.runtime.moves import CALLERS, Move, Mover, move_all, result_point, slot_offset
@@ -28,7 +29,7 @@ from rnncc.runtime.perform import Launch, Piece, Place, Plan, Workspace, plan_of
 from rnncc.runtime.pieces import copy_pieces
 from rnncc.runtime.rows import rows
 from rnncc.runtime.tables import Buffer, Direction
-from rnncc.runtime.threads import SYNC_WORDS
+from rnncc.runtime.threads import sync_words
 
 WEIGHTS = ("weight", "constant")
 ONE = {"float32": 0x3F800000, "float64": 0x3FF0000000000000}
@@ -132,7 +133,7 @@ class Prepared:
         parts = max((k.parts for k in self.binding.kernels), default=1)
         self._places["scratch_base"] = Place(WORKSPACE, at)
         sync = at + _round(self.binding.scratch_bytes * parts)
-        zeros = sync + _round(SYNC_WORDS * 8)
+        zeros = sync + _round(sync_words(parts) * 8)
         ones = zeros + _round(self.binding.zero_bytes)
         for name, offset in (("sync", sync), ("zeros", zeros), ("ones", ones)):
             self._places[name] = Place(WORKSPACE, offset)

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime.blocks import Saved
-from rnncc.runtime.call import NO_RESIDUALS, Arrays, Job, Residuals, Run
+from rnncc.runtime.call import NO_RESIDUALS, Arrays, Job, Residuals
 from rnncc.runtime.engine import Side, plan_side
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.sizes import evaluate
@@ -101,7 +101,7 @@ class SecondEngine:
             first_step=first.first_step,
         )
         side.steps = first.call.time
-        run = Run(side, job)
+        run = side.run(job)
         again.residuals = again.residuals.joined(run.residuals())
         return run.results
 

@@ -4,13 +4,13 @@
     if index >= 0:
         for t in range(steps):
             ...                               # share `index` of `count`
-            barrier(sync, count, t)           # t barriers were passed before this one
+            barrier(sync, index, count, t)    # t barriers were passed before this one
 
 Right for any number of threads that shows up: the first closes registration after a bounded spin,
 those present share the work, latecomers return. So nothing hangs where one thread runs all parts in
 turn (NUMBA_NUM_THREADS=1, OMP_THREAD_LIMIT=1), which a barrier over all parts would.
 
-`sync` is the address of SYNC_WORDS int64, 64-byte aligned, zeroed before each launch.
+`sync` is the address of sync_words(parts) int64, 64-byte aligned, zeroed before each launch.
 
 Non-Goals: starting threads (`launch`); dividing the work.
 """
@@ -18,14 +18,19 @@ Non-Goals: starting threads (`launch`); dividing the work.
 from .helper import PAIR, helper
 from .words import atomic_add, atomic_load, atomic_or, atomic_store, give_way, pause
 
-# Three cache lines, so that those who wait for one word don't slow down those who write another.
-REGISTERED, PUBLISHED, ARRIVED = 0, 64, 128
-SYNC_WORDS = 24
+# A cache line each, so that those who wait for one word don't slow down those who write another.
+REGISTERED, PUBLISHED, ARRIVED = 0, 64, 128  # then a line for every thread
+HEAD_WORDS, LINE_WORDS = 16, 8
 _CLOSED = 1 << 32
 # 40 to 90 microseconds of `pause`: an idle OpenMP thread wakes up in under 10.
 _REGISTRATION_SPINS = 2000
 # A barrier's wait is bounded by the slowest share, unless its thread lost its core: then give way.
 _SPINS_BEFORE_GIVING_WAY = 4000
+
+
+def sync_words(parts: int) -> int:
+    """Words a region of so many threads needs."""
+    return HEAD_WORDS + LINE_WORDS * parts
 
 
 @helper(returns=PAIR)
@@ -59,14 +64,18 @@ def check_in(sync, wanted):
 
 
 @helper
-def barrier(sync, count, generation):
-    """Waits until all `count` threads are here; `generation` barriers were passed before."""
+def barrier(sync, index, count, generation):
+    """Waits until all `count` threads are here; `generation` barriers were passed before.
+
+    Each writes a line of its own and reads those of the others: one way from core to core, where a
+    counter they all add to goes back and forth.
+    """
     if count > 1:
-        atomic_add(sync + ARRIVED, 1)
-        target = count * (generation + 1)
-        spins = 0
-        while atomic_load(sync + ARRIVED) < target:
-            pause()
-            spins += 1
-            if spins > _SPINS_BEFORE_GIVING_WAY:
-                give_way()
+        atomic_store(sync + ARRIVED + index * 64, generation + 1)
+        for other in range(count):
+            spins = 0
+            while atomic_load(sync + ARRIVED + other * 64) <= generation:
+                pause()
+                spins += 1
+                if spins > _SPINS_BEFORE_GIVING_WAY:
+                    give_way()

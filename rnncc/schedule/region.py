@@ -207,11 +207,11 @@ class _Region:
             start = Size.of(0)
             axis = op.attrs["axis"]
             for x in op.operands:
-                copies.append((self.view(x), _part(targets[0], axis, start)))
+                copies.append((self.view(x), part_of(targets[0], axis, start)))
                 start = start + x.type.shape[axis]
         elif op.opcode == "pad":
             (x,) = op.operands
-            copies.append((self.view(x), _part(targets[0], op.attrs["axis"], op.attrs["start"])))
+            copies.append((self.view(x), part_of(targets[0], op.attrs["axis"], op.attrs["start"])))
         elif op.opcode in ("copy", "reshape"):
             copies.append((self.view(op.operands[0]), targets[0]))
         copies += [(targets[0], t) for t in targets[1:]]
@@ -220,7 +220,7 @@ class _Region:
         return RowStage(name, op, source, targets[0], self.ops.domain(op.result), copies)
 
 
-def _part(target: View, axis: int, start: Size) -> View:
+def part_of(target: View, axis: int, start: Size) -> View:
     """The view from `start` on along an axis."""
     behind = target.axes[axis]
     assert behind is not None

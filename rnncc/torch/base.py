@@ -113,7 +113,8 @@ class RecurrenceBase:
         for name, t in zip(names, tensors, strict=True):
             if not t.is_cpu:
                 raise TypeError(
-                    f"{name} of {self.cell.name} is on {t.device}: rnncc has kernels for the CPU"
+                    f"{name} of {self.cell.name} is on {t.device}, others on the CPU: move them "
+                    "together"
                 )
             if t.dtype is not self.torch_dtype:
                 raise TypeError(

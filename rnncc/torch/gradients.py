@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from rnncc.torch.base import RecurrenceBase
+from rnncc.torch.on_device import SavedOnDevice
 from rnncc.torch.recipe import Choice, Saved, Way, array_of
 
 
@@ -24,6 +25,8 @@ class RecurrenceGradients(RecurrenceBase):
         self, saved: Saved, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
         """Gradients of a call's tensors, those wanted. cotangents: of its results; None is zero."""
+        if isinstance(saved, SavedOnDevice):
+            return saved.owner.backward(saved, cotangents, wanted)
         key = (*wanted, saved.given, saved.masked)
         choices = self._choices.get(key)
         if choices is None:
@@ -104,6 +107,10 @@ class RecurrenceGradients(RecurrenceBase):
         """Gradients of sum(d_grads * gradients), of all cotangents and of those tensors wanted.
 
         d_grads: like the gradients that `backward` returns; None is zero."""
+        if isinstance(saved, SavedOnDevice):
+            raise NotImplementedError(
+                f"second derivatives of {self.cell.name} on a GPU: move the module to the CPU"
+            )
         handed = [None if t is None else array_of(t) for t in cotangents]
         given = [None if t is None else array_of(t) for t in d_grads]
         back = [torch.zeros(shape, dtype=self.torch_dtype) for shape in saved.known.results]

@@ -21,6 +21,7 @@ from rnncc.runtime.description import Variant, variant_of
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.order import Order
 from rnncc.torch.gradients import RecurrenceGradients
+from rnncc.torch.on_device import is_elsewhere, on_device
 from rnncc.torch.recipe import Known, Recipe, Saved, Way, array_of
 
 
@@ -45,8 +46,10 @@ class Recurrence(RecurrenceGradients):
         given: bool,
         masked: bool,
         save: bool,
-    ) -> tuple[list[Tensor], Saved | None]:
+    ) -> tuple[list[Tensor], Any]:
         """Outputs and last states; with `save`, what `backward` needs."""
+        if is_elsewhere(tensors[0]):
+            return on_device(self).forward(tensors, seed, training, given, masked, save)
         cell, recipe = self.cell, self.recipe
         at = len(cell.arguments)
         arguments = tensors[:at]

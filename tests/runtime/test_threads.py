@@ -11,7 +11,7 @@ import pytest
 from rnncc.runtime import launch
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.store import import_module, write_module
-from rnncc.runtime.threads import SYNC_WORDS
+from rnncc.runtime.threads import sync_words
 
 MODULE = '''"""Threads that hand a vector round: each step reads all of what the last step wrote."""
 
@@ -39,7 +39,7 @@ def ring(block, part):
                 for i in range(n):
                     total += word(row, i)
                 set_word(row + n * 8, j, total % 1000003 + j)
-            barrier(sync, count, t)
+            barrier(sync, index, count, t)
 
 
 @kernel
@@ -64,7 +64,7 @@ def module():
 
 
 def run_ring(parts, wanted):
-    sync = aligned((SYNC_WORDS,), np.int64, zero=True)
+    sync = aligned((sync_words(64),), np.int64, zero=True)
     data = aligned((STEPS + 1, N), np.int64, zero=True)
     data[0] = np.arange(N)
     counts = aligned((8,), np.int64, zero=True)

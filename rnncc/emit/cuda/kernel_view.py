@@ -1,0 +1,148 @@
+"""Kernel -> KernelView for CUDA: everything a template prints, as finished strings.
+
+Naming and addresses are those of the CPU's kernels; what differs is who runs which rows and lanes,
+and that sums are loops where the CPU calls cores.
+
+Non-Goals: which stages exist (`schedule`); numbers (`runtime.cuda.bind`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rnncc.emit.addresses import Addresses
+from rnncc.emit.cuda.contractions import acc_name, contraction_lines, tile_address
+from rnncc.emit.cuda.grad_stages import grad_view
+from rnncc.emit.cuda.items import items_of
+from rnncc.emit.cuda.row_stages import row_views
+from rnncc.emit.cuda.statements import ScalarStatements
+from rnncc.emit.cuda.stationary import Stationary, fits, item_lines
+from rnncc.emit.cuda.views import KernelView, StageView
+from rnncc.emit.tables_view import literal
+from rnncc.emit.views import Loop
+from rnncc.emit.words import Words
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Op
+from rnncc.schedule.model import GradStage, Kernel, LaneStage, RowStage, Schedule
+
+# What the templates and the stages call their own.
+RESERVED = (
+    "cuda kernel v F SIZE t b r r0 q lane item left step first total key drawn moved "
+    "inner a a_at k i k0 k1 k2 k3 k4 o0 o1 o2 o3 o4 i0 i1 i2 i3 i4 n1 rows row_lo row_hi width "
+    "first_item all_items first_warp all_warps warp_lane member members group groups counters "
+    "waiting generation step_lo step_hi level_lo level_hi T B row_key uniform share level_barrier "
+    "min max range thread threads warp own p w0 w1 w2 w3 w4 w5 w6 w7 c e g m n j x x0 x1 x2 x3 "
+    "up low high kept base top WARPS PASS Shape stationary"
+)
+# Of so many levels registers hold where each thread's items are, from step to step; of more, there
+# aren't enough registers, and it is cheaper to work them out again than to spill them.
+KEPT_LEVELS = 3
+SCAN = ("T", "B", "members", "groups", "counters", "waiting")
+
+
+class CudaKernelWriter:
+    """Writes one kernel's view; `source` gives a line's text for comments."""
+
+    def __init__(self, kernel: Kernel, schedule: Schedule, source: Mapping[int, str]) -> None:
+        self.kernel = kernel
+        self.source = source
+        self.words = Words(taken=set(RESERVED.split()))
+        self.at = Addresses(kernel, self.words)
+        self.leaves = {
+            op.result: op for op in schedule.program.ops() if OPS[op.opcode].kind is Kind.LEAF
+        }
+
+    def view(self) -> KernelView:
+        kernel = self.kernel
+        for name in SCAN if kernel.kind == "scan" else ("rows",):
+            self.words.requests[(name,)] = name
+        if kernel.kind == "rows" and kernel.axes == "BT":
+            self.words.requests[("n1",)] = "n1"
+        if kernel.kind == "grads":
+            self.words.requests |= {("T",): "T", ("B",): "B"}
+        levels = [[v for s in level.stages for v in self.stage(s)] for level in kernel.levels]
+        view = self._kernel(levels)
+        if any(fits(s, kernel) for level in kernel.levels for s in level.stages):
+            view.twin = self.twin()
+            # The two are run with the same words.
+            view.words, view.requests = view.twin.words, view.twin.requests
+        return view
+
+    def twin(self) -> KernelView:
+        """The kernel with the weights of its contractions in registers, wherever they can be."""
+        kernel, made = self.kernel, Stationary(self.at)
+        levels = [
+            [
+                view
+                for s in level.stages
+                for view in (
+                    [self.stationary_stage(s, made)]
+                    if isinstance(s, LaneStage) and fits(s, kernel)
+                    else self.stage(s)
+                )
+            ]
+            for level in kernel.levels
+        ]
+        view = self._kernel(levels)
+        view.prologue, view.shapes = made.prologue, literal(tuple(made.shapes), 1)
+        return view
+
+    def _kernel(self, levels: list[list[StageView]]) -> KernelView:
+        kernel, requests = self.kernel, self.words.requests
+        words = [(name, " ".join(filter(None, request))) for request, name in requests.items()]
+        lines = self.at.step_lines
+        view = KernelView(
+            kernel.name, kernel.kind, [], words, list(requests), lines, levels, kernel.reverse
+        )
+        view.anew = kernel.kind == "scan" and len(levels) > KEPT_LEVELS
+        return view
+
+    def stage(self, stage: LaneStage | RowStage | GradStage) -> list[StageView]:
+        if isinstance(stage, LaneStage):
+            return [self.lane_stage(stage)]
+        if isinstance(stage, RowStage):
+            return row_views(self.at, stage, self.comments([stage.op]))
+        return [grad_view(self.at, stage, self.comments([stage.op]))]
+
+    def comments(self, ops: Iterable[Op | None]) -> list[str]:
+        """The equations behind some ops, each once, in the user's order."""
+        lines = [op.span.line for op in ops if op is not None and op.span is not None]
+        return [self.source[n] for n in dict.fromkeys(sorted(lines)) if n in self.source]
+
+    def lane_stage(self, stage: LaneStage) -> StageView:
+        at, shape = self.at, stage.shape
+        names = [*(f"o{i}" for i in range(len(shape) - 1)), "lane"] if shape else []
+        items = items_of(at, shape, names)
+        outer = items.axes[:-1]
+        view = StageView(count=items.count, places=items.places)
+        view.places += ["q = lane * SIZE"] if shape else ["lane = 0", "q = 0"]
+        view.comments = self.comments([*stage.ops, *(a.op for g in stage.groups for a in g.accs)])
+        for i in range(len(stage.groups)):
+            view.lines += contraction_lines(at, stage, i, outer)
+        if stage.tiled is not None:
+            (group,) = stage.groups
+            for g in range(len(group.accs)):
+                address = tile_address(at, stage.tiled, g, outer)
+                view.lines.append(f"v.store({address}, {acc_name(0, g)})")
+            return view
+        view.lines += self.statements(stage, outer)
+        return view
+
+    def stationary_stage(self, stage: LaneStage, made: Stationary) -> StageView:
+        view = StageView(kind="tiles", lanes=self.at.size(stage.shape[0]))
+        view.comments = self.comments([*stage.ops, *(a.op for g in stage.groups for a in g.accs)])
+        view.core, sums = made.core_lines(stage)
+        view.lines = [*item_lines(sums), *self.statements(stage, [])]
+        return view
+
+    def statements(self, stage: LaneStage, outer: list[Loop]) -> list[str]:
+        """The stage's statements for one item, whose sums have their names."""
+        registers = {
+            acc.value: acc_name(i, g)
+            for i, group in enumerate(stage.groups)
+            for g, acc in enumerate(group.accs)
+        }
+        writer = ScalarStatements(self.at, stage, outer, registers, self.leaves)
+        loops = writer.run(split=False)
+        lines = [f"{name} = {place}" for name, place in writer.row_lines]
+        return [*lines, *(line for loop in loops for line in loop.lines)]

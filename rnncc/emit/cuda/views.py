@@ -1,0 +1,51 @@
+"""What the CUDA templates print: finished strings, in the shape of the loops around them.
+
+Every stage is a loop over items, each of which belongs to one thread, or to one warp: a row and
+an element of the stage's lanes, a row and a sum, an element of a gradient.
+
+Non-Goals: deciding anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rnncc.emit.words import Request
+
+
+@dataclass
+class StageView:
+    """for item in range(<mine>, <rows> * <count>): where the item is, then its lines.
+
+    kind: "threads" | "warps": who an item belongs to; "tiles": a block has lanes of its own, whose
+    sums `core` leaves in shared memory for some rows at a time.
+    """
+
+    kind: str = "threads"
+    comments: list[str] = field(default_factory=list)
+    count: str = "1"  # items of one row
+    places: list[str] = field(default_factory=list)  # lane, outer axes, row out of `item`
+    lines: list[str] = field(default_factory=list)
+    core: list[str] = field(default_factory=list)
+    lanes: str = ""
+
+    def first(self, anew: bool) -> str:
+        """The first item of a thread or warp."""
+        name = "first_warp" if self.kind == "warps" else "first_item"
+        return f"anew({name})" if anew else name
+
+
+@dataclass
+class KernelView:
+    name: str
+    kind: str
+    doc: list[str]
+    words: list[tuple[str, str]]  # identifier, what it is
+    requests: list[Request]
+    step_lines: list[str]
+    levels: list[list[StageView]]
+    reverse: bool
+    anew: bool = False  # places of items aren't kept from step to step
+    prologue: list[str] = field(default_factory=list)  # before the loop
+    twin: KernelView | None = None  # the same with weights in registers
+    shapes: str = ""  # what decides a twin's numbers

@@ -1,0 +1,293 @@
+"""A GPU as a target: kernels through numba-cuda to machine code, memory and launches through the
+driver.
+
+Machine code is kept in the store by a key of all that decides it, so a process that finds its
+kernels there imports no compiler. The device's primary context is used, the one torch and cupy
+have, so that addresses and streams mean the same.
+
+Non-Goals: which kernels run (`prepared`); code without a device (`offline`).
+"""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import threading
+import weakref
+from functools import cache
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+
+from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.target import Piece
+from rnncc.runtime.store import compiler_hash, store_dir, write_file
+from rnncc.schedule.tiers import MOST_THREADS, Gpu
+
+OLDEST = (7, 0)  # the first with acquire and release
+INSTALL = "pip install 'rnncc[cuda]'"
+
+
+class CudaError(RuntimeError):
+    """What the driver said, and of what."""
+
+
+@cache
+def device(number: int = 0) -> Device:
+    """The device of that number. RuntimeError says what is missing: the driver, numba-cuda, a GPU
+    that is new enough."""
+    return Device(number)
+
+
+class _Memory:
+    """Bytes that are given back when nobody has them any more."""
+
+    __slots__ = ("__weakref__",)
+
+    def __init__(self, owner: Device, address: int, stream: int) -> None:
+        weakref.finalize(self, owner.release, address, stream)
+
+
+class Device:
+    """A `Target`. Thread-safe."""
+
+    def __init__(self, number: int = 0) -> None:
+        self.driver = _driver()
+        self.number = number
+        self.lock = threading.RLock()
+        self.functions: dict[tuple[Kernel, str], Any] = {}
+        self.zero: Piece | None = None
+        self.zero_size = 0
+        self.one: dict[str, Piece] = {}
+        count = self.ask("cuDeviceGetCount")
+        if number >= count:
+            raise RuntimeError(f"there is no CUDA device {number}: the driver sees {count}")
+        self.handle = self.ask("cuDeviceGet", number)
+        self.capability = (
+            self.attribute("COMPUTE_CAPABILITY_MAJOR"),
+            self.attribute("COMPUTE_CAPABILITY_MINOR"),
+        )
+        name = self.ask("cuDeviceGetName", 128, self.handle)
+        self.name = bytes(name).split(b"\0")[0].decode()
+        if self.capability < OLDEST:
+            raise RuntimeError(
+                f"{self.name} has compute capability {self.capability[0]}.{self.capability[1]}: "
+                f"kernels need {OLDEST[0]}.{OLDEST[1]} or newer"
+            )
+        self.context = self.ask("cuDevicePrimaryCtxRetain", self.handle)
+        self.enter()
+        self.pooled = self.keep_memory()
+        processors = self.attribute("MULTIPROCESSOR_COUNT")
+        cooperative = bool(self.attribute("COOPERATIVE_LAUNCH"))
+        # One block of a heavy kernel a multiprocessor; what really fits is asked at the launch.
+        shared = self.attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
+        resident = processors if cooperative else 0
+        self.gpu = Gpu(self.name, processors, resident, cooperative, shared)
+
+    # ---- the driver ---------------------------------------------------------------------------
+
+    def ask(self, function: str, *arguments: Any) -> Any:
+        """A call of the driver: its result. CudaError says what went wrong."""
+        error, *found = getattr(self.driver, function)(*arguments)
+        if int(error) != 0:
+            words = self.driver.cuGetErrorString(error)[1]
+            said = words.decode() if isinstance(words, bytes) else str(words)
+            raise CudaError(f"{function}: {error.name} ({said})")
+        return found[0] if len(found) == 1 else tuple(found)
+
+    def attribute(self, name: str) -> int:
+        kind = self.driver.CUdevice_attribute
+        return int(
+            self.ask(
+                "cuDeviceGetAttribute", getattr(kind, f"CU_DEVICE_ATTRIBUTE_{name}"), self.handle
+            )
+        )
+
+    def enter(self) -> None:
+        """Makes the context this thread's."""
+        self.ask("cuCtxSetCurrent", self.context)
+
+    # ---- memory -------------------------------------------------------------------------------
+
+    def empty(self, size: int, stream: Any = None) -> Piece:
+        self.enter()
+        try:
+            if self.pooled:
+                address = int(self.ask("cuMemAllocAsync", max(size, 1), stream or 0))
+            else:
+                address = int(self.ask("cuMemAlloc", max(size, 1)))
+        except CudaError as error:
+            if "OUT_OF_MEMORY" not in str(error):
+                raise
+            free, total = self.ask("cuMemGetInfo")
+            raise MemoryError(
+                f"{self.name} has no {size / 2**20:.1f} MiB: {free / 2**20:.0f} of "
+                f"{total / 2**20:.0f} MiB are free. A smaller batch needs less, and so does "
+                "checkpoint_every="
+            ) from None
+        return Piece(address, _Memory(self, address, stream or 0))
+
+    def release(self, address: int, stream: int) -> None:
+        """Memory back to the pool, once what was launched before has run."""
+        self.enter()
+        if self.pooled:
+            self.ask("cuMemFreeAsync", address, stream)
+        else:
+            self.ask("cuMemFree", address)
+
+    def keep_memory(self) -> bool:
+        """Whether the driver has pools; the device's own keeps what it was given back."""
+        if not self.attribute("MEMORY_POOLS_SUPPORTED"):
+            return False
+        pool = self.ask("cuDeviceGetDefaultMemPool", self.handle)
+        kind = self.driver.CUmemPool_attribute.CU_MEMPOOL_ATTR_RELEASE_THRESHOLD
+        self.ask("cuMemPoolSetAttribute", pool, kind, self.driver.cuuint64_t(2**64 - 1))
+        return True
+
+    def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
+        piece = self.empty(array.nbytes)
+        if array.nbytes:  # from pageable memory: the array has been read when this returns
+            self.ask(
+                "cuMemcpyHtoDAsync", piece.address, array.ctypes.data, array.nbytes, stream or 0
+            )
+        return piece
+
+    def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
+        self.enter()
+        self.ask("cuMemsetD8Async", piece.address, 0, size, stream or 0)
+
+    def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
+        self.enter()
+        if array.nbytes:
+            self.ask("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream or 0)
+        self.ask("cuStreamSynchronize", stream or 0)
+
+    def zeros(self, size: int) -> Piece:
+        with self.lock:
+            if self.zero is None or self.zero_size < size:
+                self.zero, self.zero_size = self.upload(np.zeros(size, np.uint8)), size
+            return self.zero
+
+    def ones(self, dtype: str) -> Piece:
+        with self.lock:
+            if dtype not in self.one:
+                self.one[dtype] = self.upload(np.ones(1, dtype))
+            return self.one[dtype]
+
+    # ---- kernels ------------------------------------------------------------------------------
+
+    def launch(
+        self,
+        kernel: Kernel,
+        dtype: str,
+        grid: int,
+        threads: int,
+        words: np.ndarray,
+        *,
+        shared: int = 0,
+        cooperative: bool = False,
+        stream: Any = None,
+    ) -> None:
+        self.enter()
+        function = self.function(kernel, dtype, shared)
+        if cooperative:
+            self.check_resident(kernel, function, grid, threads, shared)
+        launch = "cuLaunchCooperativeKernel" if cooperative else "cuLaunchKernel"
+        # The driver takes a pointer to each parameter, and copies what it points at.
+        places = np.arange(len(words), dtype=np.uint64) * 8 + np.uint64(words.ctypes.data)
+        last = () if cooperative else (0,)
+        self.ask(
+            launch,
+            function,
+            *(grid, 1, 1),
+            *(threads, 1, 1),
+            shared,
+            stream or 0,
+            places.ctypes.data,
+            *last,
+        )
+
+    def check_resident(
+        self, kernel: Kernel, function: Any, grid: int, threads: int, shared: int
+    ) -> None:
+        """RuntimeError unless all blocks fit at once: blocks that wait for others would hang."""
+        each = self.ask("cuOccupancyMaxActiveBlocksPerMultiprocessor", function, threads, shared)
+        fits = int(each) * self.gpu.multiprocessors
+        if grid > fits:
+            raise RuntimeError(
+                f"{kernel.name}: {grid} blocks of {threads} threads wait for each other, but only "
+                f"{fits} fit on {self.name} at once: choose the tier launches"
+            )
+
+    def function(self, kernel: Kernel, dtype: str, shared: int = 0) -> Any:
+        """The kernel on the device, compiled or out of the store."""
+        with self.lock:
+            found = self.functions.get((kernel, dtype))
+            if found is None:
+                name, code = machine_code(kernel, dtype, self.capability)
+                module = self.ask("cuModuleLoadData", code)
+                found = self.ask("cuModuleGetFunction", module, name.encode())
+                self.functions[kernel, dtype] = found
+            if shared > 48 * 1024:
+                kind = self.driver.CUfunction_attribute
+                which = kind.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
+                self.ask("cuFuncSetAttribute", found, which, shared)
+            return found
+
+
+def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tuple[str, bytes]:
+    """The kernel's name on a device, and its cubin (without nvJitLink: PTX, for the driver)."""
+    path = store_dir() / f"{kernel.name}_{_key(kernel, dtype, capability)}.cubin"
+    try:
+        known, _, code = path.read_bytes().partition(b"\n")
+        return known.decode(), code
+    except OSError:
+        pass
+    try:
+        from rnncc.runtime.cuda import offline
+
+        text = offline.ptx(kernel, dtype, capability)
+    except ImportError as error:
+        raise RuntimeError(
+            f"numba-cuda compiles kernels, and can't be imported: {INSTALL}"
+        ) from error
+    name = offline.entry_name(text)
+    try:
+        code, _ = offline.assemble(text, capability)
+    except ImportError:
+        code = text.encode() + b"\0"
+    write_file(path, name.encode() + b"\n" + code)
+    return name, code
+
+
+def _key(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
+    try:
+        compiler = version("numba-cuda")
+    except PackageNotFoundError:
+        compiler = ""
+    text = inspect.getsource(kernel.function)
+    what = repr((text, kernel.constants, dtype, capability, compiler, MOST_THREADS))
+    return hashlib.sha256(f"{what}{compiler_hash()}".encode()).hexdigest()[:16]
+
+
+def _driver() -> Any:
+    """NVIDIA's driver, initialised. RuntimeError says what is missing."""
+    try:
+        from cuda.bindings import driver
+    except ImportError as error:
+        raise RuntimeError(
+            f"target cuda needs numba-cuda and NVIDIA's bindings: {INSTALL}"
+        ) from error
+    try:
+        (status,) = driver.cuInit(0)
+    except Exception as missing:  # the bindings look for the library when it is first called
+        raise RuntimeError(
+            "target cuda found no NVIDIA driver on this machine (libcuda): install one, or use "
+            "target='cpu'"
+        ) from missing
+    if int(status) != 0:
+        raise RuntimeError(
+            f"target cuda found no usable GPU: cuInit says {status.name}; use target='cpu'"
+        )
+    return driver

@@ -1,0 +1,255 @@
+"""A generated module's tables + arrays -> results, on a GPU.
+
+Non-Goals: checking what users give (`doors`); one run (`run`); devices (`device`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from rnncc.runtime.binding import Call
+from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
+from rnncc.runtime.call import Arrays, Job, Residuals
+from rnncc.runtime.cuda.bind import Binder
+from rnncc.runtime.cuda.prepared import Prepared
+from rnncc.runtime.cuda.run import CudaRun
+from rnncc.runtime.cuda.target import CARRIER, Carrier, Piece
+from rnncc.runtime.cuda.tiles import Tiler
+from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.machine import ITEMSIZE
+from rnncc.runtime.second_engine import SecondEngine
+from rnncc.runtime.strides import repeated
+from rnncc.runtime.tables import Direction
+from rnncc.schedule.tiers import Gpu
+
+KEPT_SHAPES = 32
+KEPT_VERSIONS = 4
+NOTHING: Arrays = MappingProxyType({})
+
+
+@dataclass
+class CudaSide:
+    """One direction with its caches."""
+
+    direction: Direction
+    dtype: str
+    tier: str | None = None  # asked for, instead of the one that is chosen
+    made: OrderedDict[Any, Prepared] = field(default_factory=OrderedDict)
+    weights: OrderedDict[Any, tuple[Any, Piece]] = field(default_factory=OrderedDict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    last: Prepared | None = None
+    steps: int = 0  # of the last call, whatever its blocks
+    layers: int = 1
+
+    def __post_init__(self) -> None:
+        open_in_children(self, "lock")
+        self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
+        self.buffers = {b.name: b for b in self.direction.buffers}
+        names = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
+        self.weights_a_version = max(len(names), 1)
+
+    def run(self, job: Job) -> CudaRun:
+        """The job, done."""
+        return CudaRun(self, job)
+
+    def nothing(self, shape: tuple[int, ...], lead: int) -> np.ndarray:
+        """Zeros to read: one row for every place along the first axes."""
+        return repeated(np.zeros(shape[lead:], self.np_dtype), shape[:lead])
+
+    def prepared(self, call: Call, residuals: Residuals, gpu: Gpu) -> Prepared:
+        """What doesn't change between calls of these sizes and strides; made at the first."""
+        key = call, gpu, self.tier
+        with self.lock:
+            found = self.made.get(key)
+            if found is None:
+                given = {
+                    buffer: residuals.places[name][1]
+                    for buffer, role, name in self.direction.params
+                    if role == "residual"
+                }
+                binder = Binder(self.direction, call, self.dtype, gpu, given, self.tier)
+                binding = binder.bind()
+                Tiler(binder).tile()
+                found = Prepared(binding, self.direction, self.buffers, self.dtype, gpu)
+                self.made[key] = found
+                if len(self.made) > KEPT_SHAPES:
+                    self.made.popitem(last=False)
+            else:
+                self.made.move_to_end(key)
+            self.last = found
+            return found
+
+    def weight(self, version: object, name: str, array: Any, carrier: Carrier) -> Piece:
+        """A weight on the device, copied once a version if it has to be."""
+        if not carrier.copies:
+            return carrier.enter(array, np.dtype(self.dtype))[0]
+        key = (version, name, carrier.target)
+        with self.lock:
+            found = self.weights.get(key)
+            if found is None or found[0] is not array:
+                piece, strides = carrier.enter(array, np.dtype(self.dtype))
+                assert strides is None, "weights are dense"
+                found = self.weights[key] = array, piece
+                kept = self.weights_a_version * (self.layers - 1 + KEPT_VERSIONS)
+                while len(self.weights) > kept:
+                    self.weights.popitem(last=False)
+            return found[1]
+
+
+class CudaEngine:
+    """Both directions of one compiled cell: a `runtime.classes.Engine`. Thread-safe."""
+
+    def __init__(self, cell: Any, forward: Direction, backward: Direction) -> None:
+        self.cell = cell
+        self.dtype = np.dtype(cell.dtype)
+        # To `blocks` they are sides like any other.
+        self._forward: Any = CudaSide(forward, cell.dtype)
+        self._backward: Any = CudaSide(backward, cell.dtype)
+
+    # ---- calls --------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        save: bool,
+        last_only: bool,
+        out: Arrays = NOTHING,
+        first_step: int = 0,
+        checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
+        carry: bool = False,
+    ) -> tuple[dict[str, Any], Saved | None]:
+        """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
+        call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+        job = Job(arrays, call, version, out=dict(out), first_step=first_step)
+        # What lies on the device is handed from block to block by NumPy alone.
+        whole = CARRIER in arrays or time <= LEAST_STEPS
+        if CARRIER in arrays and checkpoint_every is not None:
+            raise ValueError("checkpoint_every= takes NumPy's arrays: tensors of a GPU have none")
+        steps = time if whole else block_steps(self._forward, call)
+        results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
+        saved = None
+        if save:
+            owned = self._owned(arrays, lent)
+            saved = Saved(owned, replace(call, last_only=False), version, first_step, kept)
+        return results, saved
+
+    def repeat(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        last_only: bool,
+        out: Arrays,
+    ) -> Callable[[], None]:
+        """One inference over and over on the same arrays. See `runtime.classes.Engine`."""
+        call = Call(tuple(sorted(sizes.items())), batch, time, False, last_only)
+        job = Job(arrays, call, version, out=dict(out))
+
+        def again() -> None:
+            self._forward.run(job)
+
+        return again
+
+    def backward(
+        self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING
+    ) -> dict[str, Any]:
+        """Gradients by parameter name. See `runtime.classes.Engine`."""
+        return backward(self._forward, self._backward, saved, cotangents, wanted, out)
+
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
+        return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
+
+    def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
+        """Parameters for the pullback, with the caller's own arrays copied: they may change."""
+        owned = dict(arrays)
+        for _, role, name in self._forward.direction.params:
+            if name in lent or name not in arrays:
+                continue
+            if role in ("input", "context", "state", "valid"):
+                owned[name] = np.array(arrays[name])
+        return owned
+
+    def keep(self, layers: int) -> None:
+        """So many layers call in turns: each finds its weights on the device."""
+        self._forward.layers = self._backward.layers = max(layers, 1)
+
+    def use_tier(self, tier: str | None) -> None:
+        """Every loop in this tier, whatever it costs; None: the one that is chosen."""
+        self._forward.tier = self._backward.tier = tier
+
+    # ---- what ran -----------------------------------------------------------------------------
+
+    @property
+    def last(self) -> tuple[Prepared | None, Prepared | None]:
+        return self._forward.last, self._backward.last
+
+    def plan(self, last: Any = None) -> str:
+        """The kernels of the last calls, the tiers of their loops, and why."""
+        lines = [f"{self.cell.name}, {self.dtype}, cuda"]
+        for title, made in zip(("forward", "backward"), last or self.last, strict=True):
+            lines += plan_side(title, made)
+        return "\n".join(lines)
+
+
+class CudaSecondEngine(SecondEngine):
+    """`runtime.classes.SecondEngine` on a GPU."""
+
+    def __init__(self, cell: Any, *directions: Direction) -> None:
+        self.cell = cell
+        self.dtype = np.dtype(cell.dtype)
+        sides: list[Any] = [CudaSide(d, cell.dtype) for d in directions]
+        self._forward, self._backward, self._backward_pullback, self._forward_pullback = sides
+
+    def plan(self) -> str:
+        """The kernels of the last calls."""
+        sides: dict[str, Any] = {
+            "forward, again": self._forward,
+            "backward, again": self._backward,
+            "pullback of the backward": self._backward_pullback,
+            "pullback of the forward": self._forward_pullback,
+        }
+        return "\n".join(s for title, side in sides.items() for s in plan_side(title, side.last))
+
+
+def plan_side(title: str, made: Prepared | None) -> list[str]:
+    """One direction's kernels."""
+    if made is None:
+        return [f"{title}: has not run"]
+    call, tier = made.binding.call, made.binding.tier
+    lines = [f"{title}: {made.gpu.name}, batch {call.batch}, time {call.time}, {dict(call.sizes)}"]
+    for bound in made.binding.kernels:
+        kernel = bound.kernel
+        levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
+        if kernel.kind == "scan" and tier is not None:
+            how = f"{levels} a step; tier {tier.name}: {tier.why}"
+        else:
+            how = f"{levels}, a launch each; {bound.items} items"
+            tiles = made.binding.tiles.get(kernel.name)
+            if tiles:
+                how = f"{len(tiles)} contractions in tiles of 64 x 64"
+        lines.append(f"  {kernel.name}: {kernel.kind}, {how}")
+    return lines
+
+
+def layer_class(cell: Any, engines: Mapping[Any, CudaEngine], module: str) -> Any:
+    """The Layer class a generated module offers; its options are frozen."""
+    from rnncc.runtime.layer import frozen_layer_class
+
+    return frozen_layer_class(cell, engines, module)

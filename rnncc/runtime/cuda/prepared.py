@@ -1,0 +1,240 @@
+"""A Binding -> what a call launches, in order: blocks of words, with the addresses left out.
+
+All words of a call are one array; every word that is an address is a place in it, what it points
+at, and an offset. A call copies the array and adds the addresses of its own memory.
+
+Non-Goals: arrays and their lifetimes (`run`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass, field
+from itertools import groupby
+
+import numpy as np
+
+from rnncc.runtime.binding import result_shape, touched
+from rnncc.runtime.cuda.bind import Binding, BoundKernel, round_up
+from rnncc.runtime.cuda.kernel import RANGES, Kernel
+from rnncc.runtime.cuda.moves import DenseMover, move, words_of
+from rnncc.runtime.cuda.names import COUNTER_BYTES
+from rnncc.runtime.cuda.tiles import THREADS as TILE_THREADS
+from rnncc.runtime.cuda.tiles import Contraction, add_parts, contract, launch_of
+from rnncc.runtime.machine import ITEMSIZE
+from rnncc.runtime.moves import Move, result_point
+from rnncc.runtime.tables import Buffer, Direction, Place
+from rnncc.schedule.tiers import WARP, Gpu
+
+Patch = tuple[int, str, int]  # word, what it points at, bytes from there
+
+
+@dataclass(frozen=True, slots=True)
+class Launch:
+    """One launch: its words are those from `start` to `end`. ranges: steps and levels it runs."""
+
+    kernel: Kernel
+    start: int
+    end: int
+    grid: int
+    threads: int
+    ranges: tuple[int, int, int, int]
+    cooperative: bool = False
+    shared: int = 0
+
+
+@dataclass(slots=True)
+class Plan:
+    """What one choice of results runs. results: name, shape, and what the array is pointed at."""
+
+    template: np.ndarray
+    patches: list[Patch] = field(default_factory=list)
+    seeds: list[int] = field(default_factory=list)
+    first_steps: list[int] = field(default_factory=list)
+    launches: list[Launch] = field(default_factory=list)
+    results: list[tuple[str, tuple[int, ...], str]] = field(default_factory=list)
+    counters: int = COUNTER_BYTES  # bytes of them
+    parts: int = 0  # bytes of sums that are added up later
+
+
+@dataclass
+class Prepared:
+    binding: Binding
+    direction: Direction
+    buffers: dict[str, Buffer]
+    dtype: str
+    gpu: Gpu
+
+    def __post_init__(self) -> None:
+        saved = {p.source.buffer: None for p in self.direction.results if p.role == "residual"}
+        self.saved = [n for n in saved if n in self.binding.bytes and self.binding.call.save]
+        self.shared = [n for n in self.binding.bytes if n not in self.saved]
+        self.mover = DenseMover(self.direction, self.binding, self.buffers, self.dtype)  # type: ignore[arg-type]
+        self._plans: dict[frozenset[str] | None, Plan] = {}
+
+    def arena(self, names: Iterable[str]) -> tuple[dict[str, int], int]:
+        """Buffers one after another: where each begins, and the size of all."""
+        places, at = {}, 0
+        for name in names:
+            places[name], at = at, at + round_up(self.binding.bytes[name])
+        return places, at
+
+    def plan(self, wanted: frozenset[str] | None) -> Plan:
+        """For these results; None is all but those of carries that callers don't see."""
+        found = self._plans.get(wanted)
+        if found is None:
+            found = self._plans[wanted] = self._plan(wanted)
+        return found
+
+    def _plan(self, wanted: frozenset[str] | None) -> Plan:
+        places = [
+            p
+            for p in self.direction.results
+            if p.role != "residual"
+            and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+        ]
+        needed = self._needed(places, wanted)
+        in_place = self.binding.in_place
+        shapes = {
+            p.name: result_shape(p, self.buffers, self.binding.call)
+            for p in self.direction.results
+            if p in places or p.name in in_place
+        }
+        moved = [p for p in places if p.name not in in_place]
+        moves = [m for p in moved for m in self.mover.results(p, shapes[p.name])]
+        writer = _Writer(self.binding, self.gpu, ITEMSIZE[self.dtype])
+        kernels = [k for k in self.binding.kernels if k.kernel.name in needed]
+        for item in self._in_order(kernels, moves):
+            writer.moves(item) if isinstance(item, list) else writer.kernel(item)
+        plan = writer.plan()
+        plan.results = [
+            (name, shape, in_place.get(name) or result_point(name))
+            for name, shape in shapes.items()
+        ]
+        return plan
+
+    def _needed(self, places: list[Place], wanted: frozenset[str] | None) -> set[str]:
+        """Kernels some result depends on: of those behind the loop, not all."""
+        kept = [p for p in self.direction.results if p.role == "residual"]
+        buffers = {s.buffer for p in (*places, *kept) for s in (p.source, *p.parts)}
+        needed: set[str] = set()
+        for kernel in reversed(self.direction.kernels):
+            if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
+                needed.add(kernel.name)
+                buffers |= touched(self.direction, kernel)
+        return needed
+
+    def _in_order(
+        self, kernels: list[BoundKernel], results: list[Move]
+    ) -> Iterator[BoundKernel | list[Move]]:
+        by_phase = {phase: list(ks) for phase, ks in groupby(kernels, lambda k: k.kernel.phase)}
+        yield self.mover.starts(computed=False)
+        yield from by_phase.get("before", [])
+        yield self.mover.starts(computed=True)
+        yield from by_phase.get("scan", [])
+        yield self.mover.ends()
+        yield from by_phase.get("after", [])
+        yield results
+
+
+class _Writer:
+    """Launches in order, and their blocks side by side."""
+
+    def __init__(self, binding: Binding, gpu: Gpu, item: int) -> None:
+        self.binding, self.gpu, self.item = binding, gpu, item
+        self.pieces: list[np.ndarray] = []
+        self.at = 0
+        self.out = Plan(np.zeros(0, np.int64))
+
+    def add(self, words: np.ndarray) -> tuple[int, int]:
+        """Words of a launch, behind room for its ranges: where the words begin, and all of it."""
+        start = self.at
+        self.pieces += [np.zeros(RANGES, np.int64), words]
+        self.at += RANGES + len(words)
+        return start + RANGES, start
+
+    def grid(self, items: int) -> int:
+        """Blocks for so many items: a thread has one, or several where the device is full."""
+        return max(1, min(-(-items // self.gpu.threads), 8 * max(self.gpu.multiprocessors, 1)))
+
+    def moves(self, moves: list[Move]) -> None:
+        for piece in (p for m in moves for p in m.pieces()):
+            words = words_of(piece)
+            first, start = self.add(np.array(words, np.int64))
+            self.out.patches.append((first, piece.source.point, piece.source.offset))
+            self.out.patches.append((first + 1, piece.target.point, piece.target.offset))
+            size = self.grid(words[2]), self.threads(words[2])
+            self.out.launches.append(Launch(move, start, self.at, *size, (0, 1, 0, 1)))
+
+    def threads(self, items: int) -> int:
+        return min(-(-max(items, 1) // WARP) * WARP, self.gpu.threads)
+
+    def tiles(self, contractions: list[Contraction]) -> None:
+        for each in contractions:
+            made = launch_of(each, self.item, self.gpu.multiprocessors)
+            self.out.parts = max(self.out.parts, made.part_bytes)
+            shared = made.shared * self.item
+            for function, words, patches, blocks, bytes_ in (
+                (contract, made.words, made.patches, made.blocks, shared),
+                (add_parts, made.adds, made.add_patches, self.grid(made.part_bytes), 0),
+            ):
+                if function is add_parts and made.parts == 1:
+                    continue
+                first, start = self.add(np.array(words, np.int64))
+                self.out.patches += [(first + i, point, at) for i, point, at in patches]
+                size = blocks, TILE_THREADS
+                launch = Launch(function, start, self.at, *size, (0, 1, 0, 1), False, bytes_)
+                self.out.launches.append(launch)
+
+    def kernel(self, bound: BoundKernel) -> None:
+        tiles = self.binding.tiles.get(bound.kernel.name)
+        if tiles is not None:
+            self.tiles(tiles)
+            return
+        first, start = self.add(bound.template)
+        for index, name, offset in bound.addresses:
+            self.out.patches.append((first + index, name, offset))
+        for index, kind in bound.others:
+            where = {
+                "seed": self.out.seeds,
+                "first step": self.out.first_steps,
+            }.get(kind)
+            if where is None:
+                self.out.patches.append((first + index, kind, 0))
+            else:
+                where.append(first + index)
+        kernel, levels = bound.kernel, bound.kernel.levels
+        if kernel.kind == "scan":
+            self.scan(kernel.function, start, levels)
+            return
+        for level in range(levels):  # a level reads what the one before has written
+            ranges = (0, 1, level, level + 1)
+            grid, threads = self.grid(bound.items), self.threads(bound.items)
+            self.out.launches.append(Launch(kernel.function, start, self.at, grid, threads, ranges))
+
+    def scan(self, function: Kernel, start: int, levels: int) -> None:
+        tier, time = self.binding.tier, self.binding.call.time
+        assert tier is not None
+        size, launches = (tier.blocks, tier.threads), self.out.launches
+        found = self.binding.numbers
+        if found is not None:
+            assert function.twin is not None
+            twin, ranges = function.twin.built(found.constants), (0, time, 0, levels)
+            waits = tier.waiting > 1
+            launches.append(Launch(twin, start, self.at, *size, ranges, waits, found.shared))
+            return
+        if tier.name != "launches":
+            ranges = (0, time, 0, levels)
+            launches.append(Launch(function, start, self.at, *size, ranges, tier.waiting > 1))
+            return
+        for step in range(time):
+            for level in range(levels):
+                ranges = (step, step + 1, level, level + 1)
+                launches.append(Launch(function, start, self.at, *size, ranges))
+
+    def plan(self) -> Plan:
+        tier = self.binding.tier
+        self.out.counters = COUNTER_BYTES * (tier.groups if tier else 1)
+        if self.pieces:
+            self.out.template = np.concatenate(self.pieces)
+        return self.out

@@ -1,0 +1,147 @@
+"""One direction, once, on a device: memory, words, launches, results.
+
+Non-Goals: what stays the same between calls (`prepared`); blocks of steps (`runtime.blocks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnncc.runtime.call import Job, Residuals
+from rnncc.runtime.cuda.chosen import current
+from rnncc.runtime.cuda.kernel import RANGES
+from rnncc.runtime.cuda.target import CARRIER, Carrier, HostArrays, Piece
+from rnncc.runtime.layouts import Layout
+from rnncc.runtime.moves import slot_offset
+from rnncc.runtime.sizes import evaluate
+from rnncc.runtime.strides import repeated
+from rnncc.runtime.tables import Buffer
+
+if TYPE_CHECKING:
+    from rnncc.runtime.cuda.engine import CudaSide
+
+WEIGHTS = ("weight", "constant")
+
+
+class CudaRun:
+    """One Job, once: `results`, and `residuals()`, as `runtime.call.Run` has them."""
+
+    def __init__(self, side: CudaSide, job: Job) -> None:
+        self.side, self.job = side, job
+        given: Carrier | None = job.arrays.get(CARRIER)
+        self.carrier = given or HostArrays(current())
+        self.target = self.carrier.target
+        self.pieces: dict[str, Piece] = {}
+        self.strides: list[tuple[str, int, int]] = []
+        for buffer, role, name in side.direction.params:
+            if role not in (*WEIGHTS, "residual", "seed"):
+                self.pieces[buffer] = self.enter(side.buffers[buffer], role, name)
+        call = job.call
+        if self.strides:
+            call = replace(call, strides=tuple(self.strides))
+        self.prepared = side.prepared(call, job.residuals, self.target.gpu)
+        self.binding = self.prepared.binding
+        self.saved_arena: Piece | None = None
+        self.results = self.go()
+
+    def enter(self, buffer: Buffer, role: str, name: str) -> Piece:
+        """A parameter on the device."""
+        if role == "held" and name not in self.job.arrays:  # nothing has been put out yet
+            rest = [evaluate(s, dict(self.job.call.sizes)) for s in buffer.shape]
+            array: Any = repeated(np.zeros(rest, self.side.dtype), (self.job.call.batch,))
+        else:
+            array = self.job.arrays[name]
+        piece, strides = self.carrier.enter(array, np.dtype(self.side.dtype), len(buffer.axes))
+        if strides is not None:
+            b = strides[0] if "B" in buffer.axes else 0
+            t = strides[len(buffer.axes) - 1] if "T" in buffer.axes else 0
+            self.strides.append((buffer.name, b, t))
+        return piece
+
+    def go(self) -> dict[str, Any]:
+        made, job, dtype = self.prepared, self.job, np.dtype(self.side.dtype)
+        plan = made.plan(job.wanted)
+        places = {name: piece.address for name, piece in self.pieces.items()}
+        for buffer, role, name in self.side.direction.params:
+            if role == "residual":
+                places[buffer] = job.residuals.places[name][0]
+            elif role in WEIGHTS:
+                piece = self.side.weight(job.version, name, job.arrays[name], self.carrier)
+                self.pieces[buffer], places[buffer] = piece, piece.address
+        arenas = []
+        for names in (made.shared, made.saved):
+            offsets, size = made.arena(names)
+            arena = self.carrier.empty(max(size, 1))
+            arenas.append(arena)
+            places |= {name: arena.address + at for name, at in offsets.items()}
+        self.saved_arena = arenas[1] if made.saved else None
+        places["zeros"] = self.target.zeros(self.binding.zero_bytes).address
+        results = {}
+        for name, shape, point in plan.results:
+            results[name] = self.carrier.result(shape, dtype)
+            places[point] = results[name].address
+        self.parts = self.carrier.empty(max(plan.parts, 1))
+        places |= {"parts": self.parts.address, "ones": self.target.ones(dtype.name).address}
+        self.counters = self.carrier.empty(plan.counters)
+        places["counters"] = self.counters.address
+        self.places = places
+        self.launch(plan, places)
+        names_given = self.given()
+        return {
+            name: self.carrier.leave(results[name], shape, dtype, job.out.get(name))
+            for name, shape, _ in plan.results
+            if name in names_given
+        }
+
+    def given(self) -> set[str]:
+        """Results this job asks for."""
+        wanted = self.job.wanted
+        return {
+            p.name
+            for p in self.side.direction.results
+            if p.role != "residual"
+            and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+        }
+
+    def launch(self, plan: Any, places: Mapping[str, int]) -> None:
+        words = plan.template.copy()
+        for index, name, offset in plan.patches:
+            words[index] = places[name] + offset
+        for index in plan.seeds:
+            words[index] = int(self.job.arrays["seed"])
+        for index in plan.first_steps:
+            words[index] = self.job.first_step
+        for each in plan.launches:
+            if each.cooperative:
+                self.target.clear(self.counters, plan.counters, self.carrier.stream)
+            own = words[each.start : each.end]
+            own[:RANGES] = each.ranges
+            self.target.launch(
+                each.kernel,
+                self.side.dtype,
+                each.grid,
+                each.threads,
+                own,
+                shared=each.shared,
+                cooperative=each.cooperative,
+                stream=self.carrier.stream,
+            )
+
+    def residuals(self) -> Residuals:
+        """What the pullback reads; addresses are already at the slots they mean."""
+        found: dict[str, tuple[int, Layout]] = {}
+        owners: list[Any] = [self.saved_arena]
+        direction = self.side.direction
+        for place in direction.results:
+            if place.role == "residual":
+                name = place.source.buffer
+                layout = self.binding.layouts[name]
+                address = self.places[name]
+                address += slot_offset(place, layout, self.job.call.time, direction.reverse)
+                found[place.name] = (address, layout)
+                owners.append(self.pieces.get(name))
+        return Residuals(found, tuple(owners))

@@ -1,0 +1,122 @@
+"""What runs kernels, and where arrays are: two small protocols.
+
+    Target     compiles and launches kernels: `device.Device`, or a simulator in tests
+    Carrier    hands arrays in and results out: `HostArrays` copies NumPy's, `tensors` reads a
+               framework's where they are
+
+Non-Goals: what is launched (`run`); which target is in use (`chosen`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import numpy as np
+
+from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.schedule.tiers import Gpu
+
+
+@dataclass(frozen=True, slots=True)
+class Piece:
+    """Memory of the device: where it begins, and what keeps it alive."""
+
+    address: int
+    owner: Any
+
+
+class Target(Protocol):
+    gpu: Gpu
+
+    def empty(self, size: int, stream: Any = None) -> Piece:
+        """So many bytes, at a multiple of 256, with anything in them."""
+
+    def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
+        """A copy of a C-contiguous array."""
+
+    def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
+        """Zeros over so many bytes."""
+
+    def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
+        """Fills a C-contiguous array, once all that was launched before is done."""
+
+    def zeros(self, size: int) -> Piece:
+        """So many zero bytes that nobody writes."""
+
+    def ones(self, dtype: str) -> Piece:
+        """The number one, which nobody writes over."""
+
+    def launch(
+        self,
+        kernel: Kernel,
+        dtype: str,
+        grid: int,
+        threads: int,
+        words: np.ndarray,
+        *,
+        shared: int = 0,
+        cooperative: bool = False,
+        stream: Any = None,
+    ) -> None:
+        """Runs a kernel over int64 words. shared: bytes of shared memory a block has. RuntimeError,
+        before anything runs, for a cooperative grid that doesn't fit on the device at once."""
+
+
+class Carrier(Protocol):
+    target: Target
+    stream: Any
+    copies: bool  # what enters is a copy, worth keeping
+
+    def empty(self, size: int) -> Piece: ...
+
+    def enter(
+        self, array: Any, dtype: np.dtype[Any], lead: int = 0
+    ) -> tuple[Piece, tuple[int, ...] | None]:
+        """An argument on the device, and its strides in bytes where its first `lead` axes lie
+        otherwise than in a C-contiguous array."""
+
+    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
+        """Room for a result."""
+
+    def leave(
+        self, piece: Piece, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
+    ) -> Any:
+        """A result as its caller gets it, in `out` if that is given."""
+
+
+class HostArrays:
+    """NumPy's arrays: copied to the device and back."""
+
+    stream = None
+    copies = True
+
+    def __init__(self, target: Target) -> None:
+        self.target = target
+
+    def empty(self, size: int) -> Piece:
+        return self.target.empty(size)
+
+    def enter(
+        self, array: Any, dtype: np.dtype[Any], lead: int = 0
+    ) -> tuple[Piece, tuple[int, ...] | None]:
+        return self.target.upload(np.ascontiguousarray(array, dtype)), None
+
+    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
+        return self.target.empty(int(np.prod(shape, dtype=int)) * dtype.itemsize)
+
+    def leave(
+        self, piece: Piece, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
+    ) -> np.ndarray:
+        if out is not None and out.flags.c_contiguous:
+            self.target.download(piece.address, out)
+            return out
+        array = np.empty(shape, dtype)
+        self.target.download(piece.address, array)
+        if out is None:
+            return array
+        out[...] = array
+        return out
+
+
+CARRIER = "_carrier"  # among a call's arrays, whoever brings them if they aren't NumPy's

@@ -1,0 +1,133 @@
+"""How many blocks run a loop on a GPU, and what keeps them in step: the tier.
+
+    block      a group of rows is one block's: syncthreads ends a level
+    stationary a group of rows is several blocks', each with lanes of its own, whose weights stay in
+               registers; a barrier of their own ends a level, so all of them must be on the
+               device at once
+    grid       the same, but weights are read anew at every step
+    launches   every level of every step is a launch: nothing has to be resident
+
+The text of a kernel is the same under all of them. Non-Goals: compiling, launching.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+WARP = 32
+MOST_THREADS = THREADS = 256  # a block's: kernels may have 255 registers
+# Multiply-adds of a row's step that one block does about as fast as a barrier among blocks takes.
+BLOCK_WORK = 40_000
+# What a multiprocessor has to do in a step before more of them pay for waiting for each other.
+SHARE_WORK = 16_000
+TIERS = ("block", "stationary", "grid", "launches")
+
+
+@dataclass(frozen=True, slots=True)
+class Gpu:
+    """What a choice depends on. resident: heavy blocks that are on the device at once; shared:
+    bytes a block may have of shared memory; threads: of a block."""
+
+    name: str
+    multiprocessors: int
+    resident: int
+    cooperative: bool = True
+    shared: int = 48 * 1024
+    threads: int = THREADS
+
+
+@dataclass(frozen=True, slots=True)
+class Loop:
+    """What a scan does. items: lanes of its widest level, of one row; work: multiply-adds of a
+    row's step; levels: a step's; lanes: those whose weights can stay in registers, 0 if not."""
+
+    batch: int
+    items: int
+    work: int
+    levels: int
+    lanes: int = 0
+    why_not: str = ""  # weights can't stay
+
+
+@dataclass(frozen=True, slots=True)
+class Tier:
+    name: str
+    groups: int
+    members: int
+    threads: int
+    why: str
+
+    @property
+    def blocks(self) -> int:
+        return self.groups * self.members
+
+    @property
+    def waiting(self) -> int:
+        """Blocks that wait for each other at a level's end; 0 where the launch ends there."""
+        return {"block": 1, "launches": 0}.get(self.name, self.members)
+
+
+def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
+    """The tier of a loop. asked: this one, whatever it costs; ValueError if the device can't.
+
+    >>> h200 = Gpu("H200", 132, 132)
+    >>> choose(Loop(8, 64, 16_384, 1), h200).name
+    'block'
+    >>> choose(Loop(8, 1024, 4_194_304, 1, lanes=1024), h200).why
+    '128 blocks share 1024 lanes, whose weights stay in registers'
+    >>> choose(Loop(8, 1024, 4_194_304, 1, why_not="weights change"), h200).why
+    '128 blocks share 1024 lanes; weights are read at every step: weights change'
+    >>> choose(Loop(8, 1024, 4_194_304, 1), Gpu("shared", 16, 0, cooperative=False)).name
+    'launches'
+    """
+    if asked is not None and asked not in TIERS:
+        raise ValueError(f"a tier is one of {', '.join(TIERS)}, not {asked!r}")
+    can_share = gpu.cooperative and gpu.resident > 1
+    if asked == "grid" and not can_share:
+        raise ValueError(f"{gpu.name} can't keep blocks that wait for each other: no tier grid")
+    stationary = _stationary(loop, gpu) if can_share else "blocks can't wait for each other"
+    if asked == "stationary" and isinstance(stationary, str):
+        raise ValueError(f"no tier stationary on {gpu.name}: {stationary}")
+    name = asked or ("block" if loop.work <= BLOCK_WORK else "grid" if can_share else "launches")
+    if name == "block":
+        return _one_block(loop, gpu)
+    if not isinstance(stationary, str) and asked in (None, "stationary"):
+        return stationary
+    if name == "grid":
+        return _shared(loop, gpu, 2 if asked else 1)
+    blocks = -(-loop.batch * loop.items // gpu.threads)
+    why = "a launch a level: blocks needn't be resident"
+    return Tier(name, 1, max(blocks, 1), gpu.threads, why)
+
+
+def _stationary(loop: Loop, gpu: Gpu) -> Tier | str:
+    if not loop.lanes:
+        return loop.why_not or "no contraction's weights can stay in registers"
+    members = -(-loop.lanes // (gpu.threads // WARP))
+    if members > gpu.resident:
+        return f"{loop.lanes} lanes need {members} blocks at once, {gpu.resident} fit"
+    groups = max(min(gpu.resident // members, loop.batch), 1)
+    why = f"{members} blocks share {loop.lanes} lanes, whose weights stay in registers"
+    why += f"; {groups} groups of them share the batch" if groups > 1 else ""
+    return Tier("stationary", groups, members, gpu.threads, why)
+
+
+def _one_block(loop: Loop, gpu: Gpu) -> Tier:
+    groups = min(loop.batch, max(gpu.multiprocessors, 1))
+    rows = -(-loop.batch // groups)
+    threads = min(max(-(-rows * loop.items // WARP) * WARP, WARP), gpu.threads)
+    return Tier(
+        "block", groups, 1, threads, f"{groups} blocks, each its rows: no barrier of blocks"
+    )
+
+
+def _shared(loop: Loop, gpu: Gpu, least: int) -> Tier:
+    """Blocks share lanes; groups of them share the batch, where one group has enough blocks."""
+    share = max(loop.work // SHARE_WORK, 1)
+    members = max(min(gpu.resident, share, -(-loop.items // 8)), least)
+    members = 1 << (members.bit_length() - 1)
+    groups = max(min(gpu.resident // members, loop.batch), 1)
+    why = f"{members} blocks share {loop.items} lanes"
+    why += f", {groups} groups of them the batch" if groups > 1 else ""
+    why += f"; weights are read at every step: {loop.why_not}" if loop.why_not else ""
+    return Tier("grid", groups, members, gpu.threads, why)

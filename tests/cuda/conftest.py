@@ -1,0 +1,15 @@
+"""Tests of CUDA kernels need greenlet, for threads of the simulated grid; some need torch."""
+
+from __future__ import annotations
+
+from importlib.util import find_spec
+
+collect_ignore = []
+if find_spec("greenlet") is None:
+    collect_ignore += [
+        "gridsim.py",
+        "everything.py",
+        *(f"test_{n}.py" for n in ("cells", "device", "mutants", "ptx", "tensors", "tiles")),
+    ]
+if find_spec("torch") is None:
+    collect_ignore.append("test_tensors.py")

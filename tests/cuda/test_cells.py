@@ -1,0 +1,89 @@
+"""Every cell on the simulated grid against the interpreter: values and all gradients.
+
+Pairwise here: each cell under each variant meets one tier, one shape. `python -m
+tests.cuda.everything` runs all of them.
+"""
+
+from __future__ import annotations
+
+import pytest
+
+from tests import cases
+from tests.cuda.gridsim import Simulator
+from tests.cuda.twins import LIMIT, Shape, Twins
+
+TIERS = ("block", "grid", "launches", "stationary")
+# Whose weights can't stay: none in the loop, one a row, or heads of their own.
+NO_TWIN = ["fast_weights", "indrnn", "nested", "slstm", "sru", "matrix_memory", "normalized"]
+WIDE = ["layer_norm_lstm", "packed_gates"]
+SHAPES: tuple[Shape, ...] = ((5, 3, 4, 3), (33, 2, 3, 7), (1, 1, 1, 1), (3, 5, 2, 4))
+STATIONARY_SHAPES: tuple[Shape, ...] = ((5, 3, 4, 3), (9, 2, 3, 7), (1, 1, 1, 1))
+SLOW_ONES = ("matrix_memory", "fast_weights")  # a row of a state is units * units
+
+
+def shapes_for(name: str, tier: str) -> tuple[Shape, ...]:
+    """What is quick enough, and for weights in registers: few enough lanes for 8 blocks of 2."""
+    if tier != "stationary":
+        few = SHAPES[:2] if name in WIDE else SHAPES  # one lane alone has no norm
+        return SHAPES[:1] if name in SLOW_ONES else few
+    return () if name in NO_TWIN else ((3, 5, 2, 4),) if name in WIDE else STATIONARY_SHAPES
+
+
+def simulator(tier: str, seed: int = 1) -> Simulator:
+    wide = tier == "stationary"
+    return Simulator(seed, multiprocessors=8 if wide else 4, threads=64 if wide else 32)
+
+
+def pairs() -> list[tuple[str, str, str, Shape]]:
+    found = []
+    for i, (name, variant) in enumerate(cases.variants(cases.NAMES)):
+        tier = TIERS[i % 4]
+        tier = tier if shapes_for(name, tier) else "grid"
+        shapes = shapes_for(name, tier)
+        found.append((name, variant, tier, shapes[i // 4 % len(shapes)]))
+    return found
+
+
+@pytest.mark.parametrize(("name", "variant", "tier", "shape"), pairs())
+def test_cell(name: str, variant: str, tier: str, shape: Shape) -> None:
+    error, whose = Twins.of(name, variant, shape).worst(simulator(tier), tier)
+    assert error <= LIMIT["float32"], (whose, error)
+
+
+@pytest.mark.parametrize("name", ["lstm", "layer_norm_lstm", "matrix_memory"])
+def test_double_precision(name: str) -> None:
+    twins = Twins.of(name, "plain", SHAPES[0], "float64")
+    error, whose = twins.worst(Simulator(seed=2), "grid")
+    assert error <= LIMIT["float64"], (whose, error)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_order_of_threads_changes_nothing(seed: int) -> None:
+    twins = Twins.of("gru", "mask", SHAPES[1])
+    grid = Simulator(seed=seed, multiprocessors=6)
+    assert twins.worst(grid, "grid")[0] <= LIMIT["float32"]
+    scans = [blocks for name, blocks, _, together in grid.launches if together]
+    assert scans and min(scans) > 1, "no blocks have waited for each other"
+
+
+def test_tiles_and_passes() -> None:
+    """More rows than a tile has, and more than wait in shared memory at a time."""
+    few = Simulator(seed=4, multiprocessors=2, threads=64)
+    error, whose = Twins.of("gru", "plain", (3, 40, 2, 3)).worst(few, "stationary")
+    assert error <= LIMIT["float32"], (whose, error)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"go_backwards": True},
+        {"stateful": True},
+        {"checkpoint_every": 2},
+        {"return_sequences": False},
+        {"use_bias": False, "activation": "relu"},
+    ],
+    ids=lambda o: next(iter(o)),
+)
+def test_options(options: dict[str, object]) -> None:
+    error, whose = Twins.of("lstm", "plain", SHAPES[0], **options).worst(Simulator(seed=3))
+    assert error <= LIMIT["float32"], (whose, error)

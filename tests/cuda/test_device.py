@@ -1,0 +1,225 @@
+"""`Device` over a driver that is a simulated grid: what it asks of NVIDIA's driver, in what order,
+and how it packs words. And what is said where there is no driver.
+
+A real driver's own refusals can't be tried here.
+"""
+
+from __future__ import annotations
+
+import ctypes
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rnncc
+from rnncc.runtime.cuda import device as devices
+from rnncc.runtime.cuda.chosen import using
+from rnncc.runtime.cuda.device import Device
+from rnncc.runtime.cuda.kernel import Kernel
+from tests.cuda.gridsim import Simulator
+from tests.cuda.twins import LIMIT, Twins
+
+ATTRIBUTES = {
+    "COMPUTE_CAPABILITY_MAJOR": 9,
+    "COMPUTE_CAPABILITY_MINOR": 0,
+    "MULTIPROCESSOR_COUNT": 4,
+    "COOPERATIVE_LAUNCH": 1,
+    "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 227 * 1024,
+    "MEMORY_POOLS_SUPPORTED": 1,
+}
+
+
+class _Named:
+    """`driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_X` and the like: their own names."""
+
+    def __getattr__(self, name: str) -> str:
+        return name
+
+
+class FakeDriver:
+    """The functions of `cuda.bindings.driver` that `Device` calls, with their arguments' order."""
+
+    CUdevice_attribute = CUfunction_attribute = CUmemPool_attribute = _Named()
+    cuuint64_t = int
+
+    def __init__(self, simulator: Simulator, fits: int = 1, **attributes: int) -> None:
+        self.simulator, self.fits = simulator, fits
+        self.attributes = {**ATTRIBUTES, **attributes}
+        self.kernels: list[tuple[Kernel, str]] = []
+        self.asked: list[str] = []
+        self.live: set[int] = set()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name.startswith("cu") and name != "cuuint64_t":
+            self.asked.append(name)
+        return object.__getattribute__(self, name)
+
+    def _ok(self, *found: Any) -> tuple[Any, ...]:
+        return (_Status(0, "CUDA_SUCCESS"), *found)
+
+    def cuDeviceGetCount(self):
+        return self._ok(1)
+
+    def cuDeviceGet(self, number):
+        return self._ok(number)
+
+    def cuDeviceGetName(self, length, handle):
+        return self._ok(b"A fake GPU".ljust(length, b"\0"))
+
+    def cuDeviceGetAttribute(self, name, handle):
+        return self._ok(self.attributes[name.removeprefix("CU_DEVICE_ATTRIBUTE_")])
+
+    def cuDevicePrimaryCtxRetain(self, handle):
+        return self._ok("context")
+
+    def cuCtxSetCurrent(self, context):
+        assert context == "context"
+        return self._ok()
+
+    def cuDeviceGetDefaultMemPool(self, handle):
+        return self._ok("pool")
+
+    def cuMemPoolSetAttribute(self, pool, name, value):
+        return self._ok()
+
+    def cuMemAllocAsync(self, size, stream):
+        if size > 1 << 40:
+            return (_Status(2, "CUDA_ERROR_OUT_OF_MEMORY"), None)
+        address = self.simulator.empty(size).address
+        self.live.add(address)
+        return self._ok(address)
+
+    def cuMemFreeAsync(self, address, stream):
+        self.live.remove(address)
+        return self._ok()
+
+    def cuMemGetInfo(self):
+        return self._ok(2**30, 2**33)
+
+    def cuGetErrorString(self, status):
+        return self._ok(b"no memory")
+
+    def cuMemcpyHtoDAsync(self, target, source, size, stream):
+        array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(source))
+        self.simulator.space.fill(target, array)
+        return self._ok()
+
+    def cuMemcpyDtoHAsync(self, target, source, size, stream):
+        array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(target))
+        self.simulator.download(source, array)
+        return self._ok()
+
+    def cuMemsetD8Async(self, target, value, size, stream):
+        self.simulator.space.fill(target, np.full(size, value, np.uint8))
+        return self._ok()
+
+    def cuStreamSynchronize(self, stream):
+        return self._ok()
+
+    def cuModuleLoadData(self, code):
+        assert isinstance(code, bytes)
+        return self._ok(int(code))
+
+    def cuModuleGetFunction(self, module, name):
+        assert isinstance(name, bytes)
+        return self._ok(module)
+
+    def cuFuncSetAttribute(self, function, name, value):
+        assert name == "CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES"
+        return self._ok()
+
+    def cuOccupancyMaxActiveBlocksPerMultiprocessor(self, function, threads, shared):
+        return self._ok(self.fits)
+
+    def cuLaunchKernel(self, function, x, y, z, tx, ty, tz, shared, stream, words, extra):
+        assert extra == 0
+        return self._launch(function, x, tx, shared, words, False)
+
+    def cuLaunchCooperativeKernel(self, function, x, y, z, tx, ty, tz, shared, stream, words):
+        return self._launch(function, x, tx, shared, words, True)
+
+    def _launch(self, function, grid, threads, shared, words, cooperative):
+        kernel, dtype = self.kernels[function]
+        places = (ctypes.c_void_p * kernel.words).from_address(words)
+        values = [ctypes.c_int64.from_address(p).value for p in places]
+        self.simulator.launch(
+            kernel, dtype, grid, threads, np.array(values), shared=shared, cooperative=cooperative
+        )
+        return self._ok()
+
+
+class _Status(SimpleNamespace):
+    def __init__(self, code: int, name: str) -> None:
+        super().__init__(code=code, name=name)
+
+    def __int__(self) -> int:
+        return self.code
+
+
+@pytest.fixture
+def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
+    fake = FakeDriver(Simulator(seed=2, size=1 << 24, threads=256))
+    monkeypatch.setattr(devices, "_driver", lambda: fake)
+
+    def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Any:
+        assert capability == (9, 0)
+        fake.kernels.append((kernel, dtype))
+        return kernel.name, b"%d" % (len(fake.kernels) - 1)
+
+    monkeypatch.setattr(devices, "machine_code", machine_code)
+    return fake
+
+
+@pytest.mark.parametrize("tier", ["block", "grid"])
+def test_layers_through_the_driver(driver: FakeDriver, tier: str) -> None:
+    twins = Twins.of("simple_rnn", "plain", (5, 3, 3, 3))
+    error, whose = twins.worst(Device(), tier)  # type: ignore[arg-type]
+    assert error <= LIMIT["float32"], (whose, error)
+    assert ("cuLaunchCooperativeKernel" in driver.asked) == (tier == "grid")
+    twins.layer._engine(False, False)[1]._forward.weights.clear()
+    twins.layer._engine(False, False)[1]._backward.weights.clear()
+
+
+def test_memory_is_given_back(driver: FakeDriver) -> None:
+    layer = rnncc.compile("simple_rnn", target="cuda")(units=3, seed=1)
+    x = np.zeros((2, 3, 2), "float32")
+    with using(Device()):
+        layer(x)
+        kept = len(driver.live)
+        layer(x)
+        assert len(driver.live) == kept, "weights and zeros stay, nothing else"
+
+
+def test_blocks_that_do_not_fit_are_refused(driver: FakeDriver) -> None:
+    driver.fits = 0
+    twins = Twins.of("simple_rnn", "plain", (5, 3, 2, 3))
+    with pytest.raises(RuntimeError, match="wait for each other, but only 0 fit"):
+        twins.worst(Device(), "grid")  # type: ignore[arg-type]
+
+
+def test_out_of_memory(driver: FakeDriver) -> None:
+    with pytest.raises(MemoryError, match=r"1024 of 8192 MiB are free.*checkpoint_every"):
+        Device().empty(1 << 41)
+
+
+def test_old_devices_are_refused(driver: FakeDriver) -> None:
+    driver.attributes |= {"COMPUTE_CAPABILITY_MAJOR": 6, "COMPUTE_CAPABILITY_MINOR": 1}
+    with pytest.raises(RuntimeError, match=r"A fake GPU has compute capability 6.1: .* 7.0"):
+        Device()
+
+
+def test_no_device_of_that_number(driver: FakeDriver) -> None:
+    with pytest.raises(RuntimeError, match="no CUDA device 3: the driver sees 1"):
+        Device(3)
+
+
+def test_no_driver() -> None:
+    """Whatever is missing here is said, with what to do."""
+    try:
+        devices._driver()
+    except RuntimeError as error:
+        assert "target='cpu'" in str(error) or "rnncc[cuda]" in str(error)
+    else:
+        pytest.skip("there is a driver here")

@@ -1,0 +1,124 @@
+"""Defects put into kernels on purpose: the simulated grid has to notice each of them."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import textwrap
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from rnncc.runtime.cuda import nest
+from rnncc.runtime.cuda.kernel import rebound
+from tests.cuda.gridsim import Deadlock, Simulator
+from tests.cuda.memory import Fault, Race
+from tests.cuda.twins import LIMIT, Twins
+
+SHAPE = (40, 3, 4, 3)  # more lanes than a block has threads
+
+
+def changed(old: str, new: str) -> Callable[[Any], Any]:
+    """Kernels whose text has `old` get `new` in its place."""
+
+    def mutate(function: Any) -> Any:
+        text = textwrap.dedent(inspect.getsource(function))
+        mutated, count = re.subn(old, new, text)
+        if not count:
+            return function
+        mutate.hits += 1  # type: ignore[attr-defined]
+        names: dict[str, Any] = {**function.__globals__, "kernel": lambda f: f}
+        names["stationary"] = lambda *_: lambda f: f
+        exec(compile(mutated, f"<mutant of {function.__name__}>", "exec"), names)
+        return names[function.__name__]
+
+    mutate.hits = 0  # type: ignore[attr-defined]
+    return mutate
+
+
+KERNELS = {
+    "a dropped barrier": (r"level_barrier\(.*\)", "pass", Fault),
+    "a state's wrong stride": (r"\+ r \* h_1_b", "+ r * (h_1_b + 4)", None),
+    "a stale state": (r"h_1_in = h_1_base \+ \(t &", "h_1_in = h_1_base + (max(t - 1, 0) &", None),
+    "a step too few": (r"range\(step_lo, step_hi\)", "range(step_lo, step_hi - 1)", None),
+    "time off by one": (r"t = step\n", "t = max(step - 1, 0)\n", None),
+    "time off by one, backwards": (r"t = T - 1 - step", "t = T - 2 - step", None),
+    "a lane too few": (r"\* units:", "* units - 1:", None),
+    "everybody writes all rows": (r"row_lo, row_hi = share\(.*\)", "row_lo, row_hi = 0, B", Fault),
+}
+
+
+@pytest.mark.parametrize("what", KERNELS)
+def test_kernel_mutant_is_caught(what: str) -> None:
+    old, new, kind = KERNELS[what]
+    simulator = Simulator(seed=1)
+    simulator.mutate = changed(old, new)
+    twins = Twins.of("lstm", "plain", SHAPE)
+    try:
+        error, _ = twins.worst(simulator, "grid")
+    except (Fault, Deadlock) as found:
+        assert kind is None or isinstance(found, kind), found
+    else:
+        assert kind is None, f"expected {kind.__name__}"
+        assert not error <= LIMIT["float32"], f"{what}: nobody noticed"
+    assert simulator.mutate.hits, "the text that was to be changed isn't there"
+
+
+TWINS = {
+    "rows are read before they are there": (r"cuda\.syncthreads\(\)(?=\n +for i in)", "pass"),
+    "a tile is written over while it is read": (r"cuda\.syncthreads\(\)(?=  # nobody)", "pass"),
+    "sums are read before they are there": (r"cuda\.syncthreads\(\)(?=\n +item = anew)", "pass"),
+    "a half goes to the wrong thread": ("low if up else high, 8", "high if up else low, 8"),
+    "weights of the next lane": (r"\* WARPS \+ warp\b", "* WARPS + warp + 1"),
+}
+
+
+@pytest.mark.parametrize("what", TWINS)
+def test_stationary_mutant_is_caught(what: str) -> None:
+    old, new = TWINS[what]
+    simulator = Simulator(seed=1, multiprocessors=3, threads=64)
+    simulator.mutate = changed(old, new)
+    try:
+        error, _ = Twins.of("lstm", "plain", (5, 12, 3, 3)).worst(simulator, "stationary")
+    except Fault:
+        error = 1.0
+    assert not error <= LIMIT["float32"], f"{what}: nobody noticed"
+    assert simulator.mutate.hits, "the text that was to be changed isn't there"
+
+
+BARRIERS = {
+    "nobody arrives": ("add_release(counter, 1)", "pass", Deadlock),
+    "one too many is waited for": ("waiting * generation", "waiting * generation + 1", Deadlock),
+    "the wait is for the last level": ("waiting * generation", "waiting * (generation - 1)", Race),
+    "others don't wait for the one who waits": (
+        "if waiting > 0:\n        cuda.syncthreads()",
+        "pass",
+        Race,
+    ),
+    "arrives before its block is done": (
+        "if waiting > 1:\n        cuda.syncthreads()",
+        "if waiting > 1:",
+        Race,
+    ),
+}
+
+
+@pytest.mark.parametrize("what", BARRIERS)
+def test_barrier_mutant_is_caught(what: str) -> None:
+    old, new, kind = BARRIERS[what]
+    text = textwrap.dedent(inspect.getsource(nest.level_barrier))
+    assert old in text
+    simulator = Simulator(seed=1)
+    names = simulator._names("float32")
+    mutant: dict[str, Any] = {}
+    exec(text.replace(old, new), dict(vars(nest)), mutant)
+    names["level_barrier"] = rebound(mutant["level_barrier"], names)
+    simulator.names["float32"] = names
+    with pytest.raises(Fault if kind is Race else kind):
+        Twins.of("lstm", "plain", SHAPE).worst(simulator, "grid")
+
+
+def test_unmutated_passes() -> None:
+    simulator = Simulator(seed=1)
+    assert Twins.of("lstm", "plain", SHAPE).worst(simulator, "grid")[0] <= LIMIT["float32"]
