@@ -21,7 +21,10 @@ WIDTH = 200
 
 @pytest.mark.parametrize("name", NAMES)
 def test_modules_are_tidy(name: str) -> None:
-    text = render_module(spec_of(name), target="cuda")
+    spec = spec_of(name)
+    rates = frozenset(r.name for r in spec.rates)
+    everything = Variant(mask=True, training=bool(rates), active_rates=rates)
+    text = render_module(spec, variants=(everything,), target="cuda")
     wrong = [
         f"{number}: {line}"
         for number, line in enumerate(text.splitlines(), 1)

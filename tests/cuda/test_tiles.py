@@ -11,7 +11,7 @@ from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 
 
-@pytest.mark.parametrize("name", ["lstm", "shapes"])
+@pytest.mark.parametrize("name", ["lstm"])
 def test_cells_in_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiles, "LEAST_WORK", 1)
     monkeypatch.setattr(tiles, "PART", 4)

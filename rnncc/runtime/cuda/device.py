@@ -167,12 +167,14 @@ class Device:
         with self.lock:
             if self.zero is None or self.zero_size < size:
                 self.zero, self.zero_size = self.upload(np.zeros(size, np.uint8)), size
+                self.ask("cuStreamSynchronize", 0)  # other streams read it, too
             return self.zero
 
     def ones(self, dtype: str) -> Piece:
         with self.lock:
             if dtype not in self.one:
                 self.one[dtype] = self.upload(np.ones(1, dtype))
+                self.ask("cuStreamSynchronize", 0)
             return self.one[dtype]
 
     # ---- kernels ------------------------------------------------------------------------------
