@@ -228,6 +228,7 @@ SUITES: dict[str, Entry] = {
     "compile": "bench.compile_suite:compile_suite",
     "options": "bench.pairs:options",
     "layers": "bench.layers_suite:layers_suite",
+    "keras": "bench.keras_suite:keras_suite",
     "memory": "bench.memory_suite:memory_suite",
     "gpu": "bench.gpu_suite:gpu_suite",
 }

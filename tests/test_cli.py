@@ -132,15 +132,20 @@ def test_a_link_is_written_through(tiny: Path, rnncc_cli: Cli) -> None:
         ("two-words.py", "not a name"),
         ("class.py", "not a name"),
         ("tiny.rnn", "ends in .py"),
+        ("pipe.py", "is not a file"),
+        ("loop.py", "a link that leads to itself"),
+        (f"{'a' * 300}.py", "File name too long"),
     ],
 )
 def test_outputs_that_cannot_be_written(
     tiny: Path, rnncc_cli: Cli, output: str, words: str
 ) -> None:
     Path("folder").mkdir()
+    os.mkfifo("pipe.py")  # nobody reads from it: opening it would wait for ever
+    Path("loop.py").symlink_to("loop.py")
     before = sorted(p.name for p in Path().iterdir())
     ran = rnncc_cli("compile", tiny, "-o", output)
-    assert ran.code == 2
+    assert ran.code == (1 if "too long" in words else 2)
     assert words in ran.err
     assert sorted(p.name for p in Path().iterdir()) == before
 
@@ -257,6 +262,11 @@ def test_mistakes_in_a_cell_are_printed_once_and_all(tiny: Path, rnncc_cli: Cli)
         (["explain", "lsm"], 2, "did you mean lstm?"),
         (["explain", "missing.rnn"], 1, "missing.rnn"),
         (["explain", "folder"], 1, "folder"),
+        (["explain", "pipe.rnn"], 1, "pipe.rnn can't be read: it is not a file"),
+        (["explain", "/dev/zero"], 1, "/dev/zero can't be read: it is not a file"),
+        (["explain", "tiny.rnn/cell.rnn"], 1, "Not a directory"),
+        (["explain", "\udcff.rnn"], 1, "No such file"),
+        (["explain", f"{'a' * 300}.rnn"], 1, "File name too long"),
         (["explain", "tiny.rnn", "--after", "hoists"], 2, "did you mean hoist?"),
         (["explain", "tiny.rnn", "--set", "unit=3"], 2, "did you mean units?"),
         (["explain", "tiny.rnn", "--set", "units=0"], 2, "at least 1"),
@@ -264,6 +274,11 @@ def test_mistakes_in_a_cell_are_printed_once_and_all(tiny: Path, rnncc_cli: Cli)
         (["explain", "tiny.rnn", "--set", "units"], 2, "NAME=VALUE"),
         (["explain", "tiny.rnn", "--set", "units=3", "--set", "units=4"], 2, "twice"),
         (["explain", "tiny.rnn", "--set", "kernel=3"], 2, "a weight is bound when"),
+        (["explain", "tiny.rnn", "--set", "x=3"], 2, "an input is bound when"),
+        (["explain", "tiny.rnn", "--set", "depth=" + "9" * 20], 2, "depth is at most 2**53"),
+        (["explain", "tiny.rnn", "--set", "depth=2.5"], 2, "depth is an int, not 2.5"),
+        (["explain", "tiny.rnn", "--set", "slope=inf"], 2, "slope is a finite number, not inf"),
+        (["explain", "tiny.rnn", "--set", "slope=1e400"], 2, "slope is a finite number, not inf"),
         (["explain", "tiny.rnn", "--set", "use_input=maybe"], 2, "use_input"),
         (["explain", "tiny.rnn", "--set", "activation=tahn"], 2, "tahn"),
         (["explain", "tiny.rnn", "--set", "activation=lambda v: v +"], 1, "invalid syntax"),
@@ -277,10 +292,57 @@ def test_wrong_commands(
     tiny: Path, rnncc_cli: Cli, arguments: list[str], code: int, words: str
 ) -> None:
     Path("folder").mkdir()
+    os.mkfifo("pipe.rnn")
+    more = "depth: option = 2\nslope: option = 0.5\n"
+    tiny.write_text(
+        TINY.replace("tanh\n", "tanh\n" + more).replace("h[t-1]", "h[t-1] * slope ** depth")
+    )
     ran = rnncc_cli(*arguments)
     assert ran.code == code
     assert words in ran.err
     assert "Traceback" not in ran.err
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [("RNNCC_NUM_THREADS", "0"), ("RNNCC_VECTOR_BYTES", "many")]
+)
+def test_wrong_environment(name: str, value: str) -> None:
+    run = subprocess.run(
+        [sys.executable, "-m", "rnncc", "check", "simple_rnn"],
+        env={**ELSEWHERE, name: value},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 2
+    assert f"environment variable {name} must be" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
+def test_letters_that_cannot_be_printed(tiny: Path) -> None:
+    tiny.write_text(f'"""Tiný"""\n{TINY}')
+    for command in ("explain tiny.rnn --after spec", "cells", "compile tiny.rnn -o ný.py"):
+        run = subprocess.run(
+            [sys.executable, "-m", "rnncc", *command.split()],
+            env={**ELSEWHERE, "PYTHONIOENCODING": "ascii"},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (run.returncode, run.stderr) == (0, "")
+        assert command == "cells" or "n\\xfd" in run.stdout
+
+
+@pytest.mark.parametrize(("redirected", "code"), [(">&-", 0), (">/dev/full", 1)])
+def test_nowhere_to_print(redirected: str, code: int) -> None:
+    run = subprocess.run(
+        ["bash", "-c", f"{sys.executable} -m rnncc cells {redirected}"],
+        env=ELSEWHERE,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (run.returncode, "Traceback" in run.stderr) == (code, False), run.stderr
 
 
 def test_version(rnncc_cli: Cli) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from rnncc.frontend.causes import CAUSES, Cause
-from rnncc.frontend.diagnostics import SpecError
+from rnncc.frontend.diagnostics import WIDEST, SpecError
 from rnncc.passes.interface import check_text
 
 ROWS = [cause for cause in CAUSES.values() if cause.example]
@@ -40,7 +40,9 @@ def test_example(cause: Cause) -> None:
     assert found == [(cause.code, line, col, end)]
     rendered = str(error).split("\n")
     assert rendered[0].startswith(f"cell.rnn:{line}:{col}: error[{cause.code}]: ")
-    assert rendered[1] == f"{line:>5} | " + text.split("\n")[line - 1]
+    whole = text.split("\n")[line - 1]
+    shown = whole if len(whole) <= WIDEST else whole[:WIDEST] + "..."
+    assert rendered[1] == f"{line:>5} | " + shown
     assert rendered[2] == "      | " + " " * (col - 1) + "^" * (end - col)
 
 
@@ -79,10 +81,15 @@ VARIANTS = [
     ("E116", "z = «_y»"),
     ("E117", "«t» = 3"),
     ("E117", "«t»: weight[units]"),
+    ("E118", "z = «" + " + ".join(["x[t]"] * 400) + "»"),
     ("E205", "«seed»: weight[units]"),
     ("E210", "r: rate = «True»\nz = drop(x[t], r)"),
     ("E210", "r: rate = «-0.1»\nz = drop(x[t], r)"),
     ("E210", "z = drop(x[t], «1.0»)"),
+    ("E218", "«class»: function = tanh"),
+    ("E218", "«if» = 3"),
+    ("E218", "«in»[t] = x[t]"),
+    ("E218", "«True» : size"),
     ("E302", "act: function = «tanj»\nz = act(x[t])"),
     ("E303", "z = tanh(«x»[0])"),
     ("E304", "z = 2\ny = «z[t]»"),
@@ -91,6 +98,7 @@ VARIANTS = [
     ("E306", "z = x[«t - units»]"),
     ("E306", "z = tanh(x[t])[«t»]"),
     ("E306", "z = x[«t - 1.5»]"),
+    ("E317", "c: state[units]\nc[t] = c[«t-" + "9" * 400 + "»]"),
     ("E308", "«units» = 3"),
     ("E308", "«x[t]» = 3"),
     ("E312", "act: function = tanh\nz = act(1) + «act»"),
@@ -155,6 +163,27 @@ def test_every_mistake_of_a_file_at_once_and_in_order() -> None:
         ("E404", 12),
         ("E302", 14),
     ]
+
+
+def test_what_a_wrong_line_reads_is_used() -> None:
+    """One message, not one more for every name that stands on that line alone."""
+    for line, code in (
+        ("z = tanh(V * y[t]", "E104"),
+        ("z = tanh(V * y[t]))", "E101"),
+        ("z = V * y[t] + ½", "E105"),
+        ("z = " + "-" * 5000 + "V * y[t]", "E118"),
+        ("z = V * y[t] * " + "9" * 5000, "E101"),
+    ):
+        text = Cause("", "", f"y: input[units]\nV: weight[units]\n{line}").marked()
+        assert [(d.code, d.span.line) for d in errors_of(text).diagnostics] == [(code, 10)]
+    assert "too many digits" in str(errors_of(text))
+
+
+def test_of_a_long_line_what_matters_is_shown() -> None:
+    text = Cause("", "", "z = x[t]" + " + x[t]" * 60 + " + nothing" + " + x[t]" * 60).marked()
+    _, line, caret = str(errors_of(text)).split("\n")
+    assert line.startswith("    8 | ...") and line.endswith("...") and len(line) < 180
+    assert line[caret.index("^") : caret.rindex("^") + 1] == "nothing"
 
 
 def test_an_unclosed_bracket_hides_nothing() -> None:

@@ -32,6 +32,13 @@ def test_every_name_of_the_language_is_defined() -> None:
     assert set(INITIALIZERS) == DECLARED
 
 
+def test_short_names() -> None:
+    for name in ("uniform", "normal"):
+        np.testing.assert_array_equal(filled(name, (4, 5)), filled(f"random_{name}", (4, 5)))
+    values = filled("uniform", (50,), -3.0, -2.0)
+    assert (values >= -3).all() and (values <= -2).all()
+
+
 def test_fans() -> None:
     assert fans(()) == (1, 1)
     assert fans((7,)) == (7, 7)

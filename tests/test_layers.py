@@ -231,7 +231,6 @@ def test_rnn_of_a_cell_is_the_layer(cell: Any, layer: Any, options: dict[str, An
 
 
 def test_second_derivatives_of_one_cell() -> None:
-    """Those of several are refused, not wrong."""
     x, found = random(2, 3, 4), []
     every = {"return_sequences": True}
     for layer in (LSTM(5, seed=3, **every, **F64), RNN(LSTMCell(5, seed=3, **F64), **every)):
@@ -240,9 +239,6 @@ def test_second_derivatives_of_one_cell() -> None:
         second = again({"inputs": grads.inputs})
         found.append([second.inputs, *second.weights.values()])
     same(*found)
-    y, back = stack().vjp(x)
-    with pytest.raises(NotImplementedError, match="second derivatives of a StackedRNNCells"):
-        back.vjp(np.ones_like(y))
 
 
 def test_a_cell_is_a_step() -> None:

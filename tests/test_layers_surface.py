@@ -19,6 +19,7 @@ from rnncc.layers import (
     RNN,
     Bidirectional,
     Cell,
+    GRUCell,
     LSTMCell,
     SimpleRNN,
     deserialize,
@@ -174,6 +175,26 @@ def test_mistakes_in_layers_of_layers() -> None:
 
 
 HELD = "cell: Held\nn: size\nx: input[n]\nh: state[n]\nh[t] = x[t] + h[t-1]\nreturn h[t]\n"
+
+
+def test_a_cell_without_states() -> None:
+    """A layer like any other: alone, in a stack, in both directions."""
+    text = "cell: Scale\nn: size\nx: input[n]\nW: weight[n]\nreturn x[t] * W\n"
+    cls = rnncc.compile_text(text, dtype="float64")
+    x = random(2, 5, 4)
+    alone = cls(seed=1, return_sequences=True, return_state=True)
+    (y,), back = alone.vjp(x)
+    same(y, x * alone.weights["W"])
+    dy = random(*y.shape, seed=1)
+    grads = back((dy,))
+    same(grads.inputs, dy * alone.weights["W"])
+    assert grads.initial_state == ()
+    wrong(lambda: back(dy), TypeError, "dy is a tuple of 1")
+    assert Cell(cls()).state_size == []
+    deep = RNN([LSTMCell(3, **F64), cls(), GRUCell(2, **F64)], return_state=True)
+    z, (h, c), last = deep(x)
+    assert (z.shape, h.shape, c.shape, last.shape) == ((2, 2), (2, 3), (2, 3), (2, 2))
+    assert Bidirectional(alone)(x)[0].shape == (2, 5, 8)
 
 
 def test_mistakes_in_calls() -> None:

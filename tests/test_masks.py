@@ -481,7 +481,7 @@ WRONG: list[tuple[dict[str, Any], type[Exception], str]] = [
     ({"lengths": [3.0, 2.0]}, TypeError, "lengths holds float64 values: give ints in 0 ... 3"),
     ({"lengths": [True, False]}, TypeError, "lengths holds bool values"),
     ({"lengths": [3]}, ValueError, r"lengths has shape \[1\], expected \[batch=2\]"),
-    ({"lengths": 3}, TypeError, "lengths is a int: give an array of ints"),
+    ({"lengths": 3}, TypeError, "lengths is an int: give an array of ints"),
     ({"lengths": [3, 3], "mask": np.ones((2, 3), bool)}, TypeError, "both given: give one"),
 ]
 

@@ -25,6 +25,7 @@ from rnncc.passes.residuals import residuals
 from rnncc.passes.rewrite import prune
 from rnncc.passes.rotate import rotate
 from rnncc.passes.simplify import simplify
+from rnncc.schedule.build import schedule
 from rnncc.schedule.legalize import legalize
 from tests import cases
 from tests.cases import Case, distinct
@@ -379,3 +380,26 @@ def test_a_full_mask_folds_away_with_none_given() -> None:
     plain, masked = (simplify(cases.lowered("lstm", v)) for v in ("plain", "mask"))
     assert "where" not in opcodes(plain.ops()) and "where" in opcodes(masked.ops())
     assert "valid" not in {p.role for p in plain.params}
+
+
+LONG = {
+    "of a sum": ("x[t] @ W", "tanh({} + h[t-1])", "{}"),  # its gradient is a sum of as many
+    "of the carry": ("h[t-1] * 0.5", "-{} * 2", "x[t] @ W + {} @ W"),
+    "of weights": ("v * 0.5", "sin({})", "x[t] @ W + h[t-1] @ W + {}"),
+}
+
+
+@pytest.mark.parametrize("what", LONG)
+def test_long_chains(what: str) -> None:
+    """A thousand equations, each of the one before: no pass calls itself once for each."""
+    first, each, last = LONG[what]
+    lines = [f"a0 = {first}", *(f"a{i} = {each.format(f'a{i - 1}')}" for i in range(1, 1000))]
+    spec = check_text(
+        "cell: Long\nn: size\nx: input[n]\nh: state[n]\nW: weight[n, n]\nv: weight[n]\n"
+        + "\n".join(lines)
+        + f"\nh[t] = tanh({last.format('a999')}) * v\nreturn h[t]\n"
+    )
+    program = lower(spec)
+    forward, pullback = gradient(program, ["x", "h", "W", "v"])
+    for made in (optimise(program), optimise(forward), optimise(pullback)):
+        assert schedule(made).kernels

@@ -12,7 +12,7 @@ from rnncc import oracle
 from rnncc.compiler import check_text, load_spec
 from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import optimise
-from rnncc.runtime import bind
+from rnncc.runtime import bind_tiles
 from rnncc.schedule.build import schedule
 from rnncc.schedule.model import Group, LaneStage
 
@@ -52,7 +52,7 @@ def test_the_same_bits(name: str, shape: tuple[int, ...], monkeypatch: pytest.Mo
     x = np.random.default_rng(3).standard_normal((batch, time, features)).astype("float32")
     found, plans = [], []
     for rows in (1, 10**9):
-        monkeypatch.setattr(bind, "FUSED_ROWS", rows)
+        monkeypatch.setattr(bind_tiles, "FUSED_ROWS", rows)
         layer = rnncc.compile(name)(units=units, return_sequences=True, seed=1)
         # What was bound for these sizes before is bound by the engine all layers share.
         layer(x)

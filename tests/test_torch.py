@@ -420,6 +420,14 @@ def test_keywords_of_layers() -> None:
     assert torch.equal(lazy(x), y)
 
 
+def test_a_layer_of_arrays_takes_no_tensor_of_a_graph() -> None:
+    layer = rnncc.compile("gru")(units=3)
+    x = torch.randn(2, 4, 3)
+    assert np.array_equal(layer(x), layer(x.numpy()))
+    with pytest.raises(ValueError, match=r"x can't become an array: .*requires grad"):
+        layer(x.requires_grad_())
+
+
 def test_what_a_module_refuses() -> None:
     with pytest.raises(TypeError, match=r"torch\.manual_seed"):
         ours.Recurrent("gru", units=5, seed=1)
@@ -462,12 +470,15 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(call, (x, *hx, *module.parameters()), fast_mode=True)
 
 
-@pytest.mark.parametrize("kind", ["stack", "last", "begun"])
+@pytest.mark.parametrize("kind", ["both", "layers", "last", "begun"])
 def test_gradgradcheck(kind: str) -> None:
-    """Both directions; outputs of the last step and lengths; a state that starts from a weight."""
+    """Both directions; layers of both; outputs of the last step and lengths; a state that starts
+    from a weight."""
     double = {"dtype": torch.float64}
     module: Any = ours.GRU(2, 3, bidirectional=True, **double)
     extra: dict[str, Any] = {}
+    if kind == "layers":
+        module = ours.RNN(2, 3, num_layers=2, bidirectional=True, **double)
     if kind == "last":
         module = ours.Recurrent("gru", units=3, input_size=2, return_state=True, **double)
         extra = {"lengths": [2, 1]}

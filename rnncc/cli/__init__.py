@@ -15,6 +15,7 @@ Non-Goals: anything the Python API can't do.
 from __future__ import annotations
 
 import argparse
+import io
 import os
 import sys
 from collections.abc import Sequence
@@ -27,13 +28,17 @@ DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Runs one command and returns its exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # what a terminal has no letter for is spelt out
+            stream.reconfigure(errors="backslashreplace")
     try:
         arguments = _parser().parse_args(argv)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else MISUSED
     try:
         code: int = arguments.run(arguments)
-        sys.stdout.flush()
+        if sys.stdout is not None:  # `rnncc compile lstm >&-`
+            sys.stdout.flush()
         return code
     except BrokenPipeError:  # `rnncc explain lstm | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
@@ -43,6 +48,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     except SpecError as error:
         return _complain(str(error), FAILED)
     except UsageError as error:
+        return _complain(f"rnncc: {error}", MISUSED)
+    except ValueError as error:
+        from rnncc.runtime.machine import Misset
+
+        if not isinstance(error, Misset):
+            raise
         return _complain(f"rnncc: {error}", MISUSED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""

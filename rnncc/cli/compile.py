@@ -54,6 +54,10 @@ def output_path(file: str, output: str | None) -> Path:
     path = Path(output) if output else Path(find_cell(file).stem + ".py")
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name the file to write")
+    if path.exists() and not path.is_file():
+        raise UsageError(f"{path} is not a file")
+    if path.is_symlink() and _leads_to_itself(path):
+        raise UsageError(f"{path} is a link that leads to itself")
     if path.suffix != ".py":
         raise UsageError(f"{path}: a module's file ends in .py")
     if not path.stem.isidentifier() or keyword.iskeyword(path.stem):
@@ -61,6 +65,16 @@ def output_path(file: str, output: str | None) -> Path:
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
     return path
+
+
+def _leads_to_itself(link: Path) -> bool:
+    try:
+        link.resolve(strict=True)
+    except FileNotFoundError:
+        return False
+    except (OSError, RuntimeError):  # RuntimeError: Python 3.12 and before
+        return True
+    return False
 
 
 def refuse_overwriting(path: Path, *, force: bool) -> None:
@@ -75,7 +89,10 @@ def refuse_overwriting(path: Path, *, force: bool) -> None:
 def write_whole(path: Path, text: str) -> None:
     """Writes beside the target, then renames: readers see the old file or the new one."""
     target = path.resolve()  # through a link, the file it leads to
-    handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}_")
+    try:
+        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}_")
+    except OSError as error:  # by the name that was given
+        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
     try:
         with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
             file.write(text)

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from rnncc.frontend.diagnostics import nearest
+from rnncc.frontend.diagnostics import an, nearest
 from rnncc.frontend.elaborate import bind_options
 from rnncc.frontend.spec import CellSpec, Number, SizeDecl
 from rnncc.ir.program import Span
@@ -105,7 +105,7 @@ def _pairs(given: Iterable[str]) -> Iterator[tuple[str, str]]:
 def _unknown(spec: CellSpec, name: str, kinds: dict[str, str]) -> str:
     declared = spec.find(name)
     if declared is not None:
-        return f"--set {name}: a {declared.kind} is bound when the layer runs, not here"
+        return f"--set {name}: {an(declared.kind)} is bound when the layer runs, not here"
     hint = nearest(name, kinds)
     known = hint or f"it has {', '.join(kinds) or 'nothing to set'}"
     return f"--set {name}: {spec.name} has no such option, function or size: {known}"

@@ -94,6 +94,7 @@ _ROWS = (
           "cell: «Example[3]»\nfeatures: size\nx: input[features]\nh: state[features]\n"
           "h[t] = h[t-1] + x[t]\nreturn h[t]\n"),
     Cause("E217", "a declaration is written name: kind", "V: «3»"),
+    Cause("E218", "{name} is a word of Python: no name", "«lambda»: weight[units]"),
     # ---- names and time ----
     Cause("E301", "no value is called {name}", "z = «unit» + 1"),
     Cause("E302", "no function is called {name}", "z = «tanth»(x[t])"),
@@ -111,6 +112,7 @@ _ROWS = (
     Cause("E314", "{name} is {kind}, not a function", "z = «W»(x[t])"),
     Cause("E315", "a cycle within one step: {chain}", "«a» = b + 1\nb = a * 2"),
     Cause("E316", "{kind} {name} is never used", "«V»: weight[units]"),
+    Cause("E317", "{k} steps back are more than {most}", "z = tanh(x[«t - 1001»])"),
     # ---- sizes and shapes ----
     Cause("E401", "no size is called {name}", "V: weight[«unit»]\nz = V * 2"),
     Cause("E402", "not a size", "V: weight[«units / 2»]\nz = V * 2"),
@@ -137,6 +139,7 @@ _ROWS = (
           "h0: weight[features]\nc: state[units] = «h0»\nc[t] = c[t-1]"),
     Cause("E419", "axes {axes} don't order the axes of {shape}", "z = «transpose(W, axes=(0, 0))»"),
     Cause("E420", "size {name} is defined by itself", "«a»: size = a + 1\nz = a * 2"),
+    Cause("E421", "{n} parts are more than {most}", "z = «split(x[t], 1001)»[0]"),
     # ---- options, functions, rates, what is returned ----
     Cause("E501", "{name}{signature} is given {count} arguments", "z = «tanh(x[t], 2)»"),
     Cause("E502", "{name}{signature} has no argument {keyword}", "z = softmax(x[t], «axes=0»)"),

@@ -19,6 +19,9 @@ from typing import Any
 from rnncc.frontend.causes import CAUSES
 from rnncc.ir.program import Span
 
+WIDEST = 160  # longer lines are shown in part
+MANY = 500  # among more names nobody looks for the nearest: a long text may hold as many mistakes
+
 # What would move a terminal's cursor or turn the text around.
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
@@ -35,15 +38,27 @@ class Diagnostic:
         span = self.span
         out = [f"{filename}:{span.line}:{span.col}: error[{self.code}]: {self.message}"]
         if 0 < span.line <= len(lines):
-            line = lines[span.line - 1]
+            line, at = _around(lines[span.line - 1], span.col - 1)
             # A tab stays a tab under a tab, so that the caret stands where the eye expects it.
-            lead = "".join("\t" if c == "\t" else " " for c in line[: span.col - 1])
+            lead = "".join("\t" if c == "\t" else " " for c in line[:at])
+            carets = "^" * max(1, min(span.end - span.col, len(line) - at))
             out.append(f"{span.line:>5} | {_UNSAFE.sub(chr(0xFFFD), line)}")
-            out.append(f"      | {lead}{'^' * max(1, span.end - span.col)}")
+            out.append(f"      | {lead}{carets}")
         extra = [*self.notes, *([f"help: {self.help}"] if self.help else [])]
         if extra:
             out.append(" " * 8 + "     ".join(extra))
         return "\n".join(out)
+
+
+def _around(line: str, at: int) -> tuple[str, int]:
+    """Of a very long line the part around a column, and where the column is in it."""
+    if len(line) <= WIDEST:
+        return line, at
+    begin = min(max(0, at - WIDEST // 4), len(line) - WIDEST)
+    part = line[begin : begin + WIDEST]
+    before = "..." if begin else ""
+    after = "..." if begin + WIDEST < len(line) else ""
+    return before + part + after, at - begin + len(before)
 
 
 class SpecError(Exception):
@@ -77,9 +92,17 @@ class Reporter:
         self.diagnostics.append(Diagnostic(code, span, message, tuple(notes), help))
 
 
+def an(word: str) -> str:
+    """The word after its article."""
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean ...?`, or nothing when no known name is near."""
-    pool = sorted(set(known))
+    names = [*known]
+    if len(names) > MANY:
+        return ""
+    pool = sorted(set(names))
     found = difflib.get_close_matches(name, pool, n=1, cutoff=0.6)
     if not found:
         found = [k for k in pool if k.lower() == name.lower()]

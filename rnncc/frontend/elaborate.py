@@ -5,9 +5,10 @@ Non-Goals: which weights are used, which depends on the equations (`passes.inter
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 
-from rnncc.frontend.diagnostics import Reporter, nearest
+from rnncc.frontend.diagnostics import Reporter, an, nearest
 from rnncc.frontend.spec import (
     Bad,
     Binary,
@@ -24,6 +25,7 @@ from rnncc.frontend.spec import (
 from rnncc.ir.sizes import FloorDiv, Size
 
 OptionValue = bool | int | float | str
+MOST = 2**53  # whole numbers up to here are floats, too
 _COMPARE: dict[str, Callable[[OptionValue, OptionValue], bool]] = {
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
@@ -55,8 +57,11 @@ def _checked(name: str, default: OptionValue, value: object) -> OptionValue:
     else:
         ok = isinstance(value, type(default))
     if not ok:
-        kind = type(default).__name__
-        raise TypeError(f"option {name} is a {kind}, not {value!r}")
+        raise TypeError(f"option {name} is {an(type(default).__name__)}, not {value!r}")
+    if isinstance(value, int) and abs(value) > MOST:
+        raise ValueError(f"option {name} is at most 2**53, more can't be told apart")
+    if isinstance(value, float) and not math.isfinite(value):
+        raise ValueError(f"option {name} is a finite number, not {value!r}")
     return float(value) if isinstance(default, float) else value  # type: ignore[arg-type,return-value]
 
 

@@ -30,6 +30,8 @@ from rnncc.frontend.spec import (
 )
 from rnncc.ir.program import Span
 
+MOST_STEPS = 1000  # each is a state of its own
+
 # fmt: off
 _BINARY: dict[type, str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Pow: "**",
@@ -171,8 +173,13 @@ class Reader:
             return None
         match node:
             case ast.BinOp(
-                left=ast.Name(id="t"), op=ast.Sub() | ast.Add() as op, right=ast.Constant(value=k)
+                left=ast.Name(id="t"),
+                op=ast.Sub() | ast.Add() as op,
+                right=ast.Constant(value=k) as right,
             ) if type(k) is int and (k > 0):
+                if k > MOST_STEPS:
+                    self.bad("E317", node, k=self.text(right)[:20], most=MOST_STEPS)
+                    return None
                 return k if isinstance(op, ast.Sub) else -k
         self.bad("E306", node, help="as in x[t] or h[t-1]")
         return None

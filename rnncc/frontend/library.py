@@ -76,7 +76,8 @@ SIGNATURES: dict[str, Signature] = {
 }
 
 _INITIALIZERS = (
-    "zeros ones constant random_normal random_uniform truncated_normal variance_scaling "
+    "zeros ones constant normal uniform random_normal random_uniform truncated_normal "
+    "variance_scaling "
     "glorot_normal glorot_uniform he_normal he_uniform lecun_normal lecun_uniform orthogonal "
     "identity unit_forget_bias"
 )

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rnncc.frontend.diagnostics import Reporter, nearest
+from rnncc.frontend.diagnostics import Reporter, an, nearest
 from rnncc.frontend.library import SIGNATURES, Signature
 from rnncc.frontend.spec import (
     ArrayDecl,
@@ -114,10 +114,11 @@ class _Names:
                 add("E311", state.span, name=state.name, help=f"write {state.name}[t] = ...")
         if not self.spec.inputs and not poisoned:
             add("E604", Span(1, 1, 2), help="as in x: input[features]")
+        known = self.used | poisoned | self.spec.mentioned
         for d in self.declared.values():
             # `unroll` is the one option that only the schedule reads.
             silent = d.kind == "state" or (d.kind, d.name) == ("option", "unroll")
-            if d.name not in self.used | poisoned and not silent:
+            if d.name not in known and not silent:
                 add("E316", d.span, kind=d.kind, name=d.name)
         self._size_cycles()
 
@@ -306,7 +307,7 @@ class _Names:
         kind = self.kinds.get(name) or ("temporary" if name in self.temporaries else None)
         if kind is not None:
             self.errors.add(
-                "E314", node.function_span, name=name, kind=f"a {kind}", help="multiply with *"
+                "E314", node.function_span, name=name, kind=an(kind), help="multiply with *"
             )
         else:
             known = [*SIGNATURES, *(n for n, k in self.kinds.items() if k == "function")]

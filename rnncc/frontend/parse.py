@@ -11,9 +11,10 @@ from __future__ import annotations
 import ast
 import re
 import warnings
+from keyword import iskeyword
 from pathlib import Path
 
-from rnncc.frontend.declarations import read_declaration
+from rnncc.frontend.declarations import KINDS, read_declaration
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
 from rnncc.frontend.expressions import Reader
 from rnncc.frontend.logical_lines import LogicalLine, logical_lines
@@ -47,6 +48,11 @@ _STATEMENTS = {
 }
 _HINTS = {"if": "write a if option else b", "def": "declare it: f: function = lambda v: ..."}
 _BOUND = re.compile(r"[A-Za-z_]\w*")
+# What a line declares, sets, or calls the cell, whatever Python takes that for.
+_NAMED = re.compile(
+    rf"cell\s*:\s*(?P<cell>\w+)\s*$"
+    rf"|(?P<name>\w+)\s*(?::\s*(?:{'|'.join(KINDS)})\b|(?:\[t\]\s*)?=(?!=))"
+)
 
 
 def parse(text: str, filename: str = "<text>") -> CellSpec:
@@ -70,6 +76,8 @@ def parse_file(path: str | Path) -> CellSpec:
     start = Span(1, 1, 2)
     if path.is_dir():
         errors.add("E002", start, path=path)
+    elif path.exists() and not path.is_file():  # reading a pipe may wait for ever
+        errors.add("E001", start, path=path, reason="it is not a file")
     elif path.suffix != ".rnn":
         errors.add("E003", start, path=path, help="cells are files called *.rnn")
     if errors.diagnostics:
@@ -129,12 +137,17 @@ def _syntax(line: LogicalLine, errors: Reporter) -> list[ast.stmt]:
         end = error.end_offset or 0
         same = (error.end_lineno or number) == number
         span = line.span(number, col, end if same and end > col else col + 1)
-        errors.add("E101", span, reason=error.msg)
+        errors.add("E101", span, reason=_reason(error.msg))
     except (RecursionError, MemoryError):
         errors.add("E118", line.span(1, 1, 2))
     except ValueError as error:
-        errors.add("E101", line.span(1, 1, 2), reason=str(error))
+        errors.add("E101", line.span(1, 1, 2), reason=_reason(str(error)))
     return []
+
+
+def _reason(message: str) -> str:
+    """Python's, without what it advises those to do who write Python."""
+    return "a number has too many digits" if "integer string conversion" in message else message
 
 
 class _Parser:
@@ -146,6 +159,7 @@ class _Parser:
         self.returns: tuple[Expr, ...] | None = None
         self.returns_span = Span(1, 1, 2)
         self.poisoned: set[str] = set()
+        self.mentioned: set[str] = set()
         self.named: Span | None = None
         self.in_refused_block = False
         self.first = True
@@ -179,12 +193,14 @@ class _Parser:
             self.returns or (),
             self.returns_span,
             frozenset(self.poisoned),
+            frozenset(self.mentioned),
         )
 
     def _poison(self, line: LogicalLine) -> None:
         """Remember what a wrong line would have named, so that its uses aren't reported too."""
         head = re.split(r"[:=]", line.text, maxsplit=1)[0]
         self.poisoned |= set(_BOUND.findall(head))
+        self.mentioned |= set(_BOUND.findall(line.text))
 
     def _line(self, line: LogicalLine) -> None:
         if line.indent:
@@ -192,6 +208,12 @@ class _Parser:
                 return
             self.errors.add("E102", Span(line.first, 1, line.indent + 1))
         self.in_refused_block = False
+        named = _NAMED.match(line.text)
+        if named and iskeyword(named["name"] or named["cell"]):
+            group = "name" if named["name"] else "cell"
+            start, end = named.span(group)
+            self.errors.add("E218", line.span(1, start + 1, end + 1), name=named[group])
+            return
         word = re.match(r"[a-z]+\b(?!\s*[=:,\[(])", line.text)
         keyword = word.group() if word else line.text.split(":")[0].strip()
         if _STATEMENTS.get(keyword):

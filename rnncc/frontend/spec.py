@@ -226,8 +226,10 @@ class CellSpec:
     equations: tuple[Equation, ...]
     returns: tuple[Expr, ...]
     returns_span: Span
-    # Names bound on lines that could not be read: nothing is said about their uses.
+    # Names bound on lines that could not be read: nothing is said about their uses. All names of
+    # such lines: nobody can say that they are never used.
     poisoned: frozenset[str] = frozenset()
+    mentioned: frozenset[str] = frozenset()
 
     @property
     def sha256(self) -> str:

@@ -15,7 +15,9 @@ import numpy as np
 from rnncc.layers.cells import AbstractCell
 from rnncc.layers.composite import Composite, Joined
 from rnncc.layers.config import deserialize, serializable, serialize
-from rnncc.layers.directions import MODES, DirectionsEngine
+from rnncc.layers.directions import DirectionsEngine
+from rnncc.layers.directions_second import DirectionsSecondEngine
+from rnncc.layers.merges import MODES, Merge
 from rnncc.layers.parts import Link, Part, joined, linked, mixed
 from rnncc.runtime.classes import LAYER_OPTIONS, Engine
 from rnncc.runtime.description import Array
@@ -92,8 +94,8 @@ class Bidirectional(Composite):
 
     # ---- results and cotangents ----
 
-    def _leave(self, results: Mapping[str, np.ndarray]) -> Any:
-        left = super()._leave(results)
+    def _grouped(self, left: Any) -> Any:
+        left = super()._grouped(left)
         apart = self.merge_mode is None and self.return_state
         return (*left[0], *left[1:]) if apart else left  # y, y backwards, *states, as Keras
 
@@ -195,8 +197,9 @@ class _Joins:
     merge_mode: str | None
     outputs: tuple[tuple[str, ...], ...]
 
-    def __call__(self, engines: Sequence[Engine]) -> Engine:
-        return DirectionsEngine(self.parts, engines, self.merge_mode, self.outputs)
+    def __call__(self, engines: Sequence[Engine]) -> DirectionsEngine:
+        merge = Merge(self.parts, self.merge_mode, self.outputs)
+        return DirectionsEngine(self.parts, engines, merge)
 
 
 def _maker(parts: tuple[Part, ...], merge_mode: str | None) -> Joined:
@@ -232,7 +235,7 @@ def _maker(parts: tuple[Part, ...], merge_mode: str | None) -> Joined:
         doc=f"{own.name} in both directions",
     )
     cell = replace(cell, arguments=own.arguments)
-    return Joined(cell, parts, _Joins(parts, merge_mode, tuple(names)))
+    return Joined(cell, parts, _Joins(parts, merge_mode, tuple(names)), DirectionsSecondEngine)
 
 
 def _merged(ahead: Array, back: Array, merge_mode: str | None) -> tuple[list[Array], list[Link]]:

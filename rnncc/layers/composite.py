@@ -14,23 +14,26 @@ import numpy as np
 
 from rnncc.layers.parts import Part
 from rnncc.layers.weights import Joint
-from rnncc.runtime.classes import LAYER_OPTIONS, Binding, Engine
+from rnncc.runtime.classes import LAYER_OPTIONS, Binding, Engine, SecondEngine
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.doors import Bound, Layout, nearest
-from rnncc.runtime.gradients import Gradients
+from rnncc.runtime.gradients import WRT, Gradients
 from rnncc.runtime.layer import Layer
+from rnncc.runtime.second import SecondGradients, SecondPullback
 
 
 @dataclass(frozen=True, eq=False)
 class Joined:
     """The maker of a composite: everything was bound when its parts were made.
 
-    joins: the parts' engines -> the engine of the whole.
+    joins: the parts' engines -> the engine of the whole. joins_again: that engine, and the parts'
+    engines of second derivatives -> the one of the whole.
     """
 
     cell: Cell
     parts: tuple[Part, ...]
-    joins: Callable[[Sequence[Engine]], Engine]
+    joins: Callable[[Sequence[Engine]], Any]
+    joins_again: Callable[[Any, Sequence[SecondEngine]], SecondEngine]
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
@@ -41,12 +44,11 @@ class Joined:
         return Binding(self.cell, self._engine)
 
     def _engine(self, variant: Variant) -> Any:
-        if variant.second_order and len(self.parts) > 1:
-            raise NotImplementedError(
-                f"second derivatives of a {self.cell.name} are not available in this version of "
-                "rnncc: those of a layer with one cell are"
-            )
-        return self.joins([part.engine(variant) for part in self.parts])
+        engines = [part.engine(replace(variant, second_order=False)) for part in self.parts]
+        whole = self.joins(engines)
+        if not variant.second_order:
+            return whole
+        return self.joins_again(whole, [part.engine(variant) for part in self.parts])
 
 
 class Composite(Layer):
@@ -118,7 +120,10 @@ class Composite(Layer):
         return None
 
     def _leave(self, results: Mapping[str, np.ndarray]) -> Any:
-        left = super()._leave(results)
+        return self._grouped(super()._leave(results))
+
+    def _grouped(self, left: Any) -> Any:
+        """What a layer without groups returns, as this one does."""
         groups = self._state_groups()
         if not (self.return_state and groups):
             return left
@@ -190,11 +195,46 @@ class Regrouped:
     def __call__(self, dy: Any, *rest: Any, **keywords: Any) -> Any:
         """See `runtime.pullback.Pullback`."""
         found = self._pullback(self._layer._flat_cotangents(dy), *rest, **keywords)
+        return self._regrouped(found)
+
+    def vjp(self, dy: Any, *rest: Any, **keywords: Any) -> tuple[Gradients, RegroupedAgain]:
+        """See `runtime.pullback.Pullback.vjp`."""
+        dy = self._layer._flat_cotangents(dy)
+        found, pullback = self._pullback.vjp(dy, *rest, **keywords)
+        return self._regrouped(found), RegroupedAgain(self._layer, pullback, self._states)
+
+    def _regrouped(self, found: Gradients) -> Gradients:
         return found if self._states is None else GroupedGradients(found, self._states)
 
-    def vjp(self, dy: Any, *rest: Any, **keywords: Any) -> Any:
-        """See `runtime.pullback.Pullback.vjp`."""
-        return self._pullback.vjp(self._layer._flat_cotangents(dy), *rest, **keywords)
+
+class RegroupedAgain:
+    """A second pullback between gradients and cotangents as the composite arranges them."""
+
+    def __init__(self, layer: Composite, pullback: SecondPullback, states: Layout | None) -> None:
+        self._layer, self._pullback, self._states = layer, pullback, states
+
+    def __call__(self, d_grads: Any, *rest: Any, **keywords: Any) -> SecondGradients:
+        """See `runtime.second.SecondPullback`."""
+        found = self._pullback(self._flat(d_grads), *rest, **keywords)
+        initial = found.initial_state
+        if self._states is not None and isinstance(initial, tuple):
+            initial = self._states.arrange(dict(zip(self._states.names, initial, strict=True)))
+        dy = found.dy if found.dy is None else self._layer._grouped(found.dy)
+        return replace(found, dy=dy, initial_state=initial)
+
+    def _flat(self, d_grads: Any) -> Any:
+        if isinstance(d_grads, Gradients):
+            d_grads = {kind: getattr(d_grads, kind) for kind in WRT}
+        if self._states is None or not isinstance(d_grads, Mapping):
+            return d_grads
+        if "initial_state" not in d_grads:
+            return d_grads
+        flat = self._layer._flat_states(d_grads["initial_state"])
+        return {**d_grads, "initial_state": flat}
+
+    def plan(self) -> str:
+        """Which kernels ran, and why."""
+        return self._pullback.plan()
 
 
 class GroupedGradients(Gradients):

@@ -84,6 +84,11 @@ class Part:
         return mixed(seed, self.prefix) if self.prefix else seed
 
 
+def added(one: Mapping[str, Any], other: Mapping[str, Any]) -> dict[str, Any]:
+    """Gradients by name, summed where both have them."""
+    return {**one, **{n: one[n] + a if n in one else a for n, a in other.items()}}
+
+
 def mixed(seed: int, text: str) -> int:
     """Another seed for each text."""
     word = int.from_bytes(hashlib.sha256(f"{seed} {text}".encode()).digest()[:8], "little")

@@ -54,6 +54,12 @@ class StackEngine:
             [(a.name, o.name) for a, o in zip(above.cell.inputs, below.cell.outputs, strict=True)]
             for below, above in pairwise(self.parts)
         ]
+        # Names outside of what each cell reads and no other cell makes, by its own.
+        self.outside = [dict(part.pairs) for part in self.parts]
+        self.outside[0] |= {n: n for n in self._first}
+        for k, part in enumerate(self.parts):
+            contexts = [c.name for c in part.cell.contexts]
+            self.outside[k] |= {n: part.name(n) if k else n for n in contexts}
         self._shown = ""
         self._lasts: list[Any] = [None] * len(engines)
 
@@ -229,31 +235,40 @@ class StackEngine:
         names = [o.name for o in self.parts[-1].cell.outputs]
         handed = {n: cotangents[n] for n in names if n in cotangents}
         for k in reversed(range(len(self.parts))):
-            part = self.parts[k]
-            outside = dict(part.pairs)
-            for context in part.cell.contexts:
-                outside[context.name] = context.name if k == 0 else part.name(context.name)
-            if k == 0:
-                outside |= {n: n for n in self._first}
-            asked = {own for own, name in outside.items() if name in wanted}
-            below = [own for own, _ in self._reads[k - 1]] if k and self._wants(k, wanted) else []
+            outside = self.outside[k]
+            asked = self.asked(k, wanted)
             found = self.engines[k].backward(
                 saved.cells[k],
-                {**handed, **part.finals(cotangents)},
-                frozenset(asked.union(below)),
-                {own: out[outside[own]] for own in asked if outside[own] in out},
+                {**handed, **self.parts[k].finals(cotangents)},
+                asked,
+                {own: out[name] for own, name in outside.items() if own in asked and name in out},
             )
             self._lasts[k] = self.engines[k].last
-            results |= {outside[own]: found[own] for own in asked if own in found}
-            handed = {o: found[own] for own, o in self._reads[k - 1] if own in found} if k else {}
+            results |= {name: found[own] for own, name in outside.items() if own in found}
+            handed = self.handed(k, found)
         return results
 
-    def _wants(self, k: int, wanted: frozenset[str]) -> bool:
+    def asked(self, k: int, wanted: frozenset[str]) -> frozenset[str]:
+        """The gradients of a cell that are wanted, or that others which are need."""
+        own = {own for own, name in self.outside[k].items() if name in wanted}
+        return frozenset(own.union(self.below(k) if self.wants(k, wanted) else ()))
+
+    def wants(self, k: int, wanted: frozenset[str]) -> bool:
         """Whether gradients below this cell are asked for."""
-        below = {name for part in self.parts[:k] for _, name in part.pairs}
-        below |= {*self._first, *(c.name for c in self.parts[0].cell.contexts)}
-        below |= {p.name(c.name) for p in self.parts[1:k] for c in p.cell.contexts}
-        return not wanted.isdisjoint(below)
+        return any(not wanted.isdisjoint(self.outside[i].values()) for i in range(k))
+
+    def below(self, k: int) -> list[str]:
+        """What a cell reads of the one below."""
+        return [own for own, _ in self._reads[k - 1]] if k else []
+
+    def handed(self, k: int, found: Tensors) -> dict[str, Any]:
+        """Gradients of what a cell reads of the one below, by the names they have there."""
+        return {o: found[own] for own, o in self._reads[k - 1] if own in found} if k else {}
+
+    def read(self, k: int, found: Tensors) -> dict[str, Any]:
+        """What a cell puts out, by the names the one above reads it under."""
+        reads = self._reads[k] if k + 1 < len(self.parts) else []
+        return {own: found[o] for own, o in reads if o in found}
 
     # ---- what ran --------------------------------------------------------------------------------
 

@@ -13,7 +13,8 @@ from typing import Any
 from rnncc.layers.composite import Composite, Joined
 from rnncc.layers.parts import Link, Part, joined, linked, mixed
 from rnncc.layers.stack import StackEngine
-from rnncc.runtime.classes import Engine
+from rnncc.layers.stack_second import StackSecondEngine
+from rnncc.runtime.classes import Engine, SecondEngine
 from rnncc.runtime.description import Cell
 from rnncc.runtime.layer import Layer
 
@@ -28,6 +29,10 @@ class _Joins:
         return engines[0] if len(engines) == 1 else StackEngine(self.parts, engines)
 
 
+def _joined_again(whole: Any, seconds: Sequence[SecondEngine]) -> SecondEngine:
+    return seconds[0] if len(seconds) == 1 else StackSecondEngine(whole, seconds)
+
+
 def maker_of(layers: Sequence[Layer]) -> Joined:
     """Of layers on top of each other. ValueError when one can't read what the one below gives."""
     alone = len(layers) == 1
@@ -35,7 +40,7 @@ def maker_of(layers: Sequence[Layer]) -> Joined:
     cell = _described(parts)
     if alone:  # what was given to the layer is settled, otherwise it is its own cell
         cell = replace(parts[0].cell, sizes=cell.sizes, rates=cell.rates)
-    return Joined(cell, parts, _Joins(parts))
+    return Joined(cell, parts, _Joins(parts), _joined_again)
 
 
 class Stacked(Composite):

@@ -121,18 +121,22 @@ class _Advance:
 
     def _again(self, value: Value, known: dict[Value, Value], ops: list[Op]) -> Value:
         """The value out of others that stand for what it was made of."""
-        if value not in self.inner:
-            return value
-        if value not in known:
-            op = self.defs.get(value)
-            if op is None:
-                self._draw(value)
+        rest = [value]
+        while rest:  # operands before what is made of them
+            each = rest[-1]
+            op = self.defs.get(each)
+            if each not in self.inner or each in known:
+                rest.pop()
+            elif op is None:
+                self._draw(each)
+            elif waits := [o for o in op.operands if o in self.inner and o not in known]:
+                rest += waits[::-1]
             else:
-                operands = tuple(self._again(o, known, ops) for o in op.operands)
+                operands = tuple(known.get(o, o) for o in op.operands)
                 type_ = OPS[op.opcode].infer(op.attrs, *(o.type for o in operands))
-                known[value] = Value(value.name, type_)
-                ops.append(replace(op, operands=operands, results=(known[value],)))
-        return known[value]
+                known[each] = Value(each.name, type_)
+                ops.append(replace(op, operands=operands, results=(known[each],)))
+        return known.get(value, value)
 
     def _draw(self, value: Value) -> None:
         """The draw of the first step, and of every step the one after it."""

@@ -164,7 +164,7 @@ class Equations(Evaluator):
         scopes, self.bound = self.bound, []
         span, self.b.span = self.b.span, None
         self.active.append(equation)
-        operand = self.evaluate(equation.value)
+        operand = self.whole(equation.value)
         self.active.pop()
         self.bound, self.b.span = scopes, span
         targets = equation.targets

@@ -135,6 +135,14 @@ class Evaluator:
         finally:
             self.b.span = outer
 
+    def whole(self, node: Expr) -> Operand:
+        """What `evaluate` gives for an expression that no other is around."""
+        try:
+            return self.evaluate(node)
+        except RecursionError:
+            self.errors.add("E118", node.span, help="give some of it a name")
+            return POISON
+
     def _evaluate(self, node: Expr) -> Operand:
         match node:
             case Number() | Text():

@@ -182,7 +182,8 @@ def foldings(spec: CellSpec) -> Iterator[dict[str, OptionValue]]:
     flips = [(n, v) for n, values in choices.items() for v in values[1:]]
     for name, value in flips:
         yield defaults | {name: value}
-    for (a, x), (b, y) in itertools.combinations(flips, 2):
+    pairs = itertools.combinations(flips, 2)
+    for (a, x), (b, y) in itertools.islice(pairs, _MOST_FOLDINGS):
         if a != b:
             yield defaults | {a: x, b: y}
 

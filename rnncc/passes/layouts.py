@@ -10,6 +10,8 @@ from rnncc.ir.sizes import Size, product
 from rnncc.passes.evaluate import Evaluator, Operand, Refused, Shape, show
 from rnncc.passes.functions import axis_of, function, size
 
+MOST_PARTS = 1000  # each is a value of its own
+
 
 @function
 def split(ev: Evaluator, v: Operand, n: Operand, axis: Operand = None) -> Operand:
@@ -22,6 +24,8 @@ def split(ev: Evaluator, v: Operand, n: Operand, axis: Operand = None) -> Operan
     if n < 1 or (whole.is_constant and whole.constant % n):
         raise Refused("E412", size=whole, n=n)
     part = whole // n
+    if n > MOST_PARTS:
+        raise Refused("E421", n=n, most=MOST_PARTS)
     if not ev.same_size(part * n, whole, f"{whole} must be divisible by {n}"):
         raise Refused("E412", size=whole, n=n)
     return tuple(ev.b.slice(x, at, part * i, part) for i in range(n))

@@ -259,7 +259,7 @@ class _Lowering:
     # ---- what is returned ----
 
     def _returned(self, node: Expr) -> Value | None:
-        operand: Operand = self.eq.evaluate(node)
+        operand: Operand = self.eq.whole(node)
         if operand is POISON:
             return None
         self.b.span = node.span

@@ -110,11 +110,15 @@ def add_leaves(value: Value, defs: Mapping[Value, Op], single: set[Value]) -> li
     op = defs.get(value)
     if op is None or op.opcode != "add":
         return [value]
-    leaves = []
-    for operand in op.operands:
-        inner = is_inner_add(operand, defs, single)
-        leaves += add_leaves(operand, defs, single) if inner else [operand]
-    return leaves
+    leaves: list[Value] = []
+    rest = [*op.operands]
+    while rest:  # the last terms first: sums are long to the left
+        term = rest.pop()
+        if is_inner_add(term, defs, single):
+            rest += defs[term].operands
+        else:
+            leaves.append(term)
+    return leaves[::-1]
 
 
 def is_inner_add(value: Value, defs: Mapping[Value, Op], single: Collection[Value]) -> bool:

@@ -163,6 +163,7 @@ def _contract_again(b: Builder, op: Op, u: Value, w: Value, flipped: bool) -> Va
 
 
 Leaf = TypeVar("Leaf", Value, Op)
+_DEEPEST = 50  # factors of factors of ... of what moves
 
 
 @dataclass(frozen=True)
@@ -192,14 +193,14 @@ def _add(b: Builder, terms: Sequence[Value | _Scaled[Value]]) -> Value | None:
 
 
 def _split(
-    value: Value, defs: dict[Value, Op], single: set[Value], inner: set[Value]
+    value: Value, defs: dict[Value, Op], single: set[Value], inner: set[Value], depth: int = 0
 ) -> tuple[list[Value | _Scaled[Value]], list[Op | _Scaled[Op]]] | None:
     """The terms of a sum that stay, and those that move; None where none moves."""
     stay: list[Value | _Scaled[Value]] = []
     move: list[Op | _Scaled[Op]] = []
     for leaf in add_leaves(value, defs, single) if value in single else ():
         op = defs.get(leaf) if leaf in single else None
-        scaled = _scaled(op, defs, single, inner) if op is not None else None
+        scaled = _scaled(op, defs, single, inner, depth) if op is not None else None
         if op is not None and _rotatable(op, inner, defs):
             move.append(op)
         elif scaled is not None:
@@ -211,13 +212,13 @@ def _split(
 
 
 def _scaled(
-    op: Op, defs: dict[Value, Op], single: set[Value], inner: set[Value]
+    op: Op, defs: dict[Value, Op], single: set[Value], inner: set[Value], depth: int
 ) -> tuple[list[_Scaled[Value]], list[_Scaled[Op]]] | None:
     """A product or quotient in two, where a part of what is multiplied moves."""
-    if op.opcode not in ("mul", "div"):
+    if op.opcode not in ("mul", "div") or depth > _DEEPEST:
         return None
     for i in (0, 1) if op.opcode == "mul" else (0,):
-        parts = _split(op.operands[i], defs, single, inner)
+        parts = _split(op.operands[i], defs, single, inner, depth + 1)
         if parts is not None:
             (stay, move), factor = parts, op.operands[1 - i]
             return [_Scaled(op, stay, factor)] if stay else [], [_Scaled(op, move, factor)]

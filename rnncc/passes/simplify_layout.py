@@ -133,16 +133,15 @@ def _add_pads(ctx: Context, op: Op) -> Value | None:
 
 
 def _pad_leaves(ctx: Context, op: Op) -> list[Op] | None:
+    """The terms of a sum, if they all are pads; those that are nearest are looked at first."""
     pads: list[Op] = []
-    for operand in op.operands:
-        made = ctx.defs.get(operand)
+    rest = [*op.operands]
+    while rest:
+        made = ctx.defs.get(rest.pop())
         if made is not None and made.opcode == "pad":
             pads.append(made)
         elif made is not None and made.opcode == "add" and ctx.single(made):
-            inner = _pad_leaves(ctx, made)
-            if inner is None:
-                return None
-            pads += inner
+            rest += made.operands
         else:
             return None
     return pads

@@ -24,8 +24,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncc.runtime import memory
-from rnncc.runtime.bind import Call, pad, result_shape
+from rnncc.runtime.binding import Call, result_shape
 from rnncc.runtime.call import Arrays, Job, Residuals
+from rnncc.runtime.layouts import pad
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Direction
 

@@ -15,8 +15,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncc.runtime import memory
-from rnncc.runtime.bind import Call, Layout, axes_of, is_padded
+from rnncc.runtime.binding import Call
 from rnncc.runtime.launch import pool_of_workers
+from rnncc.runtime.layouts import Layout, axes_of, is_padded
 from rnncc.runtime.memory import address_of, write_into
 from rnncc.runtime.packing import Packed
 from rnncc.runtime.perform import perform, perform_again

@@ -22,6 +22,11 @@ from rnncc.runtime.strides import has_dense_rows
 Dims = tuple[int | None, ...]
 
 
+def an(word: str) -> str:
+    """The word after its article."""
+    return f"an {word}" if word[0] in "aeiou" else f"a {word}"
+
+
 def nearest(name: str, known: Iterable[str]) -> str:
     """`: did you mean ...?` when a known name is near, else all of them."""
     pool = list(known)
@@ -123,11 +128,11 @@ def as_array(
         raise TypeError(f"{name} is a masked array: fill it, and say which steps count with mask=")
     try:
         array = np.asarray(value)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor of a graph, of torch
         raise ValueError(f"{name} can't become an array: {error}") from None
     if array.dtype.kind not in "biuf":
         if not array.ndim and not isinstance(value, np.ndarray | np.generic):
-            what = "None" if value is None else f"a {type(value).__name__}"
+            what = "None" if value is None else an(type(value).__name__)
             raise TypeError(f"{name} is {what}: give an array of real numbers")
         raise TypeError(
             f"{name} holds {array.dtype} values: give real numbers, which become {dtype}"

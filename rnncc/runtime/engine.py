@@ -19,7 +19,8 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime import memory
-from rnncc.runtime.bind import Binder, Call, result_shape
+from rnncc.runtime.bind import Binder
+from rnncc.runtime.binding import Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals, Run
 from rnncc.runtime.forks import open_in_children

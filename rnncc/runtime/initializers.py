@@ -148,6 +148,9 @@ def variance_scaling(
     raise ValueError(f"distribution is one of {known}, not {distribution!r}")
 
 
+INITIALIZERS |= {"uniform": random_uniform, "normal": random_normal}
+
+
 def _scaled(name: str, scale: float, mode: str, distribution: str) -> None:
     def scaled(rng: np.random.Generator, shape: Shape) -> np.ndarray:
         return variance_scaling(rng, shape, scale, mode, distribution)

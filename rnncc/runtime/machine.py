@@ -17,6 +17,10 @@ VECTOR_BYTES = "RNNCC_VECTOR_BYTES"
 NUM_THREADS = "RNNCC_NUM_THREADS"
 
 
+class Misset(ValueError):
+    """An environment variable holds what it can't."""
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What the schedule and the cores need to know; vector and cache sizes are in bytes."""
@@ -54,7 +58,7 @@ def _override(name: str, allowed: tuple[int, ...] = ()) -> int | None:
         return None
     wanted = f"one of {', '.join(map(str, allowed))}" if allowed else "a whole number of at least 1"
     if not text.isdecimal() or int(text) < 1 or (allowed and int(text) not in allowed):
-        raise ValueError(f"environment variable {name} must be {wanted}, not {text!r}")
+        raise Misset(f"environment variable {name} must be {wanted}, not {text!r}")
     return int(text)
 
 

@@ -15,6 +15,8 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime.doors import an
+
 Arrays = dict[str, np.ndarray]
 
 
@@ -128,5 +130,5 @@ def _array(name: str, given: Any, wanted: str) -> np.ndarray:
     except ValueError as error:
         raise ValueError(f"{name} can't become an array: {error}") from None
     if not array.ndim and not isinstance(given, np.ndarray | np.generic):
-        raise TypeError(f"{name} is a {type(given).__name__}: give an array of {wanted}")
+        raise TypeError(f"{name} is {an(type(given).__name__)}: give an array of {wanted}")
     return array

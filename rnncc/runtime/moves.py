@@ -15,8 +15,10 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from rnncc.runtime.bind import LANE_PAD, Binding, Layout, axes_of, pad
+from rnncc.runtime.binding import Binding
+from rnncc.runtime.cores import LANE_PAD
 from rnncc.runtime.kernel import kernel
+from rnncc.runtime.layouts import Layout, axes_of, pad
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.nest import DESC_WORDS, copy_pieces
 from rnncc.runtime.tables import Buffer, Carry, Direction, Place

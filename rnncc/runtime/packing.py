@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnncc.runtime.bind import Binding, PackLayout, pack_layout
+from rnncc.runtime.binding import Binding, PackLayout, pack_layout
 from rnncc.runtime.groups import PACKED
 from rnncc.runtime.kernel import kernel
 from rnncc.runtime.machine import ITEMSIZE, host

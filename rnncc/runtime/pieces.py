@@ -15,7 +15,7 @@ from rnncc.runtime.nest import DESC_WORDS
 from rnncc.runtime.tables import Copy, Source
 
 if TYPE_CHECKING:
-    from rnncc.runtime.bind import Binding
+    from rnncc.runtime.binding import Binding
 
 MAX_RANK = 6
 

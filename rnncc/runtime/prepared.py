@@ -15,11 +15,12 @@ from itertools import groupby
 
 import numpy as np
 
-from rnncc.runtime.bind import Binding, BoundKernel, Layout, requests, result_shape, touched
+from rnncc.runtime.binding import Binding, BoundKernel, requests, result_shape, touched
 from rnncc.runtime.bulk import contract_bulk, sum_bulk
 from rnncc.runtime.cores import cores
 from rnncc.runtime.groups import FIRST_STEP, GIVEN, PACKED, SAVED, SEED, WORKSPACE
 from rnncc.runtime.kernel import Kernel
+from rnncc.runtime.layouts import Layout
 from rnncc.runtime.machine import host
 from rnncc.runtime.memory import ALIGNMENT
 from rnncc.runtime.moves import CALLERS, Move, Mover, move_all, result_point, slot_offset

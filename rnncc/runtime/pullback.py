@@ -93,7 +93,7 @@ class Pullback:
         trace = self._trace
         outputs, states = trace.outputs, trace.finals
         lead = 2 if trace.return_sequences else 1
-        tops = _parts("dy", dy, 1 + len(states)) if states else [dy]
+        tops = _parts("dy", dy, 1 + len(states)) if trace.return_state else [dy]
         leaves = tops[:1]
         if len(outputs) > 1:
             leaves = _parts("dy of the outputs", tops[0], len(outputs))

@@ -97,7 +97,9 @@ def _plan(
 def inner_adds(value: Value, defs: dict[Value, Op], single: set[Value]) -> set[Value]:
     """The adds of a sum: the value itself and those only this sum reads."""
     found = {value}
-    for operand in defs[value].operands:
-        if is_inner_add(operand, defs, single):
-            found |= inner_adds(operand, defs, single)
+    rest = [value]
+    while rest:
+        inner = [o for o in defs[rest.pop()].operands if is_inner_add(o, defs, single)]
+        found.update(inner)
+        rest += inner
     return found

@@ -35,10 +35,12 @@ def run(
     training: bool,
     given: bool = False,
     masked: bool = False,
+    seed: Tensor | None = None,
 ) -> Sequence[Tensor]:
-    """The results of a call; see `Recurrence` for its tensors. What dropout draws from is drawn
-    from torch's generator."""
-    seed = torch.randint(2**63 - 1, ()) if training and recurrence.draws else None
+    """The results of a call; see `Recurrence` for its tensors. seed: what dropout draws from;
+    None: drawn from torch's generator."""
+    if seed is None and training and recurrence.draws:
+        seed = torch.randint(2**63 - 1, ())
     save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
     if torch.compiler.is_compiling() or _is_traced(tensors):
         results = torch.ops.rnncc.forward(

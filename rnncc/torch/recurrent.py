@@ -20,7 +20,7 @@ from rnncc.compiler import compile as compile_cell
 from rnncc.runtime import initializers
 from rnncc.runtime.classes import read_off, sort_keywords
 from rnncc.runtime.description import Array, names_of
-from rnncc.runtime.doors import SizeBinder, array_shape, nearest, spread, whole_number
+from rnncc.runtime.doors import SizeBinder, an, array_shape, nearest, spread, whole_number
 from rnncc.runtime.layer import Layer
 from rnncc.torch.ops import run
 from rnncc.torch.recipe import DTYPES, Recipe
@@ -324,7 +324,7 @@ def _name_of(dtype: Any) -> str:
 
 def _tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
-        raise TypeError(f"{name} is a {type(value).__name__}: give a torch tensor")
+        raise TypeError(f"{name} is {an(type(value).__name__)}: give a torch tensor")
     return value
 
 

@@ -25,7 +25,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.bind import Call, Layout, axes_of, requests, row_layout, touched
+from rnncc.runtime.binding import Call, requests, touched
+from rnncc.runtime.layouts import Layout, axes_of, row_layout
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Buffer, Direction, Kernel

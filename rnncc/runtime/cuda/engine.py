@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.bind import Call
+from rnncc.runtime.binding import Call
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Residuals
 from rnncc.runtime.cuda.bind import Binder

@@ -14,7 +14,7 @@ from itertools import groupby
 
 import numpy as np
 
-from rnncc.runtime.bind import result_shape, touched
+from rnncc.runtime.binding import result_shape, touched
 from rnncc.runtime.cuda.bind import Binding, BoundKernel, round_up
 from rnncc.runtime.cuda.kernel import RANGES, Kernel
 from rnncc.runtime.cuda.moves import DenseMover, move, words_of

@@ -11,11 +11,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnncc.runtime.bind import Layout
 from rnncc.runtime.call import Job, Residuals
 from rnncc.runtime.cuda.chosen import current
 from rnncc.runtime.cuda.kernel import RANGES
 from rnncc.runtime.cuda.target import CARRIER, Carrier, HostArrays, Piece
+from rnncc.runtime.layouts import Layout
 from rnncc.runtime.moves import slot_offset
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import repeated

@@ -1,0 +1,339 @@
+"""SimpleRNN, GRU and LSTM and their cells, with Keras's arguments, order and defaults.
+
+Weights have Keras's names, shapes and order, and lie in files where Keras's lie: `load_weights` and
+`set_weights` take those of Keras's layers, and the other way round.
+
+Non-Goals: what they compute (`rnncc.layers`).
+"""
+
+from __future__ import annotations
+
+from operator import attrgetter
+from typing import Any, ClassVar
+
+import keras
+from keras import constraints, initializers, ops, regularizers
+
+from rnncc import layers as native_layers
+from rnncc.keras.arguments import dtype_of, function_of, taken
+from rnncc.keras.cells import KERAS, Cell
+from rnncc.keras.recurrent import PACKAGE
+from rnncc.keras.rnn import FLAGS, RNN
+from rnncc.layers.arguments import FUNCTIONS
+from rnncc.layers.arguments import given as arguments_of
+from rnncc.runtime.description import Array
+
+# Which weight an argument is for.
+_WEIGHTS = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias"}
+_KINDS = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
+_KEPT = {f"{w}_{kind}": module for w in _WEIGHTS.values() for kind, module in _KINDS.items()}
+_ARGUMENTS = """
+    Arguments as in Keras; activation and recurrent_activation: a name, a text such as
+    "lambda v: v / (1 + abs(v))" or one of keras.activations; None is linear.
+
+    Raises TypeError and ValueError for arguments of a wrong kind or value.
+    """
+
+
+class BuiltInCell(Cell):
+    """What the three cells have in common. Arguments are attributes, as in Keras."""
+
+    layer_class: ClassVar[Any]
+    computed_arguments: ClassVar[tuple[str, ...]]  # what the kernels are chosen by
+
+    def _make(self, arguments: dict[str, Any]) -> None:
+        arguments.pop("implementation", None)  # there is one
+        seed, own = arguments.pop("seed"), taken(arguments, KERAS)
+        super(Cell, self).__init__(**own)
+        for name, module in _KEPT.items():
+            setattr(self, name, module.get(arguments.pop(name)))
+        for name in FUNCTIONS:
+            if name in arguments:
+                arguments[name] = function_of(name, arguments[name])
+        self.unit_forget_bias = arguments.pop("unit_forget_bias", False)
+        compiled = self.layer_class(**arguments, dtype=dtype_of(self))
+        for name in self.computed_arguments:
+            setattr(self, name, arguments[name])
+        self._take(compiled, seed)
+
+    def chosen(self, what: str, name: str) -> Any:
+        return getattr(self, f"{_WEIGHTS[name]}_{what.removesuffix('s')}")
+
+    def initializer_of(self, array: Array) -> Any:
+        chosen = self.chosen("initializers", array.name)
+        if array.name != "bias" or not self.unit_forget_bias:
+            return chosen
+
+        def with_forget_bias(shape: Any, dtype: Any = None, **_: Any) -> Any:
+            units = shape[0] // 4
+            return ops.concatenate(
+                [
+                    chosen((units,), dtype=dtype),
+                    ops.ones((units,), dtype=dtype),
+                    chosen((2 * units,), dtype=dtype),
+                ]
+            )
+
+        return with_forget_bias
+
+    def arguments(self) -> dict[str, Any]:
+        """Those of the constructor that aren't every layer's."""
+        found = {name: getattr(self, name) for name in self.computed_arguments}
+        found |= {name: module.serialize(getattr(self, name)) for name, module in _KEPT.items()}
+        if isinstance(self, LSTMCell):
+            found["unit_forget_bias"] = self.unit_forget_bias
+        return {**found, "seed": self.seed}
+
+    def get_config(self) -> dict[str, Any]:
+        """Keywords of the constructor."""
+        return {**super(Cell, self).get_config(), **self.arguments()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> BuiltInCell:
+        """A cell out of `get_config()`."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SimpleRNNCell(BuiltInCell):
+    layer_class = native_layers.SimpleRNN
+    computed_arguments = ("units", "activation", "use_bias", "dropout", "recurrent_dropout")
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **keywords: Any,
+    ) -> None:
+        self._make(arguments_of(locals()))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class GRUCell(BuiltInCell):
+    layer_class = native_layers.GRU
+    computed_arguments = (
+        "units",
+        "activation",
+        "recurrent_activation",
+        "use_bias",
+        "dropout",
+        "recurrent_dropout",
+        "reset_after",
+    )
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        reset_after: bool = True,
+        seed: int | None = None,
+        **keywords: Any,
+    ) -> None:
+        self._make(arguments_of(locals()))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class LSTMCell(BuiltInCell):
+    layer_class = native_layers.LSTM
+    computed_arguments = (
+        "units",
+        "activation",
+        "recurrent_activation",
+        "use_bias",
+        "dropout",
+        "recurrent_dropout",
+    )
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        **keywords: Any,
+    ) -> None:
+        self._make(arguments_of(locals()))
+
+
+# ---- layers --------------------------------------------------------------------------------------
+
+
+class BuiltIn(RNN):
+    """What the three layers have in common: the arguments of the cell are theirs."""
+
+    cell_class: ClassVar[type[BuiltInCell]]
+    cell_name: ClassVar[str]  # Keras's
+
+    def _make(self, arguments: dict[str, Any]) -> None:
+        cudnn = arguments.pop("use_cudnn", "auto")  # there is one kernel: nothing to choose
+        if cudnn not in ("auto", True, False):
+            raise ValueError(f"use_cudnn is 'auto', True or False, not {cudnn!r}")
+        own = taken(arguments, (*KERAS, *FLAGS, "checkpoint_every"))
+        shared = {n: own[n] for n in ("dtype", "trainable") if n in own}
+        cell = self.cell_class(**arguments, **shared, name=self.cell_name)
+        super().__init__(cell, **own)
+        self.use_cudnn = cudnn
+        self.input_spec = keras.layers.InputSpec(ndim=3)
+
+    def get_config(self) -> dict[str, Any]:
+        """Keywords of the constructor."""
+        found = super().get_config()
+        del found["cell"]
+        return {**found, **self.cell.arguments()}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> BuiltIn:
+        """A layer out of `get_config()`."""
+        return cls(**config)
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class SimpleRNN(BuiltIn):
+    cell_class, cell_name = SimpleRNNCell, "simple_rnn_cell"
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        seed: int | None = None,
+        **keywords: Any,
+    ) -> None:
+        self._make(arguments_of(locals()))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class GRU(BuiltIn):
+    cell_class, cell_name = GRUCell, "gru_cell"
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        reset_after: bool = True,
+        use_cudnn: bool | str = "auto",
+        **keywords: Any,
+    ) -> None:
+        self._make(arguments_of(locals()))
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class LSTM(BuiltIn):
+    cell_class, cell_name = LSTMCell, "lstm_cell"
+
+    def __init__(
+        self,
+        units: int,
+        activation: Any = "tanh",
+        recurrent_activation: Any = "sigmoid",
+        use_bias: bool = True,
+        kernel_initializer: Any = "glorot_uniform",
+        recurrent_initializer: Any = "orthogonal",
+        bias_initializer: Any = "zeros",
+        unit_forget_bias: bool = True,
+        kernel_regularizer: Any = None,
+        recurrent_regularizer: Any = None,
+        bias_regularizer: Any = None,
+        activity_regularizer: Any = None,
+        kernel_constraint: Any = None,
+        recurrent_constraint: Any = None,
+        bias_constraint: Any = None,
+        dropout: float = 0.0,
+        recurrent_dropout: float = 0.0,
+        seed: int | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        use_cudnn: bool | str = "auto",
+        **keywords: Any,
+    ) -> None:
+        self._make(arguments_of(locals()))
+
+
+for _class, _said in (
+    (SimpleRNN, "The simple recurrent layer (Elman 1990)."),
+    (GRU, "Gated recurrent units (Cho et al. 2014); reset_after: as in cuDNN, else the paper's."),
+    (LSTM, "Long short-term memory (1997); unit_forget_bias: the forget gate's bias starts at 1."),
+):
+    _class.__doc__ = f"{_said}\n{_ARGUMENTS}"
+    for _name in (*_class.cell_class.computed_arguments, *_KEPT):  # attributes here, too
+        setattr(_class, _name, property(attrgetter(f"cell.{_name}")))
+    _class.cell_class.__doc__ = f"The cell of {_class.__name__}.\n{_ARGUMENTS}"

@@ -1,0 +1,298 @@
+"""Cells as Keras layers: they own the variables, and compute one step when they are called.
+
+    cell = Cell("peephole.rnn", units=64)
+    output, states = cell(x, states)            x [batch, features]
+
+Non-Goals: sequences (`rnn`); the three cells of Keras (`built_in`).
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+import numpy as np
+from keras import constraints, initializers, regularizers
+
+from rnncc import layers as native_layers
+from rnncc.compiler import compile as compile_cell
+from rnncc.keras.arguments import by_weight, dtype_of, taken
+from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
+from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes
+from rnncc.layers import deserialize, serialize
+from rnncc.layers.composite import Composite
+from rnncc.runtime import initializers as draws
+from rnncc.runtime.description import Array, names_of
+from rnncc.runtime.doors import Dims, SizeBinder, array_shape
+from rnncc.runtime.layer import Layer
+
+KERAS = ("name", "dtype", "trainable", "autocast", "activity_regularizer")
+BY_WEIGHT = {
+    "initializers": initializers,
+    "regularizers": regularizers,
+    "constraints": constraints,
+}
+
+
+class AbstractCell(Computed):
+    """One cell, or several on top of each other."""
+
+    def leaves(self) -> list[Cell]:
+        """The cells that own variables, first to last."""
+        raise NotImplementedError
+
+    # ---- what `Computed` asks for ----
+
+    @property
+    def native(self) -> native_layers.RNN:
+        """One step of it."""
+        if self._native is None:
+            self._native = native_layers.RNN([leaf.compiled for leaf in self.leaves()])
+        return self._native
+
+    _native: native_layers.RNN | None = None
+
+    def bound_sizes(self) -> dict[str, int]:
+        return joined_sizes(self.native, self.leaves())
+
+    def named_variables(self) -> dict[str, Any]:
+        return joined_variables(self.native, self.leaves())
+
+    def generators(self) -> list[Any]:
+        return [leaf.seed_generator for leaf in self.leaves() if leaf.seed_generator is not None]
+
+    # ---- one step ----
+
+    def call(self, inputs: Any, states: Any = None, training: bool = False) -> tuple[Any, Any]:
+        """(output, states): one step of inputs [batch, ...], from states or those a sequence starts
+        from. States come back as a list, of stacked cells one for each cell."""
+        cell, given = self.description, self.spread_inputs(inputs)
+        timed = {a.name for a in cell.inputs}
+        steps = [keras.ops.expand_dims(t, 1) if n in timed else t for n, t in given.items()]
+        flat = None if states is None else flat_states(self, states)
+        outputs, after = self.computed(self.operation(), steps, flat, None, training)
+        groups = grouped(self, after)
+        own: Any = groups if len(self.leaves()) > 1 else after
+        return outputs[0] if len(outputs) == 1 else tuple(outputs), own
+
+    def step_shapes(self, given: Any) -> dict[str, Dims]:
+        """Shapes of one step's inputs -> of a sequence's, by name."""
+        shapes = self.spread_inputs(as_shapes(given), "shapes")
+        timed = {a.name for a in self.description.inputs}
+        return {n: (s[0], None, *s[1:]) if n in timed else tuple(s) for n, s in shapes.items()}
+
+    def compute_output_shape(self, input_shape: Any, states_shape: Any = None) -> Any:
+        """Of an output, and of states."""
+        outputs, states = self.result_shapes(self.step_shapes(input_shape))
+        own: Any = grouped(self, states) if len(self.leaves()) > 1 else states
+        return outputs[0] if len(outputs) == 1 else tuple(outputs), own
+
+    @property
+    def state_size(self) -> Any:
+        """Of one state an int, or a shape if its rank isn't 1; of several a list; of stacked cells
+        a list of these."""
+        sizes = [leaf.extents(leaf.compiled.cell.states) for leaf in self.leaves()]
+        each = [s[0] if len(s) == 1 else s for s in sizes]
+        return each[0] if len(each) == 1 else each
+
+    @property
+    def output_size(self) -> Any:
+        """An int, or a shape if the output's rank isn't 1; a tuple of these of several outputs."""
+        last = self.leaves()[-1]
+        sizes = last.extents(last.compiled.cell.outputs)
+        return sizes[0] if len(sizes) == 1 else tuple(sizes)
+
+    def get_initial_state(self, batch_size: Any = None) -> Any:
+        """The states a sequence starts from: a list, of stacked cells one for each cell."""
+        groups = [leaf.starts(batch_size) for leaf in self.leaves()]
+        return groups[0] if len(groups) == 1 else groups
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class Cell(AbstractCell):
+    """A cell from its equations.
+
+    spec: the path of a .rnn file, a built-in cell's name, a class of rnncc.compile or a layer of
+    one. keywords: sizes, options, functions and rates of the cell, and name, dtype, trainable as
+    in Keras. initializers, regularizers, constraints: dicts by names of weights; initializers are
+    otherwise what the file says. seed: of dropout.
+    TypeError and ValueError for wrong keywords, SpecError for mistakes in a file.
+    """
+
+    def __init__(
+        self,
+        spec: Any,
+        *,
+        initializers: Any = None,
+        regularizers: Any = None,
+        constraints: Any = None,
+        seed: int | None = None,
+        **keywords: Any,
+    ) -> None:
+        super().__init__(**taken(keywords, KERAS))
+        self._take(compiled_of(spec, keywords, dtype_of(self)), seed)
+        names = [a.name for a in (*self.compiled.cell.weights, *self.compiled.cell.constants)]
+        given = {
+            "initializers": initializers,
+            "regularizers": regularizers,
+            "constraints": constraints,
+        }
+        self._chosen = {
+            what: by_weight(what, given[what], names, module.get)
+            for what, module in BY_WEIGHT.items()
+        }
+
+    def _take(self, compiled: Layer, seed: int | None) -> None:
+        """compiled: what the cell computes."""
+        cell = compiled.cell
+        for array in (*cell.weights, *cell.constants):
+            if hasattr(type(self), array.name):
+                raise ValueError(
+                    f"weight {array.name} of {cell.name}: Keras's layers have an attribute of that "
+                    "name, call the weight something else"
+                )
+        self.compiled, self.seed = compiled, seed
+        draws = bool(cell.rates) or cell.draws
+        self.seed_generator = keras.random.SeedGenerator(seed) if draws else None
+        self._sizes: dict[str, int] = dict(compiled._fixed)
+
+    def leaves(self) -> list[Cell]:
+        return [self]
+
+    # ---- variables ----
+
+    def build(self, input_shape: Any) -> None:
+        """Make the variables. ValueError for shapes that don't fit, or don't tell enough."""
+        cell = self.compiled.cell
+        binder = SizeBinder(cell, self._sizes, "given to the layer")
+        sizes = binder.bind(self.step_shapes(input_shape)).sizes
+        arrays = (*cell.weights, *cell.constants)
+        needed = frozenset().union(*(names_of(t) for a in arrays for t in a.shape))
+        if needed - sizes.keys():
+            raise ValueError(
+                f"weights of {cell.name} need {', '.join(sorted(needed - sizes.keys()))}: no shape "
+                "that was given tells"
+            )
+        self._sizes = {n: v for n, v in sizes.items() if n in needed or n in self._sizes}
+        for array in arrays:
+            variable = self.add_weight(
+                shape=array_shape(array, sizes),
+                name=array.name,
+                initializer=self.initializer_of(array),
+                regularizer=self.chosen("regularizers", array.name),
+                constraint=self.chosen("constraints", array.name),
+                trainable=array in cell.weights,
+                autocast=False,  # of mixed policies, kernels read the whole numbers
+            )
+            setattr(self, array.name, variable)
+        self._operations = {}
+
+    def chosen(self, what: str, name: str) -> Any:
+        """The initializer, regularizer or constraint of a weight, or None."""
+        return self._chosen[what].get(name)
+
+    def initializer_of(self, array: Array) -> Any:
+        """What a weight's initial values come from."""
+        return self.chosen("initializers", array.name) or FromFile(self.compiled.cell, array)
+
+    def own_variables(self) -> dict[str, Any]:
+        """By name, in order of declaration."""
+        cell = self.compiled.cell
+        return {a.name: getattr(self, a.name) for a in (*cell.weights, *cell.constants)}
+
+    def own_sizes(self) -> dict[str, int]:
+        """Those that are settled."""
+        return dict(self._sizes)
+
+    def extents(self, arrays: Sequence[Array]) -> list[Any]:
+        """Sizes of arrays as Keras gives them. ValueError while they are unknown."""
+        cell = self.compiled.cell
+        unseen: dict[str, Dims] = {
+            **{a.name: (None,) * (2 + len(a.shape)) for a in cell.inputs},
+            **{a.name: (None,) * (1 + len(a.shape)) for a in cell.contexts},
+        }
+        sizes = SizeBinder(cell, self._sizes, "the layer's").bind(unseen).sizes
+        found = []
+        for array in arrays:
+            unknown = {n for t in array.shape for n in names_of(t)} - sizes.keys()
+            if unknown:
+                raise ValueError(
+                    f"the size of {array.name} in {self.name} needs {', '.join(sorted(unknown))}: "
+                    "build the cell first"
+                )
+            shape = array_shape(array, sizes)
+            found.append(shape[0] if len(shape) == 1 else shape)
+        return found
+
+    def starts(self, batch_size: Any) -> list[Any]:
+        """The states a sequence starts from."""
+        states = self.compiled.cell.states
+        found = []
+        for state, size in zip(states, self.extents(states), strict=True):
+            shape = (batch_size, *(size if isinstance(size, tuple) else (size,)))
+            if state.default is None:
+                found.append(keras.ops.zeros(shape, dtype=self.compute_dtype))
+            else:
+                start = keras.ops.cast(getattr(self, state.default), self.compute_dtype)
+                found.append(keras.ops.broadcast_to(start, shape))
+        return found
+
+    # ---- data ----
+
+    def get_config(self) -> dict[str, Any]:
+        """Keywords of the constructor; a cell's equations go along."""
+        chosen = {
+            what: {n: module.serialize(v) for n, v in self._chosen[what].items()} or None
+            for what, module in BY_WEIGHT.items()
+        }
+        return {
+            **super().get_config(),
+            "spec": serialize(self.compiled),
+            **chosen,
+            "seed": self.seed,
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> Cell:
+        """A cell out of `get_config()`."""
+        return cls(**{**config, "spec": deserialize(config["spec"])})
+
+
+class FromFile:
+    """A Keras initializer: what a .rnn file says of a weight, drawn from Python's random numbers,
+    which keras.utils.set_random_seed fixes."""
+
+    def __init__(self, cell: Any, array: Array) -> None:
+        self.cell, self.array = cell, array
+
+    def __call__(self, shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:
+        default = "zeros" if self.array in self.cell.constants else "glorot_uniform"
+        name, *given = self.array.initializer or (default,)
+        rng = np.random.default_rng(random.getrandbits(63))
+        dtype = keras.backend.standardize_dtype(dtype)
+        try:
+            values = draws.draw(name, tuple(given), tuple(shape), dtype, rng)
+        except ValueError as error:
+            raise ValueError(f"weight {self.array.name} of {self.cell.name}: {error}") from None
+        return keras.ops.convert_to_tensor(values, dtype=dtype)
+
+
+def compiled_of(spec: Any, keywords: Mapping[str, Any], dtype: str) -> Layer:
+    """The layer of a cell. TypeError for what is none."""
+    if isinstance(spec, Layer) and not isinstance(spec, Composite):
+        if keywords:
+            raise TypeError(f"{next(iter(keywords))} is chosen where {spec!r} is made")
+        if spec.dtype != dtype:
+            raise ValueError(f"{spec!r} computes in {spec.dtype}, this layer in {dtype}")
+        return spec
+    if isinstance(spec, type) and issubclass(spec, Layer):
+        return spec(dtype=dtype, **keywords)
+    if isinstance(spec, str | os.PathLike):
+        return compile_cell(spec)(dtype=dtype, **keywords)
+    raise TypeError(
+        f"a cell is a path, a name or a class of rnncc.compile, or a cell of rnncc.keras, not "
+        f"{spec!r}: cells of Keras's own have no equations that could be compiled"
+    )

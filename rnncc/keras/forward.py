@@ -1,0 +1,176 @@
+"""The forward of an operation: tensors -> results, and what the backward needs.
+
+Non-Goals: the way back (`operation`).
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from rnncc.keras.calls import Begun, Known, Request, Saved, known_of, stable_key
+from rnncc.keras.weights import WeightVersions, keep, serve
+from rnncc.runtime.classes import Engine
+from rnncc.runtime.description import Variant, variant_of
+from rnncc.runtime.doors import Dims
+from rnncc.runtime.layer import Layer
+from rnncc.runtime.masks import masking
+from rnncc.runtime.memory import aligned
+from rnncc.runtime.order import Order
+
+_MOST_SHAPES = 256  # sets of shapes whose sizes an operation remembers
+_numbers = itertools.count(1)
+
+
+class Forward:
+    """What an operation is, and its forward.
+
+    native: the layer that says what is computed; its own weights aren't read. sizes: what every
+    call has to agree with.
+    """
+
+    def __init__(self, native: Layer, sizes: Mapping[str, int]) -> None:
+        self.native, self.cell, self.sizes = native, native.cell, dict(sizes)
+        cell = self.cell
+        self.dtype = np.dtype(native.dtype)
+        self.key = f"{cell.name}:keras:{next(_numbers)}"
+        self.stable_key = stable_key(native, self.sizes)
+        self.order = Order(backwards=native.go_backwards)
+        self.timed = [a.name for a in cell.inputs]
+        self.states = [s.name for s in cell.states]
+        self.outputs = [o.name for o in cell.outputs]
+        self.owned = [a.name for a in (*cell.weights, *cell.constants)]
+        self.results = [*self.outputs, *(f"final_{s}" for s in self.states)]
+        self.rates: dict[str, float] = dict(native._chosen.rates)
+        self.draws = variant_of(cell, self.rates, training=True, mask=False).training
+        self.starting = tuple(s for s in cell.states if s.default)
+        self.zeros = native.zero_output_for_mask and native.return_sequences
+        self.made: dict[Any, Any] = {}  # what mechanisms make of it
+        self._lent = frozenset([*cell.arguments, *self.states, "valid", "_shown"])
+        self._weights = WeightVersions()
+        self._known: dict[tuple[Dims, ...], Known] = {}
+        self._engines: dict[tuple[bool, bool], tuple[Engine, Variant]] = {}
+        serve(self, native)
+
+    def known(self, shapes: Iterable[Iterable[int | None]]) -> Known:
+        """What the shapes of a call's arguments tell. ValueError where they don't fit the cell."""
+        key = tuple([tuple(shape) for shape in shapes])
+        found = self._known.get(key)
+        if found is None:
+            if len(self._known) >= _MOST_SHAPES:
+                self._known.clear()
+            found = self._known[key] = known_of(self.native, self.sizes, key)
+        return found
+
+    def plan(self) -> str:
+        """Which kernels ran in the last calls, and why."""
+        plans = [engine.plan() for engine, _ in self._engines.values()]
+        return "\n".join(plans) or "has not run"
+
+    # ---- forward ------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        request: Request,
+        tensors: Sequence[np.ndarray],
+        seed: int | None,
+        *,
+        save: bool,
+        lent: bool = False,
+    ) -> tuple[list[np.ndarray], Saved | None]:
+        """Results, owned by the caller; with `save`, what `backward` needs.
+
+        lent: nobody will write the tensors before the backward."""
+        begun = self._begin(request, tensors)
+        known, masks, arrays = begun.known, begun.masks, begun.arrays
+        if not (known.batch and begun.steps):
+            found = self._nothing(arrays, known)
+            return found, Saved(request, known, 0, masks) if save else None
+        engine, variant = self._engine(
+            request.training, masks is not None and masks.valid is not None
+        )
+        arrays.update(self.rates)
+        if variant.training:
+            assert seed is not None
+            arrays["seed"] = seed
+        sequences = self.native.return_sequences
+        cut = sequences and masks is not None and begun.steps < masks.time
+        whole: dict[str, np.ndarray] = {}
+        if cut:
+            shapes = zip(self.outputs, known.results, strict=False)
+            whole = {n: aligned(shape, self.dtype) for n, shape in shapes}
+        results, saved = engine.forward(
+            masks.cut(arrays, self.timed) if masks else arrays,
+            known.sizes,
+            known.batch,
+            begun.steps,
+            version=begun.version,
+            save=save,
+            last_only=not sequences,
+            out={n: a[:, : begun.steps] for n, a in whole.items()},
+            checkpoint_every=self.native.checkpoint_every if save else None,
+            lent=self._lent if lent else frozenset(() if request.given else self.states),
+        )
+        for array in whole.values():
+            assert masks is not None
+            masks.fill(array)
+        found = [whole[n] if n in whole else results[n] for n in self.results]
+        kept = Saved(request, known, begun.steps, masks, engine, saved, variant) if save else None
+        return found, kept
+
+    def _begin(self, request: Request, tensors: Sequence[np.ndarray]) -> Begun:
+        cell = self.cell
+        at = len(cell.arguments)
+        read = dict(zip(cell.arguments, tensors, strict=False))
+        known = self.known([a.shape for a in read.values()])
+        assert known.batch is not None and known.time is not None
+        mask = tensors[at] if request.masked else None
+        at += request.masked
+        version, weights = self._weights.find(tensors[len(tensors) - len(self.owned) :])
+        arrays: dict[str, Any] = dict(zip(self.owned, weights, strict=True))
+        arrays.update(read)
+        if self.order.backwards:
+            arrays.update({n: self.order.run(read[n]) for n in self.timed})
+        for name, shape in known.states.items():
+            if request.given:
+                arrays[name] = tensors[at]
+                if tensors[at].shape != shape:
+                    raise ValueError(
+                        f"initial state {name} of {cell.name} has shape "
+                        f"{list(tensors[at].shape)}, expected {list(shape)}"
+                    )
+                at += 1
+            else:
+                arrays[name] = np.zeros(tuple(n or 0 for n in shape), self.dtype)
+        if not request.given:
+            for state in self.starting:
+                arrays[state.name][...] = arrays[str(state.default)]
+        masks = None
+        if mask is not None:
+            masks = masking(
+                mask,
+                None,
+                known.batch,
+                known.time,
+                zeros=self.zeros,
+                backwards=self.order.backwards,
+            )
+        return Begun(arrays, known, masks, version, masks.steps if masks else known.time)
+
+    def _engine(self, training: bool, masked: bool) -> tuple[Engine, Variant]:
+        found = self._engines.get((training, masked))
+        if found is None:
+            variant = variant_of(self.cell, self.rates, training=training, mask=masked)
+            found = self.native._binding.engine(variant), variant
+            self._engines[training, masked] = found
+            keep(found[0], self.native)
+        return found
+
+    def _nothing(self, arrays: Mapping[str, Any], known: Known) -> list[np.ndarray]:
+        """No row or no step: outputs are empty or zero, the last states are the first."""
+        shapes = known.results[: len(self.outputs)]
+        zeros = [np.zeros(tuple(n or 0 for n in shape), self.dtype) for shape in shapes]
+        return [*zeros, *(np.array(arrays[name]) for name in self.states)]

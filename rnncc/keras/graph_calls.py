@@ -1,0 +1,76 @@
+"""An operation as two functions of arrays alone, as TensorFlow's and JAX's graphs call out to them.
+
+    forward:  tensors, seed -> results, handle          handle: [] of int32, for the backward
+    backward: handle, tensors, seed, cotangents -> gradients
+
+Non-Goals: how they are called (`in_tensorflow`, `in_jax`).
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Callable, Sequence
+
+import numpy as np
+
+from rnncc.keras.calls import Request, seed_of
+from rnncc.keras.operation import Operation
+from rnncc.keras.pending import Pending
+
+
+class GraphCalls:
+    """Of one operation and one kind of call."""
+
+    def __init__(self, operation: Operation, request: Request) -> None:
+        self.operation, self.request = operation, request
+        self.seeded = request.training and operation.draws
+        self.count = len(operation.names(request))
+        self._pending: Pending = operation.made.setdefault("pending", Pending())
+
+    def forward(self, arrays: Sequence[np.ndarray], *, save: bool) -> list[np.ndarray]:
+        """arrays: the tensors, then if `seeded` the seed. Results, then with `save` a handle."""
+        found, saved = self.operation.forward(
+            self.request, arrays[: self.count], self._seed(arrays), save=save
+        )
+        return [*found, np.int32(self._pending.put(saved))] if save else found  # type: ignore[list-item]
+
+    def backward(
+        self,
+        handle: int,
+        arrays: Sequence[np.ndarray],
+        cotangents: Sequence[np.ndarray | None],
+        wanted: Sequence[bool],
+    ) -> list[np.ndarray]:
+        """Gradients of those tensors that are wanted."""
+        tensors = arrays[: self.count]
+        saved = self._pending.take(handle)
+        if saved is None:
+            _, saved = self.operation.forward(self.request, tensors, self._seed(arrays), save=True)
+            assert saved is not None
+        grads = self.operation.backward(saved, cotangents, wanted, [a.shape for a in tensors])
+        return [g for g in grads if g is not None]
+
+    def _seed(self, arrays: Sequence[np.ndarray]) -> int | None:
+        return seed_of(arrays[self.count]) if self.seeded else None
+
+
+def calls_of(operation: Operation, request: Request) -> GraphCalls:
+    """Those of a kind of call, made once."""
+    key = "calls", request
+    found = operation.made.get(key)
+    if found is None:
+        found = operation.made[key] = GraphCalls(operation, request)
+    return found  # type: ignore[no-any-return]
+
+
+def weakly(calls: GraphCalls) -> Callable[[], GraphCalls]:
+    """For functions that a graph holds: graphs stay longer than layers."""
+    reference, name = weakref.ref(calls), calls.operation.cell.name
+
+    def alive() -> GraphCalls:
+        found = reference()
+        if found is None:
+            raise RuntimeError(f"the layer of a graph that runs {name} is gone: keep the model")
+        return found
+
+    return alive

@@ -1,0 +1,116 @@
+"""An operation in torch: the autograd functions and ops of `rnncc.torch`, over Keras's tensors.
+
+Kernels read torch's memory where it is; under torch.compile a layer is one node.
+
+Non-Goals: other devices than the CPU.
+"""
+
+from __future__ import annotations
+
+import weakref
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnncc.keras.calls import Known, Request, Saved, known_of, seed_of
+from rnncc.keras.operation import Operation
+from rnncc.torch.ops import run as run_op
+from rnncc.torch.recurrence import RECURRENCES
+
+HOW = "torch: an autograd function, under torch.compile one node"
+
+
+def prepare(operation: Operation) -> None:
+    """An op finds the operation by its key, for as long as there is one."""
+    operation.made["torch"] = RECURRENCES[operation.key] = made = _InTorch(operation)  # type: ignore[assignment]
+    weakref.finalize(operation, RECURRENCES.pop, made.key, None).atexit = False
+
+
+def run(
+    operation: Operation, request: Request, tensors: Sequence[Tensor], seed: Any
+) -> Sequence[Tensor]:
+    """The results of a call."""
+    if tensors[0].device.type == "meta":  # Keras asks for shapes
+        found = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
+        like = tensors[0]
+        return [like.new_empty(shape, dtype=tensors[-1].dtype) for shape in found.results]
+    return run_op(
+        operation.made["torch"],
+        tensors,
+        training=request.training,
+        given=request.given,
+        masked=request.masked,
+        seed=seed,
+    )
+
+
+class _InTorch:
+    """What `rnncc.torch.ops` takes for a recurrence; it doesn't keep its operation alive."""
+
+    def __init__(self, operation: Operation) -> None:
+        self._operation = weakref.ref(operation)
+        self.key, self.cell, self.draws = operation.key, operation.cell, operation.draws
+        self.torch_dtype = getattr(torch, operation.dtype.name)
+
+    @property
+    def operation(self) -> Operation:
+        found = self._operation()
+        if found is None:
+            raise RuntimeError(f"the layer of {self.key} is gone: keep the model that is run")
+        return found
+
+    def known(self, arguments: Sequence[Tensor], *, real: bool) -> Known:
+        """Shapes of results. real: not only shapes, which may be symbols."""
+        operation, shapes = self.operation, [tuple(t.shape) for t in arguments]
+        return (
+            operation.known(shapes) if real else known_of(operation.native, operation.sizes, shapes)
+        )
+
+    def forward(
+        self,
+        tensors: Sequence[Tensor],
+        seed: Tensor | None,
+        training: bool,
+        given: bool,
+        masked: bool,
+        save: bool,
+    ) -> tuple[list[Tensor], tuple[Saved, list[tuple[int, ...]]] | None]:
+        """See `rnncc.torch.recurrence.Recurrence.forward`."""
+        request = Request(training, given, masked)
+        arrays = [self._array(t) for t in tensors]
+        state = None if seed is None else seed.numpy()
+        # torch refuses a backward after its tensors were changed.
+        found, saved = self.operation.forward(request, arrays, seed_of(state), save=save, lent=True)
+        kept = None if saved is None else (saved, [a.shape for a in arrays])
+        return [torch.from_numpy(a) for a in found], kept
+
+    def _array(self, t: Tensor) -> np.ndarray:
+        if not t.is_cpu:
+            raise TypeError(
+                f"a tensor of {self.cell.name} is on {t.device}: rnncc has kernels for the CPU, "
+                "run Keras with keras.device('cpu')"
+            )
+        array: np.ndarray = (t.detach() if t.requires_grad else t).numpy()
+        return array
+
+    def backward(
+        self,
+        kept: tuple[Saved, list[tuple[int, ...]]],
+        cotangents: Sequence[Tensor | None],
+        wanted: Sequence[bool],
+    ) -> list[Tensor | None]:
+        """See `rnncc.torch.gradients.RecurrenceGradients.backward`."""
+        saved, shapes = kept
+        handed = [None if t is None else self._array(t) for t in cotangents]
+        grads = self.operation.backward(saved, handed, wanted, shapes)
+        return [None if g is None else torch.from_numpy(g) for g in grads]
+
+    def second(self, *_: Any) -> Any:
+        """RuntimeError: there are none."""
+        raise NotImplementedError(
+            f"second derivatives of {self.cell.name} are not available in rnncc.keras: "
+            "rnncc.torch and the layers of rnncc have them"
+        )

@@ -1,0 +1,153 @@
+"""What all layers and cells of this package have in common: a call, its arrays, its kernels.
+
+A layer here is a Keras layer with Keras's variables beside a layer of `rnncc.layers` that says what
+is computed: its description, its engine, its options. The weights of the latter are never made.
+
+Non-Goals: arguments and configurations (`cells`, `built_in`, `rnn`, `bidirectional`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from rnncc.keras.calls import Request, known_of
+from rnncc.keras.mechanism import HOW, prepare, run
+from rnncc.keras.operation import Operation
+from rnncc.runtime.description import Cell as Description
+from rnncc.runtime.doors import Dims, spread
+from rnncc.runtime.layer import Layer
+
+PACKAGE = "rnncc"
+
+
+class Computed(keras.layers.Layer):  # type: ignore[misc]
+    """A Keras layer whose call is kernels."""
+
+    def __init__(self, **keywords: Any) -> None:
+        super().__init__(**keywords)
+        self.supports_masking = True
+        if keras.backend.backend() == "tensorflow":
+            self.supports_jit = False  # XLA can't call out to Python there
+        self._operations: dict[str, Operation] = {}
+
+    # ---- what the classes below say ----
+
+    @property
+    def native(self) -> Layer:
+        """The layer of `rnncc.layers` that says what is computed."""
+        raise NotImplementedError
+
+    def bound_sizes(self) -> dict[str, int]:
+        """Sizes that are settled, by their names in `native`."""
+        raise NotImplementedError
+
+    def named_variables(self) -> dict[str, Any]:
+        """Variables of weights and constants, by their names in `native`."""
+        raise NotImplementedError
+
+    def generators(self) -> list[Any]:
+        """Of those cells that draw, what they draw from."""
+        raise NotImplementedError
+
+    # ---- calls ----
+
+    @property
+    def description(self) -> Description:
+        return self.native.cell
+
+    def operation(self) -> Operation:
+        """The layer as a function of arrays."""
+        found = self._operations.get("sequence")
+        return found if found is not None else self.made_operation()
+
+    def made_operation(self) -> Operation:
+        """A new one, when there are weights."""
+        found = Operation(self.native, self.bound_sizes())
+        prepare(found)
+        self._operations = {"sequence": found}
+        return found
+
+    def spread_inputs(self, given: Any, what: str = "inputs") -> dict[str, Any]:
+        """Inputs or their shapes by name. TypeError and ValueError for too many or too few."""
+        cell = self.description
+        if isinstance(given, list) and len(cell.arguments) == 1:
+            given = tuple(given)
+        return spread(f"{what} of {cell.name}", given, cell.arguments)[0]
+
+    def computed(
+        self,
+        operation: Operation,
+        inputs: Sequence[Any],
+        states: Sequence[Any] | None,
+        mask: Any,
+        training: bool | None,
+    ) -> tuple[list[Any], list[Any]]:
+        """Outputs and last states."""
+        dtype = operation.dtype.name
+        tensors = [cast(t, dtype) for t in inputs]
+        if mask is not None:
+            tensors.append(cast(mask, "bool"))
+        tensors += [cast(t, dtype) for t in states or ()]
+        variables = self.named_variables()
+        tensors += [keras.ops.convert_to_tensor(variables[n]) for n in operation.owned]
+        request = Request(bool(training), states is not None, mask is not None)
+        seed = None
+        if training and operation.draws:
+            seed = next_seed(self.generators()[0])
+        results = [cast(t, self.compute_dtype) for t in run(operation, request, tensors, seed)]
+        count = len(operation.outputs)
+        return results[:count], results[count:]
+
+    def result_shapes(self, shapes: Mapping[str, Dims]) -> tuple[list[Dims], list[Dims]]:
+        """Of outputs, and of last states."""
+        found = known_of(self.native, self.bound_sizes(), [*shapes.values()]).results
+        count = len(self.description.outputs)
+        return found[:count], found[count:]
+
+    def plan(self) -> str:
+        """Which kernels ran in the last calls and why, and how the backend calls them."""
+        found = self._operations.get("sequence")
+        return f"{self.native!r}\n{HOW}\n{found.plan() if found else 'has not run'}"
+
+
+def next_seed(generator: keras.random.SeedGenerator) -> Any:
+    """What dropout draws from in this call. As `generator.next()`, whose NumPy array breaks graphs
+    of torch.compile: no two calls and no two seeds have the same pair."""
+    state = generator.state
+    drawn = ops.copy(state.value)
+    state.assign(state.value + 1)
+    return drawn
+
+
+def cast(t: Any, dtype: str) -> Any:
+    """The tensor, or one of another dtype."""
+    t = ops.convert_to_tensor(t)
+    return t if keras.backend.standardize_dtype(t.dtype) == dtype else ops.cast(t, dtype)
+
+
+def is_shape(given: Any) -> bool:
+    """Whether this is the shape of one array."""
+    return isinstance(given, tuple | list) and all(n is None or isinstance(n, int) for n in given)
+
+
+def as_shapes(given: Any) -> Any:
+    """A shape as one value where `spread` reads it."""
+    if is_shape(given):
+        return [*given]
+    if isinstance(given, Mapping):
+        return {n: tuple(s) for n, s in given.items()}
+    return tuple(tuple(s) for s in given)
+
+
+def first_mask(mask: Any, inputs: Any) -> Any:
+    """The one mask of a call. Masks of several inputs are the same steps'; where a call has initial
+    states, Keras leaves it to the inputs to carry theirs."""
+    found = [m for m in tree.flatten(mask) if m is not None]
+    if not found:
+        carried = (getattr(t, "_keras_mask", None) for t in tree.flatten(inputs))
+        found = [m for m in carried if m is not None]
+    return found[0] if found else None

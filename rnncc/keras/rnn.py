@@ -1,0 +1,260 @@
+"""RNN: a recurrent layer of a cell, or of several on top of each other.
+
+    RNN(LSTMCell(64))        RNN([GRUCell(64), LSTMCell(32)])        RNN("peephole.rnn", units=64)
+
+Non-Goals: the layers that Keras has (`built_in`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import keras
+from keras import ops, tree
+
+from rnncc import layers as native_layers
+from rnncc.keras.arguments import dtype_of, taken
+from rnncc.keras.cells import KERAS, AbstractCell
+from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
+from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes, first_mask
+from rnncc.keras.stacked import as_cell
+from rnncc.runtime.doors import Dims
+
+FLAGS = (
+    "return_sequences",
+    "return_state",
+    "go_backwards",
+    "stateful",
+    "unroll",
+    "zero_output_for_mask",
+)
+
+
+class Recurrent(Computed):
+    """What RNN and Bidirectional have in common: calls over sequences, states that stay."""
+
+    return_sequences: bool
+    return_state: bool
+    stateful: bool
+
+    def arranged(self, outputs: Sequence[Any], states: Sequence[Any]) -> Any:
+        """Outputs and last states as a call returns them; shapes, too."""
+        raise NotImplementedError
+
+    def initial_states(self, batch: int) -> list[Any]:
+        """What a sequence starts from, one after another."""
+        raise NotImplementedError
+
+    def call(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+    ) -> Any:
+        """The outputs of the last step, or of every step, and the last states if asked for.
+
+        sequences: [batch, time, ...], several as the cell takes them. initial_state: states, one
+        after another or in groups. mask: bools [batch, time], False where a step doesn't count.
+        ValueError for shapes that don't fit, and of a stateful layer for another batch size.
+        """
+        inputs = [*self.spread_inputs(sequences).values()]
+        mask = first_mask(mask, sequences)
+        states = None if initial_state is None else flat_states(self, initial_state)
+        if self.stateful:
+            self._check_batch(inputs[0])
+            if states is None:  # copies: torch's variables are written in place
+                states = [ops.copy(v.value) for v in tree.flatten(self.states)]
+        outputs, after = self.computed(self.operation(), inputs, states, mask, training)
+        if self.stateful:
+            for variable, state in zip(tree.flatten(self.states), after, strict=True):
+                variable.assign(ops.cast(state, variable.dtype))
+        return self.arranged(outputs, after)
+
+    # ---- shapes ----
+
+    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
+        """Of what a call returns."""
+        shapes = self.spread_inputs(as_shapes(sequences_shape), "shapes")
+        return self.arranged(*self.result_shapes({n: tuple(s) for n, s in shapes.items()}))
+
+    def compute_mask(self, _: Any, mask: Any) -> Any:
+        """Of what a call returns: outputs of every step keep the inputs' mask."""
+        found = [m for m in tree.flatten(mask) if m is not None]
+        own = found[0] if found and self.return_sequences else None
+        cell = self.description
+        shown = self.arranged([own] * len(cell.outputs), [None] * len(cell.states))
+        return [*shown] if self.return_state else shown
+
+    # ---- states that stay ----
+
+    states: Any = None
+
+    def make_states(self, shapes: dict[str, Dims]) -> None:
+        """Variables for the states. ValueError while the batch size is unknown."""
+        if self.states is not None:
+            self.reset_state()
+            return
+        _, found = self.result_shapes(shapes)
+        if found and found[0][0] is None:
+            raise ValueError(
+                f"{self.name} is stateful: its batch size has to be known, give the model "
+                "Input(batch_shape=(batch, time, features))"
+            )
+        made = [
+            keras.Variable(start, trainable=False, dtype=self.variable_dtype, name="rnn_state")
+            for start in self.initial_states(int(found[0][0] or 0))
+        ]
+        self._hold(made)
+
+    def _hold(self, made: list[Any]) -> None:
+        """States are no weights: they stay out of get_weights and of files, as in Keras. But they
+        are variables, so that a jitted step hands them on."""
+        object.__setattr__(self, "states", made)
+
+    @property
+    def variables(self) -> list[Any]:
+        """All that is read and may change: weights, seeds, the states that stay."""
+        return [*super().variables, *tree.flatten(self.states or [])]
+
+    def _check_batch(self, inputs: Any) -> None:
+        kept, given = tree.flatten(self.states)[0].shape[0], inputs.shape[0]
+        if given is not None and given != kept:
+            raise ValueError(
+                f"this call has batch {given}, {self.name} was built for {kept}: a stateful layer "
+                "has one batch size"
+            )
+
+    def reset_state(self) -> None:
+        """The next call of a stateful layer starts like the first."""
+        if self.states is not None:
+            flat = tree.flatten(self.states)
+            for variable, start in zip(flat, self.initial_states(flat[0].shape[0]), strict=True):
+                variable.assign(start)
+
+    def reset_states(self) -> None:
+        """`reset_state`, as Keras 2 called it."""
+        self.reset_state()
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class RNN(Recurrent):
+    """A recurrent layer.
+
+    cell: a cell of this package, a list of them (stacked), or what `Cell` takes: the path of a .rnn
+    file, a name, a class of rnncc.compile; then sizes and options of the cell are keywords here.
+    Others as in Keras, and checkpoint_every: training saves states every so many steps and runs
+    those steps again in the backward: memory for less speed. unroll changes nothing.
+    TypeError for what is no cell and for unknown keywords.
+    """
+
+    def __init__(
+        self,
+        cell: Any,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        stateful: bool = False,
+        unroll: bool = False,
+        zero_output_for_mask: bool = False,
+        checkpoint_every: int | None = None,
+        **keywords: Any,
+    ) -> None:
+        made = isinstance(cell, AbstractCell | list | tuple)
+        own = keywords if made else taken(keywords, KERAS)
+        super().__init__(**own)
+        if not made:
+            shared = {n: own[n] for n in ("dtype", "trainable") if n in own}
+            cell = as_cell(cell, **shared, **keywords)
+        self.cell = as_cell(cell)
+        self.return_sequences, self.return_state = bool(return_sequences), bool(return_state)
+        self.go_backwards, self.stateful = bool(go_backwards), bool(stateful)
+        self.unroll, self.zero_output_for_mask = unroll, bool(zero_output_for_mask)
+        self.checkpoint_every = checkpoint_every
+        if dtype_of(self) != self.description.dtype:
+            raise ValueError(
+                f"{self.name} has dtype {dtype_of(self)}, its cell {self.description.dtype}: make "
+                "them agree"
+            )
+
+    # ---- what `Computed` and `Recurrent` ask for ----
+
+    @property
+    def native(self) -> native_layers.RNN:
+        if self._native is None:
+            self._native = native_layers.RNN(
+                [leaf.compiled for leaf in self.cell.leaves()],
+                return_sequences=self.return_sequences,
+                return_state=self.return_state,
+                go_backwards=self.go_backwards,
+                zero_output_for_mask=self.zero_output_for_mask,
+                checkpoint_every=self.checkpoint_every,
+                unroll=self.unroll,
+                name=self.name,
+            )
+        return self._native
+
+    _native: native_layers.RNN | None = None
+
+    def own_sizes(self) -> dict[str, int]:
+        """Those that are settled, by their names in `native`."""
+        return joined_sizes(self.native, self.cell.leaves())
+
+    def own_variables(self) -> dict[str, Any]:
+        """Of weights and constants."""
+        return joined_variables(self.native, self.cell.leaves())
+
+    bound_sizes, named_variables = own_sizes, own_variables
+
+    def generators(self) -> list[Any]:
+        return self.cell.generators()
+
+    def initial_states(self, batch: int) -> list[Any]:
+        return tree.flatten(self.cell.get_initial_state(batch_size=batch))
+
+    def get_initial_state(self, batch_size: int) -> list[Any]:
+        """What a sequence starts from."""
+        return [*self.cell.get_initial_state(batch_size=batch_size)]
+
+    def arranged(self, outputs: Sequence[Any], states: Sequence[Any]) -> Any:
+        first = outputs[0] if len(outputs) == 1 else tuple(outputs)
+        return (first, *grouped(self.cell, states)) if self.return_state else first
+
+    @property
+    def state_size(self) -> Any:
+        """See `Cell.state_size`."""
+        return self.cell.state_size
+
+    @property
+    def output_size(self) -> Any:
+        """See `Cell.output_size`."""
+        return self.cell.output_size
+
+    def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
+        """Make the variables of the cells, and of a stateful layer those of its states."""
+        shapes = self.spread_inputs(as_shapes(sequences_shape), "shapes")
+        timed = {a.name for a in self.description.inputs}
+        steps = {n: (s[0], *s[2:]) if n in timed else tuple(s) for n, s in shapes.items()}
+        if not self.cell.built:
+            self.cell.build(next(iter(steps.values())) if len(steps) == 1 else steps)
+        self.made_operation()  # outside of graphs
+        if self.stateful:
+            self.make_states({n: tuple(s) for n, s in shapes.items()})
+
+    # ---- data ----
+
+    def get_config(self) -> dict[str, Any]:
+        """Keywords of the constructor."""
+        return {
+            **super().get_config(),
+            **{name: getattr(self, name) for name in FLAGS},
+            "checkpoint_every": self.checkpoint_every,
+            "cell": keras.saving.serialize_keras_object(self.cell),
+        }
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> RNN:
+        """A layer out of `get_config()`."""
+        cell = keras.saving.deserialize_keras_object(config["cell"], custom_objects=custom_objects)
+        return cls(**{**config, "cell": cell})

@@ -1,0 +1,175 @@
+"""What each backend asks of an operation: graphs, backwards that come twice, late or never."""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from typing import Any
+
+import keras
+import numpy as np
+import pytest
+
+from rnncc import keras as own
+from rnncc.keras.calls import Request
+from rnncc.keras.pending import Pending
+from rnncc.keras.weights import Version, WeightVersions
+from tests.in_keras.helpers import BACKEND, X, numbers, uniform
+
+only = {
+    b: pytest.mark.skipif(b != BACKEND, reason=f"on {b}") for b in ("tensorflow", "jax", "torch")
+}
+
+
+def built(**options: Any) -> Any:
+    layer = own.LSTM(5, seed=2, **options)
+    layer(X)
+    return layer
+
+
+def expected_gradient(layer: Any, times: int = 1) -> np.ndarray:
+    """Of the sum of the output squared, by the kernel."""
+    operation = layer.operation()
+    weights = numbers([w.value for w in layer.weights])
+    y, saved = operation.forward(Request(), [X, *weights], None, save=True)
+    shapes = [a.shape for a in (X, *weights)]
+    wanted = [False, True, False, False]
+    found = operation.backward(saved, [2 * y[0], None, None], wanted, shapes)[1]
+    assert found is not None
+    return times * np.asarray(found)
+
+
+@only["tensorflow"]
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("graph", [False, True])
+def test_backwards_that_come_twice(graph: bool, training: bool) -> None:
+    import tensorflow as tf
+
+    layer = built()
+
+    def twice(x: Any) -> Any:
+        with tf.GradientTape(persistent=True) as tape:
+            loss = tf.reduce_sum(layer(x, training=training) ** 2)
+        kernel = layer.cell.kernel.value
+        return tape.gradient(loss, kernel), tape.gradient(loss, kernel)
+
+    found = (tf.function(twice) if graph else twice)(tf.constant(X))
+    for gradient in found:
+        np.testing.assert_allclose(gradient.numpy(), expected_gradient(layer), atol=1e-5)
+
+
+@only["tensorflow"]
+def test_graphs_of_any_batch_and_length() -> None:
+    import tensorflow as tf
+
+    layer = built(return_sequences=True)
+    signature = [tf.TensorSpec([None, None, 4])]
+    run = tf.function(lambda x: layer(x), input_signature=signature)
+    assert run.get_concrete_function().structured_outputs.shape.as_list() == [None, None, 5]
+    np.testing.assert_array_equal(run(X[:2, :3]).numpy(), layer(X[:2, :3]).numpy())
+
+
+@only["jax"]
+@pytest.mark.parametrize("jitted", [False, True])
+def test_functions_of_jax(jitted: bool) -> None:
+    import jax
+
+    layer = built()
+    wrap = jax.jit if jitted else (lambda f: f)
+
+    def loss(kernel: Any, x: Any, times: int = 1) -> Any:
+        with keras.StatelessScope(state_mapping=[(layer.cell.kernel, kernel)]):
+            return sum((layer(x) ** 2).sum() for _ in range(times))
+
+    kernel = layer.cell.kernel.value
+    expected = expected_gradient(layer)
+    value, pull = jax.vjp(lambda k: loss(k, X), kernel)
+    for _ in range(2):  # what was saved is gone the second time
+        np.testing.assert_allclose(pull(np.float32(1))[0], expected, atol=1e-5)
+    many = wrap(jax.grad(lambda k: loss(k, X, 5)))(kernel)
+    np.testing.assert_allclose(many, 5 * expected, atol=1e-4)
+    again = wrap(jax.grad(jax.checkpoint(lambda k: loss(k, X))))(kernel)
+    np.testing.assert_allclose(again, expected, atol=1e-5)
+    stacked = np.stack([X, X[::-1], 2 * X])
+    losses = wrap(jax.vmap(lambda x: loss(kernel, x)))(stacked)
+    np.testing.assert_allclose(losses[:2], [value, value], rtol=1e-5)
+    grads = wrap(jax.vmap(jax.grad(loss), (None, 0)))(kernel, stacked)
+    np.testing.assert_allclose(grads[0], expected, atol=1e-5)
+
+
+@only["jax"]
+def test_without_the_ffi(monkeypatch: pytest.MonkeyPatch) -> None:
+    import jax
+
+    from rnncc.keras import in_jax, jax_ffi
+
+    assert not jax_ffi.UNAVAILABLE and "typed FFI" in in_jax.HOW
+    first = numbers(built()(X))
+    monkeypatch.setattr(jax_ffi, "UNAVAILABLE", "of another version")
+    layer = built()
+    layer.set_weights([uniform(*w.shape) for w in layer.weights])
+    found = numbers(layer(X))[0]
+    monkeypatch.undo()
+    again = built()
+    again.set_weights(layer.get_weights())
+    np.testing.assert_array_equal(found, numbers(again(X))[0])
+    assert first[0].shape == found.shape
+    with pytest.raises(jax.errors.JaxRuntimeError, match="nobody made"):
+        results = [jax.ShapeDtypeStruct((), np.float32)]
+
+        def fail(*_: Any) -> None:
+            raise ValueError("nobody made this")
+
+        jax_ffi.call_out("a test", fail, results, [np.float32(0)])[0].block_until_ready()
+
+
+@only["torch"]
+def test_torch() -> None:
+    import torch
+
+    layer = built()
+    x = torch.tensor(X, requires_grad=True)
+    loss = (layer(x) ** 2).sum()
+    loss.backward(retain_graph=True)
+    loss.backward()
+    np.testing.assert_allclose(layer.cell.kernel.value.grad, expected_gradient(layer, 2), atol=1e-5)
+    (first,) = torch.autograd.grad((layer(x) ** 2).sum(), x, create_graph=True)
+    with pytest.raises(NotImplementedError, match="second derivatives of"):
+        first.sum().backward()
+    with torch.no_grad():  # written in place, past torch's counters too
+        before = numbers(layer(X))[0]
+        layer.cell.kernel.value.data.mul_(2)
+        assert not np.allclose(numbers(layer(X))[0], before)
+
+
+def test_layers_are_let_go() -> None:
+    model = keras.Sequential([keras.Input((7, 4)), own.LSTM(5), keras.layers.Dense(1)])
+    model.compile("sgd", "mse")
+    model.fit(X, np.zeros(3), verbose=0)
+    gone = weakref.ref(model.layers[0].operation())
+    del model
+    keras.backend.clear_session()
+    gc.collect()
+    assert gone() is None
+
+
+def test_versions() -> None:
+    versions = WeightVersions()
+    a, b = np.arange(6.0).reshape(2, 3), np.array([np.nan, -0.0])
+    first, kept = versions.find([a, b])
+    assert versions.find([a.copy(), b.copy()])[0] == first
+    b[1] = 0.0
+    second, _ = versions.find([a, b])
+    assert second != first and np.signbit(kept[1][1])
+    assert versions.find([a, kept[1]])[0] == first  # the last two are kept
+    assert first[0] != first[1] and first[0][1] != first[1][0] and isinstance(first[0], Version)
+
+
+def test_pending() -> None:
+    pending, entries = Pending(), [object() for _ in range(3)]
+    handles = [pending.put(e) for e in entries]  # type: ignore[arg-type]
+    assert pending.take(handles[0]) is None  # others came after it: from now on more are kept
+    assert pending.take(handles[2]) is entries[2] and pending.take(handles[2]) is None
+    handles = [pending.put(e) for e in entries]  # type: ignore[arg-type]
+    assert [pending.take(h) for h in handles] == entries
+    assert pending.put(None) == 0 and pending.take(0) is None

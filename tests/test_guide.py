@@ -1,0 +1,56 @@
+"""The guide's scripts run, on every backend that is installed: a process for each backend."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests.test_keras import BACKENDS, ROOT, installed
+
+GUIDE = ROOT / "examples" / "guide"
+# runpy leaves each script a namespace of its own; the process and its imports are shared.
+RUN = """
+import runpy, sys
+for path in sys.argv[1:]:
+    print("==", path, flush=True)
+    folder, sys.path[0], given = sys.path[0], path.rpartition("/")[0], sys.argv
+    sys.argv = [path]
+    runpy.run_path(path, run_name="__main__")
+    sys.path[0], sys.argv = folder, given
+print("== done")
+"""
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_guide(backend: str, tmp_path: Path) -> None:
+    for name in ("keras", backend, "sklearn", "matplotlib"):
+        if not installed(name):
+            pytest.skip(f"no {name}")
+    scripts = sorted(str(path) for path in GUIDE.glob("*.py"))
+    assert len(scripts) == 8
+    environment = {
+        **os.environ,
+        "KERAS_BACKEND": backend,
+        "PYTHONPATH": os.pathsep.join([str(ROOT), os.environ.get("PYTHONPATH", "")]),
+        "TF_CPP_MIN_LOG_LEVEL": "3",
+    }
+    done = subprocess.run(
+        [sys.executable, "-c", RUN, *scripts],
+        env=environment,
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    assert "== done" in done.stdout and "247,296" in done.stdout
+    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_list_of_scripts_is_whole() -> None:
+    listed = (GUIDE / "README.md").read_text()
+    assert all(f"`{path.name}`" in listed for path in GUIDE.glob("*.py"))
