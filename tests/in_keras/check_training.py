@@ -32,7 +32,7 @@ TARGETS = (INPUTS.sum((1, 2)) > 0).astype("int32")
 # How a model may be told to run its steps on this backend.
 WAYS: dict[str, list[dict[str, Any]]] = {
     "torch": [{}],
-    "jax": [{"jit_compile": True}, {"run_eagerly": True}],
+    "jax": [{"jit_compile": True}],
     "tensorflow": [{}, {"run_eagerly": True}],
 }
 
