@@ -20,10 +20,11 @@ from bench.outputs import check_writable, per_suite, write
 from bench.plot import check_plottable, picture
 from bench.races_suite import check_names
 from bench.result import Result, load
-from bench.suites import SUITES, run
+from bench.suites import SUITES, Suite, run
 from rnncc.frontend.diagnostics import SpecError, nearest
 
 ALL = "all"
+RACES = (*(name for name, entry in SUITES.items() if isinstance(entry, Suite)), "scaling")
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -31,12 +32,17 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         results = _measured(arguments)
         _write(arguments, results)
-    except (BenchError, SpecError) as error:
+    except BenchError as error:
+        print(f"bench: {error}\n{error.details}".strip(), file=sys.stderr)
+        return 2
+    except SpecError as error:
         print(f"bench: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("bench: interrupted: nothing is written", file=sys.stderr)
         return 130
+    if any(r.failures for r in results):
+        return 2
     missed = any(bar.passed is False for r in results for bar in r.bars)
     return int(missed and arguments.strict)
 
@@ -95,6 +101,10 @@ def _effort(arguments: argparse.Namespace) -> Effort:
         raise BenchError(f"--spec goes with the suite custom, not {arguments.suite}")
     if arguments.cap is not None and arguments.cap <= 0:
         raise BenchError(f"--cap takes seconds above zero, not {arguments.cap:g}")
+    if arguments.cap is not None and arguments.suite not in ("deepbench", ALL):
+        raise BenchError(f"--cap goes with the suite deepbench, not {arguments.suite}")
+    if arguments.only is not None and arguments.suite not in (*RACES, ALL):
+        raise BenchError(f"--only goes with {', '.join(RACES)}; {arguments.suite} has its own")
     effort = QUICK if arguments.quick else Effort()
     only = [n.strip() for n in (arguments.only or "").split(",") if n.strip()]
     if arguments.only is not None and not only:

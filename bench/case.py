@@ -6,7 +6,7 @@ Weights are in the layout of the cell's spec: gates in its order, bias last.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import cache
 from pathlib import Path
 from typing import Any
@@ -150,9 +150,18 @@ def all_sizes(case: Case) -> dict[str, int]:
     return sizes
 
 
-@cache
 def program(case: Case) -> Program:
     """What the case computes, before any pass."""
+    return _program(sizeless(case))
+
+
+def sizeless(case: Case) -> Case:
+    """The same case at one size: Programs don't know sizes."""
+    return replace(case, batch=1, time=1, features=1, units=1, threads=None)
+
+
+@cache
+def _program(case: Case) -> Program:
     options, functions, rates = bound(case)
     training = case.mode == TRAINING
     return lower(spec_of(case), options, functions, training=training, active_rates=rates)

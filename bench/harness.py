@@ -104,7 +104,14 @@ class Timing:
 
 
 class BenchError(Exception):
-    """A contender failed, its outputs are wrong, or what was asked for can't be measured."""
+    """A contender failed, its outputs are wrong, or what was asked for can't be measured.
+
+    details: what a process had to say, of many lines.
+    """
+
+    def __init__(self, message: str, details: str = "") -> None:
+        super().__init__(message)
+        self.details = details
 
 
 class Process:
@@ -135,12 +142,11 @@ class Process:
             code = self._process.wait()
             self._log.seek(0)
             last = "\n".join(self._log.read().splitlines()[-20:])
-            raise BenchError(f"{self.contender}: its process ended ({code})\n{last}".strip())
+            raise BenchError(f"{self.contender}: its process ended ({code})", last)
         reply: dict[str, Any] = json.loads(line)
         if "error" in reply:
-            raise BenchError(
-                f"{self.contender}: {reply['error']}\n{reply.get('trace', '')}".strip()
-            )
+            message = f"{self.contender}: {reply['error']}"
+            raise BenchError(message, reply.get("trace", ""))
         return reply
 
     def __enter__(self) -> Process:
@@ -229,7 +235,7 @@ def compare(
             except BenchError as error:
                 if dropped is None or contender == "rnncc":
                     raise
-                dropped[contender] = str(error).splitlines()[0]
+                dropped[contender] = str(error)
                 own.dismiss(contender, number, case.threads)
                 continue
             running.append((process, timing))

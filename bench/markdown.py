@@ -45,8 +45,9 @@ def section(result: Result, day: date) -> str:
     if result.bars:
         lines += ["", "| demand | measured | bar | |", "| --- | --- | --- | --- |"]
         lines += [f"| {b.what} | {b.measured} | {b.demand} | {b.verdict} |" for b in result.bars]
-    if result.notes:
-        lines += ["", *(f"- {note}" for note in result.notes)]
+    notes = [*result.notes, *(f"FAILED: {f.splitlines()[0]}" for f in result.failures)]
+    if notes:
+        lines += ["", *(f"- {note}" for note in notes)]
     return "\n".join(lines)
 
 

@@ -19,7 +19,8 @@ from bench.result import Bar, Result, best_of_others
 
 WIDTH = 10.0  # inches
 MARKS = "oDs^v<>PX*hpd8"
-OURS = "#c02020"
+OURS, GREY = "#c02020", "#606060"
+FAR = 30.0  # times our time: whoever is behind that stands there, with a number
 PEERS = (
     *("#1f77b4", "#2ca02c", "#9467bd", "#17becf", "#ff7f0e", "#8c564b", "#000080"),
     *("#e377c2", "#bcbd22", "#7f7f7f"),
@@ -63,11 +64,14 @@ def _times(result: Result, figure_class: Any) -> Any:
         for timing in timings[1:]:
             name = timing.contender
             ratio = timing.median / ours.median
-            low, high = (abs(t / ours.median - ratio) for t in timing.spread)
+            low, high = (t / ours.median for t in timing.spread)
+            at = min(ratio, FAR)
+            if ratio > FAR:
+                axes.annotate(f"   {ratio:.0f}x", (FAR, place), fontsize=7, va="center", color=GREY)
             axes.errorbar(
-                ratio,
+                at,
                 place,
-                xerr=[[low], [high]],
+                xerr=[[at - min(low, at)], [max(min(high, FAR), at) - at]],
                 fmt=_mark(name),
                 color=_colour(name),
                 markersize=8 if timing is best else 5,
@@ -75,7 +79,7 @@ def _times(result: Result, figure_class: Any) -> Any:
                 label=name if name not in seen else None,
             )
             seen.add(name)
-        if raced:
+        if raced and raced.roofline() > 1 / FAR:
             axes.plot(raced.roofline(), place, "|", color="black", markersize=12)
     labels = [f"{label}   {ours_[0].median / seconds:.3g} {unit}" for label, ours_, _ in rows]
     axes.axvline(1, color=OURS, label="rnncc (its time is beside the case)")

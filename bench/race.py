@@ -6,7 +6,7 @@ Non-Goals: which cases (`suites`); what is demanded (`bars`).
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.case import Case
@@ -93,33 +93,42 @@ class Raced:
         }
 
 
-def run_races(
-    races: Iterable[Race], effort: Effort, roofline: Roofline
-) -> tuple[list[Raced], list[str]]:
-    """The races in order, and notes: who was skipped, and why."""
-    races, notes = list(races), Notes()
-    found: list[Raced] = []
+@dataclass(slots=True)
+class Outcome:
+    """found: the races that were run, in order. notes: who was skipped, and why.
+
+    failures: of rnncc itself. The rest of a long run goes on, and the command ends with 2.
+    """
+
+    found: list[Raced] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
+    failures: list[str] = field(default_factory=list)
+
+
+def run_races(races: Iterable[Race], effort: Effort, roofline: Roofline) -> Outcome:
+    races, notes, outcome = list(races), Notes(), Outcome()
     with Crew() as crew:
         for number, race in enumerate(races, 1):
             effort.report(f"{number} of {len(races)}: {race.case.label}")
-            one = _run(race, effort, roofline, crew, notes)
-            found += [one] if one else []
-    return found, notes.lines()
+            try:
+                outcome.found.append(_run(race, effort, roofline, crew, notes))
+            except BenchError as error:
+                crew.dismiss(OWN)
+                crew.dismiss(OWN, 1)
+                if race.optional:
+                    notes.add(OWN, f"skipped {race.case.name}: {error}")
+                else:
+                    outcome.failures.append(f"{race.case.label}: {error}\n{error.details}".strip())
+    outcome.notes = notes.lines()
+    return outcome
 
 
-def _run(race: Race, effort: Effort, roofline: Roofline, crew: Crew, notes: Notes) -> Raced | None:
+def _run(race: Race, effort: Effort, roofline: Roofline, crew: Crew, notes: Notes) -> Raced:
     case = race.case
     entries = [(OWN, case)] + ([(OWN, race.beside)] if race.beside else [])
     entries += [(n, case) for n in race.contenders if _takes_part(n, case, effort, crew, notes)]
     dropped: dict[str, str] = {}
-    try:
-        timings = compare(entries, effort.shaped(2 * floor_of(case, roofline)), crew, dropped)
-    except BenchError as error:
-        if not race.optional:
-            raise
-        notes.add(OWN, f"skipped {case.name}: {str(error).splitlines()[0]}")
-        crew.dismiss(OWN)
-        return None
+    timings = compare(entries, effort.shaped(2 * floor_of(case, roofline)), crew, dropped)
     for name, why in dropped.items():
         notes.add(name, f"dropped from {case.label}: {why}")
     if race.beside:

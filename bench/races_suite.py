@@ -24,15 +24,17 @@ def races_suite(name: str, suite: Suite, effort: Effort) -> Result:
     chosen, skipped = _affordable(
         suite, limited(suite.races, effort), race_effort(effort), roofline
     )
-    races, notes = run_races(chosen, race_effort(effort), roofline)
+    outcome = run_races(chosen, race_effort(effort), roofline)
+    races = outcome.found
     roofline = settled(races, roofline, effort)
     return Result(
         name,
         bars=[demand.bar(races) for demand in suite.demands],
-        notes=[*suite.notes, *skipped, *notes],
+        notes=[*suite.notes, *skipped, *outcome.notes],
         races=races,
         roofline=roofline,
         unit=suite.unit,
+        failures=outcome.failures,
     )
 
 

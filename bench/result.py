@@ -107,7 +107,10 @@ class Fit:
 
 @dataclass(slots=True)
 class Result:
-    """timings: by what was timed. unit: of tables and plots, and how many seconds it is."""
+    """timings: by what was timed. unit: of tables and plots, and how many seconds it is.
+
+    failures: what rnncc couldn't run, or got wrong.
+    """
 
     suite: str
     timings: dict[str, list[Timing]] = field(default_factory=dict)
@@ -117,6 +120,7 @@ class Result:
     fits: list[Fit] = field(default_factory=list)
     roofline: Roofline | None = None
     unit: tuple[str, float] = ("ms", 1e-3)
+    failures: list[str] = field(default_factory=list)
 
     def rows(self) -> Iterator[tuple[str, list[Timing], Raced | None]]:
         """Everything timed: what, whose, and the race it was."""
@@ -135,6 +139,7 @@ class Result:
             "fits": [f.as_json() for f in self.fits],
             "bars": [b.as_json() for b in self.bars],
             "notes": self.notes,
+            "failures": self.failures,
         }
 
     def show(self, console: Console) -> None:

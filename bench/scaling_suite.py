@@ -54,12 +54,20 @@ def scaling_suite(effort: Effort) -> Result:
     if effort.quick:
         sweeps = [replace(s, values=s.values[:QUICK_VALUES]) for s in sweeps if s.quick]
     races = [Race(_grown(s, n), s.peers) for s in sweeps for n in s.values]
-    found, notes = run_races(races, race_effort(effort), roofline)
+    outcome = run_races(races, race_effort(effort), roofline)
+    found = outcome.found
     roofline = settled(found, roofline, effort)
-    result = Result("scaling", notes=notes, races=found, roofline=roofline)
-    rest = iter(found)
+    result = Result(
+        "scaling",
+        notes=outcome.notes,
+        races=found,
+        roofline=roofline,
+        failures=outcome.failures,
+    )
     for sweep in sweeps:
-        result.fits += _fits(sweep, [next(rest) for _ in sweep.values])
+        own = [_grown(sweep, n) for n in sweep.values]
+        points = {r.race.case: r for r in found if r.race.case in own}
+        result.fits += _fits(sweep, list(points.values()))
     result.bars = [_bar(fit) for fit in result.fits if fit.linear and fit.contender == OWN]
     return result
 

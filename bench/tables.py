@@ -27,6 +27,8 @@ def show(result: Result, console: Console) -> None:
         console.print(_bars(result))
     for note in result.notes:
         console.print(note, markup=False)
+    for failure in result.failures:
+        console.print(f"[red]FAILED[/] {escape(failure)}")
 
 
 def _timings(result: Result) -> Table:

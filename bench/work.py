@@ -17,9 +17,9 @@ from dataclasses import dataclass
 from functools import cache
 from math import prod
 
-from bench.case import TRAINING, Case, all_sizes, program
+from bench.case import TRAINING, Case, all_sizes, program, sizeless
 from bench.roofline import Roofline
-from rnncc.ir.program import Op
+from rnncc.ir.program import Op, Program
 from rnncc.passes.pipeline import optimise
 
 ITEMSIZE = {"float32": 4, "float64": 8}
@@ -49,8 +49,13 @@ class Work:
 
 
 @cache
+def _optimised(case: Case) -> Program:
+    return optimise(program(case))
+
+
+@cache
 def work_of(case: Case) -> Work:
-    optimised = optimise(program(case))
+    optimised = _optimised(sizeless(case))
     sizes = all_sizes(case)
     body = optimised.scan.body if optimised.scan else ()
     before = _flops(optimised.before, case, sizes) + _flops(optimised.after, case, sizes)

@@ -218,7 +218,8 @@ def test_a_race_of_processes(monkeypatch):
     monkeypatch.delenv("RTNEURAL", raising=False)
     case = Case("lstm", FORWARD, 1, 4, 1, 8, stateful=True)
     races = [Race(case, ("numpy", "rtneural-stl", "keras-jax"), "tiny", beside=case)]
-    (found,), notes = run_races(races, ONCE, LIMITS)
+    outcome = run_races(races, ONCE, LIMITS)
+    (found,), notes = outcome.found, outcome.notes
     assert [t.contender for t in found.timings] == ["rnncc", "rnncc LSTM state kept", "numpy"]
     assert found.speedup() > 0 and len(found.own.times) == 2
     assert all(t.error < 1e-5 and t.path for t in found.timings)
@@ -239,10 +240,18 @@ def test_a_wrong_peer_is_dropped_and_we_may_not_be(monkeypatch):
 
 def test_what_rnncc_lacks_is_named():
     case = Case("lstm", FORWARD, *SMALL, options=(("no_such_option", 1),))
-    found, notes = run_races([Race(case, optional=True)], ONCE, LIMITS)
-    assert not found and "no_such_option" in notes[0]
-    with pytest.raises(BenchError, match="no_such_option"):
-        run_races([Race(case)], ONCE, LIMITS)
+    outcome = run_races([Race(case, optional=True)], ONCE, LIMITS)
+    assert not outcome.found and not outcome.failures and "no_such_option" in outcome.notes[0]
+
+
+def test_a_failure_of_ours_ends_a_race_and_not_the_run(monkeypatch, capsys):
+    broken = Case("lstm", FORWARD, *SMALL, options=(("no_such_option", 1),))
+    suite = Suite(tuple(Race(c, quick=True) for c in (broken, Case("lstm", FORWARD, *SMALL))))
+    monkeypatch.setitem(SUITES, "inference", suite)
+    monkeypatch.setattr("bench.races_suite.limits", lambda effort: LIMITS)
+    assert main(["inference", "--quick"]) == 2
+    shown = capsys.readouterr().out
+    assert "FAILED LSTM no_such_option=1" in shown and "LSTM forward (3, 4, 5, 8)" in shown
 
 
 def test_shapes_beyond_the_cap_are_named(monkeypatch):
@@ -265,6 +274,11 @@ def test_suites_of_races_are_sound(name):
         assert work_of(race.case).flops > 0
     groups = {r.group for r in suite.races} | {""}
     assert all(d.group in groups for d in suite.demands)
+
+
+def test_the_readme_names_every_suite():
+    text = (ROOT / "bench/README.md").read_text("utf-8")
+    assert not [name for name in SUITES if f"python -m bench {name} " not in text]
 
 
 def test_suites_load_nothing_that_others_need():
@@ -308,7 +322,7 @@ def test_a_users_cell_has_to_be_drivable(tmp_path):
 
 def test_json_of_a_result():
     found = json.loads(json.dumps(a_result().as_json()))
-    keys = {"suite", "machine", "roofline", "races", "timings", "fits", "bars", "notes"}
+    keys = {"suite", "machine", "roofline", "races", "timings", "fits", "bars", "notes", "failures"}
     assert set(found) == keys
     race = found["races"][0]
     assert race["best_peer"] == "torch" and race["speedup"] == pytest.approx(2.0)
@@ -375,6 +389,8 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
         (["tiny", "--json", "{folder}/no/out.json"], "there is no folder"),
         (["tiny", "--markdown", "{folder}/no/out.md"], "there is no folder"),
         (["tiny", "--only", "tourch"], "no contender is called 'tourch'"),
+        (["spine", "--only", "torch"], "--only goes with latency, inference"),
+        (["tiny", "--cap", "3"], "--cap goes with the suite deepbench, not tiny"),
         (["tiny", "--spec", "my.rnn"], "--spec goes with the suite custom, not tiny"),
         (["custom", "--spec", "nothing.rnn"], "nothing.rnn can't be read"),
         (["deepbench", "--cap", "0"], "--cap takes seconds above zero"),

@@ -224,6 +224,10 @@ def test_what_is_asked_and_what_is_owned(make: Callable[..., Any]) -> None:
         for kind, arrays in kept.items():
             for a, b in zip(leaves(getattr(again, kind)), arrays, strict=True):
                 np.testing.assert_array_equal(a, b)
+    pullback(like(y, 1), consume=True)
+    with pytest.raises(RuntimeError, match="was consumed"):
+        pullback.vjp(like(y, 1))
+    np.testing.assert_array_equal(pullback2(v).inputs, kept["inputs"][0])
     assert "backward_pullback_scan" in pullback2.plan()
 
 

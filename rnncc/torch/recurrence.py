@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnncc.runtime import memory
 from rnncc.runtime.classes import Engine
 from rnncc.runtime.description import Variant, variant_of
 from rnncc.runtime.masks import Masking, masking
@@ -143,7 +144,8 @@ class Recurrence(RecurrenceGradients):
                 continue
             target = targets[at]
             if target is None:
-                target = targets[at] = torch.empty(shape, dtype=self.torch_dtype)
+                # Memory that was used before: fresh pages cost as much as the kernels.
+                target = targets[at] = torch.from_numpy(memory.POOL.array(shape, self.dtype))
             view = target.numpy()
             if is_output:
                 out[name] = self.part(view, number)

@@ -21,7 +21,10 @@ WIDTH = 200
 
 @pytest.mark.parametrize("name", NAMES)
 def test_modules_are_tidy(name: str) -> None:
-    text = render_module(spec_of(name), target="cuda")
+    spec = spec_of(name)
+    rates = frozenset(r.name for r in spec.rates)
+    everything = Variant(mask=True, training=bool(rates), active_rates=rates)
+    text = render_module(spec, variants=(everything,), target="cuda")
     wrong = [
         f"{number}: {line}"
         for number, line in enumerate(text.splitlines(), 1)
@@ -84,3 +87,17 @@ def test_layers_move() -> None:
         layer.to("tpu")
     with pytest.raises(ValueError, match="target is one of cpu, cuda, not 'tpu'"):
         rnncc.compile("gru", target="tpu")
+
+
+def test_check_says_what_is_missing(rnncc_cli) -> None:
+    ran = rnncc_cli("check", "simple_rnn", "--target", "cuda")
+    if ran.code != 2:
+        pytest.skip("there is a GPU here")
+    assert ran.err.startswith("rnncc: target cuda") and "Traceback" not in ran.err
+
+
+def test_compile_says_what_for(rnncc_cli, tmp_path) -> None:
+    out = tmp_path / "cell.py"
+    ran = rnncc_cli("compile", "indrnn", "--target", "cuda", "-o", out)
+    assert ran.code == 0 and "cuda, float32: tiers, blocks and threads" in ran.out
+    assert "for cuda, float32" in out.read_text()

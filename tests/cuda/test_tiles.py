@@ -5,15 +5,15 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnncc.runtime.cuda import tiles
+from rnncc.runtime.cuda import tiler, tiles
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 
 
-@pytest.mark.parametrize("name", ["lstm", "shapes"])
+@pytest.mark.parametrize("name", ["lstm"])
 def test_cells_in_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "LEAST_WORK", 1)
+    monkeypatch.setattr(tiler, "LEAST_WORK", 1)
     monkeypatch.setattr(tiles, "PART", 4)
     twins = Twins.of(name, "plain", (3, 4, 9, 2))
     engine = twins.layer._engine(False, False)[1]

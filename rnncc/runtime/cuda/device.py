@@ -57,8 +57,7 @@ class Device:
         self.number = number
         self.lock = threading.RLock()
         self.functions: dict[tuple[Kernel, str], Any] = {}
-        self.zero: Piece | None = None
-        self.zero_size = 0
+        self.zero: list[tuple[int, Piece]] = []  # all are kept: something may still read them
         self.one: dict[str, Piece] = {}
         count = self.ask("cuDeviceGetCount")
         if number >= count:
@@ -165,14 +164,16 @@ class Device:
 
     def zeros(self, size: int) -> Piece:
         with self.lock:
-            if self.zero is None or self.zero_size < size:
-                self.zero, self.zero_size = self.upload(np.zeros(size, np.uint8)), size
-            return self.zero
+            if not self.zero or self.zero[-1][0] < size:
+                self.zero.append((size, self.upload(np.zeros(size, np.uint8))))
+                self.ask("cuStreamSynchronize", 0)  # other streams read it, too
+            return self.zero[-1][1]
 
     def ones(self, dtype: str) -> Piece:
         with self.lock:
             if dtype not in self.one:
                 self.one[dtype] = self.upload(np.ones(1, dtype))
+                self.ask("cuStreamSynchronize", 0)
             return self.one[dtype]
 
     # ---- kernels ------------------------------------------------------------------------------

@@ -21,7 +21,7 @@ from rnncc.runtime.cuda.bind import Binder
 from rnncc.runtime.cuda.prepared import Prepared
 from rnncc.runtime.cuda.run import CudaRun
 from rnncc.runtime.cuda.target import CARRIER, Carrier, Piece
-from rnncc.runtime.cuda.tiles import Tiler
+from rnncc.runtime.cuda.tiler import Tiler
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.second_engine import SecondEngine
