@@ -6,8 +6,13 @@ tests.cuda.everything` runs all of them.
 
 from __future__ import annotations
 
+import pickle
+
+import numpy as np
 import pytest
 
+import rnncc
+from rnncc.runtime.cuda.chosen import using
 from tests import cases
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Shape, Twins
@@ -87,3 +92,26 @@ def test_tiles_and_passes() -> None:
 def test_options(options: dict[str, object]) -> None:
     error, whose = Twins.of("lstm", "plain", SHAPES[0], **options).worst(Simulator(seed=3))
     assert error <= LIMIT["float32"], (whose, error)
+
+
+def test_second_derivatives() -> None:
+    twins = Twins.of("gru", "plain", SHAPES[0], return_state=False)
+    found = []
+    with using(Simulator(seed=8)):
+        for layer in (twins.layer, twins.reference):
+            y, pullback = layer.vjp(twins.inputs, training=False)
+            grads, again = pullback.vjp(np.ones_like(y))
+            second = again({"inputs": grads.inputs})
+            found.append({**second.weights, **second.inputs, "dy": second.dy})
+    error, whose = cases.worst(*found)
+    assert error <= LIMIT["float32"], (whose, error)
+
+
+def test_copies_stay_where_they_run() -> None:
+    layer = rnncc.compile("simple_rnn")(units=3, seed=1).to("cuda")
+    with using(Simulator(seed=9)) as grid:
+        x = np.ones((2, 3, 2), "float32")
+        y = layer(x)
+        ran = len(grid.launches)
+        np.testing.assert_array_equal(pickle.loads(pickle.dumps(layer))(x), y)
+        assert len(grid.launches) == 2 * ran
