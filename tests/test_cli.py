@@ -319,6 +319,19 @@ def test_wrong_environment(name: str, value: str) -> None:
     assert "Traceback" not in run.stderr
 
 
+def test_a_target_that_is_not_here(tiny: Path) -> None:
+    program = (
+        "import sys; sys.modules['cuda'] = None; from rnncc.cli import main; "
+        "sys.exit(main(['check', 'tiny.rnn', '--target', 'cuda']))"
+    )
+    run = subprocess.run(
+        [sys.executable, "-c", program], env=ELSEWHERE, capture_output=True, text=True, check=False
+    )
+    assert run.returncode == 1
+    assert "rnncc: target cuda needs numba-cuda" in run.stderr
+    assert "Traceback" not in run.stderr
+
+
 def test_letters_that_cannot_be_printed(tiny: Path) -> None:
     tiny.write_text(f'"""Tiný"""\n{TINY}')
     for command in ("explain tiny.rnn --after spec", "cells", "compile tiny.rnn -o ný.py"):

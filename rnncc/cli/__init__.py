@@ -49,12 +49,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(str(error), FAILED)
     except UsageError as error:
         return _complain(f"rnncc: {error}", MISUSED)
-    except ValueError as error:
-        from rnncc.runtime.machine import Misset
+    except (ValueError, RuntimeError) as error:
+        from rnncc.runtime.machine import Misset, Missing
 
-        if not isinstance(error, Misset):
+        if not isinstance(error, Missing | Misset):
             raise
-        return _complain(f"rnncc: {error}", MISUSED)
+        return _complain(f"rnncc: {error}", MISUSED if isinstance(error, Misset) else FAILED)
     except OSError as error:
         where = f"{error.filename}: " if error.filename else ""
         return _complain(f"rnncc: {where}{error.strerror or error}", FAILED)

@@ -21,6 +21,10 @@ class Misset(ValueError):
     """An environment variable holds what it can't."""
 
 
+class Missing(RuntimeError):
+    """This machine lacks what a target needs."""
+
+
 @dataclass(frozen=True, slots=True)
 class Machine:
     """What the schedule and the cores need to know; vector and cache sizes are in bytes."""

@@ -22,6 +22,7 @@ import numpy as np
 
 from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.cuda.target import Piece
+from rnncc.runtime.machine import Missing
 from rnncc.runtime.store import compiler_hash, store_dir, write_file
 from rnncc.schedule.tiers import MOST_THREADS, Gpu
 
@@ -61,7 +62,7 @@ class Device:
         self.one: dict[str, Piece] = {}
         count = self.ask("cuDeviceGetCount")
         if number >= count:
-            raise RuntimeError(f"there is no CUDA device {number}: the driver sees {count}")
+            raise Missing(f"there is no CUDA device {number}: the driver sees {count}")
         self.handle = self.ask("cuDeviceGet", number)
         self.capability = (
             self.attribute("COMPUTE_CAPABILITY_MAJOR"),
@@ -70,7 +71,7 @@ class Device:
         name = self.ask("cuDeviceGetName", 128, self.handle)
         self.name = bytes(name).split(b"\0")[0].decode()
         if self.capability < OLDEST:
-            raise RuntimeError(
+            raise Missing(
                 f"{self.name} has compute capability {self.capability[0]}.{self.capability[1]}: "
                 f"kernels need {OLDEST[0]}.{OLDEST[1]} or newer"
             )
@@ -250,9 +251,7 @@ def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tup
 
         text = offline.ptx(kernel, dtype, capability)
     except ImportError as error:
-        raise RuntimeError(
-            f"numba-cuda compiles kernels, and can't be imported: {INSTALL}"
-        ) from error
+        raise Missing(f"numba-cuda compiles kernels, and can't be imported: {INSTALL}") from error
     name = offline.entry_name(text)
     try:
         code, _ = offline.assemble(text, capability)
@@ -277,18 +276,16 @@ def _driver() -> Any:
     try:
         from cuda.bindings import driver
     except ImportError as error:
-        raise RuntimeError(
-            f"target cuda needs numba-cuda and NVIDIA's bindings: {INSTALL}"
-        ) from error
+        raise Missing(f"target cuda needs numba-cuda and NVIDIA's bindings: {INSTALL}") from error
     try:
         (status,) = driver.cuInit(0)
     except Exception as missing:  # the bindings look for the library when it is first called
-        raise RuntimeError(
+        raise Missing(
             "target cuda found no NVIDIA driver on this machine (libcuda): install one, or use "
             "target='cpu'"
         ) from missing
     if int(status) != 0:
-        raise RuntimeError(
+        raise Missing(
             f"target cuda found no usable GPU: cuInit says {status.name}; use target='cpu'"
         )
     return driver
