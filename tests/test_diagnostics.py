@@ -127,6 +127,7 @@ VARIANTS = [
     ("E415", 'z = «einsum("ij,j", W, x[t])»'),
     ("E415", 'z = «einsum("ii->i", U)»'),
     ("E415", 'z = «einsum("i->j", x[t])»'),
+    ("E415", 'z = «einsum("i,i->,", x[t], x[t])»'),
     ("E415", 'z = «einsum("i,i->i", x[t], h[t-1])»'),
     ("E501", "z = «tanh()»"),
     ("E501", "act: function = lambda a, b: a * b\nz = «act(x[t])»"),

@@ -260,6 +260,29 @@ def test_tiny_cells(equation: str, returned: str) -> None:
         assert error(a, b) <= 1e-14
 
 
+@pytest.mark.parametrize(
+    ("equation", "returned"),
+    [
+        ("tanh(mean(x[t]) + h[t-1] @ W + b + c)", "h[t]"),
+        ("tanh(mean(x[t]) + h[t-1])", "h[t-1] @ W + b + c"),
+    ],
+)
+def test_two_biases_of_one_sum(equation: str, returned: str) -> None:
+    """Weights of another layer each time: what the first call finds, no call before has left."""
+    spec = check_text(
+        "cell: Two\nunits: size\nx: input[units]\nh: state[units]\n"
+        "W: weight[units, units]\nb: weight[units] = uniform\nc: weight[units] = uniform\n"
+        f"h[t] = {equation}\nreturn {returned}\n"
+    )
+    x = np.random.default_rng(0).standard_normal((3, 4, 5))
+    for seed in range(3):
+        found, right = (
+            cls(seed=seed, return_sequences=True)(x)
+            for cls in (compiler.layer_class(spec, "cpu", "float64"), oracle.layer_class(spec))
+        )
+        assert error(found, right) <= 1e-14, seed
+
+
 OPTIONS = [
     ("gru", {"reset_after": False}),
     ("gru", {"use_bias": False}),

@@ -116,7 +116,7 @@ def _labels(subscripts: str, xs: list[Value]) -> tuple[list[str], str]:
 
     if not arrow:
         raise wrong("the result's letters are missing after ->")
-    if not all(c.isascii() and c.isalpha() for c in (inputs + out).replace(",", "")):
+    if not all(c.isascii() and c.isalpha() for c in inputs.replace(",", "") + out):
         raise wrong("subscripts are letters")
     if len(labels) != len(xs):
         raise wrong(f"{len(labels)} subscripts for {len(xs)} operands")

@@ -37,9 +37,11 @@ def accumulate(
     single: set[Value],
     is_constant_row: Callable[[Value], bool],
     starts: Mapping[Value, Sum],
+    late: bool,
 ) -> list[Node]:
     """The region with its contractions as Sums; order is kept. starts: terms that are hoisted sums
-    for accumulators to go on from."""
+    for accumulators to go on from. late: rows that accumulators start from are packed before the
+    region runs, so that a sum of two would come too late."""
     defs = definitions(ops)
     absorbed: set[Value] = set()
     plans: dict[Value, list[Node]] = {}
@@ -54,6 +56,8 @@ def accumulate(
         gemms = [g for g in gemms if bool(g.operands[1].type.axes) == kind]
         rest = [v for v in leaves if v not in {g.result for g in gemms}]
         rows = [v for v in rest if is_constant_row(v)]
+        if late:
+            del rows[1:]
         begin = next((v for v in rest if v in starts), None)
         if len(gemms) < 2 and not rows and begin is None:
             continue

@@ -122,7 +122,15 @@ class _Build:
     def outer(self, name: str, ops: tuple, required: dict[Value, list[View]]) -> None:
         out = build_region(
             RegionInput(
-                ops, self.places, required, self.single, False, set(), self.leaves, self.names
+                ops,
+                self.places,
+                required,
+                self.single,
+                False,
+                set(),
+                self.leaves,
+                self.names,
+                late=name == "after",
             )
         )
         self.take(out)

@@ -41,6 +41,7 @@ class Levels:
         leaves: Mapping[Value, Op],
         in_scan: bool,
         starts: Mapping[Value, Sum],
+        late: bool,
     ) -> None:
         self.known = known
         self.leaves = leaves
@@ -48,7 +49,7 @@ class Levels:
         self.paths: dict[Value, Path] = {}
         self.placed: dict[Value, Placed] = {}
         self.outside: set[Value] = set()
-        for node in accumulate(self._computed(ops), single, self._is_constant_row, starts):
+        for node in accumulate(self._computed(ops), single, self._is_constant_row, starts, late):
             self._place(node)
 
     def path(self, value: Value) -> Path:

@@ -45,6 +45,7 @@ class RegionInput:
     leaves: Mapping[Value, Op]  # constants and extents of the whole program
     names: Names
     starts: Mapping[Value, Sum] = field(default_factory=dict)  # hoisted sums to go on from
+    late: bool = False  # what it works out is there after weights are packed, as in a scan
 
 
 @dataclass
@@ -62,7 +63,13 @@ class _Region:
     def __init__(self, given: RegionInput) -> None:
         self.given = given
         self.ops = Levels(
-            given.ops, given.known.keys(), given.single, given.leaves, given.in_scan, given.starts
+            given.ops,
+            given.known.keys(),
+            given.single,
+            given.leaves,
+            given.in_scan,
+            given.starts,
+            given.late or given.in_scan,
         )
         self.places: dict[Value, View] = {}
         self.buffers: list[Buffer] = []
