@@ -95,3 +95,26 @@ def test_weights_of_different_widths_lie_side_by_side() -> None:
     right.set_weights(layer.get_weights())
     for a, b in zip(found, run(right, x), strict=True):
         np.testing.assert_allclose(a, b, rtol=0, atol=1e-12)
+
+
+def test_one_start_in_the_loop_and_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A kernel that makes both leaves out the one that the loop makes itself."""
+    chosen = bind_tiles.TileBinder.choose_starts
+
+    def some(self: Any, kernel: Any) -> None:
+        chosen(self, kernel)
+        self.out.fused &= {*sorted(self.out.fused)[:1]}
+
+    x = np.random.default_rng(3).standard_normal((40, 4, 7)).astype("float32")
+    found = []
+    for choose in (chosen, some):
+        monkeypatch.setattr(bind_tiles.TileBinder, "choose_starts", choose)
+        layer = rnncc.compile("gru")(units=20, reset_after=False, return_sequences=True, seed=1)
+        layer(x)
+        engine: Any = layer._last
+        engine._forward.made.clear()
+        engine._forward.ready.clear()
+        found.append(run(layer, x))
+    assert "in the loop too" in layer.plan() and "before the loop" in layer.plan()
+    for a, b in zip(*found, strict=True):
+        np.testing.assert_array_equal(a, b)

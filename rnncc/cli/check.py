@@ -23,7 +23,7 @@ from rich.table import Table
 
 from rnncc import oracle
 from rnncc.cli.probe import probe_sizes
-from rnncc.cli.settings import Settings, UsageError, load
+from rnncc.cli.settings import Settings, load
 from rnncc.compiler import layer_class
 from rnncc.frontend.spec import Call, CellSpec, Name, walk
 from rnncc.passes.interface import foldings
@@ -59,8 +59,6 @@ class Finding:
 def run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.file, arguments.settings)
     sizes = probe_sizes(settings)
-    if arguments.target == "cuda":
-        demand_device()
     console = Console()
     if not console.is_terminal:
         console = Console(width=100)
@@ -79,16 +77,6 @@ def run(arguments: argparse.Namespace) -> int:
         console.print(f"{others} other choices of options have no mistakes; --set checks one.")
     console.print(f"{failed} of {len(findings)} FAILED" if failed else "all right")
     return int(failed > 0)
-
-
-def demand_device() -> None:
-    """UsageError says what a GPU is missing."""
-    from rnncc.runtime.cuda.chosen import current
-
-    try:
-        current()
-    except RuntimeError as error:
-        raise UsageError(str(error)) from error
 
 
 def check_cell(

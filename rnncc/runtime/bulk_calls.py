@@ -32,7 +32,9 @@ def contract_calls(binder: Binder, kernel: Kernel, flat: tuple[int, int]) -> tup
     for name in kernel.stages:
         stage = binder.stages[name]
         sizes = [range(binder.out.size(s)) for s in stage.shape[:-1]]
-        for i in range(len(stage.cores)):
+        for i, core in enumerate(stage.cores):
+            if core.out is not None and core.out.buffer in binder.out.fused:
+                continue  # the loop makes this one itself
             for index in product(*sizes):
                 words += _contract(binder, kernel, stage, i, index, flat)
                 count += 1

@@ -6,7 +6,7 @@ each of its lanes a warp, whose threads hold 4 * ceil(k / 128) weights of each g
     >>> group = Shape("units", 4, ("units",))
     >>> found = numbers([group], {"units": 1024}.__getitem__, rows=8, warps=8, limit=228 * 1024)
     >>> found.constants["WORDS_0"], found.constants["ROWS_0"], found.shared // 1024, found.lanes
-    (128, 8, 40, 1024)
+    (128, 8, 36, 1024)
     >>> numbers([group], {"units": 2048}.__getitem__, rows=8, warps=8, limit=228 * 1024)
     'weights would take 256 registers of a thread, more than 144'
 
