@@ -17,7 +17,8 @@ from rnncc.runtime.tables import Core, Direction, Kernel, Stage
 SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
 # Rows of a thread's share, from which the loop makes x @ W itself: of weights in the second cache,
 FUSED_ROWS = 8
-FUSED_FAR_ROWS = 16  # and of weights behind it.
+FUSED_FAR_ROWS = 16  # and of weights in the third,
+FUSED_FAR = 8  # which are at most so many times the second.
 WAKING_WORK = 300_000  # multiply-adds of a loop from which waking a thread to share it pays
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
@@ -67,8 +68,8 @@ class TileBinder:
                 for k, pack in enumerate(core.packs)
                 if pack is not None
             )
-            near = size <= self.machine.l2 * 3 // 4
-            fits = rows_ >= (FUSED_ROWS if near else FUSED_FAR_ROWS)
+            near, far = size <= self.machine.l2 * 3 // 4, size <= self.machine.l2 * FUSED_FAR
+            fits = rows_ >= FUSED_ROWS if near else far and rows_ >= FUSED_FAR_ROWS
             if fits or self.call.time == 1:
                 self.out.fused |= {core.start for core in stage.cores if core.start}
 
