@@ -6,7 +6,7 @@ Non-Goals: making it (`bind`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from functools import cache
 
@@ -37,6 +37,30 @@ def touched(direction: Direction, kernel: Kernel) -> set[str]:
                 sources = (stage.grad.a, stage.grad.d, stage.grad.out)
                 names |= {s.buffer for s in sources if s}
     return names
+
+
+def chosen_results(direction: Direction, wanted: frozenset[str] | None) -> list[Place]:
+    """The results of these names; None is all but those of carries that callers don't see."""
+    return [
+        p
+        for p in direction.results
+        if p.role != "residual"
+        and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+    ]
+
+
+def needed_kernels(
+    direction: Direction, places: Iterable[Place], wanted: frozenset[str] | None
+) -> set[str]:
+    """Kernels that such results depend on: of those behind the loop, not all."""
+    kept = [p for p in direction.results if p.role == "residual"]
+    buffers = {s.buffer for p in (*places, *kept) for s in (p.source, *p.parts)}
+    needed: set[str] = set()
+    for kernel in reversed(direction.kernels):
+        if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
+            needed.add(kernel.name)
+            buffers |= touched(direction, kernel)
+    return needed
 
 
 @dataclass(slots=True)

@@ -35,8 +35,8 @@ class Gradients:
     def initial_state(self) -> Any:
         """Arranged as it was given, else a tuple of every state.
 
-        Where no state was given nobody trains what it started from, as a rule: then this is
-        computed when it is first read, and until then holds on to what the forward saved.
+        Where no state was given nobody trains what it started from, as a rule: then, of few steps,
+        this is computed when it is first read, and until then holds on to what the forward saved.
         """
         initial = self._initial
         if callable(initial):

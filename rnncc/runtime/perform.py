@@ -3,8 +3,7 @@
 A plan is what doesn't change from call to call: words of the blocks of all launches, which of them
 are addresses and in which group, and the launches in order. A call brings the addresses of its
 groups (its workspace, its arrays, its weights): the plan's words are copied into the workspace, the
-addresses are added, kernels run. So a call costs one crossing from Python, whatever runs in it, and
-whoever has the addresses can make it without Python.
+addresses are added, kernels run. So a call costs one crossing from Python, whatever runs in it.
 
 Non-Goals: what to run (`prepared`); memory (`call`).
 """

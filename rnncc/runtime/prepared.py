@@ -15,7 +15,14 @@ from itertools import groupby
 
 import numpy as np
 
-from rnncc.runtime.binding import Binding, BoundKernel, requests, result_shape, touched
+from rnncc.runtime.binding import (
+    Binding,
+    BoundKernel,
+    chosen_results,
+    needed_kernels,
+    requests,
+    result_shape,
+)
 from rnncc.runtime.bulk import contract_bulk, sum_bulk
 from rnncc.runtime.cores import cores
 from rnncc.runtime.groups import FIRST_STEP, GIVEN, PACKED, SAVED, SEED, WORKSPACE
@@ -260,19 +267,8 @@ class Prepared:
         return found
 
     def _choose(self, wanted: frozenset[str] | None) -> Choice:
-        places = [
-            p
-            for p in self.direction.results
-            if p.role != "residual"
-            and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
-        ]
-        kept = [p for p in self.direction.results if p.role == "residual"]
-        buffers = {s.buffer for p in (*places, *kept) for s in (p.source, *p.parts)}
-        needed: set[str] = set()
-        for kernel in reversed(self.direction.kernels):
-            if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
-                needed.add(kernel.name)
-                buffers |= touched(self.direction, kernel)
+        places = chosen_results(self.direction, wanted)
+        needed = needed_kernels(self.direction, places, wanted)
         in_place, names = self.binding.in_place, {p.name for p in places}
         in_parts = self.binding.parts_in_place
         shapes = {

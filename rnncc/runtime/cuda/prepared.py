@@ -14,7 +14,7 @@ from itertools import groupby
 
 import numpy as np
 
-from rnncc.runtime.binding import result_shape, touched
+from rnncc.runtime.binding import chosen_results, needed_kernels, result_shape
 from rnncc.runtime.cuda.bind import Binding, BoundKernel, round_up
 from rnncc.runtime.cuda.kernel import RANGES, Kernel
 from rnncc.runtime.cuda.moves import DenseMover, move, words_of
@@ -23,7 +23,7 @@ from rnncc.runtime.cuda.tiles import THREADS as TILE_THREADS
 from rnncc.runtime.cuda.tiles import Contraction, add_parts, contract, launch_of
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.moves import Move, result_point
-from rnncc.runtime.tables import Buffer, Direction, Place
+from rnncc.runtime.tables import Buffer, Direction
 from rnncc.schedule.tiers import WARP, Gpu
 
 Patch = tuple[int, str, int]  # word, what it points at, bytes from there
@@ -87,13 +87,8 @@ class Prepared:
         return found
 
     def _plan(self, wanted: frozenset[str] | None) -> Plan:
-        places = [
-            p
-            for p in self.direction.results
-            if p.role != "residual"
-            and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
-        ]
-        needed = self._needed(places, wanted)
+        places = chosen_results(self.direction, wanted)
+        needed = needed_kernels(self.direction, places, wanted)
         in_place = self.binding.in_place
         shapes = {
             p.name: result_shape(p, self.buffers, self.binding.call)
@@ -112,17 +107,6 @@ class Prepared:
             for name, shape in shapes.items()
         ]
         return plan
-
-    def _needed(self, places: list[Place], wanted: frozenset[str] | None) -> set[str]:
-        """Kernels some result depends on: of those behind the loop, not all."""
-        kept = [p for p in self.direction.results if p.role == "residual"]
-        buffers = {s.buffer for p in (*places, *kept) for s in (p.source, *p.parts)}
-        needed: set[str] = set()
-        for kernel in reversed(self.direction.kernels):
-            if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
-                needed.add(kernel.name)
-                buffers |= touched(self.direction, kernel)
-        return needed
 
     def _in_order(
         self, kernels: list[BoundKernel], results: list[Move]
