@@ -17,7 +17,7 @@ from rnncc.keras.cells import AbstractCell
 from rnncc.keras.joins import joined_sizes, joined_variables
 from rnncc.keras.recurrent import PACKAGE, as_shapes
 from rnncc.keras.rnn import RNN, Recurrent
-from rnncc.layers.merges import MODES
+from rnncc.layers.merges import check_mode
 
 _ALIKE = ("stateful", "return_sequences", "return_state")
 
@@ -48,9 +48,7 @@ class Bidirectional(Recurrent):
         _check("layer", layer)
         if backward_layer is not None:
             _check("backward_layer", backward_layer)
-        if merge_mode not in MODES:
-            known = ", ".join(map(repr, MODES))
-            raise ValueError(f"merge_mode is one of {known}, not {merge_mode!r}")
+        check_mode(merge_mode)
         for name in _ALIKE if backward_layer is not None else ():
             own, other = getattr(layer, name), getattr(backward_layer, name)
             if own != other:

@@ -17,7 +17,7 @@ from rnncc.layers.composite import Composite, Joined
 from rnncc.layers.config import deserialize, serializable, serialize
 from rnncc.layers.directions import DirectionsEngine
 from rnncc.layers.directions_second import DirectionsSecondEngine
-from rnncc.layers.merges import MODES, Merge
+from rnncc.layers.merges import Merge, check_mode
 from rnncc.layers.parts import Link, Part, joined, linked, mixed
 from rnncc.runtime.classes import LAYER_OPTIONS, Engine
 from rnncc.runtime.description import Array
@@ -58,9 +58,7 @@ class Bidirectional(Composite):
         _check("layer", layer)
         if backward_layer is not None:
             _check("backward_layer", backward_layer)
-        if merge_mode not in MODES:
-            known = ", ".join(map(repr, MODES))
-            raise ValueError(f"merge_mode is one of {known}, not {merge_mode!r}")
+        check_mode(merge_mode)
         if backward_layer is None:
             if getattr(layer, "go_backwards", False):
                 raise ValueError("layer has go_backwards=True: give the one that runs forwards")

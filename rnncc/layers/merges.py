@@ -33,6 +33,13 @@ MERGES: Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], object]] = {
 MODES = ("concat", *MERGES, None)
 
 
+def check_mode(mode: object) -> None:
+    """ValueError for what is no way to merge."""
+    if mode not in MODES:
+        known = ", ".join(map(repr, MODES))
+        raise ValueError(f"merge_mode is one of {known}, not {mode!r}")
+
+
 def turned(side: int, array: np.ndarray, sequences: bool) -> np.ndarray:
     """An array over steps: in time's order, and in the order in which a direction runs them."""
     return array[:, ::-1] if side and sequences else array
