@@ -2,8 +2,9 @@
 
     void core(segs, nseg, row, tile, init, init_rs, out, out_rs)
 
-Their text is one rendered module in the store (templates/cpu/cores.py.jinja); each is compiled
-when its address is first asked for, and cached beside the module for the next process.
+Their text is one rendered module in the store for each storage of weights
+(templates/cpu/cores*.py.jinja); each is compiled when its address is first asked for, and cached
+beside the module for the next process.
 
 Non-Goals: which tile a stage uses (the schedule's); what happens to the tile (epilogues').
 """
@@ -16,6 +17,7 @@ import numpy as np
 from ..emit.loader import render
 from .machine import Machine, host
 from .memory import aligned
+from .storage import FULL, Storage
 from .store import import_module, keyed_module
 
 SEGMENT_WORDS = 7
@@ -55,26 +57,27 @@ class CoresView:
     dtype: str
     width: int
     tiles: tuple[Tile, ...]
+    storage: Storage
     segment_bytes: int = SEGMENT_WORDS * 8
 
 
 class Cores:
-    """The cores of one dtype on one machine."""
+    """The cores of one dtype on one machine, for weights of one storage."""
 
-    def __init__(self, dtype: str, machine: Machine):
-        self.dtype, self.machine = dtype, machine
+    def __init__(self, dtype: str, machine: Machine, storage: Storage = FULL):
+        self.dtype, self.machine, self.storage = dtype, machine, storage
         self.tiles = tuple(
             Tile(rows, vectors)
             for vectors in range(1, ONE_ROW + 1)
             for rows in range(1, max_rows(vectors, machine.registers) + 1)
         )
         width = machine.width(dtype)
-        view = CoresView(dtype, width, self.tiles)
+        view = CoresView(dtype, width, self.tiles, storage)
         self.module = import_module(
             keyed_module(
-                f"cores_{dtype}x{width}",
+                f"cores_{storage.name or dtype}x{width}",
                 repr(view),
-                lambda: render("cpu/cores.py.jinja", m=view),
+                lambda: render(storage.template, m=view),
             )
         )
         self._tables: dict[int, np.ndarray] = {}
@@ -99,17 +102,19 @@ class Cores:
         return [u * gates for u in blocks] or [gates]
 
     def row_table(self, vectors: int) -> np.ndarray:
-        """Entry [rows] is the address of the core of that many rows; entry 0 is unused."""
+        """Entry [rows] is the address of the core of that many rows; [0] says what a step of
+        weights is (`Storage.word`)."""
         if vectors not in self._tables:
             limit = self.max_rows(vectors)
             table = aligned((limit + 1,), np.int64, zero=True)
             table[1:] = [self.address(rows, vectors) for rows in range(1, limit + 1)]
+            table[0] = self.storage.word
             table.flags.writeable = False
             self._tables[vectors] = table
         return self._tables[vectors]
 
 
 @cache
-def cores(dtype: str, machine: Machine | None = None) -> Cores:
+def cores(dtype: str, machine: Machine | None = None, storage: Storage = FULL) -> Cores:
     """The cores of that dtype, for the host unless another machine is named."""
-    return Cores(dtype, machine or host())
+    return Cores(dtype, machine or host(), storage)

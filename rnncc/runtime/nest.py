@@ -123,12 +123,15 @@ def contract_rows(
 
     Where the weights of one tile are more than the first cache holds, the sum over k is taken in
     pieces that fit, each for all rows of the panel; it goes on from what is in `out`, in the same
-    order, so the bits are the same. The word behind the segments is scratch for one more.
+    order, so the bits are the same. The word behind the segments is scratch for one more. Weights
+    come in steps of `deep` k's.
     """
-    depth = 0
+    deep = word(cores, 0) & 0xFFFFFFFF
+    step_bytes = (word(cores, 0) >> 32) * out_j
+    steps = 0
     for i in range(count):
-        depth += word(table + i * SEGMENT_BYTES, 6)
-    if depth * out_j <= PANEL_BYTES:
+        steps += (word(table + i * SEGMENT_BYTES, 6) + deep - 1) // deep
+    if steps * step_bytes <= PANEL_BYTES:
         for blk in range(row_lo, row_hi, ROW_BLOCK):
             row_end = min(blk + ROW_BLOCK, row_hi)
             for j in range(lane_lo, lane_hi):
@@ -147,7 +150,7 @@ def contract_rows(
                     )
         return
     piece = table + count * SEGMENT_BYTES
-    step = PANEL_BYTES // out_j
+    step = PANEL_BYTES // step_bytes * deep
     for blk in range(row_lo, row_hi, ROW_BLOCK):
         row_end = min(blk + ROW_BLOCK, row_hi)
         for j in range(lane_lo, lane_hi):
@@ -161,7 +164,7 @@ def contract_rows(
                         word(at, 0) + k * word(at, 2),
                         word(at, 1),
                         word(at, 2),
-                        word(at, 3) + k * word(at, 4),
+                        word(at, 3) + k // deep * step_bytes,
                         word(at, 4),
                         word(at, 5),
                         min(step, word(at, 6) - k),

@@ -22,7 +22,7 @@ from numba import types
 from numba.core.extending import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from . import simd_math
+from . import narrow_tiles, simd_math
 from .primitives import primitive
 from .simd_math import LIBRARY, Lanes
 from .tiles import fma_tile, load_tile_of, store_tile
@@ -338,6 +338,7 @@ def vectors(dtype: str, width: int) -> ModuleType:
         load_tile=load_tile_of(vec),
         fma_tile=fma_tile,
         store_tile=store_tile,
+        **narrow_tiles.operations(vec),
         any=_reduce_mask("or"),
         all=_reduce_mask("and"),
         dtype=dtype,
