@@ -128,6 +128,7 @@ class Binding:
     parts_in_place: dict[str, list[tuple[str, int]]] = field(default_factory=dict)  # at offsets
     copied: dict[str, tuple[int, ...]] = field(default_factory=dict)  # parameters, their strides
     fused: set[str] = field(default_factory=set)  # starts that the loop makes itself
+    far: set[str] = field(default_factory=set)  # stages that ask for weights ahead
     scratch_bytes: int = 0
     zero_bytes: int = 4096
 

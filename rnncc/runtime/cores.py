@@ -17,12 +17,13 @@ import numpy as np
 from ..emit.loader import render
 from .machine import Machine, host
 from .memory import aligned
-from .storage import FULL, Storage
+from .storage import FULL, INT8, Storage
 from .store import import_module, keyed_module
 
 SEGMENT_WORDS = 7
 WIDE = 4  # vectors a tile of several rows has at most
 ONE_ROW = 8  # vectors a tile of one row has at most
+AHEAD = 4096  # bytes of weights asked for ahead; 1 to 8 KiB take the same time
 LANE_PAD = 16  # lanes that rows are padded to
 
 
@@ -44,6 +45,7 @@ class Tile:
 
     rows: int
     vectors: int
+    row_bytes: int  # of weights that are read for one k, or for a step
 
     @property
     def name(self) -> str:
@@ -58,24 +60,28 @@ class CoresView:
     width: int
     tiles: tuple[Tile, ...]
     storage: Storage
+    ahead: int  # bytes behind those read that are asked for; 0: none
     segment_bytes: int = SEGMENT_WORDS * 8
 
 
 class Cores:
     """The cores of one dtype on one machine, for weights of one storage."""
 
-    def __init__(self, dtype: str, machine: Machine, storage: Storage = FULL):
+    def __init__(self, dtype: str, machine: Machine, storage: Storage = FULL, far: bool = False):
         self.dtype, self.machine, self.storage = dtype, machine, storage
+        row = machine.vector_bytes // (4 if storage is INT8 else 1)
         self.tiles = tuple(
-            Tile(rows, vectors)
+            Tile(rows, vectors, vectors * row)
             for vectors in range(1, ONE_ROW + 1)
             for rows in range(1, max_rows(vectors, machine.registers) + 1)
         )
         width = machine.width(dtype)
-        view = CoresView(dtype, width, self.tiles, storage)
+        # Narrow cores wait for memory more than for anything, so theirs always do.
+        far = far or storage is not FULL
+        view = CoresView(dtype, width, self.tiles, storage, AHEAD if far else 0)
         self.module = import_module(
             keyed_module(
-                f"cores_{storage.name or dtype}x{width}",
+                f"{'far_' if far else ''}cores_{storage.name or dtype}x{width}",
                 repr(view),
                 lambda: render(storage.template, m=view),
             )
@@ -87,7 +93,7 @@ class Cores:
         if not 1 <= rows <= self.max_rows(vectors):
             limit = self.max_rows(vectors)
             raise ValueError(f"{vectors} vectors a row: 1 to {limit} rows, not {rows}")
-        return getattr(self.module, Tile(rows, vectors).name)
+        return getattr(self.module, f"core_{rows}x{vectors}")
 
     def address(self, rows: int, vectors: int) -> int:
         return self.kernel(rows, vectors).address
@@ -115,6 +121,10 @@ class Cores:
 
 
 @cache
-def cores(dtype: str, machine: Machine | None = None, storage: Storage = FULL) -> Cores:
-    """The cores of that dtype, for the host unless another machine is named."""
-    return Cores(dtype, machine or host(), storage)
+def cores(
+    dtype: str, machine: Machine | None = None, storage: Storage = FULL, far: bool = False
+) -> Cores:
+    """The cores of that dtype, for the host unless another machine is named. far: they ask for
+    weights ahead of their use, which helps where those lie behind the second cache, and costs a
+    third of the time where they lie in the first."""
+    return Cores(dtype, machine or host(), storage, far)

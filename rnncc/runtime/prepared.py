@@ -217,8 +217,9 @@ class Prepared:
                 # What differs from row to row isn't packed.
                 packed = any(p is not None for p in core.packs)
                 storage = self.binding.storage(found) if packed else FULL
-                made = cores(self.dtype, host(), storage)
-                if storage is FULL:  # so that another size finds its own
+                far = stage in self.binding.far
+                made = cores(self.dtype, host(), storage, far)
+                if storage is FULL and not far:  # so that another size finds its own
                     for vectors in made.vector_counts(core.gates):
                         made.row_table(vectors)
                 words[index] += made.row_table(core.gates * tiling.unit_blocks).ctypes.data

@@ -3,6 +3,7 @@
     acc = v.load_tile(3, 4, init, init_rs)
     acc = v.fma_tile(acc, a, a_rs, w)
     v.store_tile(acc, out, out_rs)
+    v.fetch_row(w + 4096, 256)
 
 Each is one statement to Numba's front end and rows x vectors instructions to LLVM, which keeps the
 tile in registers.
@@ -18,10 +19,11 @@ from numba.core import cgutils
 from numba.core.extending import models, register_model
 
 from .primitives import primitive
-from .raw import IS_X86
+from .raw import IS_X86, ask_for
 from .vector_types import VecType, load, splat, store, vector_of
 
 I64 = ir.IntType(64)
+CACHE_LINE = 64
 # Rows from which LLVM's chain of addresses is slower than the multiply-adds.
 CHAINED_ROWS = 4
 
@@ -165,6 +167,20 @@ def vector_at(builder: ir.IRBuilder, tile: TileType, start: ir.Value, v: int) ->
 
 
 fma_tile = fma_tile_by(vector_at, "acc[m][v] += operand element of row m * weight vector v.")
+
+
+@primitive(literal=True)
+def fetch_row(context, start, size):
+    """Asks for `size` bytes, literal, a cache line at a time; the address may be anything."""
+    if not isinstance(size, types.IntegerLiteral):
+        return None
+
+    def emit(context, builder, sig, args):
+        for at in range(0, size.literal_value, CACHE_LINE):
+            ask_for(builder, offset(builder, args[0], at))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, size), emit
 
 
 @primitive
