@@ -99,12 +99,6 @@ class Engine(Protocol):
         any strides; a missing one is zero. out: arrays to write gradients into, by parameter.
         """
 
-    def stored(self, storage: str) -> Engine:
-        """The engine whose calls that save nothing read weights stored so: "bfloat16" or "int8".
-
-        ValueError where there is none.
-        """
-
     def keep(self, layers: int) -> None:
         """So many layers call in turns: what is made of their weights may be kept for each."""
 
@@ -172,7 +166,11 @@ class Binding:
 
 
 def storing(engines: Callable[[Variant], Any]) -> Callable[[Variant], Any]:
-    """Engines of variants whose weights are narrow, too: they share kernels with the others."""
+    """Engines of variants whose weights are narrow, too, out of those of kernels.
+
+    `engine.stored(storage)` is an engine over the same kernels whose calls that save nothing read
+    weights stored so; ValueError where there is none.
+    """
 
     def engine(variant: Variant) -> Any:
         plain = engines(replace(variant, storage=""))

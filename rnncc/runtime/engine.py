@@ -135,7 +135,7 @@ class Engine:
         self._calls: dict[Any, Call] = {}
 
     def stored(self, storage: str) -> Engine:
-        """The same kernels over narrow weights. See `runtime.classes.Engine`."""
+        """The same kernels over narrow weights. See `runtime.classes.storing`."""
         if self.dtype != np.float32:
             raise ValueError(f"weights={storage!r} narrows float32: this layer is {self.dtype}")
         made = copy.copy(self)
@@ -326,7 +326,9 @@ def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:
                 what = "contraction"
             storage = binding.storage(stage).name
             if storage and any(p for c in stage.cores for p in c.packs):
-                what += f", weights in {storage}"
+                what += f", weights of {storage}"
+            if name in binding.far:
+                what += ", weights asked for ahead"
             lines.append(f"    {name}: {what}, {tile}")
     return lines
 

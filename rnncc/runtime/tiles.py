@@ -155,9 +155,7 @@ def fma_of(builder: ir.IRBuilder, tile: TileType) -> ir.Function:
     """The multiply-add of a tile's vectors."""
     kind = vector_of(tile.vec)
     name = f"llvm.fma.v{kind.count}f{tile.size * 8}"
-    return cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(kind, [kind] * 3), name
-    )
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
 
 
 def vector_at(builder: ir.IRBuilder, tile: TileType, start: ir.Value, v: int) -> ir.Value:
