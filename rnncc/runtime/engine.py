@@ -9,7 +9,6 @@ dtype; initial values, options, layers (`layer`).
 
 from __future__ import annotations
 
-import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -138,8 +137,8 @@ class Engine:
         """The same kernels over narrow weights. See `runtime.classes.storing`."""
         if self.dtype != np.float32:
             raise ValueError(f"weights={storage!r} narrows float32: this layer is {self.dtype}")
-        made = copy.copy(self)
-        made.storage, made._calls = storage, {}
+        made = Engine(self.cell, self._forward.direction, self._backward.direction)
+        made.storage = storage
         return made
 
     # ---- calls --------------------------------------------------------------------------------
