@@ -55,6 +55,7 @@ class Binder(MemoryBinder):
             self.out.tilings[stage.name] = self.tile(stage)
         for kernel in self.d.kernels:
             self.choose_starts(kernel)
+            self.even_tiles(kernel)
         self.lay_out()
         tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
         # Tiles, row pointers, the panel of a gradient's contraction, tables of segments.

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rnncc.runtime.binding import Binding, Call, PackLayout, Tiling, pack_layout
 from rnncc.runtime.cores import ONE_ROW, WIDE, cores
 from rnncc.runtime.layouts import Layout, pad
 from rnncc.runtime.machine import ITEMSIZE, Machine
+from rnncc.runtime.nest import ROW_BLOCK
 from rnncc.runtime.tables import Core, Direction, Kernel, Stage
 
 SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
@@ -105,6 +107,19 @@ class TileBinder:
         made = cores(self.dtype, self.machine)
         row_tile = min(made.max_rows(c.gates * unit_blocks) for c in stage.cores)
         return Tiling(unit_blocks, blocks // unit_blocks, row_tile)
+
+    def even_tiles(self, kernel: Kernel) -> None:
+        """Cuts a thread's rows of a step into tiles alike: 10 rows into 5 and 5, not 8 and 2, since
+        a tile of few accumulators waits for its own sums."""
+        if kernel.kind != "scan":
+            return
+        count, shared, _ = self.parts(kernel)
+        rows_ = self.call.batch if shared else -(-self.call.batch // count)
+        rows_ = min(rows_, ROW_BLOCK)
+        for name in kernel.stages:
+            tiling = self.out.tilings[name]
+            tiles = -(-rows_ // tiling.row_tile)
+            self.out.tilings[name] = replace(tiling, row_tile=-(-rows_ // tiles))
 
     def tile_row(self, stage: str, i: int) -> int:
         return self.stages[stage].cores[i].gates * self.out.tilings[stage].unit_blocks * self.vb
