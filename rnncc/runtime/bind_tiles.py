@@ -50,7 +50,7 @@ class TileBinder:
         self.buffers = {b.name: b for b in direction.buffers}
         self.stages = {s.name: s for s in direction.stages}
         self.copies = {(c.stage, c.kind, str(c.index)): c for c in direction.copies}
-        self.out = Binding(direction, call, dict(call.sizes), machine, dtype)
+        self.out = Binding(direction, call, dict(call.sizes), machine, dtype, threads)
         self.table_sizes: dict[tuple[str, str], int] = {}
 
     # ---- what a loop starts from --------------------------------------------------------------
