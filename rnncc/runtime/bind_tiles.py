@@ -16,7 +16,7 @@ from rnncc.runtime.machine import ITEMSIZE, Machine
 from rnncc.runtime.nest import ROW_BLOCK
 from rnncc.runtime.tables import Core, Direction, Kernel, Stage
 
-SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
+SHARED_WORK = 24_000  # multiply-adds a level from which its barrier costs less than it saves
 # Rows of a thread's share, from which the loop makes x @ W itself: of weights in the second cache,
 FUSED_ROWS = 8
 FUSED_FAR_ROWS = 16  # and of weights in the third,
@@ -170,7 +170,8 @@ class TileBinder:
             return count, False, f"{count} threads, each its rows of the batch: no barrier"
         lanes = min((self.out.tilings[s].tiles for s in kernel.stages), default=1)
         whole = work * batch * self.call.time
-        if work * batch >= SHARED_WORK and whole >= WAKING_WORK and lanes >= 2:
+        enough = SHARED_WORK * max(kernel.levels, 1)
+        if work * batch >= enough and whole >= WAKING_WORK and lanes >= 2:
             count = min(self.threads, lanes)
             return count, True, f"{count} threads share the units: one barrier a level"
         what = "a step is" if whole >= WAKING_WORK else f"{self.call.time} step(s) are"

@@ -49,6 +49,8 @@ from rnncc.runtime.tables import Buffer, Direction
 from rnncc.runtime.threads import sync_words
 
 WEIGHTS = ("weight", "constant")
+COLOURED_BYTES = 1 << 14
+PAGE, COLOUR = 4096, 320
 ONE = {"float32": 0x3F800000, "float64": 0x3FF0000000000000}
 
 
@@ -140,10 +142,20 @@ class Prepared:
         return self._places[name]
 
     def _lay_out(self, group: int, names: Iterable[str], at: int = 0) -> int:
-        """Buffers one after another; where they end."""
+        """Buffers one after another; where they end.
+
+        Large ones begin at different places of a page: rows of the same number, which an epilogue
+        reads and writes together, would else share the few sets of the first cache that their
+        addresses' low bits name, and loads would wait for stores to other buffers.
+        """
+        colour = 0
         for name in names:
+            size = self.binding.bytes[name]
+            if size >= COLOURED_BYTES:
+                at += (colour - at) % PAGE
+                colour = (colour + COLOUR) % PAGE
             self._places[name] = Place(group, at)
-            at += _round(self.binding.bytes[name])
+            at += _round(size)
         return at
 
     def _globals(self, at: int) -> Workspace:
