@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ import numpy as np
 import pytest
 
 from rnncc import compiler
+from rnncc.runtime.storage import NARROW
 from tests import cases
 from tests.cases import Arrays
 from tests.test_kernels import Pair
@@ -26,6 +28,7 @@ from tests.test_second_layer import flat, twice
 # cells and precisions tried in processes of their own, each compiled for every vector width
 CELLS = ("lstm", "layer_norm_lstm", "slstm", "fast_weights")
 TRIED = [*((name, "float32") for name in CELLS), ("lstm", "float64")]
+STORED = "lstm"  # with narrow weights
 SECOND = "minimal_gated_unit"  # second derivatives, of few kernels
 # units, batch, time, features: rows shared, units shared, nothing shared.
 SHAPES = ((130, 33, 7, 7), (260, 1, 5, 17), (17, 5, 6, 1))
@@ -49,6 +52,11 @@ def everything() -> Iterator[tuple[str, np.ndarray]]:
         for shape in SHAPES:
             for key, array in bits(name, dtype, shape).items():
                 yield f"{name} {dtype} {shape} {key}", array
+    for storage, shape in product(NARROW, SHAPES):
+        units, *lead = shape
+        x = np.random.default_rng(5).standard_normal(lead).astype(np.float32)
+        options: dict[str, Any] = {"weights": storage, "return_sequences": True, "seed": 7}
+        yield f"{STORED} {storage} {shape}", compiler.compile(STORED)(units, **options)(x)
     for shape in SHAPES:
         pair = Pair.of(SECOND, "float32", shape)
         for key, array in flat(twice(pair.kernels, pair)).items():

@@ -56,6 +56,7 @@ class Binder(MemoryBinder):
         for kernel in self.d.kernels:
             self.choose_starts(kernel)
             self.even_tiles(kernel)
+            self.choose_far(kernel)
         self.lay_out()
         tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
         # Tiles, row pointers, the panel of a gradient's contraction, tables of segments.

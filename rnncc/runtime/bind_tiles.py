@@ -64,16 +64,32 @@ class TileBinder:
         count, shared, _ = self.parts(kernel)
         rows_ = self.call.batch if shared else -(-self.call.batch // count)
         for stage in (self.stages[n] for n in kernel.stages):
-            size = sum(
-                self.pack_layout(stage.name, i, k).bytes
-                for i, core in enumerate(stage.cores)
-                for k, pack in enumerate(core.packs)
-                if pack is not None
-            )
+            size = self.packed_bytes(stage)
             near, far = size <= self.machine.l2 * 3 // 4, size <= self.machine.l2 * FUSED_FAR
             fits = rows_ >= FUSED_ROWS if near else far and rows_ >= FUSED_FAR_ROWS
             if fits or self.call.time == 1:
                 self.out.fused |= {core.start for core in stage.cores if core.start}
+
+    def packed_bytes(self, stage: Stage, read: bool = False) -> int:
+        """Of a stage's weights, with those that may be read before the loop; or of those read in
+        it alone."""
+        return sum(
+            self.pack_layout(stage.name, i, k).bytes
+            for i, core in enumerate(stage.cores)
+            for k, pack in enumerate(core.packs)
+            if pack is not None and not (read and self.out.is_unused(core, k))
+        )
+
+    def choose_far(self, kernel: Kernel) -> None:
+        """Weights that a thread reads once a step, for one row, and that its second cache can't
+        keep from step to step, are asked for ahead."""
+        if kernel.kind != "scan" or self.call.batch > 1:
+            return
+        count, shared, _ = self.parts(kernel)
+        stages = [self.stages[n] for n in kernel.stages]
+        size = sum(self.packed_bytes(s, read=True) for s in stages) // (count if shared else 1)
+        if size > self.machine.l2 * 3 // 4:
+            self.out.far |= {stage.name for stage in stages}
 
     def is_idle(self, kernel: Kernel) -> bool:
         """Whether all that the kernel makes, the loop makes itself."""

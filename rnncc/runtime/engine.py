@@ -9,6 +9,7 @@ dtype; initial values, options, layers (`layer`).
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -127,11 +128,19 @@ class Engine:
     """Both directions of one compiled cell. Thread-safe; owns no layer's state."""
 
     def __init__(self, cell: Any, forward: Direction, backward: Direction) -> None:
-        self.cell = cell
+        self.cell, self.storage = cell, ""
         self.dtype = np.dtype(cell.dtype)
         self._forward = Side(forward, cell.dtype)
         self._backward = Side(backward, cell.dtype)
         self._calls: dict[Any, Call] = {}
+
+    def stored(self, storage: str) -> Engine:
+        """The same kernels over narrow weights. See `runtime.classes.storing`."""
+        if self.dtype != np.float32:
+            raise ValueError(f"weights={storage!r} narrows float32: this layer is {self.dtype}")
+        made = copy.copy(self)
+        made.storage, made._calls = storage, {}
+        return made
 
     # ---- calls --------------------------------------------------------------------------------
 
@@ -209,7 +218,10 @@ class Engine:
         if found is None:
             if len(self._calls) >= 4 * KEPT_SHAPES:
                 self._calls.clear()
-            found = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+            storage = "" if save else self.storage
+            found = Call(
+                tuple(sorted(sizes.items())), batch, time, save, last_only, storage=storage
+            )
             self._calls[key] = found
         return found
 
@@ -312,6 +324,11 @@ def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:
                 what = "contraction over rows and steps"
             elif kernel.function is None:
                 what = "contraction"
+            storage = binding.storage(stage).name
+            if storage and any(p for c in stage.cores for p in c.packs):
+                what += f", weights of {storage}"
+            if name in binding.far:
+                what += ", weights asked for ahead"
             lines.append(f"    {name}: {what}, {tile}")
     return lines
 

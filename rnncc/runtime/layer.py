@@ -76,6 +76,10 @@ class Layer(LayerBase):
     unroll: True, False or a number of steps; the kernels are the same.
     checkpoint_every: training saves states every so many steps, and the pullback runs those steps
         again: memory for less speed. None saves what every step needs.
+    weights: how contractions store them for calls and streams: "bfloat16" (two bytes each) or
+        "int8" (one, and a scale for each 64 of a column), which is less to read where batches are
+        small; sums are of float32, and `vjp` reads the weights as they are, as do files. None or
+        "float32" stores them as they are. On the CPU, of float32.
     seed: an int that fixes initial weights and dropout; None draws one.
     dtype: float32 or float64; inputs of other kinds are cast.
     name: a text.
@@ -202,7 +206,9 @@ class Layer(LayerBase):
         return self._order.turn(array) if turned else array
 
     def _engine(self, training: bool, mask: bool) -> tuple[Variant, Engine]:
-        variant = variant_of(self.cell, self._chosen.rates, training=training, mask=mask)
+        variant = variant_of(
+            self.cell, self._chosen.rates, training=training, mask=mask, storage=self.storage
+        )
         found = self._engines[training, mask] = variant, self._binding.engine(variant)
         return found
 

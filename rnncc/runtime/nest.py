@@ -122,8 +122,11 @@ def contract_rows(
 
     Where the weights of one tile are more than the first cache holds, the sum over k is taken in
     pieces that fit, each for all rows of the panel; it goes on from what is in `out`, in the same
-    order, so the bits are the same. The word behind the segments is scratch for one more.
+    order, so the bits are the same. The word behind the segments is scratch for one more. Weights
+    come in steps of `deep` k's.
     """
+    deep = word(cores, 0) & 0xFFFFFFFF
+    step_bytes = (word(cores, 0) >> 32) * out_j
     depth = 0
     for i in range(count):
         depth += word(table + i * SEGMENT_BYTES, 6)
@@ -159,7 +162,7 @@ def contract_rows(
                         word(at, 0) + k * word(at, 2),
                         word(at, 1),
                         word(at, 2),
-                        word(at, 3) + k * word(at, 4),
+                        word(at, 3) + k // deep * step_bytes,
                         word(at, 4),
                         word(at, 5),
                         min(PANEL_ROWS, word(at, 6) - k),

@@ -45,6 +45,7 @@ from rnncc.runtime.packing import Packing, Planner
 from rnncc.runtime.perform import Launch, Piece, Place, Plan, Workspace, plan_of
 from rnncc.runtime.pieces import copy_pieces
 from rnncc.runtime.rows import rows
+from rnncc.runtime.storage import FULL
 from rnncc.runtime.tables import Buffer, Direction
 from rnncc.runtime.threads import sync_words
 
@@ -241,10 +242,16 @@ class Prepared:
             case ("cores", stage, i):
                 tiling = self.binding.tilings[stage]
                 found = next(s for s in self.direction.stages if s.name == stage)
-                gates, made = found.cores[int(i)].gates, cores(self.dtype, host())
-                for vectors in made.vector_counts(gates):  # so that another size finds its own
-                    made.row_table(vectors)
-                words[index] += made.row_table(gates * tiling.unit_blocks).ctypes.data
+                core = found.cores[int(i)]
+                # What differs from row to row isn't packed.
+                packed = any(p is not None for p in core.packs)
+                storage = self.binding.storage(found) if packed else FULL
+                far = stage in self.binding.far
+                made = cores(self.dtype, host(), storage, far)
+                if storage is FULL and not far:  # so that another size finds its own
+                    for vectors in made.vector_counts(core.gates):
+                        made.row_table(vectors)
+                words[index] += made.row_table(core.gates * tiling.unit_blocks).ctypes.data
             case ("desc", stage, kind, i):
                 copy = next(
                     c
