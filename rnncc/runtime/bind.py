@@ -133,7 +133,8 @@ class Binder(MemoryBinder):
         parts, shared, why = self.parts(kernel)
         flat = self.row_levels(kernel)
         template = np.zeros(len(kernel.requests), np.int64)
-        bound = BoundKernel(kernel, parts, template, [], [], why)
+        alone = self.call.batch == 1 and not self.call.save and kernel.function.one_row is not None
+        bound = BoundKernel(kernel, parts, template, [], [], why, alone)
         for index, request in enumerate(requests(kernel)):
             value = self.answer(kernel, request, parts, shared, flat)
             if value is not None:

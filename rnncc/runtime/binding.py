@@ -109,6 +109,7 @@ class BoundKernel:
     addresses: list[tuple[int, str, int]]  # word, buffer, offset
     others: list[tuple[int, tuple[str, ...]]]  # words filled a call
     why: str
+    one_row: bool = False  # whether the twin for one row runs
 
 
 @dataclass(slots=True)
