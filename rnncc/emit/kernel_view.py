@@ -17,7 +17,7 @@ from rnncc.emit.views import KernelView, LaneView, Loop, RowView
 from rnncc.emit.words import Words
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Value
-from rnncc.schedule.model import Kernel, LaneStage, RowStage, Schedule, unread
+from rnncc.schedule.model import Buffer, Kernel, LaneStage, RowStage, Schedule, Stage, unread
 
 # What the templates call their own.
 RESERVED = (
@@ -48,7 +48,7 @@ class KernelWriter:
         self.one_row = words is not None
         self.words = words or Words(taken=set(RESERVED.split()))
         self.at = Addresses(kernel, self.words, one_row=self.one_row)
-        self.left_out = unread(schedule) if self.one_row else set()
+        self.left_out: set[Buffer] = unread(schedule) if self.one_row else set()
         self.leaves = {
             op.result: op for op in schedule.program.ops() if OPS[op.opcode].kind is Kind.LEAF
         }
@@ -62,16 +62,25 @@ class KernelWriter:
         for level in kernel.levels:
             stages: list[LaneView | RowView] = []
             for stage in level.stages:
+                if self.is_idle(stage):
+                    continue
                 if isinstance(stage, LaneStage):
                     stages.append(self.lane_stage(stage))
                 elif isinstance(stage, RowStage):
                     stages.append(row_view(self.at, stage, self.comments([stage.op])))
-            levels.append(stages)
+            if stages:
+                levels.append(stages)
         requests, lines = list(self.words.requests), self.at.step_lines
         words = self.words.lines()
         return KernelView(
             kernel.name, kernel.kind, [], words, requests, lines, levels, kernel.reverse
         )
+
+    def is_idle(self, stage: Stage) -> bool:
+        """Whether all that the stage makes is left out."""
+        if not isinstance(stage, LaneStage) or stage.tiled:
+            return False
+        return bool(stage.stores) and all(s.view.buffer in self.left_out for s in stage.stores)
 
     def twin(self) -> KernelView | None:
         """A loop over one row whose residuals nobody keeps, over the words of the `view` made

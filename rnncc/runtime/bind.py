@@ -5,8 +5,9 @@ A Binding is made once for a set of sizes, batch, time, strides and machine, and
 of calls: addresses are filled in a call (`engine`). Results never depend on anything chosen here.
 
 Requests a kernel may make (see `emit.kernel_view`), by their first part:
-    T B parts shared sync scratch_base scratch_bytes tables_at n0 n1 zeros ones
+    T B parts sync scratch_base scratch_bytes tables_at n0 n1 zeros ones
     seed, first step           a call's own: what draws start from
+    shared                     0, or how long to wait for those who share the units
     size S                     a size as a number
     blocks S                   vectors of a padded axis
     address BUF slot starts    where a buffer's first row is
@@ -237,7 +238,7 @@ class Binder(MemoryBinder):
             case ("parts",):
                 return parts
             case ("shared",):
-                return int(shared)
+                return self.patience(kernel) if shared else 0
             case ("scratch_bytes",):
                 return self.out.scratch_bytes
             case ("tables_at",):

@@ -15,13 +15,18 @@ from rnncc.runtime.layouts import Layout, pad
 from rnncc.runtime.machine import ITEMSIZE, Machine
 from rnncc.runtime.nest import ROW_BLOCK
 from rnncc.runtime.tables import Core, Direction, Kernel, Stage
+from rnncc.runtime.threads import MOST_SPINS
 
 SHARED_WORK = 24_000  # multiply-adds a level from which its barrier costs less than it saves
 # Rows of a thread's share, from which the loop makes x @ W itself: of weights in the second cache,
 FUSED_ROWS = 8
 FUSED_FAR_ROWS = 16  # and of weights in the third,
 FUSED_FAR = 8  # which are at most so many times the second.
-WAKING_WORK = 300_000  # multiply-adds of a loop from which waking a thread to share it pays
+FUSED_DEPTH = (
+    4  # Of so few multiply-adds it makes it anyhow: writing and reading rows takes longer.
+)
+WAKING_WORK = 200_000  # multiply-adds of a loop from which waking a thread to share it pays
+WORK_A_SPIN = 2_000  # multiply-adds in the time of one look at whether the others are here
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 
@@ -67,7 +72,7 @@ class TileBinder:
             size = self.packed_bytes(stage)
             near, far = size <= self.machine.l2 * 3 // 4, size <= self.machine.l2 * FUSED_FAR
             fits = rows_ >= FUSED_ROWS if near else far and rows_ >= FUSED_FAR_ROWS
-            if fits or self.call.time == 1:
+            if fits or self.call.time == 1 or self.depth_ahead(stage) <= FUSED_DEPTH:
                 self.out.fused |= {core.start for core in stage.cores if core.start}
 
     def packed_bytes(self, stage: Stage, read: bool = False) -> int:
@@ -90,6 +95,11 @@ class TileBinder:
         size = sum(self.packed_bytes(s, read=True) for s in stages) // (count if shared else 1)
         if size > self.machine.l2 * 3 // 4:
             self.out.far |= {stage.name for stage in stages}
+
+    def depth_ahead(self, stage: Stage) -> int:
+        """Multiply-adds of one element that may be made before the loop."""
+        packs = [p for core in stage.cores for p in core.packs[: core.ahead] if p]
+        return sum(math.prod(map(self.out.size, pack.k_sizes)) for pack in packs)
 
     def is_idle(self, kernel: Kernel) -> bool:
         """Whether all that the kernel makes, the loop makes itself."""
@@ -170,6 +180,12 @@ class TileBinder:
         rows_ = self.call.batch if "B" in kernel.axes or kernel.kind == "grads" else 1
         steps = self.call.time if "T" in kernel.axes or kernel.kind == "grads" else 1
         return total or 1000, rows_ * steps
+
+    def patience(self, kernel: Kernel) -> int:
+        """How often a thread that shares units looks for the others: about as long as it takes to
+        do all the work alone, since a sleeping thread may take longer than a step."""
+        work, rows = self.work_of(kernel)
+        return max(min(work * rows * self.call.time // WORK_A_SPIN, MOST_SPINS), 1)
 
     def parts(self, kernel: Kernel) -> tuple[int, bool, str]:
         """Threads, whether they share the lanes of every row, and why."""

@@ -342,7 +342,5 @@ def _is_early(bound: BoundKernel) -> bool:
 
 def _entry(bound: BoundKernel) -> Kernel:
     entry: Kernel | None = bound.kernel.function
-    if bound.one_row:
-        assert entry is not None
-        return entry.one_row
-    return entry or (sum_bulk if bound.kernel.kind == "grads" else contract_bulk)
+    twin = entry.one_row if entry and bound.one_row else None
+    return twin or entry or (sum_bulk if bound.kernel.kind == "grads" else contract_bulk)
