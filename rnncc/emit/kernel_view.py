@@ -26,7 +26,8 @@ RESERVED = (
     "row_segments row_key draw_row call_core barrier check_in index count sync split old "
     "vectors min max range ROW_BLOCK SEGMENT_BYTES TILE_BYTES flush_denormals restore_denormals "
     "g mine own_lo own_hi row_lo row_hi lane_lo lane_hi scratch_base scratch_bytes tables_at "
-    "shared generation row_end lane_range contract_rows sum_rows row row_pointers spot set_word "
+    "shared generation turn n TURN_AT row_end lane_range contract_rows sum_rows row row_pointers "
+    "spot set_word "
     "POINTER_BYTES POINTERS_AT SPILLS_AT copy_pieces k0 k1 k2 k3 o0 o1 o2 o3 o4 float "
     "acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7 fetch_tile"
 )

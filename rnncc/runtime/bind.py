@@ -37,11 +37,9 @@ from rnncc.runtime.binding import Binding, BoundKernel, requests
 from rnncc.runtime.bulk_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.layouts import pad
 from rnncc.runtime.nest import (
+    PANEL_AT,
     PANEL_ROWS,
     PANEL_SCRATCH,
-    POINTER_BYTES,
-    POINTERS_AT,
-    ROW_BLOCK,
     SEGMENT_BYTES,
 )
 from rnncc.runtime.rows import rows
@@ -60,8 +58,7 @@ class Binder(MemoryBinder):
             self.choose_far(kernel)
         self.lay_out()
         tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
-        # Tiles, row pointers, the panel of a gradient's contraction, tables of segments.
-        self.tables_at = POINTERS_AT + ROW_BLOCK * POINTER_BYTES + PANEL_SCRATCH
+        self.tables_at = PANEL_AT + PANEL_SCRATCH
         spare = SEGMENT_BYTES * PANEL_ROWS
         self.out.scratch_bytes = -(-(self.tables_at + tables + spare) // 64) * 64
         for kernel in self.d.kernels:

@@ -8,6 +8,7 @@ import numpy as np
 from rnncc.runtime.helper import FOUR, PAIR, helper
 from rnncc.runtime.words import call_core, prefetch, set_word, vectors, word
 
+CACHE_LINE = 64
 SEGMENT_BYTES = 56
 ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes
 TILE_BYTES = 4096  # scratch of one group's tile: at most 8 rows of 8 vectors of 64 bytes
@@ -15,9 +16,10 @@ GROUPS = 8  # of contractions in one stage that tiles are kept for
 SPILLS_AT = GROUPS * TILE_BYTES  # then values that cross from loop to loop of an epilogue
 POINTERS_AT = SPILLS_AT + 8 * TILE_BYTES  # then the addresses of a panel's rows, worked out once
 POINTER_BYTES = 8 * 96  # a row's addresses: as many as any stage needs
+TURN_AT = POINTERS_AT + ROW_BLOCK * POINTER_BYTES  # then steps run so far, by the last calls too
+PANEL_AT = TURN_AT + CACHE_LINE  # then a panel of a gradient's contraction, and tables of segments
 PANEL_SCRATCH = 64 * 8 * 128  # a panel of PANEL_ROWS rows at the widest vectors
 PACK_TILES = 12  # tiles a panel is read for from which copying it pays
-CACHE_LINE = 64
 PANEL_ROWS = 128  # of a tile's weights, or of a gradient's terms: they stay in the first cache
 
 pair = vectors("float64", 2)  # sixteen bytes, whatever they mean
