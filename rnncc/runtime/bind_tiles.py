@@ -150,6 +150,15 @@ class TileBinder:
         steps = self.call.time if "T" in kernel.axes or kernel.kind == "grads" else 1
         return total or 1000, rows_ * steps
 
+    def lanes_apart(self, kernel: Kernel) -> int:
+        """Into how many tiles the lanes of a row fall that threads may make without waiting for
+        each other: contractions alone, none of which reads what another one made."""
+        stages = [self.stages[s] for s in kernel.stages]
+        read = {o.source.buffer for s in stages for c in s.cores for o in c.operands}
+        if kernel.function is not None or kernel.kind != "rows" or read.intersection(kernel.writes):
+            return 1
+        return min(self.out.tilings[s].tiles for s in kernel.stages)
+
     def patience(self, kernel: Kernel) -> int:
         """How often a thread that shares units looks for the others: about as long as it takes to
         do all the work alone, since a sleeping thread may take longer than a step."""
@@ -164,6 +173,10 @@ class TileBinder:
         if kernel.kind != "scan":
             if work * row_count < BULK_WORK:
                 return 1, False, "one thread: too little work for two"
+            lanes = self.lanes_apart(kernel)
+            if row_count < self.threads and lanes >= 2:
+                count = min(self.threads, lanes)
+                return count, True, f"{count} threads share the lanes of every row"
             return self.threads, False, f"{self.threads} threads, each its rows"
         batch = self.call.batch
         if batch >= 2 and work * row_count >= BULK_WORK:
