@@ -37,12 +37,12 @@ from rnncc.runtime.binding import Binding, BoundKernel, requests
 from rnncc.runtime.bulk_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.layouts import pad
 from rnncc.runtime.nest import (
+    PANEL_ROWS,
     PANEL_SCRATCH,
     POINTER_BYTES,
     POINTERS_AT,
     ROW_BLOCK,
     SEGMENT_BYTES,
-    STEP_BLOCK,
 )
 from rnncc.runtime.rows import rows
 from rnncc.runtime.tables import Kernel, Stage
@@ -56,11 +56,12 @@ class Binder(MemoryBinder):
             self.out.tilings[stage.name] = self.tile(stage)
         for kernel in self.d.kernels:
             self.choose_starts(kernel)
+            self.even_tiles(kernel)
         self.lay_out()
         tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
         # Tiles, row pointers, the panel of a gradient's contraction, tables of segments.
         self.tables_at = POINTERS_AT + ROW_BLOCK * POINTER_BYTES + PANEL_SCRATCH
-        spare = SEGMENT_BYTES
+        spare = SEGMENT_BYTES * PANEL_ROWS
         self.out.scratch_bytes = -(-(self.tables_at + tables + spare) // 64) * 64
         for kernel in self.d.kernels:
             if not self.is_idle(kernel):
@@ -71,7 +72,7 @@ class Binder(MemoryBinder):
         """Entries a stage's segments need, group after group."""
         if stage.grad:
             n0, n1 = self.grad_rows(stage)
-            count = n0 * -(-n1 // STEP_BLOCK)
+            count = n0 * -(-n1 // PANEL_ROWS)
             return count * math.prod(self.out.size(s) for s, _, _ in stage.grad.k) * SEGMENT_BYTES
         at = 0
         for i, core in enumerate(stage.cores):

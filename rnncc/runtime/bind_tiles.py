@@ -7,15 +7,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rnncc.runtime.binding import Binding, Call, PackLayout, Tiling, pack_layout
 from rnncc.runtime.cores import ONE_ROW, WIDE, cores
 from rnncc.runtime.layouts import Layout, pad
 from rnncc.runtime.machine import ITEMSIZE, Machine
+from rnncc.runtime.nest import ROW_BLOCK
 from rnncc.runtime.tables import Core, Direction, Kernel, Stage
 from rnncc.runtime.threads import MOST_SPINS
 
-SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
+SHARED_WORK = 24_000  # multiply-adds a level from which its barrier costs less than it saves
 # Rows of a thread's share, from which the loop makes x @ W itself: of weights in the second cache,
 FUSED_ROWS = 8
 FUSED_FAR_ROWS = 16  # and of weights in the third,
@@ -53,7 +55,7 @@ class TileBinder:
         self.buffers = {b.name: b for b in direction.buffers}
         self.stages = {s.name: s for s in direction.stages}
         self.copies = {(c.stage, c.kind, str(c.index)): c for c in direction.copies}
-        self.out = Binding(direction, call, dict(call.sizes), machine, dtype)
+        self.out = Binding(direction, call, dict(call.sizes), machine, dtype, threads)
         self.table_sizes: dict[tuple[str, str], int] = {}
 
     # ---- what a loop starts from --------------------------------------------------------------
@@ -115,6 +117,19 @@ class TileBinder:
         made = cores(self.dtype, self.machine)
         row_tile = min(made.max_rows(c.gates * unit_blocks) for c in stage.cores)
         return Tiling(unit_blocks, blocks // unit_blocks, row_tile)
+
+    def even_tiles(self, kernel: Kernel) -> None:
+        """Cuts a thread's rows of a step into tiles alike: 10 rows into 5 and 5, not 8 and 2, since
+        a tile of few accumulators waits for its own sums."""
+        if kernel.kind != "scan":
+            return
+        count, shared, _ = self.parts(kernel)
+        rows_ = self.call.batch if shared else -(-self.call.batch // count)
+        rows_ = min(rows_, ROW_BLOCK)
+        for name in kernel.stages:
+            tiling = self.out.tilings[name]
+            tiles = -(-rows_ // tiling.row_tile)
+            self.out.tilings[name] = replace(tiling, row_tile=-(-rows_ // tiles))
 
     def tile_row(self, stage: str, i: int) -> int:
         return self.stages[stage].cores[i].gates * self.out.tilings[stage].unit_blocks * self.vb
@@ -184,7 +199,8 @@ class TileBinder:
             return count, False, f"{count} threads, each its rows of the batch: no barrier"
         lanes = min((self.out.tilings[s].tiles for s in kernel.stages), default=1)
         whole = work * batch * self.call.time
-        if work * batch >= SHARED_WORK and whole >= WAKING_WORK and lanes >= 2:
+        enough = SHARED_WORK * max(kernel.levels, 1)
+        if work * batch >= enough and whole >= WAKING_WORK and lanes >= 2:
             count = min(self.threads, lanes)
             return count, True, f"{count} threads share the units: one barrier a level"
         what = "a step is" if whole >= WAKING_WORK else f"{self.call.time} step(s) are"

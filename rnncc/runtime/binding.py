@@ -118,6 +118,7 @@ class Binding:
     sizes: dict[str, int]
     machine: Machine
     dtype: str
+    threads: int
     layouts: dict[str, Layout] = field(default_factory=dict)
     tilings: dict[str, Tiling] = field(default_factory=dict)
     kernels: list[BoundKernel] = field(default_factory=list)
