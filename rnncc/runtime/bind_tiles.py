@@ -22,9 +22,7 @@ SHARED_WORK = 24_000  # multiply-adds a level from which its barrier costs less 
 FUSED_ROWS = 8
 FUSED_FAR_ROWS = 16  # and of weights in the third,
 FUSED_FAR = 8  # which are at most so many times the second.
-FUSED_DEPTH = (
-    4  # Of so few multiply-adds it makes it anyhow: writing and reading rows takes longer.
-)
+FUSED_DEPTH = 4  # Of so few multiply-adds it makes it anyhow: rows cost more than that.
 WAKING_WORK = 200_000  # multiply-adds of a loop from which waking a thread to share it pays
 WORK_A_SPIN = 2_000  # multiply-adds in the time of one look at whether the others are here
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
