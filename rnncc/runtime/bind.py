@@ -147,7 +147,7 @@ class Binder(MemoryBinder):
 
     def bind_plain(self, kernel: Kernel) -> BoundKernel:
         """A kernel of contractions alone: the block is its calls."""
-        parts, _, why = self.parts(kernel)
+        parts, shared, why = self.parts(kernel)
         flat = self.row_levels(kernel)
         words: list[Word]
         if kernel.kind == "grads":
@@ -156,7 +156,7 @@ class Binder(MemoryBinder):
         else:
             count, words = contract_calls(self, kernel, flat)
             head = [parts, count, *flat]
-        head += [(("scratch_base",), self.tables_at), self.out.scratch_bytes]
+        head += [(("scratch_base",), self.tables_at), self.out.scratch_bytes, int(shared)]
         every = head + words
         template = np.array([w if isinstance(w, int) else w[1] for w in every], np.int64)
         bound = BoundKernel(kernel, parts, template, [], [], why)

@@ -22,9 +22,7 @@ SHARED_WORK = 24_000  # multiply-adds a level from which its barrier costs less 
 FUSED_ROWS = 8
 FUSED_FAR_ROWS = 16  # and of weights in the third,
 FUSED_FAR = 8  # which are at most so many times the second.
-FUSED_DEPTH = (
-    4  # Of so few multiply-adds it makes it anyhow: writing and reading rows takes longer.
-)
+FUSED_DEPTH = 4  # Of so few multiply-adds it makes it anyhow: rows cost more than that.
 WAKING_WORK = 200_000  # multiply-adds of a loop from which waking a thread to share it pays
 WORK_A_SPIN = 2_000  # multiply-adds in the time of one look at whether the others are here
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
@@ -181,6 +179,15 @@ class TileBinder:
         steps = self.call.time if "T" in kernel.axes or kernel.kind == "grads" else 1
         return total or 1000, rows_ * steps
 
+    def lanes_apart(self, kernel: Kernel) -> int:
+        """Into how many tiles the lanes of a row fall that threads may make without waiting for
+        each other: contractions alone, none of which reads what another one made."""
+        stages = [self.stages[s] for s in kernel.stages]
+        read = {o.source.buffer for s in stages for c in s.cores for o in c.operands}
+        if kernel.function is not None or kernel.kind != "rows" or read.intersection(kernel.writes):
+            return 1
+        return min(self.out.tilings[s].tiles for s in kernel.stages)
+
     def patience(self, kernel: Kernel) -> int:
         """How often a thread that shares units looks for the others: about as long as it takes to
         do all the work alone, since a sleeping thread may take longer than a step."""
@@ -195,6 +202,10 @@ class TileBinder:
         if kernel.kind != "scan":
             if work * row_count < BULK_WORK:
                 return 1, False, "one thread: too little work for two"
+            lanes = self.lanes_apart(kernel)
+            if row_count < self.threads and lanes >= 2:
+                count = min(self.threads, lanes)
+                return count, True, f"{count} threads share the lanes of every row"
             return self.threads, False, f"{self.threads} threads, each its rows"
         batch = self.call.batch
         if batch >= 2 and work * row_count >= BULK_WORK:
