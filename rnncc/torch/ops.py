@@ -24,8 +24,10 @@ from torch.autograd.function import once_differentiable
 
 from rnncc.torch.recipe import Saved
 from rnncc.torch.recurrence import RECURRENCES, Recurrence
+from rnncc.torch.threads import join_torch
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+join_torch()
 
 
 def run(
