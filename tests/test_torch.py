@@ -156,6 +156,17 @@ def test_packed_sequences(name: str, batch_first: bool) -> None:
     agree(theirs, own, call([3, 3, 3, 3], True), x, [])
 
 
+def test_gradients_of_gradients_through_packed_rows() -> None:
+    layer = ours.GRU(2, 3, dtype=torch.float64)
+    x = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
+
+    def run(x: Any) -> Any:
+        packed = pack_padded_sequence(x, [2, 4, 1], enforce_sorted=False)
+        return layer(packed)[0].data
+
+    assert torch.autograd.gradgradcheck(run, x)
+
+
 def test_float64_and_back() -> None:
     theirs, own = pair("GRU", 3, 5)
     x = torch.randn(4, 2, 3, dtype=torch.float64)
