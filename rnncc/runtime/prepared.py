@@ -194,6 +194,8 @@ class Prepared:
             if result.role == "residual":
                 layout, at = self.binding.layouts[result.source.buffer], self._places
                 place = at[result.source.buffer]
+                # Never in what a caller gave: that may be gone, or handed over again elsewhere.
+                assert place.group in (SAVED, PACKED), result
                 moved = slot_offset(result, layout, time, reverse)
                 yield Residual(result.name, Place(place.group, place.offset + moved), layout)
 
