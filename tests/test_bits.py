@@ -19,6 +19,10 @@ import numpy as np
 import pytest
 
 from rnncc import compiler
+from rnncc.runtime import bind_tiles
+from rnncc.runtime.bind_tiles import TileBinder
+from rnncc.runtime.engine import Engine
+from rnncc.runtime.launch import max_threads
 from rnncc.runtime.storage import NARROW
 from tests import cases
 from tests.cases import Arrays
@@ -64,7 +68,6 @@ def everything() -> Iterator[tuple[str, np.ndarray]]:
 
 
 def write(path: str) -> None:
-    from rnncc.runtime.launch import max_threads
     from rnncc.runtime.machine import host
 
     found = dict(everything())
@@ -112,6 +115,30 @@ def test_one_thread_and_two() -> None:
 @pytest.mark.parametrize("width", [16, 32, 64])
 def test_vector_widths(width: int) -> None:
     assert_same(in_a_process(WIDTH, width), in_a_process(THREADS, 2))
+
+
+@pytest.mark.parametrize("name", CELLS)
+def test_rows_of_a_batch_shared_or_units(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As threads share large weights, on small ones."""
+    pair = Pair.of(name, "float32", (70, 5, 9, 7))
+    layer = pair.kernels
+    right = pair.gradients(layer), pair.values(layer)
+    monkeypatch.setattr(TileBinder, "reads_twice", lambda *_: True)
+    monkeypatch.setattr(bind_tiles, "BULK_WORK", 0)
+    sides = {v: (e._forward.direction, e._backward.direction) for v, e in made(layer).items()}
+    anew = {v: Engine(layer.cell, *directions) for v, directions in sides.items()}
+    monkeypatch.setattr(layer._binding, "_made", anew)
+    layer._engines.clear()
+    found = pair.gradients(layer), pair.values(layer)
+    if max_threads() > 1:
+        assert "share the units, one barrier a level" in layer.plan()
+    for a, b in ((found[0][0], right[0][0]), (found[0][1], right[0][1]), (found[1], right[1])):
+        assert_same(a, b)
+
+
+def made(layer: Any) -> dict[Any, Any]:
+    """The engines of its kernels that there are."""
+    return {v: e for v, e in layer._binding._made.items() if isinstance(e, Engine)}
 
 
 # ---- rows and chunks ---------------------------------------------------------------------------

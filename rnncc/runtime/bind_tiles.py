@@ -26,6 +26,7 @@ FUSED_DEPTH = 4  # Of so few multiply-adds it makes it anyhow: rows cost more th
 WAKING_WORK = 200_000  # multiply-adds of a loop from which waking a thread to share it pays
 WORK_A_SPIN = 2_000  # multiply-adds in the time of one look at whether the others are here
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
+READ_ROWS = 2  # rows of a thread that are done while weights of the size of its cache are read
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 
 
@@ -194,6 +195,12 @@ class TileBinder:
         work, rows = self.work_of(kernel)
         return max(min(work * rows * self.call.time // WORK_A_SPIN, MOST_SPINS), 1)
 
+    def reads_twice(self, kernel: Kernel, rows: int) -> bool:
+        """Whether a thread with so many rows of its own would wait for weights that another one
+        reads, too."""
+        size = sum(self.packed_bytes(self.stages[n]) for n in kernel.stages)
+        return rows * self.machine.l2 <= READ_ROWS * size
+
     def parts(self, kernel: Kernel) -> tuple[int, bool, str]:
         """Threads, whether they share the lanes of every row, and why."""
         work, row_count = self.work_of(kernel)
@@ -208,10 +215,17 @@ class TileBinder:
                 return count, True, f"{count} threads share the lanes of every row"
             return self.threads, False, f"{self.threads} threads, each its rows"
         batch = self.call.batch
+        lanes = min((self.out.tilings[s].tiles for s in kernel.stages), default=1)
         if batch >= 2 and work * row_count >= BULK_WORK:
             count = min(self.threads, batch)
-            return count, False, f"{count} threads, each its rows of the batch: no barrier"
-        lanes = min((self.out.tilings[s].tiles for s in kernel.stages), default=1)
+            if lanes < self.threads or not self.reads_twice(kernel, -(-batch // count)):
+                return count, False, f"{count} threads, each its rows of the batch: no barrier"
+            return (
+                self.threads,
+                True,
+                f"{self.threads} threads share the units, one barrier a level: each with its rows "
+                "would read all weights for few of them",
+            )
         whole = work * batch * self.call.time
         enough = SHARED_WORK * max(kernel.levels, 1)
         if work * batch >= enough and whole >= WAKING_WORK and lanes >= 2:
