@@ -169,6 +169,28 @@ def test_a_row_alone_and_among_others(name: str) -> None:
                 np.testing.assert_array_equal(of_row[n][0], gradients[n][row], err_msg=f"d {n}")
 
 
+@pytest.mark.parametrize("name", ["lstm", "gru", "layer_norm_lstm", "matrix_memory", "delays"])
+@pytest.mark.parametrize("units", [17, 40])
+def test_a_masked_row_alone_and_among_others(name: str, units: int) -> None:
+    """A row alone that saves nothing runs kernels of its own; a call for gradients doesn't."""
+    pair = Pair.of(name, "float32", (units, 3, 6, 7))
+    layer = pair.kernels
+    inputs, states = pair.call(layer, pair.arguments)
+    mask = np.random.default_rng(3).random((3, 6)) < 0.6
+    many = pair.named(layer(inputs, initial_state=states, mask=mask))
+    for row in range(3):
+        own = slice(row, row + 1)
+        x = {n: a[own] for n, a in inputs.items()}
+        start = {n: a[own] for n, a in states.items()} if states else None
+        alone = pair.named(layer(x, initial_state=start, mask=mask[own]))
+        assert "for one row that saves nothing" in layer.plan()
+        saved = pair.named(layer.vjp(x, initial_state=start, mask=mask[own])[0])
+        assert "for one row that saves nothing" not in layer.plan()
+        for n, array in alone.items():
+            np.testing.assert_array_equal(array[0], many[n][row], err_msg=f"{n} of row {row}")
+            np.testing.assert_array_equal(array, saved[n], err_msg=f"{n} of row {row}")
+
+
 @pytest.mark.parametrize("name", cases.NAMES)
 def test_chunks_and_the_whole(name: str) -> None:
     """States passed on: seven steps are three and four."""

@@ -109,6 +109,7 @@ class BoundKernel:
     addresses: list[tuple[int, str, int]]  # word, buffer, offset
     others: list[tuple[int, tuple[str, ...]]]  # words filled a call
     why: str
+    one_row: bool = False  # whether the twin for one row runs
 
 
 @dataclass(slots=True)
@@ -120,6 +121,7 @@ class Binding:
     sizes: dict[str, int]
     machine: Machine
     dtype: str
+    threads: int
     layouts: dict[str, Layout] = field(default_factory=dict)
     tilings: dict[str, Tiling] = field(default_factory=dict)
     kernels: list[BoundKernel] = field(default_factory=list)

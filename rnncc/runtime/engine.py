@@ -24,6 +24,7 @@ from rnncc.runtime.binding import Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals, Run
 from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.kernel import Kernel
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import write_into
@@ -263,7 +264,11 @@ class Engine:
         """Kernels of its own that have machine code: those that ran."""
         sides = (self._forward, self._backward)
         kernels = [k for s in sides for k in s.direction.kernels if k.function]
-        return frozenset(k.name for k in kernels if k.function.loaded)
+        return frozenset(k.name for k in kernels if _is_loaded(k.function))
+
+
+def _is_loaded(kernel: Kernel) -> bool:
+    return kernel.loaded or (kernel.one_row is not None and kernel.one_row.loaded)
 
 
 def _check_out(side: Side, call: Call, prefix: str, out: Arrays) -> None:
@@ -309,6 +314,7 @@ def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:
         levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
         levels += " a step" if kernel.kind == "scan" else ""
         made = "generated" if kernel.function else "contractions alone, nothing generated"
+        made += " for one row that saves nothing" if bound.one_row else ""
         lines.append(f"  {kernel.name}: {kernel.kind}, {levels}, {made}; {bound.why}")
         for name in kernel.stages:
             tiling, stage = binding.tilings[name], stages[name]

@@ -21,14 +21,16 @@ from rnncc.runtime.groups import PACKED
 from rnncc.runtime.kernel import kernel
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import ALIGNMENT
-from rnncc.runtime.perform import Piece, Place
+from rnncc.runtime.moves import SHARED_BYTES
+from rnncc.runtime.nest import share
+from rnncc.runtime.perform import Launch, Piece, Place
 from rnncc.runtime.tables import Core, Source, Stage
 from rnncc.runtime.words import call_core, word
 
 if TYPE_CHECKING:
     from rnncc.runtime.prepared import Prepared
 
-HEAD_WORDS = 1  # jobs
+HEAD_WORDS = 2  # jobs, parts
 JOB_WORDS = 4  # helper, target, tiles, words of this job; then the helper's description
 PACK_WORDS = 5
 GATE_WORDS = 4  # its address and strides
@@ -38,7 +40,8 @@ GATE_WORDS = 4  # its address and strides
 def pack_all(block, part):
     at = block + HEAD_WORDS * 8
     for _ in range(word(block, 0)):
-        call_core(word(at, 0), word(at, 1), at + JOB_WORDS * 8, 0, word(at, 2), 0, 0, 0, 0)
+        lo, hi = share(word(at, 2), part, word(block, 1))
+        call_core(word(at, 0), word(at, 1), at + JOB_WORDS * 8, lo, hi, 0, 0, 0, 0)
         at += word(at, 3) * 8
 
 
@@ -75,9 +78,10 @@ class Planner:
         self.binding: Binding = prepared.binding
         self.item = ITEMSIZE[prepared.dtype]
 
-    def jobs(self, stages: Iterable[Stage]) -> Piece:
-        """The block that packs for these stages."""
-        self.block: list[int] = [0]
+    def launch(self, stages: Iterable[Stage]) -> Launch:
+        """What packs for these stages, each thread its tiles of each."""
+        begin = self.out.size
+        self.block: list[int] = [0, 1]
         self.addresses: list[tuple[int, Place]] = []
         count = 0
         for stage in stages:
@@ -87,8 +91,10 @@ class Planner:
                         count += self._pack(stage, i, k)
                 if core.init is not None and self._starts_here(core):
                     count += self._init(stage, i)
-        self.block[0] = count
-        return Piece(np.array(self.block, np.int64), self.addresses)
+        parts = self.binding.threads if self.out.size - begin >= SHARED_BYTES else 1
+        self.block[0], self.block[1] = count, parts
+        piece = Piece(np.array(self.block, np.int64), self.addresses)
+        return Launch(pack_all.address, piece, parts)
 
     def _starts_here(self, core: Core) -> bool:
         """Whether constants are where this core starts, and not one that hands its sums on."""

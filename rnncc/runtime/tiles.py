@@ -22,7 +22,7 @@ from .primitives import primitive
 from .raw import IS_X86, ask_for
 from .vector_types import VecType, load, splat, store, vector_of
 
-I64 = ir.IntType(64)
+I32, I64 = ir.IntType(32), ir.IntType(64)
 CACHE_LINE = 64
 # Rows from which LLVM's chain of addresses is slower than the multiply-adds.
 CHAINED_ROWS = 4
@@ -196,3 +196,33 @@ def store_tile(context, acc, start, stride):
         return context.get_dummy_value()
 
     return types.void(tile, types.intp, types.intp), emit
+
+
+@primitive
+def transpose_tile(context, square):
+    """Row m, lane n to row n, lane m, of a tile of one vector a row and as many rows as lanes."""
+    if not isinstance(square, TileType) or (square.rows, 1) != (square.vec.width, square.vectors):
+        return None
+    tile = square
+
+    def emit(context, builder, sig, args):
+        rows = [builder.extract_value(args[0], [m, 0]) for m in range(tile.rows)]
+        block = 1
+        while block < tile.rows:  # off-diagonal blocks change places, each size in its turn
+            for m in (m for m in range(tile.rows) if not m & block):
+                a, b = rows[m], rows[m + block]
+                rows[m] = builder.shuffle_vector(a, b, _swapped(tile.rows, block, 0))
+                rows[m + block] = builder.shuffle_vector(a, b, _swapped(tile.rows, block, block))
+            block *= 2
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for m, row in enumerate(rows):
+            value = builder.insert_value(value, row, [m, 0])
+        return value
+
+    return tile(tile), emit
+
+
+def _swapped(width: int, block: int, offset: int) -> ir.Constant:
+    """Which lanes of two rows, numbered one after the other, make one row of the next size."""
+    lanes = [(n & ~block) + offset + (width if n & block else 0) for n in range(width)]
+    return ir.Constant(ir.VectorType(I32, width), lanes)
