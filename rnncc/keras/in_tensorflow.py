@@ -84,7 +84,8 @@ def _eagerly(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[A
 
 
 def _once(calls: GraphCalls, read: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
-    """The gradients, which say why they have none."""
+    """The gradients, which say why they have none. Not in graphs: a function's gradient asks for
+    those of all its results, and gives most of them zeros."""
 
     @tf.custom_gradient
     def once(*_: Any) -> Any:
@@ -131,7 +132,6 @@ def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[
             grads = tf.numpy_function(backward, given, [dtype] * len(asked))
             for at, t in zip(asked, grads, strict=True):
                 t.set_shape(tensors[at].shape)
-            grads = _once(calls, [*cotangents, *(tensors[at] for at in asked)], grads)
             found = dict(zip(asked, grads, strict=True))
             return [found.get(at) for at in places]
 
