@@ -201,7 +201,7 @@ def test_wrong_calls_say_what_is_wrong() -> None:
     with pytest.raises(TypeError, match="bfloat16: rnncc has kernels for"):
         own.bfloat16()(x.bfloat16())
     with pytest.raises(TypeError, match="for the CPU and for CUDA, not for meta"):
-        ours.LSTM(3, 5, device="meta")(x.to("meta").requires_grad_())
+        ours.LSTM(3, 5)(x.to("meta"))
     with pytest.raises(ValueError, match="proj_size"):
         ours.GRU(3, 5, proj_size=2)
 
@@ -216,6 +216,12 @@ def test_no_rows_and_no_steps() -> None:
     (c * 2).sum().backward()
     assert torch.equal(hx[1].grad, torch.full((2, 2, 5), 2.0))
     assert all(torch.count_nonzero(p.grad) == 0 for p in own.parameters())
+    for shape in ((0, 2, 3), (4, 0, 3)):  # one direction: its results are where kernels leave them
+        one, x = ours.GRU(3, 5, batch_first=True), torch.zeros(shape, requires_grad=True)
+        y, h = one(x)
+        assert y.shape == (*shape[:2], 5) and h.shape == (1, shape[0], 5)
+        (y.sum() + h.sum()).backward()
+        assert x.grad.shape == shape and torch.count_nonzero(one.weight_hh_l0.grad) == 0
 
 
 # ---- weights that change -----------------------------------------------------------------------
@@ -586,6 +592,58 @@ def test_the_ops_as_torch_wants_them() -> None:
     arguments = (module._recurrence.key, tensors, None, False, False, False)
     tests = ("test_schema", "test_faketensor")
     torch.library.opcheck(torch.ops.rnncc.forward, (*arguments, False), test_utils=tests)
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_traced(training: bool) -> None:
+    layer = ours.LSTM(3, 5, batch_first=True).train(training)
+    traced = torch.jit.trace(layer, torch.randn(2, 4, 3))
+    x = torch.randn(3, 6, 3, requires_grad=True)
+    close(layer(x)[0], traced(x)[0])
+    expected = torch.autograd.grad(layer(x)[0].sum(), [x, *layer.parameters()])
+    found = torch.autograd.grad(traced(x)[0].sum(), [x, *layer.parameters()])
+    assert all(map(torch.equal, found, expected))
+
+
+def test_half_precision_under_autocast() -> None:
+    """What is narrower is widened, states too: kernels count in the weights' dtype."""
+    x, h = torch.randn(2, 4, 3), torch.randn(2, 5)
+    whole = ours.GRU(3, 5, batch_first=True)
+    cell = ours.Recurrent("simple_rnn", units=5, input_size=3)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = whole(x.bfloat16(), h[None].bfloat16())[0]
+        last = cell(x.bfloat16(), initial_state=h.bfloat16())
+    assert found.dtype == last.dtype == torch.float32
+    close(whole(x, h[None])[0], found, 0.02)
+    close(cell(x, initial_state=h), last, 0.02)
+
+
+def test_shapes_on_the_meta_device() -> None:
+    layer = ours.LSTM(3, 5, device="meta")
+    y, (h, _) = layer(torch.empty(4, 2, 3, device="meta"))
+    assert y.is_meta and y.shape == (4, 2, 5) and h.shape == (1, 2, 5)
+    layer.to_empty(device="cpu").load_state_dict(torch.nn.LSTM(3, 5).state_dict())
+    assert layer(torch.zeros(4, 2, 3))[0].shape == (4, 2, 5)
+
+
+def test_what_torch_can_do_and_kernels_cannot() -> None:
+    layer, x = ours.LSTM(3, 5), torch.randn(4, 2, 3, requires_grad=True)
+    for transform in (
+        lambda: torch.func.vmap(lambda x: layer(x)[0])(x[None]),
+        lambda: torch.func.grad(lambda x: layer(x)[0].sum())(x),
+        lambda: torch.func.jvp(lambda x: layer(x)[0], (x,), (x,)),
+    ):
+        with pytest.raises(NotImplementedError, match=r"LSTM under torch\.func's transforms"):
+            transform()
+    for module in (layer, ours.Recurrent("lstm", units=5, input_size=3)):
+        with pytest.raises(TypeError, match=r"can't be scripted: use torch\.compile"):
+            torch.jit.script(module)
+    with pytest.raises(TypeError, match="input is a ndarray: give a torch tensor"):
+        layer(np.zeros((4, 2, 3), "float32"))
+    with pytest.raises(TypeError, match="input is nested: torch"):
+        layer(torch.nested.nested_tensor([torch.zeros(2, 3), torch.zeros(4, 3)]))
+    with pytest.raises(TypeError, match="h_0 is a tuple: give a torch tensor"):
+        ours.GRU(3, 5)(x, (torch.zeros(1, 2, 5),) * 2)
 
 
 def test_exported() -> None:

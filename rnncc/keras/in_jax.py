@@ -11,7 +11,7 @@ Non-Goals: devices other than the CPU.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,6 +68,23 @@ def _call_out(
     return found
 
 
+def _once(name: str, call: Callable[..., Sequence[Any]], given: Sequence[Any]) -> Sequence[Any]:
+    """call(*given), which says why it has no derivative."""
+
+    @jax.custom_jvp
+    def once(*given: Any) -> Any:
+        return tuple(call(*given))
+
+    @once.defjvp
+    def refuse(primals: Any, tangents: Any) -> Any:
+        raise NotImplementedError(
+            f"second derivatives of {name} are not available on JAX: run Keras on torch, whose "
+            "backend has them"
+        )
+
+    return once(*given)  # type: ignore[no-any-return]
+
+
 @jax.tree_util.register_static
 @dataclass(frozen=True)
 class _Wanted:
@@ -99,7 +116,12 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
     def forward(*given: Any) -> Any:
         tensors = [t.value for t in given]
         handle = jax.ShapeDtypeStruct((), np.int32)
-        *found, number = _call_out(f"{key} saving", saving, shapes(tensors, handle), tensors)
+        results = shapes(tensors, handle)
+        *found, number = _once(
+            operation.cell.name,
+            lambda *given: _call_out(f"{key} saving", saving, results, given),
+            tensors,
+        )
         floats = [jax.numpy.issubdtype(t.dtype, jax.numpy.floating) for t in tensors]
         flags = zip(given, floats, strict=True)
         wanted = _Wanted(tuple(bool(t.perturbed and f) for t, f in flags))
@@ -123,7 +145,12 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
         ]
         name = f"{key} back {''.join('01'[w] for w in flags)} {''.join('01'[p] for p in present)}"
         given = [number, *tensors, *handed]
-        grads = iter(_call_out(name, back, asked, given) if asked else ())
+        grads: Iterator[Any] = iter(())
+        if asked:
+            found = _once(
+                operation.cell.name, lambda *given: _call_out(name, back, asked, given), given
+            )
+            grads = iter(found)
         return tuple(next(grads) if w else None for w in wanted.flags)
 
     call.defvjp(forward, backward, symbolic_zeros=True)

@@ -65,14 +65,39 @@ def _eagerly(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[A
         def pull(*cotangents: Any) -> Any:
             if kept[0] is None:
                 kept[0] = operation.forward(request, arrays, number, save=True)[1]
-            handed = [d.numpy() for d in cotangents]
-            assert kept[0] is not None
-            grads = operation.backward(kept[0], handed, wanted, shapes)
-            return [tf.convert_to_tensor(grads[at]) for at in places]
+            saved = kept[0]
+            assert saved is not None
+
+            def back(*handed: np.ndarray) -> list[np.ndarray]:
+                grads = operation.backward(saved, handed, wanted, shapes)
+                return [g for g in grads if g is not None]
+
+            if tf.executing_eagerly():
+                found = [tf.convert_to_tensor(g) for g in back(*(d.numpy() for d in cotangents))]
+            else:  # tape.jacobian
+                found = tf.numpy_function(back, cotangents, [operation.dtype] * len(places))
+            return _once(calls, [*cotangents, *(tensors[at] for at in places)], found)
 
         return [tf.convert_to_tensor(a) for a in found], pull
 
     return call(*(tensors[at] for at in places))  # type: ignore[no-any-return]
+
+
+def _once(calls: GraphCalls, read: Sequence[Any], grads: Sequence[Any]) -> Sequence[Any]:
+    """The gradients, which say why they have none. Not in graphs: a function's gradient asks for
+    those of all its results, and gives most of them zeros."""
+
+    @tf.custom_gradient
+    def once(*_: Any) -> Any:
+        def refuse(*_: Any) -> Any:
+            raise NotImplementedError(
+                f"second derivatives of {calls.operation.cell.name} are not available on "
+                "TensorFlow: run Keras on torch, whose backend has them"
+            )
+
+        return [tf.identity(g) for g in grads], refuse
+
+    return once(*read)  # type: ignore[no-any-return]
 
 
 def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[Any]:

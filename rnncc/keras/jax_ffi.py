@@ -54,23 +54,32 @@ class _Views:
     shape: tuple[int, ...]
     dtype: np.dtype[Any]
     found: dict[int, np.ndarray] = field(default_factory=dict)
+    static: bool = field(init=False)
+
+    def __post_init__(self) -> None:
+        """static: every size is a number; those of jax.export may be symbols."""
+        self.static = all(type(n) is int for n in self.shape)
 
     def at(self, buffer: int) -> np.ndarray:
         """What an XLA_FFI_Buffer holds."""
         address = _word(buffer + 24)
+        if not self.static:
+            rank = _word(buffer + 32)
+            shape = tuple((ctypes.c_int64 * rank).from_address(_word(buffer + 40))) if rank else ()
+            return self._new(address, shape)
         view = self.found.get(address)
         if view is None:
             if len(self.found) >= _MOST_VIEWS:
                 self.found.clear()
-            view = self.found[address] = self._new(address)
+            view = self.found[address] = self._new(address, self.shape)
         return view
 
-    def _new(self, address: int) -> np.ndarray:
-        size = self.dtype.itemsize * math.prod(self.shape)
+    def _new(self, address: int, shape: tuple[int, ...]) -> np.ndarray:
+        size = self.dtype.itemsize * math.prod(shape)
         if not size:
-            return np.zeros(self.shape, self.dtype)
+            return np.zeros(shape, self.dtype)
         memory: Any = (ctypes.c_char * size).from_address(address)
-        return np.ndarray(self.shape, self.dtype, memory)
+        return np.ndarray(shape, self.dtype, memory)
 
 
 def _arrays(frame: int, views: Sequence[_Views]) -> list[np.ndarray]:

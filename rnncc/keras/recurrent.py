@@ -91,7 +91,9 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         tensors = [cast(t, dtype) for t in inputs]
         if mask is not None:
             tensors.append(cast(mask, "bool"))
-        tensors += [cast(t, dtype) for t in states or ()]
+        if states is not None:
+            self._check_states(operation, tensors, states)
+            tensors += [cast(t, dtype) for t in states]
         variables = self.named_variables()
         tensors += [keras.ops.convert_to_tensor(variables[n]) for n in operation.owned]
         request = Request(bool(training), states is not None, mask is not None)
@@ -101,6 +103,23 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         results = [cast(t, self.compute_dtype) for t in run(operation, request, tensors, seed)]
         count = len(operation.outputs)
         return results[:count], results[count:]
+
+    def _check_states(
+        self, operation: Operation, tensors: Sequence[Any], states: Sequence[Any]
+    ) -> None:
+        """ValueError for an initial state of another shape: kernels would say so in a graph."""
+        count = len(operation.cell.arguments)
+        expected = operation.known([t.shape for t in tensors[:count]]).states
+        for (name, shape), t in zip(expected.items(), states, strict=True):
+            given = tuple(t.shape)
+            pairs = zip(given, shape, strict=False)
+            if len(given) != len(shape) or any(
+                isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs
+            ):
+                raise ValueError(
+                    f"initial state {name} of {operation.cell.name} has shape {list(given)}, "
+                    f"expected {list(shape)}"
+                )
 
     def result_shapes(self, shapes: Mapping[str, Dims]) -> tuple[list[Dims], list[Dims]]:
         """Of outputs, and of last states."""

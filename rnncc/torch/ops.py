@@ -27,6 +27,7 @@ from rnncc.torch.recurrence import RECURRENCES, Recurrence
 from rnncc.torch.threads import join_torch
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+NO_SCRIPT = "modules of rnncc.torch can't be scripted: use torch.compile or torch.export"
 join_torch()
 
 
@@ -40,11 +41,18 @@ def run(
     seed: Tensor | None = None,
 ) -> Sequence[Tensor]:
     """The results of a call; see `Recurrence` for its tensors. seed: what dropout draws from;
-    None: drawn from torch's generator."""
+    None: drawn from torch's generator.
+    NotImplementedError under torch.func's transforms, which would need a forward mode or batches
+    of calls."""
     if seed is None and training and recurrence.draws:
         seed = torch.randint(2**63 - 1, ())
-    save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    if torch.compiler.is_compiling() or _is_traced(tensors[0]):
+    # torch.jit.trace looks at a module with gradients and without: one graph for both.
+    graph = torch.is_grad_enabled() or torch._C._get_tracing_state() is not None
+    save = graph and any(t.requires_grad for t in tensors)
+    compiled = torch.compiler.is_compiling()
+    if not compiled:
+        _refuse_transforms(recurrence)
+    if compiled or _is_traced(tensors[0]) or (tensors[0].is_meta and tensors[-1].is_meta):
         results = torch.ops.rnncc.forward(
             recurrence.key, list(tensors), seed, training, given, masked, save
         )
@@ -53,6 +61,14 @@ def run(
         found: tuple[Tensor, ...] = _Run.apply(recurrence, seed, training, given, masked, *tensors)
         return found
     return recurrence.forward(tensors, seed, training, given, masked, False)[0]
+
+
+def _refuse_transforms(recurrence: Recurrence) -> None:
+    if torch._C._are_functorch_transforms_active():
+        raise NotImplementedError(
+            f"{recurrence.cell.name} under torch.func's transforms (vmap, grad, jvp, jacrev): use "
+            "torch.autograd.grad, and give a layer a batch instead of mapping it over one"
+        )
 
 
 def _is_traced(t: Tensor) -> bool:

@@ -137,13 +137,13 @@ class Recurrence(RecurrenceGradients):
     ) -> dict[str, np.ndarray]:
         """Where results go that have to lie otherwise than kernels lay them, by name, [batch, time,
         ...] as steps run; their tensors into `targets`."""
-        several, whole = len(self.orders) > 1, known.batch and steps == known.time
-        if not several and self._lies_plain and whole:
+        several, nothing = len(self.orders) > 1, not (known.batch and steps)
+        if not (several or nothing) and self._lies_plain and steps == known.time:
             return {}
         out: dict[str, np.ndarray] = {}
         for at, (name, shape) in enumerate(zip(self.results, known.results, strict=True)):
             is_output = name in self.outputs
-            if not (is_output or several or steps == 0):
+            if not (is_output or several or nothing):
                 continue
             target = targets[at]
             if target is None:

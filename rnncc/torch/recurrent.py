@@ -23,7 +23,7 @@ from rnncc.runtime.description import Array, names_of
 from rnncc.runtime.doors import SizeBinder, an, array_shape, nearest, spread, whole_number
 from rnncc.runtime.layer import Layer
 from rnncc.runtime.storage import narrowed
-from rnncc.torch.ops import run
+from rnncc.torch.ops import NO_SCRIPT, run
 from rnncc.torch.recipe import DTYPES, Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of
 
@@ -238,6 +238,8 @@ class Recurrent(torch.nn.Module):
             at = cell.arguments.index((*cell.inputs, *cell.contexts)[0].name)
             lead = 1 if self._chosen.time_major and cell.inputs else 0
             states = self._begin(initial_state, tensors[at].shape[lead], tensors[0])
+            if torch.is_autocast_enabled("cpu"):
+                states = [t.to(recurrence.torch_dtype) for t in states]
         extra = [] if steps is None else [steps]
         weights = [getattr(self, n) for n in self._owned]
         results = run(
@@ -294,6 +296,9 @@ class Recurrent(torch.nn.Module):
         return states
 
     # ---- text ---------------------------------------------------------------------------------
+
+    def __prepare_scriptable__(self) -> None:
+        raise TypeError(NO_SCRIPT)
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""

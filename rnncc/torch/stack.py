@@ -21,8 +21,9 @@ from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
 from rnncc.compiler import compile as compile_cell
+from rnncc.runtime.doors import an
 from rnncc.runtime.layer import Layer
-from rnncc.torch.ops import is_plain, run
+from rnncc.torch.ops import NO_SCRIPT, is_plain, run
 from rnncc.torch.packed import Rows
 from rnncc.torch.recipe import DTYPES, Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of
@@ -87,6 +88,9 @@ class _Stack(torch.nn.RNNBase):
         super().__setstate__(state)
         self._prepare()
 
+    def __prepare_scriptable__(self) -> None:
+        raise TypeError(NO_SCRIPT)
+
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
         plans = [f"layer {n}: {r.plan()}" for n, r in enumerate(self._recurrences)]
@@ -103,8 +107,13 @@ class _Stack(torch.nn.RNNBase):
         """
         if isinstance(input, PackedSequence):
             return self._packed(input, hx)
+        name = type(self).__name__
+        if not isinstance(input, Tensor):
+            raise TypeError(f"{name}: input is {an(type(input).__name__)}: give a torch tensor")
+        if input.is_nested:
+            raise TypeError(f"{name}: input is nested: torch.nn.utils.rnn.pack_sequence packs it")
         if input.dim() not in (2, 3):
-            raise ValueError(f"{type(self).__name__}: input is 2-D or 3-D, not {input.dim()}-D")
+            raise ValueError(f"{name}: input is 2-D or 3-D, not {input.dim()}-D")
         alone, axis = input.dim() == 2, 0 if self.batch_first else 1
         if alone:
             input = input.unsqueeze(axis)
@@ -150,13 +159,15 @@ class _Stack(torch.nn.RNNBase):
         if not isinstance(hx, tuple | list) or len(hx) != len(widths):
             raise RuntimeError(f"hx of {type(self).__name__} is a pair of tensors (h_0, c_0)")
         rows = self.num_layers * (2 if self.bidirectional else 1)
-        states = []
+        states, narrowed = [], torch.is_autocast_enabled("cpu")
         for name, state, width in zip(("h_0", "c_0"), hx, widths, strict=False):
+            if not isinstance(state, Tensor):
+                raise TypeError(f"{name} is {an(type(state).__name__)}: give a torch tensor")
             whole = state.unsqueeze(1) if alone and state.dim() == 2 else state
             if whole.shape != (rows, batch, width):
                 expected = [rows, width] if alone else [rows, batch, width]
                 raise RuntimeError(f"{name} has shape {list(state.shape)}, expected {expected}")
-            states.append(whole)
+            states.append(whole.to(self._recurrences[0].torch_dtype) if narrowed else whole)
         return states
 
     def _weights(self, first: int, ways: int) -> list[Tensor]:

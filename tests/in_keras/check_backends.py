@@ -166,6 +166,82 @@ def test_second_derivatives(what: str) -> None:
     assert torch.autograd.gradgradcheck(call, (x, *tensors))
 
 
+@only["jax"]
+def test_jax_has_no_second_derivatives() -> None:
+    import jax
+
+    layer = built()
+    groups = layer.trainable_variables, layer.non_trainable_variables
+    weights = [[w.value for w in variables] for variables in groups]
+
+    def slope(x: Any) -> Any:
+        return jax.grad(lambda x: layer.stateless_call(*weights, x)[0].sum())(x)
+
+    with pytest.raises(NotImplementedError, match=r"second derivatives of LSTM .* on JAX"):
+        jax.grad(lambda x: (slope(x) ** 2).sum())(X)
+
+
+@only["tensorflow"]
+def test_tensorflow_has_no_second_derivatives() -> None:
+    import tensorflow as tf
+
+    layer, x = built(), tf.constant(X)
+    with tf.GradientTape() as outer:
+        outer.watch(x)
+        with tf.GradientTape() as inner:
+            inner.watch(x)
+            y = tf.reduce_sum(layer(x, training=True))
+        slope = tf.reduce_sum(inner.gradient(y, x) ** 2)
+    with pytest.raises(NotImplementedError, match=r"derivatives of LSTM .* on TensorFlow"):
+        outer.gradient(slope, x)
+
+
+@only["tensorflow"]
+def test_tensorflow_asks_for_what_a_tape_watches(monkeypatch: pytest.MonkeyPatch) -> None:
+    """dx where somebody may want it: a tape, one before this layer, or one around a function."""
+    import tensorflow as tf
+
+    from rnncc.keras.operation import Operation
+
+    asked: list[bool] = []
+    real = Operation.backward
+    monkeypatch.setattr(
+        Operation, "backward", lambda self, *a: asked.append(a[2][0]) or real(self, *a)
+    )
+    layer, x = built(), tf.constant(X)
+    kernel = layer.cell.kernel.value
+
+    @tf.function
+    def step(x: Any, watch: bool = False) -> Any:
+        with tf.GradientTape() as tape:
+            if watch:
+                tape.watch(x)
+            loss = tf.reduce_sum(layer(x, training=True) ** 2)
+        return tape.gradient(loss, [kernel, *([x] if watch else [])]), loss
+
+    np.testing.assert_allclose(step(x)[0][0], expected_gradient(layer), atol=1e-5)
+    assert asked[:1] == [False]
+    dx = step(x, True)[0][1]
+    with tf.GradientTape() as around:
+        around.watch(x)
+        loss = step(x)[1]
+    asked.clear()
+    np.testing.assert_array_equal(around.gradient(loss, x), dx)
+    assert asked == [True]
+    with tf.GradientTape() as tape:
+        tape.watch(x)
+        y = layer(x, training=True)
+    rows = tape.jacobian(y, x).numpy()
+    own_rows = rows[np.arange(3), :, np.arange(3)]  # of each row by its own inputs
+    np.testing.assert_allclose(np.einsum("bu,butf->btf", 2 * y, own_rows), dx, atol=1e-5)
+
+
+def test_a_wrong_state_is_refused_where_it_is_given() -> None:
+    states = [np.zeros((3, 4), "float32"), np.zeros((3, 5), "float32")]
+    with pytest.raises(ValueError, match=r"initial state h of LSTM has shape \[3, 4\], expected"):
+        built()(X, initial_state=states)
+
+
 def test_layers_are_let_go() -> None:
     model = keras.Sequential([keras.Input((7, 4)), own.LSTM(5), keras.layers.Dense(1)])
     model.compile("sgd", "mse")
