@@ -26,7 +26,8 @@ TIERS = ("block", "stationary", "grid", "launches")
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """What a choice depends on. resident: heavy blocks that are on the device at once; shared:
-    bytes a block may have of shared memory; threads: of a block."""
+    bytes a block may have of shared memory; threads: of a block; library: who multiplies matrices
+    besides our own kernels, or "" and why nobody does."""
 
     name: str
     multiprocessors: int
@@ -34,6 +35,8 @@ class Gpu:
     cooperative: bool = True
     shared: int = 48 * 1024
     threads: int = THREADS
+    library: str = ""
+    no_library: str = "no library of matrix products"
 
 
 @dataclass(frozen=True, slots=True)

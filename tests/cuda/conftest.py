@@ -8,8 +8,12 @@ collect_ignore = []
 if find_spec("greenlet") is None:
     collect_ignore += [
         "gridsim.py",
+        "library.py",
         "everything.py",
-        *(f"test_{n}.py" for n in ("cells", "device", "mutants", "ptx", "tensors", "tiles")),
+        *(
+            f"test_{n}.py"
+            for n in ("cells", "device", "mutants", "products", "ptx", "tensors", "tiles")
+        ),
     ]
 if find_spec("torch") is None:
     collect_ignore.append("test_tensors.py")

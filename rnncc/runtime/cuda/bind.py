@@ -58,7 +58,7 @@ class Binding:
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
     in_place: dict[str, str] = field(default_factory=dict)  # results that are buffers
     kernels: list[BoundKernel] = field(default_factory=list)
-    tiles: dict[str, list[Any]] = field(default_factory=dict)  # contractions of kernels, in tiles
+    bulk: dict[str, Any] = field(default_factory=dict)  # kernels that are contractions alone
     zero_bytes: int = ALIGNMENT
 
 

@@ -20,7 +20,9 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime.cuda.cublas import Cublas
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.products import Product
 from rnncc.runtime.cuda.target import Piece
 from rnncc.runtime.machine import Missing
 from rnncc.runtime.store import compiler_hash, store_dir, write_file
@@ -59,7 +61,8 @@ class Device:
         self.lock = threading.RLock()
         self.functions: dict[tuple[Kernel, str], Any] = {}
         self.zero: list[tuple[int, Piece]] = []  # all are kept: something may still read them
-        self.one: dict[str, Piece] = {}
+        self.one: dict[str, tuple[int, Piece]] = {}
+        self.kept: list[Piece] = []
         count = self.ask("cuDeviceGetCount")
         if number >= count:
             raise Missing(f"there is no CUDA device {number}: the driver sees {count}")
@@ -83,7 +86,17 @@ class Device:
         # One block of a heavy kernel a multiprocessor; what really fits is asked at the launch.
         shared = self.attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         resident = processors if cooperative else 0
-        self.gpu = Gpu(self.name, processors, resident, cooperative, shared)
+        self.cublas, no_library = _cublas()
+        library = "cuBLAS" if self.cublas else ""
+        self.gpu = Gpu(
+            self.name,
+            processors,
+            resident,
+            cooperative,
+            shared,
+            library=library,
+            no_library=no_library,
+        )
 
     # ---- the driver ---------------------------------------------------------------------------
 
@@ -170,12 +183,16 @@ class Device:
                 self.ask("cuStreamSynchronize", 0)  # other streams read it, too
             return self.zero[-1][1]
 
-    def ones(self, dtype: str) -> Piece:
+    def ones(self, dtype: str, count: int = 1) -> Piece:
         with self.lock:
-            if dtype not in self.one:
-                self.one[dtype] = self.upload(np.ones(1, dtype))
+            known, piece = self.one.get(dtype, (0, None))
+            if known < count:
+                piece = self.upload(np.ones(count, dtype))
+                self.one[dtype] = count, piece
+                self.kept.append(piece)  # something may still read the one before
                 self.ask("cuStreamSynchronize", 0)
-            return self.one[dtype]
+            assert piece is not None
+            return piece
 
     # ---- kernels ------------------------------------------------------------------------------
 
@@ -209,6 +226,19 @@ class Device:
             places.ctypes.data,
             *last,
         )
+
+    def multiply(
+        self,
+        product: Product,
+        places: tuple[int, int, int],
+        dtype: str,
+        precision: str,
+        *,
+        stream: Any = None,
+    ) -> None:
+        assert self.cublas is not None, "gpu.library says so"
+        self.enter()
+        self.cublas.multiply(product, places, dtype, precision, stream)
 
     def check_resident(
         self, kernel: Kernel, function: Any, grid: int, threads: int, shared: int
@@ -269,6 +299,14 @@ def _key(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
     text = inspect.getsource(kernel.function)
     what = repr((text, kernel.constants, dtype, capability, compiler, MOST_THREADS))
     return hashlib.sha256(f"{what}{compiler_hash()}".encode()).hexdigest()[:16]
+
+
+def _cublas() -> tuple[Cublas | None, str]:
+    """cuBLAS, or why there is none."""
+    try:
+        return Cublas(), ""
+    except (OSError, AttributeError) as error:
+        return None, str(error)
 
 
 def _driver() -> Any:

@@ -76,7 +76,7 @@ class CudaSide:
                 }
                 binder = Binder(self.direction, call, self.dtype, gpu, given, self.tier)
                 binding = binder.bind()
-                Tiler(binder).tile()
+                Tiler(binder).tile(gpu)
                 found = Prepared(binding, self.direction, self.buffers, self.dtype, gpu)
                 self.made[key] = found
                 if len(self.made) > KEPT_SHAPES:
@@ -241,9 +241,8 @@ def plan_side(title: str, made: Prepared | None) -> list[str]:
             how = f"{levels} a step; tier {tier.name}: {tier.why}"
         else:
             how = f"{levels}, a launch each; {bound.items} items"
-            tiles = made.binding.tiles.get(kernel.name)
-            if tiles:
-                how = f"{len(tiles)} contractions in tiles of 64 x 64"
+            bulk = made.binding.bulk.get(kernel.name)
+            how = bulk.said if bulk is not None else how
         lines.append(f"  {kernel.name}: {kernel.kind}, {how}")
     return lines
 

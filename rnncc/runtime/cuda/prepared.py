@@ -16,9 +16,11 @@ import numpy as np
 
 from rnncc.runtime.binding import chosen_results, needed_kernels, result_shape
 from rnncc.runtime.cuda.bind import Binding, BoundKernel, round_up
+from rnncc.runtime.cuda.bulk import Bulk
 from rnncc.runtime.cuda.kernel import RANGES, Kernel
 from rnncc.runtime.cuda.moves import DenseMover, move, words_of
 from rnncc.runtime.cuda.names import COUNTER_BYTES
+from rnncc.runtime.cuda.products import Multiply, Product, Work
 from rnncc.runtime.cuda.tiles import THREADS as TILE_THREADS
 from rnncc.runtime.cuda.tiles import Contraction, add_parts, contract, launch_of
 from rnncc.runtime.machine import ITEMSIZE
@@ -43,6 +45,16 @@ class Launch:
     shared: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Multiplication:
+    """A product of the library; its three addresses are the words from `start` to `end`."""
+
+    product: Product
+    precision: str
+    start: int
+    end: int
+
+
 @dataclass(slots=True)
 class Plan:
     """What one choice of results runs. results: name, shape, and what the array is pointed at."""
@@ -51,10 +63,12 @@ class Plan:
     patches: list[Patch] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     first_steps: list[int] = field(default_factory=list)
-    launches: list[Launch] = field(default_factory=list)
+    launches: list[Launch | Multiplication] = field(default_factory=list)
     results: list[tuple[str, tuple[int, ...], str]] = field(default_factory=list)
     counters: int = COUNTER_BYTES  # bytes of them
     parts: int = 0  # bytes of sums that are added up later
+    copies: int = 0  # bytes of operands in another order
+    ones: int = 1
 
 
 @dataclass
@@ -153,27 +167,44 @@ class _Writer:
     def threads(self, items: int) -> int:
         return min(-(-max(items, 1) // WARP) * WARP, self.gpu.threads)
 
-    def tiles(self, contractions: list[Contraction]) -> None:
-        for each in contractions:
-            made = launch_of(each, self.item, self.gpu.multiprocessors)
-            self.out.parts = max(self.out.parts, made.part_bytes)
-            shared = made.shared * self.item
-            for function, words, patches, blocks, bytes_ in (
-                (contract, made.words, made.patches, made.blocks, shared),
-                (add_parts, made.adds, made.add_patches, self.grid(made.part_bytes), 0),
-            ):
-                if function is add_parts and made.parts == 1:
-                    continue
-                first, start = self.add(np.array(words, np.int64))
-                self.out.patches += [(first + i, point, at) for i, point, at in patches]
-                size = blocks, TILE_THREADS
-                launch = Launch(function, start, self.at, *size, (0, 1, 0, 1), False, bytes_)
-                self.out.launches.append(launch)
+    def bulk(self, bulk: Bulk) -> None:
+        self.out.copies = max(self.out.copies, bulk.copies)
+        self.out.ones = max(self.out.ones, bulk.ones)
+        for piece in bulk.pieces:
+            if isinstance(piece, Work):
+                self.moves(piece.moves)
+                self.multiply(piece.multiply, bulk.precision)
+            else:
+                self.tiles(piece)
+
+    def multiply(self, made: Multiply, precision: str) -> None:
+        start = self.at
+        self.pieces.append(np.zeros(3, np.int64))
+        self.at += 3
+        for i, (point, offset) in enumerate((made.left, made.right, made.out)):
+            self.out.patches.append((start + i, point, offset))
+        self.out.launches.append(Multiplication(made.product, precision, start, self.at))
+
+    def tiles(self, contraction: Contraction) -> None:
+        made = launch_of(contraction, self.item, self.gpu.multiprocessors)
+        self.out.parts = max(self.out.parts, made.part_bytes)
+        shared = made.shared * self.item
+        for function, words, patches, blocks, bytes_ in (
+            (contract, made.words, made.patches, made.blocks, shared),
+            (add_parts, made.adds, made.add_patches, self.grid(made.part_bytes), 0),
+        ):
+            if function is add_parts and made.parts == 1:
+                continue
+            first, start = self.add(np.array(words, np.int64))
+            self.out.patches += [(first + i, point, at) for i, point, at in patches]
+            size = blocks, TILE_THREADS
+            launch = Launch(function, start, self.at, *size, (0, 1, 0, 1), False, bytes_)
+            self.out.launches.append(launch)
 
     def kernel(self, bound: BoundKernel) -> None:
-        tiles = self.binding.tiles.get(bound.kernel.name)
-        if tiles is not None:
-            self.tiles(tiles)
+        bulk = self.binding.bulk.get(bound.kernel.name)
+        if bulk is not None:
+            self.bulk(bulk)
             return
         first, start = self.add(bound.template)
         for index, name, offset in bound.addresses:

@@ -14,6 +14,7 @@ import numpy as np
 from rnncc.runtime.call import Job, Residuals
 from rnncc.runtime.cuda.chosen import current
 from rnncc.runtime.cuda.kernel import RANGES
+from rnncc.runtime.cuda.prepared import Multiplication, Plan
 from rnncc.runtime.cuda.target import CARRIER, Carrier, HostArrays, Piece
 from rnncc.runtime.layouts import Layout
 from rnncc.runtime.moves import slot_offset
@@ -85,7 +86,10 @@ class CudaRun:
             results[name] = self.carrier.result(shape, dtype)
             places[point] = results[name].address
         self.parts = self.carrier.empty(max(plan.parts, 1))
-        places |= {"parts": self.parts.address, "ones": self.target.ones(dtype.name).address}
+        self.copies = self.carrier.empty(max(plan.copies, 1))
+        ones = self.target.ones(dtype.name, plan.ones)
+        places |= {"parts": self.parts.address, "ones": ones.address}
+        places["copies"] = self.copies.address
         self.counters = self.carrier.empty(plan.counters)
         places["counters"] = self.counters.address
         self.places = places
@@ -107,7 +111,7 @@ class CudaRun:
             and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
         }
 
-    def launch(self, plan: Any, places: Mapping[str, int]) -> None:
+    def launch(self, plan: Plan, places: Mapping[str, int]) -> None:
         words = plan.template.copy()
         for index, name, offset in plan.patches:
             words[index] = places[name] + offset
@@ -116,6 +120,16 @@ class CudaRun:
         for index in plan.first_steps:
             words[index] = self.job.first_step
         for each in plan.launches:
+            if isinstance(each, Multiplication):
+                left, right, out = words[each.start : each.end].tolist()
+                self.target.multiply(
+                    each.product,
+                    (left, right, out),
+                    self.side.dtype,
+                    each.precision,
+                    stream=self.carrier.stream,
+                )
+                continue
             if each.cooperative:
                 self.target.clear(self.counters, plan.counters, self.carrier.stream)
             own = words[each.start : each.end]

@@ -15,6 +15,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.products import Product
 from rnncc.schedule.tiers import Gpu
 
 
@@ -44,8 +45,19 @@ class Target(Protocol):
     def zeros(self, size: int) -> Piece:
         """So many zero bytes that nobody writes."""
 
-    def ones(self, dtype: str) -> Piece:
-        """The number one, which nobody writes over."""
+    def ones(self, dtype: str, count: int = 1) -> Piece:
+        """So many times the number one, which nobody writes over."""
+
+    def multiply(
+        self,
+        product: Product,
+        places: tuple[int, int, int],
+        dtype: str,
+        precision: str,
+        *,
+        stream: Any = None,
+    ) -> None:
+        """Runs a matrix product of `gpu.library`; places: addresses of left, right and result."""
 
     def launch(
         self,
