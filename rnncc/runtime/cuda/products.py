@@ -66,7 +66,7 @@ class Work:
     ones: int = 0
 
 
-Axis = tuple[int, tuple[int, ...]]  # how long, and each operand's stride
+Axis = tuple[int, tuple[Any, ...]]  # how long, and each operand's stride
 
 
 ONCE: Axis = (1, (0, 0))
@@ -106,7 +106,7 @@ def work_of(c: Contraction, item: int) -> Work | None:
         if found is None or c.begin != ZEROS or m != 1:
             return None
         ones, (w_k,) = found
-        a, k_axis = replace(a, offset=0), (k, (item, w_k))
+        k_axis: Axis = (k, (item, w_k))
     else:
         joined = one_axis(k_counts, a.k, w.k)
         if joined is None:
