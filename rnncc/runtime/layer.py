@@ -33,6 +33,7 @@ from rnncc.runtime.doors import (
 )
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.memory import aligned
+from rnncc.runtime.precision import PRECISION, refuse_on_cpu
 from rnncc.runtime.pullback import Pullback, Trace
 from rnncc.runtime.stream import Stream
 
@@ -76,6 +77,7 @@ class Layer(LayerBase):
     unroll: True, False or a number of steps; the kernels are the same.
     checkpoint_every: training saves states every so many steps, and the pullback runs those steps
         again: memory for less speed. None saves what every step needs.
+    precision: "float32", or "tf32" or "bfloat16", to which a GPU may round what it multiplies.
     seed: an int that fixes initial weights and dropout; None draws one.
     dtype: float32 or float64; inputs of other kinds are cast.
     name: a text.
@@ -164,6 +166,8 @@ class Layer(LayerBase):
         call.arrays.update(self._chosen.rates)
         if variant.training:
             call.arrays["seed"] = self._next_seed(seed)
+        if self.precision != "float32":
+            call.arrays[PRECISION] = self.precision
         self._last = engine
         asked: dict[str, Any] = {}
         if save and self.checkpoint_every:
@@ -203,7 +207,10 @@ class Layer(LayerBase):
 
     def _engine(self, training: bool, mask: bool) -> tuple[Variant, Engine]:
         variant = variant_of(self.cell, self._chosen.rates, training=training, mask=mask)
-        found = self._engines[training, mask] = variant, self._binding.engine(variant)
+        engine = self._binding.engine(variant)
+        if not hasattr(engine, "use_tier"):
+            refuse_on_cpu(self.cell.name, self.precision)
+        found = self._engines[training, mask] = variant, engine
         return found
 
     def _nothing(self, call: _Call) -> dict[str, np.ndarray]:

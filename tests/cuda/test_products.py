@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+import rnncc
 from rnncc.runtime.cuda import bulk, cublas, moves, tiler
 from rnncc.runtime.cuda.products import merged, work_of
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
@@ -178,6 +179,33 @@ def test_cells_with_a_library(name: str, variant: str, monkeypatch: pytest.Monke
     assert error <= LIMIT["float32"], (whose, error)
     assert simulator.multiplied
     assert "by NumPy's library in float32" in twins.layer.plan()
+
+
+@pytest.mark.parametrize(
+    ("precision", "least", "most"), [("tf32", 1e-5, 4e-3), ("bfloat16", 1e-4, 4e-2)]
+)
+def test_precision(precision: str, least: float, most: float, monkeypatch: Any) -> None:
+    """Operands are rounded, sums aren't; the error is what the number of bits allows."""
+    monkeypatch.setattr(tiler, "LEAST_WORK", 1)
+    simulator = Simulator(seed=6, size=1 << 22, library="NumPy's library")
+    twins = Twins.of("lstm", "plain", (3, 4, 5, 2), precision=precision)
+    error, whose = twins.worst(simulator, "block")
+    assert least < error < most, (whose, error)
+    assert {p for _, p in simulator.multiplied} == {precision}
+    assert f"by NumPy's library in {precision}" in twins.layer.plan()
+    assert f"precision='{precision}'" in repr(twins.layer)
+
+
+def test_precision_is_refused() -> None:
+    x = np.zeros((1, 2, 3), "float32")
+    layer = rnncc.compile("lstm")(units=3, precision="tf32")
+    with pytest.raises(ValueError, match="LSTM has precision='tf32', which is for a GPU"):
+        layer(x)
+    with pytest.raises(ValueError, match="is one of float32, tf32, bfloat16, not 'half'"):
+        rnncc.compile("lstm")(units=3, precision="half")
+    with pytest.raises(ValueError, match="for layers of float32, this one is of float64"):
+        rnncc.compile("lstm", dtype="float64")(units=3, precision="tf32")
+    rnncc.compile("lstm")(units=3, precision="float32")(x)
 
 
 # ---- the library's own side ------------------------------------------------------------------

@@ -15,8 +15,6 @@ from rnncc.runtime.cuda.products import Work, merged, work_of
 from rnncc.runtime.cuda.tiles import Contraction
 from rnncc.schedule.tiers import Gpu
 
-PRECISIONS = ("float32", "tf32", "bfloat16")
-
 
 @dataclass(frozen=True, slots=True)
 class Bulk:

@@ -63,9 +63,11 @@ class CudaSide:
         """Zeros to read: one row for every place along the first axes."""
         return repeated(np.zeros(shape[lead:], self.np_dtype), shape[:lead])
 
-    def prepared(self, call: Call, residuals: Residuals, gpu: Gpu) -> Prepared:
+    def prepared(
+        self, call: Call, residuals: Residuals, gpu: Gpu, precision: str = "float32"
+    ) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
-        key = call, gpu, self.tier
+        key = call, gpu, self.tier, precision
         with self.lock:
             found = self.made.get(key)
             if found is None:
@@ -76,7 +78,7 @@ class CudaSide:
                 }
                 binder = Binder(self.direction, call, self.dtype, gpu, given, self.tier)
                 binding = binder.bind()
-                Tiler(binder).tile(gpu)
+                Tiler(binder).tile(gpu, precision)
                 found = Prepared(binding, self.direction, self.buffers, self.dtype, gpu)
                 self.made[key] = found
                 if len(self.made) > KEPT_SHAPES:

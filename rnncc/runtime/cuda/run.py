@@ -18,6 +18,7 @@ from rnncc.runtime.cuda.prepared import Multiplication, Plan
 from rnncc.runtime.cuda.target import CARRIER, Carrier, HostArrays, Piece
 from rnncc.runtime.layouts import Layout
 from rnncc.runtime.moves import slot_offset
+from rnncc.runtime.precision import PRECISION
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Buffer
@@ -44,7 +45,8 @@ class CudaRun:
         call = job.call
         if self.strides:
             call = replace(call, strides=tuple(self.strides))
-        self.prepared = side.prepared(call, job.residuals, self.target.gpu)
+        precision = job.arrays.get(PRECISION, "float32")
+        self.prepared = side.prepared(call, job.residuals, self.target.gpu, precision)
         self.binding = self.prepared.binding
         self.saved_arena: Piece | None = None
         self.results = self.go()
