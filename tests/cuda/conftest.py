@@ -12,7 +12,7 @@ if find_spec("greenlet") is None:
         "everything.py",
         *(
             f"test_{n}.py"
-            for n in ("cells", "device", "mutants", "products", "ptx", "tensors", "tiles")
+            for n in ("bench", "cells", "device", "mutants", "products", "ptx", "tensors", "tiles")
         ),
     ]
 if find_spec("torch") is None:
