@@ -27,7 +27,7 @@ TIERS = ("block", "stationary", "grid", "launches")
 class Gpu:
     """What a choice depends on. resident: heavy blocks that are on the device at once; shared:
     bytes a block may have of shared memory; threads: of a block; library: who multiplies matrices
-    besides our own kernels, or "" and why nobody does."""
+    besides our own kernels, or "" and why nobody does; graphs: whether launches can be kept."""
 
     name: str
     multiprocessors: int
@@ -37,6 +37,7 @@ class Gpu:
     threads: int = THREADS
     library: str = ""
     no_library: str = "no library of matrix products"
+    graphs: bool = False
 
 
 @dataclass(frozen=True, slots=True)

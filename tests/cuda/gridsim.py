@@ -122,6 +122,7 @@ class Simulator:
         precision: str,
         *,
         stream: Any = None,
+        workspace: int = 0,
     ) -> None:
         self.multiplied.append((product, precision))
         multiply(self.space, product, places, dtype, precision)

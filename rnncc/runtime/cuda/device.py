@@ -20,7 +20,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.cuda.cublas import Cublas
+from rnncc.runtime.cuda.cublas import WORKSPACE, Cublas
+from rnncc.runtime.cuda.graphs import Launches
 from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.cuda.products import Product
 from rnncc.runtime.cuda.target import Piece
@@ -50,6 +51,18 @@ class _Memory:
 
     def __init__(self, owner: Device, address: int, stream: int) -> None:
         weakref.finalize(self, owner.release, address, stream)
+
+
+class DeviceGraph:
+    """Launches that the driver keeps, and the memory they need besides their caller's."""
+
+    def __init__(self, owner: Device, handle: Any, workspace: Piece | None) -> None:
+        self.owner, self.handle, self.workspace = owner, handle, workspace
+        weakref.finalize(self, owner.destroy, handle).atexit = False
+
+    def launch(self, stream: Any) -> None:
+        self.owner.enter()
+        self.owner.ask("cuGraphLaunch", self.handle, stream or 0)
 
 
 class Device:
@@ -96,7 +109,9 @@ class Device:
             shared,
             library=library,
             no_library=no_library,
+            graphs=True,
         )
+        self.capturing: Any = None  # the stream that graphs are captured on
 
     # ---- the driver ---------------------------------------------------------------------------
 
@@ -235,10 +250,47 @@ class Device:
         precision: str,
         *,
         stream: Any = None,
+        workspace: int = 0,
     ) -> None:
         assert self.cublas is not None, "gpu.library says so"
         self.enter()
-        self.cublas.multiply(product, places, dtype, precision, stream)
+        self.cublas.multiply(product, places, dtype, precision, stream, workspace)
+
+    # ---- graphs -------------------------------------------------------------------------------
+
+    def is_capturing(self, stream: Any) -> bool:
+        self.enter()
+        error, *found = self.driver.cuStreamIsCapturing(stream or 0)
+        # An error says that somebody captures who wouldn't have the default stream used.
+        return int(error) != 0 or int(found[0]) != 0
+
+    def captured(self, run: Launches) -> DeviceGraph:
+        with self.lock:
+            self.enter()
+            if self.capturing is None:
+                flag = self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+                self.capturing = self.ask("cuStreamCreate", int(flag))
+            workspace = self.empty(WORKSPACE) if self.cublas is not None else None
+            stream = int(self.capturing)
+            mode = self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+            self.ask("cuStreamSynchronize", 0)  # the workspace is there, whoever uses it
+            self.ask("cuStreamBeginCapture", stream, mode)
+            try:
+                run(stream, workspace.address if workspace else 0)
+            except BaseException:
+                self.driver.cuStreamEndCapture(stream)
+                raise
+            graph = self.ask("cuStreamEndCapture", stream)
+            try:
+                return DeviceGraph(self, self.ask("cuGraphInstantiate", graph, 0), workspace)
+            finally:
+                self.ask("cuGraphDestroy", graph)
+
+    def destroy(self, graph: Any) -> None:
+        """A graph is given back, once it has run: so is its memory."""
+        self.enter()
+        self.driver.cuCtxSynchronize()
+        self.ask("cuGraphExecDestroy", graph)
 
     def check_resident(
         self, kernel: Kernel, function: Any, grid: int, threads: int, shared: int

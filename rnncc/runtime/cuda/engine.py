@@ -18,6 +18,7 @@ from rnncc.runtime.binding import Call
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Residuals
 from rnncc.runtime.cuda.bind import Binder
+from rnncc.runtime.cuda.graphs import LEAST
 from rnncc.runtime.cuda.prepared import Prepared
 from rnncc.runtime.cuda.run import CudaRun
 from rnncc.runtime.cuda.target import CARRIER, Carrier, Piece
@@ -41,6 +42,7 @@ class CudaSide:
     direction: Direction
     dtype: str
     tier: str | None = None  # asked for, instead of the one that is chosen
+    graphs: bool = True  # launches are kept as graphs where that can be
     made: OrderedDict[Any, Prepared] = field(default_factory=OrderedDict)
     weights: OrderedDict[Any, tuple[Any, Piece]] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -196,6 +198,10 @@ class CudaEngine:
         """Every loop in this tier, whatever it costs; None: the one that is chosen."""
         self._forward.tier = self._backward.tier = tier
 
+    def use_graphs(self, use: bool) -> None:
+        """Launches one by one, if not."""
+        self._forward.graphs = self._backward.graphs = use
+
     # ---- what ran -----------------------------------------------------------------------------
 
     @property
@@ -246,6 +252,10 @@ def plan_side(title: str, made: Prepared | None) -> list[str]:
             bulk = made.binding.bulk.get(kernel.name)
             how = bulk.said if bulk is not None else how
         lines.append(f"  {kernel.name}: {kernel.kind}, {how}")
+    if made.last is not None:
+        count = len(made.last.launches)
+        graphs = made.gpu.graphs and count >= LEAST
+        lines.append(f"  {made.last.graphs.said(count) if graphs else f'{count} launches a call'}")
     return lines
 
 

@@ -17,6 +17,7 @@ import numpy as np
 from rnncc.runtime.binding import chosen_results, needed_kernels, result_shape
 from rnncc.runtime.cuda.bind import Binding, BoundKernel, round_up
 from rnncc.runtime.cuda.bulk import Bulk
+from rnncc.runtime.cuda.graphs import Graphs
 from rnncc.runtime.cuda.kernel import RANGES, Kernel
 from rnncc.runtime.cuda.moves import DenseMover, move, words_of
 from rnncc.runtime.cuda.names import COUNTER_BYTES
@@ -69,6 +70,7 @@ class Plan:
     parts: int = 0  # bytes of sums that are added up later
     copies: int = 0  # bytes of operands in another order
     ones: int = 1
+    graphs: Graphs = field(default_factory=Graphs)
 
 
 @dataclass
@@ -85,6 +87,7 @@ class Prepared:
         self.shared = [n for n in self.binding.bytes if n not in self.saved]
         self.mover = DenseMover(self.direction, self.binding, self.buffers, self.dtype)  # type: ignore[arg-type]
         self._plans: dict[frozenset[str] | None, Plan] = {}
+        self.last: Plan | None = None
 
     def arena(self, names: Iterable[str]) -> tuple[dict[str, int], int]:
         """Buffers one after another: where each begins, and the size of all."""
@@ -98,6 +101,7 @@ class Prepared:
         found = self._plans.get(wanted)
         if found is None:
             found = self._plans[wanted] = self._plan(wanted)
+        self.last = found
         return found
 
     def _plan(self, wanted: frozenset[str] | None) -> Plan:

@@ -13,6 +13,7 @@ import numpy as np
 
 from rnncc.runtime.call import Job, Residuals
 from rnncc.runtime.cuda.chosen import current
+from rnncc.runtime.cuda.graphs import LEAST
 from rnncc.runtime.cuda.kernel import RANGES
 from rnncc.runtime.cuda.prepared import Multiplication, Plan
 from rnncc.runtime.cuda.target import CARRIER, Carrier, HostArrays, Piece
@@ -121,6 +122,17 @@ class CudaRun:
             words[index] = int(self.job.arrays["seed"])
         for index in plan.first_steps:
             words[index] = self.job.first_step
+
+        def run(stream: Any, workspace: int) -> None:
+            self.launch_all(plan, words, stream, workspace)
+
+        if self.target.gpu.graphs and self.side.graphs and len(plan.launches) >= LEAST:
+            plan.graphs.launch(words.tobytes(), run, self.target, self.carrier.stream)
+        else:
+            run(self.carrier.stream, 0)
+
+    def launch_all(self, plan: Plan, words: np.ndarray, stream: Any, workspace: int) -> None:
+        """A plan's launches, one by one. workspace: an address for the library to use."""
         for each in plan.launches:
             if isinstance(each, Multiplication):
                 left, right, out = words[each.start : each.end].tolist()
@@ -129,11 +141,12 @@ class CudaRun:
                     (left, right, out),
                     self.side.dtype,
                     each.precision,
-                    stream=self.carrier.stream,
+                    stream=stream,
+                    workspace=workspace,
                 )
                 continue
             if each.cooperative:
-                self.target.clear(self.counters, plan.counters, self.carrier.stream)
+                self.target.clear(self.counters, plan.counters, stream)
             own = words[each.start : each.end]
             own[:RANGES] = each.ranges
             self.target.launch(
@@ -144,7 +157,7 @@ class CudaRun:
                 own,
                 shared=each.shared,
                 cooperative=each.cooperative,
-                stream=self.carrier.stream,
+                stream=stream,
             )
 
     def residuals(self) -> Residuals:

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rnncc.runtime.cuda.graphs import Graph, Launches
 from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.cuda.products import Product
 from rnncc.schedule.tiers import Gpu
@@ -56,8 +57,16 @@ class Target(Protocol):
         precision: str,
         *,
         stream: Any = None,
+        workspace: int = 0,
     ) -> None:
         """Runs a matrix product of `gpu.library`; places: addresses of left, right and result."""
+
+    def is_capturing(self, stream: Any) -> bool:
+        """Whether somebody makes a graph of what is launched there."""
+
+    def captured(self, run: Launches) -> Graph:
+        """What `run` launches on a stream, as a graph; nothing has run yet. Asked of a target with
+        `gpu.graphs`. RuntimeError where there can't be one."""
 
     def launch(
         self,
