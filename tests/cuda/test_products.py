@@ -17,6 +17,7 @@ from rnncc.runtime.cuda import bulk, cublas, moves, tiler
 from rnncc.runtime.cuda.products import merged, work_of
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
 from rnncc.schedule.tiers import Gpu
+from tests import cases
 from tests.cuda.gridsim import Simulator
 from tests.cuda.library import rounded
 from tests.cuda.twins import LIMIT, Twins
@@ -179,6 +180,29 @@ def test_cells_with_a_library(name: str, variant: str, monkeypatch: pytest.Monke
     assert error <= LIMIT["float32"], (whose, error)
     assert simulator.multiplied
     assert "by NumPy's library in float32" in twins.layer.plan()
+
+
+# Whose sums aren't those of one axis of lanes and one of k, with a weight.
+NO_PRODUCTS = ["fast_weights", "indrnn", "nested", "slstm", "sru", "matrix_memory", "normalized"]
+STEPS = [(n, v) for i, (n, v) in enumerate(cases.variants(cases.NAMES)) if i % 3 == 0]
+
+
+@pytest.mark.parametrize(("name", "variant"), [*STEPS, ("lstm", "drawn"), ("gru", "mask")])
+def test_products_between_launches(name: str, variant: str) -> None:
+    simulator = Simulator(seed=6, size=1 << 22, threads=64, library="NumPy's library")
+    twins = Twins.of(name, variant, (3, 4, 3, 2) if name != "layer_norm_lstm" else (5, 3, 3, 3))
+    error, whose = twins.worst(simulator, "launches")
+    assert error <= LIMIT["float32"], (whose, error)
+    ran = any(k.endswith("_summed") for k, *_ in simulator.launches)
+    assert ran == bool(simulator.multiplied) == (name not in NO_PRODUCTS)
+    if ran:
+        assert "a level's products by NumPy's library, then a launch" in twins.layer.plan()
+
+
+def test_products_between_launches_in_double_precision() -> None:
+    simulator = Simulator(seed=6, size=1 << 22, threads=64, library="NumPy's library")
+    twins = Twins.of("gru", "plain", (3, 4, 3, 2), "float64")
+    assert twins.worst(simulator, "launches")[0] <= LIMIT["float64"] and simulator.multiplied
 
 
 @pytest.mark.parametrize(

@@ -79,6 +79,7 @@ class CudaSide:
                     if role == "residual"
                 }
                 binder = Binder(self.direction, call, self.dtype, gpu, given, self.tier)
+                binder.out.precision = precision
                 binding = binder.bind()
                 Tiler(binder).tile(gpu, precision)
                 found = Prepared(binding, self.direction, self.buffers, self.dtype, gpu)

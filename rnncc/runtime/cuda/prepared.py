@@ -56,6 +56,9 @@ class Multiplication:
     end: int
 
 
+NOWHERE = (np.zeros(0, np.int64),) * 3
+
+
 @dataclass(slots=True)
 class Plan:
     """What one choice of results runs. results: name, shape, and what the array is pointed at."""
@@ -70,6 +73,9 @@ class Plan:
     parts: int = 0  # bytes of sums that are added up later
     copies: int = 0  # bytes of operands in another order
     ones: int = 1
+    sums: int = 0  # bytes of products between launches
+    points: tuple[str, ...] = ()  # what patches point at
+    where: tuple[np.ndarray, np.ndarray, np.ndarray] = NOWHERE  # their words, points and offsets
     graphs: Graphs = field(default_factory=Graphs)
 
 
@@ -115,7 +121,7 @@ class Prepared:
         }
         moved = [p for p in places if p.name not in in_place]
         moves = [m for p in moved for m in self.mover.results(p, shapes[p.name])]
-        writer = _Writer(self.binding, self.gpu, ITEMSIZE[self.dtype])
+        writer = _Writer(self.binding, self.gpu, ITEMSIZE[self.dtype], self.direction.reverse)
         kernels = [k for k in self.binding.kernels if k.kernel.name in needed]
         for item in self._in_order(kernels, moves):
             writer.moves(item) if isinstance(item, list) else writer.kernel(item)
@@ -142,8 +148,8 @@ class Prepared:
 class _Writer:
     """Launches in order, and their blocks side by side."""
 
-    def __init__(self, binding: Binding, gpu: Gpu, item: int) -> None:
-        self.binding, self.gpu, self.item = binding, gpu, item
+    def __init__(self, binding: Binding, gpu: Gpu, item: int, reverse: bool) -> None:
+        self.binding, self.gpu, self.item, self.reverse = binding, gpu, item, reverse
         self.pieces: list[np.ndarray] = []
         self.at = 0
         self.out = Plan(np.zeros(0, np.int64))
@@ -235,7 +241,7 @@ class _Writer:
         tier, time = self.binding.tier, self.binding.call.time
         assert tier is not None
         size, launches = (tier.blocks, tier.threads), self.out.launches
-        found = self.binding.numbers
+        end, found = self.at, self.binding.numbers
         if found is not None:
             assert function.twin is not None
             twin, ranges = function.twin.built(found.constants), (0, time, 0, levels)
@@ -246,14 +252,28 @@ class _Writer:
             ranges = (0, time, 0, levels)
             launches.append(Launch(function, start, self.at, *size, ranges, tier.waiting > 1))
             return
+        steps, reads = self.binding.steps, function
+        if steps is not None:
+            assert function.summed is not None
+            reads, self.out.sums = function.summed, steps.bytes
         for step in range(time):
+            t = time - 1 - step if self.reverse else step
             for level in range(levels):
+                for made in steps.at(t, level) if steps is not None else ():
+                    self.multiply(made, self.binding.precision)
                 ranges = (step, step + 1, level, level + 1)
-                launches.append(Launch(function, start, self.at, *size, ranges))
+                launches.append(Launch(reads, start, end, *size, ranges))
 
     def plan(self) -> Plan:
         tier = self.binding.tier
         self.out.counters = COUNTER_BYTES * (tier.groups if tier else 1)
         if self.pieces:
             self.out.template = np.concatenate(self.pieces)
-        return self.out
+        found, patches = self.out, self.out.patches
+        found.points = tuple(dict.fromkeys(name for _, name, _ in patches))
+        number = {name: i for i, name in enumerate(found.points)}
+        rows = [(word, number[name], offset) for word, name, offset in patches]
+        if rows:
+            words, points, offsets = np.array(rows, np.int64).T.copy()
+            found.where = words, points, offsets
+        return found

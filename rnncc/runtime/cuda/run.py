@@ -92,7 +92,8 @@ class CudaRun:
         self.copies = self.carrier.empty(max(plan.copies, 1))
         ones = self.target.ones(dtype.name, plan.ones)
         places |= {"parts": self.parts.address, "ones": ones.address}
-        places["copies"] = self.copies.address
+        self.sums = self.carrier.empty(max(plan.sums, 1))
+        places |= {"copies": self.copies.address, "sums": self.sums.address}
         self.counters = self.carrier.empty(plan.counters)
         places["counters"] = self.counters.address
         self.places = places
@@ -116,8 +117,8 @@ class CudaRun:
 
     def launch(self, plan: Plan, places: Mapping[str, int]) -> None:
         words = plan.template.copy()
-        for index, name, offset in plan.patches:
-            words[index] = places[name] + offset
+        at, points, offsets = plan.where
+        words[at] = np.array([places[name] for name in plan.points], np.int64)[points] + offsets
         for index in plan.seeds:
             words[index] = int(self.job.arrays["seed"])
         for index in plan.first_steps:
