@@ -106,7 +106,9 @@ class Assembled:
                     text, report = compiled(kernel, capability)
                     self.known[key] = faults(text, report), report.registers
                 found, registers = self.known[key]
-                wrong += [f"{kernel.name} for sm_{capability[0]}{capability[1]}: {f}" for f in found]
+                wrong += [
+                    f"{kernel.name} for sm_{capability[0]}{capability[1]}: {f}" for f in found
+                ]
                 most = max(most, registers)
         arches = ", ".join(f"sm_{a}{b}" for a, b in CAPABILITIES)
         return {"said": f"{len(kernels)} kernels for {arches}, {most} registers", "wrong": wrong}

@@ -133,7 +133,11 @@ def test_waiting_empties_the_first_cache(loop: tuple[str, bytes], tmp_path: Path
     makes a block's writes visible to all."""
     (tmp_path / "loop.cubin").write_bytes(loop[1])
     ran = subprocess.run(
-        [disassembler(), "-c", "loop.cubin"], cwd=tmp_path, capture_output=True, text=True, check=True
+        [disassembler(), "-c", "loop.cubin"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
     )
     code = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@\S+ )?([A-Z][\w.]*)", ran.stdout, re.M)
     waits = [i for i, op in enumerate(code) if op.startswith("LDG") and "STRONG.GPU" in op]
