@@ -21,16 +21,17 @@ from rnncc.runtime.cuda.bind import Binder
 from rnncc.runtime.cuda.graphs import LEAST
 from rnncc.runtime.cuda.prepared import Prepared
 from rnncc.runtime.cuda.run import CudaRun
-from rnncc.runtime.cuda.target import CARRIER, Carrier, Piece
+from rnncc.runtime.cuda.target import CARRIER, CarriedRoom, Carrier, Piece
 from rnncc.runtime.cuda.tiler import Tiler
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.machine import ITEMSIZE
+from rnncc.runtime.rooms import HostRoom, Room
 from rnncc.runtime.second_engine import SecondEngine
-from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Direction
 from rnncc.schedule.tiers import Gpu
 
 KEPT_SHAPES = 32
+BLOCK_BYTES = 2**28  # of workspace: a block of steps is a dozen launches, so blocks are long
 KEPT_VERSIONS = 4
 NOTHING: Arrays = MappingProxyType({})
 
@@ -54,6 +55,7 @@ class CudaSide:
         open_in_children(self, "lock")
         self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
         self.buffers = {b.name: b for b in self.direction.buffers}
+        self.host = HostRoom(self.np_dtype)
         names = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
         self.weights_a_version = max(len(names), 1)
 
@@ -61,9 +63,10 @@ class CudaSide:
         """The job, done."""
         return CudaRun(self, job)
 
-    def nothing(self, shape: tuple[int, ...], lead: int) -> np.ndarray:
-        """Zeros to read: one row for every place along the first axes."""
-        return repeated(np.zeros(shape[lead:], self.np_dtype), shape[:lead])
+    def room(self, arrays: Arrays) -> Room:
+        """Who makes arrays for a call."""
+        carrier = arrays.get(CARRIER)
+        return self.host if carrier is None else CarriedRoom(carrier, self.np_dtype)
 
     def prepared(
         self, call: Call, residuals: Residuals, gpu: Gpu, precision: str = "float32"
@@ -139,11 +142,7 @@ class CudaEngine:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
         call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
         job = Job(arrays, call, version, out=dict(out), first_step=first_step)
-        # What lies on the device is handed from block to block by NumPy alone.
-        whole = CARRIER in arrays or time <= LEAST_STEPS
-        if CARRIER in arrays and checkpoint_every is not None:
-            raise ValueError("checkpoint_every= takes NumPy's arrays: tensors of a GPU have none")
-        steps = time if whole else block_steps(self._forward, call)
+        steps = time if time <= LEAST_STEPS else block_steps(self._forward, call, BLOCK_BYTES)
         results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
         saved = None
         if save:
@@ -179,7 +178,8 @@ class CudaEngine:
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
-        return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
+        call = Call(tuple(sorted(sizes.items())), batch, 1, False, True)
+        return block_steps(self._forward, call, BLOCK_BYTES)
 
     def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""

@@ -106,6 +106,29 @@ class Carrier(Protocol):
         """A result as its caller gets it, in `out` if that is given."""
 
 
+class CarriedRoom:
+    """A `runtime.rooms.Room` of a carrier's arrays."""
+
+    def __init__(self, carrier: Carrier, dtype: np.dtype[Any]) -> None:
+        self.carrier, self.dtype = carrier, dtype
+
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        return self.carrier.leave(self.carrier.result(shape, self.dtype), shape, self.dtype)
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        made = self.empty(shape)
+        made[...] = 0
+        return made
+
+    def nothing(self, shape: tuple[int, ...], lead: int) -> Any:
+        return self.zeros(shape)
+
+    def copy(self, array: Any) -> Any:
+        made = self.empty(tuple(array.shape))
+        made[...] = array
+        return made
+
+
 class HostArrays:
     """NumPy's arrays: copied to the device and back."""
 
