@@ -181,9 +181,6 @@ class FakeDriver:
     def cuGraphExecDestroy(self, graph):
         return self._ok()
 
-    def cuCtxSynchronize(self):
-        return self._ok()
-
     def cuGraphLaunch(self, graph, stream):
         for function, arguments in self.graphs[graph]:
             function(*arguments)

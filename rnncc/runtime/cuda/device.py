@@ -54,10 +54,10 @@ class _Memory:
 
 
 class DeviceGraph:
-    """Launches that the driver keeps, and the memory they need besides their caller's."""
+    """Launches that the driver keeps."""
 
-    def __init__(self, owner: Device, handle: Any, workspace: Piece | None) -> None:
-        self.owner, self.handle, self.workspace = owner, handle, workspace
+    def __init__(self, owner: Device, handle: Any) -> None:
+        self.owner, self.handle = owner, handle
         weakref.finalize(self, owner.destroy, handle).atexit = False
 
     def launch(self, stream: Any) -> None:
@@ -112,6 +112,7 @@ class Device:
             graphs=True,
         )
         self.capturing: Any = None  # the stream that graphs are captured on
+        self.workspaces: dict[Any, Piece] = {}
 
     # ---- the driver ---------------------------------------------------------------------------
 
@@ -264,32 +265,38 @@ class Device:
         # An error says that somebody captures who wouldn't have the default stream used.
         return int(error) != 0 or int(found[0]) != 0
 
-    def captured(self, run: Launches) -> DeviceGraph:
+    def captured(self, run: Launches, stream: Any) -> DeviceGraph:
         with self.lock:
             self.enter()
             if self.capturing is None:
                 flag = self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING
                 self.capturing = self.ask("cuStreamCreate", int(flag))
-            workspace = self.empty(WORKSPACE) if self.cublas is not None else None
-            stream = int(self.capturing)
+            workspace = self.workspace(stream) if self.cublas is not None else 0
+            own = int(self.capturing)
             mode = self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
-            self.ask("cuStreamSynchronize", 0)  # the workspace is there, whoever uses it
-            self.ask("cuStreamBeginCapture", stream, mode)
+            self.ask("cuStreamBeginCapture", own, mode)
             try:
-                run(stream, workspace.address if workspace else 0)
+                run(own, workspace)
             except BaseException:
-                self.driver.cuStreamEndCapture(stream)
+                self.driver.cuStreamEndCapture(own)
                 raise
-            graph = self.ask("cuStreamEndCapture", stream)
+            graph = self.ask("cuStreamEndCapture", own)
             try:
-                return DeviceGraph(self, self.ask("cuGraphInstantiate", graph, 0), workspace)
+                return DeviceGraph(self, self.ask("cuGraphInstantiate", graph, 0))
             finally:
                 self.ask("cuGraphDestroy", graph)
 
+    def workspace(self, stream: Any) -> int:
+        """What the library works in, in graphs of that stream: they run one after the other."""
+        found = self.workspaces.get(stream)
+        if found is None:
+            found = self.workspaces[stream] = self.empty(WORKSPACE)
+            self.ask("cuStreamSynchronize", 0)  # it is there, whoever uses it
+        return found.address
+
     def destroy(self, graph: Any) -> None:
-        """A graph is given back, once it has run: so is its memory."""
+        """A graph is given back; it ends first if it runs."""
         self.enter()
-        self.driver.cuCtxSynchronize()
         self.ask("cuGraphExecDestroy", graph)
 
     def check_resident(

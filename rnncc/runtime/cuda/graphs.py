@@ -22,14 +22,15 @@ from typing import Any, Protocol
 from rnncc.runtime.forks import open_in_children
 
 LEAST = 3  # launches that are worth a graph
-KEPT = 6  # graphs of a plan
-SEEN = 32  # words of a plan that have come once
+KEPT = 32  # graphs of a plan: a long call has a block of steps after the other
+SEEN = 64  # words of a plan that have come once
 
 
 class Graph(Protocol):
     def launch(self, stream: Any) -> None: ...
 
 
+Key = tuple[Any, bytes]
 Launches = Callable[[Any, int], None]  # on a stream, with a workspace's address or 0
 
 
@@ -37,14 +38,16 @@ class Graphs:
     """Those of one plan. Thread-safe."""
 
     def __init__(self) -> None:
-        self.kept: OrderedDict[bytes, Graph] = OrderedDict()
-        self.seen: OrderedDict[bytes, None] = OrderedDict()
+        self.kept: OrderedDict[Key, Graph] = OrderedDict()
+        self.seen: OrderedDict[Key, None] = OrderedDict()
         self.why_not = ""
         self.lock = threading.RLock()
         open_in_children(self, "lock")
 
-    def launch(self, key: bytes, run: Launches, target: Any, stream: Any) -> None:
-        """The launches of `run`, or the graph of them."""
+    def launch(self, words: bytes, run: Launches, target: Any, stream: Any) -> None:
+        """The launches of `run`, or the graph of them. A graph stays with its stream, whose
+        launches share what memory the library works in."""
+        key = stream, words
         if self.why_not or target.is_capturing(stream):
             run(stream, 0)
             return
@@ -59,17 +62,17 @@ class Graphs:
                 if len(self.seen) > SEEN:
                     self.seen.popitem(last=False)
             else:
-                graph = self._made(key, run, target)
+                graph = self._made(key, run, target, stream)
         if graph is None:
             run(stream, 0)
         else:
             graph.launch(stream)
 
-    def _made(self, key: bytes, run: Launches, target: Any) -> Graph | None:
+    def _made(self, key: Key, run: Launches, target: Any, stream: Any) -> Graph | None:
         """A graph that is kept; None, and why, where the driver makes none."""
         del self.seen[key]
         try:
-            graph: Graph = target.captured(run)
+            graph: Graph = target.captured(run, stream)
         except RuntimeError as error:
             self.why_not = str(error)
             return None

@@ -64,9 +64,9 @@ class Target(Protocol):
     def is_capturing(self, stream: Any) -> bool:
         """Whether somebody makes a graph of what is launched there."""
 
-    def captured(self, run: Launches) -> Graph:
-        """What `run` launches on a stream, as a graph; nothing has run yet. Asked of a target with
-        `gpu.graphs`. RuntimeError where there can't be one."""
+    def captured(self, run: Launches, stream: Any) -> Graph:
+        """What `run` launches, as a graph to be launched on that stream; nothing has run yet. Asked
+        of a target with `gpu.graphs`. RuntimeError where there can't be one."""
 
     def launch(
         self,
