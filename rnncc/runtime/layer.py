@@ -31,6 +31,7 @@ from rnncc.runtime.doors import (
     switch,
     whole_number,
 )
+from rnncc.runtime.foreign import bring, room_of
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.precision import PRECISION, refuse_on_cpu
@@ -141,6 +142,7 @@ class Layer(LayerBase):
             self.return_state,
             self._order,
             call.masking,
+            room_of(call.arrays, self._dtype),
         )
         again = partial(self._binding.second_engine, variant)
         return self._leave(results), Pullback(trace, engine, saved, again)
@@ -168,6 +170,7 @@ class Layer(LayerBase):
             call.arrays["seed"] = self._next_seed(seed)
         if self.precision != "float32":
             call.arrays[PRECISION] = self.precision
+        bring(call.arrays, engine, self.cell.name)
         self._last = engine
         asked: dict[str, Any] = {}
         if save and self.checkpoint_every:
@@ -195,8 +198,10 @@ class Layer(LayerBase):
     def _sequences(self, call: _Call) -> dict[str, np.ndarray]:
         """New arrays for outputs of every step, [batch, time, ...] as they run."""
         lead = (call.time, call.batch) if self.time_major else (call.batch, call.time)
+        room = room_of(call.arrays, self._dtype)
+        empty = room.empty if room is not None else partial(aligned, dtype=self._dtype)
         return {
-            o.name: self._order.turn(aligned((*lead, *array_shape(o, call.sizes)), self._dtype))
+            o.name: self._order.turn(empty((*lead, *array_shape(o, call.sizes))))
             for o in self.cell.outputs
         }
 
@@ -234,7 +239,8 @@ class Layer(LayerBase):
         """The last states, for the next call."""
         kept = {s: results[f].copy() for s, f in zip(self._states, self._finals, strict=True)}
         for array in kept.values():
-            array.flags.writeable = False
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
         self._kept = kept
 
     def _next_seed(self, given: int | None) -> int:

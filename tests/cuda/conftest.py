@@ -9,10 +9,21 @@ if find_spec("greenlet") is None:
     collect_ignore += [
         "gridsim.py",
         "library.py",
+        "fake_cupy.py",
         "everything.py",
         *(
             f"test_{n}.py"
-            for n in ("bench", "cells", "device", "mutants", "products", "ptx", "tensors", "tiles")
+            for n in (
+                "bench",
+                "cells",
+                "device",
+                "interface",
+                "mutants",
+                "products",
+                "ptx",
+                "tensors",
+                "tiles",
+            )
         ),
     ]
 if find_spec("torch") is None:

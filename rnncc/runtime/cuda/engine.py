@@ -183,12 +183,12 @@ class CudaEngine:
 
     def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""
-        owned = dict(arrays)
+        owned, room = dict(arrays), self._forward.room(arrays)
         for _, role, name in self._forward.direction.params:
             if name in lent or name not in arrays:
                 continue
             if role in ("input", "context", "state", "valid"):
-                owned[name] = np.array(arrays[name])
+                owned[name] = room.copy(arrays[name])
         return owned
 
     def keep(self, layers: int) -> None:

@@ -17,7 +17,10 @@ import numpy as np
 from rnncc.runtime.cuda.graphs import Graph, Launches
 from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.cuda.products import Product
+from rnncc.runtime.foreign import CARRIER
 from rnncc.schedule.tiers import Gpu
+
+__all__ = ["CARRIER", "CarriedRoom", "Carrier", "HostArrays", "Piece", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -124,6 +127,8 @@ class CarriedRoom:
         return self.zeros(shape)
 
     def copy(self, array: Any) -> Any:
+        if isinstance(array, np.ndarray):  # it comes to the device with the call
+            return np.array(array)
         made = self.empty(tuple(array.shape))
         made[...] = array
         return made
@@ -161,6 +166,3 @@ class HostArrays:
             return array
         out[...] = array
         return out
-
-
-CARRIER = "_carrier"  # among a call's arrays, whoever brings them if they aren't NumPy's
