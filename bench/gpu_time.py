@@ -87,10 +87,12 @@ def timed(case: Case, where: Where) -> dict[str, Any]:
 
 
 def _first(c: Contender) -> Any:
-    """The first output, compiled and all; None where it fails, and why is kept."""
+    """The first outputs, compiled and all; None where it fails, and why is kept."""
     try:
         c.before()
-        return c.call().detach().double().cpu()
+        found = c.call()
+        parts = found if isinstance(found, tuple) else (found,)
+        return [p.detach().double().cpu() for p in parts]
     except Exception as error:  # whatever a library has to say: the others go on
         c.why = f"{type(error).__name__}: {error}".splitlines()[0][:300]
         return None
@@ -105,9 +107,10 @@ def _seconds(c: Contender, where: Where, calls: int) -> float:
 
 def _error(y: Any, right: Any) -> float:
     """Against the first contender's; NaN where nothing came."""
-    if y is None or right is None or y.shape != right.shape:
+    if y is None or right is None or [a.shape for a in y] != [b.shape for b in right]:
         return float("nan")
-    return float((y - right).abs().max() / right.abs().max().clamp(min=1e-9))
+    pairs = zip(y, right, strict=True)
+    return max(float((a - b).abs().max() / b.abs().max().clamp(min=1e-9)) for a, b in pairs)
 
 
 # ---- who ------------------------------------------------------------------------------------
@@ -125,7 +128,7 @@ def allow_tf32(allow: bool) -> Call:
 
 
 def called(module: Callable[..., Any], x: Any, training: bool, weights: Any = ()) -> Call:
-    """A forward, or a forward and its gradients."""
+    """A forward, or a forward and its gradients: the output, and the input's gradient."""
     import torch
 
     def forward() -> Any:
@@ -138,7 +141,7 @@ def called(module: Callable[..., Any], x: Any, training: bool, weights: Any = ()
         given = x.detach().requires_grad_()
         y = module(given)
         y.sum().backward()
-        return y
+        return y, given.grad
 
     return train if training else forward
 
@@ -262,7 +265,7 @@ def tiers(case: Case, where: Where) -> tuple[list[Contender], Any]:
     call = called(_output(module), x, case.training, [*module.parameters()])
     names = (None, *TIERS) if where.device != "cpu" else (None,)
 
-    def before(tier: str | None) -> Call:
+    def before(tier: str | None, graphs: bool = True) -> Call:
         def use() -> None:
             allow_tf32(False)()
             for recurrence in module._recurrences if where.device != "cpu" else ():
@@ -271,10 +274,13 @@ def tiers(case: Case, where: Where) -> tuple[list[Contender], Any]:
                 plain = variant_of(recurrence.cell, recurrence.rates, training=False, mask=False)
                 engine: Any = on_device(recurrence).binding.engine(plain)
                 engine.use_tier(tier)
+                engine.use_graphs(graphs)
 
         return use
 
     found = [Contender(t or "as chosen", call, before(t)) for t in names]
+    if where.device != "cpu":
+        found.append(Contender("without graphs", call, before(None, graphs=False)))
     return found, module
 
 

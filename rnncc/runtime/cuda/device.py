@@ -342,9 +342,9 @@ def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tup
     except ImportError as error:
         raise Missing(f"numba-cuda compiles kernels, and can't be imported: {INSTALL}") from error
     name = offline.entry_name(text)
-    try:
+    if offline.can_assemble():
         code, _ = offline.assemble(text, capability)
-    except ImportError:
+    else:
         code = text.encode() + b"\0"
     write_file(path, name.encode() + b"\n" + code)
     return name, code
