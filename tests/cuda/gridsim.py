@@ -94,6 +94,9 @@ class Simulator:
 
     # ---- Target -------------------------------------------------------------------------------
 
+    def enter(self) -> None:
+        pass
+
     def empty(self, size: int, stream: Any = None) -> Piece:
         return self.space.allocate(size)
 

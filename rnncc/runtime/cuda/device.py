@@ -61,7 +61,6 @@ class DeviceGraph:
         weakref.finalize(self, owner.destroy, handle).atexit = False
 
     def launch(self, stream: Any) -> None:
-        self.owner.enter()
         self.owner.ask("cuGraphLaunch", self.handle, stream or 0)
 
 
@@ -70,6 +69,7 @@ class Device:
 
     def __init__(self, number: int = 0) -> None:
         self.driver = _driver()
+        self.success = getattr(getattr(self.driver, "CUresult", None), "CUDA_SUCCESS", None)
         self.number = number
         self.lock = threading.RLock()
         self.functions: dict[tuple[Kernel, str], Any] = {}
@@ -119,7 +119,7 @@ class Device:
     def ask(self, function: str, *arguments: Any) -> Any:
         """A call of the driver: its result. CudaError says what went wrong."""
         error, *found = getattr(self.driver, function)(*arguments)
-        if int(error) != 0:
+        if error is not self.success and int(error) != 0:
             words = self.driver.cuGetErrorString(error)[1]
             said = words.decode() if isinstance(words, bytes) else str(words)
             raise CudaError(f"{function}: {error.name} ({said})")
@@ -134,13 +134,12 @@ class Device:
         )
 
     def enter(self) -> None:
-        """Makes the context this thread's."""
+        """Makes the context this thread's: others may have one of another device there."""
         self.ask("cuCtxSetCurrent", self.context)
 
     # ---- memory -------------------------------------------------------------------------------
 
     def empty(self, size: int, stream: Any = None) -> Piece:
-        self.enter()
         try:
             if self.pooled:
                 address = int(self.ask("cuMemAllocAsync", max(size, 1), stream or 0))
@@ -183,11 +182,9 @@ class Device:
         return piece
 
     def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
-        self.enter()
         self.ask("cuMemsetD8Async", piece.address, 0, size, stream or 0)
 
     def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
-        self.enter()
         if array.nbytes:
             self.ask("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream or 0)
         self.ask("cuStreamSynchronize", stream or 0)
@@ -195,6 +192,7 @@ class Device:
     def zeros(self, size: int) -> Piece:
         with self.lock:
             if not self.zero or self.zero[-1][0] < size:
+                self.enter()
                 self.zero.append((size, self.upload(np.zeros(size, np.uint8))))
                 self.ask("cuStreamSynchronize", 0)  # other streams read it, too
             return self.zero[-1][1]
@@ -203,6 +201,7 @@ class Device:
         with self.lock:
             known, piece = self.one.get(dtype, (0, None))
             if known < count:
+                self.enter()
                 piece = self.upload(np.ones(count, dtype))
                 self.one[dtype] = count, piece
                 self.kept.append(piece)  # something may still read the one before
@@ -224,7 +223,6 @@ class Device:
         cooperative: bool = False,
         stream: Any = None,
     ) -> None:
-        self.enter()
         function = self.function(kernel, dtype, shared)
         if cooperative:
             self.check_resident(kernel, function, grid, threads, shared)
@@ -254,20 +252,17 @@ class Device:
         workspace: int = 0,
     ) -> None:
         assert self.cublas is not None, "gpu.library says so"
-        self.enter()
         self.cublas.multiply(product, places, dtype, precision, stream, workspace)
 
     # ---- graphs -------------------------------------------------------------------------------
 
     def is_capturing(self, stream: Any) -> bool:
-        self.enter()
         error, *found = self.driver.cuStreamIsCapturing(stream or 0)
         # An error says that somebody captures who wouldn't have the default stream used.
         return int(error) != 0 or int(found[0]) != 0
 
     def captured(self, run: Launches, stream: Any) -> DeviceGraph:
         with self.lock:
-            self.enter()
             if self.capturing is None:
                 flag = self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING
                 self.capturing = self.ask("cuStreamCreate", int(flag))

@@ -75,6 +75,8 @@ class Plan:
     ones: int = 1
     sums: int = 0  # bytes of products between launches
     points: tuple[str, ...] = ()  # what patches point at
+    scratch: dict[str, int] = field(default_factory=dict)  # where in it the points of these are
+    scratch_bytes: int = 0
     where: tuple[np.ndarray, np.ndarray, np.ndarray] = NOWHERE  # their words, points and offsets
     graphs: Graphs = field(default_factory=Graphs)
 
@@ -91,6 +93,7 @@ class Prepared:
         saved = {p.source.buffer: None for p in self.direction.results if p.role == "residual"}
         self.saved = [n for n in saved if n in self.binding.bytes and self.binding.call.save]
         self.shared = [n for n in self.binding.bytes if n not in self.saved]
+        self.shared_arena, self.saved_arena = self.arena(self.shared), self.arena(self.saved)
         self.mover = DenseMover(self.direction, self.binding, self.buffers, self.dtype)  # type: ignore[arg-type]
         self._plans: dict[frozenset[str] | None, Plan] = {}
         self.last: Plan | None = None
@@ -100,7 +103,7 @@ class Prepared:
         places, at = {}, 0
         for name in names:
             places[name], at = at, at + round_up(self.binding.bytes[name])
-        return places, at
+        return places, round_up(max(at, 1))
 
     def plan(self, wanted: frozenset[str] | None) -> Plan:
         """For these results; None is all but those of carries that callers don't see."""
@@ -270,6 +273,15 @@ class _Writer:
         if self.pieces:
             self.out.template = np.concatenate(self.pieces)
         found, patches = self.out, self.out.patches
+        sizes = {
+            "counters": found.counters,
+            "parts": found.parts,
+            "copies": found.copies,
+            "sums": found.sums,
+        }
+        for name, size in sizes.items():
+            found.scratch[name] = found.scratch_bytes
+            found.scratch_bytes += round_up(max(size, 1))
         found.points = tuple(dict.fromkeys(name for _, name, _ in patches))
         number = {name: i for i, name in enumerate(found.points)}
         rows = [(word, number[name], offset) for word, name, offset in patches]

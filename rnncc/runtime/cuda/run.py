@@ -76,26 +76,22 @@ class CudaRun:
             elif role in WEIGHTS:
                 piece = self.side.weight(job.version, name, job.arrays[name], self.carrier)
                 self.pieces[buffer], places[buffer] = piece, piece.address
-        arenas = []
-        for names in (made.shared, made.saved):
-            offsets, size = made.arena(names)
-            arena = self.carrier.empty(max(size, 1))
-            arenas.append(arena)
-            places |= {name: arena.address + at for name, at in offsets.items()}
-        self.saved_arena = arenas[1] if made.saved else None
+        offsets, size = made.shared_arena
+        self.arena = self.carrier.empty(size + plan.scratch_bytes)
+        places |= {name: self.arena.address + at for name, at in offsets.items()}
+        scratch = self.arena.address + size
+        places |= {name: scratch + at for name, at in plan.scratch.items()}
+        self.counters = Piece(places["counters"], self.arena)
+        if made.saved:
+            offsets, size = made.saved_arena
+            self.saved_arena = self.carrier.empty(size)
+            places |= {name: self.saved_arena.address + at for name, at in offsets.items()}
         places["zeros"] = self.target.zeros(self.binding.zero_bytes).address
         results = {}
         for name, shape, point in plan.results:
             results[name] = self.carrier.result(shape, dtype)
             places[point] = results[name].address
-        self.parts = self.carrier.empty(max(plan.parts, 1))
-        self.copies = self.carrier.empty(max(plan.copies, 1))
-        ones = self.target.ones(dtype.name, plan.ones)
-        places |= {"parts": self.parts.address, "ones": ones.address}
-        self.sums = self.carrier.empty(max(plan.sums, 1))
-        places |= {"copies": self.copies.address, "sums": self.sums.address}
-        self.counters = self.carrier.empty(plan.counters)
-        places["counters"] = self.counters.address
+        places["ones"] = self.target.ones(dtype.name, plan.ones).address
         self.places = places
         self.launch(plan, places)
         names_given = self.given()
@@ -116,6 +112,7 @@ class CudaRun:
         }
 
     def launch(self, plan: Plan, places: Mapping[str, int]) -> None:
+        self.target.enter()
         words = plan.template.copy()
         at, points, offsets = plan.where
         words[at] = np.array([places[name] for name in plan.points], np.int64)[points] + offsets

@@ -34,6 +34,9 @@ class Piece:
 class Target(Protocol):
     gpu: Gpu
 
+    def enter(self) -> None:
+        """Makes the device the thread's own, for the calls of a target that come next."""
+
     def empty(self, size: int, stream: Any = None) -> Piece:
         """So many bytes, at a multiple of 256, with anything in them."""
 
@@ -142,6 +145,7 @@ class HostArrays:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        target.enter()
 
     def empty(self, size: int) -> Piece:
         return self.target.empty(size)
