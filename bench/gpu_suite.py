@@ -31,8 +31,8 @@ from rnncc.cli.settings import builtin_cells
 from rnncc.schedule.tiers import TIERS
 
 MINUTES = 7.5
-READY_BY = 3.5  # minutes until which kernels are checked and compiled ahead
-TASK_SECONDS = 60.0  # of a check, its compiling included
+READY_BY = 3.2  # minutes until which kernels are checked and compiled ahead
+TASK_SECONDS = 45.0  # of a check, its compiling included
 CASE_SECONDS = 45.0
 ERROR = 1e-4  # values and gradients, float32, tiers forced where they don't pay
 FULL_ERROR = 1e-3  # at full size, against a library's float32: sums over thousands of steps
@@ -192,9 +192,11 @@ def _work(
                 job = jobs.popleft()
             except IndexError:
                 return
-            for task in job:
-                seconds = max(min(TASK_SECONDS, s.left(READY_BY)), 5.0)
-                found = s.ask(worker, task, seconds)
+            for at, task in enumerate(job):
+                if s.left(READY_BY) <= 0:
+                    jobs.append(job[at:])
+                    return
+                found = s.ask(worker, task, TASK_SECONDS)
                 if found is None:
                     continue
                 with s.lock:
