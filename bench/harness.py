@@ -30,7 +30,9 @@ from bench.reference import expected, worst_error
 ROOT = Path(__file__).parent.parent
 TOLERANCE = 1e-4  # float32, gradients summed over thousands of rows included
 STORED_TOLERANCE = 5e-2  # weights kept in fewer bits; the error is in the table
-PAUSE = 0.05  # pools spin on for a while after their last call: onnxruntime for about so long
+PAUSE = 0.01  # seconds between bursts, as often as it takes until no pool spins on
+STILL = 0.1  # of a core: what contenders that wait may use
+RESTLESS = 2.0  # seconds after which nobody is waited for any more
 BEHIND = 4.0  # times the quickest one's median: no more turns after ENOUGH rounds
 ENOUGH = 3
 SLOW = 0.02  # seconds a call from which on a turn is one call, and there are fewer of them
@@ -130,6 +132,13 @@ class Process:
             stderr=self._log,
             text=True,
         )
+
+    def cpu_seconds(self) -> float:
+        """What all its threads have used; 0 where the system doesn't tell."""
+        try:
+            return time.clock_gettime((~self._process.pid << 3) | 2)  # Linux: a process's CPU clock
+        except (AttributeError, OSError, OverflowError):
+            return 0.0
 
     def ask(self, what: str, **arguments: object) -> dict[str, Any]:
         assert self._process.stdin is not None
@@ -267,10 +276,20 @@ def _take_turns(running: list[tuple[Process, Timing]], effort: Effort) -> None:
         for process, timing in running[first:] + running[:first]:
             if timing.times and timing.median > BEHIND * best:
                 continue
-            time.sleep(PAUSE)
+            _settle([p for p, _ in running])
             reply = process.ask("burst", seconds=effort.seconds, calls=effort.calls)
             timing.times += reply["times"]
             timing.memory = reply["memory"]
+
+
+def _settle(processes: list[Process]) -> None:
+    """Pools spin on for a while after their last call, some of them long: until none does."""
+    end = time.monotonic() + RESTLESS
+    used = PAUSE
+    while used > STILL * PAUSE and time.monotonic() < end:
+        before = sum(p.cpu_seconds() for p in processes)
+        time.sleep(PAUSE)
+        used = sum(p.cpu_seconds() for p in processes) - before
 
 
 def unavailable(contender: str) -> str:

@@ -19,7 +19,7 @@ from rnncc.emit.describe import describe
 from rnncc.frontend.diagnostics import nearest
 from rnncc.frontend.spec import CellSpec
 from rnncc.passes.interface import check_file, check_text
-from rnncc.runtime.classes import Binding, Engine, SecondEngine
+from rnncc.runtime.classes import Binding, Engine, SecondEngine, storing
 from rnncc.runtime.description import Cell, Variant
 from rnncc.runtime.doors import dtype_name
 from rnncc.runtime.forks import open_in_children
@@ -123,7 +123,7 @@ class Compiler:
         return Compiler(self.spec, self.cell.dtype, _maker_of(target))
 
     def _engines_of(self, cell: Cell) -> Callable[[Variant], Engine | SecondEngine]:
-        return lambda variant: self.engines(self.spec, cell, variant)
+        return storing(lambda variant: self.engines(self.spec, cell, variant))
 
 
 def _maker_of(target: str) -> EngineMaker:

@@ -11,6 +11,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,11 @@ import numpy as np
 import pytest
 
 from rnncc import compiler
+from rnncc.runtime import bind_tiles
+from rnncc.runtime.bind_tiles import TileBinder
+from rnncc.runtime.engine import Engine
+from rnncc.runtime.launch import max_threads
+from rnncc.runtime.storage import NARROW
 from tests import cases
 from tests.cases import Arrays
 from tests.test_kernels import Pair
@@ -26,6 +32,7 @@ from tests.test_second_layer import flat, twice
 # cells and precisions tried in processes of their own, each compiled for every vector width
 CELLS = ("lstm", "layer_norm_lstm", "slstm", "fast_weights")
 TRIED = [*((name, "float32") for name in CELLS), ("lstm", "float64")]
+STORED = "lstm"  # with narrow weights
 SECOND = "minimal_gated_unit"  # second derivatives, of few kernels
 # units, batch, time, features: rows shared, units shared, nothing shared.
 SHAPES = ((130, 33, 7, 7), (260, 1, 5, 17), (17, 5, 6, 1))
@@ -49,6 +56,11 @@ def everything() -> Iterator[tuple[str, np.ndarray]]:
         for shape in SHAPES:
             for key, array in bits(name, dtype, shape).items():
                 yield f"{name} {dtype} {shape} {key}", array
+    for storage, shape in product(NARROW, SHAPES):
+        units, *lead = shape
+        x = np.random.default_rng(5).standard_normal(lead).astype(np.float32)
+        options: dict[str, Any] = {"weights": storage, "return_sequences": True, "seed": 7}
+        yield f"{STORED} {storage} {shape}", compiler.compile(STORED)(units, **options)(x)
     for shape in SHAPES:
         pair = Pair.of(SECOND, "float32", shape)
         for key, array in flat(twice(pair.kernels, pair)).items():
@@ -56,7 +68,6 @@ def everything() -> Iterator[tuple[str, np.ndarray]]:
 
 
 def write(path: str) -> None:
-    from rnncc.runtime.launch import max_threads
     from rnncc.runtime.machine import host
 
     found = dict(everything())
@@ -106,6 +117,30 @@ def test_vector_widths(width: int) -> None:
     assert_same(in_a_process(WIDTH, width), in_a_process(THREADS, 2))
 
 
+@pytest.mark.parametrize("name", CELLS)
+def test_rows_of_a_batch_shared_or_units(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As threads share large weights, on small ones."""
+    pair = Pair.of(name, "float32", (70, 5, 9, 7))
+    layer = pair.kernels
+    right = pair.gradients(layer), pair.values(layer)
+    monkeypatch.setattr(TileBinder, "reads_twice", lambda *_: True)
+    monkeypatch.setattr(bind_tiles, "BULK_WORK", 0)
+    sides = {v: (e._forward.direction, e._backward.direction) for v, e in made(layer).items()}
+    anew = {v: Engine(layer.cell, *directions) for v, directions in sides.items()}
+    monkeypatch.setattr(layer._binding, "_made", anew)
+    layer._engines.clear()
+    found = pair.gradients(layer), pair.values(layer)
+    if max_threads() > 1:
+        assert "share the units, one barrier a level" in layer.plan()
+    for a, b in ((found[0][0], right[0][0]), (found[0][1], right[0][1]), (found[1], right[1])):
+        assert_same(a, b)
+
+
+def made(layer: Any) -> dict[Any, Any]:
+    """The engines of its kernels that there are."""
+    return {v: e for v, e in layer._binding._made.items() if isinstance(e, Engine)}
+
+
 # ---- rows and chunks ---------------------------------------------------------------------------
 
 
@@ -132,6 +167,28 @@ def test_a_row_alone_and_among_others(name: str) -> None:
         for n in one.arguments:
             if n in gradients:
                 np.testing.assert_array_equal(of_row[n][0], gradients[n][row], err_msg=f"d {n}")
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru", "layer_norm_lstm", "matrix_memory", "delays"])
+@pytest.mark.parametrize("units", [17, 40])
+def test_a_masked_row_alone_and_among_others(name: str, units: int) -> None:
+    """A row alone that saves nothing runs kernels of its own; a call for gradients doesn't."""
+    pair = Pair.of(name, "float32", (units, 3, 6, 7))
+    layer = pair.kernels
+    inputs, states = pair.call(layer, pair.arguments)
+    mask = np.random.default_rng(3).random((3, 6)) < 0.6
+    many = pair.named(layer(inputs, initial_state=states, mask=mask))
+    for row in range(3):
+        own = slice(row, row + 1)
+        x = {n: a[own] for n, a in inputs.items()}
+        start = {n: a[own] for n, a in states.items()} if states else None
+        alone = pair.named(layer(x, initial_state=start, mask=mask[own]))
+        assert "for one row that saves nothing" in layer.plan()
+        saved = pair.named(layer.vjp(x, initial_state=start, mask=mask[own])[0])
+        assert "for one row that saves nothing" not in layer.plan()
+        for n, array in alone.items():
+            np.testing.assert_array_equal(array[0], many[n][row], err_msg=f"{n} of row {row}")
+            np.testing.assert_array_equal(array, saved[n], err_msg=f"{n} of row {row}")
 
 
 @pytest.mark.parametrize("name", cases.NAMES)

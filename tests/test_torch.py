@@ -9,6 +9,7 @@ import pickle
 import subprocess
 import sys
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa
 
 import rnncc  # noqa: E402
 import rnncc.torch as ours  # noqa: E402
+from rnncc.runtime import launch  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ["LSTM", "GRU", "RNN"]
@@ -152,6 +154,17 @@ def test_packed_sequences(name: str, batch_first: bool) -> None:
     agree(theirs, own, call([7, 5, 5, 1], True), x, [])
     agree(theirs, own, call([2, 7, 1, 4], False), x, states(own, 4))
     agree(theirs, own, call([3, 3, 3, 3], True), x, [])
+
+
+def test_gradients_of_gradients_through_packed_rows() -> None:
+    layer = ours.GRU(2, 3, dtype=torch.float64)
+    x = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
+
+    def run(x: Any) -> Any:
+        packed = pack_padded_sequence(x, [2, 4, 1], enforce_sorted=False)
+        return layer(packed)[0].data
+
+    assert torch.autograd.gradgradcheck(run, x)
 
 
 def test_float64_and_back() -> None:
@@ -595,6 +608,39 @@ def test_activation_checkpointing_draws_the_same_masks() -> None:
         )
         found.append(torch.autograd.grad(y.square().sum(), x)[0])
     assert torch.equal(found[0], found[1])
+
+
+def test_kernels_run_on_torchs_threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As many as torch has now, one Python thread after another; nobody waits for them, and the
+    bits are those of any threads."""
+    team = launch.joined_team()
+    if team is None:
+        pytest.skip("one core, or a torch without OpenMP")
+    before = torch.get_num_threads()
+    layer, x = ours.LSTM(28, 64), torch.randn(28, 64, 28)
+
+    def results() -> list[Any]:
+        y, states = layer(x)
+        return [y, *states, *torch.autograd.grad(y.square().sum(), layer.parameters())]
+
+    ran = []
+    monkeypatch.setattr(team, "_parallel", lambda *a, run=team._parallel: ran.append(a) or run(*a))
+    try:
+        torch.set_num_threads(2)
+        found = [results()]
+        assert ran and "2 threads of torch's OpenMP team" in layer.plan()
+        with team._busy:
+            found.append(results())
+        with ThreadPoolExecutor(3) as threads:
+            found += threads.map(lambda _: results(), range(12))
+        torch.set_num_threads(1)
+        ran.clear()
+        found.append(results())
+        assert not ran and "1 thread of torch's" in layer.plan()
+    finally:
+        torch.set_num_threads(before)
+    for other in found[1:]:
+        assert all(map(torch.equal, other, found[0]))
 
 
 def test_importing_rnncc_leaves_torch_alone() -> None:

@@ -14,10 +14,12 @@ from rnncc.schedule.model import Buffer, Kernel, View
 
 
 class Addresses:
-    """`step_lines` collects what a scan works out anew at every step."""
+    """`step_lines` collects what a scan works out anew at every step. one_row: the only row is the
+    first, so that no address has a term for it."""
 
-    def __init__(self, kernel: Kernel, words: Words) -> None:
+    def __init__(self, kernel: Kernel, words: Words, *, one_row: bool = False) -> None:
         self.kernel = kernel
+        self.one_row = one_row
         self.words = words
         self.in_scan = kernel.kind == "scan"
         self.step_lines: list[str] = []
@@ -77,6 +79,8 @@ class Addresses:
     def row_strides(self, view: View) -> dict[str, str]:
         """For each row variable the stride it is multiplied with; absent where zero."""
         buffer = view.buffer
+        if self.one_row:
+            return {}
         if self.in_scan:
             if "B" not in buffer.axes:
                 return {}

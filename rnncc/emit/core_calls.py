@@ -32,7 +32,9 @@ def core_call(
         step = words(f"{name}_start_t", "start step", stage.name, str(i))
         init = words.fresh(f"{name}_from")
         at.step_lines.append(f"{init} = {base} + t * {step}")
-        init_j, init_rs = tile_bytes, words(f"{name}_start_b", "start row", stage.name, str(i))
+        init_j = tile_bytes
+        if not at.one_row:
+            init_rs = words(f"{name}_start_b", "start row", stage.name, str(i))
     elif any(a.init is not None for a in group.accs):
         init = words(f"{name}_init", "init", stage.name, str(i))
         init_j = tile_bytes

@@ -17,7 +17,7 @@ from rnncc.emit.views import KernelView, LaneView, Loop, RowView
 from rnncc.emit.words import Words
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Value
-from rnncc.schedule.model import Kernel, LaneStage, RowStage, Schedule
+from rnncc.schedule.model import Buffer, Kernel, LaneStage, RowStage, Schedule, Stage, unread
 
 # What the templates call their own.
 RESERVED = (
@@ -26,7 +26,8 @@ RESERVED = (
     "row_segments row_key draw_row call_core barrier check_in index count sync split old "
     "vectors min max range ROW_BLOCK SEGMENT_BYTES TILE_BYTES flush_denormals restore_denormals "
     "g mine own_lo own_hi row_lo row_hi lane_lo lane_hi scratch_base scratch_bytes tables_at "
-    "shared generation row_end lane_range contract_rows sum_rows row row_pointers spot set_word "
+    "shared generation turn n TURN_AT row_end lane_range contract_rows sum_rows row row_pointers "
+    "spot set_word "
     "POINTER_BYTES POINTERS_AT SPILLS_AT copy_pieces k0 k1 k2 k3 o0 o1 o2 o3 o4 float "
     "acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7 fetch_tile"
 )
@@ -35,11 +36,20 @@ RESERVED = (
 class KernelWriter:
     """Writes one kernel's view; `source` gives a line's text for comments."""
 
-    def __init__(self, kernel: Kernel, schedule: Schedule, source: Mapping[int, str]) -> None:
-        self.kernel = kernel
+    def __init__(
+        self,
+        kernel: Kernel,
+        schedule: Schedule,
+        source: Mapping[int, str],
+        words: Words | None = None,
+    ) -> None:
+        """words: of the kernel that this is the twin of, for one row."""
+        self.kernel, self.schedule = kernel, schedule
         self.source = source
-        self.words = Words(taken=set(RESERVED.split()))
-        self.at = Addresses(kernel, self.words)
+        self.one_row = words is not None
+        self.words = words or Words(taken=set(RESERVED.split()))
+        self.at = Addresses(kernel, self.words, one_row=self.one_row)
+        self.left_out: set[Buffer] = unread(schedule) if self.one_row else set()
         self.leaves = {
             op.result: op for op in schedule.program.ops() if OPS[op.opcode].kind is Kind.LEAF
         }
@@ -53,17 +63,36 @@ class KernelWriter:
         for level in kernel.levels:
             stages: list[LaneView | RowView] = []
             for stage in level.stages:
+                if self.is_idle(stage):
+                    continue
                 if isinstance(stage, LaneStage):
                     stages.append(self.lane_stage(stage))
                 elif isinstance(stage, RowStage):
                     stages.append(row_view(self.at, stage, self.comments([stage.op])))
-            levels.append(stages)
-        requests = self.words.requests
-        words = [(name, " ".join(filter(None, request))) for request, name in requests.items()]
-        lines = self.at.step_lines
+            if stages:
+                levels.append(stages)
+        requests, lines = list(self.words.requests), self.at.step_lines
+        words = self.words.lines()
         return KernelView(
-            kernel.name, kernel.kind, [], words, list(requests), lines, levels, kernel.reverse
+            kernel.name, kernel.kind, [], words, requests, lines, levels, kernel.reverse
         )
+
+    def is_idle(self, stage: Stage) -> bool:
+        """Whether all that the stage makes is left out."""
+        if not isinstance(stage, LaneStage) or stage.tiled:
+            return False
+        return bool(stage.stores) and all(s.view.buffer in self.left_out for s in stage.stores)
+
+    def twin(self) -> KernelView | None:
+        """A loop over one row whose residuals nobody keeps, over the words of the `view` made
+        before: no loops over rows, and an epilogue in one piece, since no other row could fill the
+        time in which its activations wait for each other."""
+        if self.kernel.kind != "scan":
+            return None
+        words = self.words.again(set(RESERVED.split()))
+        made = KernelWriter(self.kernel, self.schedule, self.source, words).view()
+        assert len(made.requests) == len(self.words.requests), "a twin has words of its own"
+        return made
 
     def standard_words(self) -> None:
         """What the template itself reads."""
@@ -71,6 +100,7 @@ class KernelWriter:
         names += {"scan": ["T", "shared", "sync"], "rows": ["n0", "n1"]}.get(self.kernel.kind, [])
         for name in names:
             self.words.requests[(name,)] = name
+            self.words.used.add((name,))
 
     def comments(self, ops: Iterable[Op | None]) -> list[str]:
         """The equations behind some ops, each once, in the user's order."""
@@ -79,13 +109,15 @@ class KernelWriter:
 
     def lane_stage(self, stage: LaneStage) -> LaneView:
         outer = [Loop(f"o{i}", self.at.size(s)) for i, s in enumerate(stage.shape[:-1])]
-        view = LaneView(outer=outer, direct=stage.direct)
+        view = LaneView(outer=outer, direct=stage.direct, one_row=self.one_row)
         view.comments = self.comments([*stage.ops, *(a.op for g in stage.groups for a in g.accs)])
         if stage.groups:
             view.unit_blocks = self.words(f"{stage.name}_u", "unit blocks", stage.name)
-            view.unit_shift = self.words(f"{stage.name}_shift", "unit shift", stage.name)
             view.tiles = self.words(f"{stage.name}_tiles", "tiles", stage.name)
-            view.row_tile = self.words(f"{stage.name}_rows", "row tile", stage.name)
+            if not self.one_row:
+                view.unit_shift = self.words(f"{stage.name}_shift", "unit shift", stage.name)
+            if stage.direct or not self.one_row:
+                view.row_tile = self.words(f"{stage.name}_rows", "row tile", stage.name)
         else:
             lanes = str(stage.shape[-1]) if stage.shape else "1"
             view.blocks = self.words("blocks", "blocks", lanes)
@@ -98,12 +130,14 @@ class KernelWriter:
                 lane = "u" if len(group.accs) == 1 else f"(u * {len(group.accs)} + {g})"
                 registers[acc.value] = f"v.load(acc{i} + {lane} * VB)"
             if not stage.direct:
-                row = "" if group.rowwise else f" + (r - m) * {call.out_stride}"
+                several = not (group.rowwise or self.one_row)
+                row = f" + (r - m) * {call.out_stride}" if several else ""
                 view.acc_lines.append(f"acc{i} = {call.out}{row}")
         if not stage.direct:
-            writer = Statements(self.at, stage, outer, registers, self.leaves)
+            writer = Statements(self.at, stage, outer, registers, self.leaves, self.left_out)
             # A row's own matrix leaves its result for one row only, so its epilogue stays whole.
-            shared = bool(stage.groups) and not any(g.rowwise for g in stage.groups)
+            rowwise = any(g.rowwise for g in stage.groups)
+            shared = bool(stage.groups) and not rowwise and not self.one_row
             view.loops = writer.run(split=shared)
             view.row_lines = writer.row_lines
             if shared and view.row_lines:

@@ -81,12 +81,19 @@ class DirectionView:
 
 
 def _direction(
-    prefix: str, made: Compiled, source: Mapping[int, str], target: str
+    prefix: str, made: Compiled, source: Mapping[int, str], target: str, one_row: bool
 ) -> DirectionView:
+    """one_row: its loops have twins for a row whose residuals nobody keeps."""
     name, plan = f"{prefix}{made.name}", made.schedule
-    views: list[Any] = [WRITERS[target](k, plan, source).view() for k in plan.kernels]
+    writers = [WRITERS[target](k, plan, source) for k in plan.kernels]
+    views: list[Any] = [w.view() for w in writers]
+    if one_row:
+        for view, writer in zip(views, writers, strict=True):
+            view.one_row = writer.twin()
     for view in views:
         view.doc = _document(view, plan)
+        if getattr(view, "one_row", None) is not None:
+            view.one_row.doc = [f"`{name}_{view.name}` for one row that saves nothing."]
         if getattr(view, "twin", None) is not None:
             view.twin.doc = view.doc
         if getattr(view, "summed", None) is not None:
@@ -175,7 +182,12 @@ def render_module(
             active_rates=variant.active_rates,
         )
         made = compile_second(program) if variant.second_order else compile_program(program)
-        directions = [_direction(variant.prefix, direction, source, target) for direction in made]
+        # Step after step of one row is what is called without a gradient in mind.
+        alone = target == "cpu" and not (variant.training or variant.second_order)
+        directions = [
+            _direction(variant.prefix, d, source, target, alone and d.name == "forward")
+            for d in made
+        ]
         engine = "SecondEngine" if variant.second_order else "Engine"
         engine = f"{'Cuda' if target == 'cuda' else ''}{engine}"
         views.append(VariantView(repr(variant), engine, directions))

@@ -5,13 +5,13 @@ Non-Goals: the loops around them.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 
 from rnncc.emit.addresses import Addresses
 from rnncc.emit.views import Loop, StatementLoop
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Op, Value
-from rnncc.schedule.model import LaneStage, View
+from rnncc.schedule.model import Buffer, LaneStage, View
 
 SLOW = 15  # cycles a vector from which an op is an activation others wait for
 WORTH_SPLITTING = 3  # activations in a stage
@@ -26,6 +26,7 @@ class Statements:
         outer: list[Loop],
         registers: dict[Value, str],
         leaves: Mapping[Value, Op],
+        left_out: Set[Buffer] = frozenset(),
     ) -> None:
         self.at = at
         self.stage = stage
@@ -43,7 +44,8 @@ class Statements:
         for op in stage.ops:
             for operand in op.operands:
                 self.reads[operand] = self.reads.get(operand, 0) + 1
-        self.stored = {s.value for s in stage.stores}
+        self.stores = [s for s in stage.stores if s.view.buffer not in left_out]
+        self.stored = {s.value for s in self.stores}
 
     def run(self, split: bool) -> list[StatementLoop]:
         """The statements, in one loop, or split where one activation waits for another.
@@ -69,7 +71,7 @@ class Statements:
                 if op not in fused and links.get(op, 0) == link:
                     self._statement(op, fused, crossing)
             if link == count - 1:
-                for store in self.stage.stores:
+                for store in self.stores:
                     if store.value not in self.made:
                         self._store(store.value)
             loops.append(StatementLoop([(i, n) for n, i in self.used.items()], self.lines))
@@ -120,7 +122,7 @@ class Statements:
 
     def _reload(self, value: Value) -> str:
         """A value of an earlier loop, from where that stored it."""
-        for store in self.stage.stores:
+        for store in self.stores:
             if store.value is value:
                 return self._load(value, store.view)
         text = f"v.load({self._spill(self.late[value])})"
@@ -240,7 +242,7 @@ class Statements:
         return name
 
     def _store(self, value: Value) -> None:
-        for store in self.stage.stores:
+        for store in self.stores:
             if store.value is not value:
                 continue
             text = self.read(value)

@@ -66,6 +66,7 @@ class LaneView:
     fetch: str = ""  # whether the rows are asked for ahead
     blocks: str = ""
     direct: bool = False
+    one_row: bool = False  # nothing of it depends on a row
 
 
 @dataclass
@@ -82,11 +83,12 @@ class KernelView:
     name: str
     kind: str
     doc: list[str]
-    words: list[tuple[str, str]]  # identifier, what it is
+    words: list[tuple[int, str, str]]  # number in the block, identifier, what it is
     requests: list[Request]
     step_lines: list[str]
     levels: list[list[LaneView | RowView]]
     reverse: bool
+    one_row: KernelView | None = None  # the same where there is one row and nothing is saved
 
 
 def call_lines(function: str, arguments: list[str], depth: int = 0) -> list[str]:

@@ -19,12 +19,23 @@ class Words:
 
     requests: dict[Request, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
+    used: set[Request] = field(default_factory=set)
 
     def __call__(self, name: str, *request: str) -> str:
         """The identifier that holds the answer to a request."""
+        self.used.add(request)
         if request not in self.requests:
             self.requests[request] = self.fresh(name)
         return self.requests[request]
+
+    def again(self, reserved: set[str]) -> Words:
+        """For a second kernel over the same block: the same words, none of them used yet."""
+        return Words(dict(self.requests), reserved | set(self.requests.values()))
+
+    def lines(self) -> list[tuple[int, str, str]]:
+        """Those that are used: number, identifier, what it is."""
+        rows = enumerate(self.requests.items())
+        return [(n, name, " ".join(filter(None, r))) for n, (r, name) in rows if r in self.used]
 
     def fresh(self, name: str) -> str:
         """An identifier nobody else has."""

@@ -82,6 +82,8 @@ class BuiltInCell(Cell):
         found |= {name: module.serialize(getattr(self, name)) for name, module in _KEPT.items()}
         if isinstance(self, LSTMCell):
             found["unit_forget_bias"] = self.unit_forget_bias
+        if self.compiled.storage:
+            found["weights"] = self.compiled.storage
         return {**found, "seed": self.seed}
 
     def get_config(self) -> dict[str, Any]:

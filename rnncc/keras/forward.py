@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from rnncc.keras.calls import Begun, Known, Request, Saved, known_of, stable_key
-from rnncc.keras.weights import WeightVersions, keep, serve
+from rnncc.keras.weights import WeightVersions, keep, new_version, serve
+from rnncc.runtime import engine as runtime_engine
 from rnncc.runtime.classes import Engine
 from rnncc.runtime.description import Variant, variant_of
 from rnncc.runtime.doors import Dims
@@ -83,8 +84,9 @@ class Forward:
     ) -> tuple[list[np.ndarray], Saved | None]:
         """Results, owned by the caller; with `save`, what `backward` needs.
 
-        lent: nobody will write the tensors before the backward."""
-        begun = self._begin(request, tensors)
+        lent: nobody will write the tensors before the backward, or they are handed over again for
+        it (`hand_again`)."""
+        begun = self._begin(request, tensors, save and lent)
         known, masks, arrays = begun.known, begun.masks, begun.arrays
         if not (known.batch and begun.steps):
             found = self._nothing(arrays, known)
@@ -121,7 +123,28 @@ class Forward:
         kept = Saved(request, known, begun.steps, masks, engine, saved, variant) if save else None
         return found, kept
 
-    def _begin(self, request: Request, tensors: Sequence[np.ndarray]) -> Begun:
+    def hands_again(self, request: Request) -> bool:
+        """Whether calls of this kind can do with tensors that are handed over again."""
+        if request.masked or self.native.checkpoint_every:
+            return False
+        engine = self._engine(request.training, False)[0]
+        return type(engine) is runtime_engine.Engine
+
+    def hand_again(self, saved: Saved, tensors: Sequence[np.ndarray]) -> None:
+        """The call's tensors, in memory that is there now: the same numbers."""
+        kept = saved.saved
+        if kept is None:
+            return
+        assert kept.is_whole
+        at = len(self.cell.arguments)
+        arrays: dict[str, np.ndarray] = kept.arrays
+        for name, array in zip(self.cell.arguments, tensors, strict=False):
+            arrays[name] = self.order.run(array) if name in self.timed else array
+        if saved.request.given:
+            arrays.update(zip(self.states, tensors[at:], strict=False))
+        arrays.update(zip(self.owned, tensors[len(tensors) - len(self.owned) :], strict=True))
+
+    def _begin(self, request: Request, tensors: Sequence[np.ndarray], lent: bool) -> Begun:
         cell = self.cell
         at = len(cell.arguments)
         read = dict(zip(cell.arguments, tensors, strict=False))
@@ -129,7 +152,8 @@ class Forward:
         assert known.batch is not None and known.time is not None
         mask = tensors[at] if request.masked else None
         at += request.masked
-        version, weights = self._weights.find(tensors[len(tensors) - len(self.owned) :])
+        own = tensors[len(tensors) - len(self.owned) :]
+        version, weights = (new_version(), own) if lent else self._weights.find(own)
         arrays: dict[str, Any] = dict(zip(self.owned, weights, strict=True))
         arrays.update(read)
         if self.order.backwards:

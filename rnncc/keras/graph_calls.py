@@ -25,12 +25,13 @@ class GraphCalls:
         self.operation, self.request = operation, request
         self.seeded = request.training and operation.draws
         self.count = len(operation.names(request))
+        self._lent: bool | None = None
         self._pending: Pending = operation.made.setdefault("pending", Pending())
 
     def forward(self, arrays: Sequence[np.ndarray], *, save: bool) -> list[np.ndarray]:
         """arrays: the tensors, then if `seeded` the seed. Results, then with `save` a handle."""
         found, saved = self.operation.forward(
-            self.request, arrays[: self.count], self._seed(arrays), save=save
+            self.request, arrays[: self.count], self._seed(arrays), save=save, lent=self._lends()
         )
         return [*found, np.int32(self._pending.put(saved))] if save else found  # type: ignore[list-item]
 
@@ -47,8 +48,16 @@ class GraphCalls:
         if saved is None:
             _, saved = self.operation.forward(self.request, tensors, self._seed(arrays), save=True)
             assert saved is not None
+        elif self._lends():
+            self.operation.hand_again(saved, tensors)
         grads = self.operation.backward(saved, cotangents, wanted, [a.shape for a in tensors])
         return [g for g in grads if g is not None]
+
+    def _lends(self) -> bool:
+        """Graphs hand a backward the tensors of its forward, so nothing of them is copied."""
+        if self._lent is None:
+            self._lent = self.operation.hands_again(self.request)
+        return self._lent
 
     def _seed(self, arrays: Sequence[np.ndarray]) -> int | None:
         return seed_of(arrays[self.count]) if self.seeded else None

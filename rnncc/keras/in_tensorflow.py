@@ -38,6 +38,16 @@ def _differentiable(tensors: Sequence[Any]) -> list[int]:
     return [at for at, t in enumerate(tensors) if t.dtype.is_floating]
 
 
+def _watched(tensors: Sequence[Any], places: Sequence[int]) -> Sequence[int]:
+    """Those whose gradients a tape will ask for: of data it doesn't, and computing them is not
+    free. Without a tape that watches any of them, all: gradients of the graph come later."""
+    try:
+        from tensorflow.python.eager import record
+    except ImportError:
+        return places
+    return [at for at in places if record.should_record_backprop([tensors[at]])] or places
+
+
 def _eagerly(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[Any]:
     operation, request = calls.operation, calls.request
     places = _differentiable(tensors)
@@ -70,15 +80,15 @@ def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[
     places = _differentiable(tensors)
     known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
     dtype, count = tf.as_dtype(operation.dtype), len(operation.results)
-    wanted = [at in places for at in range(len(tensors))]
+    graph, watched = tf.compat.v1.get_default_graph(), _watched(tensors, places)
     seeds = [seed] if calls.seeded else []
 
     def forward(*arrays: np.ndarray) -> list[np.ndarray]:
         return alive().forward(arrays, save=save)
 
-    def backward(handle: Any, *arrays: np.ndarray) -> list[np.ndarray]:
+    def backward(handle: Any, wanted: Any, *arrays: np.ndarray) -> list[np.ndarray]:
         given, handed = arrays[:-count], arrays[-count:]
-        return alive().backward(int(handle), given, handed, wanted)
+        return alive().backward(int(handle), given, handed, wanted.tolist())
 
     @tf.custom_gradient
     def call(*_: Any) -> Any:
@@ -89,11 +99,16 @@ def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[
             t.set_shape(shape)
 
         def pull(*cotangents: Any) -> Any:
-            asked = [handle, *tensors, *seeds, *cotangents]
-            grads = tf.numpy_function(backward, asked, [dtype] * len(places))
-            for at, t in zip(places, grads, strict=True):
+            # Another graph is the gradient of this one as a whole: who asks isn't known yet.
+            own = tf.compat.v1.get_default_graph() is graph
+            asked = [at for at in places if at in watched or not own]
+            flags = np.array([at in asked for at in range(len(tensors))])
+            given = [handle, flags, *tensors, *seeds, *cotangents]
+            grads = tf.numpy_function(backward, given, [dtype] * len(asked))
+            for at, t in zip(asked, grads, strict=True):
                 t.set_shape(tensors[at].shape)
-            return grads
+            found = dict(zip(asked, grads, strict=True))
+            return [found.get(at) for at in places]
 
         return found, pull
 

@@ -16,9 +16,11 @@ Non-Goals: devices other than the CPU; other versions of the header: `UNAVAILABL
 from __future__ import annotations
 
 import ctypes
+import math
 import re
 import traceback
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -28,18 +30,9 @@ import numpy as np
 Function = Callable[[list[np.ndarray], list[np.ndarray]], None]
 VERSION = (0, 3)
 _TARGET = "rnncc_call"
-_DTYPES = {
-    1: np.dtype("bool"),
-    4: np.dtype("int32"),
-    5: np.dtype("int64"),
-    8: np.dtype("uint32"),
-    9: np.dtype("uint64"),
-    11: np.dtype("float32"),
-    12: np.dtype("float64"),
-}
+_MOST_VIEWS = 64  # of one array of one call
 _EXECUTE = 3  # the one stage in which there are numbers
 _INTERNAL = 13
-_functions: dict[str, Function] = {}
 
 
 # ---- memory --------------------------------------------------------------------------------------
@@ -53,29 +46,58 @@ def _int(address: int) -> int:
     return ctypes.c_int32.from_address(address).value
 
 
-def _array(buffer: int) -> np.ndarray:
-    """A view of an XLA_FFI_Buffer."""
-    dtype, rank = _DTYPES[_int(buffer + 16)], _word(buffer + 32)
-    shape = tuple((ctypes.c_int64 * rank).from_address(_word(buffer + 40))) if rank else ()
-    size = dtype.itemsize
-    for n in shape:
-        size *= n
-    if not size:
-        return np.zeros(shape, dtype)
-    memory: Any = (ctypes.c_char * size).from_address(_word(buffer + 24))
-    return np.ndarray(shape, dtype, memory)
+@dataclass(slots=True)
+class _Views:
+    """Arrays of one shape and dtype in XLA's memory, by their address: it uses the same again and
+    again, and a view that is kept costs a tenth of a new one."""
+
+    shape: tuple[int, ...]
+    dtype: np.dtype[Any]
+    found: dict[int, np.ndarray] = field(default_factory=dict)
+
+    def at(self, buffer: int) -> np.ndarray:
+        """What an XLA_FFI_Buffer holds."""
+        address = _word(buffer + 24)
+        view = self.found.get(address)
+        if view is None:
+            if len(self.found) >= _MOST_VIEWS:
+                self.found.clear()
+            view = self.found[address] = self._new(address)
+        return view
+
+    def _new(self, address: int) -> np.ndarray:
+        size = self.dtype.itemsize * math.prod(self.shape)
+        if not size:
+            return np.zeros(self.shape, self.dtype)
+        memory: Any = (ctypes.c_char * size).from_address(address)
+        return np.ndarray(self.shape, self.dtype, memory)
 
 
-def _arrays(frame: int) -> list[np.ndarray]:
+def _arrays(frame: int, views: Sequence[_Views]) -> list[np.ndarray]:
     """Of an XLA_FFI_Args or XLA_FFI_Rets."""
-    first = _word(frame + 32)
-    return [_array(_word(first + 8 * at)) for at in range(_word(frame + 16))]
+    buffers = (ctypes.c_int64 * len(views)).from_address(_word(frame + 32))
+    return [v.at(buffer) for v, buffer in zip(views, buffers, strict=True)]
 
 
-def _text(frame: int) -> str:
+def _text(frame: int) -> bytes:
     """The first attribute of an XLA_FFI_Attrs, an XLA_FFI_ByteSpan."""
     span = _word(_word(frame + 40))
-    return ctypes.string_at(_word(span), _word(span + 8)).decode()
+    return ctypes.string_at(_word(span), _word(span + 8))
+
+
+@dataclass(frozen=True, slots=True)
+class _Callee:
+    """A function, and what its arrays are."""
+
+    function: Function
+    arguments: list[_Views]
+    results: list[_Views]
+
+    def __call__(self, arguments: int, results: int) -> None:
+        self.function(_arrays(arguments, self.arguments), _arrays(results, self.results))
+
+
+_callees: dict[bytes, _Callee] = {}
 
 
 # ---- the handler ---------------------------------------------------------------------------------
@@ -100,7 +122,7 @@ def _handle(frame: int) -> int:
     if _int(frame + 32) != _EXECUTE:
         return 0
     try:
-        _functions[_text(frame + 120)](_arrays(frame + 40), _arrays(frame + 80))
+        _callees[_text(frame + 120)](frame + 40, frame + 80)
     except Exception:
         return _error(frame, traceback.format_exc())
     return 0
@@ -148,7 +170,9 @@ def call_out(
     key: str, function: Function, results: Sequence[jax.ShapeDtypeStruct], tensors: Sequence[Any]
 ) -> Sequence[Any]:
     """The function's results, in a graph. key: tells it from others, in every process."""
-    _functions[key] = function
+    kinds = [[_Views(tuple(t.shape), np.dtype(t.dtype)) for t in ts] for ts in (tensors, results)]
+    key = " ".join([key, *(f"{v.dtype}{list(v.shape)}" for v in kinds[0])])
+    _callees[key.encode()] = _Callee(function, *kinds)
     call = jax.ffi.ffi_call(_TARGET, tuple(results), vmap_method="sequential")
     found: Sequence[Any] = call(*tensors, key=key)
     return found

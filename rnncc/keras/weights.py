@@ -34,6 +34,11 @@ class Version(tuple[Any, ...]):
         return Version((*self, part))
 
 
+def new_version() -> Version:
+    """One that no weights had: of those that are trained, which are others at every step."""
+    return Version(("keras", next(_numbers)))
+
+
 class WeightVersions:
     """What one layer's weights were in the last calls."""
 
@@ -50,7 +55,7 @@ class WeightVersions:
                     if at:
                         self._seen.insert(0, self._seen.pop(at))
                     return entry
-            made = Version(("keras", next(_numbers))), [np.array(a, order="C") for a in arrays]
+            made = new_version(), [np.array(a, order="C") for a in arrays]
             self._seen.insert(0, made)
             del self._seen[_KEPT:]
             return made

@@ -14,12 +14,12 @@ import numpy as np
 
 from rnncc.layers.cells import AbstractCell
 from rnncc.layers.composite import Composite, Joined
-from rnncc.layers.config import deserialize, serializable, serialize
+from rnncc.layers.config import deserialize, options_of, serializable, serialize
 from rnncc.layers.directions import DirectionsEngine
 from rnncc.layers.directions_second import DirectionsSecondEngine
 from rnncc.layers.merges import Merge, check_mode
 from rnncc.layers.parts import Link, Part, joined, linked, mixed
-from rnncc.runtime.classes import LAYER_OPTIONS, Engine
+from rnncc.runtime.classes import Engine
 from rnncc.runtime.description import Array
 from rnncc.runtime.doors import Bound
 from rnncc.runtime.layer import Layer
@@ -67,7 +67,8 @@ class Bidirectional(Composite):
             _compare(layer, backward_layer)
             ahead, back = fresh(layer), fresh(backward_layer)
         self.merge_mode, self._sources = merge_mode, (layer, backward_layer)
-        options = {n: getattr(layer, n) for n in LAYER_OPTIONS if n not in ("dtype", "seed")}
+        options = options_of(layer)
+        del options["weights"]  # stored as each direction says
         options |= {"seed": layer.seed if seed is None else seed, "name": name}
         # As in Keras: what a masked step would repeat is another step's in each direction.
         options["zero_output_for_mask"] = layer.return_sequences

@@ -17,6 +17,7 @@ from rnncc.runtime.classes import LAYER_OPTIONS
 from rnncc.runtime.doors import nearest
 from rnncc.runtime.layer import Layer
 
+_CHOSEN = ("dtype", "seed", "weights")  # attributes of these names are something else, or drawn
 T = TypeVar("T", bound=type)
 _classes: dict[str, Any] = {}
 
@@ -58,8 +59,8 @@ def deserialize(data: Any) -> Any:
 
 def options_of(layer: Layer) -> dict[str, Any]:
     """What every layer takes, but its dtype."""
-    found = {n: getattr(layer, n) for n in LAYER_OPTIONS if n not in ("dtype", "seed")}
-    return found | {"seed": layer._chosen.seed}
+    found = {n: getattr(layer, n) for n in LAYER_OPTIONS if n not in _CHOSEN}
+    return found | {"seed": layer._chosen.seed, "weights": layer._chosen.storage}
 
 
 def keywords_of(layer: Layer) -> dict[str, Any]:

@@ -19,6 +19,7 @@ from typing import Any
 
 from rnncc.runtime.description import Array, Cell, Constraint, Rate, SizeDecl, Variant, variant_of
 from rnncc.runtime.layer import Layer
+from rnncc.runtime.storage import narrowed
 
 
 @dataclass(frozen=True, eq=False)
@@ -75,7 +76,14 @@ class Part:
     def engine(self, variant: Variant) -> Any:
         """The engine of the part in a variant of the whole, of second derivatives if it says so."""
         rates = {r.name: float(self.name(r.name) in variant.active_rates) for r in self.cell.rates}
-        own = variant_of(self.cell, rates, training=variant.training, mask=variant.mask)
+        given = self.layer._chosen.storage
+        own = variant_of(
+            self.cell,
+            rates,
+            training=variant.training,
+            mask=variant.mask,
+            storage=variant.storage if given is None else narrowed(given),
+        )
         binding = self.layer._binding
         return binding.second_engine(own) if variant.second_order else binding.engine(own)
 

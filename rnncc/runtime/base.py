@@ -22,6 +22,7 @@ from rnncc.runtime.doors import Bound, Layout, SizeBinder, array_shape, spread, 
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.gradients import Names
 from rnncc.runtime.order import Order
+from rnncc.runtime.storage import narrowed
 from rnncc.runtime.weights import Arrays, Store
 
 _building = threading.Lock()
@@ -50,6 +51,7 @@ UNROLLED = (
     "the loop isn't unrolled, the kernels are the same: unrolled by hand, 16 steps of LSTM and "
     "SimpleRNN took from 5 % less to 5 % more time"
 )
+STORED = "calls read contractions' weights so; those with gradients (vjp) read them whole"
 CHECKPOINTED = "only carries are saved every so many steps, the rest is computed again"
 
 
@@ -92,6 +94,7 @@ class LayerBase(metaclass=LayerType):
         self.checkpoint_every = chosen.checkpoint_every
         self.precision = chosen.precision
         self.zero_output_for_mask = chosen.zero_output_for_mask
+        self.storage = narrowed(chosen.storage)  # of what contractions read; "": as it is
         self._kept: dict[str, np.ndarray] = {}  # the last states of a stateful layer
         self.seed = secrets.randbits(63) if chosen.seed is None else chosen.seed
         self._fixed = dict(chosen.sizes)  # what every call has to agree with
@@ -307,7 +310,9 @@ class LayerBase(metaclass=LayerType):
 
     def plan(self) -> str:
         """Which kernels ran in the last call, or would run in the next, and why."""
-        plain = variant_of(self.cell, self._chosen.rates, training=False, mask=False)
+        plain = variant_of(
+            self.cell, self._chosen.rates, training=False, mask=False, storage=self.storage
+        )
         engine = self._last or self._binding.engine(plain)
         words = next((v.words for v, e in self._engines.values() if e is engine), "")
         lines = [f"{self!r}, {self.dtype}{words}"]
@@ -315,6 +320,8 @@ class LayerBase(metaclass=LayerType):
             lines.append(f"unroll={self.unroll}: {UNROLLED}")
         if self.checkpoint_every:
             lines.append(f"checkpoint_every={self.checkpoint_every}: {CHECKPOINTED}")
+        if self.storage:
+            lines.append(f"weights={self.storage!r}: {STORED}")
         return "\n".join([*lines, engine.plan()])
 
     def __repr__(self) -> str:

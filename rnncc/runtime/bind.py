@@ -5,8 +5,9 @@ A Binding is made once for a set of sizes, batch, time, strides and machine, and
 of calls: addresses are filled in a call (`engine`). Results never depend on anything chosen here.
 
 Requests a kernel may make (see `emit.kernel_view`), by their first part:
-    T B parts shared sync scratch_base scratch_bytes tables_at n0 n1 zeros ones
+    T B parts sync scratch_base scratch_bytes tables_at n0 n1 zeros ones
     seed, first step           a call's own: what draws start from
+    shared                     0, or how long to wait for those who share the units
     size S                     a size as a number
     blocks S                   vectors of a padded axis
     address BUF slot starts    where a buffer's first row is
@@ -36,12 +37,10 @@ from rnncc.runtime.binding import Binding, BoundKernel, requests
 from rnncc.runtime.bulk_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.layouts import pad
 from rnncc.runtime.nest import (
+    PANEL_AT,
+    PANEL_ROWS,
     PANEL_SCRATCH,
-    POINTER_BYTES,
-    POINTERS_AT,
-    ROW_BLOCK,
     SEGMENT_BYTES,
-    STEP_BLOCK,
 )
 from rnncc.runtime.rows import rows
 from rnncc.runtime.tables import Kernel, Stage
@@ -55,11 +54,12 @@ class Binder(MemoryBinder):
             self.out.tilings[stage.name] = self.tile(stage)
         for kernel in self.d.kernels:
             self.choose_starts(kernel)
+            self.even_tiles(kernel)
+            self.choose_far(kernel)
         self.lay_out()
         tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
-        # Tiles, row pointers, the panel of a gradient's contraction, tables of segments.
-        self.tables_at = POINTERS_AT + ROW_BLOCK * POINTER_BYTES + PANEL_SCRATCH
-        spare = SEGMENT_BYTES
+        self.tables_at = PANEL_AT + PANEL_SCRATCH
+        spare = SEGMENT_BYTES * PANEL_ROWS
         self.out.scratch_bytes = -(-(self.tables_at + tables + spare) // 64) * 64
         for kernel in self.d.kernels:
             if not self.is_idle(kernel):
@@ -70,7 +70,7 @@ class Binder(MemoryBinder):
         """Entries a stage's segments need, group after group."""
         if stage.grad:
             n0, n1 = self.grad_rows(stage)
-            count = n0 * -(-n1 // STEP_BLOCK)
+            count = n0 * -(-n1 // PANEL_ROWS)
             return count * math.prod(self.out.size(s) for s, _, _ in stage.grad.k) * SEGMENT_BYTES
         at = 0
         for i, core in enumerate(stage.cores):
@@ -131,7 +131,8 @@ class Binder(MemoryBinder):
         parts, shared, why = self.parts(kernel)
         flat = self.row_levels(kernel)
         template = np.zeros(len(kernel.requests), np.int64)
-        bound = BoundKernel(kernel, parts, template, [], [], why)
+        alone = self.call.batch == 1 and not self.call.save and kernel.function.one_row is not None
+        bound = BoundKernel(kernel, parts, template, [], [], why, alone)
         for index, request in enumerate(requests(kernel)):
             value = self.answer(kernel, request, parts, shared, flat)
             if value is not None:
@@ -146,7 +147,7 @@ class Binder(MemoryBinder):
 
     def bind_plain(self, kernel: Kernel) -> BoundKernel:
         """A kernel of contractions alone: the block is its calls."""
-        parts, _, why = self.parts(kernel)
+        parts, shared, why = self.parts(kernel)
         flat = self.row_levels(kernel)
         words: list[Word]
         if kernel.kind == "grads":
@@ -155,7 +156,7 @@ class Binder(MemoryBinder):
         else:
             count, words = contract_calls(self, kernel, flat)
             head = [parts, count, *flat]
-        head += [(("scratch_base",), self.tables_at), self.out.scratch_bytes]
+        head += [(("scratch_base",), self.tables_at), self.out.scratch_bytes, int(shared)]
         every = head + words
         template = np.array([w if isinstance(w, int) else w[1] for w in every], np.int64)
         bound = BoundKernel(kernel, parts, template, [], [], why)
@@ -234,7 +235,7 @@ class Binder(MemoryBinder):
             case ("parts",):
                 return parts
             case ("shared",):
-                return int(shared)
+                return self.patience(kernel) if shared else 0
             case ("scratch_bytes",):
                 return self.out.scratch_bytes
             case ("tables_at",):

@@ -7,20 +7,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from dataclasses import replace
 
 from rnncc.runtime.binding import Binding, Call, PackLayout, Tiling, pack_layout
 from rnncc.runtime.cores import ONE_ROW, WIDE, cores
 from rnncc.runtime.layouts import Layout, pad
 from rnncc.runtime.machine import ITEMSIZE, Machine
+from rnncc.runtime.nest import ROW_BLOCK
 from rnncc.runtime.tables import Core, Direction, Kernel, Stage
+from rnncc.runtime.threads import MOST_SPINS
 
-SHARED_WORK = 24_000  # multiply-adds a step from which a barrier costs less than it saves
+SHARED_WORK = 24_000  # multiply-adds a level from which its barrier costs less than it saves
 # Rows of a thread's share, from which the loop makes x @ W itself: of weights in the second cache,
 FUSED_ROWS = 8
 FUSED_FAR_ROWS = 16  # and of weights in the third,
 FUSED_FAR = 8  # which are at most so many times the second.
-WAKING_WORK = 300_000  # multiply-adds of a loop from which waking a thread to share it pays
+FUSED_DEPTH = 4  # Of so few multiply-adds it makes it anyhow: rows cost more than that.
+WAKING_WORK = 200_000  # multiply-adds of a loop from which waking a thread to share it pays
+WORK_A_SPIN = 2_000  # multiply-adds in the time of one look at whether the others are here
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
+READ_ROWS = 2  # rows of a thread that are done while weights of the size of its cache are read
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 
 
@@ -48,7 +54,7 @@ class TileBinder:
         self.buffers = {b.name: b for b in direction.buffers}
         self.stages = {s.name: s for s in direction.stages}
         self.copies = {(c.stage, c.kind, str(c.index)): c for c in direction.copies}
-        self.out = Binding(direction, call, dict(call.sizes), machine, dtype)
+        self.out = Binding(direction, call, dict(call.sizes), machine, dtype, threads)
         self.table_sizes: dict[tuple[str, str], int] = {}
 
     # ---- what a loop starts from --------------------------------------------------------------
@@ -62,16 +68,37 @@ class TileBinder:
         count, shared, _ = self.parts(kernel)
         rows_ = self.call.batch if shared else -(-self.call.batch // count)
         for stage in (self.stages[n] for n in kernel.stages):
-            size = sum(
-                self.pack_layout(stage.name, i, k).bytes
-                for i, core in enumerate(stage.cores)
-                for k, pack in enumerate(core.packs)
-                if pack is not None
-            )
+            size = self.packed_bytes(stage)
             near, far = size <= self.machine.l2 * 3 // 4, size <= self.machine.l2 * FUSED_FAR
             fits = rows_ >= FUSED_ROWS if near else far and rows_ >= FUSED_FAR_ROWS
-            if fits or self.call.time == 1:
+            if fits or self.call.time == 1 or self.depth_ahead(stage) <= FUSED_DEPTH:
                 self.out.fused |= {core.start for core in stage.cores if core.start}
+
+    def packed_bytes(self, stage: Stage, read: bool = False) -> int:
+        """Of a stage's weights, with those that may be read before the loop; or of those read in
+        it alone."""
+        return sum(
+            self.pack_layout(stage.name, i, k).bytes
+            for i, core in enumerate(stage.cores)
+            for k, pack in enumerate(core.packs)
+            if pack is not None and not (read and self.out.is_unused(core, k))
+        )
+
+    def choose_far(self, kernel: Kernel) -> None:
+        """Weights that a thread reads once a step, for one row, and that its second cache can't
+        keep from step to step, are asked for ahead."""
+        if kernel.kind != "scan" or self.call.batch > 1:
+            return
+        count, shared, _ = self.parts(kernel)
+        stages = [self.stages[n] for n in kernel.stages]
+        size = sum(self.packed_bytes(s, read=True) for s in stages) // (count if shared else 1)
+        if size > self.machine.l2 * 3 // 4:
+            self.out.far |= {stage.name for stage in stages}
+
+    def depth_ahead(self, stage: Stage) -> int:
+        """Multiply-adds of one element that may be made before the loop."""
+        packs = [p for core in stage.cores for p in core.packs[: core.ahead] if p]
+        return sum(math.prod(map(self.out.size, pack.k_sizes)) for pack in packs)
 
     def is_idle(self, kernel: Kernel) -> bool:
         """Whether all that the kernel makes, the loop makes itself."""
@@ -105,6 +132,19 @@ class TileBinder:
         made = cores(self.dtype, self.machine)
         row_tile = min(made.max_rows(c.gates * unit_blocks) for c in stage.cores)
         return Tiling(unit_blocks, blocks // unit_blocks, row_tile)
+
+    def even_tiles(self, kernel: Kernel) -> None:
+        """Cuts a thread's rows of a step into tiles alike: 10 rows into 5 and 5, not 8 and 2, since
+        a tile of few accumulators waits for its own sums."""
+        if kernel.kind != "scan":
+            return
+        count, shared, _ = self.parts(kernel)
+        rows_ = self.call.batch if shared else -(-self.call.batch // count)
+        rows_ = min(rows_, ROW_BLOCK)
+        for name in kernel.stages:
+            tiling = self.out.tilings[name]
+            tiles = -(-rows_ // tiling.row_tile)
+            self.out.tilings[name] = replace(tiling, row_tile=-(-rows_ // tiles))
 
     def tile_row(self, stage: str, i: int) -> int:
         return self.stages[stage].cores[i].gates * self.out.tilings[stage].unit_blocks * self.vb
@@ -140,6 +180,27 @@ class TileBinder:
         steps = self.call.time if "T" in kernel.axes or kernel.kind == "grads" else 1
         return total or 1000, rows_ * steps
 
+    def lanes_apart(self, kernel: Kernel) -> int:
+        """Into how many tiles the lanes of a row fall that threads may make without waiting for
+        each other: contractions alone, none of which reads what another one made."""
+        stages = [self.stages[s] for s in kernel.stages]
+        read = {o.source.buffer for s in stages for c in s.cores for o in c.operands}
+        if kernel.function is not None or kernel.kind != "rows" or read.intersection(kernel.writes):
+            return 1
+        return min(self.out.tilings[s].tiles for s in kernel.stages)
+
+    def patience(self, kernel: Kernel) -> int:
+        """How often a thread that shares units looks for the others: about as long as it takes to
+        do all the work alone, since a sleeping thread may take longer than a step."""
+        work, rows = self.work_of(kernel)
+        return max(min(work * rows * self.call.time // WORK_A_SPIN, MOST_SPINS), 1)
+
+    def reads_twice(self, kernel: Kernel, rows: int) -> bool:
+        """Whether a thread with so many rows of its own would wait for weights that another one
+        reads, too."""
+        size = sum(self.packed_bytes(self.stages[n]) for n in kernel.stages)
+        return rows * self.machine.l2 <= READ_ROWS * size
+
     def parts(self, kernel: Kernel) -> tuple[int, bool, str]:
         """Threads, whether they share the lanes of every row, and why."""
         work, row_count = self.work_of(kernel)
@@ -148,14 +209,26 @@ class TileBinder:
         if kernel.kind != "scan":
             if work * row_count < BULK_WORK:
                 return 1, False, "one thread: too little work for two"
+            lanes = self.lanes_apart(kernel)
+            if row_count < self.threads and lanes >= 2:
+                count = min(self.threads, lanes)
+                return count, True, f"{count} threads share the lanes of every row"
             return self.threads, False, f"{self.threads} threads, each its rows"
         batch = self.call.batch
+        lanes = min((self.out.tilings[s].tiles for s in kernel.stages), default=1)
         if batch >= 2 and work * row_count >= BULK_WORK:
             count = min(self.threads, batch)
-            return count, False, f"{count} threads, each its rows of the batch: no barrier"
-        lanes = min((self.out.tilings[s].tiles for s in kernel.stages), default=1)
+            if lanes < self.threads or not self.reads_twice(kernel, -(-batch // count)):
+                return count, False, f"{count} threads, each its rows of the batch: no barrier"
+            return (
+                self.threads,
+                True,
+                f"{self.threads} threads share the units, one barrier a level: each with its rows "
+                "would read all weights for few of them",
+            )
         whole = work * batch * self.call.time
-        if work * batch >= SHARED_WORK and whole >= WAKING_WORK and lanes >= 2:
+        enough = SHARED_WORK * max(kernel.levels, 1)
+        if work * batch >= enough and whole >= WAKING_WORK and lanes >= 2:
             count = min(self.threads, lanes)
             return count, True, f"{count} threads share the units: one barrier a level"
         what = "a step is" if whole >= WAKING_WORK else f"{self.call.time} step(s) are"

@@ -15,6 +15,7 @@ import numpy as np
 from rnncc.runtime.layouts import Layout, axes_of
 from rnncc.runtime.machine import Machine
 from rnncc.runtime.sizes import evaluate
+from rnncc.runtime.storage import FULL, STORAGES, Storage
 from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Place, Source, Stage
 
 
@@ -77,6 +78,7 @@ class Call:
     strides, result_strides: (parameter's buffer or result's name, bytes from row to row of the
     batch, from step to step) of callers' arrays whose rows don't lie one after another. copies:
     (parameter's buffer, the caller's strides) of arrays that kernels can't read as they are.
+    storage: of the weights that contractions read; "" leaves them as they are.
     """
 
     sizes: tuple[tuple[str, int], ...]
@@ -87,11 +89,12 @@ class Call:
     strides: tuple[tuple[str, int, int], ...] = ()
     result_strides: tuple[tuple[str, int, int], ...] = ()
     copies: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    storage: str = ""
     _hash: int = field(init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         values = (self.sizes, self.batch, self.time, self.save, self.last_only)
-        more = (self.strides, self.result_strides, self.copies)
+        more = (self.strides, self.result_strides, self.copies, self.storage)
         object.__setattr__(self, "_hash", hash((values, more)))
 
     def __hash__(self) -> int:
@@ -106,6 +109,7 @@ class BoundKernel:
     addresses: list[tuple[int, str, int]]  # word, buffer, offset
     others: list[tuple[int, tuple[str, ...]]]  # words filled a call
     why: str
+    one_row: bool = False  # whether the twin for one row runs
 
 
 @dataclass(slots=True)
@@ -117,6 +121,7 @@ class Binding:
     sizes: dict[str, int]
     machine: Machine
     dtype: str
+    threads: int
     layouts: dict[str, Layout] = field(default_factory=dict)
     tilings: dict[str, Tiling] = field(default_factory=dict)
     kernels: list[BoundKernel] = field(default_factory=list)
@@ -125,6 +130,7 @@ class Binding:
     parts_in_place: dict[str, list[tuple[str, int]]] = field(default_factory=dict)  # at offsets
     copied: dict[str, tuple[int, ...]] = field(default_factory=dict)  # parameters, their strides
     fused: set[str] = field(default_factory=set)  # starts that the loop makes itself
+    far: set[str] = field(default_factory=set)  # stages that ask for weights ahead
     scratch_bytes: int = 0
     zero_bytes: int = 4096
 
@@ -136,6 +142,18 @@ class Binding:
         behind = None if axis is None else source.axes[axis]
         return 0 if behind is None else self.layouts[source.buffer].strides[behind]
 
+    def storage(self, stage: Stage) -> Storage:
+        """Of what is packed for a stage. What weights alone decide is worked out from whole ones,
+        and gradients have their rows read where they are."""
+        whole = stage.grad is not None or stage.name in self.early
+        return FULL if whole else STORAGES[self.call.storage]
+
+    @property
+    def early(self) -> frozenset[str]:
+        """Stages of kernels that run once a version of the weights."""
+        kernels = (k for k in self.direction.kernels if k.kind == "weights")
+        return frozenset(name for k in kernels for name in k.stages)
+
     def is_unused(self, core: Core, k: int) -> bool:
         """Whether a segment's sum is made elsewhere: before the loop, or in it."""
         if core.start:
@@ -146,7 +164,7 @@ class Binding:
     def tile_key(self) -> tuple[object, ...]:
         """What the order of packed weights depends on."""
         tiles = tuple((n, t.unit_blocks) for n, t in self.tilings.items())
-        return self.call.sizes, tiles, frozenset(self.fused)
+        return self.call.sizes, tiles, frozenset(self.fused), self.call.storage
 
 
 @dataclass(slots=True)
@@ -166,8 +184,9 @@ def pack_layout(binding: Binding, stage: Stage, i: int, k: int, row: int) -> Pac
     pack = core.packs[k]
     assert pack is not None
     counts = [binding.size(s) for s in pack.k_sizes]
-    inner = math.prod(counts[-2:]) if counts else 1
-    tile = inner * row
+    # A step of weights is of the innermost k's.
+    span = binding.storage(stage).bytes(counts[-1] if counts else 1, row)
+    tile = math.prod(counts[-2:-1]) * span
     tiles = binding.tilings[stage.name].tiles
     strides: list[int] = []
     step = tile * tiles
@@ -175,7 +194,7 @@ def pack_layout(binding: Binding, stage: Stage, i: int, k: int, row: int) -> Pac
         strides.insert(0, step)
         step *= n
     if len(counts) >= 2:
-        strides.append(counts[-1] * row)
+        strides.append(span)
     outer_counts = [binding.size(s) for s in stage.shape[:-1]]
     outer: list[int] = []
     for n, axis in zip(reversed(outer_counts), reversed(pack.outer), strict=True):

@@ -58,6 +58,11 @@ class Saved:
     first_step: int
     blocks: list[Block]
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether its residuals are kept: then the arrays may be others with the same numbers."""
+        return len(self.blocks) == 1 and self.blocks[0].residuals is not None
+
 
 def carries_of(direction: Direction) -> list[str]:
     """Parameters a block starts from; its results `final_<name>` are where the next one starts."""

@@ -4,7 +4,7 @@ x @ W for every step before a scan, dx after it, and the gradients of weights: t
 places are told in a block of calls, so these two kernels serve every cell, and a cell's own
 compile holds only what its equations decide.
 
-    contract_bulk   out[row] = init + a[row] @ w           each part its rows
+    contract_bulk   out[row] = init + a[row] @ w           each part its rows, or lanes of one row
     sum_bulk        out[m] = sum over rows of a[row, m] d[row]   each part its share of all tiles
 
 Non-Goals: what to contract (`bulk_calls` writes the blocks).
@@ -14,6 +14,7 @@ from rnncc.runtime.kernel import kernel
 from rnncc.runtime.nest import (
     PANEL_SCRATCH,
     contract_rows,
+    lane_range,
     row_range,
     row_segments,
     segment,
@@ -22,7 +23,8 @@ from rnncc.runtime.nest import (
 )
 from rnncc.runtime.words import flush_denormals, restore_denormals, word
 
-HEAD_WORDS = 6  # parts, calls, n0, n1 (or tiles, zeros), scratch, bytes of it a part
+# parts, calls, n0, n1 (or tiles, zeros), scratch, bytes of it a part, whether parts share lanes
+HEAD_WORDS = 7
 CONTRACT_WORDS = 10
 CONTRACT_SEGMENT_WORDS = 8  # a core's seven, and bytes of a from outer row to outer row
 SUM_WORDS = 11
@@ -36,11 +38,15 @@ def contract_bulk(block, part):
     n0 = word(block, 2)
     n1 = word(block, 3)
     table = word(block, 4) + part * word(block, 5)
-    lo0, hi0, lo1, hi1 = row_range(n0, n1, part, parts)
+    shared = word(block, 6)
+    lo0, hi0, lo1, hi1 = 0, n0, 0, n1
+    if not shared:
+        lo0, hi0, lo1, hi1 = row_range(n0, n1, part, parts)
     at = block + HEAD_WORDS * 8
     for _ in range(word(block, 1)):
         cores = word(at, 0)
         count = word(at, 9)
+        lane_lo, lane_hi = lane_range(word(at, 2), shared, part, parts)
         for r0 in range(lo0, hi0):
             for i in range(count):
                 seg = at + (CONTRACT_WORDS + i * CONTRACT_SEGMENT_WORDS) * 8
@@ -62,8 +68,8 @@ def contract_bulk(block, part):
                 lo1,
                 hi1,
                 word(at, 1),
-                0,
-                word(at, 2),
+                lane_lo,
+                lane_hi,
                 word(at, 3),
                 word(at, 4),
                 word(at, 5) + r0 * word(at, 6),

@@ -16,7 +16,7 @@ import numpy as np
 
 from rnncc.runtime import memory
 from rnncc.runtime.binding import Call
-from rnncc.runtime.launch import pool_of_workers
+from rnncc.runtime.launch import joined_team, max_threads, pool_of_workers
 from rnncc.runtime.layouts import Layout, axes_of, is_padded
 from rnncc.runtime.memory import address_of, write_into
 from rnncc.runtime.packing import Packed
@@ -284,8 +284,11 @@ def _packer(count: int) -> Callable[..., bytes]:
 
 def run_plan(plan: Plan, bases: list[int]) -> None:
     """Everything a plan says, with these addresses of its groups."""
+    team = joined_team() if plan.threads else None
+    if team and team.run(perform.address, plan.address, bases, max_threads()):
+        return
     words = _packer(len(bases))(*bases)
-    pool = pool_of_workers() if plan.threads else None
+    pool = pool_of_workers() if plan.threads and not team else None
     control, post = pool.lend() if pool else (0, 0)
     try:
         _perform()(plan.address, words, control, post)

@@ -17,9 +17,18 @@ from typing import Any, ClassVar, Protocol
 import numpy as np
 
 from rnncc.runtime.description import Cell, OptionValue, Variant, names_of
-from rnncc.runtime.doors import dtype_name, flag, nearest, rate, unrolling, whole_number
+from rnncc.runtime.doors import (
+    dtype_name,
+    flag,
+    nearest,
+    rate,
+    storage_name,
+    unrolling,
+    whole_number,
+)
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.precision import precision_of
+from rnncc.runtime.storage import NARROW
 
 Tensors = Mapping[str, Any]
 
@@ -146,7 +155,7 @@ class Binding:
 
     def second_engine(self, variant: Variant) -> SecondEngine:
         """The engine of the variant's second derivatives."""
-        return self._find(replace(variant, second_order=True))
+        return self._find(replace(variant, second_order=True, storage=""))
 
     def _find(self, variant: Variant) -> Any:
         found = self._made.get(variant)
@@ -155,6 +164,20 @@ class Binding:
                 found = self._made.get(variant) or self.engines(variant)
                 self._made[variant] = found
         return found
+
+
+def storing(engines: Callable[[Variant], Any]) -> Callable[[Variant], Any]:
+    """Engines of variants whose weights are narrow, too, out of those of kernels.
+
+    `engine.stored(storage)` is an engine over the same kernels whose calls that save nothing read
+    weights stored so; ValueError where there is none.
+    """
+
+    def engine(variant: Variant) -> Any:
+        plain = engines(replace(variant, storage=""))
+        return plain.stored(variant.storage) if variant.storage else plain
+
+    return engine
 
 
 class Maker(Protocol):
@@ -172,7 +195,7 @@ class Frozen:
 
     def __init__(self, cell: Cell, engines: Callable[[Variant], Any]) -> None:
         self.cell = cell
-        self.binding = Binding(cell, engines)
+        self.binding = Binding(cell, storing(engines))
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
@@ -230,7 +253,10 @@ _FLAGS = (
     "time_major",
     "zero_output_for_mask",
 )
-LAYER_OPTIONS = (*_FLAGS, "unroll", "checkpoint_every", "precision", "seed", "name", "dtype")
+LAYER_OPTIONS = (
+    *(*_FLAGS, "unroll", "checkpoint_every", "precision", "weights"),
+    *("seed", "name", "dtype"),
+)
 
 
 @dataclass
@@ -253,6 +279,7 @@ class Choices:
     unroll: bool | int = False
     checkpoint_every: int | None = None
     precision: str = "float32"
+    storage: str | None = None  # of weights; None is the cells' own
 
     fields_: ClassVar[tuple[str, ...]] = ("sizes", "options", "functions", "rates")
 
@@ -266,6 +293,8 @@ class Choices:
                 shown[name] = getattr(self, name)
         if self.precision != "float32":
             shown["precision"] = self.precision
+        if self.storage is not None:
+            shown["weights"] = self.storage
         return shown
 
 
@@ -309,6 +338,11 @@ def sort_keywords(cell: Cell, positional: tuple[object, ...], given: Mapping[str
             getattr(chosen, kind)[name] = plain
         else:
             _layer_option(cell, chosen, name, value, kinds)
+    if chosen.storage in NARROW and chosen.dtype != "float32":
+        raise ValueError(
+            f"weights={chosen.storage!r} narrows weights of float32, this layer's are "
+            f"{chosen.dtype}: leave weights= or dtype={chosen.dtype!r} out"
+        )
     chosen.name = chosen.name or cell.name.lower()
     chosen.precision = precision_of(given.get("precision"), chosen.dtype)
     _demand(cell, chosen.sizes, told)
@@ -324,6 +358,8 @@ def _layer_option(
         chosen.checkpoint_every = None if value is None else whole_number(name, value)
     elif name == "precision":
         pass  # checked when the dtype is known
+    elif name == "weights":
+        chosen.storage = storage_name(value)
     elif name == "dtype":
         chosen.dtype = cell.dtype if value is None else dtype_name(value)
     elif name == "seed":

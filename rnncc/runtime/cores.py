@@ -2,8 +2,9 @@
 
     void core(segs, nseg, row, tile, init, init_rs, out, out_rs)
 
-Their text is one rendered module in the store (templates/cpu/cores.py.jinja); each is compiled
-when its address is first asked for, and cached beside the module for the next process.
+Their text is one rendered module in the store for each storage of weights
+(templates/cpu/cores*.py.jinja); each is compiled when its address is first asked for, and cached
+beside the module for the next process.
 
 Non-Goals: which tile a stage uses (the schedule's); what happens to the tile (epilogues').
 """
@@ -16,11 +17,13 @@ import numpy as np
 from ..emit.loader import render
 from .machine import Machine, host
 from .memory import aligned
+from .storage import FULL, INT8, Storage
 from .store import import_module, keyed_module
 
 SEGMENT_WORDS = 7
 WIDE = 4  # vectors a tile of several rows has at most
 ONE_ROW = 8  # vectors a tile of one row has at most
+AHEAD = 4096  # bytes of weights asked for ahead; 1 to 8 KiB take the same time
 LANE_PAD = 16  # lanes that rows are padded to
 
 
@@ -42,6 +45,7 @@ class Tile:
 
     rows: int
     vectors: int
+    row_bytes: int  # of weights that are read for one k, or for a step
 
     @property
     def name(self) -> str:
@@ -55,26 +59,31 @@ class CoresView:
     dtype: str
     width: int
     tiles: tuple[Tile, ...]
+    storage: Storage
+    ahead: int  # bytes behind those read that are asked for; 0: none
     segment_bytes: int = SEGMENT_WORDS * 8
 
 
 class Cores:
-    """The cores of one dtype on one machine."""
+    """The cores of one dtype on one machine, for weights of one storage."""
 
-    def __init__(self, dtype: str, machine: Machine):
-        self.dtype, self.machine = dtype, machine
+    def __init__(self, dtype: str, machine: Machine, storage: Storage = FULL, far: bool = False):
+        self.dtype, self.machine, self.storage = dtype, machine, storage
+        row = machine.vector_bytes // (4 if storage is INT8 else 1)
         self.tiles = tuple(
-            Tile(rows, vectors)
+            Tile(rows, vectors, vectors * row)
             for vectors in range(1, ONE_ROW + 1)
             for rows in range(1, max_rows(vectors, machine.registers) + 1)
         )
         width = machine.width(dtype)
-        view = CoresView(dtype, width, self.tiles)
+        # Narrow cores wait for memory more than for anything, so theirs always do.
+        far = far or storage is not FULL
+        view = CoresView(dtype, width, self.tiles, storage, AHEAD if far else 0)
         self.module = import_module(
             keyed_module(
-                f"cores_{dtype}x{width}",
+                f"{'far_' if far else ''}cores_{storage.name or dtype}x{width}",
                 repr(view),
-                lambda: render("cpu/cores.py.jinja", m=view),
+                lambda: render(storage.template, m=view),
             )
         )
         self._tables: dict[int, np.ndarray] = {}
@@ -84,7 +93,7 @@ class Cores:
         if not 1 <= rows <= self.max_rows(vectors):
             limit = self.max_rows(vectors)
             raise ValueError(f"{vectors} vectors a row: 1 to {limit} rows, not {rows}")
-        return getattr(self.module, Tile(rows, vectors).name)
+        return getattr(self.module, f"core_{rows}x{vectors}")
 
     def address(self, rows: int, vectors: int) -> int:
         return self.kernel(rows, vectors).address
@@ -99,17 +108,23 @@ class Cores:
         return [u * gates for u in blocks] or [gates]
 
     def row_table(self, vectors: int) -> np.ndarray:
-        """Entry [rows] is the address of the core of that many rows; entry 0 is unused."""
+        """Entry [rows] is the address of the core of that many rows; [0] says what a step of
+        weights is (`Storage.word`)."""
         if vectors not in self._tables:
             limit = self.max_rows(vectors)
             table = aligned((limit + 1,), np.int64, zero=True)
             table[1:] = [self.address(rows, vectors) for rows in range(1, limit + 1)]
+            table[0] = self.storage.word
             table.flags.writeable = False
             self._tables[vectors] = table
         return self._tables[vectors]
 
 
 @cache
-def cores(dtype: str, machine: Machine | None = None) -> Cores:
-    """The cores of that dtype, for the host unless another machine is named."""
-    return Cores(dtype, machine or host())
+def cores(
+    dtype: str, machine: Machine | None = None, storage: Storage = FULL, far: bool = False
+) -> Cores:
+    """The cores of that dtype, for the host unless another machine is named. far: they ask for
+    weights ahead of their use, which helps where those lie behind the second cache, and costs a
+    third of the time where they lie in the first."""
+    return Cores(dtype, machine or host(), storage, far)

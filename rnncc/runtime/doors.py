@@ -18,6 +18,7 @@ import numpy as np
 from rnncc.runtime.description import Array, Cell, names_of
 from rnncc.runtime.foreign import as_gpu_array, is_on_gpu
 from rnncc.runtime.sizes import evaluate
+from rnncc.runtime.storage import NARROW
 from rnncc.runtime.strides import has_dense_rows
 
 Dims = tuple[int | None, ...]
@@ -107,6 +108,20 @@ def dtype_name(value: object) -> str:
     if value is None or name not in ("float32", "float64"):
         raise ValueError(f"dtype is float32 or float64, not {value!r}")
     return str(name)
+
+
+def storage_name(value: object) -> str | None:
+    """How contractions store weights: "float32", "bfloat16" or "int8", None for what a cell says
+    itself. TypeError for what is no text, ValueError for another."""
+    known = ("float32", *NARROW)
+    if value is None or (isinstance(value, str) and value in known):
+        return value
+    if not isinstance(value, str):
+        raise TypeError(
+            f"weights is how they are stored, {' or '.join(map(repr, known))}, not a "
+            f"{type(value).__name__}: values are given to set_weights, or by name to layer.weights"
+        )
+    raise ValueError(f"weights is {', '.join(map(repr, known))}, not {value!r}")
 
 
 # ---- arrays ----------------------------------------------------------------------------------

@@ -9,6 +9,7 @@ dtype; initial values, options, layers (`layer`).
 
 from __future__ import annotations
 
+import copy
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -24,6 +25,7 @@ from rnncc.runtime.binding import Call, result_shape
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals, Run
 from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.kernel import Kernel
 from rnncc.runtime.launch import max_threads, threading_reason
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import write_into
@@ -119,11 +121,19 @@ class Engine:
     """Both directions of one compiled cell. Thread-safe; owns no layer's state."""
 
     def __init__(self, cell: Any, forward: Direction, backward: Direction) -> None:
-        self.cell = cell
+        self.cell, self.storage = cell, ""
         self.dtype = np.dtype(cell.dtype)
         self._forward = Side(forward, cell.dtype)
         self._backward = Side(backward, cell.dtype)
         self._calls: dict[Any, Call] = {}
+
+    def stored(self, storage: str) -> Engine:
+        """The same kernels over narrow weights. See `runtime.classes.storing`."""
+        if self.dtype != np.float32:
+            raise ValueError(f"weights={storage!r} narrows float32: this layer is {self.dtype}")
+        made = copy.copy(self)
+        made.storage, made._calls = storage, {}
+        return made
 
     # ---- calls --------------------------------------------------------------------------------
 
@@ -201,7 +211,10 @@ class Engine:
         if found is None:
             if len(self._calls) >= 4 * KEPT_SHAPES:
                 self._calls.clear()
-            found = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+            storage = "" if save else self.storage
+            found = Call(
+                tuple(sorted(sizes.items())), batch, time, save, last_only, storage=storage
+            )
             self._calls[key] = found
         return found
 
@@ -244,7 +257,11 @@ class Engine:
         """Kernels of its own that have machine code: those that ran."""
         sides = (self._forward, self._backward)
         kernels = [k for s in sides for k in s.direction.kernels if k.function]
-        return frozenset(k.name for k in kernels if k.function.loaded)
+        return frozenset(k.name for k in kernels if _is_loaded(k.function))
+
+
+def _is_loaded(kernel: Kernel) -> bool:
+    return kernel.loaded or (kernel.one_row is not None and kernel.one_row.loaded)
 
 
 def _check_out(side: Side, call: Call, prefix: str, out: Arrays) -> None:
@@ -290,6 +307,7 @@ def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:
         levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
         levels += " a step" if kernel.kind == "scan" else ""
         made = "generated" if kernel.function else "contractions alone, nothing generated"
+        made += " for one row that saves nothing" if bound.one_row else ""
         lines.append(f"  {kernel.name}: {kernel.kind}, {levels}, {made}; {bound.why}")
         for name in kernel.stages:
             tiling, stage = binding.tilings[name], stages[name]
@@ -304,6 +322,11 @@ def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:
                 what = "contraction over rows and steps"
             elif kernel.function is None:
                 what = "contraction"
+            storage = binding.storage(stage).name
+            if storage and any(p for c in stage.cores for p in c.packs):
+                what += f", weights of {storage}"
+            if name in binding.far:
+                what += ", weights asked for ahead"
             lines.append(f"    {name}: {what}, {tile}")
     return lines
 

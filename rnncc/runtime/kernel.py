@@ -33,14 +33,16 @@ open_in_children(sys.modules[__name__], "_COMPILING")
 class Kernel:
     """A Python function over int64 arguments, its machine code, and how long compiling took.
 
-    seconds: None where nothing had to be compiled, or hasn't been yet.
+    seconds: None where nothing had to be compiled, or hasn't been yet. one_row: the kernel that may
+    run in its place, on the same block, where a batch is one row and nothing is saved.
     """
 
-    __slots__ = ("_code", "arguments", "function", "seconds")
+    __slots__ = ("_code", "arguments", "function", "one_row", "seconds")
 
     def __init__(self, function: Callable[..., Any], arguments: int) -> None:
         self.function, self.arguments = function, arguments
         self.seconds: float | None = None
+        self.one_row: Kernel | None = None
         self._code: MachineCode | None = None
 
     def __repr__(self) -> str:
@@ -96,6 +98,16 @@ class Kernel:
 def kernel(function: Callable[..., Any]) -> Kernel:
     """An entry `void kernel(block, part)`."""
     return Kernel(function, 2)
+
+
+def one_row(plain: Kernel) -> Callable[[Callable[..., Any]], Kernel]:
+    """The twin of a kernel for batches of one row that saves nothing."""
+
+    def twin(function: Callable[..., Any]) -> Kernel:
+        plain.one_row = made = Kernel(function, 2)
+        return made
+
+    return twin
 
 
 def core(function: Callable[..., Any]) -> Kernel:

@@ -2,7 +2,8 @@
 
 One thread runs all the parts where there is one to be had, where the workers are busy for another
 Python thread, and where the system has no semaphores to sleep on. A forked child gets workers of
-its own. `threading_reason()` says how many threads there are, and why.
+its own. Where a framework has brought its threads they are used instead (`team`).
+`threading_reason()` says how many threads there are, and why.
 
 Non-Goals: how work is divided; barriers (`threads`); workers (`pool`).
 """
@@ -14,15 +15,17 @@ from functools import cache
 from .kernel import entry
 from .machine import NUM_THREADS, host
 from .pool import WorkerPool, available, function_of
+from .team import Team
 from .words import call_kernel
 
 _lock = threading.Lock()
 _pool: WorkerPool | None = None
+_team: Team | None = None
 
 
 def _after_fork() -> None:
-    global _lock, _pool
-    _lock, _pool = threading.Lock(), None  # threads don't survive a fork
+    global _lock, _pool, _team
+    _lock, _pool, _team = threading.Lock(), None, None  # threads don't survive a fork
 
 
 if hasattr(os, "register_at_fork"):
@@ -53,7 +56,22 @@ def max_threads() -> int:
 
 def threading_reason() -> str:
     """How many threads run kernels and why, in one sentence."""
+    if _team is not None and max_threads() > 1:
+        count = _team.size(max_threads())
+        return f"{count} thread{'s' if count > 1 else ''} of {_team.name}"
     return _decide()[1]
+
+
+def join(team: Team) -> None:
+    """From now on calls of this process run on a team's threads."""
+    global _team
+    if max_threads() > 1:
+        _team = team
+
+
+def joined_team() -> Team | None:
+    """The team that stands in for workers."""
+    return _team
 
 
 def _workers() -> WorkerPool:

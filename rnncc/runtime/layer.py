@@ -79,6 +79,10 @@ class Layer(LayerBase):
     checkpoint_every: training saves states every so many steps, and the pullback runs those steps
         again: memory for less speed. None saves what every step needs.
     precision: "float32", or "tf32" or "bfloat16", to which a GPU may round what it multiplies.
+    weights: how contractions store them for calls and streams: "bfloat16" (two bytes each) or
+        "int8" (one, and a scale for each 64 of a column), which is less to read where batches are
+        small; sums are of float32, and `vjp` reads the weights as they are, as do files. None or
+        "float32" stores them as they are. On the CPU, of float32.
     seed: an int that fixes initial weights and dropout; None draws one.
     dtype: float32 or float64; inputs of other kinds are cast.
     name: a text.
@@ -211,7 +215,9 @@ class Layer(LayerBase):
         return self._order.turn(array) if turned else array
 
     def _engine(self, training: bool, mask: bool) -> tuple[Variant, Engine]:
-        variant = variant_of(self.cell, self._chosen.rates, training=training, mask=mask)
+        variant = variant_of(
+            self.cell, self._chosen.rates, training=training, mask=mask, storage=self.storage
+        )
         engine = self._binding.engine(variant)
         if not hasattr(engine, "use_tier"):
             refuse_on_cpu(self.cell.name, self.precision)

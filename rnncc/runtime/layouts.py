@@ -13,10 +13,14 @@ from rnncc.runtime.tables import Buffer, Place
 
 CACHE_LINE = 64
 STAGGER = 512
+LONG_ROW = 128  # elements from which another vector is at most an eighth more work
 
 
 def pad(n: int) -> int:
-    return -(-n // LANE_PAD) * LANE_PAD
+    """Elements of a row: whole vectors, and of a long row that isn't, whole pairs of vectors: tiles
+    of one vector reach half the speed of others where rows are few."""
+    lanes = 2 * LANE_PAD if n > LONG_ROW and n % LANE_PAD else LANE_PAD
+    return -(-n // lanes) * lanes
 
 
 def needs_padding(shape: Iterable[int]) -> bool:

@@ -25,12 +25,15 @@ from rnncc.runtime.tables import Buffer, Carry, Direction, Place
 from rnncc.runtime.words import word
 
 MAX_RANK = 6
+SHARED_BYTES = 1 << 18  # of copies, from which a second thread is worth waking
+SHARE_WORDS = 2  # of a part: its pieces, and where their descriptions begin, in bytes
 CALLERS = "caller's "
 
 
 @kernel
 def move_all(block, part):
-    copy_pieces(word(block, 1), 0, 0, block + 16, word(block, 0))
+    own = block + (1 + part * SHARE_WORDS) * 8
+    copy_pieces(word(block, 0), 0, 0, block + word(own, 1), word(own, 0))
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +71,18 @@ class Move:
                 Side(self.source.point, self.source.offset + s_at, source),
                 Side(self.target.point, self.target.offset + t_at, target),
             )
+
+    def share(self, part: int, parts: int) -> Iterator[Move]:
+        """A part's elements of a piece: a share of its longest axis."""
+        axis = self.shape.index(max(self.shape))
+        begin, end = (self.shape[axis] * p // parts for p in (part, part + 1))
+        if begin < end:
+            shape = (*self.shape[:axis], end - begin, *self.shape[axis + 1 :])
+            ends = (
+                Side(s.point, s.offset + begin * s.strides[axis], s.strides)
+                for s in (self.source, self.target)
+            )
+            yield Move(shape, *ends)
 
     def words(self) -> list[int]:
         """One piece's description; its first two words are offsets of addresses."""

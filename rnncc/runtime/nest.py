@@ -8,6 +8,7 @@ import numpy as np
 from rnncc.runtime.helper import FOUR, PAIR, helper
 from rnncc.runtime.words import call_core, prefetch, set_word, vectors, word
 
+CACHE_LINE = 64
 SEGMENT_BYTES = 56
 ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes
 TILE_BYTES = 4096  # scratch of one group's tile: at most 8 rows of 8 vectors of 64 bytes
@@ -15,11 +16,11 @@ GROUPS = 8  # of contractions in one stage that tiles are kept for
 SPILLS_AT = GROUPS * TILE_BYTES  # then values that cross from loop to loop of an epilogue
 POINTERS_AT = SPILLS_AT + 8 * TILE_BYTES  # then the addresses of a panel's rows, worked out once
 POINTER_BYTES = 8 * 96  # a row's addresses: as many as any stage needs
-PANEL_BYTES = 16384  # weights of a tile that stay in the first cache
-PANEL_SCRATCH = 64 * 8 * 128  # a panel of STEP_BLOCK rows at the widest vectors
+TURN_AT = POINTERS_AT + ROW_BLOCK * POINTER_BYTES  # then steps run so far, by the last calls too
+PANEL_AT = TURN_AT + CACHE_LINE  # then a panel of a gradient's contraction, and tables of segments
+PANEL_SCRATCH = 64 * 8 * 128  # a panel of PANEL_ROWS rows at the widest vectors
 PACK_TILES = 12  # tiles a panel is read for from which copying it pays
-CACHE_LINE = 64
-STEP_BLOCK = 128  # rows of a gradient's contraction that stay in the first cache
+PANEL_ROWS = 128  # of a tile's weights, or of a gradient's terms: they stay in the first cache
 
 pair = vectors("float64", 2)  # sixteen bytes, whatever they mean
 
@@ -61,10 +62,10 @@ def segment(table, index, a, a_rs, a_ks, w, w_ks, w_ts, k):
 
 @helper(returns="int64")
 def row_segments(table, index, a, a_rs, a_0, a_1, d, d_ts, d_0, d_1, n0, n1):
-    """Segments over rows, n1 of them STEP_BLOCK at a time for each of n0; the next free index."""
+    """Segments over rows, n1 of them PANEL_ROWS at a time for each of n0; the next free index."""
     for r0 in range(n0):
-        for r1 in range(0, n1, STEP_BLOCK):
-            count = min(STEP_BLOCK, n1 - r1)
+        for r1 in range(0, n1, PANEL_ROWS):
+            count = min(PANEL_ROWS, n1 - r1)
             segment(
                 table,
                 index,
@@ -123,12 +124,15 @@ def contract_rows(
 
     Where the weights of one tile are more than the first cache holds, the sum over k is taken in
     pieces that fit, each for all rows of the panel; it goes on from what is in `out`, in the same
-    order, so the bits are the same. The word behind the segments is scratch for one more.
+    order, so the bits are the same. The word behind the segments is scratch for one more. Weights
+    come in steps of `deep` k's.
     """
+    deep = word(cores, 0) & 0xFFFFFFFF
+    step_bytes = (word(cores, 0) >> 32) * out_j
     depth = 0
     for i in range(count):
         depth += word(table + i * SEGMENT_BYTES, 6)
-    if depth * out_j <= PANEL_BYTES:
+    if depth <= PANEL_ROWS:
         for blk in range(row_lo, row_hi, ROW_BLOCK):
             row_end = min(blk + ROW_BLOCK, row_hi)
             for j in range(lane_lo, lane_hi):
@@ -147,24 +151,23 @@ def contract_rows(
                     )
         return
     piece = table + count * SEGMENT_BYTES
-    step = PANEL_BYTES // out_j
     for blk in range(row_lo, row_hi, ROW_BLOCK):
         row_end = min(blk + ROW_BLOCK, row_hi)
         for j in range(lane_lo, lane_hi):
             begun = False
             for i in range(count):
                 at = table + i * SEGMENT_BYTES
-                for k in range(0, word(at, 6), step):
+                for k in range(0, word(at, 6), PANEL_ROWS):
                     segment(
                         piece,
                         0,
                         word(at, 0) + k * word(at, 2),
                         word(at, 1),
                         word(at, 2),
-                        word(at, 3) + k * word(at, 4),
+                        word(at, 3) + k // deep * step_bytes,
                         word(at, 4),
                         word(at, 5),
-                        min(step, word(at, 6) - k),
+                        min(PANEL_ROWS, word(at, 6) - k),
                     )
                     for m in range(blk, row_end, row_tile):
                         here = out + m * out_rs + j * out_j
@@ -188,41 +191,31 @@ def sum_rows(
     cores, table, pieces, rows, row_tile, row_tiles, tile_bytes, out, out_rs, zeros, panel, lo, hi
 ):
     """A gradient's contraction: tiles lo to hi of the result, row after row in one column of tiles
-    and then the next, piece after piece of the rows summed over.
+    and then the next, as many pieces of the rows summed over at once as the first cache holds.
 
     Rows lie far apart, often at a power of two that a cache can't hold together; where a tile's
     lanes are read often enough to pay for it, they are copied side by side into `panel` first.
     """
     spare = table + pieces * SEGMENT_BYTES
-    for piece in range(max(pieces, 1)):
+    piece = 0
+    begun = False
+    while piece < pieces or not begun:
         at = table + piece * SEGMENT_BYTES
+        count = panel_pieces(at, pieces - piece)
         for j in range(lo // row_tiles, (hi + row_tiles - 1) // row_tiles):
             first = max(lo - j * row_tiles, 0)
             last = min(hi - j * row_tiles, row_tiles)
             entry, tile = at, j
-            if last - first >= PACK_TILES and pieces > 0:
-                copy_panel(
-                    panel, word(at, 3) + j * word(at, 5), word(at, 4), word(at, 6), tile_bytes
-                )
-                segment(
-                    spare,
-                    0,
-                    word(at, 0),
-                    word(at, 1),
-                    word(at, 2),
-                    panel,
-                    tile_bytes,
-                    0,
-                    word(at, 6),
-                )
+            if last - first >= PACK_TILES:
+                copy_panels(panel, spare, at, count, j, tile_bytes)
                 entry, tile = spare, 0
             for m in range(first * row_tile, min(last * row_tile, rows), row_tile):
                 here = out + m * out_rs + j * tile_bytes
-                start, stride = (here, out_rs) if piece else (zeros, 0)
+                start, stride = (here, out_rs) if begun else (zeros, 0)
                 call_core(
                     word(cores, min(row_tile, rows - m)),
                     entry,
-                    min(pieces, 1),
+                    count,
                     m,
                     tile,
                     start,
@@ -230,6 +223,30 @@ def sum_rows(
                     here,
                     out_rs,
                 )
+        begun = True
+        piece += count
+
+
+@helper(returns="int64")
+def panel_pieces(table, pieces):
+    """How many of the next pieces a panel holds: at least one, where there is one."""
+    depth = 0
+    for i in range(pieces):
+        depth += word(table + i * SEGMENT_BYTES, 6)
+        if depth > PANEL_ROWS:
+            return max(i, 1)
+    return pieces
+
+
+@helper
+def copy_panels(panel, spare, table, count, tile, row_bytes):
+    """One tile's lanes of some pieces, side by side; their segments, of the copies, to `spare`."""
+    for i in range(count):
+        at = table + i * SEGMENT_BYTES
+        depth = word(at, 6)
+        copy_panel(panel, word(at, 3) + tile * word(at, 5), word(at, 4), depth, row_bytes)
+        segment(spare, i, word(at, 0), word(at, 1), word(at, 2), panel, row_bytes, 0, depth)
+        panel += depth * row_bytes
 
 
 @helper

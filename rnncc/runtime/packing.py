@@ -1,7 +1,7 @@
 """Weights -> the order the cores read them in, once a version of the weights.
 
-What to pack where is planned once for a set of sizes: jobs for the `pack` helper, one after
-another in a block, all run by one kernel.
+What to pack where is planned once for a set of sizes: jobs for the `pack` helper, or one that
+rounds (`storage`), one after another in a block, all run by one kernel.
 
 Non-Goals: when (`call`); the order itself (`rows.pack`).
 """
@@ -21,26 +21,28 @@ from rnncc.runtime.groups import PACKED
 from rnncc.runtime.kernel import kernel
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import ALIGNMENT
-from rnncc.runtime.perform import Piece, Place
+from rnncc.runtime.moves import SHARED_BYTES
+from rnncc.runtime.nest import share
+from rnncc.runtime.perform import Launch, Piece, Place
 from rnncc.runtime.tables import Core, Source, Stage
 from rnncc.runtime.words import call_core, word
 
 if TYPE_CHECKING:
     from rnncc.runtime.prepared import Prepared
 
-HEAD_WORDS = 2  # jobs, the helper
-JOB_WORDS = 3  # target, tiles, words of this job; then the helper's description
+HEAD_WORDS = 2  # jobs, parts
+JOB_WORDS = 4  # helper, target, tiles, words of this job; then the helper's description
 PACK_WORDS = 5
 GATE_WORDS = 4  # its address and strides
 
 
 @kernel
 def pack_all(block, part):
-    helper = word(block, 1)
     at = block + HEAD_WORDS * 8
     for _ in range(word(block, 0)):
-        call_core(helper, word(at, 0), at + JOB_WORDS * 8, 0, word(at, 1), 0, 0, 0, 0)
-        at += word(at, 2) * 8
+        lo, hi = share(word(at, 2), part, word(block, 1))
+        call_core(word(at, 0), word(at, 1), at + JOB_WORDS * 8, lo, hi, 0, 0, 0, 0)
+        at += word(at, 3) * 8
 
 
 @dataclass(slots=True)
@@ -76,9 +78,10 @@ class Planner:
         self.binding: Binding = prepared.binding
         self.item = ITEMSIZE[prepared.dtype]
 
-    def jobs(self, stages: Iterable[Stage]) -> Piece:
-        """The block that packs for these stages."""
-        self.block: list[int] = [0, self.helper]
+    def launch(self, stages: Iterable[Stage]) -> Launch:
+        """What packs for these stages, each thread its tiles of each."""
+        begin = self.out.size
+        self.block: list[int] = [0, 1]
         self.addresses: list[tuple[int, Place]] = []
         count = 0
         for stage in stages:
@@ -88,8 +91,10 @@ class Planner:
                         count += self._pack(stage, i, k)
                 if core.init is not None and self._starts_here(core):
                     count += self._init(stage, i)
-        self.block[0] = count
-        return Piece(np.array(self.block, np.int64), self.addresses)
+        parts = self.binding.threads if self.out.size - begin >= SHARED_BYTES else 1
+        self.block[0], self.block[1] = count, parts
+        piece = Piece(np.array(self.block, np.int64), self.addresses)
+        return Launch(pack_all.address, piece, parts)
 
     def _starts_here(self, core: Core) -> bool:
         """Whether constants are where this core starts, and not one that hands its sums on."""
@@ -98,12 +103,17 @@ class Planner:
         return core.out is None or core.out.buffer not in self.binding.fused
 
     def _job(
-        self, target: int, tiles: int, description: list[int], gates: list[tuple[Place, list[int]]]
+        self,
+        helper: int,
+        target: int,
+        tiles: int,
+        description: list[int],
+        gates: list[tuple[Place, list[int]]],
     ) -> None:
         """Gates are (where one is, offset and strides)."""
-        self.addresses.append((len(self.block), Place(PACKED)))
+        self.addresses.append((len(self.block) + 1, Place(PACKED)))
         words = JOB_WORDS + PACK_WORDS + GATE_WORDS * len(gates)
-        self.block += [target, tiles, words, *description]
+        self.block += [helper, target, tiles, words, *description]
         for place, strides in gates:
             self.addresses.append((len(self.block), place))
             self.block += strides
@@ -130,6 +140,8 @@ class Planner:
         axes = (*pack.outer, *pack.k[:-2])
         lead = (*layout.outer, *layout.k[: max(len(counts) - 2, 0)])
         indices = [*product(*map(range, (*layout.outer_counts, *counts[:-2])))]
+        packer = self.binding.storage(stage).packer()
+        helper = self.helper if packer is None else packer.address
         for index in indices:
             target = at + sum(n * s for n, s in zip(index, lead, strict=True))
             gates = []
@@ -138,7 +150,7 @@ class Planner:
                 moved = sum(n * stride(a) for n, a in zip(index, axes, strict=True))
                 place, start = self._gate(g, moved)
                 gates.append((place, [start, stride(ks1), stride(ks2), stride(pack.lane)]))
-            self._job(target, tiling.tiles, description, gates)
+            self._job(helper, target, tiling.tiles, description, gates)
         return len(indices)
 
     def _init(self, stage: Stage, i: int) -> int:
@@ -162,5 +174,5 @@ class Planner:
                     moved = sum(n * stride(a) for a, n in enumerate(index))
                     place, start = self._gate(g, moved)
                 gates.append((place, [start, 0, 0, self.item]))
-            self._job(at + number * row, tiling.tiles, description, gates)
+            self._job(self.helper, at + number * row, tiling.tiles, description, gates)
         return len(indices)

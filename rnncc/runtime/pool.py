@@ -52,7 +52,7 @@ _SPINS_BEFORE_GIVING_WAY = 4000
 
 
 @helper
-def _take_parts(control):
+def take_parts(control):
     """Runs parts of the current job until none is unclaimed."""
     while True:
         ticket = atomic_add(control + TICKET, 1)
@@ -74,7 +74,7 @@ def lead(control, kernel, block, parts, post):
     atomic_store(control + JOB, job)
     for _ in range(min(atomic_load(control + SLEEPING), parts - 1)):
         call_core(post, control + SEMAPHORE, 0, 0, 0, 0, 0, 0, 0)
-    _take_parts(control)
+    take_parts(control)
     spins = 0
     while atomic_load(control + DONE) < parts:
         pause()
@@ -108,7 +108,7 @@ def work(control, wait):
         seen = atomic_load(control + JOB)
         if seen < 0:
             return
-        _take_parts(control)
+        take_parts(control)
 
 
 @cache

@@ -9,6 +9,7 @@ Non-Goals: arrays and their lifetimes (`call`).
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -28,17 +29,29 @@ from rnncc.runtime.cores import cores
 from rnncc.runtime.groups import FIRST_STEP, GIVEN, PACKED, SAVED, SEED, WORKSPACE
 from rnncc.runtime.kernel import Kernel
 from rnncc.runtime.layouts import Layout
-from rnncc.runtime.machine import host
+from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import ALIGNMENT
-from rnncc.runtime.moves import CALLERS, Move, Mover, move_all, result_point, slot_offset
-from rnncc.runtime.packing import Packing, Planner, pack_all
+from rnncc.runtime.moves import (
+    CALLERS,
+    SHARE_WORDS,
+    SHARED_BYTES,
+    Move,
+    Mover,
+    move_all,
+    result_point,
+    slot_offset,
+)
+from rnncc.runtime.packing import Packing, Planner
 from rnncc.runtime.perform import Launch, Piece, Place, Plan, Workspace, plan_of
 from rnncc.runtime.pieces import copy_pieces
 from rnncc.runtime.rows import rows
+from rnncc.runtime.storage import FULL
 from rnncc.runtime.tables import Buffer, Direction
 from rnncc.runtime.threads import sync_words
 
 WEIGHTS = ("weight", "constant")
+COLOURED_BYTES = 1 << 14
+PAGE, COLOUR = 4096, 320
 ONE = {"float32": 0x3F800000, "float64": 0x3FF0000000000000}
 
 
@@ -130,10 +143,20 @@ class Prepared:
         return self._places[name]
 
     def _lay_out(self, group: int, names: Iterable[str], at: int = 0) -> int:
-        """Buffers one after another; where they end."""
+        """Buffers one after another; where they end.
+
+        Large ones begin at different places of a page: rows of the same number, which an epilogue
+        reads and writes together, would else share the few sets of the first cache that their
+        addresses' low bits name, and loads would wait for stores to other buffers.
+        """
+        colour = 0
         for name in names:
+            size = self.binding.bytes[name]
+            if size >= COLOURED_BYTES:
+                at += (colour - at) % PAGE
+                colour = (colour + COLOUR) % PAGE
             self._places[name] = Place(group, at)
-            at += _round(self.binding.bytes[name])
+            at += _round(size)
         return at
 
     def _globals(self, at: int) -> Workspace:
@@ -171,6 +194,8 @@ class Prepared:
             if result.role == "residual":
                 layout, at = self.binding.layouts[result.source.buffer], self._places
                 place = at[result.source.buffer]
+                # Never in what a caller gave: that may be gone, or handed over again elsewhere.
+                assert place.group in (SAVED, PACKED), result
                 moved = slot_offset(result, layout, time, reverse)
                 yield Residual(result.name, Place(place.group, place.offset + moved), layout)
 
@@ -190,17 +215,24 @@ class Prepared:
                 piece.addresses.append((index, place))
         return Launch(_entry(bound).address, piece, bound.parts)
 
-    def _moves(self, moves: list[Move]) -> Iterator[Launch]:
+    def _moves(self, moves: list[Move], parts: int = 1) -> Iterator[Launch]:
+        """parts: among so many threads, of moves none of which reads what another writes."""
         pieces = [p for move in moves for p in move.pieces()]
         if not pieces:
             return
-        words = [len(pieces), rows(self.dtype, host()).address("copy_strided")]
+        if sum(math.prod(p.shape) for p in pieces) * ITEMSIZE[self.dtype] < SHARED_BYTES:
+            parts = 1
+        words = [rows(self.dtype, host()).address("copy_strided"), *[0] * (SHARE_WORDS * parts)]
         addresses = []
-        for piece in pieces:
-            addresses.append((len(words), self._source(piece.source.point)))
-            addresses.append((len(words) + 1, self._places[piece.target.point]))
-            words += piece.words()
-        yield Launch(move_all.address, Piece(np.array(words, np.int64), addresses), 1)
+        for part in range(parts):
+            own = [q for p in pieces for q in p.share(part, parts)]
+            at = 1 + part * SHARE_WORDS
+            words[at : at + SHARE_WORDS] = [len(own), len(words) * 8]
+            for piece in own:
+                addresses.append((len(words), self._source(piece.source.point)))
+                addresses.append((len(words) + 1, self._places[piece.target.point]))
+                words += piece.words()
+        yield Launch(move_all.address, Piece(np.array(words, np.int64), addresses), parts)
 
     def _source(self, point: str) -> Place:
         name = point.removeprefix(CALLERS)
@@ -212,10 +244,16 @@ class Prepared:
             case ("cores", stage, i):
                 tiling = self.binding.tilings[stage]
                 found = next(s for s in self.direction.stages if s.name == stage)
-                gates, made = found.cores[int(i)].gates, cores(self.dtype, host())
-                for vectors in made.vector_counts(gates):  # so that another size finds its own
-                    made.row_table(vectors)
-                words[index] += made.row_table(gates * tiling.unit_blocks).ctypes.data
+                core = found.cores[int(i)]
+                # What differs from row to row isn't packed.
+                packed = any(p is not None for p in core.packs)
+                storage = self.binding.storage(found) if packed else FULL
+                far = stage in self.binding.far
+                made = cores(self.dtype, host(), storage, far)
+                if storage is FULL and not far:  # so that another size finds its own
+                    for vectors in made.vector_counts(core.gates):
+                        made.row_table(vectors)
+                words[index] += made.row_table(core.gates * tiling.unit_blocks).ctypes.data
             case ("desc", stage, kind, i):
                 copy = next(
                     c
@@ -246,7 +284,7 @@ class Prepared:
 
         def pack(names: Iterable[str]) -> None:
             own = [stages.pop(n) for n in names if n in stages]
-            launches.append(Launch(pack_all.address, planner.jobs(own), 1))
+            launches.append(planner.launch(own))
             for name, offset in packing.offsets.items():
                 self._places[name] = Place(PACKED, offset)
 
@@ -296,7 +334,7 @@ class Prepared:
         yield from map(self._kernel, by_phase.get("scan", []))
         yield from self._moves(self.mover.ends())
         yield from map(self._kernel, by_phase.get("after", []))
-        yield from self._moves(results)
+        yield from self._moves(results, self.binding.threads)
 
 
 def _is_early(bound: BoundKernel) -> bool:
@@ -306,4 +344,5 @@ def _is_early(bound: BoundKernel) -> bool:
 
 def _entry(bound: BoundKernel) -> Kernel:
     entry: Kernel | None = bound.kernel.function
-    return entry or (sum_bulk if bound.kernel.kind == "grads" else contract_bulk)
+    twin = entry.one_row if entry and bound.one_row else None
+    return twin or entry or (sum_bulk if bound.kernel.kind == "grads" else contract_bulk)

@@ -130,15 +130,20 @@ def _control_word(builder: ir.IRBuilder, name: str, slot: ir.Value) -> None:
     _call_intrinsic(builder, f"llvm.x86.sse.{name}", [slot])
 
 
+def ask_for(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """The instruction behind `prefetch`."""
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(VOID, [pointer.type, I32, I32, I32])
+    callee = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(callee, [pointer, *(ir.Constant(I32, n) for n in (0, 3, 1))])
+
+
 @primitive
 def prefetch(context, address):
     """Asks for the cache line at the address, which may be anything."""
 
     def emit(context, builder, sig, args):
-        pointer = builder.inttoptr(args[0], ir.IntType(8).as_pointer())
-        kind = ir.FunctionType(VOID, [pointer.type, I32, I32, I32])
-        callee = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
-        builder.call(callee, [pointer, *(ir.Constant(I32, n) for n in (0, 3, 1))])
+        ask_for(builder, args[0])
         return context.get_dummy_value()
 
     return types.void(types.intp), emit

@@ -22,10 +22,10 @@ from numba import types
 from numba.core.extending import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
-from . import simd_math
+from . import narrow_tiles, simd_math
 from .primitives import primitive
 from .simd_math import LIBRARY, Lanes
-from .tiles import fma_tile, load_tile_of, store_tile
+from .tiles import fetch_row, fma_tile, load_tile_of, store_tile, transpose_tile
 from .vector_types import I32, MaskType, VecType, load, pointer, splat, store, vector_of
 
 ELEMENTS = {"float32": types.float32, "float64": types.float64}
@@ -338,6 +338,9 @@ def vectors(dtype: str, width: int) -> ModuleType:
         load_tile=load_tile_of(vec),
         fma_tile=fma_tile,
         store_tile=store_tile,
+        transpose_tile=transpose_tile,
+        fetch_row=fetch_row,
+        **narrow_tiles.operations(vec),
         any=_reduce_mask("or"),
         all=_reduce_mask("and"),
         dtype=dtype,

@@ -27,6 +27,7 @@ RUNTIME = Path(__file__).parent
 KERNEL_SOURCES = (
     "codegen.py",
     "helper.py",
+    "narrow_tiles.py",
     "primitives.py",
     "raw.py",
     "simd.py",

@@ -1,14 +1,15 @@
 """Check-in and barrier: how threads that share one step's units find and wait for each other.
 
-    index, count = check_in(sync, wanted)     # in every part; index is -1 in a latecomer
+    index, count = check_in(sync, wanted, spins)   # in every part; index is -1 in a latecomer
     if index >= 0:
         for t in range(steps):
             ...                               # share `index` of `count`
             barrier(sync, index, count, t)    # t barriers were passed before this one
 
-Right for any number of threads that shows up: the first closes registration after a bounded spin,
-those present share the work, latecomers return. So nothing hangs where one thread runs all parts in
-turn (NUMBA_NUM_THREADS=1, OMP_THREAD_LIMIT=1), which a barrier over all parts would.
+Right for any number of threads that shows up: the first closes registration after so many spins,
+as many as the others' help is worth; those present share the work, latecomers return. So nothing
+hangs where one thread runs all parts in turn (NUMBA_NUM_THREADS=1, OMP_THREAD_LIMIT=1), which a
+barrier over all parts would.
 
 `sync` is the address of sync_words(parts) int64, 64-byte aligned, zeroed before each launch.
 
@@ -22,8 +23,8 @@ from .words import atomic_add, atomic_load, atomic_or, atomic_store, give_way, p
 REGISTERED, PUBLISHED, ARRIVED = 0, 64, 128  # then a line for every thread
 HEAD_WORDS, LINE_WORDS = 16, 8
 _CLOSED = 1 << 32
-# 40 to 90 microseconds of `pause`: an idle OpenMP thread wakes up in under 10.
-_REGISTRATION_SPINS = 2000
+# 40 to 90 microseconds of `pause`: a sleeping thread takes as long to wake up.
+MOST_SPINS = 2000
 # A barrier's wait is bounded by the slowest share, unless its thread lost its core: then give way.
 _SPINS_BEFORE_GIVING_WAY = 4000
 
@@ -34,8 +35,11 @@ def sync_words(parts: int) -> int:
 
 
 @helper(returns=PAIR)
-def check_in(sync, wanted):
-    """(index, count) of this thread among those that share the region; (-1, 0) for a latecomer."""
+def check_in(sync, wanted, most_spins):
+    """(index, count) of this thread among those that share the region; (-1, 0) for a latecomer.
+
+    most_spins: how often the first looks whether the others are here.
+    """
     if wanted <= 1:
         # Registered nonetheless: a second part must not do the work again.
         if atomic_add(sync + REGISTERED, 1) == 0:
@@ -46,7 +50,7 @@ def check_in(sync, wanted):
         return -1, 0
     if index == 0:
         spins = 0
-        while atomic_load(sync + REGISTERED) < wanted and spins < _REGISTRATION_SPINS:
+        while atomic_load(sync + REGISTERED) < wanted and spins < most_spins:
             pause()
             spins += 1
         count = min(atomic_or(sync + REGISTERED, _CLOSED), wanted)

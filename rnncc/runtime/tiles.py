@@ -3,6 +3,7 @@
     acc = v.load_tile(3, 4, init, init_rs)
     acc = v.fma_tile(acc, a, a_rs, w)
     v.store_tile(acc, out, out_rs)
+    v.fetch_row(w + 4096, 256)
 
 Each is one statement to Numba's front end and rows x vectors instructions to LLVM, which keeps the
 tile in registers.
@@ -10,16 +11,19 @@ tile in registers.
 Non-Goals: loops over k, which cores write; choosing a tile's size (`cores`).
 """
 
+from collections.abc import Callable
+
 from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 from numba.core.extending import models, register_model
 
 from .primitives import primitive
-from .raw import IS_X86
+from .raw import IS_X86, ask_for
 from .vector_types import VecType, load, splat, store, vector_of
 
-I64 = ir.IntType(64)
+I32, I64 = ir.IntType(32), ir.IntType(64)
+CACHE_LINE = 64
 # Rows from which LLVM's chain of addresses is slower than the multiply-adds.
 CHAINED_ROWS = 4
 
@@ -48,7 +52,7 @@ class _TileModel(models.PrimitiveModel):
         super().__init__(manager, kind, ir.ArrayType(row, kind.rows))
 
 
-def _offset(builder: ir.IRBuilder, address: ir.Value, *terms: ir.Value | int) -> ir.Value:
+def offset(builder: ir.IRBuilder, address: ir.Value, *terms: ir.Value | int) -> ir.Value:
     for term in terms:
         if isinstance(term, int):
             term = ir.Constant(I64, term)
@@ -99,7 +103,7 @@ def load_tile_of(vec: VecType):
             value = ir.Constant(context.get_value_type(tile), ir.Undefined)
             for m, row in enumerate(_rows(builder, args[2], args[3], tile.rows)):
                 for v in range(tile.vectors):
-                    place = _offset(builder, row, v * tile.vector_bytes)
+                    place = offset(builder, row, v * tile.vector_bytes)
                     value = builder.insert_value(
                         value, load(builder, place, kind, tile.size), [m, v]
                     )
@@ -110,38 +114,71 @@ def load_tile_of(vec: VecType):
     return load_tile
 
 
-@primitive
-def fma_tile(context, acc, operand, stride, weight):
-    """acc[m][v] += operand element of row m * weight vector v, each a fused multiply-add."""
-    if not isinstance(acc, TileType):
+def fma_tile_by(widen: Callable[[ir.IRBuilder, "TileType", ir.Value, int], ir.Value], doc: str):
+    """acc[m][v] += operand element of row m * weight vector v, each a fused multiply-add.
+
+    widen: the vector v of weights that begin at an address, as lanes of the tile's element.
+    """
+
+    def fma_tile(context, acc, operand, stride, weight):
+        if not isinstance(acc, TileType):
+            return None
+        tile, kind = acc, vector_of(acc.vec)
+
+        def emit(context, builder, sig, args):
+            acc, operand, stride, weight = args
+            fma = fma_of(builder, tile)
+            elements, weights = {}, {}
+            # The longer side is read one at a time, so that a tile needs the fewest registers.
+            order = [(m, v) for m in range(tile.rows) for v in range(tile.vectors)]
+            if tile.rows <= tile.vectors:
+                order.sort(key=lambda place: place[1])
+            starts = _rows(builder, operand, stride, tile.rows)
+            for m, v in order:
+                if m not in elements:
+                    element = load(builder, starts[m], kind.element, tile.size)
+                    elements[m] = splat(builder, element, kind.count)
+                if v not in weights:
+                    weights[v] = widen(builder, tile, weight, v)
+                old = builder.extract_value(acc, [m, v])
+                new = builder.call(fma, [elements[m], weights[v], old])
+                acc = builder.insert_value(acc, new, [m, v])
+            return acc
+
+        return tile(tile, types.intp, types.intp, types.intp), emit
+
+    fma_tile.__doc__ = doc
+    return primitive(fma_tile)
+
+
+def fma_of(builder: ir.IRBuilder, tile: TileType) -> ir.Function:
+    """The multiply-add of a tile's vectors."""
+    kind = vector_of(tile.vec)
+    name = f"llvm.fma.v{kind.count}f{tile.size * 8}"
+    return cgutils.get_or_insert_function(builder.module, ir.FunctionType(kind, [kind] * 3), name)
+
+
+def vector_at(builder: ir.IRBuilder, tile: TileType, start: ir.Value, v: int) -> ir.Value:
+    """The vector v of a row."""
+    place = offset(builder, start, v * tile.vector_bytes)
+    return load(builder, place, vector_of(tile.vec), tile.size)
+
+
+fma_tile = fma_tile_by(vector_at, "acc[m][v] += operand element of row m * weight vector v.")
+
+
+@primitive(literal=True)
+def fetch_row(context, start, size):
+    """Asks for `size` bytes, literal, a cache line at a time; the address may be anything."""
+    if not isinstance(size, types.IntegerLiteral):
         return None
-    tile, kind = acc, vector_of(acc.vec)
 
     def emit(context, builder, sig, args):
-        acc, operand, stride, weight = args
-        name = f"llvm.fma.v{kind.count}f{tile.size * 8}"
-        fma = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(kind, [kind] * 3), name
-        )
-        elements, weights = {}, {}
-        # The longer side is read one at a time, so that a tile needs the fewest registers.
-        order = [(m, v) for m in range(tile.rows) for v in range(tile.vectors)]
-        if tile.rows <= tile.vectors:
-            order.sort(key=lambda place: place[1])
-        starts = _rows(builder, operand, stride, tile.rows)
-        for m, v in order:
-            if m not in elements:
-                element = load(builder, starts[m], kind.element, tile.size)
-                elements[m] = splat(builder, element, kind.count)
-            if v not in weights:
-                place = _offset(builder, weight, v * tile.vector_bytes)
-                weights[v] = load(builder, place, kind, tile.size)
-            old = builder.extract_value(acc, [m, v])
-            new = builder.call(fma, [elements[m], weights[v], old])
-            acc = builder.insert_value(acc, new, [m, v])
-        return acc
+        for at in range(0, size.literal_value, CACHE_LINE):
+            ask_for(builder, offset(builder, args[0], at))
+        return context.get_dummy_value()
 
-    return tile(tile, types.intp, types.intp, types.intp), emit
+    return types.void(types.intp, size), emit
 
 
 @primitive
@@ -154,8 +191,38 @@ def store_tile(context, acc, start, stride):
     def emit(context, builder, sig, args):
         for m, row in enumerate(_rows(builder, args[1], args[2], tile.rows)):
             for v in range(tile.vectors):
-                place = _offset(builder, row, v * tile.vector_bytes)
+                place = offset(builder, row, v * tile.vector_bytes)
                 store(builder, place, builder.extract_value(args[0], [m, v]), tile.size)
         return context.get_dummy_value()
 
     return types.void(tile, types.intp, types.intp), emit
+
+
+@primitive
+def transpose_tile(context, square):
+    """Row m, lane n to row n, lane m, of a tile of one vector a row and as many rows as lanes."""
+    if not isinstance(square, TileType) or (square.rows, 1) != (square.vec.width, square.vectors):
+        return None
+    tile = square
+
+    def emit(context, builder, sig, args):
+        rows = [builder.extract_value(args[0], [m, 0]) for m in range(tile.rows)]
+        block = 1
+        while block < tile.rows:  # off-diagonal blocks change places, each size in its turn
+            for m in (m for m in range(tile.rows) if not m & block):
+                a, b = rows[m], rows[m + block]
+                rows[m] = builder.shuffle_vector(a, b, _swapped(tile.rows, block, 0))
+                rows[m + block] = builder.shuffle_vector(a, b, _swapped(tile.rows, block, block))
+            block *= 2
+        value = ir.Constant(context.get_value_type(tile), ir.Undefined)
+        for m, row in enumerate(rows):
+            value = builder.insert_value(value, row, [m, 0])
+        return value
+
+    return tile(tile), emit
+
+
+def _swapped(width: int, block: int, offset: int) -> ir.Constant:
+    """Which lanes of two rows, numbered one after the other, make one row of the next size."""
+    lanes = [(n & ~block) + offset + (width if n & block else 0) for n in range(width)]
+    return ir.Constant(ir.VectorType(I32, width), lanes)

@@ -100,13 +100,15 @@ class Variant(_Literal):
 
     mask: some steps may be masked. training: random numbers are drawn. active_rates: the rates
     that aren't zero, as far as they matter to this program. second_order: gradients that are
-    differentiated again.
+    differentiated again. storage: of the weights that calls without gradients read, "" for none
+    but their own; the program is the same.
     """
 
     mask: bool = False
     training: bool = False
     active_rates: frozenset[str] = frozenset()
     second_order: bool = False
+    storage: str = ""
 
     @property
     def words(self) -> str:
@@ -122,12 +124,15 @@ class Variant(_Literal):
         return second + ("masked_" if self.mask else "") + ("training_" if self.training else rated)
 
 
-def variant_of(cell: Cell, rates: Mapping[str, float], *, training: bool, mask: bool) -> Variant:
+def variant_of(
+    cell: Cell, rates: Mapping[str, float], *, training: bool, mask: bool, storage: str = ""
+) -> Variant:
     """The one variant for these rates: calls that mean the same share a module."""
     active = frozenset(r.name for r in cell.rates if rates[r.name])
-    if training and (active or cell.draws):
-        return Variant(mask, True, active)
-    return Variant(mask, False, active & {r.name for r in cell.rates if r.at_inference})
+    drawn = training and bool(active or cell.draws)
+    if not drawn:
+        active &= {r.name for r in cell.rates if r.at_inference}
+    return Variant(mask, drawn, active, storage=storage)
 
 
 def variants_of(cell: Cell, *, second_order: bool = False) -> tuple[Variant, ...]:

@@ -224,3 +224,24 @@ class Schedule:
     histories: dict[str, list[Value]]  # carry buffer -> the stacks that are its history
     joined: dict[Value, Op]  # results that are concats of parts in memory
     reverse: bool
+
+
+def unread(schedule: Schedule) -> set[Buffer]:
+    """Results that only a pullback reads: residuals, where no stage reads them again."""
+    asked = {r.value for r in schedule.program.results if r.role != "residual"}
+    parts = {o for v in asked if v in schedule.joined for o in schedule.joined[v].operands}
+    needed = {schedule.places[v].buffer for v in asked | parts if v in schedule.places}
+    for stage in (s for k in schedule.kernels for level in k.levels for s in level.stages):
+        needed |= {v.buffer for v in _views_read(stage)}
+    return {b for b in schedule.buffers if b.storage == "result"} - needed
+
+
+def _views_read(stage: Stage) -> list[View]:
+    """What a stage reads besides what it makes itself."""
+    if isinstance(stage, LaneStage):
+        segments = [s for g in stage.groups for a in g.accs for s in a.segments]
+        inits = [a.init for g in stage.groups for a in g.accs if a.init]
+        return [*stage.reads.values(), *inits, *(v for s in segments for v in (s.a, s.w))]
+    if isinstance(stage, RowStage):
+        return [v for v in (stage.source, *(s for s, _ in stage.copies)) if v]
+    return [v for v in (stage.a, stage.d) if v]

@@ -7,10 +7,8 @@
 
 Needs torch: pip install 'rnncc[torch]'.
 
-Threads. torch's OpenMP threads go on spinning for a while after every operation, on the cores that
-these kernels want next. Where a model is mostly recurrent, start it with OMP_WAIT_POLICY=passive
-in the environment (it is read when torch is imported); RNNCC_NUM_THREADS and torch.set_num_threads
-choose how many threads either uses.
+Threads. Kernels run on torch's own OpenMP threads (`torch.set_num_threads`), which would spin on
+the cores that others want; a torch without OpenMP leaves them to workers of rnncc.
 
 Non-Goals: other devices than the CPU; other numbers than float32 and float64.
 """

@@ -129,6 +129,7 @@ class OnDevice:
                 of.rates,
                 training=training,
                 mask=masks is not None and masks.valid is not None,
+                storage=of.recipe.storage,
             )
             engine = self.binding.engine(variant)
             arrays |= of.rates

@@ -24,8 +24,10 @@ from torch.autograd.function import once_differentiable
 
 from rnncc.torch.recipe import Saved
 from rnncc.torch.recurrence import RECURRENCES, Recurrence
+from rnncc.torch.threads import join_torch
 
 _PLAIN = (Tensor, torch.nn.Parameter)
+join_torch()
 
 
 def run(
@@ -42,7 +44,7 @@ def run(
     if seed is None and training and recurrence.draws:
         seed = torch.randint(2**63 - 1, ())
     save = torch.is_grad_enabled() and any(t.requires_grad for t in tensors)
-    if torch.compiler.is_compiling() or _is_traced(tensors):
+    if torch.compiler.is_compiling() or _is_traced(tensors[0]):
         results = torch.ops.rnncc.forward(
             recurrence.key, list(tensors), seed, training, given, masked, save
         )
@@ -53,11 +55,16 @@ def run(
     return recurrence.forward(tensors, seed, training, given, masked, False)[0]
 
 
-def _is_traced(tensors: Sequence[Tensor]) -> bool:
-    """Whether these stand for tensors that come later."""
+def _is_traced(t: Tensor) -> bool:
+    """Whether this stands for a tensor that comes later."""
     if torch._C._get_tracing_state() is not None:  # torch.jit.trace
         return True
-    return type(tensors[0]) not in _PLAIN
+    return type(t) not in _PLAIN
+
+
+def is_plain(t: Tensor, dtype: torch.dtype) -> bool:
+    """Whether this is a tensor of numbers that NumPy can read."""
+    return not torch.compiler.is_compiling() and not _is_traced(t) and t.is_cpu and t.dtype is dtype
 
 
 # ---- eager ---------------------------------------------------------------------------------------

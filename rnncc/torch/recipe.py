@@ -45,6 +45,7 @@ class Recipe:
     zeros: bool = False
     checkpoint_every: int | None = None
     precision: str = "float32"
+    storage: str = ""
 
 
 @dataclass(frozen=True, slots=True)

@@ -109,10 +109,13 @@ class Recurrence(RecurrenceGradients):
 
     def _engine(self, training: bool, masked: bool) -> tuple[Engine, Variant]:
         """The kernels, and which they are."""
-        kernels, key = self.kernels, (training, masked, self.recipe.rates)
+        storage = self.recipe.storage
+        kernels, key = self.kernels, (training, masked, (self.recipe.rates, storage))
         found = kernels.engines.get(key)
         if found is None:
-            variant = variant_of(self.cell, self.rates, training=training, mask=masked)
+            variant = variant_of(
+                self.cell, self.rates, training=training, mask=masked, storage=storage
+            )
             found = kernels.binding.engine(variant), variant
             kernels.engines[key] = found
             found[0].keep(self.kernels.weights.room)

@@ -23,7 +23,8 @@ from torch.nn.utils.rnn import PackedSequence
 from rnncc.compiler import compile as compile_cell
 from rnncc.runtime.layer import Layer
 from rnncc.runtime.precision import precision_of
-from rnncc.torch.ops import run
+from rnncc.torch.ops import is_plain, run
+from rnncc.torch.packed import Rows
 from rnncc.torch.recipe import DTYPES, Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of
 
@@ -123,13 +124,18 @@ class _Stack(torch.nn.RNNBase):
         states = self._states(hx, int(sizes[0]), False)
         if order is not None and states is not None:
             states = [s.index_select(1, order) for s in states]
-        padded, lengths = torch._VF._pad_packed_sequence(  # type: ignore[attr-defined]
-            data, sizes, self.batch_first, 0.0, len(sizes)
-        )
-        y, finals = self._layers(padded, states, lengths)
-        y, _ = torch._VF._pack_padded_sequence(  # type: ignore[attr-defined]
-            y, lengths, self.batch_first
-        )
+        if self._recurrences and is_plain(data, self._recurrences[0].torch_dtype):
+            rows = Rows(sizes, self.batch_first)
+            y, finals = self._layers(rows.pad(data), states, rows.lengths)
+            y = rows.pack(y)
+        else:
+            padded, lengths = torch._VF._pad_packed_sequence(  # type: ignore[attr-defined]
+                data, sizes, self.batch_first, 0.0, len(sizes)
+            )
+            y, finals = self._layers(padded, states, lengths)
+            y, _ = torch._VF._pack_padded_sequence(  # type: ignore[attr-defined]
+                y, lengths, self.batch_first
+            )
         if back is not None:
             finals = [f.index_select(1, back) for f in finals]
         return PackedSequence(y, sizes, order, back), self._given(finals)

@@ -111,7 +111,7 @@ def test_strided_copies(dtype, shape):
 @pytest.mark.parametrize("units, gates, blocks", [(1, 4, 1), (7, 1, 2), (33, 4, 1), (64, 3, 2)])
 def test_pack(units, gates, blocks, transposed):
     dtype, width = "float32", host().width("float32")
-    k1, k2 = 3, 5
+    k1, k2 = 3, 37
     shape = (units, gates, k1, k2) if transposed else (k1, k2, gates, units)
     source = np.random.default_rng(0).standard_normal(shape).astype(dtype)
     # As [gate, k1, k2, unit] whatever the layout.

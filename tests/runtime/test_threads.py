@@ -29,7 +29,7 @@ def ring(block, part):
     """Word j of row t + 1 = sum of row t + j; rows are shared by unit."""
     sync, wanted, data = word(block, 0), word(block, 1), word(block, 2)
     steps, n, counts = word(block, 3), word(block, 4), word(block, 5)
-    index, count = check_in(sync, wanted)
+    index, count = check_in(sync, wanted, 2000)
     if index >= 0:
         atomic_add(counts, 1)
         for t in range(steps):

@@ -121,6 +121,13 @@ class CudaEngine:
         self._forward: Any = CudaSide(forward, cell.dtype)
         self._backward: Any = CudaSide(backward, cell.dtype)
 
+    def stored(self, storage: str) -> CudaEngine:
+        """ValueError: kernels of a GPU read weights as they are."""
+        raise ValueError(
+            f"weights={storage!r} is for calls on the CPU: leave it out on a GPU, or move the "
+            'layer with to("cpu")'
+        )
+
     # ---- calls --------------------------------------------------------------------------------
 
     def forward(
