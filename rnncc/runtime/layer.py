@@ -20,6 +20,7 @@ import numpy as np
 
 from rnncc.runtime.base import Known, LayerBase
 from rnncc.runtime.classes import Engine, Frozen, LayerType, Maker
+from rnncc.runtime.cuda.given import bring, room_of
 from rnncc.runtime.description import Cell, Variant, covering, variant_of
 from rnncc.runtime.doors import (
     Layout,
@@ -31,7 +32,6 @@ from rnncc.runtime.doors import (
     switch,
     whole_number,
 )
-from rnncc.runtime.foreign import bring, room_of
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.precision import PRECISION, refuse_on_cpu
