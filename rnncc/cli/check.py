@@ -63,7 +63,9 @@ def run(arguments: argparse.Namespace) -> int:
     if not console.is_terminal:
         console = Console(width=100)
     findings = []
-    with Progress(console=Console(stderr=True), transient=True) as progress:
+    log = Console(stderr=True)
+    # In a file a progress bar would be an empty line.
+    with Progress(console=log, transient=True, disable=not log.is_terminal) as progress:
         task = progress.add_task(f"checking {settings.spec.name}", total=None)
         for finding in check_cell(settings, sizes, arguments.target):
             findings.append(finding)

@@ -21,12 +21,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
-
-from rnncc.runtime import memory
 from rnncc.runtime.binding import Call, result_shape
 from rnncc.runtime.call import Arrays, Job, Residuals
 from rnncc.runtime.layouts import pad
+from rnncc.runtime.rooms import Room
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Direction
 
@@ -46,7 +44,7 @@ class Block:
 
     begin: int
     end: int
-    carries: dict[str, np.ndarray]
+    carries: dict[str, Any]
     residuals: Residuals | None = None
 
 
@@ -71,14 +69,14 @@ def carries_of(direction: Direction) -> list[str]:
     return [name for _, role, name in direction.params if role in CARRIED]
 
 
-def block_steps(side: Side, call: Call) -> int:
-    """How many steps at once need a small workspace."""
+def block_steps(side: Side, call: Call, most: int = BLOCK_BYTES) -> int:
+    """How many steps at once need a workspace of at most so many bytes, or nearly."""
     sizes, row = dict(call.sizes), 0
     for buffer in side.direction.buffers:
         if "T" in buffer.axes and buffer.storage == "work":
             *outer, last = (1, *(evaluate(text, sizes) for text in buffer.shape))
             row += math.prod(outer) * pad(last) * (call.batch if "B" in buffer.axes else 1)
-    return max(BLOCK_BYTES // max(row * side.item, 1), LEAST_STEPS)
+    return max(most // max(row * side.item, 1), LEAST_STEPS)
 
 
 def borders(time: int, steps: int, every: int | None = None) -> Iterator[tuple[int, int]]:
@@ -106,14 +104,14 @@ def _part(direction: Direction, arrays: Arrays, block: Block, time: int) -> dict
     return found
 
 
-def _sequences(side: Side, role: str, call: Call, out: Arrays) -> dict[str, np.ndarray]:
+def _sequences(side: Side, role: str, call: Call, out: Arrays, room: Room) -> dict[str, Any]:
     """Results over all steps, whole: every block writes its own."""
     found = {}
     for place in side.direction.results:
         if place.role == role and not (call.last_only and role == "output"):
             given = out.get(place.name)
             if given is None:
-                given = memory.POOL.array(result_shape(place, side.buffers, call), side.np_dtype)
+                given = room.empty(result_shape(place, side.buffers, call))
             found[place.name] = given
     return found
 
@@ -123,7 +121,7 @@ def _sequences(side: Side, role: str, call: Call, out: Arrays) -> dict[str, np.n
 
 def forward(
     side: Side, job: Job, steps: int, every: int | None, carry: bool = False
-) -> tuple[dict[str, np.ndarray], list[Block]]:
+) -> tuple[dict[str, Any], list[Block]]:
     """Results by name, and the blocks a pullback needs if `job.call.save`. carry: with those of
     carries that callers don't see."""
     call, time = job.call, job.call.time
@@ -135,10 +133,11 @@ def forward(
     names = carries_of(side.direction)
     places = [p for p in side.direction.results if p.role != "residual"]
     wanted = frozenset(p.name.removeprefix("d_") for p in places)
-    sequences = _sequences(side, "output", call, job.out)
+    room = side.room(job.arrays)
+    sequences = _sequences(side, "output", call, job.out, room)
     blocks: list[Block] = []
-    found: dict[str, np.ndarray] = {}
-    carries = {n: np.array(job.arrays[n]) for n in names if n in job.arrays}
+    found: dict[str, Any] = {}
+    carries = {n: room.copy(job.arrays[n]) for n in names if n in job.arrays}
     for begin, end in borders(time, steps, every):
         if every is not None and begin % every == 0:
             blocks.append(Block(begin, min(begin + every, time), carries))
@@ -159,18 +158,19 @@ def forward(
 
 def backward(
     ahead: Side, back: Side, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays
-) -> dict[str, np.ndarray]:
+) -> dict[str, Any]:
     """Gradients by parameter. Cotangents by result, those of outputs of every step or as they were
     returned; a missing one is zero."""
     call, names = saved.call, carries_of(ahead.direction)
     out = {f"d_{n}": a for n, a in out.items()}
-    sequences: dict[str, np.ndarray] = {}
+    sequences: dict[str, Any] = {}
+    room = back.room(saved.arrays)
     if len(saved.blocks) > 1:
-        every = _sequences(back, "grad_input", call, out)
+        every = _sequences(back, "grad_input", call, out, room)
         sequences = {n: a for n, a in every.items() if n.removeprefix("d_") in wanted}
     handed = dict(cotangents)
     steps = _of_every_step(ahead, cotangents) if len(saved.blocks) > 1 else []
-    totals: dict[str, np.ndarray] = {}
+    totals: dict[str, Any] = {}
     for block in reversed(saved.blocks):
         begin, end = block.begin, block.end
         first_step = saved.first_step + begin
@@ -180,7 +180,7 @@ def backward(
         if residuals is None:
             job = Job(arrays, replace(own, last_only=True), saved.version, first_step=first_step)
             residuals = ahead.run(job).residuals()
-        arrays |= _cotangents(back, handed, own, block)
+        arrays |= _cotangents(back, handed, own, block, room)
         asked = wanted.union(names) if begin else wanted
         part = {n: a[:, begin:end] for n, a in sequences.items()} or out
         run = back.run(Job(arrays, own, saved.version, residuals, asked, part, first_step))
@@ -201,7 +201,7 @@ def _of_every_step(side: Side, cotangents: Arrays) -> list[str]:
     return [n for n, d in cotangents.items() if d.ndim == lead.get(n, 0) + len(buffers[n].shape)]
 
 
-def _cotangents(side: Side, handed: Arrays, call: Call, block: Block) -> dict[str, np.ndarray]:
+def _cotangents(side: Side, handed: Arrays, call: Call, block: Block, room: Room) -> dict[str, Any]:
     """What comes into a block from behind: cotangents of its steps and of its last carries."""
     found = {}
     for name, role, caller in side.direction.params:
@@ -214,9 +214,9 @@ def _cotangents(side: Side, handed: Arrays, call: Call, block: Block) -> dict[st
             shape = [evaluate(s, sizes) for s in buffer.shape]
             rows = tuple({"B": call.batch, "T": call.time}[a] for a in buffer.axes)
             if last is None:
-                given = side.nothing((*rows, *shape), len(rows))
+                given = room.nothing((*rows, *shape), len(rows))
             else:
-                given = np.zeros((*rows, *shape), side.dtype)
+                given = room.zeros((*rows, *shape))
                 given[:, -1] = last
         elif "T" in buffer.axes and given.shape[1] != call.time:
             given = given[:, block.begin : block.end]

@@ -27,6 +27,7 @@ from rnncc.runtime.doors import (
     whole_number,
 )
 from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.precision import precision_of
 from rnncc.runtime.storage import NARROW
 
 Tensors = Mapping[str, Any]
@@ -252,7 +253,10 @@ _FLAGS = (
     "time_major",
     "zero_output_for_mask",
 )
-LAYER_OPTIONS = (*_FLAGS, "unroll", "checkpoint_every", "weights", "seed", "name", "dtype")
+LAYER_OPTIONS = (
+    *(*_FLAGS, "unroll", "checkpoint_every", "precision", "weights"),
+    *("seed", "name", "dtype"),
+)
 
 
 @dataclass
@@ -274,6 +278,7 @@ class Choices:
     zero_output_for_mask: bool = False
     unroll: bool | int = False
     checkpoint_every: int | None = None
+    precision: str = "float32"
     storage: str | None = None  # of weights; None is the cells' own
 
     fields_: ClassVar[tuple[str, ...]] = ("sizes", "options", "functions", "rates")
@@ -286,6 +291,8 @@ class Choices:
         for name in (*_FLAGS, "unroll", "checkpoint_every"):
             if getattr(self, name):
                 shown[name] = getattr(self, name)
+        if self.precision != "float32":
+            shown["precision"] = self.precision
         if self.storage is not None:
             shown["weights"] = self.storage
         return shown
@@ -337,6 +344,7 @@ def sort_keywords(cell: Cell, positional: tuple[object, ...], given: Mapping[str
             f"{chosen.dtype}: leave weights= or dtype={chosen.dtype!r} out"
         )
     chosen.name = chosen.name or cell.name.lower()
+    chosen.precision = precision_of(given.get("precision"), chosen.dtype)
     _demand(cell, chosen.sizes, told)
     return chosen
 
@@ -348,6 +356,8 @@ def _layer_option(
         setattr(chosen, name, flag(name, value))
     elif name == "checkpoint_every":
         chosen.checkpoint_every = None if value is None else whole_number(name, value)
+    elif name == "precision":
+        pass  # checked when the dtype is known
     elif name == "weights":
         chosen.storage = storage_name(value)
     elif name == "dtype":

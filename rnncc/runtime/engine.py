@@ -30,7 +30,7 @@ from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import write_into
 from rnncc.runtime.packing import Packed
 from rnncc.runtime.prepared import Params, Prepared
-from rnncc.runtime.strides import repeated
+from rnncc.runtime.rooms import HostRoom
 from rnncc.runtime.tables import Direction
 
 KEPT_SHAPES = 64
@@ -51,7 +51,6 @@ class Side:
     made: OrderedDict[Call, Prepared] = field(default_factory=OrderedDict)
     ready: OrderedDict[Any, Ready] = field(default_factory=OrderedDict)
     packs: OrderedDict[Any, Packed] = field(default_factory=OrderedDict)
-    zeros: dict[Any, np.ndarray] = field(default_factory=dict)
     lock: threading.RLock = field(default_factory=threading.RLock)
     last: Prepared | None = None
     steps: int = 0  # of the last call, whatever its blocks
@@ -62,6 +61,7 @@ class Side:
         self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
         self.buffers = {b.name: b for b in self.direction.buffers}
         self.params = Params.of(self.direction)
+        self.host = HostRoom(self.np_dtype)
         self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
 
     def keep(self, layers: int) -> None:
@@ -73,17 +73,9 @@ class Side:
         """The last run, and how many steps it was a block of."""
         return self.last, self.steps
 
-    def nothing(self, shape: tuple[int, ...], lead: int) -> np.ndarray:
-        """Zeros to read: one row for every place along the first axes."""
-        with self.lock:
-            found = self.zeros.get((shape, lead))
-            if found is None:
-                if len(self.zeros) >= KEPT_SHAPES:
-                    self.zeros.clear()
-                row = np.zeros(shape[lead:], self.np_dtype)
-                found = self.zeros[shape, lead] = repeated(row, shape[:lead])
-                found.flags.writeable = False
-            return found
+    def room(self, arrays: Arrays) -> HostRoom:
+        """Who makes arrays for a call."""
+        return self.host
 
     def find(self, key: Any) -> Ready | None:
         """What arrays with these strides take, if it is known."""

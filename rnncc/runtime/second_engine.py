@@ -18,7 +18,6 @@ import numpy as np
 from rnncc.runtime.blocks import Saved
 from rnncc.runtime.call import NO_RESIDUALS, Arrays, Job, Residuals
 from rnncc.runtime.engine import Side, plan_side
-from rnncc.runtime.memory import aligned
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Direction
 
@@ -57,15 +56,14 @@ class SecondEngine:
 
     # ---- calls --------------------------------------------------------------------------------
 
-    def gradients(
-        self, saved: Saved, cotangents: Arrays
-    ) -> tuple[dict[str, np.ndarray], SavedAgain]:
+    def gradients(self, saved: Saved, cotangents: Arrays) -> tuple[dict[str, Any], SavedAgain]:
         """Every gradient by parameter name, and what `second` needs.
 
         `saved` is what the first engine's forward saved, `cotangents` by name of result; a missing
         one is zero. The caller may change its arrays in place afterwards.
         """
-        own = {f"d.{name}": np.array(array) for name, array in cotangents.items()}
+        room = self._forward.room(saved.arrays)
+        own = {f"d.{name}": room.copy(array) for name, array in cotangents.items()}
         again = SavedAgain(saved, {**saved.arrays, **own})
         self._run(self._forward, again)
         found = self._run(self._backward, again)
@@ -73,7 +71,7 @@ class SecondEngine:
 
     def second(
         self, again: SavedAgain, cotangents: Arrays, wanted: frozenset[str]
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Any]:
         """Gradients of sum(cotangents * gradients), of those wanted that depend on anything.
 
         By parameter name, and `d.<result>` with respect to the cotangent of a result. May be
@@ -88,7 +86,7 @@ class SecondEngine:
 
     def _run(
         self, side: Side, again: SavedAgain, wanted: frozenset[str] | None = None
-    ) -> dict[str, np.ndarray]:
+    ) -> dict[str, Any]:
         """One direction: its results; what it saves joins what is known."""
         first = again.first
         arrays = {**again.arrays, **self._zeros(side, again)}
@@ -105,15 +103,16 @@ class SecondEngine:
         again.residuals = again.residuals.joined(run.residuals())
         return run.results
 
-    def _zeros(self, side: Side, again: SavedAgain) -> Mapping[str, np.ndarray]:
+    def _zeros(self, side: Side, again: SavedAgain) -> Mapping[str, Any]:
         """For the cotangents nobody gave."""
         first, zeros = again.first, {}
+        room = side.room(first.arrays)
         for buffer, role, name in side.direction.params:
             if role == "cotangent" and name not in again.arrays:
                 decl = side.buffers[buffer]
                 lead = [{"B": first.call.batch, "T": first.call.time}[a] for a in decl.axes]
                 shape = [evaluate(s, dict(first.call.sizes)) for s in decl.shape]
-                zeros[name] = aligned((*lead, *shape), self.dtype, zero=True)
+                zeros[name] = room.zeros((*lead, *shape))
         return zeros
 
     # ---- what ran -------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from torch import Tensor
 
 from rnncc.torch.base import RecurrenceBase
 from rnncc.torch.on_device import SavedOnDevice
+from rnncc.torch.on_device_second import second
 from rnncc.torch.recipe import Choice, Saved, Way, array_of
 
 
@@ -108,9 +109,7 @@ class RecurrenceGradients(RecurrenceBase):
 
         d_grads: like the gradients that `backward` returns; None is zero."""
         if isinstance(saved, SavedOnDevice):
-            raise NotImplementedError(
-                f"second derivatives of {self.cell.name} on a GPU: move the module to the CPU"
-            )
+            return second(saved.owner, saved, cotangents, d_grads, wanted)
         handed = [None if t is None else array_of(t) for t in cotangents]
         given = [None if t is None else array_of(t) for t in d_grads]
         back = [torch.zeros(shape, dtype=self.torch_dtype) for shape in saved.known.results]

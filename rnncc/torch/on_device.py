@@ -4,8 +4,8 @@ What `recurrence` and `gradients` do with NumPy's views is done with tensors her
 directions joined and masked ends filled by torch, on the device. A mask is read on the CPU, since
 it decides how many steps run.
 
-Non-Goals: second derivatives, checkpoints. Nothing here has run on a GPU yet: tests run it over a
-simulated one.
+Non-Goals: second derivatives (`on_device_second`). Nothing here has run on a GPU yet: tests run it
+over a simulated one.
 """
 
 from __future__ import annotations
@@ -18,9 +18,10 @@ import torch
 from torch import Tensor
 
 from rnncc.runtime.cuda.target import CARRIER, Carrier
-from rnncc.runtime.description import variant_of
+from rnncc.runtime.description import Variant, variant_of
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.order import Order
+from rnncc.runtime.precision import PRECISION
 from rnncc.torch.recipe import Choice, Known
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class _Way:
     saved: Any
     masks: Masking | None
     steps: int
+    variant: Variant | None = None
 
 
 @dataclass(slots=True, weakref_slot=True)
@@ -135,6 +137,7 @@ class OnDevice:
                 assert seed is not None
                 arrays["seed"] = int(seed)
             arrays[CARRIER] = carrier
+            arrays[PRECISION] = of.recipe.precision
             results, saved = engine.forward(
                 masks.cut(arrays, of.timed) if masks else arrays,
                 known.sizes,
@@ -147,7 +150,7 @@ class OnDevice:
                 lent=frozenset(arrays) | {"valid", "_shown"},
             )
             found.append(self._filled(results, masks))
-            ways.append(_Way(engine, saved, masks, steps))
+            ways.append(_Way(engine, saved, masks, steps, variant))
         shapes = [t.shape for t in tensors]
         kept = SavedOnDevice(self, ways, known, given, masked, shapes, tensors[0])
         return self._joined(found), kept if save else None
@@ -230,14 +233,14 @@ class OnDevice:
         """Results as they are given back: directions side by side, steps in the user's order."""
         of, joined = self.of, []
         for name in of.outputs:
-            parts = [self._given(r[name], order) for r, order in zip(found, of.orders, strict=True)]
+            parts = [self.given(r[name], order) for r, order in zip(found, of.orders, strict=True)]
             joined.append(parts[0] if len(parts) == 1 else torch.cat(parts, -1))
         for state in of.states:
             finals = [r[f"final_{state}"] for r in found]
             joined.append(torch.stack(finals) if of.recipe.stacked else finals[0])
         return joined
 
-    def _given(self, output: Tensor, order: Order) -> Tensor:
+    def given(self, output: Tensor, order: Order) -> Tensor:
         """An output, [batch, time, ...] as its steps ran, as the user has it; its own inverse."""
         if not self.of.recipe.return_sequences:
             return output
@@ -252,19 +255,18 @@ class OnDevice:
     ) -> list[Tensor | None]:
         """Gradients of a call's tensors, those wanted."""
         grads: list[Tensor | None] = [None] * len(saved.shapes)
-        for number in range(len(saved.ways)):
+        for number, way in enumerate(saved.ways):
             choice = self.of._choose(number, saved, wanted)  # type: ignore[arg-type]
-            given = self._cotangents(number, saved, cotangents)
-            way = saved.ways[number]
+            given = self.cotangents(number, saved, cotangents)
             if way.engine is None:  # nothing ran: the last states are the first ones
                 finals = {n: f"final_{n}" for n in self.of.states}
                 found = {n: given[f] for n, f in finals.items() if f in given}
             else:
                 found = way.engine.backward(way.saved, given, choice.names)
-            self._collect(number, saved, choice, found, grads)
+            self.collect(number, saved, choice, found, grads)
         return grads
 
-    def _cotangents(
+    def cotangents(
         self, number: int, saved: SavedOnDevice, handed: Sequence[Tensor | None]
     ) -> dict[str, Tensor]:
         """One direction's, by name of result; of outputs [batch, steps, ...] as steps run."""
@@ -287,11 +289,11 @@ class OnDevice:
         return given
 
     def _back(self, d: Tensor, order: Order) -> Tensor:
-        """A cotangent of every step as the steps ran: the way back from `_given`."""
+        """A cotangent of every step as the steps ran: the way back from `given`."""
         d = d.transpose(0, 1) if order.time_major else d
         return d.flip(1) if self.of.recipe.in_place and order.backwards else d
 
-    def _collect(
+    def collect(
         self,
         number: int,
         saved: SavedOnDevice,

@@ -23,6 +23,7 @@ from torch.nn.utils.rnn import PackedSequence
 from rnncc.compiler import compile as compile_cell
 from rnncc.runtime.doors import an
 from rnncc.runtime.layer import Layer
+from rnncc.runtime.precision import precision_of
 from rnncc.torch.ops import NO_SCRIPT, is_plain, run
 from rnncc.torch.packed import Rows
 from rnncc.torch.recipe import DTYPES, Recipe
@@ -42,7 +43,8 @@ class _Stack(torch.nn.RNNBase):
     _spec: str
     _functions: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self, mode: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, mode: str, *args: Any, precision: str = "float32", **kwargs: Any) -> None:
+        self.precision = precision_of(precision, "float32")
         super().__init__(mode, *args, **kwargs)
         self._prepare()
 
@@ -69,6 +71,7 @@ class _Stack(torch.nn.RNNBase):
                 in_place=True,
                 stacked=True,
                 time_major=not self.batch_first,
+                precision=precision_of(self.precision, name),
             )
             recurrence = recurrence_of(recipe)
             recurrence.kernels.serve(self, ways)

@@ -1,54 +1,155 @@
 """`python -m tests.cuda.everything [CELL ...]`: every cell, variant, tier and shape on the
-simulated grid, forward and backward, against the interpreter; and every kernel to PTX and machine
-code where numba-cuda is installed. Some minutes; exits with 1 if anything is off.
+simulated grid, forward and backward, against the interpreter; and where numba-cuda is installed
+every kernel to PTX and machine code, for each architecture.
+
+Ten minutes or so of one core. What is done is kept in .pytest_cache, so a run that was stopped goes
+on where it was; a change of any source begins anew, and so does `--anew`. Exits with 1 if anything
+is off.
 """
 
 from __future__ import annotations
 
+import argparse
+import hashlib
+import inspect
+import json
 import sys
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
 
+from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.moves import move
+from rnncc.runtime.cuda.tiles import add_parts, contract
 from tests import cases
 from tests.cuda.test_cells import TIERS, shapes_for, simulator
-from tests.cuda.test_ptx import CAPABILITIES, compiled, kernels_of
+from tests.cuda.test_ptx import CAPABILITIES, compiled, faults, kernels_of, twins_of
 from tests.cuda.twins import LIMIT, Twins
 
-
-def simulated(names: Sequence[str]) -> list[str]:
-    wrong = []
-    for name, variant in cases.variants(names):
-        errors = {
-            (tier, shape): Twins.of(name, variant, shape).worst(simulator(tier, 5), tier)[0]
-            for tier in TIERS
-            for shape in shapes_for(name, tier)
-        }
-        worst = max(errors.values())
-        print(f"{name:20} {variant:6} {len(errors):3} runs, largest error {worst:.1e}", flush=True)
-        wrong += [f"{name} {variant} {k}: {e}" for k, e in errors.items() if e > LIMIT["float32"]]
-    return wrong
+LOG = cases.ROOT / ".pytest_cache" / "cuda_everything.jsonl"
+TWIN_UNITS = 256  # whose weights all stay in registers
 
 
-def assembled(names: Sequence[str]) -> list[str]:
-    wrong = []
-    for name, variant in cases.variants(names):
-        for kernel in kernels_of(name, variant):
+class Log:
+    """What was found, a line each; a line holds for as long as no source has changed."""
+
+    def __init__(self, path: Path, anew: bool) -> None:
+        self.path, self.sources = path, _digest()
+        self.found: dict[str, Any] = {}
+        if path.exists() and not anew:
+            lines = map(json.loads, path.read_text().splitlines())
+            self.found = {x["what"]: x for x in lines if x["sources"] == self.sources}
+        elif anew:
+            path.unlink(missing_ok=True)
+
+    def once(self, what: str, run: Callable[[], dict[str, Any]]) -> dict[str, Any]:
+        """What `run` gives, or gave."""
+        if what not in self.found:
+            begun = time.process_time()
+            line = {"what": what, "sources": self.sources, **run()}
+            line["seconds"] = round(time.process_time() - begun, 1)
+            self.found[what] = line
+            self.path.parent.mkdir(parents=True, exist_ok=True)
+            with self.path.open("a") as file:
+                file.write(json.dumps(line) + "\n")
+        found: dict[str, Any] = self.found[what]
+        return found
+
+
+def _digest() -> str:
+    """Of every source that decides what is found."""
+    found = hashlib.sha256()
+    for folder in ("rnncc", "templates", "tests/cuda", "tests/cells"):
+        for path in sorted((cases.ROOT / folder).rglob("*")):
+            if path.suffix in (".py", ".jinja", ".rnn"):
+                found.update(path.read_bytes())
+    found.update(Path(cases.__file__).read_bytes())
+    return found.hexdigest()[:16]
+
+
+# ---- the simulated grid ----------------------------------------------------------------------
+
+
+def simulated(name: str, variant: str) -> dict[str, Any]:
+    """The largest error of every tier and shape, and what is off."""
+    wrong, errors = [], []
+    for tier in TIERS:
+        for shape in shapes_for(name, tier):
+            try:
+                error, whose = Twins.of(name, variant, shape).worst(simulator(tier, 5), tier)
+            except Exception as failed:
+                wrong.append(f"{tier} {shape}: {type(failed).__name__}: {failed}")
+                continue
+            errors.append(error)
+            if not error <= LIMIT["float32"]:
+                wrong.append(f"{tier} {shape}: {whose} is off by {error:.1e}")
+    said = f"{len(errors)} runs, largest error {max(errors, default=0.0):.1e}"
+    return {"said": said, "wrong": wrong}
+
+
+# ---- PTX and machine code ----------------------------------------------------------------------
+
+
+class Assembled:
+    """Kernels compiled, each text once: variants share many."""
+
+    def __init__(self) -> None:
+        self.known: dict[Any, tuple[list[str], int]] = {}
+
+    def of(self, kernels: Sequence[Kernel]) -> dict[str, Any]:
+        wrong, most = [], 0
+        for kernel in kernels:
             for capability in CAPABILITIES:
-                text, report = compiled(kernel, capability)
-                if report.spilled or ".f64" in text:
-                    wrong.append(f"{kernel.name} of {name} {variant} for {capability}: {report}")
-        print(f"{name:20} {variant:6} compiled", flush=True)
-    return wrong
+                key = inspect.getsource(kernel.function), kernel.constants, capability
+                if key not in self.known:
+                    text, report = compiled(kernel, capability)
+                    self.known[key] = faults(text, report), report.registers
+                found, registers = self.known[key]
+                wrong += [
+                    f"{kernel.name} for sm_{capability[0]}{capability[1]}: {f}" for f in found
+                ]
+                most = max(most, registers)
+        arches = ", ".join(f"sm_{a}{b}" for a, b in CAPABILITIES)
+        return {"said": f"{len(kernels)} kernels for {arches}, {most} registers", "wrong": wrong}
+
+
+def with_twins(name: str, variant: str) -> list[Kernel]:
+    return [*kernels_of(name, variant), *twins_of(name, TWIN_UNITS, 8, variant)]
+
+
+def sweeps(names: Sequence[str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:
+    """What there is to do, in order."""
+    pairs = cases.variants(names)
+    for name, variant in pairs:
+        yield f"simulated {name} {variant}", lambda n=name, v=variant: simulated(n, v)
+    try:
+        import cuda.bindings.nvjitlink  # noqa: F401
+        import numba.cuda.types  # noqa: F401  numba's own `cuda` has no such module
+    except ImportError:
+        print("numba-cuda isn't installed: nothing is compiled")
+        return
+    made = Assembled()
+    yield "compiled moves, tiles", lambda: made.of([move, contract, add_parts])
+    for name, variant in pairs:
+        yield (
+            f"compiled {name} {variant}",
+            lambda n=name, v=variant: made.of(with_twins(n, v)),
+        )
 
 
 def main(arguments: Sequence[str]) -> int:
-    names = list(arguments) or cases.NAMES
-    wrong = simulated(names)
-    try:
-        import numba.cuda.types  # noqa: F401  numba's own `cuda` has no such module
-    except ImportError:
-        print("numba-cuda isn't installed: nothing was compiled")
-    else:
-        wrong += assembled(names)
+    parser = argparse.ArgumentParser("python -m tests.cuda.everything")
+    parser.add_argument("cells", nargs="*", choices=[*cases.NAMES, []], metavar="CELL")
+    parser.add_argument("--anew", action="store_true", help="forget what was done")
+    parser.add_argument("--log", type=Path, default=LOG, help="where what was done is kept")
+    asked = parser.parse_args(arguments)
+    log, wrong = Log(asked.log, asked.anew), []
+    for what, run in sweeps(asked.cells or cases.NAMES):
+        found = log.once(what, run)
+        print(f"{what:38} {found['said']}  ({found['seconds']} s)", flush=True)
+        wrong += [f"{what}: {w}" for w in found["wrong"]]
+        print("".join(f"    {w}\n" for w in found["wrong"]), end="", flush=True)
     print("\n".join(wrong) or "nothing is off")
     return int(bool(wrong))
 

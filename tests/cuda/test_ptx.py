@@ -1,11 +1,15 @@
 """Kernels to PTX and machine code with no GPU and no driver; what the assembler says of them.
 
-Pairwise here: each built-in cell's loops under one variant, for one architecture.
+Pairwise here: the loops of each built-in cell under each variant, for one architecture, and for
+both in turn. `python -m tests.cuda.everything` has every kernel of every cell for both.
 """
 
 from __future__ import annotations
 
-from importlib.metadata import version
+import re
+import subprocess
+from importlib.metadata import PackageNotFoundError, files, version
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -21,11 +25,11 @@ from tests.conftest import Golden
 from tests.cuda.test_mutants import changed
 
 CAPABILITIES = ((8, 0), (9, 0))
+VARIANTS = ("plain", "mask", "drawn")
 BUILT_IN = [n for n in cases.NAMES if "tests" not in cases.FILES[n].parts]
 PAIRS = [
-    (name, variant, CAPABILITIES[i % 2])
-    for i, (name, variant) in enumerate(cases.variants(BUILT_IN))
-    if i % 3 == 0
+    (name, variant, CAPABILITIES[(BUILT_IN.index(name) + VARIANTS.index(variant)) % 2])
+    for name, variant in cases.variants(BUILT_IN)
 ]
 
 
@@ -50,43 +54,45 @@ def kernels_of(name: str, variant: str) -> list[Kernel]:
 
 
 def compiled(kernel: Kernel, capability: tuple[int, int], dtype: str = "float32") -> Any:
+    """PTX and the assembler's report."""
     from rnncc.runtime.cuda import offline
 
     text = offline.ptx(kernel, dtype, capability)
+    assert f".target sm_{capability[0]}{capability[1]}" in text
     return text, offline.assemble(text, capability)[1]
+
+
+# What is in no kernel of single precision, and why.
+FORBIDDEN = {
+    ".f64": "a double slipped in",
+    ".local": "an array isn't in registers",
+    "ld.global.nc": "a read that barriers don't order",
+}
+
+
+def faults(text: str, report: Any) -> list[str]:
+    found = [f"{word}: {why}" for word, why in FORBIDDEN.items() if word in text]
+    return found + [f"{report.spilled} bytes spilled"] * bool(report.spilled)
 
 
 @pytest.mark.parametrize(("name", "variant", "capability"), PAIRS)
 def test_loops_compile(name: str, variant: str, capability: tuple[int, int]) -> None:
     for kernel in kernels_of(name, variant):
-        if not kernel.name.endswith("scan"):
-            continue
-        text, report = compiled(kernel, capability)
-        assert f".target sm_{capability[0]}{capability[1]}" in text
-        assert ".f64" not in text, f"{kernel.name}: a double slipped in"
-        assert not report.spilled, f"{kernel.name}: {report}"
+        if kernel.name.endswith("scan"):
+            assert not faults(*compiled(kernel, capability)), kernel.name
 
 
-def twins_of(name: str, units: int, rows: int) -> list[Kernel]:
-    """Both loops with weights in registers, for that size."""
-    sizes = {"units": units, "features": units}
+def twins_of(name: str, units: int, rows: int, variant: str = "plain") -> list[Kernel]:
+    """The loops that can have their weights in registers, for that size."""
+    sizes = cases.sizes_for(cases.spec_of(name), units, units)
     found = []
-    for kernel in kernels_of(name, "plain"):
+    for kernel in kernels_of(name, variant):
         if kernel.twin is not None:
             shapes = kernel.twin.shapes
             made = numbers(shapes, lambda text: evaluate(text, sizes), rows, 8, 227 * 1024)
             assert not isinstance(made, str), made
             found.append(kernel.twin.built(made.constants))
     return found
-
-
-def test_weights_stay_in_registers() -> None:
-    """At the largest size that fits: 128 weights a thread."""
-    for kernel in twins_of("lstm", 1024, 8):
-        text, report = compiled(kernel, (9, 0))
-        assert ".f64" not in text
-        assert "ld.local" not in text and "st.local" not in text, "an array is no registers"
-        assert not report.spilled, f"{kernel.name}: {report}"
 
 
 def test_doubles_are_refused() -> None:
@@ -99,18 +105,73 @@ def test_doubles_are_refused() -> None:
         compiled(Kernel(mutant), (9, 0))
 
 
+# ---- what a simulated grid can't show: caches, and the order in which memory is seen ------------
+
+ORDER = ["bar.sync", "red.release.gpu.global.add.u64", "ld.acquire.gpu.global.u64", "bar.sync"]
+
+
+@pytest.fixture(scope="module")
+def loop() -> tuple[str, bytes]:
+    """A loop whose blocks wait for each other: PTX and machine code."""
+    from rnncc.runtime.cuda import offline
+
+    (scan,) = (k for k in kernels_of("simple_rnn", "plain") if k.name == "forward_scan")
+    text = offline.ptx(scan, "float32", (9, 0))
+    return text, offline.assemble(text, (9, 0))[0]
+
+
+def test_barrier_releases_and_acquires(loop: tuple[str, bytes]) -> None:
+    """All of a block's writes come before its arrival, and the wait before all of its reads."""
+    found = re.findall("|".join(dict.fromkeys(map(re.escape, ORDER))), loop[0])
+    once = [x for x, before in zip(found, [None, *found]) if x != before]  # the wait is a loop
+    assert once == ORDER
+
+
+def test_waiting_empties_the_first_cache(loop: tuple[str, bytes], tmp_path: Path) -> None:
+    """States take turns in two places, so a multiprocessor has the last but one in its own cache:
+    every acquiring read has to be followed by what empties it, and the arrival comes after what
+    makes a block's writes visible to all."""
+    (tmp_path / "loop.cubin").write_bytes(loop[1])
+    ran = subprocess.run(
+        [disassembler(), "-c", "loop.cubin"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    code = re.findall(r"^\s+/\*[0-9a-f]{4,}\*/\s+(?:@\S+ )?([A-Z][\w.]*)", ran.stdout, re.M)
+    waits = [i for i, op in enumerate(code) if op.startswith("LDG") and "STRONG.GPU" in op]
+    assert waits and all(code[i + 1] == "CCTL.IVALL" for i in waits)
+    (arrival,) = (i for i, op in enumerate(code) if op.startswith("RED"))
+    assert "MEMBAR.ALL.GPU" in code[arrival - 4 : arrival]
+    assert not any("CONSTANT" in op for op in code if op.startswith("LDG"))
+
+
+def disassembler() -> str:
+    try:
+        found = files("nvidia-cuda-nvdisasm") or []
+    except PackageNotFoundError:
+        pytest.skip("nvdisasm isn't installed")
+    return next(str(f.locate()) for f in found if f.name == "nvdisasm")
+
+
+# ---- figures -----------------------------------------------------------------------------------
+
+
 def test_figures(golden: Golden) -> None:
-    """Registers of an LSTM's kernels, held where the same compilers made them."""
+    """Registers of an LSTM's kernels, held where the same compilers made them. Weights that stay:
+    at the largest size that fits, 128 a thread."""
     tools = [f"{p} {version(p)}" for p in ("numba-cuda", "nvidia-nvvm", "nvidia-nvjitlink")]
     lines = [f"# {', '.join(tools)}"]
-    for kernel in [*kernels_of("lstm", "plain"), *twins_of("lstm", 512, 8)]:
-        for capability in CAPABILITIES:
-            _, report = compiled(kernel, capability)
-            arch = f"sm_{capability[0]}{capability[1]}"
-            lines.append(
-                f"{kernel.name:26} {arch} {report.registers:4} registers {report.spilled} spilled"
-            )
-            assert not report.spilled
+    asked = [(k, c) for k in kernels_of("lstm", "plain") for c in CAPABILITIES]
+    asked += [(k, (9, 0)) for k in twins_of("lstm", 1024, 8)]
+    for kernel, capability in asked:
+        text, report = compiled(kernel, capability)
+        assert not faults(text, report), kernel.name
+        arch = f"sm_{capability[0]}{capability[1]}"
+        lines.append(
+            f"{kernel.name:26} {arch} {report.registers:4} registers {report.spilled} spilled"
+        )
     kept = golden.folder / golden.default
     if not golden.update and kept.exists() and kept.read_text().splitlines()[0] != lines[0]:
         pytest.skip("other compilers than the figures are of")

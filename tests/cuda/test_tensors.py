@@ -30,8 +30,8 @@ class Believing(HostArrays):
         return super().enter(array, dtype, lead)
 
     def leave(self, piece: Piece, shape: Any, dtype: Any, out: Any = None) -> Any:
-        assert out is None
-        return torch.from_numpy(super().leave(piece, shape, dtype))
+        found = torch.from_numpy(super().leave(piece, shape, dtype))
+        return found if out is None else out.copy_(found)
 
 
 def results(module: Any, x: Any, *more: Any, **keywords: Any) -> list[Any]:
@@ -54,14 +54,20 @@ def _flat(values: Any) -> Any:
 
 
 def agree(
-    monkeypatch: pytest.MonkeyPatch, module: Any, x: Any, *more: Any, **keywords: Any
+    monkeypatch: pytest.MonkeyPatch,
+    module: Any,
+    x: Any,
+    *more: Any,
+    found_by: Any = results,
+    **keywords: Any,
 ) -> None:
-    right = [t.detach().clone() for t in results(module, x, *more, **keywords)]
+    """The same from the kernels of the CPU and from those of a simulated GPU."""
+    right = [t.detach().clone() for t in found_by(module, x, *more, **keywords)]
     simulator = Simulator(seed=1)
     with monkeypatch.context() as patch:
         patch.setattr("rnncc.torch.recurrence.is_elsewhere", lambda t: True)
         patch.setattr(on_device, "carrier_of", lambda t: Believing(simulator))
-        found = results(module, x, *more, **keywords)
+        found = found_by(module, x, *more, **keywords)
     assert simulator.launches, "the CPU's kernels ran"
     for one, other in zip(found, right, strict=True):
         assert cases.error(one.detach().numpy(), other.numpy()) <= 1e-5
@@ -111,6 +117,44 @@ def test_masked_cells(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) 
     module = Recurrent(path, units=4, input_size=3, return_state=True, **options)
     mask = torch.tensor([[1, 0, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0]], dtype=torch.bool)
     agree(monkeypatch, module, torch.randn(2, 6, 3), mask=mask)
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "mask"])
+@pytest.mark.parametrize("sequences", [False, True], ids=["last", "sequences"])
+def test_checkpoints(monkeypatch: pytest.MonkeyPatch, sequences: bool, masked: bool) -> None:
+    torch.manual_seed(0)
+    options = {"return_sequences": sequences, "checkpoint_every": 2, "return_state": True}
+    module = Recurrent("gru", units=4, input_size=3, **options)
+    mask = torch.tensor([[1, 0, 1, 1, 1, 0], [1, 1, 0, 0, 0, 0]], dtype=torch.bool)
+    agree(monkeypatch, module, torch.randn(2, 6, 3), **({"mask": mask} if masked else {}))
+
+
+def seconds(module: Any, x: Any, **keywords: Any) -> list[Any]:
+    """Gradients of a penalty on the input's slope, by everything: the weights' are second ones."""
+    x = x.clone().requires_grad_()
+    module.zero_grad()
+    y = module(x, **keywords)
+    y = y if isinstance(y, torch.Tensor) else y[0]
+    dy = torch.linspace(-1, 1, y.numel()).reshape(y.shape).requires_grad_()
+    (slope,) = torch.autograd.grad(y, x, dy, create_graph=True)
+    slope.square().sum().backward()
+    return [slope, x.grad, dy.grad, *(p.grad for p in module.parameters())]
+
+
+@pytest.mark.parametrize("masked", [False, True], ids=["plain", "mask"])
+@pytest.mark.parametrize("sequences", [False, True], ids=["last", "sequences"])
+def test_second_derivatives(monkeypatch: pytest.MonkeyPatch, sequences: bool, masked: bool) -> None:
+    torch.manual_seed(0)
+    module = Recurrent("simple_rnn", units=4, input_size=3, return_sequences=sequences)
+    mask = torch.tensor([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0]], dtype=torch.bool)
+    given = {"mask": mask} if masked else {}
+    agree(monkeypatch, module, torch.randn(2, 5, 3), found_by=seconds, **given)
+
+
+def test_second_derivatives_of_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    module = GRU(3, 4, batch_first=True, bidirectional=True)
+    agree(monkeypatch, module, torch.randn(2, 4, 3), found_by=seconds)
 
 
 def test_rows_of_views() -> None:

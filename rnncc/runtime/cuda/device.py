@@ -20,7 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime.cuda.cublas import WORKSPACE, Cublas
+from rnncc.runtime.cuda.graphs import Launches
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.products import Product
 from rnncc.runtime.cuda.target import Piece
 from rnncc.runtime.machine import Missing
 from rnncc.runtime.store import compiler_hash, store_dir, write_file
@@ -50,16 +53,29 @@ class _Memory:
         weakref.finalize(self, owner.release, address, stream)
 
 
+class DeviceGraph:
+    """Launches that the driver keeps."""
+
+    def __init__(self, owner: Device, handle: Any) -> None:
+        self.owner, self.handle = owner, handle
+        weakref.finalize(self, owner.destroy, handle).atexit = False
+
+    def launch(self, stream: Any) -> None:
+        self.owner.ask("cuGraphLaunch", self.handle, stream or 0)
+
+
 class Device:
     """A `Target`. Thread-safe."""
 
     def __init__(self, number: int = 0) -> None:
         self.driver = _driver()
+        self.success = getattr(getattr(self.driver, "CUresult", None), "CUDA_SUCCESS", None)
         self.number = number
         self.lock = threading.RLock()
         self.functions: dict[tuple[Kernel, str], Any] = {}
         self.zero: list[tuple[int, Piece]] = []  # all are kept: something may still read them
-        self.one: dict[str, Piece] = {}
+        self.one: dict[str, tuple[int, Piece]] = {}
+        self.kept: list[Piece] = []
         count = self.ask("cuDeviceGetCount")
         if number >= count:
             raise Missing(f"there is no CUDA device {number}: the driver sees {count}")
@@ -83,14 +99,27 @@ class Device:
         # One block of a heavy kernel a multiprocessor; what really fits is asked at the launch.
         shared = self.attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         resident = processors if cooperative else 0
-        self.gpu = Gpu(self.name, processors, resident, cooperative, shared)
+        self.cublas, no_library = _cublas()
+        library = "cuBLAS" if self.cublas else ""
+        self.gpu = Gpu(
+            self.name,
+            processors,
+            resident,
+            cooperative,
+            shared,
+            library=library,
+            no_library=no_library,
+            graphs=True,
+        )
+        self.capturing: Any = None  # the stream that graphs are captured on
+        self.workspaces: dict[Any, Piece] = {}
 
     # ---- the driver ---------------------------------------------------------------------------
 
     def ask(self, function: str, *arguments: Any) -> Any:
         """A call of the driver: its result. CudaError says what went wrong."""
         error, *found = getattr(self.driver, function)(*arguments)
-        if int(error) != 0:
+        if error is not self.success and int(error) != 0:
             words = self.driver.cuGetErrorString(error)[1]
             said = words.decode() if isinstance(words, bytes) else str(words)
             raise CudaError(f"{function}: {error.name} ({said})")
@@ -105,13 +134,12 @@ class Device:
         )
 
     def enter(self) -> None:
-        """Makes the context this thread's."""
+        """Makes the context this thread's: others may have one of another device there."""
         self.ask("cuCtxSetCurrent", self.context)
 
     # ---- memory -------------------------------------------------------------------------------
 
     def empty(self, size: int, stream: Any = None) -> Piece:
-        self.enter()
         try:
             if self.pooled:
                 address = int(self.ask("cuMemAllocAsync", max(size, 1), stream or 0))
@@ -154,11 +182,9 @@ class Device:
         return piece
 
     def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
-        self.enter()
         self.ask("cuMemsetD8Async", piece.address, 0, size, stream or 0)
 
     def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
-        self.enter()
         if array.nbytes:
             self.ask("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream or 0)
         self.ask("cuStreamSynchronize", stream or 0)
@@ -166,16 +192,22 @@ class Device:
     def zeros(self, size: int) -> Piece:
         with self.lock:
             if not self.zero or self.zero[-1][0] < size:
+                self.enter()
                 self.zero.append((size, self.upload(np.zeros(size, np.uint8))))
                 self.ask("cuStreamSynchronize", 0)  # other streams read it, too
             return self.zero[-1][1]
 
-    def ones(self, dtype: str) -> Piece:
+    def ones(self, dtype: str, count: int = 1) -> Piece:
         with self.lock:
-            if dtype not in self.one:
-                self.one[dtype] = self.upload(np.ones(1, dtype))
+            known, piece = self.one.get(dtype, (0, None))
+            if known < count:
+                self.enter()
+                piece = self.upload(np.ones(count, dtype))
+                self.one[dtype] = count, piece
+                self.kept.append(piece)  # something may still read the one before
                 self.ask("cuStreamSynchronize", 0)
-            return self.one[dtype]
+            assert piece is not None
+            return piece
 
     # ---- kernels ------------------------------------------------------------------------------
 
@@ -191,7 +223,6 @@ class Device:
         cooperative: bool = False,
         stream: Any = None,
     ) -> None:
-        self.enter()
         function = self.function(kernel, dtype, shared)
         if cooperative:
             self.check_resident(kernel, function, grid, threads, shared)
@@ -209,6 +240,59 @@ class Device:
             places.ctypes.data,
             *last,
         )
+
+    def multiply(
+        self,
+        product: Product,
+        places: tuple[int, int, int],
+        dtype: str,
+        precision: str,
+        *,
+        stream: Any = None,
+        workspace: int = 0,
+    ) -> None:
+        assert self.cublas is not None, "gpu.library says so"
+        self.cublas.multiply(product, places, dtype, precision, stream, workspace)
+
+    # ---- graphs -------------------------------------------------------------------------------
+
+    def is_capturing(self, stream: Any) -> bool:
+        error, *found = self.driver.cuStreamIsCapturing(stream or 0)
+        # An error says that somebody captures who wouldn't have the default stream used.
+        return int(error) != 0 or int(found[0]) != 0
+
+    def captured(self, run: Launches, stream: Any) -> DeviceGraph:
+        with self.lock:
+            if self.capturing is None:
+                flag = self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+                self.capturing = self.ask("cuStreamCreate", int(flag))
+            workspace = self.workspace(stream) if self.cublas is not None else 0
+            own = int(self.capturing)
+            mode = self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+            self.ask("cuStreamBeginCapture", own, mode)
+            try:
+                run(own, workspace)
+            except BaseException:
+                self.driver.cuStreamEndCapture(own)
+                raise
+            graph = self.ask("cuStreamEndCapture", own)
+            try:
+                return DeviceGraph(self, self.ask("cuGraphInstantiate", graph, 0))
+            finally:
+                self.ask("cuGraphDestroy", graph)
+
+    def workspace(self, stream: Any) -> int:
+        """What the library works in, in graphs of that stream: they run one after the other."""
+        found = self.workspaces.get(stream)
+        if found is None:
+            found = self.workspaces[stream] = self.empty(WORKSPACE)
+            self.ask("cuStreamSynchronize", 0)  # it is there, whoever uses it
+        return found.address
+
+    def destroy(self, graph: Any) -> None:
+        """A graph is given back; it ends first if it runs."""
+        self.enter()
+        self.ask("cuGraphExecDestroy", graph)
 
     def check_resident(
         self, kernel: Kernel, function: Any, grid: int, threads: int, shared: int
@@ -253,9 +337,9 @@ def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tup
     except ImportError as error:
         raise Missing(f"numba-cuda compiles kernels, and can't be imported: {INSTALL}") from error
     name = offline.entry_name(text)
-    try:
+    if offline.can_assemble():
         code, _ = offline.assemble(text, capability)
-    except ImportError:
+    else:
         code = text.encode() + b"\0"
     write_file(path, name.encode() + b"\n" + code)
     return name, code
@@ -269,6 +353,14 @@ def _key(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
     text = inspect.getsource(kernel.function)
     what = repr((text, kernel.constants, dtype, capability, compiler, MOST_THREADS))
     return hashlib.sha256(f"{what}{compiler_hash()}".encode()).hexdigest()[:16]
+
+
+def _cublas() -> tuple[Cublas | None, str]:
+    """cuBLAS, or why there is none."""
+    try:
+        return Cublas(), ""
+    except (OSError, AttributeError) as error:
+        return None, str(error)
 
 
 def _driver() -> Any:

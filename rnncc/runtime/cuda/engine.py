@@ -18,18 +18,20 @@ from rnncc.runtime.binding import Call
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Residuals
 from rnncc.runtime.cuda.bind import Binder
+from rnncc.runtime.cuda.graphs import LEAST
 from rnncc.runtime.cuda.prepared import Prepared
 from rnncc.runtime.cuda.run import CudaRun
-from rnncc.runtime.cuda.target import CARRIER, Carrier, Piece
+from rnncc.runtime.cuda.target import CARRIER, CarriedRoom, Carrier, Piece
 from rnncc.runtime.cuda.tiler import Tiler
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.machine import ITEMSIZE
+from rnncc.runtime.rooms import HostRoom, Room
 from rnncc.runtime.second_engine import SecondEngine
-from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Direction
 from rnncc.schedule.tiers import Gpu
 
 KEPT_SHAPES = 32
+BLOCK_BYTES = 2**28  # of workspace: a block of steps is a dozen launches, so blocks are long
 KEPT_VERSIONS = 4
 NOTHING: Arrays = MappingProxyType({})
 
@@ -41,6 +43,7 @@ class CudaSide:
     direction: Direction
     dtype: str
     tier: str | None = None  # asked for, instead of the one that is chosen
+    graphs: bool = True  # launches are kept as graphs where that can be
     made: OrderedDict[Any, Prepared] = field(default_factory=OrderedDict)
     weights: OrderedDict[Any, tuple[Any, Piece]] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -52,6 +55,7 @@ class CudaSide:
         open_in_children(self, "lock")
         self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
         self.buffers = {b.name: b for b in self.direction.buffers}
+        self.host = HostRoom(self.np_dtype)
         names = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
         self.weights_a_version = max(len(names), 1)
 
@@ -59,13 +63,16 @@ class CudaSide:
         """The job, done."""
         return CudaRun(self, job)
 
-    def nothing(self, shape: tuple[int, ...], lead: int) -> np.ndarray:
-        """Zeros to read: one row for every place along the first axes."""
-        return repeated(np.zeros(shape[lead:], self.np_dtype), shape[:lead])
+    def room(self, arrays: Arrays) -> Room:
+        """Who makes arrays for a call."""
+        carrier = arrays.get(CARRIER)
+        return self.host if carrier is None else CarriedRoom(carrier, self.np_dtype)
 
-    def prepared(self, call: Call, residuals: Residuals, gpu: Gpu) -> Prepared:
+    def prepared(
+        self, call: Call, residuals: Residuals, gpu: Gpu, precision: str = "float32"
+    ) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
-        key = call, gpu, self.tier
+        key = call, gpu, self.tier, precision
         with self.lock:
             found = self.made.get(key)
             if found is None:
@@ -75,8 +82,9 @@ class CudaSide:
                     if role == "residual"
                 }
                 binder = Binder(self.direction, call, self.dtype, gpu, given, self.tier)
+                binder.out.precision = precision
                 binding = binder.bind()
-                Tiler(binder).tile()
+                Tiler(binder).tile(gpu, precision)
                 found = Prepared(binding, self.direction, self.buffers, self.dtype, gpu)
                 self.made[key] = found
                 if len(self.made) > KEPT_SHAPES:
@@ -141,11 +149,7 @@ class CudaEngine:
         """Results by name; with `save`, what `backward` needs. See `runtime.classes.Engine`."""
         call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
         job = Job(arrays, call, version, out=dict(out), first_step=first_step)
-        # What lies on the device is handed from block to block by NumPy alone.
-        whole = CARRIER in arrays or time <= LEAST_STEPS
-        if CARRIER in arrays and checkpoint_every is not None:
-            raise ValueError("checkpoint_every= takes NumPy's arrays: tensors of a GPU have none")
-        steps = time if whole else block_steps(self._forward, call)
+        steps = time if time <= LEAST_STEPS else block_steps(self._forward, call, BLOCK_BYTES)
         results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
         saved = None
         if save:
@@ -181,16 +185,17 @@ class CudaEngine:
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace. See `runtime.classes.Engine`."""
-        return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
+        call = Call(tuple(sorted(sizes.items())), batch, 1, False, True)
+        return block_steps(self._forward, call, BLOCK_BYTES)
 
     def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""
-        owned = dict(arrays)
+        owned, room = dict(arrays), self._forward.room(arrays)
         for _, role, name in self._forward.direction.params:
             if name in lent or name not in arrays:
                 continue
             if role in ("input", "context", "state", "valid"):
-                owned[name] = np.array(arrays[name])
+                owned[name] = room.copy(arrays[name])
         return owned
 
     def keep(self, layers: int) -> None:
@@ -200,6 +205,10 @@ class CudaEngine:
     def use_tier(self, tier: str | None) -> None:
         """Every loop in this tier, whatever it costs; None: the one that is chosen."""
         self._forward.tier = self._backward.tier = tier
+
+    def use_graphs(self, use: bool) -> None:
+        """Launches one by one, if not."""
+        self._forward.graphs = self._backward.graphs = use
 
     # ---- what ran -----------------------------------------------------------------------------
 
@@ -248,10 +257,13 @@ def plan_side(title: str, made: Prepared | None) -> list[str]:
             how = f"{levels} a step; tier {tier.name}: {tier.why}"
         else:
             how = f"{levels}, a launch each; {bound.items} items"
-            tiles = made.binding.tiles.get(kernel.name)
-            if tiles:
-                how = f"{len(tiles)} contractions in tiles of 64 x 64"
+            bulk = made.binding.bulk.get(kernel.name)
+            how = bulk.said if bulk is not None else how
         lines.append(f"  {kernel.name}: {kernel.kind}, {how}")
+    if made.last is not None:
+        count = len(made.last.launches)
+        graphs = made.gpu.graphs and count >= LEAST
+        lines.append(f"  {made.last.graphs.said(count) if graphs else f'{count} launches a call'}")
     return lines
 
 

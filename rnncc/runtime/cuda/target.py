@@ -14,8 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rnncc.runtime.cuda.graphs import Graph, Launches
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.products import Product
+from rnncc.runtime.foreign import CARRIER
 from rnncc.schedule.tiers import Gpu
+
+__all__ = ["CARRIER", "CarriedRoom", "Carrier", "HostArrays", "Piece", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +33,9 @@ class Piece:
 
 class Target(Protocol):
     gpu: Gpu
+
+    def enter(self) -> None:
+        """Makes the device the thread's own, for the calls of a target that come next."""
 
     def empty(self, size: int, stream: Any = None) -> Piece:
         """So many bytes, at a multiple of 256, with anything in them."""
@@ -44,8 +52,27 @@ class Target(Protocol):
     def zeros(self, size: int) -> Piece:
         """So many zero bytes that nobody writes."""
 
-    def ones(self, dtype: str) -> Piece:
-        """The number one, which nobody writes over."""
+    def ones(self, dtype: str, count: int = 1) -> Piece:
+        """So many times the number one, which nobody writes over."""
+
+    def multiply(
+        self,
+        product: Product,
+        places: tuple[int, int, int],
+        dtype: str,
+        precision: str,
+        *,
+        stream: Any = None,
+        workspace: int = 0,
+    ) -> None:
+        """Runs a matrix product of `gpu.library`; places: addresses of left, right and result."""
+
+    def is_capturing(self, stream: Any) -> bool:
+        """Whether somebody makes a graph of what is launched there."""
+
+    def captured(self, run: Launches, stream: Any) -> Graph:
+        """What `run` launches, as a graph to be launched on that stream; nothing has run yet. Asked
+        of a target with `gpu.graphs`. RuntimeError where there can't be one."""
 
     def launch(
         self,
@@ -85,6 +112,31 @@ class Carrier(Protocol):
         """A result as its caller gets it, in `out` if that is given."""
 
 
+class CarriedRoom:
+    """A `runtime.rooms.Room` of a carrier's arrays."""
+
+    def __init__(self, carrier: Carrier, dtype: np.dtype[Any]) -> None:
+        self.carrier, self.dtype = carrier, dtype
+
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        return self.carrier.leave(self.carrier.result(shape, self.dtype), shape, self.dtype)
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        made = self.empty(shape)
+        made[...] = 0
+        return made
+
+    def nothing(self, shape: tuple[int, ...], lead: int) -> Any:
+        return self.zeros(shape)
+
+    def copy(self, array: Any) -> Any:
+        if isinstance(array, np.ndarray):  # it comes to the device with the call
+            return np.array(array)
+        made = self.empty(tuple(array.shape))
+        made[...] = array
+        return made
+
+
 class HostArrays:
     """NumPy's arrays: copied to the device and back."""
 
@@ -93,6 +145,7 @@ class HostArrays:
 
     def __init__(self, target: Target) -> None:
         self.target = target
+        target.enter()
 
     def empty(self, size: int) -> Piece:
         return self.target.empty(size)
@@ -117,6 +170,3 @@ class HostArrays:
             return array
         out[...] = array
         return out
-
-
-CARRIER = "_carrier"  # among a call's arrays, whoever brings them if they aren't NumPy's

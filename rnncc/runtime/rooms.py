@@ -1,0 +1,64 @@
+"""Arrays that a call needs beside those it was given, of the kind that its results are.
+
+    HostRoom                             NumPy's
+    runtime.cuda.target.CarriedRoom      a framework's, on its device
+
+Non-Goals: what they are for (`blocks`, `second_engine`).
+"""
+
+from __future__ import annotations
+
+import threading
+from typing import Any, Protocol
+
+import numpy as np
+
+from rnncc.runtime import memory
+from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.strides import repeated
+
+KEPT_SHAPES = 64
+
+
+class Room(Protocol):
+    def empty(self, shape: tuple[int, ...]) -> Any:
+        """An array with anything in it."""
+
+    def zeros(self, shape: tuple[int, ...]) -> Any:
+        """Zeros to write into."""
+
+    def nothing(self, shape: tuple[int, ...], lead: int) -> Any:
+        """Zeros to read: one row for every place along the first `lead` axes."""
+
+    def copy(self, array: Any) -> Any:
+        """What is in an array, for ourselves."""
+
+
+class HostRoom:
+    """A `Room` of NumPy's arrays. Thread-safe."""
+
+    def __init__(self, dtype: Any) -> None:
+        self.dtype = np.dtype(dtype)
+        self._kept: dict[Any, np.ndarray] = {}
+        self._lock = threading.Lock()
+        open_in_children(self, "_lock")
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        return memory.POOL.array(shape, self.dtype)
+
+    def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
+        return memory.aligned(shape, self.dtype, zero=True)
+
+    def nothing(self, shape: tuple[int, ...], lead: int) -> np.ndarray:
+        with self._lock:
+            found = self._kept.get((shape, lead))
+            if found is None:
+                if len(self._kept) >= KEPT_SHAPES:
+                    self._kept.clear()
+                row = np.zeros(shape[lead:], self.dtype)
+                found = self._kept[shape, lead] = repeated(row, shape[:lead])
+                found.flags.writeable = False
+            return found
+
+    def copy(self, array: Any) -> np.ndarray:
+        return np.array(array)

@@ -1,0 +1,95 @@
+"""Gradients of gradients over tensors of a GPU: what `gradients.second` does with NumPy's views.
+
+Non-Goals: autograd (`ops`). Nothing here has run on a GPU yet.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from rnncc.torch.on_device import OnDevice, SavedOnDevice, run
+from rnncc.torch.recipe import Choice
+
+
+def second(
+    device: OnDevice,
+    saved: SavedOnDevice,
+    cotangents: Sequence[Tensor | None],
+    d_grads: Sequence[Tensor | None],
+    wanted: Sequence[bool],
+) -> tuple[list[Tensor | None], list[Tensor | None]]:
+    """See `RecurrenceGradients.second`."""
+    of = device.of
+    back = [saved.like.new_zeros(shape) for shape in saved.known.results]
+    grads: list[Tensor | None] = [None] * len(saved.shapes)
+    asked = [d is not None for d in d_grads]
+    for number, way in enumerate(saved.ways):
+        everything = of._choose(number, saved, asked)  # type: ignore[arg-type]
+        choice = of._choose(number, saved, wanted)  # type: ignore[arg-type]
+        d = _as_run(device, number, saved, everything, d_grads)
+        if way.engine is None:  # nothing ran: gradients of first states are the last ones'
+            found = {f"d.final_{n}": d[n] for n in of.states if n in d}
+        else:
+            assert way.variant is not None
+            engine = device.binding.second_engine(way.variant)
+            whole = device.cotangents(number, saved, cotangents)
+            _, again = engine.gradients(way.saved, whole)
+            names = choice.names | {f"d.{r}" for r in of.results}
+            found = engine.second(again, d, frozenset(names))
+        device.collect(number, saved, choice, found, grads)
+        for name, whole in zip(of.results, back, strict=True):
+            if f"d.{name}" in found:
+                _put_back(device, number, saved, name, whole, found[f"d.{name}"])
+    return list(back), grads
+
+
+def _as_run(
+    device: OnDevice,
+    number: int,
+    saved: SavedOnDevice,
+    choice: Choice,
+    given: Sequence[Tensor | None],
+) -> dict[str, Tensor]:
+    """Cotangents of one direction's gradients, by parameter, of the steps that ran."""
+    of, way, order = device.of, saved.ways[number], device.of.orders[number]
+    d: dict[str, Tensor] = {}
+    for name, at in {**choice.arguments, **choice.states, **choice.trained}.items():
+        tensor = given[at]
+        assert tensor is not None
+        if name in of.timed:
+            tensor = run(order, tensor)[:, : way.steps]
+        elif name in choice.states and of.recipe.stacked:
+            tensor = tensor[number]
+        d[name] = tensor.contiguous()
+    for state in choice.begun:  # its gradient went to the weight it started from
+        start = d[str(state.default)]
+        d[state.name] = start.expand(saved.known.batch, *start.shape).contiguous()
+    return d
+
+
+def _put_back(
+    device: OnDevice,
+    number: int,
+    saved: SavedOnDevice,
+    name: str,
+    target: Tensor,
+    found: Tensor,
+) -> None:
+    """The gradient of a result's cotangent into its direction's part of `target`."""
+    of, way, order = device.of, saved.ways[number], device.of.orders[number]
+    if name not in of.outputs:
+        (target[number] if of.recipe.stacked else target).copy_(found)
+        return
+    if len(of.orders) > 1:
+        target = target.chunk(len(of.orders), -1)[number]
+    if not of.recipe.return_sequences:
+        target.copy_(found[:, -1])
+        return
+    if way.masks is not None and way.steps < way.masks.time:  # every step that was folded
+        missing = way.masks.time - way.steps
+        last = found[:, -1:].expand(-1, missing, *found.shape[2:])
+        found = torch.cat([found, torch.zeros_like(last) if way.masks.zeros else last], 1)
+    target.copy_(device.given(found, order))
