@@ -88,6 +88,7 @@ class OnDevice:
         self.binding = moved("cuda").bind(
             dict(recipe.options), dict(recipe.functions), recipe.dtype
         )
+        self.engines: dict[Variant, Any] = {}  # that ran
 
     # ---- forward ------------------------------------------------------------------------------
 
@@ -129,7 +130,7 @@ class OnDevice:
                 training=training,
                 mask=masks is not None and masks.valid is not None,
             )
-            engine = self.binding.engine(variant)
+            engine = self.engines[variant] = self.binding.engine(variant)
             arrays |= of.rates
             if variant.training:
                 assert seed is not None
