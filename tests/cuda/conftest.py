@@ -9,7 +9,12 @@ if find_spec("greenlet") is None:
     collect_ignore += [
         "gridsim.py",
         "everything.py",
-        *(f"test_{n}.py" for n in ("cells", "device", "mutants", "ptx", "tensors", "tiles")),
+        *(
+            f"test_{n}.py"
+            for n in ("cells", "device", "mutants", "ptx", "tensors", "keras_tensors", "tiles")
+        ),
     ]
 if find_spec("torch") is None:
     collect_ignore.append("test_tensors.py")
+if find_spec("torch") is None or find_spec("keras") is None:
+    collect_ignore.append("test_keras_tensors.py")

@@ -16,6 +16,7 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from rnncc.runtime.cuda.moves import move
 from rnncc.runtime.cuda.tiles import add_parts, contract
 from tests import cases
 from tests.cuda.test_cells import TIERS, shapes_for, simulator
-from tests.cuda.test_ptx import CAPABILITIES, compiled, faults, kernels_of, twins_of
+from tests.cuda.test_ptx import BUILT_IN, CAPABILITIES, compiled, faults, kernels_of, twins_of
 from tests.cuda.twins import LIMIT, Twins
 
 LOG = cases.ROOT / ".pytest_cache" / "cuda_everything.jsonl"
@@ -91,21 +92,42 @@ def simulated(name: str, variant: str) -> dict[str, Any]:
 # ---- PTX and machine code ----------------------------------------------------------------------
 
 
+@contextmanager
+def typed_once() -> Iterator[None]:
+    """One kernel is compiled in here: numba types it once, whatever the architectures."""
+    from numba.cuda import compiler
+
+    whole, made = compiler._compile_pyfunc_with_fixup, []
+
+    def first(*given: Any, **more: Any) -> Any:
+        if not made:
+            made.append(whole(*given, **more))
+        return made[0]
+
+    compiler._compile_pyfunc_with_fixup = first
+    try:
+        yield
+    finally:
+        compiler._compile_pyfunc_with_fixup = whole
+
+
 class Assembled:
     """Kernels compiled, each text once: variants share many."""
 
     def __init__(self) -> None:
-        self.known: dict[Any, tuple[list[str], int]] = {}
+        self.known: dict[Any, list[tuple[list[str], int]]] = {}
 
     def of(self, kernels: Sequence[Kernel]) -> dict[str, Any]:
         wrong, most = [], 0
         for kernel in kernels:
-            for capability in CAPABILITIES:
-                key = inspect.getsource(kernel.function), kernel.constants, capability
-                if key not in self.known:
-                    text, report = compiled(kernel, capability)
-                    self.known[key] = faults(text, report), report.registers
-                found, registers = self.known[key]
+            key = inspect.getsource(kernel.function), kernel.constants
+            if key not in self.known:
+                with typed_once():
+                    made = [compiled(kernel, capability) for capability in CAPABILITIES]
+                self.known[key] = [
+                    (faults(text, report), report.registers) for text, report in made
+                ]
+            for capability, (found, registers) in zip(CAPABILITIES, self.known[key]):
                 wrong += [
                     f"{kernel.name} for sm_{capability[0]}{capability[1]}: {f}" for f in found
                 ]
@@ -115,7 +137,9 @@ class Assembled:
 
 
 def with_twins(name: str, variant: str) -> list[Kernel]:
-    return [*kernels_of(name, variant), *twins_of(name, TWIN_UNITS, 8, variant)]
+    """All kernels of a cell; those whose weights stay in registers take long, so built-in ones'."""
+    twins = twins_of(name, TWIN_UNITS, 8, variant) if name in BUILT_IN else []
+    return [*kernels_of(name, variant), *twins]
 
 
 def sweeps(names: Sequence[str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:

@@ -14,7 +14,6 @@ import pytest
 
 from tests import cases
 
-pytest.importorskip("keras")
 SHAPE = (2, 5, 3)
 
 
@@ -112,10 +111,7 @@ def test_layers_agree() -> None:
         text=True,
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
-    assert (
-        ran.stdout.count("agrees") == len(layers.__code__.co_consts)
-        or "two files agrees" in ran.stdout
-    )
+    assert ran.stdout.rstrip().endswith("two files agrees")
 
 
 if __name__ == "__main__":
