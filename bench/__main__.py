@@ -81,10 +81,15 @@ def _measured(arguments: argparse.Namespace) -> list[Result]:
     if (busy := load()) is not None and busy > 0.5:
         print(f"bench: load average {busy}: others want the cores, too", file=sys.stderr)
     console = Console(width=None if sys.stdout.isatty() else 160)
-    results = []
+    results: list[Result] = []
     for name in names:
         with Console(stderr=True).status(f"{name} ...") as status:
-            results.append(run(name, replace(effort, report=_reporter(name, status))))
+            found = replace(
+                effort,
+                report=_reporter(name, status),
+                partial=lambda result: _write_json(arguments, [*results, result]),
+            )
+            results.append(run(name, found))
         results[-1].show(console)
     return results
 
@@ -119,9 +124,7 @@ def _effort(arguments: argparse.Namespace) -> Effort:
 
 
 def _write(arguments: argparse.Namespace, results: list[Result]) -> None:
-    if arguments.json:
-        text = json.dumps([r.as_json() for r in results], indent=2) + "\n"
-        write("--json", arguments.json, text.encode())
+    _write_json(arguments, results)
     if arguments.plot:
         for result in results:
             path = per_suite(arguments.plot, result.suite, len(results) > 1)
@@ -130,6 +133,12 @@ def _write(arguments: argparse.Namespace, results: list[Result]) -> None:
         path = arguments.markdown
         old = path.read_text("utf-8") if path.exists() else ""
         write("--markdown", path, with_sections(old, results, date.today()).encode())
+
+
+def _write_json(arguments: argparse.Namespace, results: list[Result]) -> None:
+    if arguments.json:
+        text = json.dumps([r.as_json() for r in results], indent=2) + "\n"
+        write("--json", arguments.json, text.encode())
 
 
 if __name__ == "__main__":

@@ -1,265 +1,308 @@
 """One GPU: is every cell right in every tier, what does a barrier cost, how fast are loops?
 
-    python -m bench gpu --check
+    python -m bench gpu --check --json FILE
 
 Right first: every built-in cell in every tier against the float64 interpreter, values and all
-gradients. Then LSTM and GRU against torch (cuDNN) by CUDA events, most wanted sizes first, until
-the time is up: the command ends within MINUTES. Without a GPU it says so, and nothing is timed.
+gradients, by several processes, which compile kernels on the way. Then one process times what
+`gpu_cases` lists until the time is up: the command ends within MINUTES. A process that fails or
+hangs costs its own task, no other. Each finding is printed when it is made, and the file is
+written anew after each case, so that a command that was cut short leaves what it had found.
 
 Non-Goals: several GPUs; other libraries than torch. This has never run on a GPU.
 """
 
 from __future__ import annotations
 
-import statistics
+import math
+import os
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass, field
+from threading import Lock
 from typing import Any
 
-import numpy as np
-
+from bench.gpu_cases import GATES, Case, cases
+from bench.gpu_worker import Lost, Task, Worker
 from bench.harness import Effort, Timing
 from bench.result import Bar, Result
-from rnncc.cli.check import Probe
-from rnncc.cli.probe import probe_sizes
-from rnncc.cli.settings import builtin_cells, load
-from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.cuda.kernel import kernel
-from rnncc.runtime.cuda.names import level_barrier
-from rnncc.runtime.cuda.target import HostArrays, Target
+from rnncc.cli.settings import builtin_cells
 from rnncc.schedule.tiers import TIERS
 
 MINUTES = 7.5
-CHECKED_UNTIL = 4.0  # minutes that checking may take before cells are left out, and said to be
+READY_BY = 3.5  # minutes until which kernels are checked and compiled ahead
+TASK_SECONDS = 60.0  # of a check, its compiling included
+CASE_SECONDS = 45.0
 ERROR = 1e-4  # values and gradients, float32, tiers forced where they don't pay
-BATCHES = (8, 1, 16, 32, 64, 128)
-UNITS = (256, 1024, 64, 512, 128, 768, 1536)
-TIMES = (128, 1024)
-BARRIERS = 2000
-FMA_LANES = 128  # float32 multiply-adds of a multiprocessor a cycle
+FULL_ERROR = 1e-3  # at full size, against a library's float32: sums over thousands of steps
+FAILED_IN_A_ROW = 6  # cases, after which no more are tried
+WORKERS = 10
+FIRST = ("lstm", "gru", "simple_rnn", "peephole_lstm", "layer_norm_lstm")
+MASKED = ("lstm", "gru")
+BARRIER_BLOCKS = (8, 32, 128)
+LOOP, COMPILE, PER_WORK, OPTION = 20.0, 5.0, 1.15, 1.1  # what the issue asks of each
 
 
-def gpu_suite(effort: Effort) -> Result:
-    result, began = Result("gpu"), time.monotonic()
+@dataclass
+class Session:
+    """One run: what was found, and who is asked."""
+
+    effort: Effort
+    result: Result = field(default_factory=lambda: Result("gpu"))
+    began: float = field(default_factory=time.monotonic)
+    worker: Callable[[], Any] = Worker
+    cells: tuple[str, ...] = ()
+    peak: float = math.nan
+    lock: Any = field(default_factory=Lock)
+    per_work: dict[tuple[Any, ...], float] = field(default_factory=dict)
+
+    def left(self, minutes: float = MINUTES) -> float:
+        """Seconds until so many minutes have passed."""
+        return self.began + 60 * minutes - time.monotonic()
+
+    def say(self, what: str, *, note: bool = False) -> None:
+        with self.lock:
+            self.effort.report(f"{time.monotonic() - self.began:5.0f} s  {what}")
+            if note:
+                self.result.notes.append(what)
+
+    def fail(self, what: str) -> None:
+        self.say(f"FAILED {what}")
+        with self.lock:
+            self.result.failures.append(what)
+
+    def ask(self, worker: Any, task: Task, seconds: float) -> dict[str, Any] | None:
+        """The answer, or None where there is none: it is said why."""
+        what = " ".join(str(v) for k, v in task.items() if k != "case")
+        if "case" in task:
+            what += f" {Case(**task['case']).label}"
+        try:
+            found: dict[str, Any] = worker.ask(task, seconds)
+        except Lost as lost:
+            self.fail(f"{what}: {lost}")
+            return None
+        if "failed" in found:
+            self.fail(f"{what}: {found['failed']} ({found.get('where', '')})")
+            return None
+        return found
+
+
+def gpu_suite(effort: Effort, session: Session | None = None) -> Result:
+    s = session or Session(effort)
+    result, one = s.result, s.worker()
     try:
-        from rnncc.runtime.cuda.device import device
-
-        target = device()
-    except RuntimeError as error:
-        why = "no GPU"
-        result.notes.append(f"nothing has run and nothing has been timed: {error}")
-        result.bars.append(Bar("every cell in every tier against float64", None, ERROR, why=why))
-        result.bars.append(Bar("LSTM and GRU against cuDNN float32", None, 1.0, why=why))
-        return result
-    clock = target.attribute("CLOCK_RATE") * 1e3
-    peak = 2 * FMA_LANES * target.gpu.multiprocessors * clock
-    result.notes.append(
-        f"{target.name}, compute capability {target.capability}, "
-        f"{target.gpu.multiprocessors} multiprocessors, {peak / 1e12:.1f} float32 TFLOP/s at best"
-    )
-    worst, left_out = checked(target, began + 60 * CHECKED_UNTIL, [*builtin_cells()])
-    result.bars += worst
-    if left_out:
-        result.notes.append(f"not checked, for want of time: {', '.join(left_out)}")
-    for blocks in (16, 128, target.gpu.resident):
-        seconds = barrier_seconds(target, min(blocks, target.gpu.resident))
-        result.notes.append(f"a barrier of {blocks} blocks: {seconds * 1e6:.2f} us")
-    compare(result, began + 60 * MINUTES, effort, peak)
+        if not _looked(s, one):
+            return result
+        ready(s)
+        effort.partial(result)
+        _costs(s, one)
+        _compare(s, one)
+    finally:
+        one.end()
     return result
+
+
+def _looked(s: Session, worker: Any) -> bool:
+    """Whether there is a device."""
+    try:
+        found = worker.ask({"do": "look"}, 120)
+    except Lost as lost:
+        found = {"failed": str(lost)}
+    if "failed" in found:
+        why = found["failed"].removeprefix("rnncc.runtime.machine.Missing: ")
+        s.say(f"nothing has run and nothing has been timed: {why}", note=True)
+        s.result.bars += [
+            Bar("every cell in every tier against float64", None, ERROR, why="no GPU"),
+            Bar("LSTM and GRU against cuDNN float32", None, 1.0, why="no GPU"),
+        ]
+        return False
+    s.peak = found["peak"]
+    packages = ", ".join(f"{p} {v}" for p, v in found["packages"].items() if v)
+    s.say(
+        f"{found['name']}, compute capability {found['capability']}, {found['multiprocessors']} "
+        f"multiprocessors, {s.peak / 1e12:.1f} float32 TFLOP/s at best, {found['library']}; "
+        f"{packages}",
+        note=True,
+    )
+    return True
 
 
 # ---- right? ----------------------------------------------------------------------------------
 
 
-def checked(target: Target, until: float, cells: list[str]) -> tuple[list[Bar], list[str]]:
-    """The largest error of each tier, and cells that weren't reached."""
-    worst = dict.fromkeys(TIERS, 0.0)
-    whose = dict.fromkeys(TIERS, "")
-    left = list(cells)
-    while left and time.monotonic() < until:
-        name = left.pop(0)
-        for tier, error in errors(target, name):
-            if not error <= worst[tier]:
-                worst[tier], whose[tier] = error, name
-    bars = [
-        Bar(f"tier {tier} against float64, worst cell {whose[tier]}", worst[tier], ERROR, "")
-        for tier in TIERS
-        if whose[tier]
-    ]
-    return bars, left
+def ready(s: Session) -> None:
+    """Every cell checked in every tier, and kernels of the cases to come compiled."""
+    names = s.cells or tuple(builtin_cells())
+    first = [n for n in FIRST if n in names]
+    rest = [n for n in names if n not in FIRST]
+    warm: list[Case] = []
+    for case in cases():  # another time is no other kernel
+        if all((c.cell, c.batch, c.units, c.training, c.option, c.kind == "tiers") != (
+            case.cell, case.batch, case.units, case.training, case.option, case.kind == "tiers"
+        ) for c in warm):  # fmt: skip
+            warm.append(case)
+    ahead = [[{"do": "warm", "case": c.as_json()}] for c in warm]
+    wanted = sum(c.kind in ("bars", "custom") for c in warm)
+    jobs: deque[list[Task]] = deque(
+        [
+            *(_checks(n) for n in first),
+            *ahead[:wanted],
+            *(_checks(n) for n in rest),
+            *ahead[wanted:],
+        ]
+    )
+    errors: dict[str, dict[str, float]] = {tier: {} for tier in TIERS}
+    done = {"warm": 0, "check": 0}
+    few = min(WORKERS, max((os.cpu_count() or 2) - 2, 1))
+    with ThreadPoolExecutor(few) as pool:
+        list(pool.map(lambda _: _work(s, jobs, errors, done), range(few)))
+    for tier, found in errors.items():
+        if found:
+            cell = max(found, key=lambda n: _number(found[n]))
+            what = f"tier {tier} against float64, {len(found)} cells, worst {cell}"
+            s.result.bars.append(Bar(what, found[cell], ERROR, ""))
+    left_out = [f"{t['cell']} {t['tier']}" for job in jobs for t in job if t["do"] == "check"]
+    if left_out:
+        s.say(f"not checked, for want of time: {', '.join(left_out)}", note=True)
+    s.say(f"{done['check']} checks, {done['warm']} of {len(warm)} sizes compiled", note=True)
 
 
-def errors(target: Target, name: str) -> Iterator[tuple[str, float]]:
-    """The cell's largest error in each tier it can have."""
-    settings = load(name, [])
-    sizes = probe_sizes(settings)
-    with using(target):
-        for tier in TIERS:
-            probe = Probe(settings, sizes, "float32", target="cuda")
-            engine: Any = probe.layer._engine(False, False)[1]
-            engine.use_tier(tier)
+def _number(error: float) -> float:
+    return math.inf if math.isnan(error) else error
+
+
+def _checks(cell: str) -> list[Task]:
+    plain = [{"do": "check", "cell": cell, "tier": tier} for tier in TIERS]
+    masked = [{**t, "masked": True} for t in plain] if cell in MASKED else []
+    return [*plain, *masked]
+
+
+def _work(
+    s: Session,
+    jobs: deque[list[Task]],
+    errors: dict[str, dict[str, float]],
+    done: dict[str, int],
+) -> None:
+    """Jobs, one after the other, until none or no time is left."""
+    worker = s.worker()
+    try:
+        while s.left(READY_BY) > 0:
             try:
-                found = [*probe.values(), *probe.gradients()]
-            except ValueError as error:
-                if "no tier" not in str(error):
-                    raise
-                continue
-            finally:
-                engine.use_tier(None)
-            yield tier, max(f.error for f in found)
+                job = jobs.popleft()
+            except IndexError:
+                return
+            for task in job:
+                seconds = max(min(TASK_SECONDS, s.left(READY_BY)), 5.0)
+                found = s.ask(worker, task, seconds)
+                if found is None:
+                    continue
+                with s.lock:
+                    done[task["do"]] += 1
+                if task["do"] == "check":
+                    _checked(s, task, found, errors)
+    finally:
+        worker.end()
 
 
-# ---- barriers --------------------------------------------------------------------------------
+def _checked(
+    s: Session, task: Task, found: dict[str, Any], errors: dict[str, dict[str, float]]
+) -> None:
+    name = task["cell"] + " masked" * bool(task.get("masked"))
+    if "no tier" in found:
+        s.say(f"{name} {task['tier']}: {found['no tier']}")
+        return
+    with s.lock:
+        errors[task["tier"]][name] = found["error"]
+    if found["error"] <= ERROR:
+        s.say(f"{name} {task['tier']}: right, {found['error']:.1e}")
+    else:
+        s.fail(f"{name} {task['tier']}: off by {found['error']:.1e}, {found['whose']}")
 
 
-@kernel
-def barriers(step_lo, step_hi, level_lo, level_hi, counter, waiting):
-    for generation in range(step_lo + 1, step_hi + 1):
-        level_barrier(counter, waiting, generation)
+# ---- costs -----------------------------------------------------------------------------------
 
 
-def barrier_seconds(target: Target, blocks: int) -> float:
-    """Of one barrier among so many blocks."""
-    carrier = HostArrays(target)
-    counter, times = carrier.empty(256), []
-    for _ in range(4):
-        target.clear(counter, 256)
-        target.download(counter.address, np.zeros(1, np.int64))  # everything before is done
-        words = np.array([0, BARRIERS, 0, 1, counter.address, blocks], np.int64)
-        began = time.perf_counter()
-        target.launch(barriers, "float32", blocks, 256, words, cooperative=True)
-        target.download(counter.address, np.zeros(1, np.int64))
-        times.append(time.perf_counter() - began)
-    return min(times) / BARRIERS
+def _costs(s: Session, worker: Any) -> None:
+    """Of products, and of barriers."""
+    found = s.ask(worker, {"do": "bulk"}, 60)
+    for name, each in (found or {}).items():
+        speed = 2 * math.prod((1536, 1024, 512)) / each["seconds"] / 1e12
+        s.say(f"product by {name}: off by {each['error']:.1e}, {speed:.1f} TFLOP/s", note=True)
+    for blocks in BARRIER_BLOCKS:
+        found = s.ask(worker, {"do": "barrier", "blocks": blocks}, 30)
+        if found is not None:
+            s.say(f"a barrier of {blocks} blocks: {found['seconds'] * 1e6:.2f} us", note=True)
 
 
 # ---- fast? -----------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class Case:
-    cell: str
-    batch: int
-    time: int
-    units: int
-    training: bool
-
-    @property
-    def label(self) -> str:
-        mode = "training" if self.training else "forward"
-        return f"{self.cell} {mode} ({self.batch}, {self.time}, {self.units})"
-
-    @property
-    def limit(self) -> float:
-        """How much longer than cuDNN it may take."""
-        return 1.0 if self.batch <= 16 and self.units <= 1024 else 1.3
-
-    @property
-    def work(self) -> float:
-        """Floating point operations, features as many as units."""
-        gates = {"LSTM": 4, "GRU": 3}[self.cell]
-        once = 2 * 2 * gates * self.units**2 * self.batch * self.time
-        return once * (3 if self.training else 1)
+def _compare(s: Session, worker: Any) -> None:
+    """Cases in their order, until the time is up."""
+    waiting, failed = [*cases()], 0
+    while waiting and s.left() > 0 and failed < FAILED_IN_A_ROW:
+        case = waiting.pop(0)
+        task = {"do": "time", "case": case.as_json()}
+        longest = CASE_SECONDS * (2 if case.compiled else 1)
+        found = s.ask(worker, task, min(longest, s.left() + 5))
+        failed = failed + 1 if found is None else 0
+        if found is not None:
+            _found(s, case, found)
+            s.effort.partial(s.result)
+    if waiting:
+        why = "after so many failures" if failed else "when the time was up"
+        s.say(f"{len(waiting)} sizes were left out {why}", note=True)
 
 
-def cases() -> Iterator[Case]:
-    """The most wanted first."""
-    for steps in TIMES:
-        for batch in BATCHES:
-            for units in UNITS:
-                for cell in ("LSTM", "GRU"):
-                    for training in (False, True):
-                        yield Case(cell, batch, steps, units, training)
-
-
-def compare(result: Result, until: float, effort: Effort, peak: float) -> None:
-    """Ours against torch's, in turns, until the time is up."""
-    try:
-        import torch
-    except ImportError:
-        result.notes.append("torch isn't installed: nothing was timed")
+def _found(s: Session, case: Case, found: dict[str, Any]) -> None:
+    """A case's timings, into tables and bars."""
+    timings = []
+    for each in found["timings"]:
+        if each["why"]:
+            s.say(f"{case.label}: {each['name']}: {each['why']}", note=True)
+        elif each["times"]:
+            timings.append(Timing(each["name"], "CUDA events", each["error"], each["times"]))
+    by_name = {t.contender: t for t in timings}
+    ours = by_name.get("rnncc") or by_name.get("as chosen")
+    if ours is None:
         return
-    if not torch.cuda.is_available():
-        result.notes.append("this torch has no CUDA: nothing was timed")
+    # Ours first, as tables have it.
+    s.result.timings[case.label] = [ours, *(t for t in timings if t is not ours)]
+    ours.path += f", {case.work(found['weights']) / ours.median / s.peak:.0%} of the peak"
+    tier = next((line.strip() for line in found["plan"].splitlines() if "tier " in line), "")
+    _hold(s, case, by_name, found["weights"])
+    wrong = [t for t in s.result.timings[case.label] if not t.error <= _allowed(case, t.contender)]
+    for t in wrong:
+        s.fail(f"{case.label}: {t.contender} is off by {t.error:.1e}")
+    shown = ", ".join(f"{t.contender} {t.median * 1e3:.3f}" for t in s.result.timings[case.label])
+    s.say(f"{case.label}: {shown} ms; off by {ours.error:.1e}; {tier}")
+
+
+def _allowed(case: Case, contender: str) -> float:
+    """How far off a contender may be: those that compute the same, in float32."""
+    rounds = any(word in contender for word in ("tf32", "bfloat16", "LSTM"))
+    return math.inf if rounds or case.kind == "options" else FULL_ERROR
+
+
+def _hold(s: Session, case: Case, by_name: dict[str, Timing], weights: int) -> None:
+    """The case's bars."""
+    ours = by_name.get("rnncc")
+    if ours is None:
         return
-    left = 0
-    for case in cases():
-        if time.monotonic() > until:
-            left += 1
-            continue
-        try:
-            timings, ratio = timed(case, effort)
-        except (RuntimeError, MemoryError) as error:
-            result.notes.append(f"{case.label}: {error}")
-            continue
-        fraction = case.work / timings[0].median / peak
-        timings[0].path += f", {fraction:.0%} of the arithmetic peak"
-        result.timings[case.label] = timings
-        result.bars.append(Bar(f"{case.label} against cuDNN float32", ratio, case.limit))
-    if left:
-        result.notes.append(f"{left} sizes were left out when the time was up")
 
+    def against(name: str, what: str, limit: float, *, least: bool = False) -> None:
+        other = by_name.get(name)
+        if other is not None:
+            ratio = other.median / ours.median if least else ours.median / other.median
+            s.result.bars.append(Bar(f"{case.label} {what}", ratio, limit, least=least))
 
-def timed(case: Case, effort: Effort) -> tuple[list[Timing], float]:
-    """Ours, and cuDNN in float32, tf32 and bfloat16; ours by cuDNN's float32."""
-    import torch
-
-    import rnncc.torch as ours
-
-    torch.manual_seed(0)
-    theirs = getattr(torch.nn, case.cell)(case.units, case.units).cuda()
-    mine = getattr(ours, case.cell)(case.units, case.units).cuda()
-    mine.load_state_dict(theirs.state_dict())
-    x = torch.randn(case.time, case.batch, case.units, device="cuda")
-    half = getattr(torch.nn, case.cell)(case.units, case.units).cuda().bfloat16()
-    runs: dict[str, tuple[Any, Any, bool]] = {
-        "rnncc": (mine, x, False),
-        "torch float32": (theirs, x, False),
-        "torch tf32": (theirs, x, True),
-        "torch bfloat16": (half, x.bfloat16(), False),
-    }
-    wanted = call(*runs["torch float32"], case)()
-    error = float((call(*runs["rnncc"], case)() - wanted).abs().max() / wanted.abs().max())
-    timings = [Timing(name, "CUDA events", error if name == "rnncc" else 0.0) for name in runs]
-    calls = [call(*run, case) for run in runs.values()]
-    for each in calls:
-        each()
-    for _ in range(min(effort.rounds, 7)):
-        for timing, each in zip(timings, calls, strict=True):
-            timing.times.append(seconds_of(each))
-    return timings, timings[0].median / timings[1].median
-
-
-def call(module: Any, x: Any, tf32: bool, case: Case) -> Callable[[], Any]:
-    import torch
-
-    def forward() -> Any:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        with torch.no_grad():
-            return module(x)[0]
-
-    def training() -> Any:
-        torch.backends.cudnn.allow_tf32 = torch.backends.cuda.matmul.allow_tf32 = tf32
-        module.zero_grad(set_to_none=True)
-        given = x.clone().requires_grad_()
-        y = module(given)[0]
-        y.sum().backward()
-        return y.detach()
-
-    return training if case.training else forward
-
-
-def seconds_of(run: Callable[[], Any]) -> float:
-    """The median of three calls between two events."""
-    import torch
-
-    found = []
-    for _ in range(3):
-        first, last = (torch.cuda.Event(enable_timing=True) for _ in range(2))
-        first.record()
-        run()
-        last.record()
-        last.synchronize()
-        found.append(first.elapsed_time(last) * 1e-3)
-    return statistics.median(found)
+    against("torch float32", "against cuDNN float32", case.limit)
+    against("torch loop", "quicker than a torch loop", LOOP, least=True)
+    against("torch.compile", "quicker than a loop of torch.compile", COMPILE, least=True)
+    against("rnncc without", f"against without {case.option}", OPTION)
+    lstm = by_name.get("rnncc LSTM")
+    if lstm is not None:
+        own = ours.median / weights
+        theirs = lstm.median / (2 * GATES["LSTM"] * case.units**2)
+        s.result.bars.append(Bar(f"{case.label} per FLOP of our LSTM", own / theirs, PER_WORK))

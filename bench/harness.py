@@ -42,7 +42,7 @@ class Effort:
 
     What else a run was asked for: quick: a smoke test's cases only. only: these contenders, or
     all. spec: a user's cell. cap: seconds a shape may take where a suite has one. report: told
-    what runs.
+    what runs. partial: given what a long suite has found so far.
     """
 
     rounds: int = 15
@@ -53,6 +53,7 @@ class Effort:
     spec: str | None = None
     cap: float = 5.0
     report: Callable[[str], object] = len
+    partial: Callable[[Any], object] = id
 
     def shaped(self, call: float) -> Effort:
         """What is enough for calls of so many seconds."""

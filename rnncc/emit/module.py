@@ -89,6 +89,8 @@ def _direction(
         view.doc = _document(view, plan)
         if getattr(view, "twin", None) is not None:
             view.twin.doc = view.doc
+        if getattr(view, "summed", None) is not None:
+            view.summed.doc = view.doc
         view.name = f"{name}_{view.name}"
     callers = {b: made.callers[b.value] for b in plan.buffers if b.value in made.callers}
     cores = target == "cpu"  # contractions alone go to cores there, and are told in tables

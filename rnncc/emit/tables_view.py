@@ -5,10 +5,11 @@ Non-Goals: kernels' text (`kernel_view`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import fields, is_dataclass
 from typing import Any
 
+from rnncc.emit.cuda.summed import own_segments, summed_groups
 from rnncc.ir.program import Result
 from rnncc.ir.sizes import Size
 from rnncc.schedule import tables
@@ -170,7 +171,21 @@ def _kernel(kernel: Kernel, view: Any, cores: bool) -> tables.Kernel:
             if _has_cores(s) and (cores or kernel.is_plain)
         ),
         tuple(b.name for b in written(kernel)),
+        () if cores or kernel.kind != "scan" else tuple(_summed(kernel)),
     )
+
+
+def _summed(kernel: Kernel) -> Iterator[tables.Summed]:
+    for level, stage, group in summed_groups(kernel):
+        first = own_segments(group)
+        ahead = len(group.accs[0].segments) - len(first)
+        packs = [_pack(group, ahead + i) for i in range(len(first))]
+        yield tables.Summed(
+            level,
+            str(stage.shape[0]),
+            tuple(p for p in packs if p is not None),
+            tuple(tables.Operand(_source(s.a), tuple(a for a, _ in s.k), ()) for s in first),
+        )
 
 
 def _place(result: Result, schedule: Schedule) -> tables.Place:

@@ -86,7 +86,7 @@ INITIALIZERS = frozenset(_INITIALIZERS.split())
 # Keywords and attributes of every layer, and the parameters lowering adds: never a declaration.
 _RESERVED = (
     "mask lengths training initial_state return_sequences return_state go_backwards stateful "
-    "time_major checkpoint_every dtype name seed valid zero_output_for_mask weights trainable "
-    "consume wrt inputs states"
+    "time_major checkpoint_every precision dtype name seed valid zero_output_for_mask weights "
+    "trainable consume wrt inputs states"
 )
 RESERVED = frozenset(_RESERVED.split())

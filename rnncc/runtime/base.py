@@ -90,6 +90,7 @@ class LayerBase(metaclass=LayerType):
         self.go_backwards, self.time_major = chosen.go_backwards, chosen.time_major
         self.stateful, self.unroll = chosen.stateful, chosen.unroll
         self.checkpoint_every = chosen.checkpoint_every
+        self.precision = chosen.precision
         self.zero_output_for_mask = chosen.zero_output_for_mask
         self._kept: dict[str, np.ndarray] = {}  # the last states of a stateful layer
         self.seed = secrets.randbits(63) if chosen.seed is None else chosen.seed

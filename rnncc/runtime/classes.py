@@ -19,6 +19,7 @@ import numpy as np
 from rnncc.runtime.description import Cell, OptionValue, Variant, names_of
 from rnncc.runtime.doors import dtype_name, flag, nearest, rate, unrolling, whole_number
 from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.precision import precision_of
 
 Tensors = Mapping[str, Any]
 
@@ -229,7 +230,7 @@ _FLAGS = (
     "time_major",
     "zero_output_for_mask",
 )
-LAYER_OPTIONS = (*_FLAGS, "unroll", "checkpoint_every", "seed", "name", "dtype")
+LAYER_OPTIONS = (*_FLAGS, "unroll", "checkpoint_every", "precision", "seed", "name", "dtype")
 
 
 @dataclass
@@ -251,6 +252,7 @@ class Choices:
     zero_output_for_mask: bool = False
     unroll: bool | int = False
     checkpoint_every: int | None = None
+    precision: str = "float32"
 
     fields_: ClassVar[tuple[str, ...]] = ("sizes", "options", "functions", "rates")
 
@@ -262,6 +264,8 @@ class Choices:
         for name in (*_FLAGS, "unroll", "checkpoint_every"):
             if getattr(self, name):
                 shown[name] = getattr(self, name)
+        if self.precision != "float32":
+            shown["precision"] = self.precision
         return shown
 
 
@@ -306,6 +310,7 @@ def sort_keywords(cell: Cell, positional: tuple[object, ...], given: Mapping[str
         else:
             _layer_option(cell, chosen, name, value, kinds)
     chosen.name = chosen.name or cell.name.lower()
+    chosen.precision = precision_of(given.get("precision"), chosen.dtype)
     _demand(cell, chosen.sizes, told)
     return chosen
 
@@ -317,6 +322,8 @@ def _layer_option(
         setattr(chosen, name, flag(name, value))
     elif name == "checkpoint_every":
         chosen.checkpoint_every = None if value is None else whole_number(name, value)
+    elif name == "precision":
+        pass  # checked when the dtype is known
     elif name == "dtype":
         chosen.dtype = cell.dtype if value is None else dtype_name(value)
     elif name == "seed":

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime.description import Array, Cell, names_of
+from rnncc.runtime.foreign import as_gpu_array, is_on_gpu
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import has_dense_rows
 
@@ -124,6 +125,9 @@ def as_array(
         flags = value.flags
         if flags.c_contiguous and flags.aligned:
             return value.copy() if own else value
+    if is_on_gpu(value):
+        on_gpu: np.ndarray = as_gpu_array(name, value, dtype, own=own)
+        return on_gpu
     if isinstance(value, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: fill it, and say which steps count with mask=")
     try:

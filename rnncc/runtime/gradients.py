@@ -86,6 +86,7 @@ class Trace:
     return_state: bool
     order: Order
     masking: Masking | None = None
+    room: Any = None  # who makes arrays, if they aren't NumPy's
 
     @property
     def runs(self) -> bool:
@@ -113,7 +114,8 @@ class Trace:
 
     def zeros(self, name: str) -> np.ndarray:
         """The gradient of what nothing depends on."""
-        return np.zeros(self.shapes[name], self.dtype)
+        shape = self.shapes[name]
+        return np.zeros(shape, self.dtype) if self.room is None else self.room.zeros(shape)
 
     # ---- users' steps and those that ran --------------------------------------------------------
 
@@ -121,6 +123,8 @@ class Trace:
         """Where the gradient of an input goes: an array like the user's, as its steps run. It is
         zero where nothing ran."""
         shape = self.as_given(name, np.broadcast_to(np.empty(()), self.shapes[name])).shape
+        if self.room is not None:
+            return self.order.run(self.room.zeros(shape) if self.cut else self.room.empty(shape))
         return self.order.run(aligned(shape, self.dtype, zero=self.cut))
 
     def as_given(self, name: str, array: np.ndarray) -> np.ndarray:

@@ -31,8 +31,10 @@ from rnncc.runtime.doors import (
     switch,
     whole_number,
 )
+from rnncc.runtime.foreign import bring, room_of
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.memory import aligned
+from rnncc.runtime.precision import PRECISION, refuse_on_cpu
 from rnncc.runtime.pullback import Pullback, Trace
 from rnncc.runtime.stream import Stream
 
@@ -76,6 +78,7 @@ class Layer(LayerBase):
     unroll: True, False or a number of steps; the kernels are the same.
     checkpoint_every: training saves states every so many steps, and the pullback runs those steps
         again: memory for less speed. None saves what every step needs.
+    precision: "float32", or "tf32" or "bfloat16", to which a GPU may round what it multiplies.
     seed: an int that fixes initial weights and dropout; None draws one.
     dtype: float32 or float64; inputs of other kinds are cast.
     name: a text.
@@ -139,6 +142,7 @@ class Layer(LayerBase):
             self.return_state,
             self._order,
             call.masking,
+            room_of(call.arrays, self._dtype),
         )
         again = partial(self._binding.second_engine, variant)
         return self._leave(results), Pullback(trace, engine, saved, again)
@@ -164,6 +168,9 @@ class Layer(LayerBase):
         call.arrays.update(self._chosen.rates)
         if variant.training:
             call.arrays["seed"] = self._next_seed(seed)
+        if self.precision != "float32":
+            call.arrays[PRECISION] = self.precision
+        bring(call.arrays, engine, self.cell.name)
         self._last = engine
         asked: dict[str, Any] = {}
         if save and self.checkpoint_every:
@@ -191,8 +198,10 @@ class Layer(LayerBase):
     def _sequences(self, call: _Call) -> dict[str, np.ndarray]:
         """New arrays for outputs of every step, [batch, time, ...] as they run."""
         lead = (call.time, call.batch) if self.time_major else (call.batch, call.time)
+        room = room_of(call.arrays, self._dtype)
+        empty = room.empty if room is not None else partial(aligned, dtype=self._dtype)
         return {
-            o.name: self._order.turn(aligned((*lead, *array_shape(o, call.sizes)), self._dtype))
+            o.name: self._order.turn(empty((*lead, *array_shape(o, call.sizes))))
             for o in self.cell.outputs
         }
 
@@ -203,7 +212,10 @@ class Layer(LayerBase):
 
     def _engine(self, training: bool, mask: bool) -> tuple[Variant, Engine]:
         variant = variant_of(self.cell, self._chosen.rates, training=training, mask=mask)
-        found = self._engines[training, mask] = variant, self._binding.engine(variant)
+        engine = self._binding.engine(variant)
+        if not hasattr(engine, "use_tier"):
+            refuse_on_cpu(self.cell.name, self.precision)
+        found = self._engines[training, mask] = variant, engine
         return found
 
     def _nothing(self, call: _Call) -> dict[str, np.ndarray]:
@@ -227,7 +239,8 @@ class Layer(LayerBase):
         """The last states, for the next call."""
         kept = {s: results[f].copy() for s, f in zip(self._states, self._finals, strict=True)}
         for array in kept.values():
-            array.flags.writeable = False
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
         self._kept = kept
 
     def _next_seed(self, given: int | None) -> int:

@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime.doors import an
+from rnncc.runtime.foreign import is_on_gpu
 
 Arrays = dict[str, np.ndarray]
 
@@ -125,6 +126,8 @@ def _lengths(given: Any, batch: int, time: int) -> np.ndarray:
 def _array(name: str, given: Any, wanted: str) -> np.ndarray:
     if isinstance(given, np.ma.MaskedArray):
         raise TypeError(f"{name} is a masked array: give {wanted}")
+    if is_on_gpu(given):  # what steps run is decided on the CPU
+        given = given.get() if hasattr(given, "get") else given.cpu()
     try:
         array = np.asarray(given)
     except ValueError as error:

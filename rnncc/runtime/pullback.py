@@ -154,7 +154,8 @@ class _Run:
         trace = self.trace
         if trace.return_sequences or name not in trace.outputs:
             return d
-        whole = np.zeros((trace.batch, trace.steps, *d.shape[1:]), d.dtype)
+        shape = (trace.batch, trace.steps, *d.shape[1:])
+        whole = np.zeros(shape, d.dtype) if trace.room is None else trace.room.zeros(shape)
         whole[:, -1] = d
         return whole
 

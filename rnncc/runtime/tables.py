@@ -13,6 +13,7 @@ from rnncc.schedule.tables import (
     Place,
     Source,
     Stage,
+    Summed,
 )
 
 __all__ = [
@@ -28,4 +29,5 @@ __all__ = [
     "Place",
     "Source",
     "Stage",
+    "Summed",
 ]

@@ -131,6 +131,16 @@ class Place:
 
 
 @dataclass(frozen=True, slots=True)
+class Summed:
+    """Sums of a loop that may be products of matrices in every step: rows of [gates, lanes]."""
+
+    level: int
+    lanes: str
+    packs: tuple[Pack, ...]  # of each segment, its gates side by side
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Kernel:
     """function: a generated kernel, or None where every stage is told whole in its tables."""
 
@@ -143,6 +153,7 @@ class Kernel:
     levels: int
     stages: tuple[str, ...]
     writes: tuple[str, ...]  # buffers
+    summed: tuple[Summed, ...] = ()  # in the order of their numbers
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,13 +20,16 @@ MOST_THREADS = THREADS = 256  # a block's: kernels may have 255 registers
 BLOCK_WORK = 40_000
 # What a multiprocessor has to do in a step before more of them pay for waiting for each other.
 SHARE_WORK = 16_000
+# From so much on, of weights that don't stay in registers, a library's products pay for launches.
+PRODUCT_WORK = 1_000_000
 TIERS = ("block", "stationary", "grid", "launches")
 
 
 @dataclass(frozen=True, slots=True)
 class Gpu:
     """What a choice depends on. resident: heavy blocks that are on the device at once; shared:
-    bytes a block may have of shared memory; threads: of a block."""
+    bytes a block may have of shared memory; threads: of a block; library: who multiplies matrices
+    besides our own kernels, or "" and why nobody does; graphs: whether launches can be kept."""
 
     name: str
     multiprocessors: int
@@ -34,6 +37,9 @@ class Gpu:
     cooperative: bool = True
     shared: int = 48 * 1024
     threads: int = THREADS
+    library: str = ""
+    no_library: str = "no library of matrix products"
+    graphs: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +53,7 @@ class Loop:
     levels: int
     lanes: int = 0
     why_not: str = ""  # weights can't stay
+    products: bool = False  # a library can make its sums
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +63,7 @@ class Tier:
     members: int
     threads: int
     why: str
+    products: bool = False
 
     @property
     def blocks(self) -> int:
@@ -79,6 +87,9 @@ def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
     '128 blocks share 1024 lanes; weights are read at every step: weights change'
     >>> choose(Loop(8, 1024, 4_194_304, 1), Gpu("shared", 16, 0, cooperative=False)).name
     'launches'
+    >>> wide = Loop(8, 2048, 16_777_216, 1, why_not="too many registers", products=True)
+    >>> choose(wide, Gpu("H200", 132, 132, library="cuBLAS")).why
+    "a level's products by cuBLAS, then a launch: too many registers"
     """
     if asked is not None and asked not in TIERS:
         raise ValueError(f"a tier is one of {', '.join(TIERS)}, not {asked!r}")
@@ -93,11 +104,16 @@ def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
         return _one_block(loop, gpu)
     if not isinstance(stationary, str) and asked in (None, "stationary"):
         return stationary
+    if asked is None and loop.products and loop.work >= PRODUCT_WORK:
+        name = "launches"
     if name == "grid":
         return _shared(loop, gpu, 2 if asked else 1)
     blocks = -(-loop.batch * loop.items // gpu.threads)
     why = "a launch a level: blocks needn't be resident"
-    return Tier(name, 1, max(blocks, 1), gpu.threads, why)
+    if loop.products:
+        why = f"a level's products by {gpu.library}, then a launch"
+        why += f": {stationary}" if isinstance(stationary, str) and asked is None else ""
+    return Tier(name, 1, max(blocks, 1), gpu.threads, why, loop.products)
 
 
 def _stationary(loop: Loop, gpu: Gpu) -> Tier | str:

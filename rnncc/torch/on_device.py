@@ -21,6 +21,7 @@ from rnncc.runtime.cuda.target import CARRIER, Carrier
 from rnncc.runtime.description import Variant, variant_of
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.order import Order
+from rnncc.runtime.precision import PRECISION
 from rnncc.torch.recipe import Choice, Known
 
 if TYPE_CHECKING:
@@ -136,6 +137,7 @@ class OnDevice:
                 assert seed is not None
                 arrays["seed"] = int(seed)
             arrays[CARRIER] = carrier
+            arrays[PRECISION] = of.recipe.precision
             results, saved = engine.forward(
                 masks.cut(arrays, of.timed) if masks else arrays,
                 known.sizes,

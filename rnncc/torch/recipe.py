@@ -44,6 +44,7 @@ class Recipe:
     return_sequences: bool = True
     zeros: bool = False
     checkpoint_every: int | None = None
+    precision: str = "float32"
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,6 +21,7 @@ from rnncc.runtime.classes import Engine
 from rnncc.runtime.description import Variant, variant_of
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.order import Order
+from rnncc.runtime.precision import refuse_on_cpu
 from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.on_device import is_elsewhere, on_device
 from rnncc.torch.recipe import Known, Recipe, Saved, Way, array_of
@@ -52,6 +53,7 @@ class Recurrence(RecurrenceGradients):
         if is_elsewhere(tensors[0]):
             return on_device(self).forward(tensors, seed, training, given, masked, save)
         cell, recipe = self.cell, self.recipe
+        refuse_on_cpu(cell.name, recipe.precision)
         at = len(cell.arguments)
         arguments = tensors[:at]
         mask = tensors[at] if masked else None

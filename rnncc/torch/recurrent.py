@@ -22,6 +22,7 @@ from rnncc.runtime.classes import read_off, sort_keywords
 from rnncc.runtime.description import Array, names_of
 from rnncc.runtime.doors import SizeBinder, an, array_shape, nearest, spread, whole_number
 from rnncc.runtime.layer import Layer
+from rnncc.runtime.precision import precision_of
 from rnncc.torch.ops import run
 from rnncc.torch.recipe import DTYPES, Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of
@@ -42,7 +43,8 @@ class Recurrent(torch.nn.Module):
         first call or load_state_dict makes the weights.
     device, dtype: as in torch.nn; the CPU, float32 or float64.
     Others: sizes, options, functions and rates of the cell, and return_sequences, return_state,
-        time_major, go_backwards, zero_output_for_mask, checkpoint_every as in `rnncc.Layer`.
+        time_major, go_backwards, zero_output_for_mask, checkpoint_every, precision as in
+        `rnncc.Layer`.
 
     In training, dropout draws from torch's generator. Initial weights do, too.
     TypeError and ValueError for a wrong keyword or value, SpecError for mistakes in a file.
@@ -173,6 +175,7 @@ class Recurrent(torch.nn.Module):
             return_sequences=chosen.return_sequences,
             zeros=chosen.zero_output_for_mask and chosen.return_sequences,
             checkpoint_every=chosen.checkpoint_every,
+            precision=precision_of(chosen.precision, _NAMES[dtype]),
         )
         self._recurrence = recurrence_of(recipe)
         self._recurrence.kernels.serve(self, 1)

@@ -22,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 
 from rnncc.compiler import compile as compile_cell
 from rnncc.runtime.layer import Layer
+from rnncc.runtime.precision import precision_of
 from rnncc.torch.ops import run
 from rnncc.torch.recipe import DTYPES, Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of
@@ -40,7 +41,8 @@ class _Stack(torch.nn.RNNBase):
     _spec: str
     _functions: tuple[tuple[str, str], ...] = ()
 
-    def __init__(self, mode: str, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, mode: str, *args: Any, precision: str = "float32", **kwargs: Any) -> None:
+        self.precision = precision_of(precision, "float32")
         super().__init__(mode, *args, **kwargs)
         self._prepare()
 
@@ -67,6 +69,7 @@ class _Stack(torch.nn.RNNBase):
                 in_place=True,
                 stacked=True,
                 time_major=not self.batch_first,
+                precision=precision_of(self.precision, name),
             )
             recurrence = recurrence_of(recipe)
             recurrence.kernels.serve(self, ways)

@@ -8,10 +8,23 @@ collect_ignore = []
 if find_spec("greenlet") is None:
     collect_ignore += [
         "gridsim.py",
+        "library.py",
+        "fake_cupy.py",
         "everything.py",
         *(
             f"test_{n}.py"
-            for n in ("cells", "device", "mutants", "ptx", "tensors", "keras_tensors", "tiles")
+            for n in (
+                "bench",
+                "cells",
+                "device",
+                "interface",
+                "keras_tensors",
+                "mutants",
+                "products",
+                "ptx",
+                "tensors",
+                "tiles",
+            )
         ),
     ]
 if find_spec("torch") is None:

@@ -23,8 +23,10 @@ import numpy as np
 
 from rnncc.runtime.cuda.kernel import Kernel, rebound
 from rnncc.runtime.cuda.meanings import meanings
+from rnncc.runtime.cuda.products import Product
 from rnncc.runtime.cuda.target import Piece
 from rnncc.schedule.tiers import Gpu
+from tests.cuda.library import multiply
 from tests.cuda.memory import GUARD, Fault, Space, Stamp, check
 
 WARP = 32
@@ -65,11 +67,23 @@ class Simulator:
     """A `runtime.cuda.target.Target`. threads: at most so many a block, that tests stay quick."""
 
     def __init__(
-        self, seed: int = 0, *, multiprocessors: int = 4, threads: int = 32, size: int = 1 << 23
+        self,
+        seed: int = 0,
+        *,
+        multiprocessors: int = 4,
+        threads: int = 32,
+        size: int = 1 << 23,
+        library: str = "",
     ) -> None:
         self.gpu = Gpu(
-            "a simulated grid", multiprocessors, multiprocessors, shared=SHARED, threads=threads
+            "a simulated grid",
+            multiprocessors,
+            multiprocessors,
+            shared=SHARED,
+            threads=threads,
+            library=library,
         )
+        self.multiplied: list[tuple[Product, str]] = []
         self.random = random.Random(seed)
         self.space = Space(size)
         self.current: Any = None
@@ -97,8 +111,21 @@ class Simulator:
     def zeros(self, size: int) -> Piece:
         return self.upload(np.zeros(size, np.uint8))
 
-    def ones(self, dtype: str) -> Piece:
-        return self.upload(np.ones(1, dtype))
+    def ones(self, dtype: str, count: int = 1) -> Piece:
+        return self.upload(np.ones(count, dtype))
+
+    def multiply(
+        self,
+        product: Product,
+        places: tuple[int, int, int],
+        dtype: str,
+        precision: str,
+        *,
+        stream: Any = None,
+        workspace: int = 0,
+    ) -> None:
+        self.multiplied.append((product, precision))
+        multiply(self.space, product, places, dtype, precision)
 
     def launch(
         self,

@@ -31,6 +31,9 @@ ATTRIBUTES = {
 }
 
 
+CAPTURING = 777  # the stream that graphs are captured on
+
+
 class _Named:
     """`driver.CUdevice_attribute.CU_DEVICE_ATTRIBUTE_X` and the like: their own names."""
 
@@ -42,6 +45,8 @@ class FakeDriver:
     """The functions of `cuda.bindings.driver` that `Device` calls, with their arguments' order."""
 
     CUdevice_attribute = CUfunction_attribute = CUmemPool_attribute = _Named()
+    CUstreamCaptureMode = _Named()
+    CUstream_flags = SimpleNamespace(CU_STREAM_NON_BLOCKING=1)
     cuuint64_t = int
 
     def __init__(self, simulator: Simulator, fits: int = 1, **attributes: int) -> None:
@@ -49,7 +54,11 @@ class FakeDriver:
         self.attributes = {**ATTRIBUTES, **attributes}
         self.kernels: list[tuple[Kernel, str]] = []
         self.asked: list[str] = []
-        self.live: set[int] = set()
+        self.live: dict[int, int] = {}
+        self.free: dict[int, list[int]] = {}
+        self.captured: list[Any] | None = None  # what is launched while a stream is captured
+        self.graphs: list[list[Any]] = []
+        self.no_graphs = False
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("cu") and name != "cuuint64_t":
@@ -87,12 +96,14 @@ class FakeDriver:
     def cuMemAllocAsync(self, size, stream):
         if size > 1 << 40:
             return (_Status(2, "CUDA_ERROR_OUT_OF_MEMORY"), None)
-        address = self.simulator.empty(size).address
-        self.live.add(address)
+        free = self.free.get(size)
+        address = free.pop(0) if free else self.simulator.empty(size).address
+        self.live[address] = size
         return self._ok(address)
 
     def cuMemFreeAsync(self, address, stream):
-        self.live.remove(address)
+        size = self.live.pop(address)
+        self.free.setdefault(size, []).append(address)
         return self._ok()
 
     def cuMemGetInfo(self):
@@ -112,6 +123,8 @@ class FakeDriver:
         return self._ok()
 
     def cuMemsetD8Async(self, target, value, size, stream):
+        if self._is_captured(stream, self.cuMemsetD8Async, target, value, size, 0):
+            return self._ok()
         self.simulator.space.fill(target, np.full(size, value, np.uint8))
         return self._ok()
 
@@ -135,19 +148,67 @@ class FakeDriver:
 
     def cuLaunchKernel(self, function, x, y, z, tx, ty, tz, shared, stream, words, extra):
         assert extra == 0
-        return self._launch(function, x, tx, shared, words, False)
+        return self._launch(function, x, tx, shared, words, False, stream)
 
     def cuLaunchCooperativeKernel(self, function, x, y, z, tx, ty, tz, shared, stream, words):
-        return self._launch(function, x, tx, shared, words, True)
+        return self._launch(function, x, tx, shared, words, True, stream)
 
-    def _launch(self, function, grid, threads, shared, words, cooperative):
-        kernel, dtype = self.kernels[function]
+    def cuStreamCreate(self, flags):
+        assert flags == 1
+        return self._ok(CAPTURING)
+
+    def cuStreamIsCapturing(self, stream):
+        return self._ok(_Status(0, "CU_STREAM_CAPTURE_STATUS_NONE"))
+
+    def cuStreamBeginCapture(self, stream, mode):
+        assert stream == CAPTURING and mode == "CU_STREAM_CAPTURE_MODE_THREAD_LOCAL"
+        if self.no_graphs:
+            return (_Status(801, "CUDA_ERROR_NOT_SUPPORTED"),)
+        self.captured = []
+        return self._ok()
+
+    def cuStreamEndCapture(self, stream):
+        found, self.captured = self.captured, None
+        return self._ok(found)
+
+    def cuGraphInstantiate(self, graph, flags):
+        self.graphs.append(graph)
+        return self._ok(len(self.graphs) - 1)
+
+    def cuGraphDestroy(self, graph):
+        return self._ok()
+
+    def cuGraphExecDestroy(self, graph):
+        return self._ok()
+
+    def cuGraphLaunch(self, graph, stream):
+        for function, arguments in self.graphs[graph]:
+            function(*arguments)
+        return self._ok()
+
+    def _is_captured(self, stream, function, *arguments):
+        """Whether a launch is kept for later."""
+        assert stream != CAPTURING or self.captured is not None
+        if stream != CAPTURING:
+            assert self.captured is None, "another stream is used while one is captured"
+            return False
+        self.captured.append((function, arguments))
+        return True
+
+    def _launch(self, function, grid, threads, shared, words, cooperative, stream):
+        kernel, _ = self.kernels[function]
         places = (ctypes.c_void_p * kernel.words).from_address(words)
         values = [ctypes.c_int64.from_address(p).value for p in places]
+        arguments = function, grid, threads, shared, values, cooperative
+        if not self._is_captured(stream, self._run, *arguments):
+            self._run(*arguments)
+        return self._ok()
+
+    def _run(self, function, grid, threads, shared, values, cooperative):
+        kernel, dtype = self.kernels[function]
         self.simulator.launch(
             kernel, dtype, grid, threads, np.array(values), shared=shared, cooperative=cooperative
         )
-        return self._ok()
 
 
 class _Status(SimpleNamespace):
@@ -190,6 +251,34 @@ def test_memory_is_given_back(driver: FakeDriver) -> None:
         kept = len(driver.live)
         layer(x)
         assert len(driver.live) == kept, "weights and zeros stay, nothing else"
+
+
+@pytest.mark.parametrize("tier", ["grid", "launches"])
+def test_launches_are_kept_as_graphs(driver: FakeDriver, tier: str) -> None:
+    """The same memory again: one launch of all, on what the memory holds then."""
+    layer = rnncc.compile("simple_rnn", target="cuda")(units=3, seed=1, return_sequences=True)
+    rng = np.random.default_rng(0)
+    inputs = [rng.standard_normal((2, 3, 2), "float32") for _ in range(6)]
+    reference = rnncc.compile("simple_rnn")(units=3, seed=1, return_sequences=True)
+    engine = layer._engine(False, False)[1]
+    engine.use_tier(tier)
+    with using(Device()):
+        for x in inputs:
+            np.testing.assert_allclose(layer(x), reference(x), atol=1e-6)
+    assert driver.asked.count("cuGraphLaunch") >= 2
+    assert "as a CUDA graph" in layer.plan()
+    engine.use_tier(None)
+
+
+def test_no_graphs(driver: FakeDriver) -> None:
+    driver.no_graphs = True
+    layer = rnncc.compile("simple_rnn", target="cuda")(units=3, seed=2)
+    x = np.ones((2, 3, 2), "float32")
+    with using(Device()):
+        first = layer(x)
+        for _ in range(5):
+            np.testing.assert_array_equal(layer(x), first)
+    assert "no CUDA graph (cuStreamBeginCapture: CUDA_ERROR_NOT_SUPPORTED" in layer.plan()
 
 
 def test_blocks_that_do_not_fit_are_refused(driver: FakeDriver) -> None:

@@ -29,7 +29,7 @@ def changed(old: str, new: str) -> Callable[[Any], Any]:
             return function
         mutate.hits += 1  # type: ignore[attr-defined]
         names: dict[str, Any] = {**function.__globals__, "kernel": lambda f: f}
-        names["stationary"] = lambda *_: lambda f: f
+        names["stationary"] = names["summed"] = lambda *_: lambda f: f
         exec(compile(mutated, f"<mutant of {function.__name__}>", "exec"), names)
         return names[function.__name__]
 

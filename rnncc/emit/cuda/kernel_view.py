@@ -17,6 +17,7 @@ from rnncc.emit.cuda.items import items_of
 from rnncc.emit.cuda.row_stages import row_views
 from rnncc.emit.cuda.statements import ScalarStatements
 from rnncc.emit.cuda.stationary import Stationary, fits, item_lines
+from rnncc.emit.cuda.summed import Summed, summed_groups
 from rnncc.emit.cuda.views import KernelView, StageView
 from rnncc.emit.tables_view import literal
 from rnncc.emit.views import Loop
@@ -32,7 +33,7 @@ RESERVED = (
     "first_item all_items first_warp all_warps warp_lane member members group groups counters "
     "waiting generation step_lo step_hi level_lo level_hi T B row_key uniform share level_barrier "
     "min max range thread threads warp own p w0 w1 w2 w3 w4 w5 w6 w7 c e g m n j x x0 x1 x2 x3 "
-    "up low high kept base top WARPS PASS Shape stationary"
+    "up low high kept base top WARPS PASS Shape stationary summed"
 )
 # Of so many levels registers hold where each thread's items are, from step to step; of more, there
 # aren't enough registers, and it is cheaper to work them out again than to spill them.
@@ -64,8 +65,12 @@ class CudaKernelWriter:
         view = self._kernel(levels)
         if any(fits(s, kernel) for level in kernel.levels for s in level.stages):
             view.twin = self.twin()
-            # The two are run with the same words.
-            view.words, view.requests = view.twin.words, view.twin.requests
+            if any(summed_groups(kernel)):
+                view.summed = self.summed()
+            # All are run with the same words.
+            last = view.summed or view.twin
+            for each in (view, view.twin):
+                each.words, each.requests = last.words, last.requests
         return view
 
     def twin(self) -> KernelView:
@@ -86,6 +91,23 @@ class CudaKernelWriter:
         view = self._kernel(levels)
         view.prologue, view.shapes = made.prologue, literal(tuple(made.shapes), 1)
         return view
+
+    def summed(self) -> KernelView:
+        """The kernel that reads the sums of its contractions, wherever they are products."""
+        kernel, made = self.kernel, Summed(self.at)
+        levels = [
+            [
+                view
+                for s in level.stages
+                for view in (
+                    [self.lane_stage(s, made.sums(s))]
+                    if isinstance(s, LaneStage) and fits(s, kernel)
+                    else self.stage(s)
+                )
+            ]
+            for level in kernel.levels
+        ]
+        return self._kernel(levels)
 
     def _kernel(self, levels: list[list[StageView]]) -> KernelView:
         kernel, requests = self.kernel, self.words.requests
@@ -109,7 +131,10 @@ class CudaKernelWriter:
         lines = [op.span.line for op in ops if op is not None and op.span is not None]
         return [self.source[n] for n in dict.fromkeys(sorted(lines)) if n in self.source]
 
-    def lane_stage(self, stage: LaneStage) -> StageView:
+    def lane_stage(
+        self, stage: LaneStage, sums: dict[tuple[int, int], str] | None = None
+    ) -> StageView:
+        """sums: what its contractions are, where others have made them."""
         at, shape = self.at, stage.shape
         names = [*(f"o{i}" for i in range(len(shape) - 1)), "lane"] if shape else []
         items = items_of(at, shape, names)
@@ -117,8 +142,9 @@ class CudaKernelWriter:
         view = StageView(count=items.count, places=items.places)
         view.places += ["q = lane * SIZE"] if shape else ["lane = 0", "q = 0"]
         view.comments = self.comments([*stage.ops, *(a.op for g in stage.groups for a in g.accs)])
-        for i in range(len(stage.groups)):
+        for i in range(len(stage.groups)) if sums is None else ():
             view.lines += contraction_lines(at, stage, i, outer)
+        view.lines += item_lines(sums or {})
         if stage.tiled is not None:
             (group,) = stage.groups
             for g in range(len(group.accs)):

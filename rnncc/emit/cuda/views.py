@@ -49,3 +49,4 @@ class KernelView:
     prologue: list[str] = field(default_factory=list)  # before the loop
     twin: KernelView | None = None  # the same with weights in registers
     shapes: str = ""  # what decides a twin's numbers
+    summed: KernelView | None = None  # the same with sums that are made between launches

@@ -8,6 +8,7 @@ Requests a kernel makes (see `emit.cuda.kernel_view`), by their first part:
     address BUF slot starts    where a buffer's first row is
     stride BUF T|B|axis        bytes
     ring BUF                   -1 where every step has its slot, 1 where two take turns
+    sums N                     products of a group, where they are made between launches
     row BUF 0|1 domain         bytes from row to row: of the batch (0) and of time (1) if both run
 
 Rows have no padding: a thread has a lane, whatever their number. Rows of one step lie side by side,
@@ -20,12 +21,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from rnncc.runtime.binding import Call, requests, touched
+from rnncc.runtime.cuda.steps import Steps
 from rnncc.runtime.layouts import Layout, axes_of, row_layout
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.sizes import evaluate
@@ -54,11 +56,13 @@ class Binding:
     sizes: dict[str, int]
     tier: Tier | None = None
     numbers: Numbers | None = None  # of the loop's twin, where that is what runs
+    steps: Steps | None = None  # products between launches, where there are any
     layouts: dict[str, Layout] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
     in_place: dict[str, str] = field(default_factory=dict)  # results that are buffers
     kernels: list[BoundKernel] = field(default_factory=list)
-    tiles: dict[str, list[Any]] = field(default_factory=dict)  # contractions of kernels, in tiles
+    precision: str = "float32"  # of the library's operands
+    bulk: dict[str, Any] = field(default_factory=dict)  # kernels that are contractions alone
     zero_bytes: int = ALIGNMENT
 
 
@@ -100,8 +104,12 @@ class Binder:
         fixed = self.stationary(kernel, self.call.batch)
         lanes, why = (0, fixed) if isinstance(fixed, str) else (fixed.lanes, "")
         loop = self.loop(kernel)
-        loop = Loop(loop.batch, loop.items, loop.work, loop.levels, lanes, why)
+        steps = Steps(self, kernel) if self.gpu.library else None
+        products = steps is not None and steps.possible
+        loop = replace(loop, lanes=lanes, why_not=why, products=products)
         tier = self.out.tier = choose(loop, self.gpu, self.asked)
+        if tier.products:
+            self.out.steps = steps
         if tier.name == "stationary":  # a group has fewer rows than the whole batch
             fixed = self.stationary(kernel, -(-self.call.batch // tier.groups))
             assert not isinstance(fixed, str)
@@ -190,7 +198,11 @@ class Binder:
         bound = BoundKernel(kernel, np.zeros(len(kernel.requests), np.int64), [], [], items)
         for index, request in enumerate(requests(kernel)):
             value = self.answer(kernel, request)
-            if value is not None:
+            if request[0] == "sums":
+                if self.out.steps is not None:
+                    at = self.out.steps.offsets[int(request[1])]
+                    bound.addresses.append((index, "sums", at))
+            elif value is not None:
                 bound.template[index] = value
             elif request[0] == "address":
                 bound.addresses.append((index, request[1], self.offset(request)))

@@ -20,7 +20,10 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime.cuda.cublas import WORKSPACE, Cublas
+from rnncc.runtime.cuda.graphs import Launches
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.products import Product
 from rnncc.runtime.cuda.target import Piece
 from rnncc.runtime.machine import Missing
 from rnncc.runtime.store import compiler_hash, store_dir, write_file
@@ -50,6 +53,18 @@ class _Memory:
         weakref.finalize(self, owner.release, address, stream)
 
 
+class DeviceGraph:
+    """Launches that the driver keeps."""
+
+    def __init__(self, owner: Device, handle: Any) -> None:
+        self.owner, self.handle = owner, handle
+        weakref.finalize(self, owner.destroy, handle).atexit = False
+
+    def launch(self, stream: Any) -> None:
+        self.owner.enter()
+        self.owner.ask("cuGraphLaunch", self.handle, stream or 0)
+
+
 class Device:
     """A `Target`. Thread-safe."""
 
@@ -59,7 +74,8 @@ class Device:
         self.lock = threading.RLock()
         self.functions: dict[tuple[Kernel, str], Any] = {}
         self.zero: list[tuple[int, Piece]] = []  # all are kept: something may still read them
-        self.one: dict[str, Piece] = {}
+        self.one: dict[str, tuple[int, Piece]] = {}
+        self.kept: list[Piece] = []
         count = self.ask("cuDeviceGetCount")
         if number >= count:
             raise Missing(f"there is no CUDA device {number}: the driver sees {count}")
@@ -83,7 +99,20 @@ class Device:
         # One block of a heavy kernel a multiprocessor; what really fits is asked at the launch.
         shared = self.attribute("MAX_SHARED_MEMORY_PER_BLOCK_OPTIN")
         resident = processors if cooperative else 0
-        self.gpu = Gpu(self.name, processors, resident, cooperative, shared)
+        self.cublas, no_library = _cublas()
+        library = "cuBLAS" if self.cublas else ""
+        self.gpu = Gpu(
+            self.name,
+            processors,
+            resident,
+            cooperative,
+            shared,
+            library=library,
+            no_library=no_library,
+            graphs=True,
+        )
+        self.capturing: Any = None  # the stream that graphs are captured on
+        self.workspaces: dict[Any, Piece] = {}
 
     # ---- the driver ---------------------------------------------------------------------------
 
@@ -170,12 +199,16 @@ class Device:
                 self.ask("cuStreamSynchronize", 0)  # other streams read it, too
             return self.zero[-1][1]
 
-    def ones(self, dtype: str) -> Piece:
+    def ones(self, dtype: str, count: int = 1) -> Piece:
         with self.lock:
-            if dtype not in self.one:
-                self.one[dtype] = self.upload(np.ones(1, dtype))
+            known, piece = self.one.get(dtype, (0, None))
+            if known < count:
+                piece = self.upload(np.ones(count, dtype))
+                self.one[dtype] = count, piece
+                self.kept.append(piece)  # something may still read the one before
                 self.ask("cuStreamSynchronize", 0)
-            return self.one[dtype]
+            assert piece is not None
+            return piece
 
     # ---- kernels ------------------------------------------------------------------------------
 
@@ -209,6 +242,62 @@ class Device:
             places.ctypes.data,
             *last,
         )
+
+    def multiply(
+        self,
+        product: Product,
+        places: tuple[int, int, int],
+        dtype: str,
+        precision: str,
+        *,
+        stream: Any = None,
+        workspace: int = 0,
+    ) -> None:
+        assert self.cublas is not None, "gpu.library says so"
+        self.enter()
+        self.cublas.multiply(product, places, dtype, precision, stream, workspace)
+
+    # ---- graphs -------------------------------------------------------------------------------
+
+    def is_capturing(self, stream: Any) -> bool:
+        self.enter()
+        error, *found = self.driver.cuStreamIsCapturing(stream or 0)
+        # An error says that somebody captures who wouldn't have the default stream used.
+        return int(error) != 0 or int(found[0]) != 0
+
+    def captured(self, run: Launches, stream: Any) -> DeviceGraph:
+        with self.lock:
+            self.enter()
+            if self.capturing is None:
+                flag = self.driver.CUstream_flags.CU_STREAM_NON_BLOCKING
+                self.capturing = self.ask("cuStreamCreate", int(flag))
+            workspace = self.workspace(stream) if self.cublas is not None else 0
+            own = int(self.capturing)
+            mode = self.driver.CUstreamCaptureMode.CU_STREAM_CAPTURE_MODE_THREAD_LOCAL
+            self.ask("cuStreamBeginCapture", own, mode)
+            try:
+                run(own, workspace)
+            except BaseException:
+                self.driver.cuStreamEndCapture(own)
+                raise
+            graph = self.ask("cuStreamEndCapture", own)
+            try:
+                return DeviceGraph(self, self.ask("cuGraphInstantiate", graph, 0))
+            finally:
+                self.ask("cuGraphDestroy", graph)
+
+    def workspace(self, stream: Any) -> int:
+        """What the library works in, in graphs of that stream: they run one after the other."""
+        found = self.workspaces.get(stream)
+        if found is None:
+            found = self.workspaces[stream] = self.empty(WORKSPACE)
+            self.ask("cuStreamSynchronize", 0)  # it is there, whoever uses it
+        return found.address
+
+    def destroy(self, graph: Any) -> None:
+        """A graph is given back; it ends first if it runs."""
+        self.enter()
+        self.ask("cuGraphExecDestroy", graph)
 
     def check_resident(
         self, kernel: Kernel, function: Any, grid: int, threads: int, shared: int
@@ -253,9 +342,9 @@ def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tup
     except ImportError as error:
         raise Missing(f"numba-cuda compiles kernels, and can't be imported: {INSTALL}") from error
     name = offline.entry_name(text)
-    try:
+    if offline.can_assemble():
         code, _ = offline.assemble(text, capability)
-    except ImportError:
+    else:
         code = text.encode() + b"\0"
     write_file(path, name.encode() + b"\n" + code)
     return name, code
@@ -269,6 +358,14 @@ def _key(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
     text = inspect.getsource(kernel.function)
     what = repr((text, kernel.constants, dtype, capability, compiler, MOST_THREADS))
     return hashlib.sha256(f"{what}{compiler_hash()}".encode()).hexdigest()[:16]
+
+
+def _cublas() -> tuple[Cublas | None, str]:
+    """cuBLAS, or why there is none."""
+    try:
+        return Cublas(), ""
+    except (OSError, AttributeError) as error:
+        return None, str(error)
 
 
 def _driver() -> Any:

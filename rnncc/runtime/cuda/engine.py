@@ -18,6 +18,7 @@ from rnncc.runtime.binding import Call
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Residuals
 from rnncc.runtime.cuda.bind import Binder
+from rnncc.runtime.cuda.graphs import LEAST
 from rnncc.runtime.cuda.prepared import Prepared
 from rnncc.runtime.cuda.run import CudaRun
 from rnncc.runtime.cuda.target import CARRIER, CarriedRoom, Carrier, Piece
@@ -42,6 +43,7 @@ class CudaSide:
     direction: Direction
     dtype: str
     tier: str | None = None  # asked for, instead of the one that is chosen
+    graphs: bool = True  # launches are kept as graphs where that can be
     made: OrderedDict[Any, Prepared] = field(default_factory=OrderedDict)
     weights: OrderedDict[Any, tuple[Any, Piece]] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
@@ -66,9 +68,11 @@ class CudaSide:
         carrier = arrays.get(CARRIER)
         return self.host if carrier is None else CarriedRoom(carrier, self.np_dtype)
 
-    def prepared(self, call: Call, residuals: Residuals, gpu: Gpu) -> Prepared:
+    def prepared(
+        self, call: Call, residuals: Residuals, gpu: Gpu, precision: str = "float32"
+    ) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
-        key = call, gpu, self.tier
+        key = call, gpu, self.tier, precision
         with self.lock:
             found = self.made.get(key)
             if found is None:
@@ -78,8 +82,9 @@ class CudaSide:
                     if role == "residual"
                 }
                 binder = Binder(self.direction, call, self.dtype, gpu, given, self.tier)
+                binder.out.precision = precision
                 binding = binder.bind()
-                Tiler(binder).tile()
+                Tiler(binder).tile(gpu, precision)
                 found = Prepared(binding, self.direction, self.buffers, self.dtype, gpu)
                 self.made[key] = found
                 if len(self.made) > KEPT_SHAPES:
@@ -178,12 +183,12 @@ class CudaEngine:
 
     def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""
-        owned = dict(arrays)
+        owned, room = dict(arrays), self._forward.room(arrays)
         for _, role, name in self._forward.direction.params:
             if name in lent or name not in arrays:
                 continue
             if role in ("input", "context", "state", "valid"):
-                owned[name] = np.array(arrays[name])
+                owned[name] = room.copy(arrays[name])
         return owned
 
     def keep(self, layers: int) -> None:
@@ -193,6 +198,10 @@ class CudaEngine:
     def use_tier(self, tier: str | None) -> None:
         """Every loop in this tier, whatever it costs; None: the one that is chosen."""
         self._forward.tier = self._backward.tier = tier
+
+    def use_graphs(self, use: bool) -> None:
+        """Launches one by one, if not."""
+        self._forward.graphs = self._backward.graphs = use
 
     # ---- what ran -----------------------------------------------------------------------------
 
@@ -241,10 +250,13 @@ def plan_side(title: str, made: Prepared | None) -> list[str]:
             how = f"{levels} a step; tier {tier.name}: {tier.why}"
         else:
             how = f"{levels}, a launch each; {bound.items} items"
-            tiles = made.binding.tiles.get(kernel.name)
-            if tiles:
-                how = f"{len(tiles)} contractions in tiles of 64 x 64"
+            bulk = made.binding.bulk.get(kernel.name)
+            how = bulk.said if bulk is not None else how
         lines.append(f"  {kernel.name}: {kernel.kind}, {how}")
+    if made.last is not None:
+        count = len(made.last.launches)
+        graphs = made.gpu.graphs and count >= LEAST
+        lines.append(f"  {made.last.graphs.said(count) if graphs else f'{count} launches a call'}")
     return lines
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from rnncc.schedule.stationary import Shape
 
 RANGES = 4  # words in front: steps and levels
-__all__ = ["Kernel", "Shape", "kernel", "rebound", "stationary"]
+__all__ = ["Kernel", "Shape", "kernel", "rebound", "stationary", "summed"]
 
 Numbers = tuple[tuple[str, int], ...]
 
@@ -29,11 +29,12 @@ Numbers = tuple[tuple[str, int], ...]
 class Kernel:
     """A generated function, its name, and numbers that its machine code has built in."""
 
-    __slots__ = ("_built", "constants", "function", "shapes", "twin")
+    __slots__ = ("_built", "constants", "function", "shapes", "summed", "twin")
 
     def __init__(self, function: Callable[..., Any], constants: Numbers = ()) -> None:
         self.function, self.constants = function, constants
         self.twin: Kernel | None = None  # the same, with weights in registers
+        self.summed: Kernel | None = None  # the same, with sums that are made between launches
         self.shapes: tuple[Any, ...] = ()  # what decides the numbers of a twin
         self._built: dict[Numbers, Kernel] = {}
 
@@ -68,6 +69,16 @@ def stationary(plain: Kernel, shapes: tuple[Any, ...]) -> Callable[[Callable[...
     def twin(function: Callable[..., Any]) -> Kernel:
         plain.twin = made = Kernel(function)
         made.shapes = shapes
+        return made
+
+    return twin
+
+
+def summed(plain: Kernel) -> Callable[[Callable[..., Any]], Kernel]:
+    """The twin of a kernel over the same words that reads its sums."""
+
+    def twin(function: Callable[..., Any]) -> Kernel:
+        plain.summed = made = Kernel(function)
         return made
 
     return twin

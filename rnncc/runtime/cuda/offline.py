@@ -12,6 +12,7 @@ import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
@@ -80,6 +81,18 @@ def entry_name(text: str) -> str:
     found = ENTRY.search(text)
     assert found is not None, "PTX has an entry"
     return found[1]
+
+
+@cache
+def can_assemble() -> bool:
+    """Whether NVIDIA's assembler is there: its bindings, and the library they look for."""
+    try:
+        from cuda.bindings import nvjitlink
+
+        nvjitlink.version()
+    except Exception:  # each release of the bindings has an error of its own for it
+        return False
+    return True
 
 
 def assemble(text: str, capability: Capability = (9, 0)) -> tuple[bytes, Report]:

@@ -16,9 +16,12 @@ import numpy as np
 
 from rnncc.runtime.binding import chosen_results, needed_kernels, result_shape
 from rnncc.runtime.cuda.bind import Binding, BoundKernel, round_up
+from rnncc.runtime.cuda.bulk import Bulk
+from rnncc.runtime.cuda.graphs import Graphs
 from rnncc.runtime.cuda.kernel import RANGES, Kernel
 from rnncc.runtime.cuda.moves import DenseMover, move, words_of
 from rnncc.runtime.cuda.names import COUNTER_BYTES
+from rnncc.runtime.cuda.products import Multiply, Product, Work
 from rnncc.runtime.cuda.tiles import THREADS as TILE_THREADS
 from rnncc.runtime.cuda.tiles import Contraction, add_parts, contract, launch_of
 from rnncc.runtime.machine import ITEMSIZE
@@ -43,6 +46,19 @@ class Launch:
     shared: int = 0
 
 
+@dataclass(frozen=True, slots=True)
+class Multiplication:
+    """A product of the library; its three addresses are the words from `start` to `end`."""
+
+    product: Product
+    precision: str
+    start: int
+    end: int
+
+
+NOWHERE = (np.zeros(0, np.int64),) * 3
+
+
 @dataclass(slots=True)
 class Plan:
     """What one choice of results runs. results: name, shape, and what the array is pointed at."""
@@ -51,10 +67,16 @@ class Plan:
     patches: list[Patch] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     first_steps: list[int] = field(default_factory=list)
-    launches: list[Launch] = field(default_factory=list)
+    launches: list[Launch | Multiplication] = field(default_factory=list)
     results: list[tuple[str, tuple[int, ...], str]] = field(default_factory=list)
     counters: int = COUNTER_BYTES  # bytes of them
     parts: int = 0  # bytes of sums that are added up later
+    copies: int = 0  # bytes of operands in another order
+    ones: int = 1
+    sums: int = 0  # bytes of products between launches
+    points: tuple[str, ...] = ()  # what patches point at
+    where: tuple[np.ndarray, np.ndarray, np.ndarray] = NOWHERE  # their words, points and offsets
+    graphs: Graphs = field(default_factory=Graphs)
 
 
 @dataclass
@@ -71,6 +93,7 @@ class Prepared:
         self.shared = [n for n in self.binding.bytes if n not in self.saved]
         self.mover = DenseMover(self.direction, self.binding, self.buffers, self.dtype)  # type: ignore[arg-type]
         self._plans: dict[frozenset[str] | None, Plan] = {}
+        self.last: Plan | None = None
 
     def arena(self, names: Iterable[str]) -> tuple[dict[str, int], int]:
         """Buffers one after another: where each begins, and the size of all."""
@@ -84,6 +107,7 @@ class Prepared:
         found = self._plans.get(wanted)
         if found is None:
             found = self._plans[wanted] = self._plan(wanted)
+        self.last = found
         return found
 
     def _plan(self, wanted: frozenset[str] | None) -> Plan:
@@ -97,7 +121,7 @@ class Prepared:
         }
         moved = [p for p in places if p.name not in in_place]
         moves = [m for p in moved for m in self.mover.results(p, shapes[p.name])]
-        writer = _Writer(self.binding, self.gpu, ITEMSIZE[self.dtype])
+        writer = _Writer(self.binding, self.gpu, ITEMSIZE[self.dtype], self.direction.reverse)
         kernels = [k for k in self.binding.kernels if k.kernel.name in needed]
         for item in self._in_order(kernels, moves):
             writer.moves(item) if isinstance(item, list) else writer.kernel(item)
@@ -124,8 +148,8 @@ class Prepared:
 class _Writer:
     """Launches in order, and their blocks side by side."""
 
-    def __init__(self, binding: Binding, gpu: Gpu, item: int) -> None:
-        self.binding, self.gpu, self.item = binding, gpu, item
+    def __init__(self, binding: Binding, gpu: Gpu, item: int, reverse: bool) -> None:
+        self.binding, self.gpu, self.item, self.reverse = binding, gpu, item, reverse
         self.pieces: list[np.ndarray] = []
         self.at = 0
         self.out = Plan(np.zeros(0, np.int64))
@@ -153,27 +177,44 @@ class _Writer:
     def threads(self, items: int) -> int:
         return min(-(-max(items, 1) // WARP) * WARP, self.gpu.threads)
 
-    def tiles(self, contractions: list[Contraction]) -> None:
-        for each in contractions:
-            made = launch_of(each, self.item, self.gpu.multiprocessors)
-            self.out.parts = max(self.out.parts, made.part_bytes)
-            shared = made.shared * self.item
-            for function, words, patches, blocks, bytes_ in (
-                (contract, made.words, made.patches, made.blocks, shared),
-                (add_parts, made.adds, made.add_patches, self.grid(made.part_bytes), 0),
-            ):
-                if function is add_parts and made.parts == 1:
-                    continue
-                first, start = self.add(np.array(words, np.int64))
-                self.out.patches += [(first + i, point, at) for i, point, at in patches]
-                size = blocks, TILE_THREADS
-                launch = Launch(function, start, self.at, *size, (0, 1, 0, 1), False, bytes_)
-                self.out.launches.append(launch)
+    def bulk(self, bulk: Bulk) -> None:
+        self.out.copies = max(self.out.copies, bulk.copies)
+        self.out.ones = max(self.out.ones, bulk.ones)
+        for piece in bulk.pieces:
+            if isinstance(piece, Work):
+                self.moves(piece.moves)
+                self.multiply(piece.multiply, bulk.precision)
+            else:
+                self.tiles(piece)
+
+    def multiply(self, made: Multiply, precision: str) -> None:
+        start = self.at
+        self.pieces.append(np.zeros(3, np.int64))
+        self.at += 3
+        for i, (point, offset) in enumerate((made.left, made.right, made.out)):
+            self.out.patches.append((start + i, point, offset))
+        self.out.launches.append(Multiplication(made.product, precision, start, self.at))
+
+    def tiles(self, contraction: Contraction) -> None:
+        made = launch_of(contraction, self.item, self.gpu.multiprocessors)
+        self.out.parts = max(self.out.parts, made.part_bytes)
+        shared = made.shared * self.item
+        for function, words, patches, blocks, bytes_ in (
+            (contract, made.words, made.patches, made.blocks, shared),
+            (add_parts, made.adds, made.add_patches, self.grid(made.part_bytes), 0),
+        ):
+            if function is add_parts and made.parts == 1:
+                continue
+            first, start = self.add(np.array(words, np.int64))
+            self.out.patches += [(first + i, point, at) for i, point, at in patches]
+            size = blocks, TILE_THREADS
+            launch = Launch(function, start, self.at, *size, (0, 1, 0, 1), False, bytes_)
+            self.out.launches.append(launch)
 
     def kernel(self, bound: BoundKernel) -> None:
-        tiles = self.binding.tiles.get(bound.kernel.name)
-        if tiles is not None:
-            self.tiles(tiles)
+        bulk = self.binding.bulk.get(bound.kernel.name)
+        if bulk is not None:
+            self.bulk(bulk)
             return
         first, start = self.add(bound.template)
         for index, name, offset in bound.addresses:
@@ -200,7 +241,7 @@ class _Writer:
         tier, time = self.binding.tier, self.binding.call.time
         assert tier is not None
         size, launches = (tier.blocks, tier.threads), self.out.launches
-        found = self.binding.numbers
+        end, found = self.at, self.binding.numbers
         if found is not None:
             assert function.twin is not None
             twin, ranges = function.twin.built(found.constants), (0, time, 0, levels)
@@ -211,14 +252,28 @@ class _Writer:
             ranges = (0, time, 0, levels)
             launches.append(Launch(function, start, self.at, *size, ranges, tier.waiting > 1))
             return
+        steps, reads = self.binding.steps, function
+        if steps is not None:
+            assert function.summed is not None
+            reads, self.out.sums = function.summed, steps.bytes
         for step in range(time):
+            t = time - 1 - step if self.reverse else step
             for level in range(levels):
+                for made in steps.at(t, level) if steps is not None else ():
+                    self.multiply(made, self.binding.precision)
                 ranges = (step, step + 1, level, level + 1)
-                launches.append(Launch(function, start, self.at, *size, ranges))
+                launches.append(Launch(reads, start, end, *size, ranges))
 
     def plan(self) -> Plan:
         tier = self.binding.tier
         self.out.counters = COUNTER_BYTES * (tier.groups if tier else 1)
         if self.pieces:
             self.out.template = np.concatenate(self.pieces)
-        return self.out
+        found, patches = self.out, self.out.patches
+        found.points = tuple(dict.fromkeys(name for _, name, _ in patches))
+        number = {name: i for i, name in enumerate(found.points)}
+        rows = [(word, number[name], offset) for word, name, offset in patches]
+        if rows:
+            words, points, offsets = np.array(rows, np.int64).T.copy()
+            found.where = words, points, offsets
+        return found

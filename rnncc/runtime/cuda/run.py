@@ -13,10 +13,13 @@ import numpy as np
 
 from rnncc.runtime.call import Job, Residuals
 from rnncc.runtime.cuda.chosen import current
+from rnncc.runtime.cuda.graphs import LEAST
 from rnncc.runtime.cuda.kernel import RANGES
+from rnncc.runtime.cuda.prepared import Multiplication, Plan
 from rnncc.runtime.cuda.target import CARRIER, Carrier, HostArrays, Piece
 from rnncc.runtime.layouts import Layout
 from rnncc.runtime.moves import slot_offset
+from rnncc.runtime.precision import PRECISION
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import repeated
 from rnncc.runtime.tables import Buffer
@@ -43,7 +46,8 @@ class CudaRun:
         call = job.call
         if self.strides:
             call = replace(call, strides=tuple(self.strides))
-        self.prepared = side.prepared(call, job.residuals, self.target.gpu)
+        precision = job.arrays.get(PRECISION, "float32")
+        self.prepared = side.prepared(call, job.residuals, self.target.gpu, precision)
         self.binding = self.prepared.binding
         self.saved_arena: Piece | None = None
         self.results = self.go()
@@ -85,7 +89,11 @@ class CudaRun:
             results[name] = self.carrier.result(shape, dtype)
             places[point] = results[name].address
         self.parts = self.carrier.empty(max(plan.parts, 1))
-        places |= {"parts": self.parts.address, "ones": self.target.ones(dtype.name).address}
+        self.copies = self.carrier.empty(max(plan.copies, 1))
+        ones = self.target.ones(dtype.name, plan.ones)
+        places |= {"parts": self.parts.address, "ones": ones.address}
+        self.sums = self.carrier.empty(max(plan.sums, 1))
+        places |= {"copies": self.copies.address, "sums": self.sums.address}
         self.counters = self.carrier.empty(plan.counters)
         places["counters"] = self.counters.address
         self.places = places
@@ -107,17 +115,39 @@ class CudaRun:
             and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
         }
 
-    def launch(self, plan: Any, places: Mapping[str, int]) -> None:
+    def launch(self, plan: Plan, places: Mapping[str, int]) -> None:
         words = plan.template.copy()
-        for index, name, offset in plan.patches:
-            words[index] = places[name] + offset
+        at, points, offsets = plan.where
+        words[at] = np.array([places[name] for name in plan.points], np.int64)[points] + offsets
         for index in plan.seeds:
             words[index] = int(self.job.arrays["seed"])
         for index in plan.first_steps:
             words[index] = self.job.first_step
+
+        def run(stream: Any, workspace: int) -> None:
+            self.launch_all(plan, words, stream, workspace)
+
+        if self.target.gpu.graphs and self.side.graphs and len(plan.launches) >= LEAST:
+            plan.graphs.launch(words.tobytes(), run, self.target, self.carrier.stream)
+        else:
+            run(self.carrier.stream, 0)
+
+    def launch_all(self, plan: Plan, words: np.ndarray, stream: Any, workspace: int) -> None:
+        """A plan's launches, one by one. workspace: an address for the library to use."""
         for each in plan.launches:
+            if isinstance(each, Multiplication):
+                left, right, out = words[each.start : each.end].tolist()
+                self.target.multiply(
+                    each.product,
+                    (left, right, out),
+                    self.side.dtype,
+                    each.precision,
+                    stream=stream,
+                    workspace=workspace,
+                )
+                continue
             if each.cooperative:
-                self.target.clear(self.counters, plan.counters, self.carrier.stream)
+                self.target.clear(self.counters, plan.counters, stream)
             own = words[each.start : each.end]
             own[:RANGES] = each.ranges
             self.target.launch(
@@ -128,7 +158,7 @@ class CudaRun:
                 own,
                 shared=each.shared,
                 cooperative=each.cooperative,
-                stream=self.carrier.stream,
+                stream=stream,
             )
 
     def residuals(self) -> Residuals:

@@ -14,8 +14,13 @@ from typing import Any, Protocol
 
 import numpy as np
 
+from rnncc.runtime.cuda.graphs import Graph, Launches
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.products import Product
+from rnncc.runtime.foreign import CARRIER
 from rnncc.schedule.tiers import Gpu
+
+__all__ = ["CARRIER", "CarriedRoom", "Carrier", "HostArrays", "Piece", "Target"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +49,27 @@ class Target(Protocol):
     def zeros(self, size: int) -> Piece:
         """So many zero bytes that nobody writes."""
 
-    def ones(self, dtype: str) -> Piece:
-        """The number one, which nobody writes over."""
+    def ones(self, dtype: str, count: int = 1) -> Piece:
+        """So many times the number one, which nobody writes over."""
+
+    def multiply(
+        self,
+        product: Product,
+        places: tuple[int, int, int],
+        dtype: str,
+        precision: str,
+        *,
+        stream: Any = None,
+        workspace: int = 0,
+    ) -> None:
+        """Runs a matrix product of `gpu.library`; places: addresses of left, right and result."""
+
+    def is_capturing(self, stream: Any) -> bool:
+        """Whether somebody makes a graph of what is launched there."""
+
+    def captured(self, run: Launches, stream: Any) -> Graph:
+        """What `run` launches, as a graph to be launched on that stream; nothing has run yet. Asked
+        of a target with `gpu.graphs`. RuntimeError where there can't be one."""
 
     def launch(
         self,
@@ -103,6 +127,8 @@ class CarriedRoom:
         return self.zeros(shape)
 
     def copy(self, array: Any) -> Any:
+        if isinstance(array, np.ndarray):  # it comes to the device with the call
+            return np.array(array)
         made = self.empty(tuple(array.shape))
         made[...] = array
         return made
@@ -140,6 +166,3 @@ class HostArrays:
             return array
         out[...] = array
         return out
-
-
-CARRIER = "_carrier"  # among a call's arrays, whoever brings them if they aren't NumPy's

@@ -1,6 +1,6 @@
-"""Tables of a kernel that consists of contractions alone -> contractions for tiles, with numbers.
+"""Tables of a kernel that consists of contractions alone -> contractions with numbers.
 
-Non-Goals: which kernels those are (`schedule`); launching (`tiles`).
+Non-Goals: which kernels those are (`schedule`); who computes them (`bulk`).
 """
 
 from __future__ import annotations
@@ -9,11 +9,13 @@ import math
 from collections.abc import Iterator
 
 from rnncc.runtime.cuda.bind import Binder
+from rnncc.runtime.cuda.bulk import bulk_of
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
 from rnncc.runtime.tables import Core, Grad, Kernel, Pack, Source, Stage
+from rnncc.schedule.tiers import Gpu
 
 MOST_CALLS = 32  # launches that a kernel may become
-LEAST_WORK = 1 << 20  # multiply-adds from which tiles are worth their launches
+LEAST_WORK = 1 << 20  # multiply-adds from which they are worth launches of their own
 
 
 class Tiler:
@@ -36,12 +38,12 @@ class Tiler:
             found += made
         return found if sum(c.work for c in found) >= LEAST_WORK else None
 
-    def tile(self) -> None:
-        """Kernels that are contractions alone, and large, run in tiles."""
+    def tile(self, gpu: Gpu, precision: str = "float32") -> None:
+        """Kernels that are contractions alone, and large, run as such."""
         for each in self.d.kernels:
             found = self.of(each)
             if found is not None:
-                self.binder.out.tiles[each.name] = found
+                self.binder.out.bulk[each.name] = bulk_of(found, gpu, self.binder.item, precision)
 
     # ---- places ---------------------------------------------------------------------------------
 

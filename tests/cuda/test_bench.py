@@ -1,0 +1,203 @@
+"""`python -m bench gpu` where there is no GPU: its cases, its parent, its tasks, on stand-ins.
+
+Non-Goals: times.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from rich.console import Console
+
+from bench import gpu_check, gpu_suite, gpu_worker
+from bench.gpu_cases import Case, cases
+from bench.gpu_suite import Session
+from bench.gpu_worker import Lost, Worker, handle
+from bench.harness import Effort
+from rnncc.runtime.cuda.chosen import using
+from rnncc.schedule.tiers import TIERS
+from tests.cuda.gridsim import Simulator
+
+
+class Device(Simulator):
+    """With what `look` asks a device."""
+
+    name, capability = "a simulated grid", (9, 0)
+
+    def attribute(self, name: str) -> int:
+        return {"CLOCK_RATE": 1_000_000}[name]
+
+
+SMALL = [
+    Case("bars", "LSTM", 2, 3, 8, False),
+    Case("bars", "GRU", 2, 3, 8, True),
+    Case("custom", "light_gru", 2, 3, 8, True, compiled=True),
+    Case("options", "lstm", 2, 3, 8, False, "mask"),
+    Case("tiers", "LSTM", 2, 3, 8, False),
+]
+LOOKED = {
+    "name": "a GPU",
+    "capability": [9, 0],
+    "multiprocessors": 8,
+    "peak": 1e12,
+    "library": "cuBLAS 13",
+    "packages": {"torch": "2", "cupy": None},
+}
+BULK = {"tiles": {"error": 1e-6, "seconds": 1e-3}, "tf32": {"error": 1e-3, "seconds": 1e-4}}
+
+
+class Answers:
+    """A worker whose device is this process's CPU."""
+
+    def __init__(self) -> None:
+        self.asked: list[dict[str, Any]] = []
+
+    def ask(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
+        self.asked.append(task)
+        match task["do"]:
+            case "look":
+                return LOOKED
+            case "bulk":
+                return BULK
+            case "barrier":
+                return {"seconds": 1e-6}
+            case "check":
+                return self.check(task)
+        return handle({**task, "device": "cpu"})
+
+    def check(self, task: dict[str, Any]) -> dict[str, Any]:
+        if task["tier"] == "grid":
+            raise Lost("no answer in time: it hangs")
+        if task["tier"] == "stationary":
+            return {"no tier": "no tier stationary: so it is"}
+        if task["tier"] == "launches":
+            return {"failed": "CudaError: an illegal address", "where": "device.py:1"}
+        return {"error": math.nan if task["cell"] == "gru" else 1e-6, "whose": "values h"}
+
+    def end(self) -> str:
+        return ""
+
+
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch = pytest.importorskip("torch")
+    monkeypatch.setattr(gpu_suite, "cases", lambda: iter(SMALL))
+    monkeypatch.setattr(torch, "compile", lambda step, **_: step)
+
+
+def test_a_run(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What fails is said, and the rest goes on."""
+    monkeypatch.setattr("bench.gpu_time.SECONDS", 0.0)
+    said: list[str] = []
+    kept: list[str] = []
+    effort = Effort(report=said.append, partial=lambda r: kept.append(json.dumps(r.as_json())))
+    session = Session(effort, worker=Answers, cells=("lstm", "gru"))
+    result = gpu_suite.gpu_suite(effort, session)
+    assert len(kept) == 1 + len(SMALL)
+    assert [*result.timings] == [c.label for c in SMALL], said
+    assert all(t[0].contender in ("rnncc", "as chosen") for t in result.timings.values())
+    bars = {b.what: b for b in result.bars}
+    assert bars["tier block against float64, 4 cells, worst gru"].passed is False
+    assert "LSTM forward (2, 3, 8) against cuDNN float32" in bars
+    assert "light_gru training (2, 3, 8) quicker than a torch loop" in bars
+    assert "light_gru training (2, 3, 8) quicker than a loop of torch.compile" in bars
+    assert "light_gru training (2, 3, 8) per FLOP of our LSTM" in bars
+    assert "lstm mask forward (2, 3, 8) against without mask" in bars
+    assert result.timings[SMALL[1].label][0].error < 1e-5, "ours is torch's GRU"
+    failed = "\n".join(result.failures)
+    assert "lstm grid: no answer in time: it hangs" in failed
+    assert "lstm launches: CudaError: an illegal address (device.py:1)" in failed
+    assert "gru block: off by nan" in failed
+    assert any("lstm stationary: no tier" in line for line in said)
+    assert any("a barrier of 128 blocks: 1.00 us" in n for n in result.notes)
+    result.show(Console(width=160, quiet=True))
+
+
+def test_loops_agree_with_ours(small: None) -> None:
+    """The text that is raced against is the same cell."""
+    for case in SMALL:
+        if case.kind == "custom":
+            found = handle({"do": "time", "case": case.as_json(), "device": "cpu"})
+            errors = {t["name"]: t["error"] for t in found["timings"]}
+            assert errors["rnncc"] < 1e-5 and errors["torch.compile"] < 1e-5
+
+
+def test_time_is_up(small: None) -> None:
+    session = Session(Effort(), worker=Answers, cells=("lstm",))
+    session.began -= 60 * gpu_suite.MINUTES
+    result = gpu_suite.gpu_suite(session.effort, session)
+    assert not result.timings
+    assert f"{len(SMALL)} sizes were left out when the time was up" in result.notes
+    assert any(n.startswith("not checked, for want of time: lstm block") for n in result.notes)
+
+
+def test_no_gpu() -> None:
+    class Nobody(Answers):
+        def ask(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
+            return {"failed": "rnncc.runtime.machine.Missing: no driver here"}
+
+    session = Session(Effort(), worker=Nobody)
+    result = gpu_suite.gpu_suite(session.effort, session)
+    assert result.notes == ["nothing has run and nothing has been timed: no driver here"]
+    assert all(bar.passed is None for bar in result.bars) and not result.failures
+
+
+def test_cases_come_once_and_the_bars_first() -> None:
+    found = [*cases()]
+    assert found[0].kind == "bars" and found[-1].kind == "grid"
+    timed = [(c.cell, c.batch, c.time, c.units, c.training) for c in found if c.kind != "tiers"]
+    plain = [t for t in timed if t[0] in ("LSTM", "GRU")]
+    assert len(plain) == len(set(plain)) == 2 * 2 * 2 * 6 * 7
+    assert Case(**found[0].as_json()) == found[0]
+
+
+# ---- tasks -----------------------------------------------------------------------------------
+
+
+def test_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_check, "BULK", (33, 20, 18))
+    monkeypatch.setattr(gpu_check, "BARRIERS", 3)
+    gpu_check.probe_of.cache_clear()
+    with using(Device(seed=1, multiprocessors=8, threads=256, library="NumPy")):
+        assert handle({"do": "bulk"})["tiles"]["error"] < 1e-6
+        found = {t: handle({"do": "bulk"})[t]["error"] for t in ("float32", "tf32", "bfloat16")}
+        assert found["float32"] < 1e-6 < found["tf32"] < found["bfloat16"] < 1e-1
+    with using(Device(seed=1, multiprocessors=8, threads=64)):
+        assert "NumPy" not in handle({"do": "look"})["library"]
+        assert gpu_check.barrier_seconds(3, count=4) > 0
+        errors = [handle({"do": "check", "cell": "simple_rnn", "tier": t}) for t in TIERS]
+        assert all(e["error"] < gpu_suite.ERROR for e in errors)
+        assert "no tier" in handle({"do": "check", "cell": "indrnn", "tier": "stationary"})
+        assert handle({"do": "check", "cell": "none", "tier": "grid"})["failed"]
+    gpu_check.probe_of.cache_clear()
+
+
+def test_a_worker_answers_and_can_be_lost() -> None:
+    worker = Worker()
+    try:
+        assert "no task is called 'sing'" in worker.ask({"do": "sing"}, 60)["failed"]
+        assert worker.process is not None
+        worker.process.kill()
+        with pytest.raises(Lost, match="the process ended"):
+            worker.ask({"do": "sing"}, 60)
+        assert "failed" in worker.ask({"do": "sing"}, 60), "begun anew"
+    finally:
+        worker.end()
+    assert gpu_worker.Worker().end() == ""
+
+
+def test_a_hanging_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    worker = Worker()
+    try:
+        worker.ask({"do": "sing"}, 60)
+        process = worker.process
+        assert process is not None and process.stdout is not None
+        monkeypatch.setattr(worker, "answers", type(worker.answers)())
+        with pytest.raises(Lost, match="no answer in time"):
+            worker.ask({"do": "sing"}, 0)
+        assert process.poll() is not None
+    finally:
+        worker.end()
