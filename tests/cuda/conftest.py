@@ -19,6 +19,7 @@ if find_spec("greenlet") is None:
                 "device",
                 "interface",
                 "keras_tensors",
+                "missing",
                 "mutants",
                 "products",
                 "ptx",
