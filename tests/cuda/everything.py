@@ -1,4 +1,4 @@
-"""`python -m tests.cuda.everything [CELL ...]`: every cell, variant, tier and shape on the
+"""`python -m tests.cuda.everything [CELL ...] [--only simulated|compiled]`: every cell, variant, tier and shape on the
 simulated grid, forward and backward, against the interpreter; and where numba-cuda is installed
 every kernel to PTX and machine code, for each architecture.
 
@@ -165,11 +165,14 @@ def sweeps(names: Sequence[str]) -> Iterator[tuple[str, Callable[[], dict[str, A
 def main(arguments: Sequence[str]) -> int:
     parser = argparse.ArgumentParser("python -m tests.cuda.everything")
     parser.add_argument("cells", nargs="*", choices=[*cases.NAMES, []], metavar="CELL")
+    parser.add_argument("--only", choices=["simulated", "compiled"], help="one of the two")
     parser.add_argument("--anew", action="store_true", help="forget what was done")
     parser.add_argument("--log", type=Path, default=LOG, help="where what was done is kept")
     asked = parser.parse_args(arguments)
     log, wrong = Log(asked.log, asked.anew), []
     for what, run in sweeps(asked.cells or cases.NAMES):
+        if asked.only and not what.startswith(asked.only):
+            continue
         found = log.once(what, run)
         print(f"{what:38} {found['said']}  ({found['seconds']} s)", flush=True)
         wrong += [f"{what}: {w}" for w in found["wrong"]]

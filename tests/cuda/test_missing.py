@@ -28,12 +28,12 @@ from tests.cuda.twins import LIMIT, Twins
 # ---- nothing to run on, nothing to compile with ------------------------------------------------
 
 
-def bindings(monkeypatch: pytest.MonkeyPatch, driver: Any) -> None:
+def bindings(monkeypatch: pytest.MonkeyPatch, fake: Any) -> None:
     """NVIDIA's bindings with this driver behind them."""
-    package = SimpleNamespace(driver=driver)
+    package = SimpleNamespace(driver=fake)
     monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=package))
     monkeypatch.setitem(sys.modules, "cuda.bindings", package)
-    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", driver)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", fake)
     devices.device.cache_clear()
 
 
