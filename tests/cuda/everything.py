@@ -1,10 +1,10 @@
-"""`python -m tests.cuda.everything [CELL ...] [--only simulated|compiled]`: every cell, variant, tier and shape on the
+"""`python -m tests.cuda.everything [CELL ...]`: every cell, variant, tier and shape on the
 simulated grid, forward and backward, against the interpreter; and where numba-cuda is installed
-every kernel to PTX and machine code, for each architecture.
+every kernel to PTX and machine code, for each architecture. `--only simulated|compiled`: a half.
 
-Ten minutes or so of one core. What is done is kept in .pytest_cache, so a run that was stopped goes
-on where it was; a change of any source begins anew, and so does `--anew`. Exits with 1 if anything
-is off.
+Four minutes of one core, and a quarter of an hour. What is done is kept in .pytest_cache, so a run
+that was stopped goes on where it was; a change of any source begins anew, and so does `--anew`.
+Exits with 1 if anything is off.
 """
 
 from __future__ import annotations
