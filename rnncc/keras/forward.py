@@ -68,7 +68,8 @@ class Forward:
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
-        plans = [engine.plan() for engine, _ in self._engines.values()]
+        ran = self.made.get("on device", {}).values()
+        plans = [*(e.plan() for e, _ in self._engines.values()), *(r.plan() for r in ran)]
         return "\n".join(plans) or "has not run"
 
     # ---- forward ------------------------------------------------------------------------------

@@ -1,8 +1,9 @@
 """An operation in torch: the autograd functions and ops of `rnncc.torch`, over Keras's tensors.
 
-Kernels read torch's memory where it is; under torch.compile a layer is one node.
+Kernels read torch's memory where it is; under torch.compile a layer is one node. Tensors of a GPU
+go to recurrences of `rnncc.torch` (`on_device`).
 
-Non-Goals: other devices than the CPU.
+Non-Goals: what a layer computes (`operation`).
 """
 
 from __future__ import annotations
@@ -15,9 +16,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnncc.keras import on_device
 from rnncc.keras.calls import Known, Request, Saved, known_of, seed_of
 from rnncc.keras.operation import Operation
 from rnncc.keras.second import second
+from rnncc.torch import recurrence as recurrences
 from rnncc.torch.ops import run as run_op
 from rnncc.torch.recurrence import RECURRENCES
 
@@ -38,6 +41,8 @@ def run(
         found = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
         like = tensors[0]
         return [like.new_empty(shape, dtype=tensors[-1].dtype) for shape in found.results]
+    if recurrences.is_elsewhere(tensors[0]):
+        return on_device.run(operation, request, tensors, seed)
     return run_op(
         operation.made["torch"],
         tensors,
@@ -91,8 +96,8 @@ class _InTorch:
     def _array(self, t: Tensor) -> np.ndarray:
         if not t.is_cpu:
             raise TypeError(
-                f"a tensor of {self.cell.name} is on {t.device}: rnncc has kernels for the CPU, "
-                "run Keras with keras.device('cpu')"
+                f"a tensor of {self.cell.name} is on {t.device}, others on the CPU: move them "
+                "together"
             )
         array: np.ndarray = (t.detach() if t.requires_grad else t).numpy()
         return array

@@ -53,6 +53,8 @@ class Loop:
     levels: int
     lanes: int = 0
     why_not: str = ""  # weights can't stay
+    # Tiers whose kernel was found too large, with how many blocks of it are on the device at once.
+    fits: tuple[tuple[str, int], ...] = ()
     products: bool = False  # a library can make its sums
 
 
@@ -93,10 +95,11 @@ def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
     """
     if asked is not None and asked not in TIERS:
         raise ValueError(f"a tier is one of {', '.join(TIERS)}, not {asked!r}")
-    can_share = gpu.cooperative and gpu.resident > 1
+    can_wait = gpu.cooperative and gpu.resident > 1
+    can_share = can_wait and _resident(loop, gpu, "grid") > 1
     if asked == "grid" and not can_share:
         raise ValueError(f"{gpu.name} can't keep blocks that wait for each other: no tier grid")
-    stationary = _stationary(loop, gpu) if can_share else "blocks can't wait for each other"
+    stationary = _stationary(loop, gpu) if can_wait else "blocks can't wait for each other"
     if asked == "stationary" and isinstance(stationary, str):
         raise ValueError(f"no tier stationary on {gpu.name}: {stationary}")
     name = asked or ("block" if loop.work <= BLOCK_WORK else "grid" if can_share else "launches")
@@ -107,22 +110,30 @@ def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
     if asked is None and loop.products and loop.work >= PRODUCT_WORK:
         name = "launches"
     if name == "grid":
-        return _shared(loop, gpu, 2 if asked else 1)
+        return _shared(loop, gpu, 2 if asked else 1, stationary if asked is None else "")
     blocks = -(-loop.batch * loop.items // gpu.threads)
     why = "a launch a level: blocks needn't be resident"
+    if "grid" in dict(loop.fits):
+        why += f", and {_resident(loop, gpu, 'grid')} of the loop would fit"
     if loop.products:
         why = f"a level's products by {gpu.library}, then a launch"
         why += f": {stationary}" if isinstance(stationary, str) and asked is None else ""
     return Tier(name, 1, max(blocks, 1), gpu.threads, why, loop.products)
 
 
+def _resident(loop: Loop, gpu: Gpu, tier: str) -> int:
+    """How many blocks of a tier's kernel are on the device at once, as far as is known."""
+    return min(dict(loop.fits).get(tier, gpu.resident), gpu.resident)
+
+
 def _stationary(loop: Loop, gpu: Gpu) -> Tier | str:
     if not loop.lanes:
         return loop.why_not or "no contraction's weights can stay in registers"
     members = -(-loop.lanes // (gpu.threads // WARP))
-    if members > gpu.resident:
-        return f"{loop.lanes} lanes need {members} blocks at once, {gpu.resident} fit"
-    groups = max(min(gpu.resident // members, loop.batch), 1)
+    resident = _resident(loop, gpu, "stationary")
+    if members > resident:
+        return f"{loop.lanes} lanes need {members} blocks at once, {resident} fit"
+    groups = max(min(resident // members, loop.batch), 1)
     why = f"{members} blocks share {loop.lanes} lanes, whose weights stay in registers"
     why += f"; {groups} groups of them share the batch" if groups > 1 else ""
     return Tier("stationary", groups, members, gpu.threads, why)
@@ -137,13 +148,14 @@ def _one_block(loop: Loop, gpu: Gpu) -> Tier:
     )
 
 
-def _shared(loop: Loop, gpu: Gpu, least: int) -> Tier:
+def _shared(loop: Loop, gpu: Gpu, least: int, why_not: Tier | str) -> Tier:
     """Blocks share lanes; groups of them share the batch, where one group has enough blocks."""
+    resident = _resident(loop, gpu, "grid")
     share = max(loop.work // SHARE_WORK, 1)
-    members = max(min(gpu.resident, share, -(-loop.items // 8)), least)
+    members = max(min(resident, share, -(-loop.items // 8)), least)
     members = 1 << (members.bit_length() - 1)
-    groups = max(min(gpu.resident // members, loop.batch), 1)
+    groups = max(min(resident // members, loop.batch), 1)
     why = f"{members} blocks share {loop.items} lanes"
     why += f", {groups} groups of them the batch" if groups > 1 else ""
-    why += f"; weights are read at every step: {loop.why_not}" if loop.why_not else ""
+    why += f"; weights are read at every step: {why_not}" if why_not else ""
     return Tier("grid", groups, members, gpu.threads, why)

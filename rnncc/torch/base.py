@@ -53,7 +53,10 @@ class RecurrenceBase:
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
-        plans = [engine.plan() for engine, _ in self.kernels.engines.values()]
+        engines = [engine for engine, _ in self.kernels.engines.values()]
+        device = self.__dict__.get("_on_device")  # where its tensors were a GPU's
+        engines += device.engines.values() if device is not None else ()
+        plans = [engine.plan() for engine in engines]
         return "\n".join(plans) or "has not run"
 
     # ---- the door -----------------------------------------------------------------------------

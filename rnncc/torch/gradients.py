@@ -27,7 +27,8 @@ class RecurrenceGradients(RecurrenceBase):
     ) -> list[Tensor | None]:
         """Gradients of a call's tensors, those wanted. cotangents: of its results; None is zero."""
         if isinstance(saved, SavedOnDevice):
-            return saved.owner.backward(saved, cotangents, wanted)
+            with torch.cuda.device_of(saved.like):
+                return saved.owner.backward(saved, cotangents, wanted)
         key = (*wanted, saved.given, saved.masked)
         choices = self._choices.get(key)
         if choices is None:
@@ -109,7 +110,8 @@ class RecurrenceGradients(RecurrenceBase):
 
         d_grads: like the gradients that `backward` returns; None is zero."""
         if isinstance(saved, SavedOnDevice):
-            return second(saved.owner, saved, cotangents, d_grads, wanted)
+            with torch.cuda.device_of(saved.like):
+                return second(saved.owner, saved, cotangents, d_grads, wanted)
         handed = [None if t is None else array_of(t) for t in cotangents]
         given = [None if t is None else array_of(t) for t in d_grads]
         back = [torch.zeros(shape, dtype=self.torch_dtype) for shape in saved.known.results]

@@ -89,6 +89,7 @@ class OnDevice:
         self.binding = moved("cuda").bind(
             dict(recipe.options), dict(recipe.functions), recipe.dtype
         )
+        self.engines: dict[Variant, Any] = {}  # that ran
 
     # ---- forward ------------------------------------------------------------------------------
 
@@ -131,7 +132,7 @@ class OnDevice:
                 mask=masks is not None and masks.valid is not None,
                 storage=of.recipe.storage,
             )
-            engine = self.binding.engine(variant)
+            engine = self.engines[variant] = self.binding.engine(variant)
             arrays |= of.rates
             if variant.training:
                 assert seed is not None

@@ -229,7 +229,8 @@ def _fake_forward(
     known = recurrence.known(tensors[: len(recurrence.cell.arguments)], real=False)
     dtype = recurrence.torch_dtype
     results = [like.new_empty(shape, dtype=dtype) for shape in known.results]
-    return [*results, like.new_empty([1], dtype=torch.int64)] if save else results
+    # The handle is the CPU's, wherever the tensors are.
+    return [*results, like.new_empty([1], dtype=torch.int64, device="cpu")] if save else results
 
 
 def _backward(

@@ -51,7 +51,8 @@ class Recurrence(RecurrenceGradients):
     ) -> tuple[list[Tensor], Any]:
         """Outputs and last states; with `save`, what `backward` needs."""
         if is_elsewhere(tensors[0]):
-            return on_device(self).forward(tensors, seed, training, given, masked, save)
+            with torch.cuda.device_of(tensors[0]):  # afterwards torch's device is what it was
+                return on_device(self).forward(tensors, seed, training, given, masked, save)
         cell, recipe = self.cell, self.recipe
         refuse_on_cpu(cell.name, recipe.precision)
         at = len(cell.arguments)

@@ -18,6 +18,8 @@ if find_spec("greenlet") is None:
                 "cells",
                 "device",
                 "interface",
+                "keras_tensors",
+                "missing",
                 "mutants",
                 "products",
                 "ptx",
@@ -28,3 +30,5 @@ if find_spec("greenlet") is None:
     ]
 if find_spec("torch") is None:
     collect_ignore.append("test_tensors.py")
+if find_spec("torch") is None or find_spec("keras") is None:
+    collect_ignore.append("test_keras_tensors.py")

@@ -90,6 +90,7 @@ class Simulator:
         self.launches: list[tuple[str, int, int, bool]] = []
         self.names: dict[str, dict[str, Any]] = {}
         self.released: dict[int, list[int]] = {}  # counters: what was seen by who added to them
+        self.fits: dict[str, int] = {}  # blocks of a tier's kernels, where fewer than of others
         self.mutate: Any = None  # changes a kernel's function before it runs: tests of the tests
 
     # ---- Target -------------------------------------------------------------------------------
@@ -129,6 +130,10 @@ class Simulator:
     ) -> None:
         self.multiplied.append((product, precision))
         multiply(self.space, product, places, dtype, precision)
+
+    def resident(self, kernel: Kernel, dtype: str, threads: int, shared: int) -> int:
+        twin = kernel.name.endswith("_stationary")
+        return min(self.fits.get("stationary" if twin else "grid", 1 << 20), self.gpu.resident)
 
     def launch(
         self,

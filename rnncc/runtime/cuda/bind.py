@@ -79,9 +79,10 @@ class Binder:
         gpu: Gpu,
         residuals: Mapping[str, Layout],
         tier: str | None = None,
+        fits: tuple[tuple[str, int], ...] = (),
     ) -> None:
         self.d, self.call, self.gpu, self.residuals = direction, call, gpu, residuals
-        self.asked = tier
+        self.asked, self.fits = tier, fits
         self.item = ITEMSIZE[dtype]
         self.buffers = {b.name: b for b in direction.buffers}
         self.strides = {name: (b, t) for name, b, t in call.strides}
@@ -106,7 +107,7 @@ class Binder:
         loop = self.loop(kernel)
         steps = Steps(self, kernel) if self.gpu.library else None
         products = steps is not None and steps.possible
-        loop = replace(loop, lanes=lanes, why_not=why, products=products)
+        loop = replace(loop, lanes=lanes, why_not=why, products=products, fits=self.fits)
         tier = self.out.tier = choose(loop, self.gpu, self.asked)
         if tier.products:
             self.out.steps = steps
@@ -114,6 +115,14 @@ class Binder:
             fixed = self.stationary(kernel, -(-self.call.batch // tier.groups))
             assert not isinstance(fixed, str)
             self.out.numbers = fixed
+
+    def loop_kernel(self) -> tuple[Any, int]:
+        """The function that runs the loop, and the shared memory its blocks have."""
+        (scan,) = (k for k in self.d.kernels if k.kind == "scan")
+        found = self.out.numbers
+        if found is None:
+            return scan.function, 0
+        return scan.function.twin.built(found.constants), found.shared
 
     def stationary(self, kernel: Kernel, rows: int) -> Numbers | str:
         """The numbers of the kernel's twin, or why it can't be used."""

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import os
 import threading
 import weakref
 from functools import cache
@@ -50,7 +51,8 @@ class _Memory:
     __slots__ = ("__weakref__",)
 
     def __init__(self, owner: Device, address: int, stream: int) -> None:
-        weakref.finalize(self, owner.release, address, stream)
+        # A process that ends gives back everything anyway.
+        weakref.finalize(self, owner.release, address, stream).atexit = False
 
 
 class DeviceGraph:
@@ -70,7 +72,7 @@ class Device:
     def __init__(self, number: int = 0) -> None:
         self.driver = _driver()
         self.success = getattr(getattr(self.driver, "CUresult", None), "CUDA_SUCCESS", None)
-        self.number = number
+        self.number, self.process = number, os.getpid()
         self.lock = threading.RLock()
         self.functions: dict[tuple[Kernel, str], Any] = {}
         self.zero: list[tuple[int, Piece]] = []  # all are kept: something may still read them
@@ -122,6 +124,8 @@ class Device:
         if error is not self.success and int(error) != 0:
             words = self.driver.cuGetErrorString(error)[1]
             said = words.decode() if isinstance(words, bytes) else str(words)
+            if self.process != os.getpid():
+                said += "; a forked process can't use its parent's GPU: start it with 'spawn'"
             raise CudaError(f"{function}: {error.name} ({said})")
         return found[0] if len(found) == 1 else tuple(found)
 
@@ -158,6 +162,8 @@ class Device:
 
     def release(self, address: int, stream: int) -> None:
         """Memory back to the pool, once what was launched before has run."""
+        if self.process != os.getpid():  # a forked one has copies of what isn't its own
+            return
         self.enter()
         if self.pooled:
             self.ask("cuMemFreeAsync", address, stream)
@@ -294,16 +300,23 @@ class Device:
         self.enter()
         self.ask("cuGraphExecDestroy", graph)
 
+    def resident(self, kernel: Kernel, dtype: str, threads: int, shared: int) -> int:
+        self.enter()
+        return self.fits(self.function(kernel, dtype, shared), threads, shared)
+
+    def fits(self, function: Any, threads: int, shared: int) -> int:
+        each = self.ask("cuOccupancyMaxActiveBlocksPerMultiprocessor", function, threads, shared)
+        return int(each) * self.gpu.multiprocessors
+
     def check_resident(
         self, kernel: Kernel, function: Any, grid: int, threads: int, shared: int
     ) -> None:
         """RuntimeError unless all blocks fit at once: blocks that wait for others would hang."""
-        each = self.ask("cuOccupancyMaxActiveBlocksPerMultiprocessor", function, threads, shared)
-        fits = int(each) * self.gpu.multiprocessors
+        fits = self.fits(function, threads, shared)
         if grid > fits:
             raise RuntimeError(
                 f"{kernel.name}: {grid} blocks of {threads} threads wait for each other, but only "
-                f"{fits} fit on {self.name} at once: choose the tier launches"
+                f"{fits} fit on {self.name} at once"
             )
 
     def function(self, kernel: Kernel, dtype: str, shared: int = 0) -> Any:
@@ -334,8 +347,15 @@ def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tup
         from rnncc.runtime.cuda import offline
 
         text = offline.ptx(kernel, dtype, capability)
-    except ImportError as error:
-        raise Missing(f"numba-cuda compiles kernels, and can't be imported: {INSTALL}") from error
+    except (ImportError, RuntimeError) as error:
+        # The second is what cuda-pathfinder says of a library, such as libnvrtc.
+        if not isinstance(error, ImportError) and "NotFound" not in type(error).__name__:
+            raise
+        said = str(error).splitlines()[0]
+        raise Missing(
+            f"kernels for a GPU are compiled by numba-cuda and NVIDIA's toolkit, and part of them "
+            f"is missing ({said}): {INSTALL}"
+        ) from error
     name = offline.entry_name(text)
     if offline.can_assemble():
         code, _ = offline.assemble(text, capability)

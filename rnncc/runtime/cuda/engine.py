@@ -21,14 +21,14 @@ from rnncc.runtime.cuda.bind import Binder
 from rnncc.runtime.cuda.graphs import LEAST
 from rnncc.runtime.cuda.prepared import Prepared
 from rnncc.runtime.cuda.run import CudaRun
-from rnncc.runtime.cuda.target import CARRIER, CarriedRoom, Carrier, Piece
+from rnncc.runtime.cuda.target import CARRIER, CarriedRoom, Carrier, Piece, Target
 from rnncc.runtime.cuda.tiler import Tiler
 from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.layouts import Layout
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.rooms import HostRoom, Room
 from rnncc.runtime.second_engine import SecondEngine
 from rnncc.runtime.tables import Direction
-from rnncc.schedule.tiers import Gpu
 
 KEPT_SHAPES = 32
 BLOCK_BYTES = 2**28  # of workspace: a block of steps is a dozen launches, so blocks are long
@@ -69,9 +69,10 @@ class CudaSide:
         return self.host if carrier is None else CarriedRoom(carrier, self.np_dtype)
 
     def prepared(
-        self, call: Call, residuals: Residuals, gpu: Gpu, precision: str = "float32"
+        self, call: Call, residuals: Residuals, target: Target, precision: str = "float32"
     ) -> Prepared:
         """What doesn't change between calls of these sizes and strides; made at the first."""
+        gpu = target.gpu
         key = call, gpu, self.tier, precision
         with self.lock:
             found = self.made.get(key)
@@ -81,9 +82,8 @@ class CudaSide:
                     for buffer, role, name in self.direction.params
                     if role == "residual"
                 }
-                binder = Binder(self.direction, call, self.dtype, gpu, given, self.tier)
-                binder.out.precision = precision
-                binding = binder.bind()
+                binder = self.bound(call, target, given, precision)
+                binding = binder.out
                 Tiler(binder).tile(gpu, precision)
                 found = Prepared(binding, self.direction, self.buffers, self.dtype, gpu)
                 self.made[key] = found
@@ -93,6 +93,24 @@ class CudaSide:
                 self.made.move_to_end(key)
             self.last = found
             return found
+
+    def bound(
+        self, call: Call, target: Target, given: Mapping[str, Layout], precision: str
+    ) -> Binder:
+        """The numbers of a call, in the first tier whose blocks are on the device at once if they
+        wait for each other. What fits is known of a compiled kernel alone."""
+        fits: dict[str, int] = {}
+        while True:
+            known = tuple(fits.items())
+            binder = Binder(self.direction, call, self.dtype, target.gpu, given, self.tier, known)
+            binder.out.precision = precision
+            tier = binder.bind().tier
+            if tier is None or tier.waiting < 2 or self.tier is not None:
+                return binder
+            kernel, shared = binder.loop_kernel()
+            fits[tier.name] = target.resident(kernel, self.dtype, tier.threads, shared)
+            if tier.blocks <= fits[tier.name]:
+                return binder
 
     def weight(self, version: object, name: str, array: Any, carrier: Carrier) -> Piece:
         """A weight on the device, copied once a version if it has to be."""

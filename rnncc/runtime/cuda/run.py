@@ -47,7 +47,7 @@ class CudaRun:
         if self.strides:
             call = replace(call, strides=tuple(self.strides))
         precision = job.arrays.get(PRECISION, "float32")
-        self.prepared = side.prepared(call, job.residuals, self.target.gpu, precision)
+        self.prepared = side.prepared(call, job.residuals, self.target, precision)
         self.binding = self.prepared.binding
         self.saved_arena: Piece | None = None
         self.results = self.go()

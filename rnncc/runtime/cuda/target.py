@@ -74,6 +74,9 @@ class Target(Protocol):
         """What `run` launches, as a graph to be launched on that stream; nothing has run yet. Asked
         of a target with `gpu.graphs`. RuntimeError where there can't be one."""
 
+    def resident(self, kernel: Kernel, dtype: str, threads: int, shared: int) -> int:
+        """How many blocks of a kernel are on the device at once."""
+
     def launch(
         self,
         kernel: Kernel,

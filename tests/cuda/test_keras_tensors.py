@@ -1,0 +1,118 @@
+"""Keras's layers on the torch backend, on a GPU's kernels: the same layers on the CPU's agree.
+
+Tensors are the CPU's, made believe, as in `test_tensors`. Keras is asked for torch in a process of
+its own, since a process has one backend.
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from tests import cases
+
+SHAPE = (2, 5, 3)
+
+
+def layers() -> dict[str, object]:
+    """Layers, by what they try."""
+    from rnncc.keras import GRU, LSTM, RNN, Bidirectional, GRUCell, LSTMCell, SimpleRNN
+
+    whole = {"return_sequences": True}
+    return {
+        "lstm": lambda: LSTM(4, return_state=True),
+        "gru": lambda: GRU(4, **whole, return_state=True),
+        "backwards": lambda: SimpleRNN(4, **whole, go_backwards=True),
+        "zeros": lambda: LSTM(4, **whole, zero_output_for_mask=True),
+        "checkpoints": lambda: GRU(4, **whole, checkpoint_every=2),
+        "dropout": lambda: LSTM(4, **whole, dropout=0.4, recurrent_dropout=0.3, seed=3),
+        "a file": lambda: RNN(cases.ROOT / "rnncc/cells/peephole_lstm.rnn", units=4, **whole),
+        "stack": lambda: RNN([LSTMCell(4), GRUCell(3)], return_state=True),
+        "stack backwards": lambda: RNN(
+            [LSTMCell(4, dropout=0.3, seed=1), GRUCell(3)], **whole, go_backwards=True
+        ),
+        "both ways": lambda: Bidirectional(LSTM(4, **whole, return_state=True)),
+        "last of both": lambda: Bidirectional(GRU(4, dropout=0.2, seed=2), merge_mode="sum"),
+        "product": lambda: Bidirectional(RNN([LSTMCell(4), GRUCell(3)], **whole), merge_mode="mul"),
+        "apart": lambda: Bidirectional(SimpleRNN(4, **whole), merge_mode=None),
+        "two files": lambda: Bidirectional(
+            LSTM(4, **whole), merge_mode="ave", backward_layer=LSTM(4, **whole, go_backwards=True)
+        ),
+    }
+
+
+def results(layer, x, mask, states, training: bool) -> list:  # type: ignore[no-untyped-def]
+    """Values and all gradients."""
+    import torch
+    from keras import tree
+
+    x = x.clone().requires_grad_()
+    states = [s.clone().requires_grad_() for s in states]
+    for variable in layer.trainable_variables:
+        variable.value.grad = None
+    for generator in layer.generators():
+        generator.state.assign([5, 7])
+    given = {"initial_state": states} if states else {}
+    found = tree.flatten(layer(x, mask=mask, training=training, **given))
+    torch.manual_seed(0)
+    sum((t * torch.randn(t.shape)).sum() for t in found).backward()
+    grads = [v.value.grad for v in layer.trainable_variables]
+    return [*found, x.grad, *(s.grad for s in states), *grads]
+
+
+def agree(name: str, masked: bool, given: bool) -> None:
+    """AssertionError unless both kinds of kernels give the same."""
+    import torch
+
+    from rnncc.torch import on_device, recurrence
+    from tests.cuda.gridsim import Simulator
+    from tests.cuda.test_tensors import Believing
+
+    torch.manual_seed(0)
+    layer = layers()[name]()  # type: ignore[operator]
+    x = torch.randn(SHAPE)
+    layer.build(SHAPE)
+    for variable in layer.trainable_variables:
+        variable.assign(torch.randn(variable.shape) / 2)
+    mask = torch.tensor([[0, 1, 0, 1, 0], [1, 1, 0, 0, 0]], dtype=torch.bool) if masked else None
+    states = [torch.randn(s.shape) for s in layer.initial_states(SHAPE[0])] if given else []
+    right = [t.detach().clone() for t in results(layer, x, mask, states, True)]
+    simulator = Simulator(seed=1)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recurrence, "is_elsewhere", lambda t: True)
+        patch.setattr(on_device, "carrier_of", lambda t: Believing(simulator))
+        found = results(layer, x, mask, states, True)
+    assert simulator.launches, "the CPU's kernels ran"
+    assert "a simulated grid" in layer.plan()
+    assert len(found) == len(right)
+    for one, other in zip(found, right, strict=True):
+        error = cases.error(one.detach().numpy(), other.numpy())
+        assert error <= 1e-5, (name, masked, given, error)
+
+
+def main() -> None:
+    """Every layer; with a mask and with states in turns, so that each has both somewhere."""
+    for i, name in enumerate(layers()):
+        for masked, given in ((i % 2 == 0, i % 4 < 2), (i % 2 == 1, i % 4 >= 2)):
+            agree(name, masked, given)
+        print(name, "agrees", flush=True)
+
+
+def test_layers_agree() -> None:
+    env = {**os.environ, "KERAS_BACKEND": "torch", "PYTHONPATH": str(cases.ROOT)}
+    ran = subprocess.run(
+        [sys.executable, "-m", "tests.cuda.test_keras_tensors"],
+        cwd=cases.ROOT,
+        env=env,
+        capture_output=True,
+        text=True,
+    )
+    assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
+    assert ran.stdout.rstrip().endswith("two files agrees")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,159 @@
+"""What a machine lacks, or has too little of: each ends in one clear message, or in the next tier.
+
+Non-Goals: refusals that `test_device` has (old devices, memory, blocks asked for that don't fit).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import sys
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+
+import rnncc
+from rnncc.runtime.cuda import chosen, offline
+from rnncc.runtime.cuda import device as devices
+from rnncc.runtime.cuda.device import CudaError, Device, machine_code
+from rnncc.runtime.cuda.moves import move
+from rnncc.runtime.machine import Missing
+from rnncc.schedule import tiers
+from tests.cuda.gridsim import Simulator
+from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
+from tests.cuda.twins import LIMIT, Twins
+
+# ---- nothing to run on, nothing to compile with ------------------------------------------------
+
+
+def bindings(monkeypatch: pytest.MonkeyPatch, fake: Any) -> None:
+    """NVIDIA's bindings with this driver behind them."""
+    package = SimpleNamespace(driver=fake)
+    monkeypatch.setitem(sys.modules, "cuda", SimpleNamespace(bindings=package))
+    monkeypatch.setitem(sys.modules, "cuda.bindings", package)
+    monkeypatch.setitem(sys.modules, "cuda.bindings.driver", fake)
+    devices.device.cache_clear()
+
+
+def test_no_bindings(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "cuda.bindings", None)
+    with pytest.raises(Missing, match=r"needs numba-cuda .*: pip install 'rnncc\[cuda\]'"):
+        devices._driver()
+
+
+def test_no_driver(monkeypatch: pytest.MonkeyPatch) -> None:
+    def cuInit(flags: int) -> Any:
+        raise RuntimeError("Failure finding libcuda.so")
+
+    bindings(monkeypatch, SimpleNamespace(cuInit=cuInit))
+    layer = rnncc.compile("simple_rnn", target="cuda")(units=3)
+    with pytest.raises(Missing, match=r"no NVIDIA driver on this machine .* use target='cpu'"):
+        layer(np.zeros((1, 2, 3), "float32"))
+
+
+def test_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Status(int):
+        name = "CUDA_ERROR_NO_DEVICE"
+
+    bindings(monkeypatch, SimpleNamespace(cuInit=lambda flags: (Status(100),)))
+    with pytest.raises(Missing, match=r"no usable GPU: cuInit says CUDA_ERROR_NO_DEVICE"):
+        chosen.current()
+
+
+@pytest.mark.parametrize("kind", ["import", "library"])
+def test_no_toolkit(monkeypatch: pytest.MonkeyPatch, fresh_store: Any, kind: str) -> None:
+    class DynamicLibNotFoundError(RuntimeError):
+        """As cuda-pathfinder names it."""
+
+    def ptx(*_: Any) -> str:
+        if kind == "import":
+            raise ImportError("No module named 'numba.cuda.types'")
+        raise DynamicLibNotFoundError("No such file: libnvrtc.so.13\nlistdir ...")
+
+    monkeypatch.setattr(offline, "ptx", ptx)
+    with pytest.raises(Missing, match=r"part of them is missing \(No .*\): pip install"):
+        machine_code(move, "float32", (9, 0))
+
+
+def test_mistakes_of_our_own_are_none_of_that(
+    monkeypatch: pytest.MonkeyPatch, fresh_store: Any
+) -> None:
+    def ptx(*_: Any) -> str:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(offline, "ptx", ptx)
+    with pytest.raises(RuntimeError, match=r"^a bug$"):
+        machine_code(move, "float32", (9, 0))
+
+
+def test_a_forked_process(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    device = Device()
+    piece = device.empty(64)
+    parent = os.getpid()
+    monkeypatch.setattr(os, "getpid", lambda: parent + 1)
+    with pytest.raises(MemoryError):
+        device.empty(1 << 41)
+    driver.cuMemsetD8Async = lambda *_: driver.cuMemAllocAsync(1 << 41, 0)  # type: ignore[method-assign]
+    with pytest.raises(CudaError, match=r"forked process can't use its parent's GPU.*'spawn'"):
+        device.clear(piece, 64)
+    live = len(driver.live)
+    del piece
+    assert len(driver.live) == live, "a copy gave back what is the parent's"
+
+
+# ---- blocks that wait for each other and don't fit -----------------------------------------------
+
+SHAPE = (9, 6, 3, 4)
+
+
+@pytest.fixture
+def heavy(monkeypatch: pytest.MonkeyPatch) -> Twins:
+    """A layer whose loop is shared by blocks, small as it is."""
+    monkeypatch.setattr(tiers, "BLOCK_WORK", 0)
+    monkeypatch.setattr(tiers, "SHARE_WORK", 64)
+    twins = Twins.of("gru", "plain", SHAPE)
+    engine = twins.layer._engine(False, False)[1]
+    for side in (engine._forward, engine._backward):
+        side.made.clear()
+    return twins
+
+
+@pytest.mark.parametrize(
+    ("fits", "said"),
+    [
+        ({}, "tier stationary: 5 blocks share 9 lanes, whose weights stay in registers; 3 groups"),
+        ({"stationary": 11}, "tier stationary: 5 blocks .* 2 groups of them share the batch"),
+        ({"stationary": 4}, "tier grid: 2 blocks .*: 9 lanes need 5 blocks at once, 4 fit"),
+        ({"stationary": 4, "grid": 3}, "tier grid: 2 blocks share 9 lanes;"),
+        ({"stationary": 4, "grid": 1}, "tier launches: .* resident, and 1 of the loop would fit"),
+        ({"stationary": 0, "grid": 0}, "tier launches"),
+    ],
+)
+def test_the_next_tier(heavy: Twins, fits: dict[str, int], said: str) -> None:
+    simulator = Simulator(seed=1, multiprocessors=16, threads=64)
+    simulator.fits = fits
+    error, whose = heavy.worst(simulator)
+    assert error <= LIMIT["float32"], (whose, error)
+    plan = heavy.layer.plan().split("backward:")[0]
+    assert re.search(said, plan), plan
+    together = [blocks for _, blocks, _, waits in simulator.launches if waits]
+    assert bool(together) == ("launches" not in said)
+
+
+def test_the_next_tier_through_the_driver(driver: FakeDriver, heavy: Twins) -> None:  # noqa: F811
+    driver.fits = 0
+    error, whose = heavy.worst(Device())  # type: ignore[arg-type]
+    assert error <= LIMIT["float32"], (whose, error)
+    assert "cuOccupancyMaxActiveBlocksPerMultiprocessor" in driver.asked
+    assert "cuLaunchCooperativeKernel" not in driver.asked
+    assert "tier launches" in heavy.layer.plan()
+
+
+def test_too_large_for_registers() -> None:
+    """A size no tier has registers for goes on in the next one, and the plan says why."""
+    h200 = tiers.Gpu("H200", 132, 132, shared=227 * 1024)
+    why = "weights would take 256 registers of a thread, more than 144"
+    found = tiers.choose(tiers.Loop(8, 2048, 16_777_216, 1, why_not=why), h200)
+    assert found.name == "grid" and found.why.endswith(why)
