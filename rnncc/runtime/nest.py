@@ -21,6 +21,7 @@ PANEL_AT = TURN_AT + CACHE_LINE  # then a panel of a gradient's contraction, and
 PANEL_SCRATCH = 64 * 8 * 128  # a panel of PANEL_ROWS rows at the widest vectors
 PACK_TILES = 12  # tiles a panel is read for from which copying it pays
 PANEL_ROWS = 128  # of a tile's weights, or of a gradient's terms: they stay in the first cache
+# (Whole steps of every storage of weights.)
 
 pair = vectors("float64", 2)  # sixteen bytes, whatever they mean
 
