@@ -12,7 +12,7 @@ Non-Goals: what a step of weights is (`storage`).
 
 from rnncc.runtime.helper import helper
 from rnncc.runtime.kernel import core
-from rnncc.runtime.storage import GROUP
+from rnncc.runtime.storage import BFLOAT16, GROUP, INT8
 from rnncc.runtime.words import host_vectors, word
 
 SIZE = 4
@@ -96,3 +96,6 @@ def pack_int8(dst, desc, tile_from, tile_to, _4, _5, _6, _7):
                             to += row >> 2
                         v.store(scales, scale)
                         begin += step
+
+
+PACKERS = {BFLOAT16.name: pack_bfloat16, INT8.name: pack_int8}  # others: the row helper `pack`

@@ -22,6 +22,7 @@ from rnncc.runtime.kernel import kernel
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import ALIGNMENT
 from rnncc.runtime.moves import SHARED_BYTES
+from rnncc.runtime.narrow import PACKERS
 from rnncc.runtime.nest import share
 from rnncc.runtime.perform import Launch, Piece, Place
 from rnncc.runtime.tables import Core, Source, Stage
@@ -140,7 +141,7 @@ class Planner:
         axes = (*pack.outer, *pack.k[:-2])
         lead = (*layout.outer, *layout.k[: max(len(counts) - 2, 0)])
         indices = [*product(*map(range, (*layout.outer_counts, *counts[:-2])))]
-        packer = self.binding.storage(stage).packer()
+        packer = PACKERS.get(self.binding.storage(stage).name)
         helper = self.helper if packer is None else packer.address
         for index in indices:
             target = at + sum(n * s for n, s in zip(index, lead, strict=True))

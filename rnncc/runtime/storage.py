@@ -13,10 +13,6 @@ Non-Goals: packing (`narrow`); cores (`cores`, `narrow_tiles`).
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rnncc.runtime.kernel import Kernel
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,12 +35,6 @@ class Storage:
     def word(self) -> int:
         """What loops around cores are told: see `nest.contract_rows`."""
         return self.rows << 32 | self.depth
-
-    def packer(self) -> Kernel | None:
-        """The core that packs; None where it is the row helper of every dtype."""
-        from rnncc.runtime import narrow
-
-        return {"bfloat16": narrow.pack_bfloat16, "int8": narrow.pack_int8}.get(self.name)
 
 
 GROUP = 64  # k's that share a scale

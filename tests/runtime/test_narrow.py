@@ -11,6 +11,7 @@ import pytest
 from rnncc.runtime.cores import SEGMENT_WORDS, cores
 from rnncc.runtime.machine import Machine, host
 from rnncc.runtime.memory import aligned
+from rnncc.runtime.narrow import PACKERS
 from rnncc.runtime.storage import BFLOAT16, GROUP, INT8, STORAGES, Storage
 from tests.rounding import bfloat16, int8, quantized
 
@@ -52,7 +53,7 @@ def described(w: np.ndarray, storage: Storage, blocks: int, units: int) -> np.nd
     for g in range(gates):
         desc += [w.ctypes.data + g * w.strides[2], w.strides[0], w.strides[1], w.strides[3]]
     block = np.array(desc, np.int64)
-    packer = storage.packer()
+    packer = PACKERS[storage.name]
     assert packer is not None
     CORE(packer.address)(out.ctypes.data, block.ctypes.data, 0, tiles, 0, 0, 0, 0)
     return out
