@@ -69,14 +69,15 @@ def carries_of(direction: Direction) -> list[str]:
     return [name for _, role, name in direction.params if role in CARRIED]
 
 
-def block_steps(side: Side, call: Call, most: int = BLOCK_BYTES) -> int:
-    """How many steps at once need a workspace of at most so many bytes, or nearly."""
+def block_steps(side: Side, call: Call, most: int | None = None) -> int:
+    """How many steps at once need a workspace of at most so many bytes, or nearly; or a small one."""
     sizes, row = dict(call.sizes), 0
     for buffer in side.direction.buffers:
         if "T" in buffer.axes and buffer.storage == "work":
             *outer, last = (1, *(evaluate(text, sizes) for text in buffer.shape))
             row += math.prod(outer) * pad(last) * (call.batch if "B" in buffer.axes else 1)
-    return max(most // max(row * side.item, 1), LEAST_STEPS)
+    bytes_ = BLOCK_BYTES if most is None else most
+    return max(bytes_ // max(row * side.item, 1), LEAST_STEPS)
 
 
 def borders(time: int, steps: int, every: int | None = None) -> Iterator[tuple[int, int]]:
