@@ -70,7 +70,7 @@ def carries_of(direction: Direction) -> list[str]:
 
 
 def block_steps(side: Side, call: Call, most: int | None = None) -> int:
-    """How many steps at once need a workspace of at most so many bytes, or nearly; or a small one."""
+    """How many steps at once need a workspace of at most so many bytes, or a small one."""
     sizes, row = dict(call.sizes), 0
     for buffer in side.direction.buffers:
         if "T" in buffer.axes and buffer.storage == "work":
