@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from rnncc.layers.parts import Part
-from rnncc.runtime import memory
+from rnncc.runtime import blocks, memory
 from rnncc.runtime.blocks import borders
 from rnncc.runtime.classes import Engine, Tensors
 from rnncc.runtime.doors import array_shape
-from rnncc.runtime.memory import aligned, write_into
+from rnncc.runtime.memory import write_into
 
 NOTHING: Tensors = MappingProxyType({})
 FINAL = "final_"
@@ -84,7 +84,8 @@ class StackEngine:
         """See `runtime.classes.Engine`."""
         given = [self._given(k, arrays) for k in range(len(self.parts))]
         own_sizes = [part.sizes(sizes) for part in self.parts]
-        steps = time if save else min(time, self.block_steps(sizes, batch))
+        short = save or time <= blocks.LEAST_STEPS
+        steps = time if short else min(time, self.block_steps(sizes, batch))
         self._shown = f"{-(-time // steps)} block(s) of at most {steps} steps, batch {batch}"
         results = {} if last_only else self._sequences(own_sizes[-1], batch, time, out)
         saved: list[Any] = []
@@ -209,7 +210,7 @@ class StackEngine:
             array = out.get(output.name)
             if array is None:
                 shape = (batch, time, *array_shape(output, sizes))
-                array = aligned(shape, self.dtype)
+                array = memory.POOL.array(shape, self.dtype)
             found[output.name] = array
         return found
 

@@ -129,11 +129,13 @@ def forward(
     if call.save and every is None:
         run = side.run(job)
         return run.results, [Block(0, time, {}, run.residuals())]
-    if not call.save and time <= steps and not carry:
+    places = [p for p in side.direction.results if p.role != "residual"]
+    wanted = frozenset([p.name.removeprefix("d_") for p in places])
+    if not call.save and time <= steps:
+        if carry:
+            job.wanted = wanted
         return side.run(job).results, []
     names = carries_of(side.direction)
-    places = [p for p in side.direction.results if p.role != "residual"]
-    wanted = frozenset(p.name.removeprefix("d_") for p in places)
     room = side.room(job.arrays)
     sequences = _sequences(side, "output", call, job.out, room)
     blocks: list[Block] = []

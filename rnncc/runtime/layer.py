@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime import memory
 from rnncc.runtime.base import Known, LayerBase
 from rnncc.runtime.classes import Engine, Frozen, LayerType, Maker
 from rnncc.runtime.cuda.given import bring, room_of
@@ -33,7 +34,6 @@ from rnncc.runtime.doors import (
     whole_number,
 )
 from rnncc.runtime.masks import Masking, masking
-from rnncc.runtime.memory import aligned
 from rnncc.runtime.precision import PRECISION, refuse_on_cpu
 from rnncc.runtime.pullback import Pullback, Trace
 from rnncc.runtime.stream import Stream
@@ -203,7 +203,7 @@ class Layer(LayerBase):
         """New arrays for outputs of every step, [batch, time, ...] as they run."""
         lead = (call.time, call.batch) if self.time_major else (call.batch, call.time)
         room = room_of(call.arrays, self._dtype)
-        empty = room.empty if room is not None else partial(aligned, dtype=self._dtype)
+        empty = room.empty if room else partial(memory.POOL.array, dtype=self._dtype)
         return {
             o.name: self._order.turn(empty((*lead, *array_shape(o, call.sizes))))
             for o in self.cell.outputs
