@@ -6,11 +6,13 @@ Non-Goals: TensorFlow and JAX, whose graphs would need two more functions to cal
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
 from rnncc.keras.calls import Saved
 from rnncc.keras.operation import Operation
+from rnncc.runtime.rooms import of_every_step
 
 Given = Sequence[np.ndarray | None]
 
@@ -73,9 +75,8 @@ def _over_time(operation: Operation, saved: Saved, cotangents: Given) -> dict[st
     if not operation.native.return_sequences:
         for name in operation.outputs:
             if name in whole:
-                last = whole[name]
-                whole[name] = np.zeros((len(last), saved.steps, *last.shape[1:]), operation.dtype)
-                whole[name][:, -1] = last
+                zeros = partial(np.zeros, dtype=operation.dtype)
+                whole[name] = of_every_step(whole[name], saved.steps, zeros)
     return whole
 
 

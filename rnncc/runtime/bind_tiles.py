@@ -65,8 +65,7 @@ class TileBinder:
         each reading of them, the more the farther they are."""
         if kernel.kind != "scan":
             return
-        count, shared, _ = self.parts(kernel)
-        rows_ = self.call.batch if shared else -(-self.call.batch // count)
+        rows_ = self.step_rows(kernel)
         for stage in (self.stages[n] for n in kernel.stages):
             size = self.packed_bytes(stage)
             near, far = size <= self.machine.l2 * 3 // 4, size <= self.machine.l2 * FUSED_FAR
@@ -138,9 +137,7 @@ class TileBinder:
         a tile of few accumulators waits for its own sums."""
         if kernel.kind != "scan":
             return
-        count, shared, _ = self.parts(kernel)
-        rows_ = self.call.batch if shared else -(-self.call.batch // count)
-        rows_ = min(rows_, ROW_BLOCK)
+        rows_ = min(self.step_rows(kernel), ROW_BLOCK)
         for name in kernel.stages:
             tiling = self.out.tilings[name]
             tiles = -(-rows_ // tiling.row_tile)
@@ -161,6 +158,11 @@ class TileBinder:
         return sum(math.prod(map(self.out.size, pack.k_sizes)) for pack in packs)
 
     # ---- threads ----------------------------------------------------------------------------
+
+    def step_rows(self, kernel: Kernel) -> int:
+        """Rows of a step that one thread makes, at most."""
+        count, shared, _ = self.parts(kernel)
+        return self.call.batch if shared else -(-self.call.batch // count)
 
     def work_of(self, kernel: Kernel) -> tuple[int, int]:
         """Multiply-adds of a row (a step in a scan), and rows."""

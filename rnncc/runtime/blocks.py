@@ -129,12 +129,13 @@ def forward(
     if call.save and every is None:
         run = side.run(job)
         return run.results, [Block(0, time, {}, run.residuals())]
+    whole = not call.save and time <= steps
+    if whole and not carry:
+        return side.run(job).results, []
     places = [p for p in side.direction.results if p.role != "residual"]
     wanted = frozenset([p.name.removeprefix("d_") for p in places])
-    if not call.save and time <= steps:
-        if carry:
-            job.wanted = wanted
-        return side.run(job).results, []
+    if whole:
+        return side.run(replace(job, wanted=wanted)).results, []
     names = carries_of(side.direction)
     room = side.room(job.arrays)
     sequences = _sequences(side, "output", call, job.out, room)

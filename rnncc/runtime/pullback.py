@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -17,6 +18,7 @@ import numpy as np
 from rnncc.runtime.classes import Engine, SecondEngine
 from rnncc.runtime.doors import as_array, check_shape
 from rnncc.runtime.gradients import WRT, Choice, Gradients, Trace, chosen
+from rnncc.runtime.rooms import of_every_step
 from rnncc.runtime.second import SecondPullback
 
 # Of more steps, gradients of initial states cost less than a copy of the cotangents for later.
@@ -154,9 +156,8 @@ class _Run:
         trace = self.trace
         if trace.return_sequences or name not in trace.outputs:
             return d
-        shape = (trace.batch, trace.steps, *d.shape[1:])
-        whole = np.zeros(shape, d.dtype) if trace.room is None else trace.room.zeros(shape)
-        whole[:, -1] = d
+        zeros = partial(np.zeros, dtype=d.dtype) if trace.room is None else trace.room.zeros
+        whole: np.ndarray = of_every_step(d, trace.steps, zeros)
         return whole
 
     def owned(self) -> _Run:

@@ -9,6 +9,7 @@ Non-Goals: what they are for (`blocks`, `second_engine`).
 from __future__ import annotations
 
 import threading
+from collections.abc import Callable
 from typing import Any, Protocol
 
 import numpy as np
@@ -32,6 +33,13 @@ class Room(Protocol):
 
     def copy(self, array: Any) -> Any:
         """What is in an array, for ourselves."""
+
+
+def of_every_step(last: Any, steps: int, zeros: Callable[[tuple[int, ...]], Any]) -> Any:
+    """A cotangent of the last step, [batch, ...], as one of every step. zeros: as of a `Room`."""
+    whole = zeros((len(last), steps, *last.shape[1:]))
+    whole[:, -1] = last
+    return whole
 
 
 class HostRoom:

@@ -6,11 +6,13 @@ Non-Goals: autograd (`ops`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from functools import partial
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from rnncc.runtime.rooms import of_every_step
 from rnncc.torch.base import RecurrenceBase
 from rnncc.torch.on_device import SavedOnDevice
 from rnncc.torch.on_device_second import second
@@ -163,9 +165,8 @@ class RecurrenceGradients(RecurrenceBase):
         whole = dict(given)
         for name in self.outputs:
             if name in given:
-                last = given[name]
-                whole[name] = np.zeros((len(last), way.steps, *last.shape[1:]), self.dtype)
-                whole[name][:, -1] = last
+                zeros = partial(np.zeros, dtype=self.dtype)
+                whole[name] = of_every_step(given[name], way.steps, zeros)
         return whole
 
     def _put_back(

@@ -8,7 +8,7 @@ Non-Goals: which stages exist (`schedule`); numbers (`runtime.cuda.bind`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 from rnncc.emit.addresses import Addresses
 from rnncc.emit.cuda.contractions import acc_name, contraction_lines, tile_address
@@ -75,39 +75,30 @@ class CudaKernelWriter:
 
     def twin(self) -> KernelView:
         """The kernel with the weights of its contractions in registers, wherever they can be."""
-        kernel, made = self.kernel, Stationary(self.at)
-        levels = [
-            [
-                view
-                for s in level.stages
-                for view in (
-                    [self.stationary_stage(s, made)]
-                    if isinstance(s, LaneStage) and fits(s, kernel)
-                    else self.stage(s)
-                )
-            ]
-            for level in kernel.levels
-        ]
-        view = self._kernel(levels)
+        made = Stationary(self.at)
+        view = self._kernel(self._levels(lambda s: self.stationary_stage(s, made)))
         view.prologue, view.shapes = made.prologue, literal(tuple(made.shapes), 1)
         return view
 
     def summed(self) -> KernelView:
         """The kernel that reads the sums of its contractions, wherever they are products."""
-        kernel, made = self.kernel, Summed(self.at)
-        levels = [
+        made = Summed(self.at)
+        return self._kernel(self._levels(lambda s: self.lane_stage(s, made.sums(s))))
+
+    def _levels(self, other: Callable[[LaneStage], StageView]) -> list[list[StageView]]:
+        """Every stage's views, and the other one of stages whose contractions can be had so."""
+        return [
             [
                 view
                 for s in level.stages
                 for view in (
-                    [self.lane_stage(s, made.sums(s))]
-                    if isinstance(s, LaneStage) and fits(s, kernel)
+                    [other(s)]
+                    if isinstance(s, LaneStage) and fits(s, self.kernel)
                     else self.stage(s)
                 )
             ]
-            for level in kernel.levels
+            for level in self.kernel.levels
         ]
-        return self._kernel(levels)
 
     def _kernel(self, levels: list[list[StageView]]) -> KernelView:
         kernel, requests = self.kernel, self.words.requests
