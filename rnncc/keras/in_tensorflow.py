@@ -160,21 +160,24 @@ def _gradients(
 ) -> Sequence[Any]:
     """Those asked for, by place, in the graph that is made now."""
     flags, end = [at in asked for at in range(alive().count)], 1 + len(given)
+    present = [not _is_zero(d) for d in cotangents]
     types = [tf.as_dtype(alive().operation.dtype)] * len(asked)
     why = _no_second(alive())
 
     def backward(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
-        return alive().backward(int(arrays[0]), arrays[1:end], arrays[end:], flags, out)
+        rest = iter(arrays[end:])
+        handed = [next(rest) if p else None for p in present]
+        return alive().backward(int(arrays[0]), arrays[1:end], handed, flags, out)
 
     def shapes(arrays: Sequence[np.ndarray]) -> Shapes:
         return [arrays[1 + at].shape for at in asked]
 
-    read = [handle, *given, *cotangents]
+    read = [handle, *given, *(d for d, p in zip(cotangents, present, strict=True) if p)]
     graph = tf.compat.v1.get_default_graph()
 
     @tf.custom_gradient
     def once(*_: Any) -> Any:
-        name = f"back {''.join('01'[f] for f in flags)}"
+        name = f"back {''.join('01'[f] for f in flags)} {''.join('01'[p] for p in present)}"
         found = _call_out(alive, name, backward, shapes, types, read)
 
         def refuse(*second: Any) -> Any:
@@ -189,6 +192,15 @@ def _gradients(
         return found, refuse
 
     return once(*(t for t in read if t.dtype.is_floating))  # type: ignore[no-any-return]
+
+
+def _is_zero(t: Any) -> bool:
+    """Whether a graph says so: the cotangent of a result that nobody used."""
+    if t.op.type == "Fill":
+        return _is_zero(t.op.inputs[1])
+    if t.op.type == "Const":
+        return not np.any(tf.get_static_value(t))
+    return bool(t.op.type == "ZerosLike")
 
 
 def _call_out(
