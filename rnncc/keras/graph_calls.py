@@ -38,7 +38,7 @@ class GraphCalls:
             self.request,
             arrays[: self.count],
             self._seed(arrays),
-            save=save,
+            save=save and not self.request.again,
             lent=self._lends(),
             out=out[: len(self.operation.results)],
         )

@@ -133,9 +133,7 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
         handed = [d for d in cotangents if type(d) is not SymbolicZero]
         present = [type(d) is not SymbolicZero for d in cotangents]
 
-        def back(
-            arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()
-        ) -> list[np.ndarray]:
+        def back(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
             handle, own, rest = arrays[0], arrays[1 : 1 + count], iter(arrays[1 + count :])
             cts = [next(rest) if p else None for p in present]
             return alive().backward(int(handle), own, cts, flags, out)

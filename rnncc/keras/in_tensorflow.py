@@ -1,4 +1,8 @@
-"""An operation in TensorFlow: a custom gradient, in graphs over tf.numpy_function.
+"""An operation in TensorFlow: a custom gradient, in graphs over ops of our own (`tf_ops`).
+
+How a graph gets at the kernels is `_call_out` alone: (function, shapes of results, tensors) ->
+results. Where TensorFlow's C API isn't the one that is known here it is tf.numpy_function, and HOW
+says so.
 
 Eager calls take NumPy views of tensors, and a tape keeps what was saved as long as it needs it. In
 a graph a call saves for its backward where it trains, see `pending`.
@@ -20,11 +24,8 @@ from rnncc.keras.graph_calls import GraphCalls, calls_of, weakly
 from rnncc.keras.operation import Operation
 from rnncc.keras.tf_ops import Shapes
 
-HOW = (
-    f"TensorFlow: a custom gradient, in graphs over tf.numpy_function ({tf_ops.UNAVAILABLE}); no XLA"
-    if tf_ops.UNAVAILABLE
-    else "TensorFlow: a custom gradient, in graphs over ops of our own; no XLA"
-)
+_OUT = f"tf.numpy_function ({tf_ops.UNAVAILABLE})" if tf_ops.UNAVAILABLE else "ops of our own"
+HOW = f"TensorFlow: a custom gradient, in graphs over {_OUT}; no XLA"
 
 
 def prepare(operation: Operation) -> None:
@@ -65,7 +66,7 @@ def _eagerly(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[A
     @tf.custom_gradient
     def call(*_: Any) -> Any:
         # Nothing is saved for a backward that doesn't come: it runs the forward again.
-        found, saved = operation.forward(request, arrays, number, save=request.training)
+        found, saved = operation.forward(request, arrays, number, save=request.saves)
         kept = [saved]
 
         def pull(*cotangents: Any) -> Any:
@@ -114,7 +115,7 @@ def _no_second(calls: GraphCalls) -> str:
 
 
 def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[Any]:
-    operation, save, alive = calls.operation, calls.request.training, weakly(calls)
+    operation, save, alive = calls.operation, calls.request.saves, weakly(calls)
     places = _differentiable(tensors)
     known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
     dtype, count = tf.as_dtype(operation.dtype), len(operation.results)
@@ -126,7 +127,8 @@ def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[
 
     def shapes(arrays: Sequence[np.ndarray]) -> Shapes:
         read = arrays[: len(alive().operation.cell.arguments)]
-        return [*alive().operation.known([a.shape for a in read]).results, *[()] * save]
+        results: list[Any] = alive().operation.known([a.shape for a in read]).results
+        return results + [()] * save
 
     @tf.custom_gradient
     def call(*_: Any) -> Any:
@@ -211,8 +213,9 @@ def _call_out(
     types: Sequence[Any],
     tensors: Sequence[Any],
 ) -> list[Any]:
-    """A function of NumPy arrays in a graph: (arrays, out=places of results) -> results. name: tells
-    it from others of these calls. What graphs hold must not hold the layer: so it is `alive`."""
+    """A function of NumPy arrays in a graph: (arrays, out=places of results) -> results.
+
+    name: tells it from others of these calls. alive: what a graph holds may not hold the layer."""
     if tf_ops.UNAVAILABLE:
         found = tf.numpy_function(lambda *arrays: function(arrays), [*tensors], [*types])
         return list(found) if isinstance(found, list | tuple) else [found]

@@ -33,6 +33,7 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         if keras.backend.backend() == "tensorflow":
             self.supports_jit = False  # XLA can't call out to Python there
         self._operations: dict[str, Operation] = {}
+        self._again = False  # of calls: see Request
 
     # ---- what the classes below say ----
 
@@ -96,13 +97,32 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
             tensors += [cast(t, dtype) for t in states]
         variables = self.named_variables()
         tensors += [keras.ops.convert_to_tensor(variables[n]) for n in operation.owned]
-        request = Request(bool(training), states is not None, mask is not None)
+        request = Request(bool(training), states is not None, mask is not None, self._again)
         seed = None
         if training and operation.draws:
             seed = next_seed(self.generators()[0])
         results = [cast(t, self.compute_dtype) for t in run(operation, request, tensors, seed)]
         count = len(operation.outputs)
         return results[:count], results[count:]
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """The call under a RematScope. What Keras makes of it takes no keywords in graphs of
+        TensorFlow and JAX, and draws other dropout masks the second time; our backward runs its
+        forward again by itself."""
+        if self._remat_mode and self._remat_mode.mode == "activations":
+            return layer_call  # they are inside kernels, which save what they need
+        found = super().rematerialized_call(layer_call, *args, **kwargs)
+        if found is layer_call or keras.backend.backend() == "torch":
+            return found
+
+        def saving_nothing(*args: Any, **kwargs: Any) -> Any:
+            self._again = True
+            try:
+                return layer_call(*args, **kwargs)
+            finally:
+                self._again = False
+
+        return saving_nothing
 
     def _check_states(
         self, operation: Operation, tensors: Sequence[Any], states: Sequence[Any]

@@ -129,7 +129,8 @@ class _Views:
         """What a TF_Tensor holds."""
         key: Any = _api.TensorData(tensor)
         if self.shape is None:
-            return _view(key, [_api.Dim(tensor, a) for a in range(_api.NumDims(tensor))], self.dtype)
+            axes = range(_api.NumDims(tensor))
+            return _view(key, [_api.Dim(tensor, axis) for axis in axes], self.dtype)
         sizes = [_api.Dim(tensor, axis) for axis in self.open_axes]
         if sizes:
             key = key, *sizes
