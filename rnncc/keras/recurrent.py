@@ -95,7 +95,7 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
             self._check_states(operation, tensors, states)
             tensors += [cast(t, dtype) for t in states]
         variables = self.named_variables()
-        tensors += [keras.ops.convert_to_tensor(variables[n]) for n in operation.owned]
+        tensors += [cast(variables[n], dtype) for n in operation.owned]
         request = Request(bool(training), states is not None, mask is not None)
         seed = None
         if training and operation.draws:
