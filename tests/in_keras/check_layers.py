@@ -227,8 +227,6 @@ def test_errors() -> None:
         own.Bidirectional(own.LSTMCell(3))
     with pytest.raises(ValueError, match="merge_mode is one of"):
         own.Bidirectional(own.LSTM(3), merge_mode="max")
-    with pytest.raises(TypeError, match="no equations that could be compiled"):
-        own.RNN(keras.layers.LSTMCell(3))
     layer = own.LSTM(5)
     layer(X)
     with pytest.raises(ValueError, match="has 2 states"):
