@@ -17,7 +17,14 @@ from rnncc import layers as native_layers
 from rnncc.keras.arguments import dtype_of, taken
 from rnncc.keras.cells import KERAS, AbstractCell
 from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
-from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes, first_mask, is_shape
+from rnncc.keras.recurrent import (
+    PACKAGE,
+    Computed,
+    as_shapes,
+    first_mask,
+    fitting_mask,
+    is_shape,
+)
 from rnncc.keras.stacked import as_cell
 from rnncc.keras.traced import is_python_cell
 from rnncc.runtime.doors import Dims
@@ -65,8 +72,10 @@ class Recurrent(Computed):
         after another or in groups. mask: bools [batch, time], False where a step doesn't count.
         ValueError for shapes that don't fit, and of a stateful layer for another batch size.
         """
-        inputs = [*self.spread_inputs(sequences).values()]
-        mask = first_mask(mask, sequences)
+        given = self.spread_inputs(sequences)
+        inputs = [*given.values()]
+        timed = given[self.description.inputs[0].name]
+        mask = fitting_mask(first_mask(mask, sequences), timed)
         states = None if initial_state is None else flat_states(self, initial_state)
         if self.stateful:
             self._check_batch(inputs[0])
