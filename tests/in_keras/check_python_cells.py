@@ -172,6 +172,28 @@ def test_equations() -> None:
         assert line in text.splitlines(), text
 
 
+@pytest.mark.parametrize(("units", "features"), [(1, 1), (1, 3), (5, 1), (2, 8)])
+def test_sizes(units: int, features: int) -> None:
+    cell, x = Gated(units), uniform(2, 3, features)
+    theirs, mine = layers.RNN(cell, return_sequences=True), own.RNN(cell, return_sequences=True)
+    expected = numbers(theirs(x))[0]
+    mine.build(x.shape)
+    np.testing.assert_allclose(interpreted(mine, x), expected, atol=1e-5)
+
+
+def test_frozen_layers_can_be_trained_later() -> None:
+    layer = own.RNN(Minimal(5))
+    layer.trainable = False
+    model = model_of(layer, layers.Dense(1))
+    model.compile("sgd", "mse")
+    model.fit(X, uniform(3, 1), verbose=0)
+    layer.trainable = True
+    model.compile("sgd", "mse")
+    before = numbers(layer.weights)
+    model.fit(X, uniform(3, 1), verbose=0)
+    assert all(np.abs(a - b).max() > 0 for a, b in zip(before, numbers(layer.weights)))
+
+
 def test_options() -> None:
     theirs, mine = built("gated", go_backwards=True, return_sequences=True)
     assert_close(mine(X), theirs(X))
@@ -408,6 +430,9 @@ WORDS = {
     "constants": lambda s, x, h: x * ops.ones_like(h) + ops.ones((4,)) * 0.5 - ops.zeros_like(x),
     "concatenated": lambda s, x, h: ops.concatenate([x, h], -1)
     @ ops.concatenate([s.w, s.w], 0),
+    "sums": lambda s, x, h: ops.logsumexp(x - h, axis=-1, keepdims=True) * ops.tensordot(x, s.w, 1)
+    + ops.concatenate([ops.glu(h), ops.glu(x)], -1)
+    + ops.logsumexp(h, axis=-1)[:, None],
     "norms": lambda s, x, h: ops.rms_normalization(x + h, s.w[0])
     + ops.layer_normalization(h - 2 * x, beta=s.w[1]),
 }

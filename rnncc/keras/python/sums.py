@@ -45,6 +45,14 @@ def _matmul(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequen
     return [result(applied, f"{a.within(PRODUCT)} @ {b.within(SIGN)}", PRODUCT)]
 
 
+@word("Tensordot")
+def _tensordot(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    axes = applied.operation.axes
+    if axes not in (1, [1, 0], (1, 0), [[1], [0]]):
+        raise Unreadable(f"takes axes={axes}: write an einsum")
+    return _matmul(writer, applied, values)
+
+
 def _binary_as(sign: str, applied: Applied, a: Value, b: Value) -> Sequence[Value]:
     return [result(applied, f"{a.within(PRODUCT)} {sign} {b.within(PRODUCT)}", PRODUCT)]
 
@@ -108,6 +116,22 @@ def _reduction(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
     if getattr(own, "initial", None) is not None:
         raise Unreadable("takes an initial value")
     return [_reduced(name, values[0], _axes(own), own.keepdims, writer)]
+
+
+@word("Logsumexp")
+def _logsumexp(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    own, value = applied.operation, writer.named(values[0])
+    highest = writer.named(_reduced("max", value, _axes(own), True, writer))
+    powers = Value(f"exp({value.text} - {highest.text})", value.shape, value.rows)
+    total = _reduced("sum", powers, _axes(own), own.keepdims, writer)
+    highest = writer.reshaped(highest, total.shape)
+    return [Value(f"log({total.text}) + {highest.text}", total.shape, value.rows, SUM)]
+
+
+@word("Glu")
+def _glu(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    a, b = writer.parts(values[0], 2, axis_of(applied.operation.axis, values[0]))
+    return [result(applied, f"{a.text} * sigmoid({b.text})", PRODUCT)]
 
 
 @word("Var", "Std")

@@ -63,9 +63,9 @@ class Writer:
         )
         self.sizes = Sizes(states, inputs, self.names)
         self.taken = {*self.sizes.values}
-        self.weights = {
-            id(variable): self.fresh(identifier(name)) for variable, name in _variables(self.cell)
-        }
+        found = [*_variables(self.cell)]
+        self.weights = {id(variable): self.fresh(identifier(name)) for variable, name, _ in found}
+        self.trained = {id(variable) for variable, _, trained in found if trained}
         self.inputs, self.states = self._leaves(graph.inputs, "x"), self._leaves(graph.states, "h")
         self._values: dict[int, Value] = {}
         for names, tensors, time in (
@@ -225,7 +225,7 @@ class Writer:
             for own, tensor in zip(names, tensors, strict=True):
                 yield f"{own}: {what}{self.sizes.declared(row_shape(tensor.shape)[1])}"
         for own, variable in self.used.items():
-            kind = "weight" if variable.trainable else "constant"
+            kind = "weight" if id(variable) in self.trained else "constant"
             yield f"{own}: {kind}{self.sizes.declared(variable.shape)}"
         yield from (f"{own}: rate = {value}" for own, value in self.rates)
 
@@ -237,14 +237,17 @@ def operands(step: Applied) -> list[Any]:
     return [a for a in given if a is not None and not isinstance(a, bool | str)]
 
 
-def _variables(cell: Any) -> Iterator[tuple[Any, str]]:
-    """Every variable with its name, behind the attributes that lead to its layer."""
+def _variables(cell: Any) -> Iterator[tuple[Any, str, bool]]:
+    """Every variable with its name, behind the attributes that lead to its layer, and whether it
+    was made to be trained, frozen or not."""
     seen: set[int] = set()
     for prefix, layer in _layers(cell, ""):
-        for variable in (*layer._trainable_variables, *layer._non_trainable_variables):
-            if id(variable) not in seen:
-                seen.add(id(variable))
-                yield variable, f"{prefix}{variable.name}"
+        for trained in (True, False):
+            held = layer._trainable_variables if trained else layer._non_trainable_variables
+            for variable in held:
+                if id(variable) not in seen:
+                    seen.add(id(variable))
+                    yield variable, f"{prefix}{variable.name}", trained
 
 
 def _layers(layer: Any, prefix: str) -> Iterator[tuple[str, Any]]:
