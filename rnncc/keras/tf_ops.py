@@ -25,6 +25,7 @@ import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -67,6 +68,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {  # what is returned, what is given
     ),
     "TF_NumDims": (_INT, _ADDRESS),
     "TF_Dim": (ctypes.c_int64, _ADDRESS, _INT),
+    "TF_TensorByteSize": (ctypes.c_size_t, _ADDRESS),
     "TF_TensorData": (_ADDRESS, _ADDRESS),
     "TF_DeleteTensor": (_NOTHING, _ADDRESS),
 }
@@ -79,18 +81,15 @@ class Refused(Exception):
     """TensorFlow said no: it has its own words for why."""
 
 
-class _Api:
-    """The functions of the library by their names without TF_; AttributeError for one it lacks."""
-
-    def __init__(self, path: str) -> None:
-        library = ctypes.PyDLL(path)  # the interpreter's lock stays: they take no time
-        for name, (result, *arguments) in _SIGNATURES.items():
-            function = getattr(library, name)
-            function.restype, function.argtypes = result, arguments
-            setattr(self, name.removeprefix("TF_"), function)
-
-    def __getattr__(self, name: str) -> Any:
-        raise AttributeError(name)
+def _functions(path: str) -> SimpleNamespace:
+    """Those of the library by their names without TF_; AttributeError for one it lacks."""
+    library = ctypes.PyDLL(path)  # the interpreter's lock stays: they take no time
+    found = SimpleNamespace()
+    for name, (result, *arguments) in _SIGNATURES.items():
+        function = getattr(library, name)
+        function.restype, function.argtypes = result, arguments
+        setattr(found, name.removeprefix("TF_"), function)
+    return found
 
 
 _api: Any = None
@@ -142,6 +141,8 @@ class _Views:
             shape = [next(rest) if n is None else n for n in self.shape]
             address = key[0] if sizes else key
             view = self.found[key] = _view(address, shape, self.dtype)
+        if _api.TensorByteSize(tensor) != view.nbytes:
+            raise ValueError(f"a tensor hasn't the shape that its graph was told: {[*view.shape]}")
         return view
 
 
@@ -275,7 +276,7 @@ def _register(path: str) -> str:
     if not path:
         return "TensorFlow came without libtensorflow_framework.so"
     try:
-        _api = _Api(path)
+        _api = _functions(path)
     except OSError as error:
         return f"TensorFlow's library can't be loaded: {error}"
     except AttributeError as error:

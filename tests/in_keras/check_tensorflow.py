@@ -229,6 +229,20 @@ def test_a_wrong_state_is_refused_within_a_graph(transport: str) -> None:
         run(tf.constant(X), tf.zeros([2, 5]))
 
 
+def test_a_graph_that_was_told_another_shape() -> None:
+    """Memory is read as far as it goes, whatever `set_shape` says."""
+    layer = built()
+
+    @tf.function
+    def run() -> Any:
+        x = tf.numpy_function(lambda: X[:1], [], tf.float32)
+        x.set_shape(X.shape)
+        return layer(x)
+
+    with pytest.raises(tf.errors.InvalidArgumentError, match=r"was told: \[3, 7, 4\]"):
+        run()
+
+
 def test_no_xla_in_functions() -> None:
     layer = built()
     run = tf.function(lambda x: layer(x), jit_compile=True)
