@@ -17,7 +17,7 @@ import math
 import os
 import time
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from threading import Lock
@@ -133,24 +133,12 @@ def _looked(s: Session, worker: Any) -> bool:
 
 def ready(s: Session) -> None:
     """Every cell checked in every tier, and kernels of the cases to come compiled."""
-    names = s.cells or tuple(builtin_cells())
-    first = [n for n in FIRST if n in names]
-    rest = [n for n in names if n not in FIRST]
-    warm: list[Case] = []
-    for case in cases():  # another time is no other kernel
-        if all((c.cell, c.batch, c.units, c.training, c.option, c.kind == "tiers") != (
-            case.cell, case.batch, case.units, case.training, case.option, case.kind == "tiers"
-        ) for c in warm):  # fmt: skip
-            warm.append(case)
-    ahead = [[{"do": "warm", "case": c.as_json()}] for c in warm]
-    wanted = sum(c.kind in ("bars", "custom") for c in warm)
+    checks, warm = to_do(s.cells or builtin_cells())
+    wanted = sum(Case(**t["case"]).kind in ("bars", "custom") for t in warm)
+    ahead = [[t] for t in warm]
+    few = len(checks) - sum(job[0]["cell"] not in FIRST for job in checks)
     jobs: deque[list[Task]] = deque(
-        [
-            *(_checks(n) for n in first),
-            *ahead[:wanted],
-            *(_checks(n) for n in rest),
-            *ahead[wanted:],
-        ]
+        [*checks[:few], *ahead[:wanted], *checks[few:], *ahead[wanted:]]
     )
     errors: dict[str, dict[str, float]] = {tier: {} for tier in TIERS}
     done = {"warm": 0, "check": 0}
@@ -166,6 +154,20 @@ def ready(s: Session) -> None:
     if left_out:
         s.say(f"not checked, for want of time: {', '.join(left_out)}", note=True)
     s.say(f"{done['check']} checks, {done['warm']} of {len(warm)} sizes compiled", note=True)
+
+
+def to_do(cells: Iterable[str]) -> tuple[list[list[Task]], list[Task]]:
+    """Checks, a list for each cell, the most telling cells first; and what compiles the kernels of
+    the cases to come."""
+    names = [*cells]
+    first = [n for n in FIRST if n in names]
+    rest = [n for n in names if n not in FIRST]
+    warm: dict[Any, Case] = {}
+    for case in cases():  # another time is no other kernel
+        key = case.cell, case.batch, case.units, case.training, case.option, case.kind == "tiers"
+        warm.setdefault(key, case)
+    checks = [_checks(n) for n in (*first, *rest)]
+    return checks, [{"do": "warm", "case": c.as_json()} for c in warm.values()]
 
 
 def _number(error: float) -> float:

@@ -16,8 +16,9 @@ import pytest
 import rnncc
 from rnncc.runtime.cuda import device as devices
 from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.cuda.device import Device
+from rnncc.runtime.cuda.device import CudaError, Device
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.moves import move
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 
@@ -59,6 +60,8 @@ class FakeDriver:
         self.captured: list[Any] | None = None  # what is launched while a stream is captured
         self.graphs: list[list[Any]] = []
         self.no_graphs = False
+        self.context = "another device's"  # the thread's own
+        self.refused: set[bytes] = set()  # images that are no good
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("cu") and name != "cuuint64_t":
@@ -84,8 +87,12 @@ class FakeDriver:
         return self._ok("context")
 
     def cuCtxSetCurrent(self, context):
-        assert context == "context"
+        assert context in ("context", "another device's")
+        self.context = context
         return self._ok()
+
+    def cuCtxGetCurrent(self):
+        return self._ok(self.context)
 
     def cuDeviceGetDefaultMemPool(self, handle):
         return self._ok("pool")
@@ -133,6 +140,8 @@ class FakeDriver:
 
     def cuModuleLoadData(self, code):
         assert isinstance(code, bytes)
+        if code in self.refused:
+            return (_Status(200, "CUDA_ERROR_INVALID_IMAGE"), None)
         return self._ok(int(code))
 
     def cuModuleGetFunction(self, module, name):
@@ -224,7 +233,9 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     fake = FakeDriver(Simulator(seed=2, size=1 << 24, threads=256))
     monkeypatch.setattr(devices, "_driver", lambda: fake)
 
-    def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Any:
+    def machine_code(
+        kernel: Kernel, dtype: str, capability: tuple[int, int], *, anew: bool = False
+    ) -> Any:
         assert capability == (9, 0)
         fake.kernels.append((kernel, dtype))
         return kernel.name, b"%d" % (len(fake.kernels) - 1)
@@ -251,6 +262,27 @@ def test_memory_is_given_back(driver: FakeDriver) -> None:
         kept = len(driver.live)
         layer(x)
         assert len(driver.live) == kept, "weights and zeros stay, nothing else"
+
+
+def test_giving_back_leaves_the_threads_context(driver: FakeDriver) -> None:
+    """What is let go lies on one device; the thread may be at work on another."""
+    device = Device()
+    piece = device.empty(64)
+    assert driver.context == "context"
+    driver.context = "another device's"
+    del piece
+    assert "cuMemFreeAsync" in driver.asked and driver.context == "another device's"
+
+
+def test_machine_code_that_the_driver_refuses(driver: FakeDriver) -> None:
+    """A store that another machine has filled: what is no good here is compiled again."""
+    driver.refused.add(b"0")
+    device = Device()
+    device.function(move, "float32")
+    assert len(driver.kernels) == 2 and driver.asked.count("cuModuleLoadData") == 2
+    driver.refused |= {b"2", b"3"}
+    with pytest.raises(CudaError, match="cuModuleLoadData: CUDA_ERROR_INVALID_IMAGE"):
+        device.function(move, "float64")
 
 
 @pytest.mark.parametrize("tier", ["grid", "launches"])

@@ -14,12 +14,14 @@ import pytest
 
 import rnncc
 from rnncc.runtime.cuda import bulk, cublas, moves, tiler
-from rnncc.runtime.cuda.products import merged, work_of
+from rnncc.runtime.cuda import device as devices
+from rnncc.runtime.cuda.products import Product, merged, work_of
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
 from rnncc.schedule.tiers import Gpu
 from tests import cases
 from tests.cuda.gridsim import Simulator
 from tests.cuda.library import rounded
+from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
 from tests.cuda.twins import LIMIT, Twins
 
 B, T, K, N = 3, 5, 7, 6
@@ -289,6 +291,32 @@ def test_arguments_of_cublas() -> None:
     assert gemm[19:] == [B, 77, -1], "the count, CUBLAS_COMPUTE_32F_FAST_TF32, any algorithm"
     alpha, beta = (ctypes.cast(p, ctypes.POINTER(ctypes.c_float))[0] for p in (gemm[5], gemm[14]))
     assert (alpha, beta) == (1.0, 0.0)
+
+
+def test_products_have_one_workspace_in_a_graph_and_out_of_it(
+    driver: FakeDriver,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With another one the library may choose another way to sum, and a call that is repeated
+    would end in other bits."""
+    library = FakeLibrary()
+    monkeypatch.setattr(devices, "_cublas", lambda: (cublas.Cublas(library), ""))
+    device = devices.Device()
+    product = Product(False, False, 2, 2, 2, (2, 2, 2), (0, 0, 0), 1, False)
+
+    def run(stream: Any, workspace: int) -> None:
+        device.multiply(
+            product, (1, 2, 3), "float32", "float32", stream=stream, workspace=workspace
+        )
+
+    run(5, 0)
+    run(None, 0)
+    device.captured(run, 5)
+    used = [x[2:] for x in library.called if x[0] == "SetWorkspace_v2"]
+    assert used[0] == used[2] != used[1] and used[0][1] == cublas.WORKSPACE
+    monkeypatch.setattr(device, "is_capturing", lambda stream: True)
+    run(9, 0)  # a caller's capture: nothing may be allocated
+    assert len([x for x in library.called if x[0] == "SetWorkspace_v2"]) == 3
 
 
 def test_what_cublas_says() -> None:

@@ -15,8 +15,9 @@ import inspect
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
@@ -114,7 +115,7 @@ class Device:
             graphs=True,
         )
         self.capturing: Any = None  # the stream that graphs are captured on
-        self.workspaces: dict[Any, Piece] = {}
+        self.workspaces: dict[int, Piece] = {}  # by stream
 
     # ---- the driver ---------------------------------------------------------------------------
 
@@ -141,6 +142,17 @@ class Device:
         """Makes the context this thread's: others may have one of another device there."""
         self.ask("cuCtxSetCurrent", self.context)
 
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The context in here, and the thread's own afterwards: memory is given back whenever it
+        is let go, in the midst of what a caller does on another device perhaps."""
+        own = self.ask("cuCtxGetCurrent")
+        self.enter()
+        try:
+            yield
+        finally:
+            self.ask("cuCtxSetCurrent", own)
+
     # ---- memory -------------------------------------------------------------------------------
 
     def empty(self, size: int, stream: Any = None) -> Piece:
@@ -164,11 +176,11 @@ class Device:
         """Memory back to the pool, once what was launched before has run."""
         if self.process != os.getpid():  # a forked one has copies of what isn't its own
             return
-        self.enter()
-        if self.pooled:
-            self.ask("cuMemFreeAsync", address, stream)
-        else:
-            self.ask("cuMemFree", address)
+        with self.current():
+            if self.pooled:
+                self.ask("cuMemFreeAsync", address, stream)
+            else:
+                self.ask("cuMemFree", address)
 
     def keep_memory(self) -> bool:
         """Whether the driver has pools; the device's own keeps what it was given back."""
@@ -258,6 +270,9 @@ class Device:
         workspace: int = 0,
     ) -> None:
         assert self.cublas is not None, "gpu.library says so"
+        if not workspace and not self.is_capturing(stream):
+            # The same as in a graph: with less, the library might choose another way to sum.
+            workspace = self.workspace(stream)
         self.cublas.multiply(product, places, dtype, precision, stream, workspace)
 
     # ---- graphs -------------------------------------------------------------------------------
@@ -288,17 +303,19 @@ class Device:
                 self.ask("cuGraphDestroy", graph)
 
     def workspace(self, stream: Any) -> int:
-        """What the library works in, in graphs of that stream: they run one after the other."""
-        found = self.workspaces.get(stream)
-        if found is None:
-            found = self.workspaces[stream] = self.empty(WORKSPACE)
-            self.ask("cuStreamSynchronize", 0)  # it is there, whoever uses it
-        return found.address
+        """What the library works in on that stream, where one product comes after the other."""
+        with self.lock:
+            found = self.workspaces.get(stream or 0)
+            if found is None:
+                found = self.workspaces[stream or 0] = self.empty(WORKSPACE)
+                self.ask("cuStreamSynchronize", 0)  # it is there, whoever uses it
+            return found.address
 
     def destroy(self, graph: Any) -> None:
         """A graph is given back; it ends first if it runs."""
-        self.enter()
-        self.ask("cuGraphExecDestroy", graph)
+        if self.process == os.getpid():
+            with self.current():
+                self.ask("cuGraphExecDestroy", graph)
 
     def resident(self, kernel: Kernel, dtype: str, threads: int, shared: int) -> int:
         self.enter()
@@ -319,15 +336,27 @@ class Device:
                 f"{fits} fit on {self.name} at once"
             )
 
+    def loaded(self, kernel: Kernel, dtype: str) -> Any:
+        """The kernel's function, out of the store if the driver takes what is there."""
+        name, code = machine_code(kernel, dtype, self.capability)
+        try:
+            module = self.ask("cuModuleLoadData", code)
+        except CudaError as refused:
+            if "OUT_OF_MEMORY" in str(refused):
+                raise
+            try:  # another machine's compilers may be too new for this one's driver
+                name, code = machine_code(kernel, dtype, self.capability, anew=True)
+            except Missing:
+                raise refused from None
+            module = self.ask("cuModuleLoadData", code)
+        return self.ask("cuModuleGetFunction", module, name.encode())
+
     def function(self, kernel: Kernel, dtype: str, shared: int = 0) -> Any:
         """The kernel on the device, compiled or out of the store."""
         with self.lock:
             found = self.functions.get((kernel, dtype))
             if found is None:
-                name, code = machine_code(kernel, dtype, self.capability)
-                module = self.ask("cuModuleLoadData", code)
-                found = self.ask("cuModuleGetFunction", module, name.encode())
-                self.functions[kernel, dtype] = found
+                found = self.functions[kernel, dtype] = self.loaded(kernel, dtype)
             if shared > 48 * 1024:
                 kind = self.driver.CUfunction_attribute
                 which = kind.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
@@ -335,14 +364,18 @@ class Device:
             return found
 
 
-def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tuple[str, bytes]:
-    """The kernel's name on a device, and its cubin (without nvJitLink: PTX, for the driver)."""
+def machine_code(
+    kernel: Kernel, dtype: str, capability: tuple[int, int], *, anew: bool = False
+) -> tuple[str, bytes]:
+    """The kernel's name on a device, and its cubin (without nvJitLink: PTX, for the driver).
+
+    Code in the store may come from another machine, whose compilers were others: a folder that was
+    filled where there is a compiler serves where there is none. anew: what is there was no good.
+    """
     path = store_dir() / f"{kernel.name}_{_key(kernel, dtype, capability)}.cubin"
-    try:
+    if not anew and path.exists():
         known, _, code = path.read_bytes().partition(b"\n")
         return known.decode(), code
-    except OSError:
-        pass
     try:
         from rnncc.runtime.cuda import offline
 
@@ -357,21 +390,20 @@ def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tup
             f"is missing ({said}): {INSTALL}"
         ) from error
     name = offline.entry_name(text)
+    code = text.encode() + b"\0"
     if offline.can_assemble():
-        code, _ = offline.assemble(text, capability)
-    else:
-        code = text.encode() + b"\0"
+        try:
+            code, _ = offline.assemble(text, capability)
+        except Exception as error:  # an assembler that is older than the compiler
+            if not type(error).__name__.startswith("nvJitLink"):
+                raise
     write_file(path, name.encode() + b"\n" + code)
     return name, code
 
 
 def _key(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
-    try:
-        compiler = version("numba-cuda")
-    except PackageNotFoundError:
-        compiler = ""
     text = inspect.getsource(kernel.function)
-    what = repr((text, kernel.constants, dtype, capability, compiler, MOST_THREADS))
+    what = repr((text, kernel.constants, dtype, capability, MOST_THREADS))
     return hashlib.sha256(f"{what}{compiler_hash()}".encode()).hexdigest()[:16]
 
 
