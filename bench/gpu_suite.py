@@ -3,10 +3,11 @@
     python -m bench gpu --check --json FILE
 
 Right first: every built-in cell in every tier against the float64 interpreter, values and all
-gradients, by several processes, which compile kernels on the way. Then one process times what
-`gpu_cases` lists until the time is up: the command ends within MINUTES. A process that fails or
-hangs costs its own task, no other. Each finding is printed when it is made, and the file is
-written anew after each case, so that a command that was cut short leaves what it had found.
+gradients, by several processes, which compile kernels on the way (or find them in the store, where
+`bench.gpu_ahead` has been). Then one process times what `gpu_cases` lists until the time is up:
+the command ends within MINUTES. A process that fails, hangs or leaves its device broken costs its
+own task, no other. Each finding is printed when it is made, and the file is written anew after
+each case, so that a command that was cut short leaves what it had found.
 
 Non-Goals: several GPUs; other libraries than torch. This has never run on a GPU.
 """
@@ -24,6 +25,7 @@ from threading import Lock
 from typing import Any
 
 from bench.gpu_cases import GATES, Case, cases
+from bench.gpu_check import installed
 from bench.gpu_worker import Lost, Task, Worker
 from bench.harness import Effort, Timing
 from bench.result import Bar, Result
@@ -37,9 +39,12 @@ CASE_SECONDS = 45.0
 ERROR = 1e-4  # values and gradients, float32, tiers forced where they don't pay
 FULL_ERROR = 1e-3  # at full size, against a library's float32: sums over thousands of steps
 FAILED_IN_A_ROW = 6  # cases, after which no more are tried
+TRACES = 6  # failures that are printed with all that is known of them
 WORKERS = 10
 FIRST = ("lstm", "gru", "simple_rnn", "peephole_lstm", "layer_norm_lstm")
 MASKED = ("lstm", "gru")
+WIDE = ("lstm", "gru", "layer_norm_lstm")  # checked with so many units, too, that blocks wait
+WIDE_UNITS = 256
 BARRIER_BLOCKS = (8, 32, 128)
 LOOP, COMPILE, PER_WORK, OPTION = 20.0, 5.0, 1.15, 1.1  # what the issue asks of each
 
@@ -55,6 +60,7 @@ class Session:
     cells: tuple[str, ...] = ()
     peak: float = math.nan
     lock: Any = field(default_factory=Lock)
+    traces: int = 0
     per_work: dict[tuple[Any, ...], float] = field(default_factory=dict)
 
     def left(self, minutes: float = MINUTES) -> float:
@@ -82,8 +88,13 @@ class Session:
         except Lost as lost:
             self.fail(f"{what}: {lost}")
             return None
+        if "broken" in found:
+            self.fail(f"{what}: its process's device is broken: {found['broken']}")
         if "failed" in found:
             self.fail(f"{what}: {found['failed']} ({found.get('where', '')})")
+            self.traces += 1
+            if self.traces <= TRACES and "trace" in found:
+                self.say(found["trace"])
             return None
         return found
 
@@ -105,12 +116,15 @@ def gpu_suite(effort: Effort, session: Session | None = None) -> Result:
 
 def _looked(s: Session, worker: Any) -> bool:
     """Whether there is a device."""
+    s.say(", ".join(f"{p} {v}" for p, v in installed().items() if v), note=True)
     try:
         found = worker.ask({"do": "look"}, 120)
     except Lost as lost:
         found = {"failed": str(lost)}
     if "failed" in found:
         why = found["failed"].removeprefix("rnncc.runtime.machine.Missing: ")
+        if "Missing" not in found["failed"]:  # there is a device, and it didn't do as it was told
+            s.fail(f"the first launch: {why}\n{found.get('trace', '')}")
         s.say(f"nothing has run and nothing has been timed: {why}", note=True)
         s.result.bars += [
             Bar("every cell in every tier against float64", None, ERROR, why="no GPU"),
@@ -118,11 +132,10 @@ def _looked(s: Session, worker: Any) -> bool:
         ]
         return False
     s.peak = found["peak"]
-    packages = ", ".join(f"{p} {v}" for p, v in found["packages"].items() if v)
     s.say(
         f"{found['name']}, compute capability {found['capability']}, {found['multiprocessors']} "
-        f"multiprocessors, {s.peak / 1e12:.1f} float32 TFLOP/s at best, {found['library']}; "
-        f"{packages}",
+        f"multiprocessors, driver {found['driver']}, {s.peak / 1e12:.1f} float32 TFLOP/s at best, "
+        f"{found['library']}; the first launch took {found['first launch']:.1f} s",
         note=True,
     )
     return True
@@ -177,7 +190,8 @@ def _number(error: float) -> float:
 def _checks(cell: str) -> list[Task]:
     plain = [{"do": "check", "cell": cell, "tier": tier} for tier in TIERS]
     masked = [{**t, "masked": True} for t in plain] if cell in MASKED else []
-    return [*plain, *masked]
+    wide = [{**t, "units": WIDE_UNITS} for t in plain] if cell in WIDE else []
+    return [*plain, *wide, *masked]
 
 
 def _work(
@@ -213,11 +227,13 @@ def _checked(
     s: Session, task: Task, found: dict[str, Any], errors: dict[str, dict[str, float]]
 ) -> None:
     name = task["cell"] + " masked" * bool(task.get("masked"))
+    name += f" of {task['units']} units" if "units" in task else ""
     if "no tier" in found:
         s.say(f"{name} {task['tier']}: {found['no tier']}")
         return
     with s.lock:
         errors[task["tier"]][name] = found["error"]
+        s.effort.partial(s.result)
     if found["error"] <= ERROR:
         s.say(f"{name} {task['tier']}: right, {found['error']:.1e}")
     else:
@@ -228,7 +244,12 @@ def _checked(
 
 
 def _costs(s: Session, worker: Any) -> None:
-    """Of products, and of barriers."""
+    """Of products, and of barriers; and whether graphs do what their launches do."""
+    found = s.ask(worker, {"do": "graph"}, 60)
+    for tier, each in (found or {}).items():
+        s.say(f"graphs, tier {tier}: off by {each['error']:.1e}; {each['said']}", note=True)
+        if not each["error"] <= ERROR:
+            s.fail(f"graphs, tier {tier}: other results than of the same launches")
     found = s.ask(worker, {"do": "bulk"}, 60)
     for name, each in (found or {}).items():
         speed = 2 * math.prod((1536, 1024, 512)) / each["seconds"] / 1e12
@@ -250,43 +271,51 @@ def _compare(s: Session, worker: Any) -> None:
         task = {"do": "time", "case": case.as_json()}
         longest = CASE_SECONDS * (2 if case.compiled else 1)
         found = s.ask(worker, task, min(longest, s.left() + 5))
-        failed = failed + 1 if found is None else 0
-        if found is not None:
-            _found(s, case, found)
-            s.effort.partial(s.result)
+        ran = found is not None and _found(s, case, found)
+        failed = 0 if ran else failed + 1
+        s.effort.partial(s.result)
     if waiting:
         why = "after so many failures" if failed else "when the time was up"
         s.say(f"{len(waiting)} sizes were left out {why}", note=True)
 
 
-def _found(s: Session, case: Case, found: dict[str, Any]) -> None:
-    """A case's timings, into tables and bars."""
+def _found(s: Session, case: Case, found: dict[str, Any]) -> bool:
+    """A case's timings, into tables and bars; whether ours is among them."""
     timings = []
     for each in found["timings"]:
-        if each["why"]:
+        if each["why"] and each["name"] in ("rnncc", "as chosen"):
+            s.fail(f"{case.label}: {each['why']}")
+        elif each["why"]:
             s.say(f"{case.label}: {each['name']}: {each['why']}", note=True)
         elif each["times"]:
             timings.append(Timing(each["name"], "CUDA events", each["error"], each["times"]))
     by_name = {t.contender: t for t in timings}
     ours = by_name.get("rnncc") or by_name.get("as chosen")
     if ours is None:
-        return
+        return False
     # Ours first, as tables have it.
     s.result.timings[case.label] = [ours, *(t for t in timings if t is not ours)]
     ours.path += f", {case.work(found['weights']) / ours.median / s.peak:.0%} of the peak"
-    tier = next((line.strip() for line in found["plan"].splitlines() if "tier " in line), "")
+    lines = [line.strip() for line in found["plan"].splitlines()]
+    plan = "; ".join(x for x in lines if "tier " in x or "launches a call" in x)
     _hold(s, case, by_name, found["weights"])
-    wrong = [t for t in s.result.timings[case.label] if not t.error <= _allowed(case, t.contender)]
+    wrong = [t for t in s.result.timings[case.label] if _is_wrong(case, t)]
     for t in wrong:
         s.fail(f"{case.label}: {t.contender} is off by {t.error:.1e}")
     shown = ", ".join(f"{t.contender} {t.median * 1e3:.3f}" for t in s.result.timings[case.label])
-    s.say(f"{case.label}: {shown} ms; off by {ours.error:.1e}; {tier}")
+    s.say(f"{case.label}: {shown} ms; off by {ours.error:.1e}; {plan}")
+    return True
 
 
 def _allowed(case: Case, contender: str) -> float:
     """How far off a contender may be: those that compute the same, in float32."""
     rounds = any(word in contender for word in ("tf32", "bfloat16", "LSTM"))
     return math.inf if rounds or case.kind == "options" else FULL_ERROR
+
+
+def _is_wrong(case: Case, timing: Timing) -> bool:
+    allowed = _allowed(case, timing.contender)
+    return allowed < math.inf and not timing.error <= allowed  # NaN: other shapes, or no number
 
 
 def _hold(s: Session, case: Case, by_name: dict[str, Timing], weights: int) -> None:

@@ -137,7 +137,7 @@ def allow_tf32(allow: bool) -> Call:
 
 
 def called(module: Callable[..., Any], x: Any, training: bool, weights: Any = ()) -> Call:
-    """A forward, or a forward and its gradients: the output, and the input's gradient."""
+    """A forward, or a forward and its gradients: the output, and gradients of input and weights."""
     import torch
 
     def forward() -> Any:
@@ -150,7 +150,7 @@ def called(module: Callable[..., Any], x: Any, training: bool, weights: Any = ()
         given = x.detach().requires_grad_()
         y = module(given)
         y.sum().backward()
-        return y, given.grad
+        return y, given.grad, *(p.grad for p in weights)
 
     return train if training else forward
 
@@ -177,7 +177,7 @@ def built_in(case: Case, where: Where) -> tuple[list[Contender], Any]:
     x = torch.randn(case.time, case.batch, case.units, device=where.tensors)
 
     def contender(name: str, module: Any, given: Any, tf32: bool) -> Contender:
-        call = called(_output(module), given, case.training, [*module.parameters()])
+        call = called(_output(module), given, case.training, _weights(module))
         return Contender(name, call, allow_tf32(tf32))
 
     mine = {}
@@ -192,7 +192,33 @@ def built_in(case: Case, where: Where) -> tuple[list[Contender], Any]:
         contender("torch bfloat16", half, x.to(torch.bfloat16), False),
     ]
     found += [contender(f"rnncc {p}", m, x, False) for p, m in mine.items() if p != "float32"]
+    if where.has_kernels and case.kind == "bars":
+        module = mine["float32"]
+        call = called(_output(module), x, case.training, _weights(module))
+        found[1].before = choosing(module, None)
+        found.append(Contender("rnncc without graphs", call, choosing(module, None, graphs=False)))
     return found, mine["float32"]
+
+
+def _weights(module: Any) -> list[Any]:
+    """Weights in the order of their names, whoever made the module."""
+    return [p for _, p in sorted(module.named_parameters())]
+
+
+def choosing(module: Any, tier: str | None, graphs: bool = True) -> Call:
+    """What makes a module's loops run in a tier, and its launches one by one."""
+
+    def use() -> None:
+        from rnncc.torch.on_device import on_device
+
+        allow_tf32(False)()
+        for recurrence in module._recurrences:
+            plain = variant_of(recurrence.cell, recurrence.rates, training=False, mask=False)
+            engine: Any = on_device(recurrence).binding.engine(plain)
+            engine.use_tier(tier)
+            engine.use_graphs(graphs)
+
+    return use
 
 
 def recurrent(case: Case, where: Where, cell: str, **more: Any) -> Any:
@@ -238,7 +264,7 @@ def custom(case: Case, where: Where) -> tuple[list[Contender], Any]:
         runs.append(("torch.compile", loop(torch.compile(step, dynamic=False)), module))
     runs.append(("rnncc LSTM", _output(lstm), lstm))
     found = [
-        Contender(name, called(run, x, case.training, [*owner.parameters()]), allow_tf32(False))
+        Contender(name, called(run, x, case.training, _weights(owner)), allow_tf32(False))
         for name, run, owner in runs
     ]
     return found, module
@@ -258,7 +284,7 @@ def options(case: Case, where: Where) -> tuple[list[Contender], Any]:
     x = torch.randn(case.batch, case.time, case.units, device=where.tensors)
     runs = [("rnncc without", _output(plain), plain), ("rnncc", _output(module, **more), module)]
     return [
-        Contender(n, called(r, x, case.training, [*m.parameters()])) for n, r, m in runs
+        Contender(n, called(r, x, case.training, _weights(m))) for n, r, m in runs
     ], module
 
 
@@ -271,21 +297,11 @@ def tiers(case: Case, where: Where) -> tuple[list[Contender], Any]:
     torch.manual_seed(0)
     module = getattr(ours, case.cell)(case.units, case.units).to(where.tensors)
     x = torch.randn(case.time, case.batch, case.units, device=where.tensors)
-    call = called(_output(module), x, case.training, [*module.parameters()])
+    call = called(_output(module), x, case.training, _weights(module))
     names = (None, *TIERS) if where.has_kernels else (None,)
 
     def before(tier: str | None, graphs: bool = True) -> Call:
-        def use() -> None:
-            allow_tf32(False)()
-            for recurrence in module._recurrences if where.has_kernels else ():
-                from rnncc.torch.on_device import on_device
-
-                plain = variant_of(recurrence.cell, recurrence.rates, training=False, mask=False)
-                engine: Any = on_device(recurrence).binding.engine(plain)
-                engine.use_tier(tier)
-                engine.use_graphs(graphs)
-
-        return use
+        return choosing(module, tier, graphs) if where.has_kernels else allow_tf32(False)
 
     found = [Contender(t or "as chosen", call, before(t)) for t in names]
     if where.has_kernels:
@@ -318,6 +334,6 @@ def _ours(case: Case, where: Where) -> tuple[list[Contender], Any]:
         modules = [made(case.units, case.units, precision=p).to(where.tensors) for p in few]
         shape = (case.time, case.batch, case.units)
     x = torch.randn(shape, device=where.tensors)
-    weights = [[*m.parameters()] for m in modules]
+    weights = [_weights(m) for m in modules]
     calls = [called(_output(m), x, case.training, w) for m, w in zip(modules, weights, strict=True)]
     return [Contender("rnncc", call) for call in calls], modules[0]

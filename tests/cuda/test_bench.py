@@ -30,6 +30,9 @@ class Device(Simulator):
     def attribute(self, name: str) -> int:
         return {"CLOCK_RATE": 1_000_000}[name]
 
+    def driver_version(self) -> str:
+        return "13.0"
+
 
 SMALL = [
     Case("bars", "LSTM", 2, 3, 8, False),
@@ -44,8 +47,10 @@ LOOKED = {
     "multiprocessors": 8,
     "peak": 1e12,
     "library": "cuBLAS 13",
-    "packages": {"torch": "2", "cupy": None},
+    "driver": "13.0",
+    "first launch": 1.0,
 }
+GRAPHS = {"grid": {"error": 0.0, "said": "9 launches a call, as a CUDA graph"}}
 BULK = {"tiles": {"error": 1e-6, "seconds": 1e-3}, "tf32": {"error": 1e-3, "seconds": 1e-4}}
 
 
@@ -62,6 +67,8 @@ class Answers:
                 return LOOKED
             case "bulk":
                 return BULK
+            case "graph":
+                return GRAPHS
             case "barrier":
                 return {"seconds": 1e-6}
             case "check":
@@ -96,11 +103,11 @@ def test_a_run(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     effort = Effort(report=said.append, partial=lambda r: kept.append(json.dumps(r.as_json())))
     session = Session(effort, worker=Answers, cells=("lstm", "gru"))
     result = gpu_suite.gpu_suite(effort, session)
-    assert len(kept) == 1 + len(SMALL)
+    assert len(kept) == 6 + 1 + len(SMALL), "after each check, after all of them, after each case"
     assert [*result.timings] == [c.label for c in SMALL], said
     assert all(t[0].contender in ("rnncc", "as chosen") for t in result.timings.values())
     bars = {b.what: b for b in result.bars}
-    assert bars["tier block against float64, 4 cells, worst gru"].passed is False
+    assert bars["tier block against float64, 6 cells, worst gru"].passed is False
     assert "LSTM forward (2, 3, 8) against cuDNN float32" in bars
     assert "light_gru training (2, 3, 8) quicker than a torch loop" in bars
     assert "light_gru training (2, 3, 8) quicker than a loop of torch.compile" in bars
@@ -141,8 +148,39 @@ def test_no_gpu() -> None:
 
     session = Session(Effort(), worker=Nobody)
     result = gpu_suite.gpu_suite(session.effort, session)
-    assert result.notes == ["nothing has run and nothing has been timed: no driver here"]
+    assert result.notes[0].startswith("python 3.")
+    assert result.notes[1:] == ["nothing has run and nothing has been timed: no driver here"]
     assert all(bar.passed is None for bar in result.bars) and not result.failures
+
+
+def test_ours_has_failed_and_graphs_are_wrong(small: None) -> None:
+    """A contender's failure is a note; ours is a failure, and after a few of them nothing waits."""
+
+    class Failing(Answers):
+        def ask(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
+            if task["do"] == "graph":
+                return {"grid": {"error": math.nan, "said": "9 launches a call, as a CUDA graph"}}
+            if task["do"] != "time":
+                return super().ask(task, seconds)
+            each = {"error": 0.0, "times": [], "why": "CudaError: no"}
+            names = ("rnncc", "torch float32")
+            return {"timings": [{"name": n, **each} for n in names], "weights": 1, "plan": ""}
+
+    session = Session(Effort(), worker=Failing, cells=("lstm",))
+    result = gpu_suite.gpu_suite(session.effort, session)
+    assert "graphs, tier grid: other results than of the same launches" in result.failures
+    assert f"{SMALL[0].label}: CudaError: no" in result.failures
+    assert f"{SMALL[0].label}: torch float32: CudaError: no" in result.notes
+
+
+def test_what_is_held_against_the_library(small: None) -> None:
+    """Outputs, the input's gradient and all the weights'."""
+    from bench.gpu_time import Where, built_in
+
+    contenders, _ = built_in(SMALL[1], Where("cpu"))
+    parts = [c.call() for c in contenders[:2]]
+    assert [[*p.shape] for p in parts[0]] == [[*p.shape] for p in parts[1]]
+    assert len(parts[0]) == 2 + 4
 
 
 def test_cases_come_once_and_the_bars_first() -> None:
@@ -187,6 +225,28 @@ def test_a_worker_answers_and_can_be_lost() -> None:
     finally:
         worker.end()
     assert gpu_worker.Worker().end() == ""
+
+
+def test_a_worker_whose_device_is_broken_is_begun_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a kernel has done to a context stays there: every later call would fail."""
+
+    class Broken:
+        def enter(self) -> None:
+            pass
+
+        def ask(self, function: str) -> None:
+            raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
+
+    with using(Broken()):  # type: ignore[arg-type]
+        assert "CUDA_ERROR_ILLEGAL_ADDRESS" in gpu_worker.broken()
+    worker = Worker()
+    code = """for line in __import__('sys').stdin: print('{"broken": "it"}', flush=True)"""
+    monkeypatch.setattr(gpu_worker, "COMMAND", ("-c", code))
+    try:
+        assert worker.ask({"do": "sing"}, 60) == {"broken": "it"}
+        assert worker.process is None
+    finally:
+        worker.end()
 
 
 def test_a_hanging_worker_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:

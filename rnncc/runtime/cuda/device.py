@@ -138,6 +138,11 @@ class Device:
             )
         )
 
+    def driver_version(self) -> str:
+        """Of CUDA, as far as the driver goes: 13.0."""
+        found = int(self.ask("cuDriverGetVersion"))
+        return f"{found // 1000}.{found % 1000 // 10}"
+
     def enter(self) -> None:
         """Makes the context this thread's: others may have one of another device there."""
         self.ask("cuCtxSetCurrent", self.context)

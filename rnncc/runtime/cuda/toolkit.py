@@ -1,8 +1,9 @@
 """Where NVIDIA's toolkit is, said to those who look for it in $CUDA_HOME.
 
-cuda-pathfinder and numba-cuda find libraries in wheels, and else by $CUDA_PATH or $CUDA_HOME. Images
-with a toolkit have it at /usr/local/cuda or its compiler on $PATH, and often neither variable; with
-one half of the libraries from wheels (torch brings NVRTC, no NVVM) they then find no other half.
+cuda-pathfinder and numba-cuda find libraries in wheels, and else by $CUDA_PATH or $CUDA_HOME. A
+machine's toolkit is at /usr/local/cuda, or its compiler on $PATH, often with neither variable set;
+where one half of the libraries comes from wheels (torch brings NVRTC, no NVVM), the other half is
+then not found.
 
 Non-Goals: choosing between toolkits: what wheels have is taken from them.
 """
