@@ -283,9 +283,7 @@ def options(case: Case, where: Where) -> tuple[list[Contender], Any]:
         more["mask"] = mask
     x = torch.randn(case.batch, case.time, case.units, device=where.tensors)
     runs = [("rnncc without", _output(plain), plain), ("rnncc", _output(module, **more), module)]
-    return [
-        Contender(n, called(r, x, case.training, _weights(m))) for n, r, m in runs
-    ], module
+    return [Contender(n, called(r, x, case.training, _weights(m))) for n, r, m in runs], module
 
 
 def tiers(case: Case, where: Where) -> tuple[list[Contender], Any]:

@@ -18,8 +18,10 @@ from bench.gpu_suite import Session
 from bench.gpu_worker import Lost, Worker, handle
 from bench.harness import Effort
 from rnncc.runtime.cuda.chosen import using
+from rnncc.runtime.cuda.device import Device as NvidiaDevice
 from rnncc.schedule.tiers import TIERS
 from tests.cuda.gridsim import Simulator
+from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
 
 
 class Device(Simulator):
@@ -213,6 +215,13 @@ def test_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu_check.probe_of.cache_clear()
 
 
+def test_the_first_launch_through_the_driver(driver: FakeDriver) -> None:  # noqa: F811
+    with using(NvidiaDevice()):
+        found = handle({"do": "look"})
+        assert not gpu_worker.broken()
+    assert found["name"] == "A fake GPU" and found["driver"] == "13.0", found
+
+
 def test_a_worker_answers_and_can_be_lost() -> None:
     worker = Worker()
     try:
@@ -235,6 +244,7 @@ def test_a_worker_whose_device_is_broken_is_begun_anew(monkeypatch: pytest.Monke
             pass
 
         def ask(self, function: str) -> None:
+            assert function == "cuCtxSynchronize"
             raise RuntimeError("CUDA_ERROR_ILLEGAL_ADDRESS")
 
     with using(Broken()):  # type: ignore[arg-type]

@@ -29,6 +29,7 @@ ATTRIBUTES = {
     "COOPERATIVE_LAUNCH": 1,
     "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 227 * 1024,
     "MEMORY_POOLS_SUPPORTED": 1,
+    "CLOCK_RATE": 1_980_000,
 }
 
 
@@ -71,6 +72,9 @@ class FakeDriver:
     def _ok(self, *found: Any) -> tuple[Any, ...]:
         return (_Status(0, "CUDA_SUCCESS"), *found)
 
+    def cuDriverGetVersion(self):
+        return self._ok(13000)
+
     def cuDeviceGetCount(self):
         return self._ok(1)
 
@@ -106,12 +110,23 @@ class FakeDriver:
         free = self.free.get(size)
         address = free.pop(0) if free else self.simulator.empty(size).address
         self.live[address] = size
+        self._mark(address, size, 1)
         return self._ok(address)
 
     def cuMemFreeAsync(self, address, stream):
         size = self.live.pop(address)
         self.free.setdefault(size, []).append(address)
+        self._mark(address, size, 0)
         return self._ok()
+
+    def _mark(self, address, size, state):
+        """What was given back is nobody's: whoever reads or writes it is at fault."""
+        space = self.simulator.space
+        low = (address - space.base) // 4
+        space.state[low : low + -(-size // 4)] = state
+
+    def _is_live(self, address, size):
+        return any(a <= address and address + size <= a + n for a, n in self.live.items())
 
     def cuMemGetInfo(self):
         return self._ok(2**30, 2**33)
@@ -120,19 +135,25 @@ class FakeDriver:
         return self._ok(b"no memory")
 
     def cuMemcpyHtoDAsync(self, target, source, size, stream):
+        assert self._is_live(target, size), "memory that was given back"
         array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(source))
         self.simulator.space.fill(target, array)
         return self._ok()
 
     def cuMemcpyDtoHAsync(self, target, source, size, stream):
+        assert self._is_live(source, size), "memory that was given back"
         array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(target))
         self.simulator.download(source, array)
         return self._ok()
 
     def cuMemsetD8Async(self, target, value, size, stream):
+        assert self._is_live(target, size), "memory that was given back"
         if self._is_captured(stream, self.cuMemsetD8Async, target, value, size, 0):
             return self._ok()
         self.simulator.space.fill(target, np.full(size, value, np.uint8))
+        return self._ok()
+
+    def cuCtxSynchronize(self):
         return self._ok()
 
     def cuStreamSynchronize(self, stream):
