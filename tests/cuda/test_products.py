@@ -6,6 +6,7 @@ The library here is NumPy over the simulated device, with cuBLAS's own arguments
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,7 @@ from rnncc.schedule.tiers import Gpu
 from tests import cases
 from tests.cuda.gridsim import Simulator
 from tests.cuda.library import rounded
+from tests.cuda.memory import Fault
 from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
 from tests.cuda.twins import LIMIT, Twins
 
@@ -90,6 +92,37 @@ def test_rows(a_order: str, out_order: str, w_order: str, begin: int) -> None:
     found = computed(c, {**given, "out": flat(before, out_order)})
     right = a.astype(float) @ w + {ZEROS: 0, CONSTANTS: row, ADDS: before}[begin]
     np.testing.assert_allclose(found, flat(right, out_order), atol=1e-5)
+
+
+MUTANTS: dict[str, Any] = {
+    "left is not transposed": lambda p: {"left_t": not p.left_t},
+    "right is not transposed": lambda p: {"right_t": not p.right_t},
+    "rows are columns": lambda p: {"rows": p.columns, "columns": p.rows},
+    "another lead of the left": lambda p: {"leads": (p.leads[0] + 1, *p.leads[1:])},
+    "leads change places": lambda p: {"leads": p.leads[::-1]},
+    "steps change places": lambda p: {"steps": p.steps[::-1]},
+    "one of the batch too few": lambda p: {"count": p.count - 1},
+    "nothing is added to": lambda p: {"adds": not p.adds},
+}
+
+
+@pytest.mark.parametrize("what", MUTANTS)
+def test_a_product_of_other_arguments_is_another_one(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library in NumPy knows its arguments' meaning: none of them can be wrong unnoticed."""
+    whole = work_of
+
+    def mutant(c: Contraction, item: int) -> Any:
+        made = whole(c, item)
+        assert made is not None and made.multiply.product.count > 1
+        product = made.multiply.product
+        changed = replace(product, **MUTANTS[what](product))
+        return replace(made, multiply=replace(made.multiply, product=changed))
+
+    monkeypatch.setitem(globals(), "work_of", mutant)
+    with pytest.raises((Fault, AssertionError)):
+        test_rows("012", "102", "10", ADDS)
 
 
 @pytest.mark.parametrize("a_order", ["012", "102"])
