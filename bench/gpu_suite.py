@@ -17,9 +17,11 @@ from __future__ import annotations
 import math
 import os
 import time
+import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
@@ -39,6 +41,7 @@ CASE_SECONDS = 45.0
 ERROR = 1e-4  # values and gradients, float32, tiers forced where they don't pay
 FULL_ERROR = 1e-3  # at full size, against a library's float32: sums over thousands of steps
 FAILED_IN_A_ROW = 6  # cases, after which no more are tried
+PEERS = ("torch float32", "torch loop", "torch.compile")
 TRACES = 6  # failures that are printed with all that is known of them
 WORKERS = 10
 FIRST = ("lstm", "gru", "simple_rnn", "peephole_lstm", "layer_norm_lstm")
@@ -78,6 +81,14 @@ class Session:
         with self.lock:
             self.result.failures.append(what)
 
+    @contextmanager
+    def apart(self, what: str) -> Iterator[None]:
+        """What goes wrong in here costs nothing but what is in here."""
+        try:
+            yield
+        except Exception as error:
+            self.fail(f"{what}: {''.join(traceback.format_exception(error))[-600:]}")
+
     def ask(self, worker: Any, task: Task, seconds: float) -> dict[str, Any] | None:
         """The answer, or None where there is none: it is said why."""
         what = " ".join(str(v) for k, v in task.items() if k != "case")
@@ -107,7 +118,8 @@ def gpu_suite(effort: Effort, session: Session | None = None) -> Result:
             return result
         ready(s)
         effort.partial(result)
-        _costs(s, one)
+        with s.apart("costs"):
+            _costs(s, one)
         _compare(s, one)
     finally:
         one.end()
@@ -217,8 +229,9 @@ def _work(
                     continue
                 with s.lock:
                     done[task["do"]] += 1
-                if task["do"] == "check":
-                    _checked(s, task, found, errors)
+                with s.apart(str(task)):
+                    if task["do"] == "check":
+                        _checked(s, task, found, errors)
     finally:
         worker.end()
 
@@ -271,7 +284,9 @@ def _compare(s: Session, worker: Any) -> None:
         task = {"do": "time", "case": case.as_json()}
         longest = CASE_SECONDS * (2 if case.compiled else 1)
         found = s.ask(worker, task, min(longest, s.left() + 5))
-        ran = found is not None and _found(s, case, found)
+        ran = False
+        with s.apart(case.label):
+            ran = found is not None and _found(s, case, found)
         failed = 0 if ran else failed + 1
         s.effort.partial(s.result)
     if waiting:
@@ -288,7 +303,9 @@ def _found(s: Session, case: Case, found: dict[str, Any]) -> bool:
         elif each["why"]:
             s.say(f"{case.label}: {each['name']}: {each['why']}", note=True)
         elif each["times"]:
-            timings.append(Timing(each["name"], "CUDA events", each["error"], each["times"]))
+            own = Timing(each["name"], "CUDA events", each["error"], each["times"])
+            own.peer = each["name"] in PEERS
+            timings.append(own)
     by_name = {t.contender: t for t in timings}
     ours = by_name.get("rnncc") or by_name.get("as chosen")
     if ours is None:

@@ -175,6 +175,17 @@ def test_ours_has_failed_and_graphs_are_wrong(small: None) -> None:
     assert f"{SMALL[0].label}: torch float32: CudaError: no" in result.notes
 
 
+def test_an_answer_that_nobody_expects(small: None) -> None:
+    class Odd(Answers):
+        def ask(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
+            return super().ask(task, seconds) if task["do"] == "look" else {"odd": 1}
+
+    session = Session(Effort(), worker=Odd, cells=("lstm",))
+    failed = "\n".join(gpu_suite.gpu_suite(session.effort, session).failures)
+    for what in ("'tier': 'grid'", "costs", *(c.label for c in SMALL)):
+        assert what in failed
+
+
 def test_what_is_held_against_the_library(small: None) -> None:
     """Outputs, the input's gradient and all the weights'."""
     from bench.gpu_time import Where, built_in
