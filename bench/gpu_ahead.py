@@ -26,7 +26,7 @@ import numpy as np
 
 from bench.gpu_worker import Task, handle
 from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.cuda.device import machine_code
+from rnncc.runtime.cuda.code import machine_code
 from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.cuda.target import HostArrays, Piece
 from rnncc.schedule.tiers import Gpu
@@ -136,7 +136,7 @@ def compiled(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from bench.gpu_suite import to_do
+    from bench.gpu_ready import to_do
     from rnncc.cli.settings import builtin_cells
 
     parser = argparse.ArgumentParser("python -m bench.gpu_ahead")

@@ -84,6 +84,7 @@ def _innermost(error: BaseException) -> str:
 
 
 def main() -> None:
+    """Answers until nobody asks any more."""
     # Answers have a stream to themselves: libraries print what they like.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
@@ -139,7 +140,10 @@ class Worker:
             raise Lost(f"{why}: {self.end()}") from None
         if line is None:
             raise Lost(f"the process ended: {self.end()}")
-        found: dict[str, Any] = json.loads(line)
+        try:
+            found: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise Lost(f"no answer but {line[:TAIL]!r}: {self.end()}") from None
         if "broken" in found:  # the next task begins in a new process
             self.end()
         return found

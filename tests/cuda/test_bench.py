@@ -12,9 +12,9 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench import gpu_check, gpu_suite, gpu_worker
+from bench import gpu_check, gpu_ready, gpu_session, gpu_suite, gpu_worker
 from bench.gpu_cases import Case, cases
-from bench.gpu_suite import Session
+from bench.gpu_session import Session
 from bench.gpu_worker import Lost, Worker, handle
 from bench.harness import Effort
 from rnncc.runtime.cuda.chosen import using
@@ -93,7 +93,8 @@ class Answers:
 @pytest.fixture
 def small(monkeypatch: pytest.MonkeyPatch) -> None:
     torch = pytest.importorskip("torch")
-    monkeypatch.setattr(gpu_suite, "cases", lambda: iter(SMALL))
+    for module in (gpu_ready, gpu_suite):
+        monkeypatch.setattr(module, "cases", lambda: iter(SMALL))
     monkeypatch.setattr(torch, "compile", lambda step, **_: step)
 
 
@@ -136,7 +137,7 @@ def test_loops_agree_with_ours(small: None) -> None:
 
 def test_time_is_up(small: None) -> None:
     session = Session(Effort(), worker=Answers, cells=("lstm",))
-    session.began -= 60 * gpu_suite.MINUTES
+    session.began -= 60 * gpu_session.MINUTES
     result = gpu_suite.gpu_suite(session.effort, session)
     assert not result.timings
     assert f"{len(SMALL)} sizes were left out when the time was up" in result.notes
@@ -220,7 +221,7 @@ def test_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
         assert "NumPy" not in handle({"do": "look"})["library"]
         assert gpu_check.barrier_seconds(3, count=4) > 0
         errors = [handle({"do": "check", "cell": "simple_rnn", "tier": t}) for t in TIERS]
-        assert all(e["error"] < gpu_suite.ERROR for e in errors)
+        assert all(e["error"] < gpu_ready.ERROR for e in errors)
         assert "no tier" in handle({"do": "check", "cell": "indrnn", "tier": "stationary"})
         assert handle({"do": "check", "cell": "none", "tier": "grid"})["failed"]
     gpu_check.probe_of.cache_clear()
@@ -261,6 +262,9 @@ def test_a_worker_whose_device_is_broken_is_begun_anew(monkeypatch: pytest.Monke
     with using(Broken()):  # type: ignore[arg-type]
         assert "CUDA_ERROR_ILLEGAL_ADDRESS" in gpu_worker.broken()
     worker = Worker()
+    monkeypatch.setattr(gpu_worker, "COMMAND", ("-c", "input(); print('what?')"))
+    with pytest.raises(Lost, match=r"no answer but 'what\?"):
+        worker.ask({"do": "sing"}, 60)
     code = """for line in __import__('sys').stdin: print('{"broken": "it"}', flush=True)"""
     monkeypatch.setattr(gpu_worker, "COMMAND", ("-c", code))
     try:

@@ -18,7 +18,8 @@ import pytest
 import rnncc
 from rnncc.runtime.cuda import chosen, offline, toolkit
 from rnncc.runtime.cuda import device as devices
-from rnncc.runtime.cuda.device import CudaError, Device, machine_code
+from rnncc.runtime.cuda.code import machine_code
+from rnncc.runtime.cuda.device import CudaError, Device, DeviceGraph
 from rnncc.runtime.cuda.moves import move
 from rnncc.runtime.machine import Missing
 from rnncc.schedule import tiers
@@ -150,7 +151,7 @@ def test_compiling_names_the_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_forked_process(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     device = Device()
-    piece = device.empty(64)
+    piece, graph = device.empty(64), DeviceGraph(device, 0)
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)
     with pytest.raises(MemoryError):
@@ -159,8 +160,9 @@ def test_a_forked_process(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(CudaError, match=r"forked process can't use its parent's GPU.*'spawn'"):
         device.clear(piece, 64)
     live = len(driver.live)
-    del piece
+    del piece, graph
     assert len(driver.live) == live, "a copy gave back what is the parent's"
+    assert "cuGraphExecDestroy" not in driver.asked
 
 
 # ---- blocks that wait for each other and don't fit -----------------------------------------------
