@@ -46,7 +46,7 @@ class Where:
         """Of one of so many calls."""
         import torch
 
-        if self.device == "cpu":
+        if self.tensors == "cpu":
             began = time.perf_counter()
             for _ in range(calls):
                 run()

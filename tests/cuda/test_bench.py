@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench import gpu_check, gpu_ready, gpu_session, gpu_suite, gpu_worker
+from bench import gpu_ahead, gpu_check, gpu_ready, gpu_session, gpu_suite, gpu_worker
 from bench.gpu_cases import Case, cases
 from bench.gpu_session import Session
 from bench.gpu_worker import Lost, Worker, handle
@@ -185,6 +185,30 @@ def test_an_answer_that_nobody_expects(small: None) -> None:
     failed = "\n".join(gpu_suite.gpu_suite(session.effort, session).failures)
     for what in ("'tier': 'grid'", "costs", *(c.label for c in SMALL)):
         assert what in failed
+
+
+def test_every_case_on_a_gpu_that_only_compiles(
+    small: None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is asked of torch and of ours where there are tiers and precisions; zeros come back."""
+    made: list[str] = []
+    monkeypatch.setattr(gpu_ahead, "machine_code", lambda kernel, *_: made.append(kernel.name))
+    monkeypatch.setattr("bench.gpu_time.SECONDS", 0.0)
+    checks, warm = gpu_ready.to_do(["gru"])
+    assert len(warm) == len(SMALL)
+    with gpu_ahead.compiling(gpu_ahead.Compiling()):
+        for task in [*checks[0], *warm, {"do": "look"}, {"do": "graph"}]:
+            found = handle({**task, "device": "ahead"})
+            assert "failed" not in found or "no tier" in found["failed"], found
+        kinds = {}
+        for case in SMALL:
+            found = handle({"do": "time", "case": case.as_json(), "device": "ahead"})
+            assert "failed" not in found, found
+            kinds[case.kind] = {t["name"]: t["why"] for t in found["timings"]}
+    assert {"forward_scan", "forward_scan_stationary", "barriers", "move"} <= {*made}
+    assert {*kinds["bars"]} >= {"torch float32", "rnncc", "rnncc tf32", "rnncc without graphs"}
+    assert {*kinds["tiers"]} >= {"as chosen", *TIERS, "without graphs"}
+    assert not any(why for names in kinds.values() for why in names.values()), kinds
 
 
 def test_what_is_held_against_the_library(small: None) -> None:
