@@ -5,6 +5,7 @@ Non-Goals: order, processes (`gpu_suite`, `gpu_worker`); times of layers (`gpu_t
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from functools import cache
@@ -56,7 +57,7 @@ def look() -> dict[str, Any]:
         "multiprocessors": target.gpu.multiprocessors,
         "resident": target.gpu.resident,
         "library": target.gpu.library or target.gpu.no_library,
-        "peak": 2.0 * FMA_LANES * target.gpu.multiprocessors * clock,
+        "peak": 2.0 * FMA_LANES * target.gpu.multiprocessors * clock or math.nan,
         "first launch": time.perf_counter() - began,
         "driver": target.driver_version(),
     }

@@ -114,6 +114,8 @@ def _compare(s: Session, worker: Any) -> None:
             ran = found is not None and _found(s, case, found)
         failed = 0 if ran else failed + 1
         s.effort.partial(s.result)
+    verdicts = [bar.verdict for bar in s.result.bars]
+    s.say(", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts)) + ", of all bars")
     if waiting:
         why = "after so many failures" if failed else "when the time was up"
         s.say(f"{len(waiting)} sizes were left out {why}", note=True)

@@ -256,6 +256,9 @@ def test_the_first_launch_through_the_driver(driver: FakeDriver) -> None:  # noq
         found = handle({"do": "look"})
         assert not gpu_worker.broken()
     assert found["name"] == "A fake GPU" and found["driver"] == "13.0", found
+    driver.attributes["CLOCK_RATE"] = 0  # what some say who don't tell
+    with using(NvidiaDevice()):
+        assert math.isnan(handle({"do": "look"})["peak"])
 
 
 def test_a_worker_answers_and_can_be_lost() -> None:
