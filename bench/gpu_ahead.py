@@ -151,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     major, minor = (int(x) for x in asked.capability.split("."))
     checks, warm = to_do(asked.cells or builtin_cells())
     tasks: list[Task] = [t for job in checks for t in job] + [*warm] * (not asked.cells)
-    tasks += [{"do": "look"}, {"do": "bulk"}, {"do": "graph"}] * (not asked.cells)
+    tasks += [{"do": "look"}, {"do": "bulk"}, {"do": "graph"}, {"do": "arrays"}] * (not asked.cells)
     failed = 0
     with ProcessPoolExecutor(asked.jobs) as pool:
         run = partial(compiled, gpu=gpu, capability=(major, minor))

@@ -82,12 +82,21 @@ def _looked(s: Session, worker: Any) -> bool:
 
 
 def _costs(s: Session, worker: Any) -> None:
-    """Of products, and of barriers; and whether graphs do what their launches do."""
+    """Of products, and of barriers; and whether graphs do what their launches do, and arrays that
+    lie on a GPU what NumPy's do."""
     found = s.ask(worker, {"do": "graph"}, 60)
     for tier, each in (found or {}).items():
         s.say(f"graphs, tier {tier}: off by {each['error']:.1e}; {each['said']}", note=True)
         if not each["error"] <= ERROR:
             s.fail(f"graphs, tier {tier}: other results than of the same launches")
+    found = s.ask(worker, {"do": "arrays"}, 60)
+    for way, each in (found or {}).items():
+        if "why" in each:
+            s.say(f"arrays, {way}: {each['why']}", note=True)
+        elif each["error"] <= ERROR:
+            s.say(f"arrays, {way}: right, {each['error']:.1e}", note=True)
+        else:
+            s.fail(f"arrays, {way}: off by {each['error']:.1e}")
     found = s.ask(worker, {"do": "bulk"}, 60)
     for name, each in (found or {}).items():
         speed = 2 * math.prod((1536, 1024, 512)) / each["seconds"] / 1e12

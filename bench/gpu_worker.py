@@ -30,7 +30,7 @@ PATIENCE = 10.0  # seconds in which a process that was ended is gone
 
 def handle(task: Task) -> dict[str, Any]:
     """Does a task. Whatever it raises is an answer, too: `failed`."""
-    from bench import gpu_check, gpu_time
+    from bench import gpu_arrays, gpu_check, gpu_time
     from bench.gpu_cases import Case
 
     try:
@@ -46,6 +46,8 @@ def handle(task: Task) -> dict[str, Any]:
                 return {"seconds": gpu_check.barrier_seconds(task["blocks"])}
             case "graph":
                 return gpu_check.graph_errors()
+            case "arrays":
+                return gpu_arrays.array_errors()
             case "warm":
                 gpu_time.warmed(Case(**task["case"]), gpu_time.Where(task.get("device", "cuda")))
                 return {}

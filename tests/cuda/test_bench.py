@@ -52,6 +52,7 @@ LOOKED = {
     "driver": "13.0",
     "first launch": 1.0,
 }
+ARRAYS = {"CuPy": {"why": "ModuleNotFoundError"}, "torch": {"error": 1e-7}, "x": {"error": 1.0}}
 GRAPHS = {"grid": {"error": 0.0, "said": "9 launches a call, as a CUDA graph"}}
 BULK = {"tiles": {"error": 1e-6, "seconds": 1e-3}, "tf32": {"error": 1e-3, "seconds": 1e-4}}
 
@@ -71,6 +72,8 @@ class Answers:
                 return BULK
             case "graph":
                 return GRAPHS
+            case "arrays":
+                return ARRAYS
             case "barrier":
                 return {"seconds": 1e-6}
             case "check":
@@ -118,6 +121,8 @@ def test_a_run(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     assert "lstm mask forward (2, 3, 8) against without mask" in bars
     assert result.timings[SMALL[1].label][0].error < 1e-5, "ours is torch's GRU"
     failed = "\n".join(result.failures)
+    assert "arrays, x: off by 1.0e+00" in failed
+    assert {"arrays, CuPy: ModuleNotFoundError", "arrays, torch: right, 1.0e-07"} <= {*result.notes}
     assert "lstm grid: no answer in time: it hangs" in failed
     assert "lstm launches: CudaError: an illegal address (device.py:1)" in failed
     assert "gru block: off by nan" in failed
