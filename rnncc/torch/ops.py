@@ -22,6 +22,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rnncc.torch.paths import PathSaved
 from rnncc.torch.recipe import Saved
 from rnncc.torch.recurrence import RECURRENCES, Recurrence
 from rnncc.torch.threads import join_torch
@@ -97,22 +98,32 @@ class _Run(torch.autograd.Function):
         masked: bool,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        results, ctx.saved = recurrence.forward(tensors, seed, training, given, masked, True)
-        ctx.recurrence = recurrence
+        results, saved = recurrence.forward(tensors, seed, training, given, masked, True)
+        ctx.recurrence, ctx.saved = recurrence, saved
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
+        if type(saved) is PathSaved:  # autograd keeps what it holds
+            ctx.save_for_backward(*tensors, saved.memory)
+            saved.tensors, saved.memory = (), None
+        else:
+            ctx.save_for_backward(*tensors)
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         tensors = ctx.saved_tensors  # torch refuses those that were changed in between
-        wanted = ctx.needs_input_grad[5:]
+        wanted, saved, left = ctx.needs_input_grad[5:], ctx.saved, None
+        if type(saved) is PathSaved:
+            *tensors, left = tensors
         if torch.is_grad_enabled():  # create_graph=True
+            if left is not None:
+                saved = saved.general(tensors, left)
             grads = _Back.apply(
-                ctx.recurrence, ctx.saved, wanted, len(cotangents), *cotangents, *tensors
+                ctx.recurrence, saved, wanted, len(cotangents), *cotangents, *tensors
             )
+        elif left is not None:
+            grads = saved.path.backward(saved, tensors, left, cotangents, wanted)
         else:
-            grads = ctx.recurrence.backward(ctx.saved, cotangents, wanted)
+            grads = ctx.recurrence.backward(saved, cotangents, wanted)
         return (None, None, None, None, None, *grads)
 
 

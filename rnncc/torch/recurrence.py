@@ -24,6 +24,7 @@ from rnncc.runtime.order import Order
 from rnncc.runtime.precision import refuse_on_cpu
 from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.on_device import is_elsewhere, on_device
+from rnncc.torch.paths import MOST_PATHS, Path, path_key
 from rnncc.torch.recipe import Known, Recipe, Saved, Way, array_of
 
 
@@ -54,8 +55,16 @@ class Recurrence(RecurrenceGradients):
             with torch.cuda.device_of(tensors[0]):  # afterwards torch's device is what it was
                 return on_device(self).forward(tensors, seed, training, given, masked, save)
         cell, recipe = self.cell, self.recipe
-        refuse_on_cpu(cell.name, recipe.precision)
         at = len(cell.arguments)
+        key: tuple[Any, ...] | None = None
+        if self._has_paths:
+            end = at + masked + given * len(self.states)
+            key = path_key(tensors[:end], training, given, masked, save)
+            path = self._paths.get(key)
+            found = path.forward(tensors, seed, save) if path is not None else None
+            if found is not None:
+                return found
+        refuse_on_cpu(cell.name, recipe.precision)
         arguments = tensors[:at]
         mask = tensors[at] if masked else None
         at += masked
@@ -69,8 +78,8 @@ class Recurrence(RecurrenceGradients):
         count = len(self.owned)
         for number, order in enumerate(self.orders):
             own = weights[number * count : (number + 1) * count]
-            version, values = self.kernels.weights.find(own, self._check_weights)
-            arrays: dict[str, Any] = dict(zip(self.owned, values, strict=True))
+            version, values = self.kernels.weights.find(self.owned, own, self.check_weights)
+            arrays: dict[str, Any] = dict(values)
             arrays.update(read)
             if not order.is_plain:
                 arrays.update({n: order.run(read[n]) for n in self.timed})
@@ -105,8 +114,51 @@ class Recurrence(RecurrenceGradients):
                     masks.fill(out[name])
             self._wrap(targets, found)
             ways.append(Way(engine, saved, masks, steps, variant))
+            if key is not None and key not in self._paths and steps == known.time:
+                self._keep_path(key, ways[0], arrays, known, version)
         kept = Saved(ways, known, given, masked, [t.shape for t in tensors]) if save else None
         return [t for t in targets if t is not None], kept
+
+    def _keep_path(
+        self,
+        key: tuple[Any, ...],
+        way: Way,
+        arrays: dict[str, Any],
+        known: Known,
+        version: object,
+    ) -> None:
+        """Calls like this one needn't look up what it has looked up."""
+        _, given, masked, save, *_ = key
+        masks, engine, variant = way.masks, way.engine, way.variant
+        assert engine is not None and variant is not None
+        begins = bool(self.starting) and not given
+        if begins or (save and self.recipe.checkpoint_every) or masked != (masks is not None):
+            return
+        direct = engine.direct(
+            masks.cut(arrays, self.timed) if masks else arrays,
+            known.sizes,
+            known.batch,
+            known.time,
+            version=version,
+            save=save,
+            last_only=not self.recipe.return_sequences,
+            kept=[*self.rates, *(() if given else self.states)],
+        )
+        if direct is not None and {n for n, _ in direct.places} == {*self.results}:
+            if len(self._paths) >= MOST_PATHS:
+                self._paths.clear()
+            self._paths[key] = Path(self, engine, variant, known, direct, given, masked)
+
+    def steps_of(self, mask: Tensor, known: Known) -> tuple[np.ndarray, ...] | None:
+        """Which steps count and which are shown, as numbers; None where all count, or some don't
+        run at all."""
+        masks = self._masking(mask, known, self.orders[0])
+        if masks is None or masks.steps != known.time:
+            return None
+        cut = masks.cut({}, ())
+        if "valid" not in cut:
+            return None
+        return cut["valid"].astype(self.dtype), cut["_shown"].astype(self.dtype)
 
     def _engine(self, training: bool, masked: bool) -> tuple[Engine, Variant]:
         """The kernels, and which they are."""
