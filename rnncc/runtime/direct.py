@@ -13,8 +13,6 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from rnncc.runtime import memory
 from rnncc.runtime.call import (
     ANYWHERE,
@@ -110,8 +108,8 @@ class Direct(Run):
         found = [places[n] for n in names]
         return [(saved if p.group == SAVED else packed.base) + p.offset for p in found]
 
-    def residuals(self, saved: int, packed: Packed, *owners: object) -> Residuals:
-        """What a pullback that looks things up reads."""
+    def looked_up(self, saved: int, packed: Packed, *owners: object) -> Residuals:
+        """Residuals for a pullback that looks them up by name."""
         bases = {True: saved, False: packed.base}
         places = {
             r.name: (bases[r.place.group == SAVED] + r.place.offset, r.layout)

@@ -218,18 +218,24 @@ class Engine:
         version: object,
         save: bool,
         last_only: bool,
+        out: Arrays = NOTHING,
         kept: Iterable[str] = (),
     ) -> Direct | None:
-        """`forward` for arrays that lie like these; None where it isn't one run that writes its
-        results where they are wanted. kept: the arrays to stay with it."""
+        """`forward` for arrays that lie like these, those to write results into, too; None where
+        it isn't one run that writes them where they are wanted. kept: arrays to stay with it."""
         call = self._call(sizes, batch, time, save, last_only)
         if not save and time > LEAST_STEPS and block_steps(self._forward, call) < time:
             return None
-        made = Direct(self._forward, Job(arrays, call, version), kept)
+        made = Direct(self._forward, Job(arrays, call, version, out=out), kept)
         return made if made.is_whole else None
 
     def direct_back(
-        self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], kept: Iterable[str] = ()
+        self,
+        saved: Saved,
+        cotangents: Arrays,
+        wanted: frozenset[str],
+        out: Arrays = NOTHING,
+        kept: Iterable[str] = (),
     ) -> Direct | None:
         """`backward` for what such calls leave, and cotangents that lie like these. Those that are
         missing are among its constants."""
@@ -239,7 +245,8 @@ class Engine:
         missing = [n for n in found if n.removeprefix("d.") not in cotangents]
         assert block.residuals is not None
         arrays = saved.arrays | found
-        job = Job(arrays, saved.call, saved.version, block.residuals, wanted)
+        own = {f"d_{n}": a for n, a in out.items()}
+        job = Job(arrays, saved.call, saved.version, block.residuals, wanted, own)
         made = Direct(self._backward, job, [*missing, *kept])
         return made if made.is_whole else None
 

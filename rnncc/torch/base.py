@@ -51,8 +51,8 @@ class RecurrenceBase:
         self._lies_plain = not recipe.return_sequences or not (recipe.time_major or backwards)
         self._choices: dict[tuple[bool, ...], list[Choice]] = {}
         self._known: dict[tuple[Any, ...], Known] = {}
-        # Calls of one direction that runs as it lies may take the same path again.
-        self._has_paths = len(self.orders) == 1 and self.orders[0].is_plain and self._lies_plain
+        # Calls of one direction, first step first, may take the same path again.
+        self._has_paths = recipe.directions == (False,)
         self._paths: dict[tuple[Any, ...], Path] = {}
 
     def plan(self) -> str:

@@ -107,7 +107,7 @@ class RecurrenceGradients(RecurrenceBase):
 
     def second(
         self,
-        saved: Saved,
+        saved: Saved | PathSaved,
         cotangents: Sequence[Tensor | None],
         d_grads: Sequence[Tensor | None],
         wanted: Sequence[bool],
@@ -115,6 +115,9 @@ class RecurrenceGradients(RecurrenceBase):
         """Gradients of sum(d_grads * gradients), of all cotangents and of those tensors wanted.
 
         d_grads: like the gradients that `backward` returns; None is zero."""
+        if isinstance(saved, PathSaved):
+            assert saved.memory is not None
+            saved = saved.general(saved.tensors, saved.memory)
         if isinstance(saved, SavedOnDevice):
             with torch.cuda.device_of(saved.like):
                 return second(saved.owner, saved, cotangents, d_grads, wanted)

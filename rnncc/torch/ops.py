@@ -15,7 +15,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -27,13 +27,16 @@ from rnncc.torch.recipe import Saved
 from rnncc.torch.recurrence import RECURRENCES, Recurrence
 from rnncc.torch.threads import join_torch
 
+if TYPE_CHECKING:
+    from rnncc.torch.packed import OverRows
+
 _PLAIN = (Tensor, torch.nn.Parameter)
 NO_SCRIPT = "modules of rnncc.torch can't be scripted: use torch.compile or torch.export"
 join_torch()
 
 
 def run(
-    recurrence: Recurrence,
+    recurrence: Recurrence | OverRows,
     tensors: Sequence[Tensor],
     *,
     training: bool,
@@ -64,7 +67,7 @@ def run(
     return recurrence.forward(tensors, seed, training, given, masked, False)[0]
 
 
-def _refuse_transforms(recurrence: Recurrence) -> None:
+def _refuse_transforms(recurrence: Recurrence | OverRows) -> None:
     if torch._C._are_functorch_transforms_active():
         raise NotImplementedError(
             f"{recurrence.cell.name} under torch.func's transforms (vmap, grad, jvp, jacrev): use "
@@ -91,7 +94,7 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        recurrence: Recurrence,
+        recurrence: Recurrence | OverRows,
         seed: Tensor | None,
         training: bool,
         given: bool,
@@ -133,8 +136,8 @@ class _Back(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        recurrence: Recurrence,
-        saved: Saved,
+        recurrence: Recurrence | OverRows,
+        saved: Any,
         wanted: Sequence[bool],
         count: int,
         *tensors: Tensor | None,

@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 
 MOST_PATHS = 64  # of one recurrence
 BYTES = np.dtype(np.uint8)
+Steps = tuple[np.ndarray, ...]  # which count, which are shown, [batch, time]; none: all
 
 
 def new(shape: Sequence[int], dtype: np.dtype, torch_dtype: torch.dtype) -> Tensor:
@@ -62,7 +63,7 @@ class PathSaved:
     version: object
     weights: Mapping[str, np.ndarray]
     packed: Packed
-    steps: tuple[np.ndarray, ...]  # which of them count, and which are shown
+    steps: Steps
     seed: int
     tensors: Sequence[Tensor]
     memory: Tensor | None
@@ -71,13 +72,16 @@ class PathSaved:
         """The same for whoever looks things up by name."""
         path, known = self.path, self.path.known
         arrays: dict[str, Any] = {**self.weights, **path.constants}
+        recurrence = path.recurrence
         for name, at in path.at.items():
-            arrays[name] = array_of(tensors[at])
-            if path.stacked and name in path.recurrence.states:
-                arrays[name] = arrays[name][0]
+            array = arrays[name] = array_of(tensors[at])
+            if name in recurrence.timed:
+                arrays[name] = recurrence.orders[0].run(array)
+            elif path.stacked and name in recurrence.states:
+                arrays[name] = array[0]
         arrays.update(zip(("valid", "_shown"), self.steps, strict=False))
         arrays["seed"] = self.seed
-        found = path.direct.residuals(left.data_ptr(), self.packed, left)
+        found = path.direct.looked_up(left.data_ptr(), self.packed, left)
         engine, sizes = path.engine, known.sizes
         saved = engine.saved(arrays, sizes, known.batch, known.time, self.version, found)
         masks = Masking(self.steps[0], known.time, known.time, path.zeros) if self.steps else None
@@ -145,21 +149,21 @@ class Path:
     # ---- forward ------------------------------------------------------------------------------
 
     def forward(
-        self, tensors: Sequence[Tensor], seed: Tensor | None, save: bool
+        self, tensors: Sequence[Tensor], seed: Tensor | None, save: bool, counted: Steps | None
     ) -> tuple[list[Tensor], PathSaved | None] | None:
         """See `Recurrence.forward`; None where this call isn't of the kind after all."""
         recurrence, direct = self.recurrence, self.direct
         for _, at in self._read:
             if not self._is_read(tensors[at]):
                 return None
-        steps: tuple[np.ndarray, ...] = ()
+        steps: Steps = ()
         if self.masked:
-            found = recurrence.steps_of(tensors[self.arguments], self.known)
+            found = counted or recurrence.steps_of(tensors[self.arguments], self.known)
             if found is None:
                 return None
             steps = found
         version, weights = recurrence.kernels.weights.find(
-            recurrence.owned, tensors[self.first_weight :], recurrence.check_weights
+            recurrence.owned, tensors[self.first_weight :], recurrence.check_weights, save
         )
         number = int(seed) if seed is not None and self.variant.training else 0
         given = self._given.copy()
@@ -233,11 +237,16 @@ class Path:
         choice = recurrence.choose(0, saved, wanted)
         handed = [None if t is None else array_of(t) for t in cotangents]
         named = recurrence.cotangents(0, way, handed)
-        direct = self.engine.direct_back(way.saved, named, choice.names, self.constants)
+        order, out = recurrence.orders[0], {}
+        if not order.is_plain:
+            for name in recurrence.timed & choice.arguments.keys():
+                shape = saved.shapes[choice.arguments[name]]
+                out[name] = order.run(np.empty(shape, recurrence.dtype))
+        direct = self.engine.direct_back(way.saved, named, choice.names, out, self.constants)
         where = {**choice.arguments, **choice.states, **choice.trained}
         if direct is None:
             return None
-        order = {n: i for i, n in enumerate(recurrence.results)}
+        number = {n: i for i, n in enumerate(recurrence.results)}
         names = [n.removeprefix("d.") for n in direct.names]
         places = [(where.get(n.removeprefix("d_"), -1), shape) for n, shape in direct.places]
         made = {at for at, _ in places}
@@ -245,7 +254,7 @@ class Path:
             direct,
             [address_of(direct.constants[n]) if n in direct.constants else 0 for n in direct.names],
             [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at],
-            [(i, order[n]) for i, n in enumerate(names) if n in named],
+            [(i, number[n]) for i, n in enumerate(names) if n in named],
             [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names],
             [name for _, name in direct.side.params.residuals],
             [(at, tuple(saved.shapes[at]) if at >= 0 else shape) for at, shape in places],

@@ -23,6 +23,8 @@ from torch import Tensor
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.memory import address_of
 
+# Bytes from which packing anew, by all threads, takes no longer than comparing.
+_LARGE = 2**20
 _numbers = itertools.count()
 
 
@@ -30,10 +32,25 @@ class _Set:
     """Weights of one layer as they were last seen. Arrays share the tensors' memory, which
     therefore can't become other tensors' meanwhile."""
 
-    __slots__ = ("_copies", "_pairs", "arrays", "counters", "places", "version")
+    __slots__ = (
+        "_copied",
+        "_copies",
+        "_pairs",
+        "arrays",
+        "counters",
+        "is_large",
+        "places",
+        "version",
+    )
+    version: tuple[str, int]
 
-    def __init__(self, arrays: dict[str, np.ndarray], places: list[Any]) -> None:
-        self.arrays, self.places = arrays, places
+    def __init__(
+        self, arrays: dict[str, np.ndarray], places: list[Any], counters: tuple[int, ...] | None
+    ) -> None:
+        self.arrays, self.places, self.counters = arrays, places, counters
+        self.is_large = sum(a.nbytes for a in arrays.values()) > _LARGE
+        self._copied = False
+        self.renew()
         self._copies = {n: np.empty_like(a) for n, a in arrays.items()}
         # Arrays that lie in one piece are compared as such, at the speed of memory.
         self._pairs = [
@@ -41,17 +58,28 @@ class _Set:
             for n, a in arrays.items()
         ]
 
-    def take(self, counters: tuple[int, ...] | None) -> None:
+    def renew(self) -> None:
         """What is there now is a new version."""
-        self.counters, self.version = counters, ("torch", next(_numbers))
-        for name, array in self.arrays.items():
-            np.copyto(self._copies[name], array)
+        self.version = ("torch", next(_numbers))
 
-    def is_current(self, counters: tuple[int, ...] | None) -> bool:
+    def look(self, counters: tuple[int, ...] | None) -> None:
+        """A new version if a number may have changed. Numbers are copied to compare with when
+        counters say for the first time that nothing has changed: in training they never do."""
+        if counters != self.counters:
+            self.counters, self._copied = counters, False
+        elif not self._copied:
+            for name, array in self.arrays.items():
+                np.copyto(self._copies[name], array)
+            self._copied = True
+        elif self._is_current():
+            return
+        else:
+            self._copied = False
+        self.renew()
+
+    def _is_current(self) -> bool:
         """Bit for bit: a NaN equals itself."""
-        return counters == self.counters and all(
-            _equal(*pair) if len(pair) == 3 else self._same(*pair) for pair in self._pairs
-        )
+        return all(_equal(*pair) if len(pair) == 3 else self._same(*pair) for pair in self._pairs)
 
     def _same(self, a: np.ndarray, name: str) -> bool:
         bits = f"u{a.itemsize}"
@@ -91,22 +119,24 @@ class WeightSets:
         names: Sequence[str],
         tensors: Sequence[Tensor],
         check: Callable[[Sequence[Tensor]], None],
+        training: bool,
     ) -> tuple[object, dict[str, np.ndarray]]:
         """(version, arrays by name) of one layer's weights. check: refuses those kernels can't
-        read; called for weights that were not seen before."""
+        read; called for weights that were not seen before. training: they change at every call."""
         key = tuple([t.data_ptr() for t in tensors])
         counters = _counters(tensors)
         places = [(t.shape, t.stride()) for t in tensors]
         with self._lock:
             found = self._sets.get(key)
             if found is not None and found.places == places:
-                if not found.is_current(counters):
-                    found.take(counters)
+                if training and found.is_large:
+                    found.renew()
+                else:
+                    found.look(counters)
             else:
                 check(tensors)
                 arrays = [t.detach().numpy() for t in tensors]
-                found = _Set(dict(zip(names, arrays, strict=True)), places)
-                found.take(counters)
+                found = _Set(dict(zip(names, arrays, strict=True)), places, counters)
                 self._sets[key] = found
             self._sets.move_to_end(key)
             self._trim()
