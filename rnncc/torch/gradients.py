@@ -31,7 +31,7 @@ class RecurrenceGradients(RecurrenceBase):
         """Gradients of a call's tensors, those wanted. cotangents: of its results; None is zero."""
         if isinstance(saved, PathSaved):
             assert saved.memory is not None
-            return saved.path.backward(saved, saved.tensors, saved.memory, cotangents, wanted)
+            return saved.path.backward(saved, saved.tensors, saved.memory, wanted, cotangents)
         if isinstance(saved, SavedOnDevice):
             with torch.cuda.device_of(saved.like):
                 return saved.owner.backward(saved, cotangents, wanted)

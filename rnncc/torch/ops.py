@@ -15,6 +15,7 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -22,6 +23,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rnncc.torch.batched import is_batched, one_by_one
 from rnncc.torch.paths import PathSaved
 from rnncc.torch.recipe import Saved
 from rnncc.torch.recurrence import RECURRENCES, Recurrence
@@ -120,13 +122,18 @@ class _Run(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             if left is not None:
                 saved = saved.general(tensors, left)
-            grads = _Back.apply(
-                ctx.recurrence, saved, wanted, len(cotangents), *cotangents, *tensors
-            )
+
+            def back(d: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+                found: tuple[Tensor | None, ...] = _Back.apply(
+                    ctx.recurrence, saved, wanted, len(d), *d, *tensors
+                )
+                return found
+
         elif left is not None:
-            grads = saved.path.backward(saved, tensors, left, cotangents, wanted)
+            back = partial(saved.path.backward, saved, tensors, left, wanted)
         else:
-            grads = ctx.recurrence.backward(saved, cotangents, wanted)
+            back = partial(ctx.recurrence.backward, saved, wanted=wanted)
+        grads = one_by_one(back, cotangents) if is_batched(cotangents) else back(cotangents)
         return (None, None, None, None, None, *grads)
 
 

@@ -190,8 +190,8 @@ class Path:
         saved: PathSaved,
         tensors: Sequence[Tensor],
         left: Tensor,
-        cotangents: Sequence[Tensor | None],
         wanted: Sequence[bool],
+        cotangents: Sequence[Tensor | None],
     ) -> list[Tensor | None]:
         """See `Recurrence.backward`. left: what kernels have saved."""
         key = (*wanted, *[None if d is None else d.stride() for d in cotangents])
