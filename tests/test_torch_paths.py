@@ -231,8 +231,10 @@ def test_rows_there_and_back(sizes: tuple[int, ...]) -> None:
     whole = rows.pad(data, clear=True)
     lengths = [sum(n > b for n in sizes) for b in range(sizes[0])]
     right, _ = torch.nn.utils.rnn.pad_packed_sequence(PackedSequence(data, torch.tensor(sizes)))
-    assert torch.equal(whole, right) and torch.equal(rows.pack(whole), data)
-    assert torch.equal(rows.pack(whole.transpose(0, 1).contiguous().transpose(0, 1)), data)
+    turned = whole.transpose(0, 1).contiguous().transpose(0, 1)
+    assert torch.equal(whole, right) and torch.equal(rows.pack(turned), data)
+    found = rows.pack(whole)
+    assert torch.equal(found, data) and found.data_ptr() == whole.data_ptr()
     alike = len(set(lengths)) == 1
     assert (rows.lengths is None) if alike else rows.lengths.tolist() == lengths
 

@@ -22,10 +22,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnncc.runtime.memory import address_of
 from rnncc.torch.paths import Steps, new
 from rnncc.torch.recipe import DTYPES
 from rnncc.torch.recurrence import Recurrence
 
+_SHARED_BYTES = 2**18  # of a copy, from which a second thread is worth waking
 _DTYPES = {torch_dtype: np.dtype(name) for name, torch_dtype in DTYPES.items()}
 
 
@@ -58,21 +60,26 @@ class Rows:
         width = rest.numel() * data.itemsize
         there, here = whole.data_ptr(), data.data_ptr()
         for at, first, count in self._pieces:
-            memmove(there + at * width, here + first * width, count * width)
+            if count * width < _SHARED_BYTES:
+                memmove(there + at * width, here + first * width, count * width)
+            else:  # by all of torch's threads
+                rows = whole.view(-1, *rest)[at : at + count]
+                rows.copy_(data[first : first + count])
         for at, count in self._gaps if clear else ():
             memset(there + at * width, 0, count * width)
         return whole
 
     def pack(self, padded: Tensor) -> Tensor:
-        """[time, batch, ...] -> [rows, ...]."""
-        padded = padded.contiguous()
-        rest = padded.shape[2:]
-        data = new((self.count, *rest), _DTYPES[padded.dtype], padded.dtype)
-        width = rest.numel() * padded.itemsize
-        there, here = padded.data_ptr(), data.data_ptr()
+        """[time, batch, ...] -> [rows, ...], in the memory of what is given if that is contiguous:
+        rows of steps that no sequence has left yet are there already."""
+        array = padded.detach().contiguous().numpy()
+        flat = array.reshape(-1, *array.shape[2:])
+        width = flat[:1].nbytes
+        there = address_of(flat)
         for at, first, count in self._pieces:
-            memmove(here + first * width, there + at * width, count * width)
-        return data
+            if at != first:  # it moves towards the begin, so the pieces before aren't harmed
+                memmove(there + first * width, there + at * width, count * width)
+        return torch.from_numpy(flat[: self.count])
 
 
 def _pieces(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
