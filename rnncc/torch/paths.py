@@ -15,8 +15,9 @@ Non-Goals: autograd (`ops`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -45,6 +46,13 @@ def new(shape: Sequence[int], dtype: np.dtype, torch_dtype: torch.dtype) -> Tens
     if math.prod(shape) * dtype.itemsize < memory.POOLED_BYTES:
         return torch.empty(shape, dtype=torch_dtype)
     return torch.from_numpy(memory.POOL.array(tuple(shape), dtype))
+
+
+def maker(shape: Sequence[int], dtype: np.dtype, torch_dtype: torch.dtype) -> Callable[[], Tensor]:
+    """What makes such memory again and again."""
+    if math.prod(shape) * dtype.itemsize < memory.POOLED_BYTES:
+        return partial(torch.empty, tuple(shape), dtype=torch_dtype)
+    return partial(new, tuple(shape), dtype, torch_dtype)
 
 
 def path_key(
@@ -95,7 +103,8 @@ class _Back:
 
     given: addresses, 0 of what a call brings: `read` and `handed` are (place there, number of the
     tensor or cotangent), `steps` places of masks. gradients: of each place that is written, the
-    number of the tensor, -1 where nobody asked. zeros: tensors that nothing depends on."""
+    number of the tensor, -1 where nobody asked, and what makes it. zeros: tensors that nothing
+    depends on."""
 
     direct: Direct
     given: list[int]
@@ -103,7 +112,7 @@ class _Back:
     handed: list[tuple[int, int]]
     steps: list[int]
     left: list[str]
-    gradients: list[tuple[int, tuple[int, ...]]]
+    gradients: list[tuple[int, Callable[[], Tensor]]]
     zeros: list[int]
 
 
@@ -138,7 +147,8 @@ class Path:
         self._read = [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at]
         self._steps = [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names]
         made = dict(zip(recurrence.results, known.results, strict=True))
-        self._shapes = [made[n] for n, _ in direct.places]
+        dtype, torch_dtype = recurrence.dtype, recurrence.torch_dtype
+        self._makers = [maker(made[n], dtype, torch_dtype) for n, _ in direct.places]
         self._order = [[n for n, _ in direct.places].index(n) for n in recurrence.results]
         self._backs: dict[Any, _Back | None] = {}
 
@@ -172,8 +182,7 @@ class Path:
         for i, array in zip(self._steps, steps, strict=False):
             given[i] = address_of(array)
         packed = direct.packed(version, weights, given, number)
-        dtype, torch_dtype = recurrence.dtype, recurrence.torch_dtype
-        made = [new(shape, dtype, torch_dtype) for shape in self._shapes]
+        made = [make() for make in self._makers]
         targets = [t.data_ptr() for t in made]
         results = [made[i] for i in self._order]
         if not save:
@@ -209,8 +218,7 @@ class Path:
             given[i] = cotangents[at].data_ptr()  # type: ignore[union-attr]
         for i, array in zip(back.steps, saved.steps, strict=False):
             given[i] = address_of(array)
-        dtype, torch_dtype = self.recurrence.dtype, self.recurrence.torch_dtype
-        made = [new(shape, dtype, torch_dtype) for _, shape in back.gradients]
+        made = [make() for _, make in back.gradients]
         direct = back.direct
         direct.run(
             direct.packed(saved.version, saved.weights, given, saved.seed),
@@ -224,7 +232,7 @@ class Path:
             if at >= 0:
                 found[at] = t
         for at in back.zeros:
-            found[at] = torch.zeros(tensors[at].shape, dtype=torch_dtype)
+            found[at] = torch.zeros_like(tensors[at])
         return found
 
     def _back(
@@ -249,7 +257,7 @@ class Path:
         number = {n: i for i, n in enumerate(recurrence.results)}
         names = [n.removeprefix("d.") for n in direct.names]
         places = [(where.get(n.removeprefix("d_"), -1), shape) for n, shape in direct.places]
-        made = {at for at, _ in places}
+        made, kinds = {at for at, _ in places}, (recurrence.dtype, recurrence.torch_dtype)
         return _Back(
             direct,
             [address_of(direct.constants[n]) if n in direct.constants else 0 for n in direct.names],
@@ -257,6 +265,6 @@ class Path:
             [(i, number[n]) for i, n in enumerate(names) if n in named],
             [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names],
             [name for _, name in direct.side.params.residuals],
-            [(at, tuple(saved.shapes[at]) if at >= 0 else shape) for at, shape in places],
+            [(at, maker(saved.shapes[at] if at >= 0 else shape, *kinds)) for at, shape in places],
             [at for at in where.values() if at not in made],
         )
