@@ -45,6 +45,8 @@ def is_plain(case: Case) -> bool:
 def refuses(case: Case, variant: str = "") -> str:
     if variant == "compile" and is_plain(case):
         return "torch.compile leaves modules of torch.nn as they are"
+    if case.lengths and not is_plain(case):
+        return "lengths are packed, for modules of torch.nn, in training"
     return "" if is_plain(case) else refuses_cell(case)
 
 
