@@ -168,6 +168,7 @@ def _run(
     timings = compare([comparison.first, comparison.second, *others], effort, crew)
     cases = [comparison.first[1], comparison.second[1], *(case for _, case in others)]
     for timing, case in zip(timings, cases, strict=True):
+        timing.peer = not timing.contender.startswith("rnncc")
         if len({c.name for c in cases}) > 1:
             timing.contender += f" {case.name}"
     result.timings[what.split(":")[0]] = timings
