@@ -101,15 +101,19 @@ def test_a_plan_tells_of_the_last_call() -> None:
         assert f"forward: batch {batch}, time 4" in layer.plan()
 
 
-def test_large_weights_are_packed_anew_in_training() -> None:
-    """What is written through `.data` is seen there, too, and afterwards without gradients."""
-    theirs, own = torch.nn.LSTM(8, 300), ours.LSTM(8, 300)
+@pytest.mark.parametrize("units", [5, 300])  # compared, and from 1 MB on packed anew in training
+@pytest.mark.parametrize("turned", [False, True])
+def test_numbers_written_past_torchs_counters_are_seen(units: int, turned: bool) -> None:
+    """In training or not, whenever the numbers were last looked at; weights in one piece or not."""
+    theirs, own = torch.nn.LSTM(8, units), ours.LSTM(8, units)
     own.load_state_dict(theirs.state_dict())
+    if turned:
+        own.weight_hh_l0.data = own.weight_hh_l0.data.t().contiguous().t()
     x = torch.randn(3, 2, 8)
-    for turn in range(6):
-        with torch.set_grad_enabled(turn % 3 < 2):
+    for training, written in zip("1100010001101", "1001000110010", strict=True):
+        with torch.set_grad_enabled(training == "1"):
             torch.testing.assert_close(own(x)[0], theirs(x)[0], rtol=1e-5, atol=1e-5)
-        if turn != 4:
+        if written == "1":
             for module in (theirs, own):
                 module.weight_hh_l0.data.mul_(0.5)
 
