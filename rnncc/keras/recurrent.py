@@ -95,7 +95,7 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
             self._check_states(operation, tensors, states)
             tensors += [cast(t, dtype) for t in states]
         variables = self.named_variables()
-        tensors += [keras.ops.convert_to_tensor(variables[n]) for n in operation.owned]
+        tensors += [cast(variables[n], dtype) for n in operation.owned]
         request = Request(bool(training), states is not None, mask is not None)
         seed = None
         if training and operation.draws:
@@ -160,6 +160,25 @@ def as_shapes(given: Any) -> Any:
     if isinstance(given, Mapping):
         return {n: tuple(s) for n, s in given.items()}
     return tuple(tuple(s) for s in given)
+
+
+def fitting_mask(mask: Any, sequences: Any) -> Any:
+    """The mask [batch, time] of a call, one [batch, time, 1] as Keras takes it included. ValueError
+    for another shape, as far as shapes are known: in a graph kernels would say so."""
+    if mask is None:
+        return None
+    mask = ops.convert_to_tensor(mask)
+    given, lead = tuple(mask.shape), tuple(sequences.shape[:2])
+    if len(given) == 3 and given[-1] == 1:
+        mask, given = ops.squeeze(mask, -1), given[:2]
+    if len(given) != 2 or any(
+        isinstance(a, int) and isinstance(b, int) and a != b
+        for a, b in zip(given, lead, strict=True)
+    ):
+        raise ValueError(
+            f"mask has shape {list(mask.shape)}, expected [batch={lead[0]}, time={lead[1]}]"
+        )
+    return mask
 
 
 def first_mask(mask: Any, inputs: Any) -> Any:
