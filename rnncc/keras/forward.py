@@ -42,6 +42,7 @@ class Forward:
         self.stable_key = stable_key(native, self.sizes)
         self.order = Order(backwards=native.go_backwards)
         self.timed = [a.name for a in cell.inputs]
+        self.is_timed = [n in self.timed for n in (*cell.arguments, *(s.name for s in cell.states))]
         self.states = [s.name for s in cell.states]
         self.outputs = [o.name for o in cell.outputs]
         self.owned = [a.name for a in (*cell.weights, *cell.constants)]
@@ -52,7 +53,7 @@ class Forward:
         self.zeros = native.zero_output_for_mask and native.return_sequences
         self.made: dict[Any, Any] = {}  # what mechanisms make of it
         self._lent = frozenset([*cell.arguments, *self.states, "valid", "_shown"])
-        self._weights = WeightVersions()
+        self.versions = WeightVersions()
         self._known: dict[tuple[Dims, ...], Known] = {}
         self._engines: dict[tuple[bool, bool], tuple[Engine, Variant]] = {}
         serve(self, native)
@@ -89,12 +90,12 @@ class Forward:
 
         lent: nobody will write the tensors before the backward, or they are handed over again for
         it (`hand_again`). out: arrays to write the results into, which are those returned then."""
-        begun = self._begin(request, tensors, save and lent)
+        begun = self.begin(request, tensors, save and lent)
         known, masks, arrays = begun.known, begun.masks, begun.arrays
         if not (known.batch and begun.steps):
             found = placed(self._nothing(arrays, known), out)
             return found, Saved(request, known, 0, masks) if save else None
-        engine, variant = self._engine(
+        engine, variant = self.engine(
             request.training, masks is not None and masks.valid is not None
         )
         arrays.update(self.rates)
@@ -131,7 +132,7 @@ class Forward:
         """Whether calls of this kind can do with tensors that are handed over again."""
         if request.masked or self.native.checkpoint_every:
             return False
-        engine = self._engine(request.training, False)[0]
+        engine = self.engine(request.training, False)[0]
         return type(engine) is runtime_engine.Engine
 
     def hand_again(self, saved: Saved, tensors: Sequence[np.ndarray]) -> None:
@@ -148,7 +149,8 @@ class Forward:
             arrays.update(zip(self.states, tensors[at:], strict=False))
         arrays.update(zip(self.owned, tensors[len(tensors) - len(self.owned) :], strict=True))
 
-    def _begin(self, request: Request, tensors: Sequence[np.ndarray], lent: bool) -> Begun:
+    def begin(self, request: Request, tensors: Sequence[np.ndarray], lent: bool) -> Begun:
+        """The arrays of a call by name. lent: its weights are of a version of their own."""
         cell = self.cell
         at = len(cell.arguments)
         read = dict(zip(cell.arguments, tensors, strict=False))
@@ -157,7 +159,7 @@ class Forward:
         mask = tensors[at] if request.masked else None
         at += request.masked
         own = tensors[len(tensors) - len(self.owned) :]
-        version, weights = (new_version(), own) if lent else self._weights.find(own)
+        version, weights = (new_version(), own) if lent else self.versions.find(own)
         arrays: dict[str, Any] = dict(zip(self.owned, weights, strict=True))
         arrays.update(read)
         if self.order.backwards:
@@ -188,7 +190,8 @@ class Forward:
             )
         return Begun(arrays, known, masks, version, masks.steps if masks else known.time)
 
-    def _engine(self, training: bool, masked: bool) -> tuple[Engine, Variant]:
+    def engine(self, training: bool, masked: bool) -> tuple[Engine, Variant]:
+        """The kernels of such calls, and which variant they are."""
         found = self._engines.get((training, masked))
         if found is None:
             variant = variant_of(self.cell, self.rates, training=training, mask=masked)

@@ -10,12 +10,14 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
-from rnncc.keras.calls import Request, seed_of
+from rnncc.keras.calls import Request, Saved, seed_of
 from rnncc.keras.forward import placed
 from rnncc.keras.operation import Operation
+from rnncc.keras.paths import MOST_PATHS, Path, PathSaved, path_of
 from rnncc.keras.pending import Pending
 
 
@@ -28,20 +30,26 @@ class GraphCalls:
         self.count = len(operation.names(request))
         self._lent: bool | None = None
         self._pending: Pending = operation.made.setdefault("pending", Pending())
+        self._paths: dict[Any, Path | None] = {}
 
     def forward(
         self, arrays: Sequence[np.ndarray], *, save: bool, out: Sequence[np.ndarray] = ()
     ) -> list[np.ndarray]:
         """arrays: the tensors, then if `seeded` the seed. Results, then with `save` a handle; in
         `out`, if that is given."""
-        found, saved = self.operation.forward(
-            self.request,
-            arrays[: self.count],
-            self._seed(arrays),
-            save=save and not self.request.again,
-            lent=self._lends(),
-            out=out[: len(self.operation.results)],
-        )
+        tensors, seed = arrays[: self.count], self._seed(arrays)
+        keep, places = save and not self.request.again, out[: len(self.operation.results)]
+        key = keep, *[a.shape for a in tensors]
+        path = self._paths.get(key) if out else None
+        saved: Saved | PathSaved | None
+        if path is not None:
+            found, saved = [*places], path.forward(tensors, seed, keep, places)
+        else:
+            found, saved = self.operation.forward(
+                self.request, tensors, seed, save=keep, lent=self._lends(), out=places
+            )
+            if out and key not in self._paths:
+                self._keep(key, path_of(self.operation, self.request, tensors, seed, keep))
         if save:
             handle = np.array(self._pending.put(saved), np.int32)
             found += placed([handle], out[len(found) :])
@@ -58,7 +66,12 @@ class GraphCalls:
         """Gradients of those tensors that are wanted; in `out`, if that is given."""
         tensors = arrays[: self.count]
         saved = self._pending.take(handle)
-        if saved is None:
+        if isinstance(saved, PathSaved):
+            if out:
+                saved.path.backward(saved, tensors, cotangents, wanted, out)
+                return [*out]
+            saved = saved.path.general(saved, tensors)
+        elif saved is None:
             _, saved = self.operation.forward(self.request, tensors, self._seed(arrays), save=True)
             assert saved is not None
         elif self._lends():
@@ -66,6 +79,12 @@ class GraphCalls:
         shapes = [a.shape for a in tensors]
         grads = self.operation.backward(saved, cotangents, wanted, shapes, out)
         return [g for g in grads if g is not None]
+
+    def _keep(self, key: Any, path: Path | None) -> None:
+        """Calls like this one needn't look up what it has looked up."""
+        if len(self._paths) >= MOST_PATHS:
+            self._paths.clear()
+        self._paths[key] = path
 
     def _lends(self) -> bool:
         """Graphs hand a backward the tensors of its forward, so nothing of them is copied."""

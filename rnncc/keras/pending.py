@@ -13,8 +13,8 @@ from __future__ import annotations
 import itertools
 import threading
 from collections import OrderedDict
+from typing import Any
 
-from rnncc.keras.calls import Saved
 from rnncc.runtime.forks import open_in_children
 
 _LEAST, _MOST = 2, 64
@@ -25,12 +25,12 @@ class Pending:
     """Of one operation."""
 
     def __init__(self) -> None:
-        self._entries: OrderedDict[int, Saved] = OrderedDict()
+        self._entries: OrderedDict[int, Any] = OrderedDict()
         self._room = _LEAST
         self._lock = threading.Lock()
         open_in_children(self, "_lock")
 
-    def put(self, saved: Saved | None) -> int:
+    def put(self, saved: object | None) -> int:
         """The number of an entry; 0 of none."""
         if saved is None:
             return 0
@@ -41,7 +41,7 @@ class Pending:
                 self._entries.popitem(last=False)
         return number
 
-    def take(self, number: int) -> Saved | None:
+    def take(self, number: int) -> Any:
         """The entry of a number, which is let go; None where it is gone already."""
         with self._lock:
             found = self._entries.pop(number, None)

@@ -1,0 +1,261 @@
+"""Calls in a graph whose tensors have the shapes of a call before: addresses in, kernels.
+
+    Path       one kind of call and the shapes of its tensors: what runs
+    PathSaved  what such a call leaves for its backward
+
+Graphs hand over dense arrays, the places of results among them, and hand a backward the tensors of
+its forward again. The first call of a kind, and what is no such case (masks, checkpoints, states
+that begin from a weight), goes the long way (`operation`), with the same kernels and bits.
+
+Non-Goals: who calls (`graph_calls`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from rnncc.keras.calls import Known, Request, Saved
+from rnncc.keras.operation import Operation
+from rnncc.keras.weights import new_version
+from rnncc.runtime import memory
+from rnncc.runtime.description import Variant
+from rnncc.runtime.direct import Direct
+from rnncc.runtime.engine import Engine
+from rnncc.runtime.memory import address_of
+from rnncc.runtime.packing import Packed
+from rnncc.runtime.rooms import of_every_step
+
+MOST_PATHS = 64  # of one kind of call
+Arrays = Sequence[np.ndarray]
+
+
+@dataclass(slots=True, weakref_slot=True)
+class PathSaved:
+    """What a call leaves: nothing of its tensors."""
+
+    path: Path
+    version: object
+    packed: Packed
+    memory: memory.Lease
+    seed: int
+
+
+@dataclass(slots=True)
+class _Back:
+    """A backward. given: addresses, 0 of what a call brings: `read` and `handed` are (place there,
+    number of the tensor or of the cotangent). last: cotangents of a last step alone, by their
+    number, as (place, arrays of zeros with room for it). left: residuals in order. targets: of each
+    place that is written, the number among the gradients, -1 where nobody asked. turned: those of
+    what steps read from its end."""
+
+    direct: Direct
+    given: list[int]
+    read: list[tuple[int, int]]
+    handed: list[tuple[int, int]]
+    last: dict[int, tuple[int, list[np.ndarray]]]
+    left: list[str]
+    targets: list[tuple[int, tuple[int, ...]]]
+    turned: frozenset[int]
+
+
+class Path:
+    """Calls of one kind. at: of arguments and states by name, which tensor they are."""
+
+    def __init__(
+        self, operation: Operation, request: Request, known: Known, variant: Variant, direct: Direct
+    ) -> None:
+        self.operation, self.request, self.known = operation, request, known
+        self.variant, self.direct = variant, direct
+        cell = operation.cell
+        self.at = {n: i for i, n in enumerate(cell.arguments)}
+        if request.given:
+            first = len(self.at)
+            self.at |= {n: first + i for i, n in enumerate(operation.states)}
+        self.first_weight = len(self.at)
+        self._given = _constants(direct)
+        self._read = [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at]
+        numbers = {n: i for i, n in enumerate(operation.results)}
+        self._targets = [numbers[n] for n, _ in direct.places]
+        self._backs: dict[Any, _Back | None] = {}
+
+    def _addresses(
+        self, given: list[int], read: Sequence[tuple[int, int]], tensors: Arrays
+    ) -> list[int]:
+        """The constants', and those of a call's tensors as steps run."""
+        found, order = given.copy(), self.operation.order
+        for i, at in read:
+            array = tensors[at]
+            if order.backwards and self.operation.is_timed[at]:
+                array = order.run(array)
+            found[i] = address_of(array)
+        return found
+
+    # ---- forward ------------------------------------------------------------------------------
+
+    def forward(
+        self, tensors: Arrays, seed: int | None, save: bool, out: Arrays
+    ) -> PathSaved | None:
+        """Results into `out`; with `save`, what `backward` needs."""
+        operation, direct = self.operation, self.direct
+        weights = tensors[self.first_weight :]
+        version: Any
+        version, weights = (new_version(), weights) if save else operation.versions.find(weights)
+        number = seed if seed is not None and self.variant.training else 0
+        given = self._addresses(self._given, self._read, tensors)
+        named = dict(zip(operation.owned, weights, strict=True))
+        packed = direct.packed(version, named, given, number)
+        targets = [address_of(out[i]) for i in self._targets]
+        if not save:
+            direct.run(packed, given, targets, number)
+            return None
+        left = memory.POOL.lease(direct.saved_bytes)
+        direct.run(packed, given, targets, number, address_of(left.array))
+        return PathSaved(self, version, packed, left, number)
+
+    def general(self, saved: PathSaved, tensors: Arrays) -> Saved:
+        """The same for whoever looks things up by name."""
+        operation, known, request = self.operation, self.known, self.request
+        arrays: dict[str, Any] = {**self.direct.constants, **operation.rates, "seed": saved.seed}
+        for name, at in self.at.items():
+            timed = name in operation.timed
+            arrays[name] = operation.order.run(tensors[at]) if timed else tensors[at]
+        arrays.update(zip(operation.owned, tensors[self.first_weight :], strict=True))
+        left = saved.memory
+        found = self.direct.looked_up(address_of(left.array), saved.packed, left)
+        engine: Any = operation.engine(request.training, False)[0]
+        assert known.batch is not None and known.time is not None
+        kept = engine.saved(arrays, known.sizes, known.batch, known.time, saved.version, found)
+        return Saved(request, known, known.time, None, engine, kept, self.variant)
+
+    # ---- backward -----------------------------------------------------------------------------
+
+    def backward(
+        self,
+        saved: PathSaved,
+        tensors: Arrays,
+        cotangents: Sequence[np.ndarray | None],
+        wanted: Sequence[bool],
+        out: Arrays,
+    ) -> None:
+        """Gradients of those tensors that are wanted, into `out`."""
+        key = (*wanted, *[d is None for d in cotangents])
+        back = self._backs.get(key)
+        if back is None:
+            general = self.general(saved, tensors)
+            shapes = [a.shape for a in tensors]
+            if key not in self._backs:
+                self._backs[key] = self._back(general, cotangents, wanted, shapes)
+            self.operation.backward(general, cotangents, wanted, shapes, out)
+            return
+        given = self._addresses(back.given, back.read, tensors)
+        for i, at in back.handed:
+            given[i] = address_of(cotangents[at])  # type: ignore[arg-type]
+        borrowed = []
+        for at, (i, kept) in back.last.items():
+            d = cotangents[at]
+            assert d is not None
+            whole = _written(kept, d, self.known.time or 0)
+            borrowed.append((kept, whole))
+            given[i] = address_of(whole)
+        named = dict(zip(self.operation.owned, tensors[self.first_weight :], strict=True))
+        made = [np.empty(shape, self.operation.dtype) for at, shape in back.targets if at < 0]
+        rest = iter(made)
+        places = [out[at] if at >= 0 else next(rest) for at, _ in back.targets]
+        turn = self.operation.order.run
+        targets = [
+            address_of(turn(a) if at in back.turned else a)
+            for a, (at, _) in zip(places, back.targets, strict=True)
+        ]
+        left = self.direct.left(address_of(saved.memory.array), saved.packed, back.left)
+        packed = back.direct.packed(saved.version, named, given, saved.seed)
+        back.direct.run(packed, given, targets, saved.seed, residuals=left)
+        for kept, whole in borrowed:
+            kept.append(whole)
+
+    def _back(
+        self,
+        saved: Saved,
+        cotangents: Sequence[np.ndarray | None],
+        wanted: Sequence[bool],
+        shapes: Sequence[tuple[int, ...]],
+    ) -> _Back | None:
+        """What such backwards run; None where they have to go the long way."""
+        operation, engine = self.operation, saved.engine
+        assert isinstance(engine, Engine)
+        names = operation.names(self.request)
+        asked = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
+        handed = operation.cotangents(saved, cotangents)
+        places = {}
+        if operation.order.backwards:
+            for name in operation.timed:
+                if name in asked:
+                    places[name] = operation.order.run(np.empty(asked[name], operation.dtype))
+        kept = [*self.direct.constants, *operation.rates]
+        direct = engine.direct_back(saved.saved, handed, frozenset(asked), places, kept)
+        order = {f"d_{n}": i for i, n in enumerate(asked)}
+        if direct is None or not order.keys() <= {n for n, _ in direct.places}:
+            return None
+        number = {n: i for i, n in enumerate(operation.results)}
+        come = [(i, n[2:]) for i, n in enumerate(direct.names) if n.startswith("d.")]
+        come = [(i, n) for i, n in come if n in handed]  # others are zeros
+        lasts = set() if operation.native.return_sequences else {*operation.outputs}
+        return _Back(
+            direct,
+            _constants(direct),
+            [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at],
+            [(i, number[n]) for i, n in come if n not in lasts],
+            {number[n]: (i, []) for i, n in come if n in lasts},
+            [name for _, name in direct.side.params.residuals],
+            [(order.get(n, -1), shape) for n, shape in direct.places],
+            frozenset(order[f"d_{n}"] for n in places),
+        )
+
+
+def path_of(
+    operation: Operation, request: Request, tensors: Arrays, seed: int | None, save: bool
+) -> Path | None:
+    """The path of calls like this one, if they can have one."""
+    begins = bool(operation.starting) and not request.given
+    if begins or not operation.hands_again(request):
+        return None
+    begun = operation.begin(request, tensors, lent=True)
+    known, arrays = begun.known, begun.arrays | operation.rates
+    if not (known.batch and known.time):
+        return None
+    engine, variant = operation.engine(request.training, False)
+    assert isinstance(engine, Engine)
+    if variant.training:
+        arrays["seed"] = seed
+    direct = engine.direct(
+        arrays,
+        known.sizes,
+        known.batch,
+        known.time,
+        version=begun.version,
+        save=save,
+        last_only=not operation.native.return_sequences,
+        kept=[*operation.rates, *(() if request.given else operation.states)],
+    )
+    if direct is None or {n for n, _ in direct.places} != {*operation.results}:
+        return None
+    return Path(operation, request, known, variant, direct)
+
+
+def _constants(direct: Direct) -> list[int]:
+    """Addresses of what it reads, as far as they are always the same; else 0."""
+    held: Mapping[str, np.ndarray] = direct.constants
+    return [address_of(held[n]) if n in held else 0 for n in direct.names]
+
+
+def _written(kept: list[np.ndarray], last: np.ndarray, time: int) -> np.ndarray:
+    """A cotangent of the last step as one of every step, in memory whose other steps stay zero."""
+    try:
+        whole = kept.pop()
+    except IndexError:
+        return of_every_step(last, time, lambda shape: memory.aligned(shape, last.dtype, zero=True))
+    whole[:, -1] = last
+    return whole
