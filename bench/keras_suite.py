@@ -40,6 +40,7 @@ body = {
     "ours": lambda: [own.LSTM(64)],
     "keras": lambda: [keras.layers.LSTM(64)],
     "ours, RNN(custom cell)": lambda: [own.RNN(spec, units=64)],
+    "ours, RNN(cell in Python)": lambda: [own.RNN(keras.layers.LSTMCell(64))],
     "keras, RNN(LSTMCell)": lambda: [keras.layers.RNN(keras.layers.LSTMCell(64))],
 }[what]()
 rng = np.random.default_rng(0)
@@ -78,7 +79,8 @@ for line in sys.stdin:
     print((steps.end - steps.begin) / STEPS, file=answers, flush=True)
 """
 BACKENDS = {"tensorflow": 1 / 3, "torch": 1 / 3, "jax": 1 / 2}
-LAYERS = ("none", "ours", "keras", "ours, RNN(custom cell)")
+CUSTOM = ("RNN(custom cell)", "RNN(cell in Python)")
+LAYERS = ("none", "ours", "keras", *(f"ours, {name}" for name in CUSTOM))
 SPEC = ROOT / "examples" / "coupled_peephole.rnn"
 
 
@@ -127,20 +129,20 @@ def keras_suite(effort: Effort) -> Result:
         missing = [n for n in ("keras", backend) if importlib.util.find_spec(n) is None]
         bars = [
             (f"{backend}: our LSTM's share of a step / Keras's", limit),
-            (f"{backend}: step with RNN(custom cell) / with LSTM, ours", 1.15),
+            *((f"{backend}: step with {name} / with LSTM, ours", 1.15) for name in CUSTOM),
         ]
         if missing:
             result.bars += [Bar(w, None, b, why=f"no {missing[0]}") for w, b in bars]
             continue
         timings = _timings(backend, effort)
         result.timings[f"fit on {backend}"] = list(timings.values())
-        _, ours, theirs, custom = (timings[name].median for name in LAYERS)
+        _, ours, theirs, *custom = (timings[name].median for name in LAYERS)
         whole["ours"].append(ours)
         whole["keras"].append(theirs)
-        times = [timings[name].times for name in LAYERS]
-        # Round by round: the machine has faster and slower minutes, in which all four ran.
-        shares = [(o - n) / (t - n) for n, o, t, _ in zip(*times, strict=True)]
-        values = (statistics.median(shares), custom / ours)
+        times = [timings[name].times for name in LAYERS[:3]]
+        # Round by round: the machine has faster and slower minutes, in which all of them ran.
+        shares = [(o - n) / (t - n) for n, o, t in zip(*times, strict=True)]
+        values = (statistics.median(shares), *(c / ours for c in custom))
         result.bars += [Bar(w, v, b) for (w, b), v in zip(bars, values, strict=True)]
     if whole["ours"]:
         best = min(whole["ours"]) / min(whole["keras"])
