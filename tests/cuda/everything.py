@@ -137,9 +137,11 @@ class Assembled:
 
 
 def with_twins(name: str, variant: str) -> list[Kernel]:
-    """All kernels of a cell; those whose weights stay in registers take long, so built-in ones'."""
+    """All kernels of a cell, those too that read sums of products; those whose weights stay in
+    registers take long, so built-in ones'."""
     twins = twins_of(name, TWIN_UNITS, 8, variant) if name in BUILT_IN else []
-    return [*kernels_of(name, variant), *twins]
+    own = kernels_of(name, variant)
+    return [*own, *(k.summed for k in own if k.summed is not None), *twins]
 
 
 def sweeps(names: Sequence[str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:

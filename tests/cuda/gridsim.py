@@ -233,6 +233,7 @@ class Simulator:
 
         lanes = {
             "load": lambda address: self._load(address, dtype),
+            "load4": lambda address: self._load4(address, dtype),
             "broadcast": lambda address: self._load(address, dtype),
             "store": lambda address, x: self._store(address, x, dtype),
             "fma": lambda a, b, c: kind(wide(a) * wide(b) + wide(c)),
@@ -240,6 +241,7 @@ class Simulator:
             "shared_load": lambda i: self._load(SHARED_AT + ITEM[dtype] * i, dtype),
             "shared_load4": lambda i: self._shared_load4(i, dtype),
             "shared_store": lambda i, x: self._store(SHARED_AT + ITEM[dtype] * i, x, dtype),
+            "shared_store4": lambda i, *xs: self._shared_store4(i, xs, dtype),
         }
         instructions = {
             "cuda": _Cuda(self, kind),
@@ -257,10 +259,20 @@ class Simulator:
     def _spaced(self, address: int) -> Space:
         return self.current.block.shared if address >= SHARED_BASE else self.space
 
+    def _load4(self, address: int, dtype: str) -> tuple[Any, ...]:
+        item = ITEM[dtype]
+        if address % (4 * item):
+            raise Fault(f"four at once from {address:#x}: misaligned")
+        return tuple(self._load(address + e * item, dtype) for e in range(4))
+
     def _shared_load4(self, i: int, dtype: str) -> tuple[Any, ...]:
+        return self._load4(SHARED_AT + ITEM[dtype] * i, dtype)
+
+    def _shared_store4(self, i: int, xs: tuple[Any, ...], dtype: str) -> None:
         if i % 4:
-            raise Fault(f"four at once from element {i} of shared memory: misaligned")
-        return tuple(self._load(SHARED_AT + ITEM[dtype] * (i + e), dtype) for e in range(4))
+            raise Fault(f"four at once to element {i} of shared memory: misaligned")
+        for e, x in enumerate(xs):
+            self._store(SHARED_AT + ITEM[dtype] * (i + e), x, dtype)
 
     def _load(self, address: int, dtype: str) -> Any:
         space, thread = self._spaced(address), self.current

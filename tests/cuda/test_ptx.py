@@ -20,7 +20,7 @@ from rnncc.emit.describe import describe
 from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.sizes import evaluate
 from rnncc.schedule.description import Variant
-from rnncc.schedule.stationary import numbers
+from rnncc.schedule.stationary import Room, numbers
 from tests import cases
 from tests.conftest import Golden
 from tests.cuda.test_mutants import changed
@@ -90,14 +90,17 @@ def test_loops_compile(name: str, variant: str, capability: tuple[int, int]) -> 
             assert not faults(text, report), kernel.name
 
 
-def twins_of(name: str, units: int, rows: int, variant: str = "plain") -> list[Kernel]:
+def twins_of(
+    name: str, units: int, rows: int, variant: str = "plain", warps: int = 8, shared: int = 227
+) -> list[Kernel]:
     """The loops that can have their weights in registers, for that size."""
     sizes = cases.sizes_for(cases.spec_of(name), units, units)
+    room = Room(shared * 1024)
     found = []
     for kernel in kernels_of(name, variant):
         if kernel.twin is not None:
             shapes = kernel.twin.shapes
-            made = numbers(shapes, lambda text: evaluate(text, sizes), rows, 8, 227 * 1024)
+            made = numbers(shapes, lambda text: evaluate(text, sizes), rows, warps, room)
             assert not isinstance(made, str), made
             found.append(kernel.twin.built(made.constants))
     return found

@@ -28,7 +28,7 @@ from rnncc.runtime.cuda.products import Product
 from rnncc.runtime.cuda.target import Piece
 from rnncc.runtime.machine import Missing
 from rnncc.runtime.store import compiler_hash, store_dir, write_file
-from rnncc.schedule.tiers import MOST_THREADS, Gpu
+from rnncc.schedule.tiers import THREADS, Gpu
 
 OLDEST = (7, 0)  # the first with acquire and release
 INSTALL = "pip install 'rnncc[cuda]'"
@@ -112,6 +112,7 @@ class Device:
             library=library,
             no_library=no_library,
             graphs=True,
+            registers=self.attribute("MAX_REGISTERS_PER_MULTIPROCESSOR"),
         )
         self.capturing: Any = None  # the stream that graphs are captured on
         self.workspaces: dict[Any, Piece] = {}
@@ -371,7 +372,7 @@ def _key(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
     except PackageNotFoundError:
         compiler = ""
     text = inspect.getsource(kernel.function)
-    what = repr((text, kernel.constants, dtype, capability, compiler, MOST_THREADS))
+    what = repr((text, kernel.constants, dtype, capability, compiler, THREADS))
     return hashlib.sha256(f"{what}{compiler_hash()}".encode()).hexdigest()[:16]
 
 

@@ -108,8 +108,8 @@ class CudaSide:
             if tier is None or tier.waiting < 2 or self.tier is not None:
                 return binder
             kernel, shared = binder.loop_kernel()
-            fits[tier.name] = target.resident(kernel, self.dtype, tier.threads, shared)
-            if tier.blocks <= fits[tier.name]:
+            fits[tier.kernel] = target.resident(kernel, self.dtype, tier.threads, shared)
+            if tier.blocks <= fits[tier.kernel]:
                 return binder
 
     def weight(self, version: object, name: str, array: Any, carrier: Carrier) -> Piece:

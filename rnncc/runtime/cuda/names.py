@@ -5,7 +5,7 @@
     F             a number of the module's precision
     anew          the same integer, though no compiler knows: what follows from it is worked out
                   again rather than kept in registers from step to step
-    level_barrier, share, row_key, uniform      (`nest`)
+    level_barrier, share, team_sum, row_key, uniform      (`nest`)
 
 The kernels here are text until a target compiles them, so importing a module with kernels needs
 no driver and no numba-cuda.
@@ -41,5 +41,5 @@ class Name:
 cuda, v = Name("cuda"), Name("v")
 F, U, I = Name("F"), Name("U"), Name("I")  # noqa: E741
 add_release, load_acquire, anew = Name("add_release"), Name("load_acquire"), Name("anew")
-level_barrier, share = Name("level_barrier"), Name("share")
+level_barrier, share, team_sum = Name("level_barrier"), Name("share"), Name("team_sum")
 row_key, uniform, mix = Name("row_key"), Name("uniform"), Name("mix")

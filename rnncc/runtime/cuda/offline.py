@@ -18,7 +18,7 @@ from typing import Any
 
 from rnncc.runtime.cuda.instructions import names
 from rnncc.runtime.cuda.kernel import Kernel, rebound
-from rnncc.schedule.tiers import MOST_THREADS
+from rnncc.schedule.tiers import THREADS, WARP
 
 Capability = tuple[int, int]
 ENTRY = re.compile(r"\.visible \.entry (\w+)")
@@ -65,13 +65,21 @@ def signature(kernel: Kernel) -> Any:
     return types.void(*[types.int64] * kernel.words)
 
 
+def threads_of(kernel: Kernel) -> int:
+    """The most a block of it has."""
+    return WARP * dict(kernel.constants).get("WARPS", THREADS // WARP)
+
+
 def ptx(kernel: Kernel, dtype: str, capability: Capability = (9, 0)) -> str:
     """The kernel's PTX. numba's TypingError where the text is no kernel."""
     from numba import cuda
 
     with stand_in(capability):
         text, _ = cuda.compile_ptx(
-            function_of(kernel, dtype), signature(kernel), cc=capability, launch_bounds=MOST_THREADS
+            function_of(kernel, dtype),
+            signature(kernel),
+            cc=capability,
+            launch_bounds=threads_of(kernel),
         )
     return str(text)
 
