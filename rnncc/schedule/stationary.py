@@ -11,14 +11,14 @@ does.
     >>> h200 = Room(shared=227 * 1024)
     >>> found = numbers([group], {"units": 1024}.__getitem__, rows=8, warps=8, room=h200)
     >>> found.constants["KEPT_0"], found.constants["ROWS_0"], found.shared // 1024, found.lanes
-    (8, 8, 36, 1024)
+    (8, 8, 128, 1024)
     >>> found.where
     'registers'
-    >>> found = numbers([group], {"units": 1536}.__getitem__, rows=8, warps=12, room=h200)
+    >>> found = numbers([group], {"units": 1536}.__getitem__, rows=8, warps=8, room=h200)
     >>> found.constants["CHUNKS_0"], found.constants["KEPT_0"], found.where
-    (12, 5, 'registers and 168 KiB of shared memory')
-    >>> numbers([group], {"units": 2048}.__getitem__, rows=8, warps=8, room=h200)
-    'a block has weights of 256 KiB, for which it has too little room beside the operands'
+    (12, 7, 'registers and 80 KiB of shared memory')
+    >>> numbers([group], {"units": 2048}.__getitem__, rows=8, warps=12, room=h200)
+    "12 warps' weights take 384 KiB of a block, more than fits beside operands"
 
 Non-Goals: the text of such kernels (`emit.cuda.stationary`); how many warps (`tiers`).
 """
@@ -30,14 +30,14 @@ from dataclasses import dataclass
 
 from rnncc.schedule.description import literal
 
-MOST_ROWS = 8  # of a tile
+MOST_ROWS = 8  # of a tile, a power of two
 MOST_SUMS = 32  # a warp's butterfly has a thread for each
 SUMS_A_READ = 4  # multiply-adds that take as long as reading what they are of
 PASS = 32  # rows whose sums wait in shared memory for their statements
 WORD = 4  # bytes: this form is float32's
 WARP = 32
 # Registers of a thread that aren't weights: its sums, and what statements and addresses take.
-OTHERS = 80
+OTHERS = 95
 MOST_WORDS = 144
 
 
@@ -112,14 +112,14 @@ def numbers(
     """Constants of a kernel whose blocks have so many rows and warps; or why there are none."""
     groups = [_group(shape, size, warps) for shape in shapes]
     words = sum(4 * g.across * g.chunks for g in groups)
-    tile = min(power_of_two(rows), MOST_ROWS)
-    while tile:
-        found = _with_rows(groups, tile, warps, room)
-        if found.shared <= room.shared:
-            return found
-        tile //= 2
-    kib = words * warps * WARP * WORD / 1024
-    return f"a block has weights of {kib:.0f} KiB, for which it has too little room beside the operands"
+    most = min(power_of_two(rows), MOST_ROWS)
+    tiles = [most >> n for n in range(most.bit_length())]
+    found = [_with_rows(groups, tile, warps, room) for tile in tiles]
+    fitting = [f for f in found if f.shared <= room.shared]
+    if not fitting:
+        kib = words * warps * WARP * WORD / 1024
+        return f"{warps} warps' weights take {kib:.0f} KiB of a block, more than fits beside operands"
+    return min(fitting, key=lambda f: f.cost)
 
 
 def _group(shape: Shape, size: Callable[[str], int], warps: int) -> _Group:

@@ -57,7 +57,7 @@ class Gpu:
         """Warps that a block with weights of its own may have: more of them have more lanes, and
         fewer registers each."""
         least = self.threads // WARP
-        return tuple(dict.fromkeys((least, least * 3 // 2, least * 2)))
+        return tuple(dict.fromkeys((least, least * 5 // 4, least * 3 // 2, least * 2)))
 
 
 @dataclass(frozen=True, slots=True)

@@ -52,12 +52,16 @@ class Block:
 
 
 class Thread:
-    __slots__ = ("block", "index", "launch", "number", "runs", "seen", "slot", "spins", "state")
+    __slots__ = (
+        *("block", "copies", "index", "launch", "number"),
+        *("runs", "seen", "slot", "spins", "state"),
+    )
 
     def __init__(self, block: Block, index: int, number: int, launch: int) -> None:
         self.block, self.index, self.number, self.launch = block, index, number, launch
         self.state = READY
         self.slot: Any = None  # what it hands to its warp
+        self.copies: list[tuple[int, Any]] = []  # into shared memory, that it hasn't waited for
         self.seen: list[int] = []  # clocks it has acquired and not yet shared with its block
         self.spins = False
         self.runs: Any = None
@@ -74,6 +78,7 @@ class Simulator:
         threads: int = 32,
         size: int = 1 << 23,
         library: str = "",
+        registers: int = 65_536,
     ) -> None:
         self.gpu = Gpu(
             "a simulated grid",
@@ -82,6 +87,7 @@ class Simulator:
             shared=SHARED,
             threads=threads,
             library=library,
+            registers=registers,
         )
         self.multiplied: list[tuple[Product, str]] = []
         self.random = random.Random(seed)
@@ -233,7 +239,6 @@ class Simulator:
 
         lanes = {
             "load": lambda address: self._load(address, dtype),
-            "load4": lambda address: self._load4(address, dtype),
             "broadcast": lambda address: self._load(address, dtype),
             "store": lambda address, x: self._store(address, x, dtype),
             "fma": lambda a, b, c: kind(wide(a) * wide(b) + wide(c)),
@@ -241,7 +246,9 @@ class Simulator:
             "shared_load": lambda i: self._load(SHARED_AT + ITEM[dtype] * i, dtype),
             "shared_load4": lambda i: self._shared_load4(i, dtype),
             "shared_store": lambda i, x: self._store(SHARED_AT + ITEM[dtype] * i, x, dtype),
-            "shared_store4": lambda i, *xs: self._shared_store4(i, xs, dtype),
+            "copy": lambda i, address, inside: self._copy(i, address, inside, dtype, 1),
+            "copy4": lambda i, address, inside: self._copy(i, address, inside, dtype, 4),
+            "copied": lambda: self._copied(dtype),
         }
         instructions = {
             "cuda": _Cuda(self, kind),
@@ -259,20 +266,24 @@ class Simulator:
     def _spaced(self, address: int) -> Space:
         return self.current.block.shared if address >= SHARED_BASE else self.space
 
-    def _load4(self, address: int, dtype: str) -> tuple[Any, ...]:
-        item = ITEM[dtype]
-        if address % (4 * item):
-            raise Fault(f"four at once from {address:#x}: misaligned")
-        return tuple(self._load(address + e * item, dtype) for e in range(4))
-
     def _shared_load4(self, i: int, dtype: str) -> tuple[Any, ...]:
-        return self._load4(SHARED_AT + ITEM[dtype] * i, dtype)
-
-    def _shared_store4(self, i: int, xs: tuple[Any, ...], dtype: str) -> None:
         if i % 4:
-            raise Fault(f"four at once to element {i} of shared memory: misaligned")
-        for e, x in enumerate(xs):
-            self._store(SHARED_AT + ITEM[dtype] * (i + e), x, dtype)
+            raise Fault(f"four at once from element {i} of shared memory: misaligned")
+        return tuple(self._load(SHARED_AT + ITEM[dtype] * (i + e), dtype) for e in range(4))
+
+    def _copy(self, i: int, address: int, inside: bool, dtype: str, count: int) -> None:
+        """Read now, there when it has been waited for."""
+        item = ITEM[dtype]
+        if i % count or address % (count * item):
+            raise Fault(f"{count} at once from {address:#x} to element {i}: misaligned")
+        zero = self.names[dtype]["F"](0.0)
+        found = [self._load(address + e * item, dtype) if inside else zero for e in range(count)]
+        self.current.copies += [(SHARED_AT + item * (i + e), x) for e, x in enumerate(found)]
+
+    def _copied(self, dtype: str) -> None:
+        copies, self.current.copies = self.current.copies, []
+        for address, x in copies:
+            self._store(address, x, dtype)
 
     def _load(self, address: int, dtype: str) -> Any:
         space, thread = self._spaced(address), self.current

@@ -122,9 +122,9 @@ class Stationary:
                 lines += ["    " + x for x in found] if s else found
                 if s + 1 < len(_own(acc)):
                     lines += [f"if j >= FIRST_{n}_{s + 1}:"]
-            lines += [f"for o in range(TEAM_{n}):"]
-            lines += [f"    own = member * WARPS + warp - warp % TEAM_{n} + o"]
-            lines += [f"    i = o * {len(accs)} + {g}", "    for e in range(4):"]
+            lines += [f"for o0 in range(TEAM_{n}):"]
+            lines += [f"    own = member * WARPS + warp - warp % TEAM_{n} + o0"]
+            lines += [f"    i = o0 * {len(accs)} + {g}", "    for e in range(4):"]
             lines += ["        k = 128 * (j - w_first) + 4 * warp_lane + e"]
             lines += [f"        up = k < w_count and own < {lanes}"]
             lines += [f"        v.copy({place}, w_at + k * w_k + own * w_lane if up else w_at, up)"]
@@ -164,9 +164,9 @@ class Stationary:
         count, stride = at.size(segment.k_sizes[0]), at.row_strides(segment.a).get("r", "0")
         one = ["for e in range(4):"]
         one += [f"    up = r < top and k + e < {count}"]
-        one += [f"    v.copy(o + e, a_at + r * {stride} + (k + e) * {k_stride} if up else a_at, up)"]
+        one += [f"    v.copy(o0 + e, a_at + r * {stride} + (k + e) * {k_stride} if up else a_at, up)"]
         four = [f"up = r < top and k < {count}"]
-        four += [f"v.copy4(o, a_at + r * {stride} + k * SIZE if up else a_at, up)"]
+        four += [f"v.copy4(o0, a_at + r * {stride} + k * SIZE if up else a_at, up)"]
         lines = [f"a_at = {at.pointer(segment.a)}"]
         if k_stride != "SIZE":
             return [*lines, *self._chunks(n, s, one)]
@@ -183,7 +183,7 @@ class Stationary:
             f"while j < ROWS_{n} * {count}:",
             f"    r = m + j // {count}",
             f"    k = j % {count} * 128 + i % 32 * 4",
-            f"    o = STAGED + ({place}) * 128 + i % 32 * 4",
+            f"    o0 = STAGED + ({place}) * 128 + i % 32 * 4",
             *("    " + line for line in copy),
             "    j += WARPS",
         ]
