@@ -209,7 +209,7 @@ class BuiltIn(RNN):
         cudnn = arguments.pop("use_cudnn", "auto")  # there is one kernel: nothing to choose
         if cudnn not in ("auto", True, False):
             raise ValueError(f"use_cudnn is 'auto', True or False, not {cudnn!r}")
-        own = taken(arguments, (*KERAS, *FLAGS, "checkpoint_every"))
+        own = taken(arguments, (*KERAS, *FLAGS, "checkpoint_every", "precision"))
         shared = {n: own[n] for n in ("dtype", "trainable") if n in own}
         cell = self.cell_class(**arguments, **shared, name=self.cell_name)
         super().__init__(cell, **own)

@@ -132,6 +132,8 @@ class CudaSide:
 class CudaEngine:
     """Both directions of one compiled cell: a `runtime.classes.Engine`. Thread-safe."""
 
+    on_gpu = reads_gpu_arrays = True
+
     def __init__(self, cell: Any, forward: Direction, backward: Direction) -> None:
         self.cell = cell
         self.dtype = np.dtype(cell.dtype)
@@ -273,6 +275,8 @@ def plan_side(title: str, made: Prepared | None) -> list[str]:
         levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
         if kernel.kind == "scan" and tier is not None:
             how = f"{levels} a step; tier {tier.name}: {tier.why}"
+            rounded = tier.products and made.binding.precision != "float32"
+            how += f"; operands of its products in {made.binding.precision}" if rounded else ""
         else:
             how = f"{levels}, a launch each; {bound.items} items"
             bulk = made.binding.bulk.get(kernel.name)
