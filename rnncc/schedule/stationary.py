@@ -18,7 +18,7 @@ does.
     >>> found.constants["CHUNKS_0"], found.constants["KEPT_0"], found.where
     (12, 7, 'registers and 80 KiB of shared memory')
     >>> numbers([group], {"units": 2048}.__getitem__, rows=8, warps=12, room=h200)
-    "12 warps' weights take 384 KiB of a block, more than fits beside operands"
+    'weights of 12 warps take 384 KiB of a block, more than it has room for'
 
 Non-Goals: the text of such kernels (`emit.cuda.stationary`); how many warps (`tiers`).
 """
@@ -36,8 +36,9 @@ SUMS_A_READ = 4  # multiply-adds that take as long as reading what they are of
 PASS = 32  # rows whose sums wait in shared memory for their statements
 WORD = 4  # bytes: this form is float32's
 WARP = 32
-# Registers of a thread that aren't weights: its sums, and what statements and addresses take.
-OTHERS = 95
+# Registers of a thread that are neither weights nor sums: addresses, what statements take. It is
+# more where a kernel has many words.
+OTHERS, WORDS_A_REGISTER = 90, 16
 MOST_WORDS = 144
 
 
@@ -107,18 +108,25 @@ def power_of_two(n: int) -> int:
 
 
 def numbers(
-    shapes: Sequence[Shape], size: Callable[[str], int], rows: int, warps: int, room: Room
+    shapes: Sequence[Shape],
+    size: Callable[[str], int],
+    rows: int,
+    warps: int,
+    room: Room,
+    words: int = 64,
 ) -> Numbers | str:
-    """Constants of a kernel whose blocks have so many rows and warps; or why there are none."""
+    """Constants of a kernel of so many words whose blocks have so many rows and warps; or why there
+    are none."""
     groups = [_group(shape, size, warps) for shape in shapes]
-    words = sum(4 * g.across * g.chunks for g in groups)
+    others = OTHERS + words // WORDS_A_REGISTER
     most = min(power_of_two(rows), MOST_ROWS)
     tiles = [most >> n for n in range(most.bit_length())]
-    found = [_with_rows(groups, tile, warps, room) for tile in tiles]
+    found = [_with_rows(groups, tile, warps, room, others) for tile in tiles]
     fitting = [f for f in found if f.shared <= room.shared]
     if not fitting:
-        kib = words * warps * WARP * WORD / 1024
-        return f"{warps} warps' weights take {kib:.0f} KiB of a block, more than fits beside operands"
+        whole = sum(4 * g.across * g.chunks for g in groups) * warps * WARP * WORD
+        take = f"weights of {warps} warps take {whole >> 10} KiB of a block"
+        return f"{take}, more than it has room for"
     return min(fitting, key=lambda f: f.cost)
 
 
@@ -146,11 +154,11 @@ def _kept(groups: Sequence[_Group]) -> int:
     return sum(4 * g.across * g.kept for g in groups)
 
 
-def _with_rows(groups: Sequence[_Group], tile: int, warps: int, room: Room) -> Numbers:
+def _with_rows(groups: Sequence[_Group], tile: int, warps: int, room: Room, others: int) -> Numbers:
     rows = [min(tile, max(MOST_SUMS // power_of_two(g.across), 1)) for g in groups]
     pool = max(r * power_of_two(g.across) for r, g in zip(rows, groups, strict=True))
     by_way = room.shared // (warps * WARP * WORD)  # they come by way of shared memory
-    _keep(groups, min(room.of_a_thread(warps) - OTHERS - pool, MOST_WORDS, by_way))
+    _keep(groups, min(room.of_a_thread(warps) - others - pool, MOST_WORDS, by_way))
     found = {"WARPS": warps, "PASS": PASS, "POOL": pool}
     found["READ"] = 4 * max(g.across for g in groups)
     at = cost = 0

@@ -108,7 +108,7 @@ def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
     'block'
     >>> form = Numbers({"KEPT_0": 8}, 36_864, lanes=1024, warps=8, held=0, cost=128)
     >>> choose(Loop(8, 1024, 4_194_304, 1, (form,)), h200).why
-    '128 blocks of 8 warps share 1024 lanes, whose weights stay in registers'
+    '128 blocks of 8 warps share 1024 lanes'
     >>> choose(Loop(8, 1024, 4_194_304, 1, why_not="weights change"), h200).why
     '128 blocks share 1024 lanes; weights are read at every step: weights change'
     >>> choose(Loop(8, 1024, 4_194_304, 1), Gpu("shared", 16, 0, cooperative=False)).name
@@ -164,8 +164,7 @@ def _stationary(loop: Loop, gpu: Gpu) -> Tier | str:
     if loop.products and form.held and cost > rest + loop.levels * LAUNCHES:
         return f"{groups} times {members} blocks would take longer over {loop.batch} rows"
     why = f"{members} blocks of {form.warps} warps share {form.lanes} lanes"
-    why += f", whose weights stay in {form.where}"
-    why += f"; {groups} groups of them share the batch" if groups > 1 else ""
+    why += f", {groups} groups of them the batch" if groups > 1 else ""
     return Tier("stationary", groups, members, form.warps * WARP, why)
 
 

@@ -95,16 +95,18 @@ class Stationary:
         lines += [f"    for c in range(KEPT_{n}):"]
         lines += [f"        x0, x1, x2, x3 = v.shared_load4({place})"]
         lines += [f"        w{n}[(i * KEPT_{n} + c) * 4 + {e}] = x{e}" for e in range(4)]
-        self.in_registers += [*lines, "cuda.syncthreads()  # what comes next comes to these places"]
+        self.in_registers += [*lines, "cuda.syncthreads()  # all is read: more comes to the places"]
         lines = [f"c = anew(0) + KEPT_{n}", f"while c < CHUNKS_{n}:"]
-        lines += ["    " + x for x in self._chunk(n, stage, accs, f"HELD_{n} + 4 * ({_held(n)}) + e")]
+        place = f"HELD_{n} + 4 * ({_held(n)})"
+        lines += ["    " + x for x in self._chunk(n, stage, accs, f"{place} + e")]
         self.in_shared += [*lines, "    c += 1"]
 
     @property
     def prologue(self) -> list[str]:
-        """What comes before the first step."""
+        """What comes before the first step. Weights in shared memory are a thread's own, and are
+        waited for with its first rows."""
         arrays = ["p = cuda.local.array(POOL, F)", "u = cuda.local.array(READ, F)"]
-        return [*arrays, *self.in_registers, *self.in_shared, "v.copied()"]
+        return [*arrays, *self.in_registers, *self.in_shared]
 
     def _chunk(self, n: int, stage: LaneStage, accs: tuple[Acc, ...], place: str) -> list[str]:
         """Copies chunk c of the warp's part; zeros where there is no such k, or no such lane."""
@@ -164,7 +166,8 @@ class Stationary:
         count, stride = at.size(segment.k_sizes[0]), at.row_strides(segment.a).get("r", "0")
         one = ["for e in range(4):"]
         one += [f"    up = r < top and k + e < {count}"]
-        one += [f"    v.copy(o0 + e, a_at + r * {stride} + (k + e) * {k_stride} if up else a_at, up)"]
+        place = f"a_at + r * {stride} + (k + e) * {k_stride}"
+        one += [f"    v.copy(o0 + e, {place} if up else a_at, up)"]
         four = [f"up = r < top and k < {count}"]
         four += [f"v.copy4(o0, a_at + r * {stride} + k * SIZE if up else a_at, up)"]
         lines = [f"a_at = {at.pointer(segment.a)}"]

@@ -136,7 +136,8 @@ class Binder:
 
     def stationary(self, kernel: Kernel, rows: int, warps: int) -> Numbers | str:
         """The numbers of the kernel's twin, or why there are none."""
-        return numbers(kernel.function.twin.shapes, self.size, rows, warps, self.gpu.room)
+        twin = kernel.function.twin
+        return numbers(twin.shapes, self.size, rows, warps, self.gpu.room, twin.words)
 
     def loop(self, kernel: Kernel) -> Loop:
         """How much there is to do in a step: lanes as wide as anything it writes, and weights read

@@ -275,6 +275,8 @@ def plan_side(title: str, made: Prepared | None) -> list[str]:
         levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
         if kernel.kind == "scan" and tier is not None:
             how = f"{levels} a step; tier {tier.name}: {tier.why}"
+            numbers = made.binding.numbers
+            how += f"; weights stay in {numbers.where}" if numbers is not None else ""
             rounded = tier.products and made.binding.precision != "float32"
             how += f"; operands of its products in {made.binding.precision}" if rounded else ""
         else:

@@ -21,11 +21,13 @@ if not hasattr(np, "row_stack"):  # gone in NumPy 2.5; numba-cuda 0.30 asks for 
 
 GLOBAL, SHARED = 1, 3  # address spaces
 ALL_LANES = 0xFFFFFFFF
+COPIES = (8, 0)  # the first capability with them
 
 
 @cache
-def names(dtype: str) -> dict[str, Any]:
-    """The meanings of a kernel's names, in numba-cuda's terms. ImportError without it."""
+def names(dtype: str, copies: bool) -> dict[str, Any]:
+    """The meanings of a kernel's names, in numba-cuda's terms. copies: the device copies into
+    shared memory on the side (`COPIES`). ImportError without numba-cuda."""
     from numba import cuda
     from numba.cuda import types
 
@@ -44,14 +46,14 @@ def names(dtype: str) -> dict[str, Any]:
         "shared_load": _shared_load(number, 1),
         "shared_load4": _shared_load(number, 4),
         "shared_store": _shared_store(number),
-        "copy": _copy(number, 1),
-        "copy4": _copy(number, 4),
-        "copied": _copied(),
     }
+    if copies:
+        lanes |= {"copy": _copy(number, 1), "copy4": _copy(number, 4), "copied": _copied()}
     return meanings(
         {
             "cuda": cuda,
             "F": number,
+            "SIZE": number.bitwidth // 8,
             "U": np.uint64,
             "I": np.int64,
             "math": math,

@@ -2,7 +2,7 @@
 
     cuda          threadIdx, blockIdx, syncthreads ...
     v             arithmetic on one lane: load, store, fma, exp ... (`scalars`)
-    F             a number of the module's precision
+    F, SIZE       a number of the module's precision, and its bytes
     anew          the same integer, though no compiler knows: what follows from it is worked out
                   again rather than kept in registers from step to step
     level_barrier, share, team_sum, row_key, uniform      (`nest`)
@@ -41,5 +41,6 @@ class Name:
 cuda, v = Name("cuda"), Name("v")
 F, U, I = Name("F"), Name("U"), Name("I")  # noqa: E741
 add_release, load_acquire, anew = Name("add_release"), Name("load_acquire"), Name("anew")
+SIZE = Name("SIZE")
 level_barrier, share, team_sum = Name("level_barrier"), Name("share"), Name("team_sum")
 row_key, uniform, mix = Name("row_key"), Name("uniform"), Name("mix")

@@ -16,7 +16,7 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from rnncc.runtime.cuda.instructions import names
+from rnncc.runtime.cuda.instructions import COPIES, names
 from rnncc.runtime.cuda.kernel import Kernel, rebound
 from rnncc.schedule.tiers import THREADS, WARP
 
@@ -53,10 +53,10 @@ def stand_in(capability: Capability) -> Iterator[None]:
         api.current_context, devices.get_context = old
 
 
-def function_of(kernel: Kernel, dtype: str) -> Any:
+def function_of(kernel: Kernel, dtype: str, capability: Capability) -> Any:
     """The kernel's function as numba-cuda compiles it."""
-    size = {"float32": 4, "float64": 8}[dtype]
-    return rebound(kernel.function, {**names(dtype), "SIZE": size, **dict(kernel.constants)})
+    known = names(dtype, capability >= COPIES)
+    return rebound(kernel.function, {**known, **dict(kernel.constants)})
 
 
 def signature(kernel: Kernel) -> Any:
@@ -76,7 +76,7 @@ def ptx(kernel: Kernel, dtype: str, capability: Capability = (9, 0)) -> str:
 
     with stand_in(capability):
         text, _ = cuda.compile_ptx(
-            function_of(kernel, dtype),
+            function_of(kernel, dtype, capability),
             signature(kernel),
             cc=capability,
             launch_bounds=threads_of(kernel),
