@@ -32,13 +32,14 @@ from rnncc.schedule.description import literal
 
 MOST_ROWS = 8  # of a tile, a power of two
 MOST_SUMS = 32  # a warp's butterfly has a thread for each
+TILE = 4_800  # what waiting for a tile's rows takes, in multiply-adds of a warp: 1200 cycles
 SUMS_A_READ = 4  # multiply-adds that take as long as reading what they are of
 PASS = 32  # rows whose sums wait in shared memory for their statements
 WORD = 4  # bytes: this form is float32's
 WARP = 32
-# Registers of a thread that are neither weights nor sums: addresses, what statements take. It is
-# more where a kernel has many words.
-OTHERS, WORDS_A_REGISTER = 90, 16
+# Registers of a thread that are neither weights nor sums: addresses, what statements take. There
+# are more where a kernel has many words, or stages between its sums.
+OTHERS, WORDS_A_REGISTER, OF_STAGES = 90, 16, 8
 MOST_WORDS = 144
 
 
@@ -114,20 +115,21 @@ def numbers(
     warps: int,
     room: Room,
     words: int = 64,
+    levels: int = 1,
 ) -> Numbers | str:
-    """Constants of a kernel of so many words whose blocks have so many rows and warps; or why there
-    are none."""
+    """Constants of a kernel of so many words and levels whose blocks have so many rows and warps;
+    or why there are none."""
     groups = [_group(shape, size, warps) for shape in shapes]
-    others = OTHERS + words // WORDS_A_REGISTER
+    others = OTHERS + words // WORDS_A_REGISTER + OF_STAGES * (levels > 1)
     most = min(power_of_two(rows), MOST_ROWS)
     tiles = [most >> n for n in range(most.bit_length())]
-    found = [_with_rows(groups, tile, warps, room, others) for tile in tiles]
-    fitting = [f for f in found if f.shared <= room.shared]
+    found = [(tile, _with_rows(groups, tile, warps, room, others)) for tile in tiles]
+    fitting = [(f.cost + TILE // (warps * tile), f) for tile, f in found if f.shared <= room.shared]
     if not fitting:
         whole = sum(4 * g.across * g.chunks for g in groups) * warps * WARP * WORD
         take = f"weights of {warps} warps take {whole >> 10} KiB of a block"
         return f"{take}, more than it has room for"
-    return min(fitting, key=lambda f: f.cost)
+    return min(fitting, key=lambda f: f[0])[1]
 
 
 def _group(shape: Shape, size: Callable[[str], int], warps: int) -> _Group:

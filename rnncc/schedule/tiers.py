@@ -161,7 +161,8 @@ def _stationary(loop: Loop, gpu: Gpu) -> Tier | str:
         return f"{form.lanes} lanes need {members} blocks at once, {resident} fit"
     cost, form, members, groups = min(found, key=lambda f: f[0])
     rest = loop.batch * loop.work / WARP / max(gpu.multiprocessors, 1) / PRODUCT_SHARE
-    if loop.products and form.held and cost > rest + loop.levels * LAUNCHES:
+    slow = form.held and loop.work >= PRODUCT_WORK
+    if loop.products and slow and cost > rest + loop.levels * LAUNCHES:
         return f"{groups} times {members} blocks would take longer over {loop.batch} rows"
     why = f"{members} blocks of {form.warps} warps share {form.lanes} lanes"
     why += f", {groups} groups of them the batch" if groups > 1 else ""

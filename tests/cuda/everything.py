@@ -32,7 +32,7 @@ from tests.cuda.twins import LIMIT, Twins
 LOG = cases.ROOT / ".pytest_cache" / "cuda_everything.jsonl"
 # Sizes of loops whose weights stay on the chip: units, warps of a block, KiB of shared memory. A
 # multiprocessor of an H100 full of weights, one of an A100 with weights in shared memory, too.
-TWINS = {"plain": [(1024, 8, 227), (1024, 10, 163)], "mask": [(512, 8, 227)]}
+TWINS = {"plain": [(1024, 8, 227), (1024, 10, 163)]}
 OTHER_TWINS = [(256, 8, 227)]
 
 

@@ -41,6 +41,11 @@ def _compilers() -> None:
 
 def kernels_of(name: str, variant: str) -> list[Kernel]:
     """Both directions' kernels."""
+    return [k.function for k in tables_of(name, variant)]
+
+
+def tables_of(name: str, variant: str) -> list[Any]:
+    """What a module says of both directions' kernels."""
     spec = cases.spec_of(name)
     rates = frozenset(r.name for r in spec.rates)
     asked = {
@@ -50,7 +55,7 @@ def kernels_of(name: str, variant: str) -> list[Kernel]:
     }[variant]
     engine: Any = compiler.cuda_engine(spec, describe(spec), asked)
     sides = (engine._forward, engine._backward)
-    return [k.function for side in sides for k in side.direction.kernels]
+    return [k for side in sides for k in side.direction.kernels]
 
 
 def compiled(kernel: Kernel, capability: tuple[int, int], dtype: str = "float32") -> Any:
@@ -85,17 +90,21 @@ def test_loops_compile(name: str, variant: str, capability: tuple[int, int]) -> 
 def twins_of(
     name: str, units: int, rows: int, variant: str = "plain", warps: int = 8, shared: int = 227
 ) -> list[Kernel]:
-    """The loops whose weights can stay on the chip, for that size."""
+    """The loops whose weights can stay on the chip, for that size; where there are stages between
+    their sums, not in blocks of more warps than usual."""
     sizes = cases.sizes_for(cases.spec_of(name), units, units)
     room = Room(shared * 1024)
     found = []
-    for kernel in kernels_of(name, variant):
-        if kernel.twin is not None:
-            shapes = kernel.twin.shapes
-            words = kernel.twin.words
-            made = numbers(shapes, lambda text: evaluate(text, sizes), rows, warps, room, words)
+    for table in tables_of(name, variant):
+        twin = table.function.twin
+        if twin is not None and (table.levels == 1 or warps == 8):
+            made = numbers(
+                twin.shapes,
+                lambda text: evaluate(text, sizes),
+                *(rows, warps, room, twin.words, table.levels),
+            )
             assert not isinstance(made, str), made
-            found.append(kernel.twin.built(made.constants))
+            found.append(twin.built(made.constants))
     return found
 
 

@@ -130,14 +130,16 @@ class Binder:
             return (), "no contraction has one axis of lanes and weights that nobody changes"
         if self.item != 4:
             return (), "only single precision has that form"
-        found = [self.stationary(kernel, self.call.batch, warps) for warps in self.gpu.warps]
+        # What is between sums needs registers that blocks of more warps don't have.
+        counts = self.gpu.warps[: None if kernel.levels == 1 else 1]
+        found = [self.stationary(kernel, self.call.batch, warps) for warps in counts]
         forms = tuple(f for f in found if not isinstance(f, str))
         return forms, "" if forms else str(found[-1])
 
     def stationary(self, kernel: Kernel, rows: int, warps: int) -> Numbers | str:
         """The numbers of the kernel's twin, or why there are none."""
-        twin = kernel.function.twin
-        return numbers(twin.shapes, self.size, rows, warps, self.gpu.room, twin.words)
+        twin, room = kernel.function.twin, self.gpu.room
+        return numbers(twin.shapes, self.size, rows, warps, room, twin.words, kernel.levels)
 
     def loop(self, kernel: Kernel) -> Loop:
         """How much there is to do in a step: lanes as wide as anything it writes, and weights read

@@ -41,6 +41,6 @@ class Name:
 cuda, v = Name("cuda"), Name("v")
 F, U, I = Name("F"), Name("U"), Name("I")  # noqa: E741
 add_release, load_acquire, anew = Name("add_release"), Name("load_acquire"), Name("anew")
-SIZE = Name("SIZE")
+SIZE: Any = Name("SIZE")
 level_barrier, share, team_sum = Name("level_barrier"), Name("share"), Name("team_sum")
 row_key, uniform, mix = Name("row_key"), Name("uniform"), Name("mix")
