@@ -39,7 +39,7 @@ WORD = 4  # bytes: this form is float32's
 WARP = 32
 # Registers of a thread that are neither weights nor sums: addresses, what statements take. There
 # are more where a kernel has many words, or stages between its sums.
-OTHERS, WORDS_A_REGISTER, OF_STAGES = 90, 16, 8
+OTHERS, FEW_WORDS, WORDS_A_REGISTER, OF_STAGES = 94, 70, 3, 8
 MOST_WORDS = 144
 
 
@@ -120,7 +120,7 @@ def numbers(
     """Constants of a kernel of so many words and levels whose blocks have so many rows and warps;
     or why there are none."""
     groups = [_group(shape, size, warps) for shape in shapes]
-    others = OTHERS + words // WORDS_A_REGISTER + OF_STAGES * (levels > 1)
+    others = OTHERS + max(words - FEW_WORDS, 0) // WORDS_A_REGISTER + OF_STAGES * (levels > 1)
     most = min(power_of_two(rows), MOST_ROWS)
     tiles = [most >> n for n in range(most.bit_length())]
     found = [(tile, _with_rows(groups, tile, warps, room, others)) for tile in tiles]
