@@ -35,8 +35,9 @@ class Case:
     """A cell at one size. mode: forward, or training = forward and all gradients.
 
     cell: a built-in one's name, or a path. options: keywords of the layer. masked: a random third
-    of the steps doesn't count. stateful: a call starts where the last one ended.
-    threads: how many a process may use; None is all.
+    of the steps doesn't count. lengths: "near" or "any", how long sequences are: within three
+    steps of the longest, or anything from one on; the longest comes first. stateful: a call starts
+    where the last one ended. threads: how many a process may use; None is all.
     """
 
     cell: str
@@ -48,6 +49,7 @@ class Case:
     dtype: str = "float32"
     options: tuple[tuple[str, Any], ...] = ()
     masked: bool = False
+    lengths: str = ""
     stateful: bool = False
     threads: int | None = None
 
@@ -64,6 +66,7 @@ class Case:
     def name(self) -> str:
         """The cell and what its layer is asked for."""
         words = [*(f"{k}={v}" for k, v in self.options), *(["random mask"] if self.masked else [])]
+        words += [f"{self.lengths} lengths"] if self.lengths else []
         kept = ["state kept"] if self.stateful else []
         cell = Path(self.cell).stem
         return " ".join([TITLES.get(cell, cell), *words, *kept])
@@ -106,7 +109,13 @@ def draw(case: Case) -> Data:
         name: rng.uniform(-bound_, bound_, [s.evaluate(sizes) for s in shape]).astype(case.dtype)
         for name, (shape, _) in weight_shapes(spec, options, functions).items()
     }
-    return Data(x, dy, weights, rng.random((case.batch, case.time)) >= 1 / 3, _kept(case))
+    mask = rng.random((case.batch, case.time)) >= 1 / 3
+    if case.lengths:
+        least = max(case.time - 3, 1) if case.lengths == "near" else 1
+        lengths = rng.integers(least, case.time + 1, case.batch)
+        lengths[0] = case.time
+        mask = np.arange(case.time) < np.sort(lengths)[::-1, None]
+    return Data(x, dy, weights, mask, _kept(case))
 
 
 def _kept(case: Case) -> np.ndarray | None:

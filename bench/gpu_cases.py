@@ -6,6 +6,8 @@
     tiers     one loop in every tier: is the right one chosen?
     grid      the other sizes
 
+Cells that torch.compile is asked for come behind the tiers: it takes its time.
+
 Non-Goals: timing.
 """
 
@@ -81,13 +83,16 @@ def _all() -> Iterator[Case]:
     for batch, units in BARS:
         for cell, training in product(GATES, (False, True)):
             yield Case("bars", cell, batch, 128, units, training)
-    for cell, training in product(CUSTOM, (True, False)):
-        compiled = cell in COMPILED and training
-        yield Case("custom", cell, *CUSTOM_SIZE, training, compiled=compiled)
+    custom = [
+        Case("custom", cell, *CUSTOM_SIZE, training, compiled=cell in COMPILED and training)
+        for cell, training in product(CUSTOM, (True, False))
+    ]
+    yield from (c for c in custom if not c.compiled)
     for option, training in (("mask", False), ("mask", True), ("recurrent_dropout", True)):
         yield Case("options", "lstm", *OPTIONS_SIZE, training, option)
     for (batch, units), training in product(TIERS_AT, (False, True)):
         yield Case("tiers", "LSTM", batch, 128, units, training)
+    yield from (c for c in custom if c.compiled)
     for time, batch, units in product(TIMES, BATCHES, UNITS):
         for cell, training in product(GATES, (False, True)):
             yield Case("grid", cell, batch, time, units, training)

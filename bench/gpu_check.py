@@ -5,6 +5,8 @@ Non-Goals: order, processes (`gpu_suite`, `gpu_worker`); times of layers (`gpu_t
 
 from __future__ import annotations
 
+import math
+import sys
 import time
 from functools import cache
 from importlib.metadata import PackageNotFoundError, version
@@ -12,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+import rnncc
 from rnncc.cli.check import Probe
 from rnncc.cli.probe import probe_sizes
 from rnncc.cli.settings import load
@@ -29,28 +32,34 @@ BULK = (1536, 1024, 512)  # m, n, k
 FMA_LANES = 128  # float32 multiply-adds of a multiprocessor a cycle
 PACKAGES = (
     *("rnncc", "numpy", "numba", "llvmlite", "numba-cuda", "cuda-bindings", "cuda-pathfinder"),
-    *("nvidia-cublas", "nvidia-nvjitlink", "torch", "cupy-cuda13x", "triton"),
+    *("cuda-toolkit", "nvidia-cublas", "nvidia-nvjitlink", "nvidia-nvvm", "nvidia-cuda-nvrtc"),
+    *("torch", "nvidia-cudnn-cu13", "cupy-cuda13x", "triton"),
 )
 
 
+def installed() -> dict[str, Any]:
+    """Packages by name; what is asked before anything can fail."""
+    return {"python": sys.version.split()[0], **{p: _version(p) for p in PACKAGES}}
+
+
 def look() -> dict[str, Any]:
-    """The device and what is installed; one launch has come back."""
+    """The device; one launch has come back."""
     target: Any = current()
     clock = target.attribute("CLOCK_RATE") * 1e3
-    carrier = HostArrays(target)
-    words = np.array([0, 1, 0, 1, carrier.empty(256).address, 1], np.int64)
+    counter = HostArrays(target).empty(256)
+    words = np.array([0, 1, 0, 1, counter.address, 1], np.int64)
     began = time.perf_counter()
     target.launch(barriers, "float32", 1, 32, words)
-    target.download(int(words[4]), np.zeros(1, np.int64))
+    target.download(counter.address, np.zeros(1, np.int64))
     found: dict[str, Any] = {
         "name": target.name,
         "capability": list(target.capability),
         "multiprocessors": target.gpu.multiprocessors,
         "resident": target.gpu.resident,
         "library": target.gpu.library or target.gpu.no_library,
-        "peak": 2.0 * FMA_LANES * target.gpu.multiprocessors * clock,
+        "peak": 2.0 * FMA_LANES * target.gpu.multiprocessors * clock or math.nan,
         "first launch": time.perf_counter() - began,
-        "packages": {p: _version(p) for p in PACKAGES},
+        "driver": target.driver_version(),
     }
     if target.gpu.library:
         target.enter()
@@ -72,15 +81,19 @@ def _version(package: str) -> str | None:
 
 
 @cache
-def probe_of(cell: str, masked: bool) -> Probe:
+def probe_of(cell: str, masked: bool, units: int = 0) -> Probe:
+    """units: so many, instead of few."""
     settings = load(cell, [])
-    return Probe(settings, probe_sizes(settings), "float32", masked=masked, target="cuda")
+    sizes = probe_sizes(settings)
+    if units:
+        sizes["units"] = units
+    return Probe(settings, sizes, "float32", masked=masked, target="cuda")
 
 
-def cell_error(cell: str, tier: str, masked: bool = False) -> dict[str, Any]:
+def cell_error(cell: str, tier: str, masked: bool = False, units: int = 0) -> dict[str, Any]:
     """The largest error of values and gradients, float32, and whose; or why there is no such
     tier."""
-    probe = probe_of(cell, masked)
+    probe = probe_of(cell, masked, units)
     engine: Any = probe.layer._engine(False, masked)[1]
     engine.use_tier(tier)
     try:
@@ -93,6 +106,28 @@ def cell_error(cell: str, tier: str, masked: bool = False) -> dict[str, Any]:
         engine.use_tier(None)
     worst = max(found, key=lambda f: f.error if f.error == f.error else np.inf)
     return {"error": worst.error, "whose": f"{worst.what} {worst.array}"}
+
+
+# ---- graphs ----------------------------------------------------------------------------------
+
+
+def graph_errors() -> dict[str, Any]:
+    """Calls that are captured and replayed against those before: how far apart, and how they were
+    launched. One memory holds other numbers at every call, whose states each reads anew."""
+    found = {}
+    layer = rnncc.compile("gru", target="cuda")(units=256, return_sequences=True, seed=3)
+    engine: Any = layer._engine(False, False)[1]
+    inputs = np.random.default_rng(5).standard_normal((6, 4, 24, 256), "float32")
+    for tier in ("stationary", "grid", "launches"):
+        engine.use_tier(tier)
+        engine.use_graphs(False)
+        right = [layer(x) for x in inputs]
+        engine.use_graphs(True)
+        again = [layer(x) for x in inputs]
+        error = max(float(np.abs(a - b).max()) for a, b in zip(again, right, strict=True))
+        found[tier] = {"error": error, "said": engine.plan().splitlines()[-2].strip()}
+    engine.use_tier(None)
+    return found
 
 
 # ---- products --------------------------------------------------------------------------------

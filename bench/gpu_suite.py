@@ -3,10 +3,12 @@
     python -m bench gpu --check --json FILE
 
 Right first: every built-in cell in every tier against the float64 interpreter, values and all
-gradients, by several processes, which compile kernels on the way. Then one process times what
-`gpu_cases` lists until the time is up: the command ends within MINUTES. A process that fails or
-hangs costs its own task, no other. Each finding is printed when it is made, and the file is
-written anew after each case, so that a command that was cut short leaves what it had found.
+gradients, by several processes, which compile kernels on the way (or find them in the store, where
+`bench.gpu_ahead` has been). Then one process times what `gpu_cases` lists until the time is up:
+the command ends within MINUTES (`gpu_session`). A process that fails, hangs or leaves its device
+broken costs its own task, no other. Each finding is printed when it is made, and the file is
+written anew after each check and case, so that a command that was cut short leaves what it had
+found.
 
 Non-Goals: several GPUs; other libraries than torch. This has never run on a GPU.
 """
@@ -14,78 +16,22 @@ Non-Goals: several GPUs; other libraries than torch. This has never run on a GPU
 from __future__ import annotations
 
 import math
-import os
-import time
-from collections import deque
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from threading import Lock
 from typing import Any
 
 from bench.gpu_cases import GATES, Case, cases
-from bench.gpu_worker import Lost, Task, Worker
+from bench.gpu_check import installed
+from bench.gpu_ready import ERROR, ready
+from bench.gpu_session import Session
+from bench.gpu_worker import Lost
 from bench.harness import Effort, Timing
 from bench.result import Bar, Result
-from rnncc.cli.settings import builtin_cells
-from rnncc.schedule.tiers import TIERS
 
-MINUTES = 7.5
-READY_BY = 3.2  # minutes until which kernels are checked and compiled ahead
-TASK_SECONDS = 45.0  # of a check, its compiling included
 CASE_SECONDS = 45.0
-ERROR = 1e-4  # values and gradients, float32, tiers forced where they don't pay
 FULL_ERROR = 1e-3  # at full size, against a library's float32: sums over thousands of steps
 FAILED_IN_A_ROW = 6  # cases, after which no more are tried
-WORKERS = 10
-FIRST = ("lstm", "gru", "simple_rnn", "peephole_lstm", "layer_norm_lstm")
-MASKED = ("lstm", "gru")
+PEERS = ("torch float32", "torch loop", "torch.compile")
 BARRIER_BLOCKS = (8, 32, 128)
 LOOP, COMPILE, PER_WORK, OPTION = 20.0, 5.0, 1.15, 1.1  # what the issue asks of each
-
-
-@dataclass
-class Session:
-    """One run: what was found, and who is asked."""
-
-    effort: Effort
-    result: Result = field(default_factory=lambda: Result("gpu"))
-    began: float = field(default_factory=time.monotonic)
-    worker: Callable[[], Any] = Worker
-    cells: tuple[str, ...] = ()
-    peak: float = math.nan
-    lock: Any = field(default_factory=Lock)
-    per_work: dict[tuple[Any, ...], float] = field(default_factory=dict)
-
-    def left(self, minutes: float = MINUTES) -> float:
-        """Seconds until so many minutes have passed."""
-        return self.began + 60 * minutes - time.monotonic()
-
-    def say(self, what: str, *, note: bool = False) -> None:
-        with self.lock:
-            self.effort.report(f"{time.monotonic() - self.began:5.0f} s  {what}")
-            if note:
-                self.result.notes.append(what)
-
-    def fail(self, what: str) -> None:
-        self.say(f"FAILED {what}")
-        with self.lock:
-            self.result.failures.append(what)
-
-    def ask(self, worker: Any, task: Task, seconds: float) -> dict[str, Any] | None:
-        """The answer, or None where there is none: it is said why."""
-        what = " ".join(str(v) for k, v in task.items() if k != "case")
-        if "case" in task:
-            what += f" {Case(**task['case']).label}"
-        try:
-            found: dict[str, Any] = worker.ask(task, seconds)
-        except Lost as lost:
-            self.fail(f"{what}: {lost}")
-            return None
-        if "failed" in found:
-            self.fail(f"{what}: {found['failed']} ({found.get('where', '')})")
-            return None
-        return found
 
 
 def gpu_suite(effort: Effort, session: Session | None = None) -> Result:
@@ -94,9 +40,11 @@ def gpu_suite(effort: Effort, session: Session | None = None) -> Result:
     try:
         if not _looked(s, one):
             return result
-        ready(s)
+        with s.apart("checks"):
+            ready(s)
         effort.partial(result)
-        _costs(s, one)
+        with s.apart("costs"):
+            _costs(s, one)
         _compare(s, one)
     finally:
         one.end()
@@ -105,12 +53,15 @@ def gpu_suite(effort: Effort, session: Session | None = None) -> Result:
 
 def _looked(s: Session, worker: Any) -> bool:
     """Whether there is a device."""
+    s.say(", ".join(f"{p} {v}" for p, v in installed().items() if v), note=True)
     try:
         found = worker.ask({"do": "look"}, 120)
     except Lost as lost:
         found = {"failed": str(lost)}
     if "failed" in found:
         why = found["failed"].removeprefix("rnncc.runtime.machine.Missing: ")
+        if "Missing" not in found["failed"]:  # there is a device, and it didn't do as it was told
+            s.fail(f"the first launch: {why}\n{found.get('trace', '')}")
         s.say(f"nothing has run and nothing has been timed: {why}", note=True)
         s.result.bars += [
             Bar("every cell in every tier against float64", None, ERROR, why="no GPU"),
@@ -118,115 +69,34 @@ def _looked(s: Session, worker: Any) -> bool:
         ]
         return False
     s.peak = found["peak"]
-    packages = ", ".join(f"{p} {v}" for p, v in found["packages"].items() if v)
     s.say(
         f"{found['name']}, compute capability {found['capability']}, {found['multiprocessors']} "
-        f"multiprocessors, {s.peak / 1e12:.1f} float32 TFLOP/s at best, {found['library']}; "
-        f"{packages}",
+        f"multiprocessors, driver {found['driver']}, {s.peak / 1e12:.1f} float32 TFLOP/s at best, "
+        f"{found['library']}; the first launch took {found['first launch']:.1f} s",
         note=True,
     )
     return True
-
-
-# ---- right? ----------------------------------------------------------------------------------
-
-
-def ready(s: Session) -> None:
-    """Every cell checked in every tier, and kernels of the cases to come compiled."""
-    names = s.cells or tuple(builtin_cells())
-    first = [n for n in FIRST if n in names]
-    rest = [n for n in names if n not in FIRST]
-    warm: list[Case] = []
-    for case in cases():  # another time is no other kernel
-        if all((c.cell, c.batch, c.units, c.training, c.option, c.kind == "tiers") != (
-            case.cell, case.batch, case.units, case.training, case.option, case.kind == "tiers"
-        ) for c in warm):  # fmt: skip
-            warm.append(case)
-    ahead = [[{"do": "warm", "case": c.as_json()}] for c in warm]
-    wanted = sum(c.kind in ("bars", "custom") for c in warm)
-    jobs: deque[list[Task]] = deque(
-        [
-            *(_checks(n) for n in first),
-            *ahead[:wanted],
-            *(_checks(n) for n in rest),
-            *ahead[wanted:],
-        ]
-    )
-    errors: dict[str, dict[str, float]] = {tier: {} for tier in TIERS}
-    done = {"warm": 0, "check": 0}
-    few = min(WORKERS, max((os.cpu_count() or 2) - 2, 1))
-    with ThreadPoolExecutor(few) as pool:
-        list(pool.map(lambda _: _work(s, jobs, errors, done), range(few)))
-    for tier, found in errors.items():
-        if found:
-            cell = max(found, key=lambda n: _number(found[n]))
-            what = f"tier {tier} against float64, {len(found)} cells, worst {cell}"
-            s.result.bars.append(Bar(what, found[cell], ERROR, ""))
-    left_out = [f"{t['cell']} {t['tier']}" for job in jobs for t in job if t["do"] == "check"]
-    if left_out:
-        s.say(f"not checked, for want of time: {', '.join(left_out)}", note=True)
-    s.say(f"{done['check']} checks, {done['warm']} of {len(warm)} sizes compiled", note=True)
-
-
-def _number(error: float) -> float:
-    return math.inf if math.isnan(error) else error
-
-
-def _checks(cell: str) -> list[Task]:
-    plain = [{"do": "check", "cell": cell, "tier": tier} for tier in TIERS]
-    masked = [{**t, "masked": True} for t in plain] if cell in MASKED else []
-    return [*plain, *masked]
-
-
-def _work(
-    s: Session,
-    jobs: deque[list[Task]],
-    errors: dict[str, dict[str, float]],
-    done: dict[str, int],
-) -> None:
-    """Jobs, one after the other, until none or no time is left."""
-    worker = s.worker()
-    try:
-        while s.left(READY_BY) > 0:
-            try:
-                job = jobs.popleft()
-            except IndexError:
-                return
-            for at, task in enumerate(job):
-                if s.left(READY_BY) <= 0:
-                    jobs.append(job[at:])
-                    return
-                found = s.ask(worker, task, TASK_SECONDS)
-                if found is None:
-                    continue
-                with s.lock:
-                    done[task["do"]] += 1
-                if task["do"] == "check":
-                    _checked(s, task, found, errors)
-    finally:
-        worker.end()
-
-
-def _checked(
-    s: Session, task: Task, found: dict[str, Any], errors: dict[str, dict[str, float]]
-) -> None:
-    name = task["cell"] + " masked" * bool(task.get("masked"))
-    if "no tier" in found:
-        s.say(f"{name} {task['tier']}: {found['no tier']}")
-        return
-    with s.lock:
-        errors[task["tier"]][name] = found["error"]
-    if found["error"] <= ERROR:
-        s.say(f"{name} {task['tier']}: right, {found['error']:.1e}")
-    else:
-        s.fail(f"{name} {task['tier']}: off by {found['error']:.1e}, {found['whose']}")
 
 
 # ---- costs -----------------------------------------------------------------------------------
 
 
 def _costs(s: Session, worker: Any) -> None:
-    """Of products, and of barriers."""
+    """Of products, and of barriers; and whether graphs do what their launches do, and arrays that
+    lie on a GPU what NumPy's do."""
+    found = s.ask(worker, {"do": "graph"}, 60)
+    for tier, each in (found or {}).items():
+        s.say(f"graphs, tier {tier}: off by {each['error']:.1e}; {each['said']}", note=True)
+        if not each["error"] <= ERROR:
+            s.fail(f"graphs, tier {tier}: other results than of the same launches")
+    found = s.ask(worker, {"do": "arrays"}, 60)
+    for way, each in (found or {}).items():
+        if "why" in each:
+            s.say(f"arrays, {way}: {each['why']}", note=True)
+        elif each["error"] <= ERROR:
+            s.say(f"arrays, {way}: right, {each['error']:.1e}", note=True)
+        else:
+            s.fail(f"arrays, {way}: off by {each['error']:.1e}")
     found = s.ask(worker, {"do": "bulk"}, 60)
     for name, each in (found or {}).items():
         speed = 2 * math.prod((1536, 1024, 512)) / each["seconds"] / 1e12
@@ -248,43 +118,57 @@ def _compare(s: Session, worker: Any) -> None:
         task = {"do": "time", "case": case.as_json()}
         longest = CASE_SECONDS * (2 if case.compiled else 1)
         found = s.ask(worker, task, min(longest, s.left() + 5))
-        failed = failed + 1 if found is None else 0
-        if found is not None:
-            _found(s, case, found)
-            s.effort.partial(s.result)
+        ran = False
+        with s.apart(case.label):
+            ran = found is not None and _found(s, case, found)
+        failed = 0 if ran else failed + 1
+        s.effort.partial(s.result)
+    verdicts = [bar.verdict for bar in s.result.bars]
+    s.say(", ".join(f"{verdicts.count(v)} {v}" for v in dict.fromkeys(verdicts)) + ", of all bars")
     if waiting:
         why = "after so many failures" if failed else "when the time was up"
         s.say(f"{len(waiting)} sizes were left out {why}", note=True)
 
 
-def _found(s: Session, case: Case, found: dict[str, Any]) -> None:
-    """A case's timings, into tables and bars."""
+def _found(s: Session, case: Case, found: dict[str, Any]) -> bool:
+    """A case's timings, into tables and bars; whether ours is among them."""
     timings = []
     for each in found["timings"]:
-        if each["why"]:
+        if each["why"] and each["name"] in ("rnncc", "as chosen"):
+            s.fail(f"{case.label}: {each['why']}")
+        elif each["why"]:
             s.say(f"{case.label}: {each['name']}: {each['why']}", note=True)
         elif each["times"]:
-            timings.append(Timing(each["name"], "CUDA events", each["error"], each["times"]))
+            own = Timing(each["name"], "CUDA events", each["error"], each["times"])
+            own.peer = each["name"] in PEERS
+            timings.append(own)
     by_name = {t.contender: t for t in timings}
     ours = by_name.get("rnncc") or by_name.get("as chosen")
     if ours is None:
-        return
+        return False
     # Ours first, as tables have it.
     s.result.timings[case.label] = [ours, *(t for t in timings if t is not ours)]
     ours.path += f", {case.work(found['weights']) / ours.median / s.peak:.0%} of the peak"
-    tier = next((line.strip() for line in found["plan"].splitlines() if "tier " in line), "")
+    lines = [line.strip() for line in found["plan"].splitlines()]
+    plan = "; ".join(x for x in lines if "tier " in x or "launches a call" in x)
     _hold(s, case, by_name, found["weights"])
-    wrong = [t for t in s.result.timings[case.label] if not t.error <= _allowed(case, t.contender)]
+    wrong = [t for t in s.result.timings[case.label] if _is_wrong(case, t)]
     for t in wrong:
         s.fail(f"{case.label}: {t.contender} is off by {t.error:.1e}")
     shown = ", ".join(f"{t.contender} {t.median * 1e3:.3f}" for t in s.result.timings[case.label])
-    s.say(f"{case.label}: {shown} ms; off by {ours.error:.1e}; {tier}")
+    s.say(f"{case.label}: {shown} ms; off by {ours.error:.1e}; {plan}")
+    return True
 
 
 def _allowed(case: Case, contender: str) -> float:
     """How far off a contender may be: those that compute the same, in float32."""
     rounds = any(word in contender for word in ("tf32", "bfloat16", "LSTM"))
     return math.inf if rounds or case.kind == "options" else FULL_ERROR
+
+
+def _is_wrong(case: Case, timing: Timing) -> bool:
+    allowed = _allowed(case, timing.contender)
+    return allowed < math.inf and not timing.error <= allowed  # NaN: other shapes, or no number
 
 
 def _hold(s: Session, case: Case, by_name: dict[str, Timing], weights: int) -> None:

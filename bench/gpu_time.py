@@ -29,15 +29,24 @@ Call = Callable[[], Any]
 
 @dataclass(frozen=True, slots=True)
 class Where:
-    """A device of torch, and its clock."""
+    """A device of torch, and its clock. "ahead": tensors are the CPU's, our kernels a GPU's."""
 
     device: str = "cuda"
+
+    @property
+    def tensors(self) -> str:
+        return "cpu" if self.device == "ahead" else self.device
+
+    @property
+    def has_kernels(self) -> bool:
+        """Whether tiers and precisions can be chosen."""
+        return self.device != "cpu"
 
     def seconds(self, run: Call, calls: int) -> float:
         """Of one of so many calls."""
         import torch
 
-        if self.device == "cpu":
+        if self.tensors == "cpu":
             began = time.perf_counter()
             for _ in range(calls):
                 run()
@@ -128,7 +137,7 @@ def allow_tf32(allow: bool) -> Call:
 
 
 def called(module: Callable[..., Any], x: Any, training: bool, weights: Any = ()) -> Call:
-    """A forward, or a forward and its gradients: the output, and the input's gradient."""
+    """A forward, or a forward and its gradients: the output, and gradients of input and weights."""
     import torch
 
     def forward() -> Any:
@@ -141,7 +150,7 @@ def called(module: Callable[..., Any], x: Any, training: bool, weights: Any = ()
         given = x.detach().requires_grad_()
         y = module(given)
         y.sum().backward()
-        return y, given.grad
+        return y, given.grad, *(p.grad for p in weights)
 
     return train if training else forward
 
@@ -161,21 +170,21 @@ def built_in(case: Case, where: Where) -> tuple[list[Contender], Any]:
     import rnncc.torch as ours
 
     torch.manual_seed(0)
-    theirs = getattr(torch.nn, case.cell)(case.units, case.units).to(where.device)
-    half = getattr(torch.nn, case.cell)(case.units, case.units).to(where.device)
+    theirs = getattr(torch.nn, case.cell)(case.units, case.units).to(where.tensors)
+    half = getattr(torch.nn, case.cell)(case.units, case.units).to(where.tensors)
     half.load_state_dict(theirs.state_dict())
     half = half.to(torch.bfloat16)
-    x = torch.randn(case.time, case.batch, case.units, device=where.device)
+    x = torch.randn(case.time, case.batch, case.units, device=where.tensors)
 
     def contender(name: str, module: Any, given: Any, tf32: bool) -> Contender:
-        call = called(_output(module), given, case.training, [*module.parameters()])
+        call = called(_output(module), given, case.training, _weights(module))
         return Contender(name, call, allow_tf32(tf32))
 
     mine = {}
-    for precision in PRECISIONS if where.device != "cpu" else PRECISIONS[:1]:
+    for precision in PRECISIONS if where.has_kernels else PRECISIONS[:1]:
         made = getattr(ours, case.cell)(case.units, case.units, precision=precision)
         made.load_state_dict(theirs.state_dict())
-        mine[precision] = made.to(where.device)
+        mine[precision] = made.to(where.tensors)
     found = [
         contender("torch float32", theirs, x, False),
         contender("rnncc", mine["float32"], x, False),
@@ -183,7 +192,33 @@ def built_in(case: Case, where: Where) -> tuple[list[Contender], Any]:
         contender("torch bfloat16", half, x.to(torch.bfloat16), False),
     ]
     found += [contender(f"rnncc {p}", m, x, False) for p, m in mine.items() if p != "float32"]
+    if where.has_kernels and case.kind == "bars":
+        module = mine["float32"]
+        call = called(_output(module), x, case.training, _weights(module))
+        found[1].before = choosing(module, None)
+        found.append(Contender("rnncc without graphs", call, choosing(module, None, graphs=False)))
     return found, mine["float32"]
+
+
+def _weights(module: Any) -> list[Any]:
+    """Weights in the order of their names, whoever made the module."""
+    return [p for _, p in sorted(module.named_parameters())]
+
+
+def choosing(module: Any, tier: str | None, graphs: bool = True) -> Call:
+    """What makes a module's loops run in a tier, and its launches one by one."""
+
+    def use() -> None:
+        from rnncc.torch.on_device import on_device
+
+        allow_tf32(False)()
+        for recurrence in module._recurrences:
+            plain = variant_of(recurrence.cell, recurrence.rates, training=False, mask=False)
+            engine: Any = on_device(recurrence).binding.engine(plain)
+            engine.use_tier(tier)
+            engine.use_graphs(graphs)
+
+    return use
 
 
 def recurrent(case: Case, where: Where, cell: str, **more: Any) -> Any:
@@ -196,7 +231,7 @@ def recurrent(case: Case, where: Where, cell: str, **more: Any) -> Any:
     sizes = {"heads": HEADS} if cell == "slstm" else {}
     return Recurrent(
         cell, units=case.units, input_size=case.units, return_sequences=True, **sizes, **more
-    ).to(where.device)
+    ).to(where.tensors)
 
 
 def custom(case: Case, where: Where) -> tuple[list[Contender], Any]:
@@ -205,14 +240,14 @@ def custom(case: Case, where: Where) -> tuple[list[Contender], Any]:
 
     module = recurrent(case, where, case.cell)
     lstm = recurrent(case, where, "lstm")
-    x = torch.randn(case.batch, case.time, case.units, device=where.device)
+    x = torch.randn(case.batch, case.time, case.units, device=where.tensors)
     weights = dict(module.named_parameters())
     code, ops = CELLS[(case.cell,)], ops_of("torch")
 
     def loop(step: Callable[..., Any]) -> Callable[..., Any]:
         def run(given: Any) -> Any:
             shapes = code.shapes(case.batch, case.units)
-            states: Any = [torch.zeros(s, device=where.device) for s in shapes]
+            states: Any = [torch.zeros(s, device=where.tensors) for s in shapes]
             rows = []
             for z in code.before(ops, weights, given).unbind(1):
                 states = step(weights, z, None, *states)
@@ -229,7 +264,7 @@ def custom(case: Case, where: Where) -> tuple[list[Contender], Any]:
         runs.append(("torch.compile", loop(torch.compile(step, dynamic=False)), module))
     runs.append(("rnncc LSTM", _output(lstm), lstm))
     found = [
-        Contender(name, called(run, x, case.training, [*owner.parameters()]), allow_tf32(False))
+        Contender(name, called(run, x, case.training, _weights(owner)), allow_tf32(False))
         for name, run, owner in runs
     ]
     return found, module
@@ -243,14 +278,12 @@ def options(case: Case, where: Where) -> tuple[list[Contender], Any]:
     plain, module = recurrent(case, where, case.cell), recurrent(case, where, case.cell, **rates)
     more: dict[str, Any] = {}
     if case.option == "mask":
-        mask = torch.rand(case.batch, case.time, device=where.device) < 0.8
+        mask = torch.rand(case.batch, case.time, device=where.tensors) < 0.8
         mask[:, -1] = True
         more["mask"] = mask
-    x = torch.randn(case.batch, case.time, case.units, device=where.device)
+    x = torch.randn(case.batch, case.time, case.units, device=where.tensors)
     runs = [("rnncc without", _output(plain), plain), ("rnncc", _output(module, **more), module)]
-    return [
-        Contender(n, called(r, x, case.training, [*m.parameters()])) for n, r, m in runs
-    ], module
+    return [Contender(n, called(r, x, case.training, _weights(m))) for n, r, m in runs], module
 
 
 def tiers(case: Case, where: Where) -> tuple[list[Contender], Any]:
@@ -260,26 +293,16 @@ def tiers(case: Case, where: Where) -> tuple[list[Contender], Any]:
     import rnncc.torch as ours
 
     torch.manual_seed(0)
-    module = getattr(ours, case.cell)(case.units, case.units).to(where.device)
-    x = torch.randn(case.time, case.batch, case.units, device=where.device)
-    call = called(_output(module), x, case.training, [*module.parameters()])
-    names = (None, *TIERS) if where.device != "cpu" else (None,)
+    module = getattr(ours, case.cell)(case.units, case.units).to(where.tensors)
+    x = torch.randn(case.time, case.batch, case.units, device=where.tensors)
+    call = called(_output(module), x, case.training, _weights(module))
+    names = (None, *TIERS) if where.has_kernels else (None,)
 
     def before(tier: str | None, graphs: bool = True) -> Call:
-        def use() -> None:
-            allow_tf32(False)()
-            for recurrence in module._recurrences if where.device != "cpu" else ():
-                from rnncc.torch.on_device import on_device
-
-                plain = variant_of(recurrence.cell, recurrence.rates, training=False, mask=False)
-                engine: Any = on_device(recurrence).binding.engine(plain)
-                engine.use_tier(tier)
-                engine.use_graphs(graphs)
-
-        return use
+        return choosing(module, tier, graphs) if where.has_kernels else allow_tf32(False)
 
     found = [Contender(t or "as chosen", call, before(t)) for t in names]
-    if where.device != "cpu":
+    if where.has_kernels:
         found.append(Contender("without graphs", call, before(None, graphs=False)))
     return found, module
 
@@ -304,9 +327,11 @@ def _ours(case: Case, where: Where) -> tuple[list[Contender], Any]:
         modules = [recurrent(case, where, name) for name in (case.cell, "lstm")]
         shape = (case.batch, case.time, case.units)
     else:
-        modules = [getattr(ours, case.cell)(case.units, case.units).to(where.device)]
+        made = getattr(ours, case.cell)
+        few = PRECISIONS if where.has_kernels else PRECISIONS[:1]
+        modules = [made(case.units, case.units, precision=p).to(where.tensors) for p in few]
         shape = (case.time, case.batch, case.units)
-    x = torch.randn(shape, device=where.device)
-    weights = [[*m.parameters()] for m in modules]
+    x = torch.randn(shape, device=where.tensors)
+    weights = [_weights(m) for m in modules]
     calls = [called(_output(m), x, case.training, w) for m, w in zip(modules, weights, strict=True)]
     return [Contender("rnncc", call) for call in calls], modules[0]

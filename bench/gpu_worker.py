@@ -22,12 +22,15 @@ from pathlib import Path
 from typing import Any
 
 Task = dict[str, Any]
-TAIL = 400  # characters of what a process had to say
+TAIL = 600  # characters of what a process had to say
+TRACE = 1500  # of where it failed: there may be no second try
+COMMAND = ("-m", "bench.gpu_worker")
+PATIENCE = 10.0  # seconds in which a process that was ended is gone
 
 
 def handle(task: Task) -> dict[str, Any]:
     """Does a task. Whatever it raises is an answer, too: `failed`."""
-    from bench import gpu_check, gpu_time
+    from bench import gpu_arrays, gpu_check, gpu_time
     from bench.gpu_cases import Case
 
     try:
@@ -35,11 +38,16 @@ def handle(task: Task) -> dict[str, Any]:
             case "look":
                 return gpu_check.look()
             case "check":
-                return gpu_check.cell_error(task["cell"], task["tier"], task.get("masked", False))
+                more = {k: task[k] for k in ("masked", "units") if k in task}
+                return gpu_check.cell_error(task["cell"], task["tier"], **more)
             case "bulk":
                 return gpu_check.bulk_errors()
             case "barrier":
                 return {"seconds": gpu_check.barrier_seconds(task["blocks"])}
+            case "graph":
+                return gpu_check.graph_errors()
+            case "arrays":
+                return gpu_arrays.array_errors()
             case "warm":
                 gpu_time.warmed(Case(**task["case"]), gpu_time.Where(task.get("device", "cuda")))
                 return {}
@@ -50,7 +58,26 @@ def handle(task: Task) -> dict[str, Any]:
     except Exception as error:
         traceback.print_exc()
         said = "".join(traceback.format_exception_only(error)).strip()
-        return {"failed": said[:TAIL], "where": _innermost(error)}
+        trace = "".join(traceback.format_exception(error))[-TRACE:]
+        return {"failed": said[:TAIL], "where": _innermost(error), "trace": trace}
+
+
+def broken() -> str:
+    """What the device says of all that was launched, if something is wrong; nothing after it in
+    this process can be right."""
+    from rnncc.runtime.cuda import chosen
+    from rnncc.runtime.machine import Missing
+
+    try:
+        target: Any = chosen.current()
+        if hasattr(target, "ask"):
+            target.enter()
+            target.ask("cuCtxSynchronize")
+    except Missing:  # there is none to be broken
+        return ""
+    except Exception as error:
+        return f"{type(error).__name__}: {error}"[:TAIL]
+    return ""
 
 
 def _innermost(error: BaseException) -> str:
@@ -59,11 +86,16 @@ def _innermost(error: BaseException) -> str:
 
 
 def main() -> None:
+    """Answers until nobody asks any more."""
     # Answers have a stream to themselves: libraries print what they like.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
     for line in sys.stdin:
-        print(json.dumps(handle(json.loads(line))), file=answers, flush=True)
+        task = json.loads(line)
+        found = handle(task)
+        if task.get("device", "cuda") == "cuda" and (why := broken()):
+            found["broken"] = why
+        print(json.dumps(found), file=answers, flush=True)
 
 
 class Lost(Exception):
@@ -81,7 +113,7 @@ class Worker:
         self.log = tempfile.TemporaryFile("w+")  # noqa: SIM115
         self.answers = queue.Queue()
         self.process = made = subprocess.Popen(
-            [sys.executable, "-m", "bench.gpu_worker"],
+            [sys.executable, *COMMAND],
             cwd=Path(__file__).parent.parent,
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
@@ -110,7 +142,12 @@ class Worker:
             raise Lost(f"{why}: {self.end()}") from None
         if line is None:
             raise Lost(f"the process ended: {self.end()}")
-        found: dict[str, Any] = json.loads(line)
+        try:
+            found: dict[str, Any] = json.loads(line)
+        except ValueError:
+            raise Lost(f"no answer but {line[:TAIL]!r}: {self.end()}") from None
+        if "broken" in found:  # the next task begins in a new process
+            self.end()
         return found
 
     def end(self) -> str:
@@ -119,7 +156,8 @@ class Worker:
         if process is None:
             return ""
         process.kill()
-        process.wait()
+        with contextlib.suppress(subprocess.TimeoutExpired):  # a driver can hold it for a while
+            process.wait(PATIENCE)
         with contextlib.suppress(OSError, ValueError):
             self.log.seek(0)
             return " ".join(self.log.read()[-TAIL:].split())

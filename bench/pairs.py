@@ -10,7 +10,7 @@ To add a comparison: a line of SPINE, TORCH or OPTIONS. Everyone at the same cas
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from bench.case import FORWARD, TRAINING, Case
 from bench.harness import Crew, Effort, compare
@@ -19,7 +19,8 @@ from bench.result import Bar, Result
 
 @dataclass(frozen=True, slots=True)
 class Comparison:
-    """Two contenders in turns; `limit` bounds first / second (`least`: second / first, below).
+    """Two contenders in turns; `limit` bounds first / second (`least`: second / first, below), or
+    what the first takes longer, in microseconds (unit: us).
 
     others: timed beside them, without a bar.
     """
@@ -30,9 +31,11 @@ class Comparison:
     limit: float
     least: bool = False
     others: tuple[tuple[str, Case], ...] = ()
+    unit: str = "x"
 
 
 SMALL, LARGE, SINGLE = (64, 28, 28, 64), (32, 50, 256, 256), (1, 100, 256, 256)
+TINY = (1, 2, 3, 4)
 
 
 def _forward(sizes: tuple[int, int, int, int]) -> Comparison:
@@ -67,20 +70,39 @@ SPINE = (
 )
 
 
-def _replaced(mode: str, sizes: tuple[int, int, int, int]) -> Comparison:
+def _replaced(mode: str, sizes: tuple[int, int, int, int], limit: float) -> Comparison:
     case = Case("lstm", mode, *sizes)
     what = f"torch.nn.LSTM replaced, {mode} {sizes}: times faster"
+    return Comparison(what, ("rnncc_torch", case), ("torch", case), limit, least=True)
+
+
+def _adapted(mode: str, sizes: tuple[int, int, int, int], limit: float) -> Comparison:
+    case = Case("lstm", mode, *sizes)
+    what = f"torch module, {mode} {sizes}: more than its NumPy layer"
+    return Comparison(what, ("rnncc_torch", case), ("rnncc_torch-layer", case), limit, unit="us")
+
+
+def _packed(sizes: tuple[int, int, int, int], lengths: str) -> Comparison:
+    plain = Case("lstm", TRAINING, *sizes)
+    case = replace(plain, lengths=lengths)
     return Comparison(
-        what,
+        f"PackedSequence, {lengths} lengths, training {sizes}: time / the padded one's",
         ("rnncc_torch", case),
-        ("torch", case),
-        1.0,
-        least=True,
-        others=(("rnncc", case),),
+        ("rnncc_torch", plain),
+        1.1,
+        others=(("torch", case),),
     )
 
 
-TORCH = tuple(_replaced(mode, sizes) for sizes in (SMALL, LARGE) for mode in (FORWARD, TRAINING))
+TORCH = (
+    _replaced(FORWARD, SMALL, 1.0),
+    _replaced(TRAINING, SMALL, 2.0),
+    _replaced(FORWARD, LARGE, 1.0),
+    _replaced(TRAINING, LARGE, 1.1),
+    *(_packed(sizes, lengths) for sizes in (SMALL, LARGE) for lengths in ("near", "any")),
+    *(_adapted(FORWARD, sizes, 30.0) for sizes in (TINY, SMALL)),
+    *(_adapted(TRAINING, sizes, 120.0) for sizes in (TINY, SMALL)),
+)
 
 
 def _option(
@@ -146,8 +168,12 @@ def _run(
     timings = compare([comparison.first, comparison.second, *others], effort, crew)
     cases = [comparison.first[1], comparison.second[1], *(case for _, case in others)]
     for timing, case in zip(timings, cases, strict=True):
+        timing.peer = not timing.contender.startswith("rnncc")
         if len({c.name for c in cases}) > 1:
             timing.contender += f" {case.name}"
     result.timings[what.split(":")[0]] = timings
+    if comparison.unit == "us":
+        longer = timings[0].median - timings[1].median
+        return Bar(what, longer * 1e6, limit, unit="us")
     ratio = timings[0].median / timings[1].median
     return Bar(what, 1 / ratio if least else ratio, limit, least=least)

@@ -149,6 +149,7 @@ def test_residuals_are_counted_once():
 # ---- contenders ------------------------------------------------------------------------------
 
 CUSTOM = [Case(key[0], FORWARD, *SMALL, options=tuple(key[1:])) for key in CELLS]
+LSTM = Case("lstm", TRAINING, *SMALL)
 DROPPED = Case("lstm", TRAINING, *SMALL, options=(("recurrent_dropout", 0.3),))
 
 
@@ -174,6 +175,18 @@ def test_cells_as_users_write_them(name, case):
 @pytest.mark.parametrize("case", CUSTOM, ids=lambda c: c.name)
 def test_gradients_of_users_cells(case):
     assert error_of("torch", replace(case, mode=TRAINING)) < 1e-5
+
+
+@pytest.mark.parametrize("name", ["torch", "rnncc_torch"])
+@pytest.mark.parametrize("lengths", ["near", "any"])
+def test_packed_rows(name, lengths):
+    assert error_of(name, replace(LSTM, lengths=lengths)) < 1e-5
+    assert contender(name).refuses(replace(LSTM, lengths=lengths, mode=FORWARD))
+
+
+@pytest.mark.parametrize("mode", [FORWARD, TRAINING])
+def test_the_layer_that_a_torch_module_is_held_against(mode):
+    assert error_of("rnncc_torch-layer", replace(LSTM, mode=mode)) < 1e-5
 
 
 @pytest.mark.parametrize("name", ["jax", "openvino"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -15,6 +16,8 @@ from rnncc.passes.pipeline import optimise
 from rnncc.runtime import bind_tiles
 from rnncc.schedule.build import schedule
 from rnncc.schedule.model import Group, LaneStage
+
+TWO_BIASES = str(Path(rnncc.__file__).parent / "torch" / "lstm.rnn")
 
 
 def groups(name: str, **options: object) -> list[Group]:
@@ -44,8 +47,17 @@ def run(layer: Any, x: np.ndarray) -> list[np.ndarray]:
     return [y, grads.inputs, *grads.weights.values()]
 
 
+def test_two_biases_are_one_row_to_start_from() -> None:
+    """As torch's layers have them: their sum is worked out with the weights."""
+    (gates,) = groups(TWO_BIASES)
+    assert gates.start is not None and len(gates.accs) == 4
+    assert all(acc.init is not None and acc.ahead == 1 for acc in gates.accs)
+
+
 @pytest.mark.parametrize(
-    ("name", "shape"), [("lstm", (5, 6, 7, 17)), ("peephole_lstm", (9, 3, 20, 40))]
+    ("name", "shape"),
+    [("lstm", (5, 6, 7, 17)), ("peephole_lstm", (9, 3, 20, 40)), (TWO_BIASES, (7, 4, 9, 18))],
+    ids=["lstm", "peephole_lstm", "two biases"],
 )
 def test_the_same_bits(name: str, shape: tuple[int, ...], monkeypatch: pytest.MonkeyPatch) -> None:
     batch, time, features, units = shape
@@ -53,7 +65,7 @@ def test_the_same_bits(name: str, shape: tuple[int, ...], monkeypatch: pytest.Mo
     found, plans = [], []
     for rows in (1, 10**9):
         monkeypatch.setattr(bind_tiles, "FUSED_ROWS", rows)
-        layer = rnncc.compile(name)(units=units, return_sequences=True, seed=1)
+        layer = rnncc.compile(name)(units, return_sequences=True, seed=1)
         # What was bound for these sizes before is bound by the engine all layers share.
         layer(x)
         engine: Any = layer._last

@@ -25,6 +25,7 @@ from bench.case import Case, Data
 NAMES = (
     "rnncc",
     "rnncc_torch",
+    "rnncc_torch-layer",
     "torch",
     "torch-compile",
     "jax",

@@ -33,8 +33,8 @@ def unavailable(variant: str = "") -> str:
 
 
 def is_plain(case: Case) -> bool:
-    """Whether torch.nn has it."""
-    if case.masked or case.cell not in CLASSES:
+    """Whether torch.nn has it, lengths packed, which are trained with."""
+    if (case.lengths and case.mode != TRAINING) or case.masked or case.cell not in CLASSES:
         return False
     rest = {
         n: v for n, v in case.options if (case.cell, n, v) != ("simple_rnn", "activation", "relu")
@@ -45,6 +45,8 @@ def is_plain(case: Case) -> bool:
 def refuses(case: Case, variant: str = "") -> str:
     if variant == "compile" and is_plain(case):
         return "torch.compile leaves modules of torch.nn as they are"
+    if case.lengths and not is_plain(case):
+        return "lengths are packed, for modules of torch.nn, in training"
     return "" if is_plain(case) else refuses_cell(case)
 
 
@@ -78,6 +80,8 @@ def run_model(model: Any, case: Case, data: Data, path: Callable[[Any], str]) ->
         for name, array in given.items():
             getattr(model, name).copy_(torch.from_numpy(array.copy()))
     x, dy = torch.from_numpy(data.x), torch.from_numpy(data.dy)
+    if case.lengths:
+        return _packed(model, case, data, path)
     state: Any = None
 
     def forward() -> Any:
@@ -105,20 +109,59 @@ def run_model(model: Any, case: Case, data: Data, path: Callable[[Any], str]) ->
         if case.mode != TRAINING:
             return {"y": forward().numpy()}
         y = training().detach().numpy()
-        grad = {n: reorder(p.grad.numpy(), order, 0) for n, p in model.named_parameters()}
-        biases = grad["bias_ih_l0"], grad["bias_hh_l0"]
-        return {
-            "y": y,
-            "dx": x.grad.numpy(),
-            "d_kernel": grad["weight_ih_l0"].T,
-            "d_recurrent_kernel": grad["weight_hh_l0"].T,
-            "d_bias": np.stack(biases) if w["bias"].ndim == 2 else biases[0],
-        }
+        return {"y": y, "dx": x.grad.numpy(), **gradients(model, case)}
 
     if case.mode == TRAINING:
         x.requires_grad_(True)
     call = step if case.stateful else training if case.mode == TRAINING else forward
     return Run(f"torch {torch.__version__}, {path(call)}", call, outputs)
+
+
+def gradients(model: Any, case: Case) -> dict[str, np.ndarray]:
+    """Of the parameters, in the layout of the cell's spec."""
+    order = ORDER[case.cell]
+    grad = {n: reorder(p.grad.numpy(), order, 0) for n, p in model.named_parameters()}
+    biases = grad["bias_ih_l0"], grad["bias_hh_l0"]
+    return {
+        "d_kernel": grad["weight_ih_l0"].T,
+        "d_recurrent_kernel": grad["weight_hh_l0"].T,
+        "d_bias": np.stack(biases) if case.cell == "gru" else biases[0],
+    }
+
+
+def _packed(model: Any, case: Case, data: Data, path: Callable[[Any], str]) -> Run:
+    """Training on a PackedSequence. Rows of the mask's steps; what a masked layer's y and dy are
+    behind the last step of a sequence is that step's."""
+    import torch
+    from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
+
+    lengths = data.mask.sum(1)
+    last = np.minimum(np.arange(case.time), lengths[:, None] - 1)
+    folded = data.dy.copy()
+    for row, length in enumerate(lengths):
+        folded[row, length - 1] = data.dy[row, length - 1 :].sum(0)
+    packed, d = (
+        pack_padded_sequence(t, lengths.tolist(), batch_first=True)
+        for t in map(torch.from_numpy, (data.x, folded))
+    )
+    rows = packed.data.requires_grad_(True)
+
+    def training() -> Any:
+        model.zero_grad(set_to_none=True)
+        rows.grad = None
+        y = model(PackedSequence(rows, packed.batch_sizes))[0]
+        y.data.backward(d.data)
+        return y
+
+    def outputs() -> dict[str, np.ndarray]:
+        y = training()
+        found = PackedSequence(y.data.detach(), y.batch_sizes)
+        whole, _ = pad_packed_sequence(found, batch_first=True)
+        dx, _ = pad_packed_sequence(PackedSequence(rows.grad, y.batch_sizes), batch_first=True)
+        at = np.arange(case.batch)[:, None], last
+        return {"y": whole.numpy()[at], "dx": dx.numpy(), **gradients(model, case)}
+
+    return Run(f"{path(training)}, packed", training, outputs)
 
 
 def path(call: Any) -> str:

@@ -29,8 +29,32 @@ deep = RNN(StackedRNNCells([GRUCell(16), SimpleRNNCell(12), LSTMCell(10)]), retu
 y, h_gru, h_simple, (h, c) = deep(x)
 assert y.shape == (4, 10) and h_simple.shape == (4, 12)
 
-# A cell of your own: write its equations into a file, and it is compiled. It has gradients, masks,
-# dropout, states and files like any other, at the speed of the built-in ones.
+
+# A cell of your own, as Keras's guide writes it: a layer with state_size that is called with
+# (inputs, states). It isn't run step by step: what its call computes is read off it once, as
+# equations, and compiled.
+class MinimalRNNCell(keras.layers.Layer):
+    def __init__(self, units, **keywords):
+        super().__init__(**keywords)
+        self.units = self.state_size = units
+
+    def build(self, input_shape):
+        self.kernel = self.add_weight(shape=(input_shape[-1], self.units), name="kernel")
+        self.recurrent_kernel = self.add_weight(shape=(self.units,) * 2, name="recurrent_kernel")
+
+    def call(self, inputs, states):
+        h = keras.ops.matmul(inputs, self.kernel)
+        output = h + keras.ops.matmul(states[0], self.recurrent_kernel)
+        return output, [output]
+
+
+minimal = RNN(MinimalRNNCell(32))
+assert minimal(x).shape == (4, 32) and minimal.count_params() == 5 * 32 + 32 * 32
+print(minimal.cell.equations)
+assert "h[t] = x[t] @ kernel + h[t-1] @ recurrent_kernel" in minimal.cell.equations
+
+# Or write the equations into a file. Either way it has gradients, masks, dropout, states and files
+# like any other cell, at the speed of the built-in ones.
 equations = Path(__file__).parent.parent / "coupled_peephole.rnn"
 print(equations.read_text())
 own = RNN(equations, units=10, return_sequences=True)

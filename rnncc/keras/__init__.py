@@ -4,6 +4,7 @@
 
     LSTM(64)                                in place of keras.layers.LSTM: the same weights
     RNN("peephole.rnn", units=64)           any cell, from its equations
+    RNN(MinimalRNNCell(32))                 a cell written in Python: its equations are read off it
 
 Real layers: Keras builds, saves, regularizes and trains them. Files of models with these layers
 are loaded after `import rnncc.keras`.
@@ -43,6 +44,7 @@ from rnncc.keras.built_in import (  # noqa: E402
 from rnncc.keras.cells import Cell  # noqa: E402
 from rnncc.keras.rnn import RNN  # noqa: E402
 from rnncc.keras.stacked import StackedRNNCells  # noqa: E402
+from rnncc.keras.traced import PythonCell  # noqa: E402
 
 __all__ = [
     "GRU",
@@ -52,6 +54,7 @@ __all__ = [
     "Cell",
     "GRUCell",
     "LSTMCell",
+    "PythonCell",
     "SimpleRNN",
     "SimpleRNNCell",
     "StackedRNNCells",

@@ -65,7 +65,8 @@ class Bidirectional(Recurrent):
         self.return_sequences, self.return_state = layer.return_sequences, layer.return_state
         self.stateful, self.input_spec = layer.stateful, layer.input_spec
         self._initial = None if weights is None else [*weights]
-        _ = self.native  # refuses directions that don't fit
+        if all(way.cell.settled for way in self.ways):
+            _ = self.native  # refuses directions that don't fit
 
     # ---- what `Computed` and `Recurrent` ask for ----
 
@@ -97,6 +98,10 @@ class Bidirectional(Recurrent):
 
     def generators(self) -> list[Any]:
         return [g for way in self.ways for g in way.generators()]
+
+    @property
+    def starts_itself(self) -> bool:
+        return any(way.starts_itself for way in self.ways)
 
     def initial_states(self, batch: int) -> list[Any]:
         return [s for way in self.ways for s in way.initial_states(batch)]

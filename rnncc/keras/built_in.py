@@ -196,6 +196,11 @@ class LSTMCell(BuiltInCell):
         self._make(arguments_of(locals()))
 
 
+def _held(layer: Any, *names: str) -> dict[str, Any]:
+    """Those of its attributes with these names that it has."""
+    return {n: vars(layer)[n] for n in names if n in vars(layer)}
+
+
 # ---- layers --------------------------------------------------------------------------------------
 
 
@@ -206,21 +211,22 @@ class BuiltIn(RNN):
     cell_name: ClassVar[str]  # Keras's
 
     def _make(self, arguments: dict[str, Any]) -> None:
-        cudnn = arguments.pop("use_cudnn", "auto")  # there is one kernel: nothing to choose
-        if cudnn not in ("auto", True, False):
-            raise ValueError(f"use_cudnn is 'auto', True or False, not {cudnn!r}")
+        kept = taken(arguments, ("use_cudnn",))  # there is one kernel: nothing to choose
+        if kept.get("use_cudnn", "auto") not in ("auto", True, False):
+            raise ValueError(f"use_cudnn is 'auto', True or False, not {kept['use_cudnn']!r}")
         own = taken(arguments, (*KERAS, *FLAGS, "checkpoint_every", "precision"))
         shared = {n: own[n] for n in ("dtype", "trainable") if n in own}
         cell = self.cell_class(**arguments, **shared, name=self.cell_name)
         super().__init__(cell, **own)
-        self.use_cudnn = cudnn
+        for name, value in kept.items():
+            setattr(self, name, value)
         self.input_spec = keras.layers.InputSpec(ndim=3)
 
     def get_config(self) -> dict[str, Any]:
         """Keywords of the constructor."""
         found = super().get_config()
         del found["cell"]
-        return {**found, **self.cell.arguments()}
+        return {**found, **self.cell.arguments(), **_held(self, "use_cudnn")}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> BuiltIn:

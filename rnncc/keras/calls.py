@@ -26,11 +26,17 @@ _OPTIONS = ("return_sequences", "go_backwards", "checkpoint_every", "zero_output
 @dataclass(frozen=True, slots=True)
 class Request:
     """What is known of a call before there are numbers. given: initial states are among its
-    tensors; masked: a mask is."""
+    tensors; masked: a mask is; again: nothing is to be saved, its backward runs it again."""
 
     training: bool = False
     given: bool = False
     masked: bool = False
+    again: bool = False
+
+    @property
+    def saves(self) -> bool:
+        """Whether it leaves something for its backward, which comes where a layer is trained."""
+        return self.training and not self.again
 
 
 @dataclass(frozen=True, slots=True)

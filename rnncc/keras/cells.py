@@ -44,6 +44,21 @@ class AbstractCell(Computed):
         """The cells that own variables, first to last."""
         raise NotImplementedError
 
+    @property
+    def settled(self) -> bool:
+        """Whether the equations are known: those of cells in Python are when they are built."""
+        return all(leaf.settled for leaf in self.leaves())
+
+    @property
+    def kernel_dtype(self) -> str:
+        """What kernels compute in."""
+        return self.leaves()[0].kernel_dtype
+
+    @property
+    def starts_itself(self) -> bool:
+        """Whether a cell in Python says what a sequence starts from."""
+        return any(leaf.starts_itself for leaf in self.leaves())
+
     # ---- what `Computed` asks for ----
 
     @property
@@ -94,15 +109,14 @@ class AbstractCell(Computed):
     def state_size(self) -> Any:
         """Of one state an int, or a shape if its rank isn't 1; of several a list; of stacked cells
         a list of these."""
-        sizes = [leaf.extents(leaf.compiled.cell.states) for leaf in self.leaves()]
-        each = [s[0] if len(s) == 1 else s for s in sizes]
+        each = [as_sizes(leaf.state_shapes()) for leaf in self.leaves()]
+        each = [s[0] if len(s) == 1 else s for s in each]
         return each[0] if len(each) == 1 else each
 
     @property
     def output_size(self) -> Any:
         """An int, or a shape if the output's rank isn't 1; a tuple of these of several outputs."""
-        last = self.leaves()[-1]
-        sizes = last.extents(last.compiled.cell.outputs)
+        sizes = as_sizes(self.leaves()[-1].output_shapes())
         return sizes[0] if len(sizes) == 1 else tuple(sizes)
 
     def get_initial_state(self, batch_size: Any = None) -> Any:
@@ -162,6 +176,18 @@ class Cell(AbstractCell):
     def leaves(self) -> list[Cell]:
         return [self]
 
+    @property
+    def settled(self) -> bool:
+        return True
+
+    @property
+    def kernel_dtype(self) -> str:
+        return self.compiled.cell.dtype
+
+    @property
+    def starts_itself(self) -> bool:
+        return False
+
     # ---- variables ----
 
     def build(self, input_shape: Any) -> None:
@@ -207,15 +233,25 @@ class Cell(AbstractCell):
         """Those that are settled."""
         return dict(self._sizes)
 
-    def extents(self, arrays: Sequence[Array]) -> list[Any]:
-        """Sizes of arrays as Keras gives them. ValueError while they are unknown."""
+    @property
+    def state_count(self) -> int:
+        return len(self.compiled.cell.states)
+
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """Of one row, in order. ValueError while sizes are unknown."""
+        return self._shapes(self.compiled.cell.states)
+
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """Likewise."""
+        return self._shapes(self.compiled.cell.outputs)
+
+    def _shapes(self, arrays: Sequence[Array]) -> list[tuple[int, ...]]:
         cell = self.compiled.cell
         unseen: dict[str, Dims] = {
             **{a.name: (None,) * (2 + len(a.shape)) for a in cell.inputs},
             **{a.name: (None,) * (1 + len(a.shape)) for a in cell.contexts},
         }
         sizes = SizeBinder(cell, self._sizes, "the layer's").bind(unseen).sizes
-        found = []
         for array in arrays:
             unknown = {n for t in array.shape for n in names_of(t)} - sizes.keys()
             if unknown:
@@ -223,16 +259,13 @@ class Cell(AbstractCell):
                     f"the size of {array.name} in {self.name} needs {', '.join(sorted(unknown))}: "
                     "build the cell first"
                 )
-            shape = array_shape(array, sizes)
-            found.append(shape[0] if len(shape) == 1 else shape)
-        return found
+        return [array_shape(array, sizes) for array in arrays]
 
     def starts(self, batch_size: Any) -> list[Any]:
         """The states a sequence starts from."""
-        states = self.compiled.cell.states
         found = []
-        for state, size in zip(states, self.extents(states), strict=True):
-            shape = (batch_size, *(size if isinstance(size, tuple) else (size,)))
+        for state, own in zip(self.compiled.cell.states, self.state_shapes(), strict=True):
+            shape = (batch_size, *own)
             if state.default is None:
                 found.append(keras.ops.zeros(shape, dtype=self.compute_dtype))
             else:
@@ -259,6 +292,11 @@ class Cell(AbstractCell):
     def from_config(cls, config: dict[str, Any]) -> Cell:
         """A cell out of `get_config()`."""
         return cls(**{**config, "spec": deserialize(config["spec"])})
+
+
+def as_sizes(shapes: Sequence[tuple[int, ...]]) -> list[Any]:
+    """Shapes of one row as Keras gives them: of vectors a number."""
+    return [shape[0] if len(shape) == 1 else shape for shape in shapes]
 
 
 class FromFile:
@@ -293,6 +331,6 @@ def compiled_of(spec: Any, keywords: Mapping[str, Any], dtype: str) -> Layer:
     if isinstance(spec, str | os.PathLike):
         return compile_cell(spec)(dtype=dtype, **keywords)
     raise TypeError(
-        f"a cell is a path, a name or a class of rnncc.compile, or a cell of rnncc.keras, not "
-        f"{spec!r}: cells of Keras's own have no equations that could be compiled"
+        f"a cell is a path, a name or a class of rnncc.compile, a cell of rnncc.keras, or a "
+        f"keras.layers.Layer with state_size and call(inputs, states), not {spec!r}"
     )

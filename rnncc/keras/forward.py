@@ -24,6 +24,7 @@ from rnncc.runtime.order import Order
 from rnncc.runtime.precision import refuse_on_cpu
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes an operation remembers
+_WORTH_IT = 2**17  # bytes that take longer to copy than kernels to be told another place
 _numbers = itertools.count(1)
 
 
@@ -83,15 +84,16 @@ class Forward:
         *,
         save: bool,
         lent: bool = False,
+        out: Sequence[np.ndarray] = (),
     ) -> tuple[list[np.ndarray], Saved | None]:
         """Results, owned by the caller; with `save`, what `backward` needs.
 
         lent: nobody will write the tensors before the backward, or they are handed over again for
-        it (`hand_again`)."""
+        it (`hand_again`). out: arrays to write the results into, which are those returned then."""
         begun = self._begin(request, tensors, save and lent)
         known, masks, arrays = begun.known, begun.masks, begun.arrays
         if not (known.batch and begun.steps):
-            found = self._nothing(arrays, known)
+            found = placed(self._nothing(arrays, known), out)
             return found, Saved(request, known, 0, masks) if save else None
         engine, variant = self._engine(
             request.training, masks is not None and masks.valid is not None
@@ -102,10 +104,11 @@ class Forward:
             arrays["seed"] = seed
         sequences = self.native.return_sequences
         cut = sequences and masks is not None and begun.steps < masks.time
+        places = dict(zip(self.results, out, strict=True)) if out else {}
         whole: dict[str, np.ndarray] = {}
         if cut:
             shapes = zip(self.outputs, known.results, strict=False)
-            whole = {n: aligned(shape, self.dtype) for n, shape in shapes}
+            whole = {n: places[n] if out else aligned(s, self.dtype) for n, s in shapes}
         results, saved = engine.forward(
             masks.cut(arrays, self.timed) if masks else arrays,
             known.sizes,
@@ -114,14 +117,14 @@ class Forward:
             version=begun.version,
             save=save,
             last_only=not sequences,
-            out={n: a[:, : begun.steps] for n, a in whole.items()},
+            out=worth_it(places) | {n: a[:, : begun.steps] for n, a in whole.items()},
             checkpoint_every=self.native.checkpoint_every if save else None,
             lent=self._lent if lent else frozenset(() if request.given else self.states),
         )
         for array in whole.values():
             assert masks is not None
             masks.fill(array)
-        found = [whole[n] if n in whole else results[n] for n in self.results]
+        found = placed([whole[n] if n in whole else results[n] for n in self.results], out)
         kept = Saved(request, known, begun.steps, masks, engine, saved, variant) if save else None
         return found, kept
 
@@ -201,3 +204,21 @@ class Forward:
         shapes = known.results[: len(self.outputs)]
         zeros = [np.zeros(tuple(n or 0 for n in shape), self.dtype) for shape in shapes]
         return [*zeros, *(np.array(arrays[name]) for name in self.states)]
+
+
+# ---- results in arrays of others -----------------------------------------------------------------
+
+
+def worth_it(places: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """Those that kernels should write into themselves: a small one is copied sooner."""
+    return {n: a for n, a in places.items() if a.nbytes >= _WORTH_IT}
+
+
+def placed(found: list[np.ndarray], places: Sequence[np.ndarray]) -> list[np.ndarray]:
+    """The same numbers in these places, if there are any."""
+    if not places:
+        return found
+    for place, array in zip(places, found, strict=True):
+        if array is not place:
+            place[...] = array
+    return [*places]

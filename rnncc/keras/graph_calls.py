@@ -14,6 +14,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 
 from rnncc.keras.calls import Request, seed_of
+from rnncc.keras.forward import placed
 from rnncc.keras.operation import Operation
 from rnncc.keras.pending import Pending
 
@@ -28,12 +29,23 @@ class GraphCalls:
         self._lent: bool | None = None
         self._pending: Pending = operation.made.setdefault("pending", Pending())
 
-    def forward(self, arrays: Sequence[np.ndarray], *, save: bool) -> list[np.ndarray]:
-        """arrays: the tensors, then if `seeded` the seed. Results, then with `save` a handle."""
+    def forward(
+        self, arrays: Sequence[np.ndarray], *, save: bool, out: Sequence[np.ndarray] = ()
+    ) -> list[np.ndarray]:
+        """arrays: the tensors, then if `seeded` the seed. Results, then with `save` a handle; in
+        `out`, if that is given."""
         found, saved = self.operation.forward(
-            self.request, arrays[: self.count], self._seed(arrays), save=save, lent=self._lends()
+            self.request,
+            arrays[: self.count],
+            self._seed(arrays),
+            save=save and not self.request.again,
+            lent=self._lends(),
+            out=out[: len(self.operation.results)],
         )
-        return [*found, np.int32(self._pending.put(saved))] if save else found  # type: ignore[list-item]
+        if save:
+            handle = np.array(self._pending.put(saved), np.int32)
+            found += placed([handle], out[len(found) :])
+        return found
 
     def backward(
         self,
@@ -41,8 +53,9 @@ class GraphCalls:
         arrays: Sequence[np.ndarray],
         cotangents: Sequence[np.ndarray | None],
         wanted: Sequence[bool],
+        out: Sequence[np.ndarray] = (),
     ) -> list[np.ndarray]:
-        """Gradients of those tensors that are wanted."""
+        """Gradients of those tensors that are wanted; in `out`, if that is given."""
         tensors = arrays[: self.count]
         saved = self._pending.take(handle)
         if saved is None:
@@ -50,7 +63,8 @@ class GraphCalls:
             assert saved is not None
         elif self._lends():
             self.operation.hand_again(saved, tensors)
-        grads = self.operation.backward(saved, cotangents, wanted, [a.shape for a in tensors])
+        shapes = [a.shape for a in tensors]
+        grads = self.operation.backward(saved, cotangents, wanted, shapes, out)
         return [g for g in grads if g is not None]
 
     def _lends(self) -> bool:

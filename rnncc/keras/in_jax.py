@@ -46,16 +46,16 @@ def run(operation: Operation, request: Request, tensors: Sequence[Any], seed: An
 
 def _call_out(
     key: str,
-    function: Callable[[Sequence[np.ndarray]], Sequence[np.ndarray]],
+    function: Callable[..., Sequence[np.ndarray]],
     results: Sequence[jax.ShapeDtypeStruct],
     tensors: Sequence[Any],
 ) -> Sequence[Any]:
-    """A function of NumPy arrays in a graph. key: tells it from others, in every process."""
+    """A function of NumPy arrays in a graph: (arrays, out=places of results) -> results. key: tells
+    it from others, in every process."""
     if not jax_ffi.UNAVAILABLE:
 
         def fill(arrays: list[np.ndarray], places: list[np.ndarray]) -> None:
-            for place, array in zip(places, function(arrays), strict=True):
-                place[...] = array
+            function(arrays, out=places)
 
         return jax_ffi.call_out(key, fill, results, tensors)
 
@@ -98,11 +98,11 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
     key = f"{operation.stable_key} {calls.request}"
     alive = weakly(calls)
 
-    def plain(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return alive().forward(arrays, save=False)
+    def plain(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
+        return alive().forward(arrays, save=False, out=out)
 
-    def saving(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
-        return alive().forward(arrays, save=True)
+    def saving(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
+        return alive().forward(arrays, save=True, out=out)
 
     def shapes(tensors: Sequence[Any], *more: jax.ShapeDtypeStruct) -> list[Any]:
         known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
@@ -133,10 +133,10 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
         handed = [d for d in cotangents if type(d) is not SymbolicZero]
         present = [type(d) is not SymbolicZero for d in cotangents]
 
-        def back(arrays: Sequence[np.ndarray]) -> list[np.ndarray]:
+        def back(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
             handle, own, rest = arrays[0], arrays[1 : 1 + count], iter(arrays[1 + count :])
             cts = [next(rest) if p else None for p in present]
-            return alive().backward(int(handle), own, cts, flags)
+            return alive().backward(int(handle), own, cts, flags, out)
 
         asked = [
             jax.ShapeDtypeStruct(t.shape, operation.dtype)

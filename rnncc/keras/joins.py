@@ -28,7 +28,7 @@ def grouped(cell: Any, states: Sequence[Any]) -> list[Any]:
     leaves, rest = cell.leaves(), iter(states)
     if len(leaves) == 1:
         return [*states]
-    groups = [[next(rest) for _ in leaf.compiled.cell.states] for leaf in leaves]
+    groups = [[next(rest) for _ in range(leaf.state_count)] for leaf in leaves]
     return [g[0] if len(g) == 1 else g for g in groups if g]
 
 

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.keras.calls import Request, Saved
-from rnncc.keras.forward import Forward
+from rnncc.keras.forward import Forward, placed, worth_it
 
 
 class Operation(Forward):
@@ -28,14 +28,17 @@ class Operation(Forward):
         cotangents: Sequence[np.ndarray | None],
         wanted: Sequence[bool],
         shapes: Sequence[tuple[int, ...]],
+        places: Sequence[np.ndarray] = (),
     ) -> list[np.ndarray | None]:
         """Gradients of a call's tensors, those wanted, owned by the caller.
 
-        cotangents: of its results; None is zero. shapes: of its tensors."""
+        cotangents: of its results; None is zero. shapes: of its tensors. places: arrays to write
+        into, of those wanted; they are the gradients then."""
         names = self.names(saved.request)
         asked = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
         given = self.cotangents(saved, cotangents)
-        out: dict[str, np.ndarray] = {}
+        own = dict(zip(asked, places, strict=True)) if places else {}
+        out = worth_it(own)
         whole: dict[str, np.ndarray] = {}
         if saved.engine is None:  # nothing ran: the last states are the first ones
             finals = {n: given.get(f"final_{n}") for n in self.states}
@@ -44,12 +47,17 @@ class Operation(Forward):
             if self.order.backwards or saved.steps < (saved.known.time or 0):
                 for name in self.timed:
                     if name in asked:
-                        whole[name] = np.zeros(asked[name], self.dtype)
+                        whole[name] = own[name] if own else np.empty(asked[name], self.dtype)
+                        whole[name][...] = 0
                         out[name] = self.order.run(whole[name])[:, : saved.steps]
             found = saved.engine.backward(saved.saved, given, self.wanted(saved, asked), out)
         found = {**found, **whole}
         self.hand_on(saved, asked, found)
-        return [self.shaped(found.get(n), asked.get(n)) for n in names]
+        grads = [self.shaped(found.get(n), asked.get(n)) for n in names]
+        if own:
+            placed([g for g in grads if g is not None], places)
+            return [own.get(n) for n in names]
+        return grads
 
     def names(self, request: Request) -> list[str]:
         """What a call's tensors are."""

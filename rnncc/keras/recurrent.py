@@ -34,6 +34,7 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         if keras.backend.backend() == "tensorflow":
             self.supports_jit = False  # XLA can't call out to Python there
         self._operations: dict[str, Operation] = {}
+        self._again = False  # of calls: see Request
 
     # ---- what the classes below say ----
 
@@ -98,14 +99,33 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
             self._check_states(operation, tensors, states)
             tensors += [cast(t, dtype) for t in states]
         variables = self.named_variables()
-        tensors += [keras.ops.convert_to_tensor(variables[n]) for n in operation.owned]
-        request = Request(bool(training), states is not None, mask is not None)
+        tensors += [cast(variables[n], dtype) for n in operation.owned]
+        request = Request(bool(training), states is not None, mask is not None, self._again)
         seed = None
         if training and operation.draws:
             seed = next_seed(self.generators()[0])
         results = [cast(t, self.compute_dtype) for t in run(operation, request, tensors, seed)]
         count = len(operation.outputs)
         return results[:count], results[count:]
+
+    def rematerialized_call(self, layer_call: Any, *args: Any, **kwargs: Any) -> Any:
+        """The call under a RematScope. What Keras makes of it takes no keywords in graphs of
+        TensorFlow and JAX, and draws other dropout masks the second time; our backward runs its
+        forward again by itself."""
+        if self._remat_mode and self._remat_mode.mode == "activations":
+            return layer_call  # they are inside kernels, which save what they need
+        found = super().rematerialized_call(layer_call, *args, **kwargs)
+        if found is layer_call or keras.backend.backend() == "torch":
+            return found
+
+        def saving_nothing(*args: Any, **kwargs: Any) -> Any:
+            self._again = True
+            try:
+                return layer_call(*args, **kwargs)
+            finally:
+                self._again = False
+
+        return saving_nothing
 
     def _check_states(
         self, operation: Operation, tensors: Sequence[Any], states: Sequence[Any]
@@ -163,6 +183,25 @@ def as_shapes(given: Any) -> Any:
     if isinstance(given, Mapping):
         return {n: tuple(s) for n, s in given.items()}
     return tuple(tuple(s) for s in given)
+
+
+def fitting_mask(mask: Any, sequences: Any) -> Any:
+    """The mask [batch, time] of a call, one [batch, time, 1] as Keras takes it included. ValueError
+    for another shape, as far as shapes are known: in a graph kernels would say so."""
+    if mask is None:
+        return None
+    mask = ops.convert_to_tensor(mask)
+    given, lead = tuple(mask.shape), tuple(sequences.shape[:2])
+    if len(given) == 3 and given[-1] == 1:
+        mask, given = ops.squeeze(mask, -1), given[:2]
+    if len(given) != 2 or any(
+        isinstance(a, int) and isinstance(b, int) and a != b
+        for a, b in zip(given, lead, strict=True)
+    ):
+        raise ValueError(
+            f"mask has shape {list(mask.shape)}, expected [batch={lead[0]}, time={lead[1]}]"
+        )
+    return mask
 
 
 def first_mask(mask: Any, inputs: Any) -> Any:

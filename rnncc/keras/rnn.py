@@ -17,8 +17,16 @@ from rnncc import layers as native_layers
 from rnncc.keras.arguments import dtype_of, taken
 from rnncc.keras.cells import KERAS, AbstractCell
 from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
-from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes, first_mask
+from rnncc.keras.recurrent import (
+    PACKAGE,
+    Computed,
+    as_shapes,
+    first_mask,
+    fitting_mask,
+    is_shape,
+)
 from rnncc.keras.stacked import as_cell
+from rnncc.keras.traced import is_python_cell
 from rnncc.runtime.doors import Dims
 from rnncc.runtime.precision import precision_of
 
@@ -47,6 +55,11 @@ class Recurrent(Computed):
         """What a sequence starts from, one after another."""
         raise NotImplementedError
 
+    @property
+    def starts_itself(self) -> bool:
+        """Whether a cell in Python says what a sequence starts from."""
+        raise NotImplementedError
+
     def call(
         self,
         sequences: Any,
@@ -60,13 +73,17 @@ class Recurrent(Computed):
         after another or in groups. mask: bools [batch, time], False where a step doesn't count.
         ValueError for shapes that don't fit, and of a stateful layer for another batch size.
         """
-        inputs = [*self.spread_inputs(sequences).values()]
-        mask = first_mask(mask, sequences)
+        given = self.spread_inputs(sequences)
+        inputs = [*given.values()]
+        timed = given[self.description.inputs[0].name]
+        mask = fitting_mask(first_mask(mask, sequences), timed)
         states = None if initial_state is None else flat_states(self, initial_state)
         if self.stateful:
             self._check_batch(inputs[0])
             if states is None:  # copies: torch's variables are written in place
                 states = [ops.copy(v.value) for v in tree.flatten(self.states)]
+        elif states is None and self.starts_itself:
+            states = self.initial_states(ops.shape(inputs[0])[0])
         outputs, after = self.computed(self.operation(), inputs, states, mask, training)
         if self.stateful:
             for variable, state in zip(tree.flatten(self.states), after, strict=True):
@@ -139,11 +156,21 @@ class Recurrent(Computed):
         self.reset_state()
 
 
+def one_step(shapes: Any) -> Any:
+    """Shapes of sequences -> of one step."""
+    if is_shape(shapes):
+        return (shapes[0], *shapes[2:])
+    if isinstance(shapes, dict):
+        return {n: one_step(s) for n, s in shapes.items()}
+    return tuple(map(one_step, shapes))
+
+
 @keras.saving.register_keras_serializable(PACKAGE)
 class RNN(Recurrent):
     """A recurrent layer.
 
-    cell: a cell of this package, a list of them (stacked), or what `Cell` takes: the path of a .rnn
+    cell: a cell of this package, one written in Python as Keras's RNN takes it (`PythonCell`: its
+    call is read and compiled), a list of these (stacked), or what `Cell` takes: the path of a .rnn
     file, a name, a class of rnncc.compile; then sizes and options of the cell are keywords here.
     Others as in Keras, and checkpoint_every: training saves states every so many steps and runs
     those steps again in the backward: memory for less speed. unroll changes nothing.
@@ -167,7 +194,7 @@ class RNN(Recurrent):
         precision: str = "float32",
         **keywords: Any,
     ) -> None:
-        made = isinstance(cell, AbstractCell | list | tuple)
+        made = isinstance(cell, AbstractCell | list | tuple) or is_python_cell(cell)
         own = keywords if made else taken(keywords, KERAS)
         super().__init__(**own)
         if not made:
@@ -179,9 +206,9 @@ class RNN(Recurrent):
         self.unroll, self.zero_output_for_mask = unroll, bool(zero_output_for_mask)
         self.checkpoint_every = checkpoint_every
         self.precision = precision_of(precision, dtype_of(self))
-        if dtype_of(self) != self.description.dtype:
+        if dtype_of(self) != self.cell.kernel_dtype:
             raise ValueError(
-                f"{self.name} has dtype {dtype_of(self)}, its cell {self.description.dtype}: make "
+                f"{self.name} has dtype {dtype_of(self)}, its cell {self.cell.kernel_dtype}: make "
                 "them agree"
             )
 
@@ -218,6 +245,10 @@ class RNN(Recurrent):
     def generators(self) -> list[Any]:
         return self.cell.generators()
 
+    @property
+    def starts_itself(self) -> bool:
+        return self.cell.starts_itself
+
     def initial_states(self, batch: int) -> list[Any]:
         return tree.flatten(self.cell.get_initial_state(batch_size=batch))
 
@@ -239,8 +270,22 @@ class RNN(Recurrent):
         """See `Cell.output_size`."""
         return self.cell.output_size
 
+    def compute_output_shape(self, sequences_shape: Any, initial_state_shape: Any = None) -> Any:
+        if self.cell.settled:
+            return super().compute_output_shape(sequences_shape, initial_state_shape)
+        shapes = as_shapes(sequences_shape)
+        batch, *time = ([*shapes] if is_shape(shapes) else tree.flatten(shapes))[:2]
+        lead = (batch, *time) if self.return_sequences else (batch,)
+        leaves = self.cell.leaves()
+        outputs = [(*lead, *shape) for shape in leaves[-1].output_shapes()]
+        return self.arranged(
+            outputs, [(batch, *shape) for leaf in leaves for shape in leaf.state_shapes()]
+        )
+
     def build(self, sequences_shape: Any, initial_state_shape: Any = None) -> None:
         """Make the variables of the cells, and of a stateful layer those of its states."""
+        if not self.cell.settled:  # what is in Python has a time axis in all it reads
+            self.cell.build(one_step(as_shapes(sequences_shape)))
         shapes = self.spread_inputs(as_shapes(sequences_shape), "shapes")
         timed = {a.name for a in self.description.inputs}
         steps = {n: (s[0], *s[2:]) if n in timed else tuple(s) for n, s in shapes.items()}

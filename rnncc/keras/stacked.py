@@ -11,6 +11,7 @@ import keras
 
 from rnncc.keras.cells import AbstractCell, Cell
 from rnncc.keras.recurrent import PACKAGE
+from rnncc.keras.traced import PythonCell, is_python_cell
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
@@ -31,7 +32,8 @@ class StackedRNNCells(AbstractCell):
         found = self.leaves()
         if len({id(leaf) for leaf in found}) < len(found):
             raise ValueError("one cell is there twice: make a cell for every place")
-        _ = self.native  # refuses cells that don't fit
+        if self.settled:
+            _ = self.native  # refuses cells that don't fit
 
     def leaves(self) -> list[Cell]:
         return [leaf for cell in self.cells for leaf in cell.leaves()]
@@ -59,11 +61,16 @@ def _deserialized(config: Any) -> Any:
 
 
 def as_cell(given: Any, **keywords: Any) -> AbstractCell:
-    """A cell, a list of them stacked, or what `Cell` takes. TypeError for anything else."""
+    """A cell, a list of them stacked, one in Python, or what `Cell` takes. TypeError for anything
+    else."""
+    if isinstance(given, keras.layers.StackedRNNCells):
+        given = given.cells
     if isinstance(given, list | tuple):
         given = StackedRNNCells(given)
     if isinstance(given, AbstractCell):
         if keywords:
             raise TypeError(f"{next(iter(keywords))} is chosen where the cell is made")
         return given
+    if is_python_cell(given):
+        return PythonCell(given, **keywords)
     return Cell(given, **keywords)

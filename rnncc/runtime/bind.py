@@ -151,8 +151,8 @@ class Binder(MemoryBinder):
         flat = self.row_levels(kernel)
         words: list[Word]
         if kernel.kind == "grads":
-            count, tiles, words = sum_calls(self, kernel)
-            head: list[Word] = [parts, count, tiles, (("zeros",), 0)]
+            count, work, words = sum_calls(self, kernel)
+            head: list[Word] = [parts, count, work, (("zeros",), 0)]
         else:
             count, words = contract_calls(self, kernel, flat)
             head = [parts, count, *flat]

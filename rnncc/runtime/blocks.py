@@ -184,7 +184,7 @@ def backward(
         if residuals is None:
             job = Job(arrays, replace(own, last_only=True), saved.version, first_step=first_step)
             residuals = ahead.run(job).residuals()
-        arrays |= _cotangents(back, handed, own, block, room)
+        arrays |= cotangents_of(back, handed, own, block, room)
         asked = wanted.union(names) if begin else wanted
         part = {n: a[:, begin:end] for n, a in sequences.items()} or out
         run = back.run(Job(arrays, own, saved.version, residuals, asked, part, first_step))
@@ -205,7 +205,9 @@ def _of_every_step(side: Side, cotangents: Arrays) -> list[str]:
     return [n for n, d in cotangents.items() if d.ndim == lead.get(n, 0) + len(buffers[n].shape)]
 
 
-def _cotangents(side: Side, handed: Arrays, call: Call, block: Block, room: Room) -> dict[str, Any]:
+def cotangents_of(
+    side: Side, handed: Arrays, call: Call, block: Block, room: Room
+) -> dict[str, Any]:
     """What comes into a block from behind: cotangents of its steps and of its last carries."""
     found = {}
     for name, role, caller in side.direction.params:

@@ -23,11 +23,11 @@ from rnncc.runtime.nest import (
 )
 from rnncc.runtime.words import flush_denormals, restore_denormals, word
 
-# parts, calls, n0, n1 (or tiles, zeros), scratch, bytes of it a part, whether parts share lanes
+# parts, calls, n0, n1 (or work, zeros), scratch, bytes of it a part, whether parts share lanes
 HEAD_WORDS = 7
 CONTRACT_WORDS = 10
 CONTRACT_SEGMENT_WORDS = 8  # a core's seven, and bytes of a from outer row to outer row
-SUM_WORDS = 11
+SUM_WORDS = 12
 SUM_SEGMENT_WORDS = 7
 
 
@@ -83,15 +83,16 @@ def contract_bulk(block, part):
 @kernel
 def sum_bulk(block, part):
     old = flush_denormals()
-    tiles_lo, tiles_hi = share(word(block, 2), part, word(block, 0))
+    work_lo, work_hi = share(word(block, 2), part, word(block, 0))
     table = word(block, 4) + part * word(block, 5)
     at = block + HEAD_WORDS * 8
     for _ in range(word(block, 1)):
         entries = word(at, 9)
         rows, row_tile, tile_bytes = word(at, 4), word(at, 1), word(at, 3)
         row_tiles = (rows + row_tile - 1) // row_tile
-        lo = max(tiles_lo - word(at, 10), 0)
-        hi = min(tiles_hi - word(at, 10), row_tiles * word(at, 2))
+        work = word(at, 11)  # of a tile: whoever's share it begins in makes it
+        lo = max(work_lo - word(at, 10) + work - 1, 0) // work
+        hi = min(max(work_hi - word(at, 10) + work - 1, 0) // work, row_tiles * word(at, 2))
         if lo < hi:
             pieces = 0
             for i in range(entries):

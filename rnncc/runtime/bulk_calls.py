@@ -11,6 +11,7 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
+from rnncc.runtime.binding import Tiling
 from rnncc.runtime.tables import Grad, Kernel, Operand, Source, Stage
 
 if TYPE_CHECKING:
@@ -133,13 +134,13 @@ def _segments(
 
 
 def sum_calls(binder: Binder, kernel: Kernel) -> tuple[int, int, list[Word]]:
-    """(number of calls, of tiles in all, their words) of a kernel of gradients.
+    """(number of calls, work of all tiles, their words) of a kernel of gradients.
 
     Calls that read the same rows follow one another, so that threads, each with its share of all
     tiles, read few rows twice.
     """
     words: list[Word] = []
-    count = tiles = 0
+    count = work = 0
     stages = [binder.stages[name] for name in kernel.stages]
     grads = [s.grad for s in stages if s.grad is not None]
     first = {g.d.buffer: i for i, g in reversed([*enumerate(grads)])}
@@ -149,16 +150,23 @@ def sum_calls(binder: Binder, kernel: Kernel) -> tuple[int, int, list[Word]]:
         sizes = [range(binder.out.size(s)) for s, *_ in grad.outer]
         tiling = binder.out.tilings[stage.name]
         for index in product(range(kept), *sizes):
-            words += _sum(binder, stage, grad, index, tiles)
-            tiles += -(-binder.out.size(grad.rows) // tiling.row_tile) * tiling.tiles
+            words += _sum(binder, stage, grad, index, work)
+            row_tiles = -(-binder.out.size(grad.rows) // tiling.row_tile)
+            work += row_tiles * tiling.tiles * _tile_work(binder, grad, tiling)
             count += 1
-    return count, tiles, words
+    return count, work, words
+
+
+def _tile_work(binder: Binder, grad: Grad, tiling: Tiling) -> int:
+    """What a tile takes beside others, so that threads with as much of it are done together: its
+    vectors; of a single row it waits for its own sums as long as two would take."""
+    return max(min(tiling.row_tile, binder.out.size(grad.rows)), 2) * tiling.unit_blocks
 
 
 def _sum(
     binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...], begin: int
 ) -> list[Word]:
-    """begin: the number of the call's first tile among all."""
+    """begin: the work of the tiles before the call's first."""
     tiling = binder.out.tilings[stage.name]
     kept, outer = index[0], index[1:]
 
@@ -205,5 +213,6 @@ def _sum(
         n1,
         count,
         begin,
+        _tile_work(binder, grad, tiling),
     ]
     return head + entries

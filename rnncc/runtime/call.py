@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
@@ -190,33 +190,12 @@ class Run:
 
     def _find_packed(self, made: Prepared, seed: int) -> Packed:
         """Packed weights of this version, for these tiles."""
-        side, arrays = self.side, self.job.arrays
+        arrays, side = self.job.arrays, self.side
         rates = tuple([float(arrays[name]) for name in side.rate_names])
         key = (self.job.version, rates, made.draws_weights and seed, made.tile_key)
-        with side.lock:
-            found = side.packs.get(key)
-            if found is None:
-                found = side.packs[key] = self._pack(made, seed)
-                while len(side.packs) > side.kept_packs:
-                    side.packs.popitem(last=False)
-            else:
-                side.packs.move_to_end(key)
-            return found
-
-    def _pack(self, made: Prepared, seed: int) -> Packed:
-        dtype = self.side.np_dtype
-        weights = [
-            np.ascontiguousarray(self.job.arrays[name], dtype)
-            for _, name in self.side.params.weights
-        ]
-        lease = memory.POOL.lease(max(made.packed_bytes, 1))
-        base, addresses = address_of(lease.array), tuple(address_of(w) for w in weights)
-        with memory.POOL.borrow(made.pack_plan.workspace_bytes) as workspace:
-            given = [address_of(a) for a in self.arrays]
-            nothing = [ANYWHERE] * len(self.side.params.residuals)
-            bases = [address_of(workspace), ANYWHERE, base, seed, 0, *given, *nothing, *addresses]
-            run_plan(made.pack_plan, bases)
-        return Packed(base, addresses, [lease, *weights])
+        return find_packed(side, key) or keep_packed(
+            side, key, pack(side, made, arrays, seed, [address_of(a) for a in self.arrays])
+        )
 
     # ---- residuals ------------------------------------------------------------------------------
 
@@ -261,6 +240,36 @@ class Repeated(Run):
         finally:
             if control:
                 pool.take_back()
+
+
+def find_packed(side: Side, key: object) -> Packed | None:
+    """What was packed under this key, if it is kept."""
+    with side.lock:
+        found = side.packs.get(key)
+        if found is not None:
+            side.packs.move_to_end(key)
+        return found
+
+
+def keep_packed(side: Side, key: object, made: Packed) -> Packed:
+    with side.lock:
+        side.packs[key] = made
+        while len(side.packs) > side.kept_packs:
+            side.packs.popitem(last=False)
+        return made
+
+
+def pack(side: Side, made: Prepared, weights: Arrays, seed: int, given: Sequence[int]) -> Packed:
+    """Weights as the cores read them. weights: by name. given: addresses of the direction's arrays,
+    of which those that serve all rows and steps are read."""
+    read = [np.ascontiguousarray(weights[name], side.np_dtype) for _, name in side.params.weights]
+    lease = memory.POOL.lease(max(made.packed_bytes, 1))
+    base, addresses = address_of(lease.array), tuple([address_of(w) for w in read])
+    with memory.POOL.borrow(made.pack_plan.workspace_bytes) as workspace:
+        nothing = [ANYWHERE] * len(side.params.residuals)
+        bases = [address_of(workspace), ANYWHERE, base, seed, 0, *given, *nothing, *addresses]
+        run_plan(made.pack_plan, bases)
+    return Packed(base, addresses, [lease, *read])
 
 
 @cache

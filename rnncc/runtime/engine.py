@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import threading
 from collections import OrderedDict
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
@@ -21,8 +21,17 @@ import numpy as np
 from rnncc.runtime import memory
 from rnncc.runtime.bind import Binder
 from rnncc.runtime.binding import Call, result_shape
-from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
+from rnncc.runtime.blocks import (
+    LEAST_STEPS,
+    Block,
+    Saved,
+    backward,
+    block_steps,
+    cotangents_of,
+    forward,
+)
 from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals, Run
+from rnncc.runtime.direct import Direct
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.kernel import Kernel
 from rnncc.runtime.launch import max_threads, threading_reason
@@ -198,6 +207,63 @@ class Engine:
         self._backward.steps = saved.call.time
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
         return write_into(later, found)
+
+    # ---- calls like an earlier one --------------------------------------------------------------
+
+    def direct(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        save: bool,
+        last_only: bool,
+        out: Arrays = NOTHING,
+        kept: Iterable[str] = (),
+    ) -> Direct | None:
+        """`forward` for arrays that lie like these, those to write results into, too; None where
+        it isn't one run that writes them where they are wanted. kept: arrays to stay with it."""
+        call = self._call(sizes, batch, time, save, last_only)
+        if not save and time > LEAST_STEPS and block_steps(self._forward, call) < time:
+            return None
+        made = Direct(self._forward, Job(arrays, call, version, out=out), kept)
+        return made if made.is_whole else None
+
+    def direct_back(
+        self,
+        saved: Saved,
+        cotangents: Arrays,
+        wanted: frozenset[str],
+        out: Arrays = NOTHING,
+        kept: Iterable[str] = (),
+    ) -> Direct | None:
+        """`backward` for what such calls leave, and cotangents that lie like these. Those that are
+        missing are among its constants."""
+        (block,) = saved.blocks
+        room = self._backward.room(saved.arrays)
+        found = cotangents_of(self._backward, cotangents, saved.call, block, room)
+        missing = [n for n in found if n.removeprefix("d.") not in cotangents]
+        assert block.residuals is not None
+        arrays = saved.arrays | found
+        own = {f"d_{n}": a for n, a in out.items()}
+        job = Job(arrays, saved.call, saved.version, block.residuals, wanted, own)
+        made = Direct(self._backward, job, [*missing, *kept])
+        return made if made.is_whole else None
+
+    def saved(
+        self,
+        arrays: dict[str, Any],
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        version: object,
+        residuals: Residuals,
+    ) -> Saved:
+        """What `backward` needs of a direct call. arrays: as for `forward`; nobody changes them."""
+        call = self._call(sizes, batch, time, True, False)
+        return Saved(arrays, call, version, 0, [Block(0, time, {}, residuals)])
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace. See `runtime.classes.Engine`."""

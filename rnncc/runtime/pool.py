@@ -5,7 +5,8 @@
 The caller never waits for a thread that didn't come: it takes what is unclaimed itself, so on a
 busy machine a call costs what one thread needs, not what the scheduler lets a second one wait.
 (An OpenMP region waits for every thread of its team: measured, 16 ms for a call of 2 ms when one
-other process was busy.) Workers wait for the next job with their eyes open for a while, then sleep.
+other process was busy.) Workers wait for the next job with their eyes open for a while, giving way
+to others, then sleep.
 
 One control block, words a cache line apart:
     JOB      number of the latest job; negative: go home
@@ -49,6 +50,7 @@ _PART_BITS = 16
 _PART_MASK = (1 << _PART_BITS) - 1
 _SPINS_BEFORE_SLEEP = 30000  # 300 microseconds or more: the next kernel or call comes sooner
 _SPINS_BEFORE_GIVING_WAY = 4000
+_SPINS_BETWEEN_TURNS = 256  # whoever waits for this core has its turn: a framework's own threads
 
 
 @helper
@@ -98,6 +100,8 @@ def work(control, wait):
         while atomic_load(control + JOB) == seen:
             pause()
             spins += 1
+            if spins % _SPINS_BETWEEN_TURNS == 0:
+                give_way()
             if spins > _SPINS_BEFORE_SLEEP:
                 # Announced, then looked again: one sees the other, leader or sleeper.
                 atomic_add(control + SLEEPING, 1)

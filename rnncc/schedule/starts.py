@@ -34,17 +34,20 @@ def find_starts(program: Program, single: set[Value]) -> tuple[dict[Value, Sum],
     taken = {op for start in found.values() for op in start.contractions}
     for s in program.scan.xs:
         if s.value in found and defs[s.source].opcode == "add":
-            taken |= {defs[v] for v in inner_adds(s.source, defs, single)}
+            adds = inner_adds(s.source, defs, single)
+            taken |= {defs[v] for v in adds if v.type.axes}  # of rows: their sum is a constant
     return found, taken
 
 
 def _hoisted(
     value: Value, defs: dict[Value, Op], single: set[Value], params: set[Value]
 ) -> Sum | None:
-    """The value as a sum of contractions with weights, on at most one row of constants."""
-    leaves = add_leaves(value, defs, single)
+    """The value as a sum of contractions with weights, on at most one row of constants: of two
+    biases the sum, which is worked out with the weights."""
+    sums = single - {v for v, op in defs.items() if op.opcode == "add" and not v.type.axes}
+    leaves = add_leaves(value, defs, sums)
     gemms = [defs[v] for v in leaves if is_gemm(defs.get(v)) and v in single]
-    rows = [v for v in leaves if _root(v, defs) in params and not v.type.axes]
+    rows = [v for v in leaves if not v.type.axes and _is_constant(v, defs, params)]
     if not gemms or len(rows) > 1 or len(gemms) + len(rows) < len(leaves):
         return None
     if value.type.axes != "BT" or len(value.type.shape) != 1:
@@ -52,6 +55,20 @@ def _hoisted(
     if any(g.operands[1].type.axes or g.operands[0].type.axes != "BT" for g in gemms):
         return None
     return Sum(value, tuple(gemms), rows[0] if rows else None)
+
+
+def _is_constant(value: Value, defs: dict[Value, Op], params: set[Value]) -> bool:
+    """Whether this is in memory before rows of constants are packed: a part of a weight, or a sum
+    of such, which a kernel of weights makes."""
+    root = _root(value, defs)
+    if root in params:
+        return True
+    op = defs.get(root)
+    return (
+        op is not None
+        and op.opcode == "add"
+        and all(_is_constant(o, defs, params) for o in op.operands)
+    )
 
 
 def _root(value: Value, defs: dict[Value, Op]) -> Value:

@@ -17,6 +17,7 @@ from rnncc.runtime.description import variant_of
 from rnncc.runtime.doors import SizeBinder, array_shape
 from rnncc.runtime.layer import Layer
 from rnncc.runtime.order import Order
+from rnncc.torch.paths import Path
 from rnncc.torch.recipe import DTYPES, Choice, Known, Recipe, kernels_of
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes a recurrence remembers
@@ -50,6 +51,9 @@ class RecurrenceBase:
         self._lies_plain = not recipe.return_sequences or not (recipe.time_major or backwards)
         self._choices: dict[tuple[bool, ...], list[Choice]] = {}
         self._known: dict[tuple[Any, ...], Known] = {}
+        # Calls of one direction, first step first, may take the same path again.
+        self._has_paths = recipe.directions == (False,)
+        self._paths: dict[tuple[Any, ...], Path] = {}
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
@@ -125,7 +129,7 @@ class RecurrenceBase:
                     f"{self.torch_dtype}: make them agree"
                 )
 
-    def _check_weights(self, tensors: Sequence[Tensor]) -> None:
+    def check_weights(self, tensors: Sequence[Tensor]) -> None:
         self._refuse(self.owned, tensors)
         arrays = (*self.cell.weights, *self.cell.constants)
         for array, t in zip(arrays, tensors, strict=True):

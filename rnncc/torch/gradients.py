@@ -16,6 +16,7 @@ from rnncc.runtime.rooms import of_every_step
 from rnncc.torch.base import RecurrenceBase
 from rnncc.torch.on_device import SavedOnDevice
 from rnncc.torch.on_device_second import second
+from rnncc.torch.paths import PathSaved
 from rnncc.torch.recipe import Choice, Saved, Way, array_of
 
 
@@ -25,9 +26,12 @@ class RecurrenceGradients(RecurrenceBase):
     # ---- backward -----------------------------------------------------------------------------
 
     def backward(
-        self, saved: Saved, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
+        self, saved: Saved | PathSaved, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
     ) -> list[Tensor | None]:
         """Gradients of a call's tensors, those wanted. cotangents: of its results; None is zero."""
+        if isinstance(saved, PathSaved):
+            assert saved.memory is not None
+            return saved.path.backward(saved, saved.tensors, saved.memory, wanted, cotangents)
         if isinstance(saved, SavedOnDevice):
             with torch.cuda.device_of(saved.like):
                 return saved.owner.backward(saved, cotangents, wanted)
@@ -35,7 +39,7 @@ class RecurrenceGradients(RecurrenceBase):
         choices = self._choices.get(key)
         if choices is None:
             choices = self._choices[key] = [
-                self._choose(number, saved, wanted) for number in range(len(self.orders))
+                self.choose(number, saved, wanted) for number in range(len(self.orders))
             ]
         handed = [None if t is None else array_of(t) for t in cotangents]
         grads: list[Tensor | None] = [None] * len(saved.shapes)
@@ -43,7 +47,7 @@ class RecurrenceGradients(RecurrenceBase):
             self._back(number, saved, handed, choice, grads)
         return grads
 
-    def _choose(self, number: int, saved: Saved, wanted: Sequence[bool]) -> Choice:
+    def choose(self, number: int, saved: Saved, wanted: Sequence[bool]) -> Choice:
         cell = self.cell
         states = len(cell.arguments) + saved.masked
         weights = states + len(self.states) * saved.given + number * len(self.owned)
@@ -64,7 +68,7 @@ class RecurrenceGradients(RecurrenceBase):
     ) -> None:
         """One direction; what it finds is added to `grads`."""
         way, order = saved.ways[number], self.orders[number]
-        given = self._cotangents(number, way, handed)
+        given = self.cotangents(number, way, handed)
         out: dict[str, np.ndarray] = {}
         if way.engine is None:  # nothing ran: the last states are the first ones
             found = {n: given[f"final_{n}"] for n in self.states if f"final_{n}" in given}
@@ -103,7 +107,7 @@ class RecurrenceGradients(RecurrenceBase):
 
     def second(
         self,
-        saved: Saved,
+        saved: Saved | PathSaved,
         cotangents: Sequence[Tensor | None],
         d_grads: Sequence[Tensor | None],
         wanted: Sequence[bool],
@@ -111,6 +115,9 @@ class RecurrenceGradients(RecurrenceBase):
         """Gradients of sum(d_grads * gradients), of all cotangents and of those tensors wanted.
 
         d_grads: like the gradients that `backward` returns; None is zero."""
+        if isinstance(saved, PathSaved):
+            assert saved.memory is not None
+            saved = saved.general(saved.tensors, saved.memory)
         if isinstance(saved, SavedOnDevice):
             with torch.cuda.device_of(saved.like):
                 return second(saved.owner, saved, cotangents, d_grads, wanted)
@@ -119,15 +126,15 @@ class RecurrenceGradients(RecurrenceBase):
         back = [torch.zeros(shape, dtype=self.torch_dtype) for shape in saved.known.results]
         grads: list[Tensor | None] = [None] * len(saved.shapes)
         for number, way in enumerate(saved.ways):
-            everything = self._choose(number, saved, [d is not None for d in given])
-            choice = self._choose(number, saved, wanted)
+            everything = self.choose(number, saved, [d is not None for d in given])
+            choice = self.choose(number, saved, wanted)
             d = self._d_grads(number, saved, everything, given)
             if way.engine is None:  # nothing ran: gradients of first states are the last ones'
                 found = {f"d.final_{n}": d[n] for n in self.states if n in d}
             else:
                 assert way.variant is not None
                 engine = self.kernels.binding.second_engine(way.variant)
-                whole = self._over_time(way, self._cotangents(number, way, handed), saved)
+                whole = self._over_time(way, self.cotangents(number, way, handed), saved)
                 _, again = engine.gradients(way.saved, whole)
                 names = choice.names | {f"d.{r}" for r in self.results}
                 found = engine.second(again, d, frozenset(names))
@@ -186,7 +193,7 @@ class RecurrenceGradients(RecurrenceBase):
 
     # ---- arrays -------------------------------------------------------------------------------
 
-    def _cotangents(
+    def cotangents(
         self, number: int, way: Way, handed: Sequence[np.ndarray | None]
     ) -> dict[str, np.ndarray]:
         """One direction's, by name of result, [batch, steps, ...] as steps run."""

@@ -257,7 +257,7 @@ class OnDevice:
         """Gradients of a call's tensors, those wanted."""
         grads: list[Tensor | None] = [None] * len(saved.shapes)
         for number, way in enumerate(saved.ways):
-            choice = self.of._choose(number, saved, wanted)  # type: ignore[arg-type]
+            choice = self.of.choose(number, saved, wanted)  # type: ignore[arg-type]
             given = self.cotangents(number, saved, cotangents)
             if way.engine is None:  # nothing ran: the last states are the first ones
                 finals = {n: f"final_{n}" for n in self.of.states}

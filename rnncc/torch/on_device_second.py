@@ -27,8 +27,8 @@ def second(
     grads: list[Tensor | None] = [None] * len(saved.shapes)
     asked = [d is not None for d in d_grads]
     for number, way in enumerate(saved.ways):
-        everything = of._choose(number, saved, asked)  # type: ignore[arg-type]
-        choice = of._choose(number, saved, wanted)  # type: ignore[arg-type]
+        everything = of.choose(number, saved, asked)  # type: ignore[arg-type]
+        choice = of.choose(number, saved, wanted)  # type: ignore[arg-type]
         d = _as_run(device, number, saved, everything, d_grads)
         if way.engine is None:  # nothing ran: gradients of first states are the last ones'
             found = {f"d.final_{n}": d[n] for n in of.states if n in d}

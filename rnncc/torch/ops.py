@@ -15,16 +15,22 @@ from __future__ import annotations
 import itertools
 import weakref
 from collections.abc import Sequence
-from typing import Any
+from functools import partial
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from rnncc.torch.batched import is_batched, one_by_one
+from rnncc.torch.paths import PathSaved
 from rnncc.torch.recipe import Saved
 from rnncc.torch.recurrence import RECURRENCES, Recurrence
 from rnncc.torch.threads import join_torch
+
+if TYPE_CHECKING:
+    from rnncc.torch.packed import OverRows
 
 _PLAIN = (Tensor, torch.nn.Parameter)
 NO_SCRIPT = "modules of rnncc.torch can't be scripted: use torch.compile or torch.export"
@@ -32,7 +38,7 @@ join_torch()
 
 
 def run(
-    recurrence: Recurrence,
+    recurrence: Recurrence | OverRows,
     tensors: Sequence[Tensor],
     *,
     training: bool,
@@ -63,7 +69,7 @@ def run(
     return recurrence.forward(tensors, seed, training, given, masked, False)[0]
 
 
-def _refuse_transforms(recurrence: Recurrence) -> None:
+def _refuse_transforms(recurrence: Recurrence | OverRows) -> None:
     if torch._C._are_functorch_transforms_active():
         raise NotImplementedError(
             f"{recurrence.cell.name} under torch.func's transforms (vmap, grad, jvp, jacrev): use "
@@ -90,29 +96,44 @@ class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        recurrence: Recurrence,
+        recurrence: Recurrence | OverRows,
         seed: Tensor | None,
         training: bool,
         given: bool,
         masked: bool,
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
-        results, ctx.saved = recurrence.forward(tensors, seed, training, given, masked, True)
-        ctx.recurrence = recurrence
+        results, saved = recurrence.forward(tensors, seed, training, given, masked, True)
+        ctx.recurrence, ctx.saved = recurrence, saved
         ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
+        if type(saved) is PathSaved:  # autograd keeps what it holds
+            ctx.save_for_backward(*tensors, saved.memory)
+            saved.tensors, saved.memory = (), None
+        else:
+            ctx.save_for_backward(*tensors)
         return tuple(results)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         tensors = ctx.saved_tensors  # torch refuses those that were changed in between
-        wanted = ctx.needs_input_grad[5:]
+        wanted, saved, left = ctx.needs_input_grad[5:], ctx.saved, None
+        if type(saved) is PathSaved:
+            *tensors, left = tensors
         if torch.is_grad_enabled():  # create_graph=True
-            grads = _Back.apply(
-                ctx.recurrence, ctx.saved, wanted, len(cotangents), *cotangents, *tensors
-            )
+            if left is not None:
+                saved = saved.general(tensors, left)
+
+            def back(d: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
+                found: tuple[Tensor | None, ...] = _Back.apply(
+                    ctx.recurrence, saved, wanted, len(d), *d, *tensors
+                )
+                return found
+
+        elif left is not None:
+            back = partial(saved.path.backward, saved, tensors, left, wanted)
         else:
-            grads = ctx.recurrence.backward(ctx.saved, cotangents, wanted)
+            back = partial(ctx.recurrence.backward, saved, wanted=wanted)
+        grads = one_by_one(back, cotangents) if is_batched(cotangents) else back(cotangents)
         return (None, None, None, None, None, *grads)
 
 
@@ -122,8 +143,8 @@ class _Back(torch.autograd.Function):
     @staticmethod
     def forward(
         ctx: Any,
-        recurrence: Recurrence,
-        saved: Saved,
+        recurrence: Recurrence | OverRows,
+        saved: Any,
         wanted: Sequence[bool],
         count: int,
         *tensors: Tensor | None,

@@ -9,6 +9,7 @@ Non-Goals: autograd and torch.compile (`ops`); modules and their parameters (`re
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -19,11 +20,13 @@ from torch import Tensor
 from rnncc.runtime import memory
 from rnncc.runtime.classes import Engine
 from rnncc.runtime.description import Variant, variant_of
+from rnncc.runtime.engine import Engine as CpuEngine
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.order import Order
 from rnncc.runtime.precision import refuse_on_cpu
 from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.on_device import is_elsewhere, on_device
+from rnncc.torch.paths import MOST_PATHS, Path, Steps, path_key
 from rnncc.torch.recipe import Known, Recipe, Saved, Way, array_of
 
 
@@ -48,14 +51,24 @@ class Recurrence(RecurrenceGradients):
         given: bool,
         masked: bool,
         save: bool,
+        counted: Steps | None = None,
     ) -> tuple[list[Tensor], Any]:
-        """Outputs and last states; with `save`, what `backward` needs."""
+        """Outputs and last states; with `save`, what `backward` needs. counted: what the mask
+        says, where that is known."""
         if is_elsewhere(tensors[0]):
             with torch.cuda.device_of(tensors[0]):  # afterwards torch's device is what it was
                 return on_device(self).forward(tensors, seed, training, given, masked, save)
         cell, recipe = self.cell, self.recipe
-        refuse_on_cpu(cell.name, recipe.precision)
         at = len(cell.arguments)
+        key: tuple[Any, ...] | None = None
+        if self._has_paths:
+            end = at + masked + given * len(self.states)
+            key = path_key(tensors[:end], training, given, masked, save)
+            path = self._paths.get(key)
+            done = path.forward(tensors, seed, save, counted) if path is not None else None
+            if done is not None:
+                return done
+        refuse_on_cpu(cell.name, recipe.precision)
         arguments = tensors[:at]
         mask = tensors[at] if masked else None
         at += masked
@@ -69,8 +82,8 @@ class Recurrence(RecurrenceGradients):
         count = len(self.owned)
         for number, order in enumerate(self.orders):
             own = weights[number * count : (number + 1) * count]
-            version, values = self.kernels.weights.find(own, self._check_weights)
-            arrays: dict[str, Any] = dict(zip(self.owned, values, strict=True))
+            version, values = self.kernels.weights.find(self.owned, own, self.check_weights, save)
+            arrays: dict[str, Any] = dict(values)
             arrays.update(read)
             if not order.is_plain:
                 arrays.update({n: order.run(read[n]) for n in self.timed})
@@ -105,8 +118,54 @@ class Recurrence(RecurrenceGradients):
                     masks.fill(out[name])
             self._wrap(targets, found)
             ways.append(Way(engine, saved, masks, steps, variant))
+            if key is not None and key not in self._paths and steps == known.time:
+                self._keep_path(key, ways[0], arrays, known, version, out)
         kept = Saved(ways, known, given, masked, [t.shape for t in tensors]) if save else None
         return [t for t in targets if t is not None], kept
+
+    def _keep_path(
+        self,
+        key: tuple[Any, ...],
+        way: Way,
+        arrays: dict[str, Any],
+        known: Known,
+        version: object,
+        out: Mapping[str, np.ndarray],
+    ) -> None:
+        """Calls like this one needn't look up what it has looked up."""
+        _, given, masked, save, *_ = key
+        masks, engine, variant = way.masks, way.engine, way.variant
+        begins = bool(self.starting) and not given
+        if not isinstance(engine, CpuEngine) or variant is None or begins:
+            return
+        if (save and self.recipe.checkpoint_every) or masked != (masks is not None):
+            return
+        direct = engine.direct(
+            masks.cut(arrays, self.timed) if masks else arrays,
+            known.sizes,
+            known.batch,
+            known.time,
+            version=version,
+            save=save,
+            last_only=not self.recipe.return_sequences,
+            out=out,
+            kept=[*self.rates, *(() if given else self.states)],
+        )
+        if direct is not None and {n for n, _ in direct.places} == {*self.results}:
+            if len(self._paths) >= MOST_PATHS:
+                self._paths.clear()
+            self._paths[key] = Path(self, engine, variant, known, direct, given, masked)
+
+    def steps_of(self, mask: Tensor, known: Known) -> Steps | None:
+        """Which steps count and which are shown, as numbers; None where all count, or some don't
+        run at all."""
+        masks = self._masking(mask, known, self.orders[0])
+        if masks is None or masks.steps != known.time:
+            return None
+        cut = masks.cut({}, ())
+        if "valid" not in cut:
+            return None
+        return cut["valid"].astype(self.dtype), cut["_shown"].astype(self.dtype)
 
     def _engine(self, training: bool, masked: bool) -> tuple[Engine, Variant]:
         """The kernels, and which they are."""
@@ -200,3 +259,9 @@ def recurrence_of(recipe: Recipe) -> Recurrence:
     """The recurrence of a recipe, from now on found in RECURRENCES by its key."""
     made = Recurrence(recipe)
     return RECURRENCES.setdefault(made.key, made)
+
+
+@cache
+def by_steps(recurrence: Recurrence) -> Recurrence:
+    """The same over [time, batch, ...]; it shares kernels and weights."""
+    return recurrence_of(replace(recurrence.recipe, time_major=True))

@@ -25,9 +25,9 @@ from rnncc.runtime.doors import an
 from rnncc.runtime.layer import Layer
 from rnncc.runtime.precision import precision_of
 from rnncc.torch.ops import NO_SCRIPT, is_plain, run
-from rnncc.torch.packed import Rows
+from rnncc.torch.packed import OverRows, Rows, rows_of
 from rnncc.torch.recipe import DTYPES, Recipe
-from rnncc.torch.recurrence import Recurrence, recurrence_of
+from rnncc.torch.recurrence import Recurrence, by_steps, recurrence_of
 
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
@@ -134,9 +134,7 @@ class _Stack(torch.nn.RNNBase):
         if order is not None and states is not None:
             states = [s.index_select(1, order) for s in states]
         if self._recurrences and is_plain(data, self._recurrences[0].torch_dtype):
-            rows = Rows(sizes, self.batch_first)
-            y, finals = self._layers(rows.pad(data), states, rows.lengths)
-            y = rows.pack(y)
+            y, finals = self._layers(data, states, rows_of(sizes))
         else:
             padded, lengths = torch._VF._pad_packed_sequence(  # type: ignore[attr-defined]
                 data, sizes, self.batch_first, 0.0, len(sizes)
@@ -181,9 +179,10 @@ class _Stack(torch.nn.RNNBase):
         return [held[n] if n in held else getattr(self, n) for n in names]  # type: ignore[misc]
 
     def _layers(
-        self, x: Tensor, states: list[Tensor] | None, lengths: Tensor | None
+        self, x: Tensor, states: list[Tensor] | None, steps: Tensor | Rows | None
     ) -> tuple[Tensor, list[Tensor]]:
-        """The outputs of the last layer, and the last states of all of them."""
+        """The outputs of the last layer, and the last states of all of them. steps: lengths, or
+        what the rows are that x is."""
         if not self._recurrences:
             dtype = getattr(self, self._flat_weights_names[0]).dtype
             raise TypeError(
@@ -193,18 +192,19 @@ class _Stack(torch.nn.RNNBase):
         ways, ends = 2 if self.bidirectional else 1, []
         if x.dtype is not self._recurrences[0].torch_dtype:  # autocast hands on what is narrower
             x = x.to(self._recurrences[0].torch_dtype)
+        masked = isinstance(steps, Tensor)
         for layer, recurrence in enumerate(self._recurrences):
-            tensors = [x] if lengths is None else [x, lengths]
+            tensors = [x, steps] if isinstance(steps, Tensor) else [x]
             if states is not None:
                 rows = slice(layer * ways, (layer + 1) * ways)
                 tensors += states if self.num_layers == 1 else [s[rows] for s in states]
             tensors += self._weights(layer * ways, ways)
             x, *finals = run(
-                recurrence,
+                OverRows(by_steps(recurrence), steps) if isinstance(steps, Rows) else recurrence,
                 tensors,
                 training=self.training,
                 given=states is not None,
-                masked=lengths is not None,
+                masked=masked,
             )
             ends.append(finals)
             if self.dropout and self.training and layer < self.num_layers - 1:

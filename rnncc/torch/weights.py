@@ -1,56 +1,108 @@
 """Tensors of weights -> arrays, and a version that changes when a number in them does.
 
 An optimizer writes weights in place, so a version is told from addresses, from torch's own
-counters and, since writes through `.data` pass those by, from the numbers themselves: comparing
-them costs little beside a call that reads them all.
+counters and, since writes through `.data` pass those by, from the numbers themselves, of which a
+copy is kept: comparing them costs little beside a call that reads them all.
 
 Non-Goals: packing (`runtime.packing`), which keeps what it made for as long as a version lasts.
 """
 
 from __future__ import annotations
 
+import ctypes
 import itertools
+import sys
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch import Tensor
 
 from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.memory import address_of
 
-_SMALL = 2**16  # bytes; what is larger is compared without another copy
+# Bytes from which packing anew, by all threads, takes no longer than comparing.
+_LARGE = 2**20
 _numbers = itertools.count()
 
 
-@dataclass(slots=True)
 class _Set:
     """Weights of one layer as they were last seen. Arrays share the tensors' memory, which
     therefore can't become other tensors' meanwhile."""
 
-    counters: tuple[int, ...] | None
+    __slots__ = (
+        "_copied",
+        "_copies",
+        "_pairs",
+        "arrays",
+        "counters",
+        "is_large",
+        "places",
+        "version",
+    )
     version: tuple[str, int]
-    places: list[Any]  # shape and strides of each
-    arrays: list[np.ndarray]
-    copies: list[Any]
 
-    def is_current(self, counters: tuple[int, ...] | None) -> bool:
-        same = counters == self.counters and counters is not None
-        return same and all(map(_equal, self.arrays, self.copies))
+    def __init__(
+        self, arrays: dict[str, np.ndarray], places: list[Any], counters: tuple[int, ...] | None
+    ) -> None:
+        self.arrays, self.places, self.counters = arrays, places, counters
+        self.is_large = sum(a.nbytes for a in arrays.values()) > _LARGE
+        self._copied = False
+        self.renew()
+        self._copies = {n: np.empty_like(a) for n, a in arrays.items()}
+        # Arrays that lie in one piece are compared as such, at the speed of memory.
+        self._pairs = [
+            (address_of(a), address_of(self._copies[n]), a.nbytes) if _is_piece(a) else (a, n)
+            for n, a in arrays.items()
+        ]
+
+    def renew(self) -> None:
+        """What is there now is a new version."""
+        self.version = ("torch", next(_numbers))
+
+    def look(self, counters: tuple[int, ...] | None) -> None:
+        """A new version if a number may have changed. Numbers are copied to compare with when
+        counters say for the first time that nothing has changed: in training they never do."""
+        if counters != self.counters:
+            self.counters, self._copied = counters, False
+        elif not self._copied:
+            for name, array in self.arrays.items():
+                np.copyto(self._copies[name], array)
+            self._copied = True
+        elif self._is_current():
+            return
+        else:
+            self._copied = False
+        self.renew()
+
+    def _is_current(self) -> bool:
+        """Bit for bit: a NaN equals itself."""
+        return all(_equal(*pair) if len(pair) == 3 else self._same(*pair) for pair in self._pairs)
+
+    def _same(self, a: np.ndarray, name: str) -> bool:
+        bits = f"u{a.itemsize}"
+        return bool((a.view(bits) == self._copies[name].view(bits)).all())
 
 
-def _copy(a: np.ndarray) -> Any:
-    """To compare with: bytes, or of a large array its bits."""
-    return a.tobytes() if a.nbytes <= _SMALL else np.array(a.view(f"u{a.itemsize}"))
+def _is_piece(a: np.ndarray) -> bool:
+    return bool(a.flags.c_contiguous)
 
 
-def _equal(a: np.ndarray, copy: Any) -> bool:
-    """Bit for bit: a NaN equals itself."""
-    if type(copy) is bytes:
-        return a.tobytes() == copy
-    return bool((a.view(copy.dtype) == copy).all())
+def _comparer() -> Callable[[int, int, int], int]:
+    library = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
+    found: Any = library.memcmp
+    found.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    compare: Callable[[int, int, int], int] = found
+    return compare
+
+
+_compare = _comparer()
+
+
+def _equal(a: int, b: int, size: int) -> bool:
+    return _compare(a, b, size) == 0
 
 
 class WeightSets:
@@ -63,29 +115,32 @@ class WeightSets:
         self.room = 1
 
     def find(
-        self, tensors: Sequence[Tensor], check: Callable[[Sequence[Tensor]], None]
-    ) -> tuple[object, list[np.ndarray]]:
-        """(version, arrays) of one layer's weights. check: refuses those kernels can't read; called
-        for weights that were not seen before."""
+        self,
+        names: Sequence[str],
+        tensors: Sequence[Tensor],
+        check: Callable[[Sequence[Tensor]], None],
+        training: bool,
+    ) -> tuple[object, dict[str, np.ndarray]]:
+        """(version, arrays by name) of one layer's weights. check: refuses those kernels can't
+        read; called for weights that were not seen before. training: they change at every call."""
         key = tuple([t.data_ptr() for t in tensors])
         counters = _counters(tensors)
+        places = [(t.shape, t.stride()) for t in tensors]
         with self._lock:
             found = self._sets.get(key)
-            places = [(t.shape, t.stride()) for t in tensors]
-            if found is None or found.places != places:
+            if found is not None and found.places == places:
+                if training and found.is_large:
+                    found.renew()
+                else:
+                    found.look(counters)
+            else:
                 check(tensors)
                 arrays = [t.detach().numpy() for t in tensors]
-            elif found.is_current(counters):
-                self._sets.move_to_end(key)
-                return found.version, found.arrays
-            else:
-                arrays = found.arrays
-            version = ("torch", next(_numbers))
-            copies = [_copy(a) for a in arrays]
-            self._sets[key] = _Set(counters, version, places, arrays, copies)
+                found = _Set(dict(zip(names, arrays, strict=True)), places, counters)
+                self._sets[key] = found
             self._sets.move_to_end(key)
             self._trim()
-            return version, arrays
+            return found.version, found.arrays
 
     def grow(self, layers: int) -> None:
         """So many more layers are in use, or with a negative number fewer."""

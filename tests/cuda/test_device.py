@@ -16,8 +16,9 @@ import pytest
 import rnncc
 from rnncc.runtime.cuda import device as devices
 from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.cuda.device import Device
+from rnncc.runtime.cuda.device import CudaError, Device
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.cuda.moves import move
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 
@@ -29,6 +30,7 @@ ATTRIBUTES = {
     "MAX_SHARED_MEMORY_PER_BLOCK_OPTIN": 227 * 1024,
     "MAX_REGISTERS_PER_MULTIPROCESSOR": 65_536,
     "MEMORY_POOLS_SUPPORTED": 1,
+    "CLOCK_RATE": 1_980_000,
 }
 
 
@@ -60,6 +62,8 @@ class FakeDriver:
         self.captured: list[Any] | None = None  # what is launched while a stream is captured
         self.graphs: list[list[Any]] = []
         self.no_graphs = False
+        self.context = "another device's"  # the thread's own
+        self.refused: set[bytes] = set()  # images that are no good
 
     def __getattribute__(self, name: str) -> Any:
         if name.startswith("cu") and name != "cuuint64_t":
@@ -68,6 +72,9 @@ class FakeDriver:
 
     def _ok(self, *found: Any) -> tuple[Any, ...]:
         return (_Status(0, "CUDA_SUCCESS"), *found)
+
+    def cuDriverGetVersion(self):
+        return self._ok(13000)
 
     def cuDeviceGetCount(self):
         return self._ok(1)
@@ -85,8 +92,12 @@ class FakeDriver:
         return self._ok("context")
 
     def cuCtxSetCurrent(self, context):
-        assert context == "context"
+        assert context in ("context", "another device's")
+        self.context = context
         return self._ok()
+
+    def cuCtxGetCurrent(self):
+        return self._ok(self.context)
 
     def cuDeviceGetDefaultMemPool(self, handle):
         return self._ok("pool")
@@ -100,12 +111,23 @@ class FakeDriver:
         free = self.free.get(size)
         address = free.pop(0) if free else self.simulator.empty(size).address
         self.live[address] = size
+        self._mark(address, size, 1)
         return self._ok(address)
 
     def cuMemFreeAsync(self, address, stream):
         size = self.live.pop(address)
         self.free.setdefault(size, []).append(address)
+        self._mark(address, size, 0)
         return self._ok()
+
+    def _mark(self, address, size, state):
+        """What was given back is nobody's: whoever reads or writes it is at fault."""
+        space = self.simulator.space
+        low = (address - space.base) // 4
+        space.state[low : low + -(-size // 4)] = state
+
+    def _is_live(self, address, size):
+        return any(a <= address and address + size <= a + n for a, n in self.live.items())
 
     def cuMemGetInfo(self):
         return self._ok(2**30, 2**33)
@@ -114,19 +136,25 @@ class FakeDriver:
         return self._ok(b"no memory")
 
     def cuMemcpyHtoDAsync(self, target, source, size, stream):
+        assert self._is_live(target, size), "memory that was given back"
         array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(source))
         self.simulator.space.fill(target, array)
         return self._ok()
 
     def cuMemcpyDtoHAsync(self, target, source, size, stream):
+        assert self._is_live(source, size), "memory that was given back"
         array = np.ctypeslib.as_array((ctypes.c_uint8 * size).from_address(target))
         self.simulator.download(source, array)
         return self._ok()
 
     def cuMemsetD8Async(self, target, value, size, stream):
+        assert self._is_live(target, size), "memory that was given back"
         if self._is_captured(stream, self.cuMemsetD8Async, target, value, size, 0):
             return self._ok()
         self.simulator.space.fill(target, np.full(size, value, np.uint8))
+        return self._ok()
+
+    def cuCtxSynchronize(self):
         return self._ok()
 
     def cuStreamSynchronize(self, stream):
@@ -134,6 +162,8 @@ class FakeDriver:
 
     def cuModuleLoadData(self, code):
         assert isinstance(code, bytes)
+        if code in self.refused:
+            return (_Status(200, "CUDA_ERROR_INVALID_IMAGE"), None)
         return self._ok(int(code))
 
     def cuModuleGetFunction(self, module, name):
@@ -225,7 +255,9 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     fake = FakeDriver(Simulator(seed=2, size=1 << 24, threads=256))
     monkeypatch.setattr(devices, "_driver", lambda: fake)
 
-    def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> Any:
+    def machine_code(
+        kernel: Kernel, dtype: str, capability: tuple[int, int], *, anew: bool = False
+    ) -> Any:
         assert capability == (9, 0)
         fake.kernels.append((kernel, dtype))
         return kernel.name, b"%d" % (len(fake.kernels) - 1)
@@ -252,6 +284,27 @@ def test_memory_is_given_back(driver: FakeDriver) -> None:
         kept = len(driver.live)
         layer(x)
         assert len(driver.live) == kept, "weights and zeros stay, nothing else"
+
+
+def test_giving_back_leaves_the_threads_context(driver: FakeDriver) -> None:
+    """What is let go lies on one device; the thread may be at work on another."""
+    device = Device()
+    piece = device.empty(64)
+    assert driver.context == "context"
+    driver.context = "another device's"
+    del piece
+    assert "cuMemFreeAsync" in driver.asked and driver.context == "another device's"
+
+
+def test_machine_code_that_the_driver_refuses(driver: FakeDriver) -> None:
+    """A store that another machine has filled: what is no good here is compiled again."""
+    driver.refused.add(b"0")
+    device = Device()
+    device.function(move, "float32")
+    assert len(driver.kernels) == 2 and driver.asked.count("cuModuleLoadData") == 2
+    driver.refused |= {b"2", b"3"}
+    with pytest.raises(CudaError, match="cuModuleLoadData: CUDA_ERROR_INVALID_IMAGE"):
+        device.function(move, "float64")
 
 
 @pytest.mark.parametrize("tier", ["grid", "launches"])

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -71,6 +72,20 @@ def test_read_where_they_are() -> None:
     assert (piece.address, strides) == (at + 4 * 6, (4 * 24, 4 * 3, 4))
     assert carrier.enter(x[..., ::2], kind, 2)[0].address != at, "lanes lie apart: a copy"
     assert carrier.stream == fake_cupy.STREAM
+
+
+def test_weights_are_copied_on_the_stream_that_reads_them() -> None:
+    """A copy that another stream makes may not have come yet."""
+    simulator = Simulator(seed=5)
+    cupy = fake_cupy.library(simulator)
+    layer = rnncc.compile("gru", target="cuda")(units=2, seed=1)
+    x, copied, asarray = cupy.asarray(np.ones((1, 2, 3), "float32")), [], cupy.asarray
+    cupy.asarray = lambda array: copied.append(array.shape) or asarray(array)
+    with using(simulator):
+        for stream, times in ((7, 1), (7, 1), (99, 2)):  # once a version, on each stream
+            cupy.cuda.get_current_stream = lambda s=stream: SimpleNamespace(ptr=s)
+            layer(x)
+            assert copied.count((3, 6)) == times
 
 
 def test_what_is_refused() -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import re
 import sys
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,9 +16,10 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.runtime.cuda import chosen, offline
+from rnncc.runtime.cuda import chosen, offline, toolkit
 from rnncc.runtime.cuda import device as devices
-from rnncc.runtime.cuda.device import CudaError, Device, machine_code
+from rnncc.runtime.cuda.code import machine_code
+from rnncc.runtime.cuda.device import CudaError, Device, DeviceGraph
 from rnncc.runtime.cuda.moves import move
 from rnncc.runtime.machine import Missing
 from rnncc.schedule import tiers
@@ -88,9 +90,68 @@ def test_mistakes_of_our_own_are_none_of_that(
         machine_code(move, "float32", (9, 0))
 
 
+def test_code_of_another_machine(monkeypatch: pytest.MonkeyPatch, fresh_store: Any) -> None:
+    """A store that was filled where there is a compiler serves where there is none."""
+    monkeypatch.setattr(offline, "ptx", lambda *_: ".visible .entry told(")
+    monkeypatch.setattr(offline, "can_assemble", lambda: False)
+    made = machine_code(move, "float32", (9, 0))
+    assert made == ("told", b".visible .entry told(\0")
+    monkeypatch.setattr(offline, "ptx", None)
+    monkeypatch.setattr("importlib.metadata.version", None)  # whatever is installed
+    assert machine_code(move, "float32", (9, 0)) == made
+
+
+def test_an_assembler_older_than_the_compiler(
+    monkeypatch: pytest.MonkeyPatch, fresh_store: Any
+) -> None:
+    """The driver has an assembler, too."""
+
+    class nvJitLinkError(Exception):
+        pass
+
+    def assemble(*_: Any) -> Any:
+        raise nvJitLinkError("ERROR_PTX_COMPILE (4): Unsupported .version 9.1")
+
+    monkeypatch.setattr(offline, "ptx", lambda *_: ".visible .entry told(")
+    monkeypatch.setattr(offline, "can_assemble", lambda: True)
+    monkeypatch.setattr(offline, "assemble", assemble)
+    assert machine_code(move, "float32", (9, 0))[1].startswith(b".visible")
+
+
+@pytest.mark.parametrize("named", ["CUDA_HOME", "CUDA_PATH", ""])
+def test_a_toolkit_that_no_variable_names(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, named: str
+) -> None:
+    """Those who look for its libraries look where the variable says."""
+    for part in ("bin", "nvvm"):
+        (tmp_path / "toolkit" / part).mkdir(parents=True)
+    compiler = tmp_path / "toolkit" / "bin" / "nvcc"
+    compiler.touch(0o755)
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.delenv("CUDA_PATH", raising=False)
+    monkeypatch.setenv("PATH", str(compiler.parent))
+    if named:
+        monkeypatch.setenv(named, "/elsewhere")
+    before = dict(os.environ)
+    with toolkit.named():
+        expected = "/elsewhere" if named else str(tmp_path / "toolkit")
+        assert os.environ[named or "CUDA_HOME"] == expected
+        assert len(os.environ) == len(before) + (not named)
+    assert dict(os.environ) == before
+
+
+def test_compiling_names_the_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
+    pytest.importorskip("numba.cuda.types", reason="numba-cuda isn't installed")
+    monkeypatch.delenv("CUDA_HOME", raising=False)
+    monkeypatch.setattr(toolkit, "folder", lambda: Path("/found"))
+    monkeypatch.setattr(offline, "_ptx", lambda *_: os.environ["CUDA_HOME"])
+    assert offline.ptx(move, "float32") == "/found"
+    assert "CUDA_HOME" not in os.environ
+
+
 def test_a_forked_process(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     device = Device()
-    piece = device.empty(64)
+    piece, graph = device.empty(64), DeviceGraph(device, 0)
     parent = os.getpid()
     monkeypatch.setattr(os, "getpid", lambda: parent + 1)
     with pytest.raises(MemoryError):
@@ -99,8 +160,9 @@ def test_a_forked_process(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -
     with pytest.raises(CudaError, match=r"forked process can't use its parent's GPU.*'spawn'"):
         device.clear(piece, 64)
     live = len(driver.live)
-    del piece
+    del piece, graph
     assert len(driver.live) == live, "a copy gave back what is the parent's"
+    assert "cuGraphExecDestroy" not in driver.asked
 
 
 # ---- blocks that wait for each other and don't fit -----------------------------------------------

@@ -128,6 +128,17 @@ def test_barrier_mutant_is_caught(what: str) -> None:
         Twins.of("lstm", "plain", SHAPE).worst(simulator, "grid")
 
 
+def test_one_who_never_comes_ends_the_launch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A GPU has no deadlock detection: the wait ends by itself."""
+    simulator = Simulator(seed=1)
+    names = simulator._names("float32")
+    barrier = rebound(nest.level_barrier, {**names, "MOST_POLLS": 2})
+    names["level_barrier"] = rebound(barrier, {"add_release": lambda *_: None})
+    simulator.names["float32"] = names
+    with pytest.raises(Deadlock, match="a GPU gives up"):
+        Twins.of("lstm", "plain", SHAPE).worst(simulator, "grid")
+
+
 def test_unmutated_passes() -> None:
     simulator = Simulator(seed=1)
     assert Twins.of("lstm", "plain", SHAPE).worst(simulator, "grid")[0] <= LIMIT["float32"]

@@ -6,6 +6,7 @@ The library here is NumPy over the simulated device, with cuBLAS's own arguments
 from __future__ import annotations
 
 import ctypes
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any
 
@@ -15,14 +16,17 @@ import pytest
 import rnncc
 from rnncc.layers import LSTM, RNN, Bidirectional, LSTMCell
 from rnncc.runtime.cuda import bulk, cublas, moves, tiler
+from rnncc.runtime.cuda import device as devices
 from rnncc.runtime.cuda.chosen import using
 from rnncc.runtime.cuda.given import bring
-from rnncc.runtime.cuda.products import merged, work_of
+from rnncc.runtime.cuda.products import Product, merged, work_of
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
 from rnncc.schedule.tiers import Gpu
 from tests import cases
 from tests.cuda.gridsim import Simulator
 from tests.cuda.library import rounded
+from tests.cuda.memory import Fault
+from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
 from tests.cuda.twins import LIMIT, Twins
 
 B, T, K, N = 3, 5, 7, 6
@@ -91,6 +95,37 @@ def test_rows(a_order: str, out_order: str, w_order: str, begin: int) -> None:
     found = computed(c, {**given, "out": flat(before, out_order)})
     right = a.astype(float) @ w + {ZEROS: 0, CONSTANTS: row, ADDS: before}[begin]
     np.testing.assert_allclose(found, flat(right, out_order), atol=1e-5)
+
+
+MUTANTS: dict[str, Any] = {
+    "left is not transposed": lambda p: {"left_t": not p.left_t},
+    "right is not transposed": lambda p: {"right_t": not p.right_t},
+    "rows are columns": lambda p: {"rows": p.columns, "columns": p.rows},
+    "another lead of the left": lambda p: {"leads": (p.leads[0] + 1, *p.leads[1:])},
+    "leads change places": lambda p: {"leads": p.leads[::-1]},
+    "steps change places": lambda p: {"steps": p.steps[::-1]},
+    "one of the batch too few": lambda p: {"count": p.count - 1},
+    "nothing is added to": lambda p: {"adds": not p.adds},
+}
+
+
+@pytest.mark.parametrize("what", MUTANTS)
+def test_a_product_of_other_arguments_is_another_one(
+    what: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The library in NumPy knows its arguments' meaning: none of them can be wrong unnoticed."""
+    whole = work_of
+
+    def mutant(c: Contraction, item: int) -> Any:
+        made = whole(c, item)
+        assert made is not None and made.multiply.product.count > 1
+        product = made.multiply.product
+        changed = replace(product, **MUTANTS[what](product))
+        return replace(made, multiply=replace(made.multiply, product=changed))
+
+    monkeypatch.setitem(globals(), "work_of", mutant)
+    with pytest.raises((Fault, AssertionError)):
+        test_rows("012", "102", "10", ADDS)
 
 
 @pytest.mark.parametrize("a_order", ["012", "102"])
@@ -327,6 +362,34 @@ def test_arguments_of_cublas() -> None:
     assert gemm[19:] == [B, 77, -1], "the count, CUBLAS_COMPUTE_32F_FAST_TF32, any algorithm"
     alpha, beta = (ctypes.cast(p, ctypes.POINTER(ctypes.c_float))[0] for p in (gemm[5], gemm[14]))
     assert (alpha, beta) == (1.0, 0.0)
+
+
+def test_products_have_one_workspace_in_a_graph_and_out_of_it(
+    driver: FakeDriver,  # noqa: F811
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """With another one the library may choose another way to sum, and a call that is repeated
+    would end in other bits."""
+    for module in (devices, cublas):
+        monkeypatch.setattr(module, "WORKSPACE", 4096)
+    library = FakeLibrary()
+    monkeypatch.setattr(devices, "_cublas", lambda: (cublas.Cublas(library), ""))
+    device = devices.Device()
+    product = Product(False, False, 2, 2, 2, (2, 2, 2), (0, 0, 0), 1, False)
+
+    def run(stream: Any, workspace: int) -> None:
+        device.multiply(
+            product, (1, 2, 3), "float32", "float32", stream=stream, workspace=workspace
+        )
+
+    run(5, 0)
+    run(None, 0)
+    device.captured(run, 5)
+    used = [x[2:] for x in library.called if x[0] == "SetWorkspace_v2"]
+    assert used[0] == used[2] != used[1] and used[0][1] == 4096
+    monkeypatch.setattr(device, "is_capturing", lambda stream: True)
+    run(9, 0)  # a caller's capture: nothing may be allocated
+    assert len([x for x in library.called if x[0] == "SetWorkspace_v2"]) == 3
 
 
 def test_what_cublas_says() -> None:

@@ -227,11 +227,13 @@ def test_errors() -> None:
         own.Bidirectional(own.LSTMCell(3))
     with pytest.raises(ValueError, match="merge_mode is one of"):
         own.Bidirectional(own.LSTM(3), merge_mode="max")
-    with pytest.raises(TypeError, match="no equations that could be compiled"):
-        own.RNN(keras.layers.LSTMCell(3))
     layer = own.LSTM(5)
     layer(X)
     with pytest.raises(ValueError, match="has 2 states"):
         layer(X, initial_state=[uniform(3, 5)])
+    assert_close(layer(X, mask=MASK[:, :, None]), layer(X, mask=MASK))
+    for mask in (MASK[:, :4], MASK[:2], MASK[0], MASK[:, :, None].repeat(2, 2)):
+        with pytest.raises(ValueError, match=r"expected \[batch=3, time=7\]"):
+            layer(X, mask=mask)
     with pytest.raises(ValueError, match="batch size has to be known"):
         keras.Sequential([keras.Input((7, 4)), own.LSTM(5, stateful=True)])

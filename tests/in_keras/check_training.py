@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -335,3 +336,15 @@ def test_clones() -> None:
     made.set_weights(model.get_weights())
     assert_close(made(X), model(X), atol=0)
     assert "forward" in model.layers[0].plan() and "Keras" not in model.layers[0].plan()
+
+
+@pytest.mark.skipif(BACKEND != "torch", reason="Keras's own layers can't be, either")
+def test_rematerialized() -> None:
+    """Under RematScope, which on the other backends takes no layer with optional arguments."""
+    losses = []
+    for scope in (None, keras.RematScope(mode="full")):
+        keras.utils.set_random_seed(1)
+        with scope or nullcontext():
+            body = own.LSTM(6)
+        losses += compiled(body).fit(INPUTS, TARGETS, shuffle=False, verbose=0).history["loss"]
+    assert losses[0] == losses[1]

@@ -19,6 +19,7 @@ from ctypes import POINTER, byref, c_char_p, c_int, c_longlong, c_size_t, c_void
 from typing import Any
 
 from rnncc.runtime.cuda.products import Product
+from rnncc.runtime.cuda.toolkit import named
 
 INSTALL = "pip install nvidia-cublas, or torch or cupy with CUDA"
 # cublasComputeType_t and cudaDataType of the library's headers.
@@ -33,7 +34,7 @@ COMPUTE = {
 KIND = {"float32": 0, "float64": 1}
 NUMBER = {"float32": ctypes.c_float, "float64": ctypes.c_double}
 DEFAULT_ALGORITHM = -1
-WORKSPACE = 8 * 2**20  # bytes of a captured graph's products
+WORKSPACE = 32 * 2**20  # bytes: what NVIDIA names for its largest devices
 
 
 class CublasError(RuntimeError):
@@ -52,7 +53,8 @@ def find() -> Any:
                 continue
         raise OSError(f"cuBLAS isn't installed: {INSTALL}") from None
     try:
-        path = load_nvidia_dynamic_lib("cublas").abs_path
+        with named():
+            path = load_nvidia_dynamic_lib("cublas").abs_path
     except RuntimeError as error:
         raise OSError(f"cuBLAS isn't installed: {INSTALL}") from error
     return ctypes.CDLL(path or "libcublas.so.13")
@@ -123,7 +125,7 @@ class Cublas:
         workspace: int = 0,
     ) -> None:
         """Launches a product; places: addresses of left, right and the result. workspace: the
-        address of WORKSPACE bytes to use, where the library may not allocate (in a capture)."""
+        address of WORKSPACE bytes to use; 0: the library has its own."""
         left, right, out = places
         p, kind = product, KIND[dtype]
         one, zero = self.ones[dtype]

@@ -1,37 +1,33 @@
-"""A GPU as a target: kernels through numba-cuda to machine code, memory and launches through the
-driver.
+"""A GPU as a target: memory, launches and graphs through NVIDIA's driver.
 
-Machine code is kept in the store by a key of all that decides it, so a process that finds its
-kernels there imports no compiler. The device's primary context is used, the one torch and cupy
-have, so that addresses and streams mean the same.
+The device's primary context is used, the one torch and cupy have, so that addresses and streams
+mean the same.
 
-Non-Goals: which kernels run (`prepared`); code without a device (`offline`).
+Non-Goals: which kernels run (`prepared`); their machine code (`code`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import inspect
 import os
 import threading
 import weakref
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
-from importlib.metadata import PackageNotFoundError, version
 from typing import Any
 
 import numpy as np
 
+from rnncc.runtime.cuda.code import INSTALL, machine_code
 from rnncc.runtime.cuda.cublas import WORKSPACE, Cublas
 from rnncc.runtime.cuda.graphs import Launches
 from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.cuda.products import Product
 from rnncc.runtime.cuda.target import Piece
 from rnncc.runtime.machine import Missing
-from rnncc.runtime.store import compiler_hash, store_dir, write_file
-from rnncc.schedule.tiers import THREADS, Gpu
+from rnncc.schedule.tiers import Gpu
 
 OLDEST = (7, 0)  # the first with acquire and release
-INSTALL = "pip install 'rnncc[cuda]'"
 
 
 class CudaError(RuntimeError):
@@ -115,7 +111,7 @@ class Device:
             registers=self.attribute("MAX_REGISTERS_PER_MULTIPROCESSOR"),
         )
         self.capturing: Any = None  # the stream that graphs are captured on
-        self.workspaces: dict[Any, Piece] = {}
+        self.workspaces: dict[int, Piece] = {}  # by stream
 
     # ---- the driver ---------------------------------------------------------------------------
 
@@ -138,9 +134,25 @@ class Device:
             )
         )
 
+    def driver_version(self) -> str:
+        """Of CUDA, as far as the driver goes: 13.0."""
+        found = int(self.ask("cuDriverGetVersion"))
+        return f"{found // 1000}.{found % 1000 // 10}"
+
     def enter(self) -> None:
         """Makes the context this thread's: others may have one of another device there."""
         self.ask("cuCtxSetCurrent", self.context)
+
+    @contextmanager
+    def current(self) -> Iterator[None]:
+        """The context in here, and the thread's own afterwards: memory is given back whenever it
+        is let go, in the midst of what a caller does on another device perhaps."""
+        own = self.ask("cuCtxGetCurrent")
+        self.enter()
+        try:
+            yield
+        finally:
+            self.ask("cuCtxSetCurrent", own)
 
     # ---- memory -------------------------------------------------------------------------------
 
@@ -165,11 +177,11 @@ class Device:
         """Memory back to the pool, once what was launched before has run."""
         if self.process != os.getpid():  # a forked one has copies of what isn't its own
             return
-        self.enter()
-        if self.pooled:
-            self.ask("cuMemFreeAsync", address, stream)
-        else:
-            self.ask("cuMemFree", address)
+        with self.current():
+            if self.pooled:
+                self.ask("cuMemFreeAsync", address, stream)
+            else:
+                self.ask("cuMemFree", address)
 
     def keep_memory(self) -> bool:
         """Whether the driver has pools; the device's own keeps what it was given back."""
@@ -259,6 +271,9 @@ class Device:
         workspace: int = 0,
     ) -> None:
         assert self.cublas is not None, "gpu.library says so"
+        if not workspace and not self.is_capturing(stream):
+            # The same as in a graph: with less, the library might choose another way to sum.
+            workspace = self.workspace(stream)
         self.cublas.multiply(product, places, dtype, precision, stream, workspace)
 
     # ---- graphs -------------------------------------------------------------------------------
@@ -289,17 +304,19 @@ class Device:
                 self.ask("cuGraphDestroy", graph)
 
     def workspace(self, stream: Any) -> int:
-        """What the library works in, in graphs of that stream: they run one after the other."""
-        found = self.workspaces.get(stream)
-        if found is None:
-            found = self.workspaces[stream] = self.empty(WORKSPACE)
-            self.ask("cuStreamSynchronize", 0)  # it is there, whoever uses it
-        return found.address
+        """What the library works in on that stream, where one product comes after the other."""
+        with self.lock:
+            found = self.workspaces.get(stream or 0)
+            if found is None:
+                found = self.workspaces[stream or 0] = self.empty(WORKSPACE)
+                self.ask("cuStreamSynchronize", 0)  # it is there, whoever uses it
+            return found.address
 
     def destroy(self, graph: Any) -> None:
         """A graph is given back; it ends first if it runs."""
-        self.enter()
-        self.ask("cuGraphExecDestroy", graph)
+        if self.process == os.getpid():
+            with self.current():
+                self.ask("cuGraphExecDestroy", graph)
 
     def resident(self, kernel: Kernel, dtype: str, threads: int, shared: int) -> int:
         self.enter()
@@ -320,60 +337,32 @@ class Device:
                 f"{fits} fit on {self.name} at once"
             )
 
+    def loaded(self, kernel: Kernel, dtype: str) -> Any:
+        """The kernel's function, out of the store if the driver takes what is there."""
+        name, code = machine_code(kernel, dtype, self.capability)
+        try:
+            module = self.ask("cuModuleLoadData", code)
+        except CudaError as refused:
+            if "OUT_OF_MEMORY" in str(refused):
+                raise
+            try:  # another machine's compilers may be too new for this one's driver
+                name, code = machine_code(kernel, dtype, self.capability, anew=True)
+            except Missing:
+                raise refused from None
+            module = self.ask("cuModuleLoadData", code)
+        return self.ask("cuModuleGetFunction", module, name.encode())
+
     def function(self, kernel: Kernel, dtype: str, shared: int = 0) -> Any:
         """The kernel on the device, compiled or out of the store."""
         with self.lock:
             found = self.functions.get((kernel, dtype))
             if found is None:
-                name, code = machine_code(kernel, dtype, self.capability)
-                module = self.ask("cuModuleLoadData", code)
-                found = self.ask("cuModuleGetFunction", module, name.encode())
-                self.functions[kernel, dtype] = found
+                found = self.functions[kernel, dtype] = self.loaded(kernel, dtype)
             if shared > 48 * 1024:
                 kind = self.driver.CUfunction_attribute
                 which = kind.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
                 self.ask("cuFuncSetAttribute", found, which, shared)
             return found
-
-
-def machine_code(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> tuple[str, bytes]:
-    """The kernel's name on a device, and its cubin (without nvJitLink: PTX, for the driver)."""
-    path = store_dir() / f"{kernel.name}_{_key(kernel, dtype, capability)}.cubin"
-    try:
-        known, _, code = path.read_bytes().partition(b"\n")
-        return known.decode(), code
-    except OSError:
-        pass
-    try:
-        from rnncc.runtime.cuda import offline
-
-        text = offline.ptx(kernel, dtype, capability)
-    except (ImportError, RuntimeError) as error:
-        # The second is what cuda-pathfinder says of a library, such as libnvrtc.
-        if not isinstance(error, ImportError) and "NotFound" not in type(error).__name__:
-            raise
-        said = str(error).splitlines()[0]
-        raise Missing(
-            f"kernels for a GPU are compiled by numba-cuda and NVIDIA's toolkit, and part of them "
-            f"is missing ({said}): {INSTALL}"
-        ) from error
-    name = offline.entry_name(text)
-    if offline.can_assemble():
-        code, _ = offline.assemble(text, capability)
-    else:
-        code = text.encode() + b"\0"
-    write_file(path, name.encode() + b"\n" + code)
-    return name, code
-
-
-def _key(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
-    try:
-        compiler = version("numba-cuda")
-    except PackageNotFoundError:
-        compiler = ""
-    text = inspect.getsource(kernel.function)
-    what = repr((text, kernel.constants, dtype, capability, compiler, THREADS))
-    return hashlib.sha256(f"{what}{compiler_hash()}".encode()).hexdigest()[:16]
 
 
 def _cublas() -> tuple[Cublas | None, str]:

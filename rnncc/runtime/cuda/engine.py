@@ -116,7 +116,8 @@ class CudaSide:
         """A weight on the device, copied once a version if it has to be."""
         if not carrier.copies:
             return carrier.enter(array, np.dtype(self.dtype))[0]
-        key = (version, name, carrier.target)
+        # Nobody else's stream waits for the copy.
+        key = (version, name, carrier.target, carrier.stream)
         with self.lock:
             found = self.weights.get(key)
             if found is None or found[0] is not array:

@@ -59,6 +59,7 @@ def names(dtype: str, copies: bool) -> dict[str, Any]:
             "math": math,
             "add_release": _asm("red.release.gpu.global.add.u64 [$0], $1;", None, 2),
             "anew": _asm("mov.u64 $0, $1;", "int64", 1, memory=False),
+            "give_up": _asm("trap;", None, 0),
             "load_acquire": _asm("ld.acquire.gpu.global.u64 $0, [$1];", "int64", 1),
         },
         lanes,
@@ -263,6 +264,14 @@ def _asm(
         return found if result else context.get_dummy_value()
 
     # Numba reads the number of arguments off the signature.
+    if arguments == 0:
+
+        @intrinsic
+        def none(context: Any) -> Any:
+            return returned(), codegen
+
+        return none
+
     if arguments == 1:
 
         @intrinsic

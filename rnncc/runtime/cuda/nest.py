@@ -8,7 +8,9 @@ Non-Goals: arithmetic on lanes (`scalars`).
 
 from __future__ import annotations
 
-from rnncc.runtime.cuda.names import I, U, add_release, cuda, load_acquire, mix, v
+from rnncc.runtime.cuda.names import I, U, add_release, cuda, give_up, load_acquire, mix, v
+
+MOST_POLLS = 1 << 24  # ten seconds of a GPU: whoever is waited for is on the device, too
 
 
 def share(n, index, count):
@@ -22,14 +24,18 @@ def level_barrier(counter, waiting, generation):
     waiting: the group's blocks; 1 where one block is the group, 0 where the launch ends here.
     The counter only grows: generation g is over when every block has come g times. A block's
     writes come before its arrival (release, and syncthreads before it), and after the wait
-    (acquire, and syncthreads behind it) each of its threads sees those of the others.
+    (acquire, and syncthreads behind it) each of its threads sees those of the others. One who
+    never comes ends the launch with an error.
     """
     if waiting > 1:
         cuda.syncthreads()
         if cuda.threadIdx.x == 0:
             add_release(counter, 1)
+            polls = 0
             while load_acquire(counter) < waiting * generation:
-                pass
+                polls += 1
+                if polls == MOST_POLLS:
+                    give_up()
     if waiting > 0:
         cuda.syncthreads()
 

@@ -18,6 +18,7 @@ from typing import Any
 
 from rnncc.runtime.cuda.instructions import COPIES, names
 from rnncc.runtime.cuda.kernel import Kernel, rebound
+from rnncc.runtime.cuda.toolkit import named
 from rnncc.schedule.tiers import THREADS, WARP
 
 Capability = tuple[int, int]
@@ -72,8 +73,13 @@ def threads_of(kernel: Kernel) -> int:
 
 def ptx(kernel: Kernel, dtype: str, capability: Capability = (9, 0)) -> str:
     """The kernel's PTX. numba's TypingError where the text is no kernel."""
-    from numba import cuda
+    with named():
+        from numba import cuda
 
+        return _ptx(cuda, kernel, dtype, capability)
+
+
+def _ptx(cuda: Any, kernel: Kernel, dtype: str, capability: Capability) -> str:
     with stand_in(capability):
         text, _ = cuda.compile_ptx(
             function_of(kernel, dtype, capability),
@@ -97,7 +103,8 @@ def can_assemble() -> bool:
     try:
         from cuda.bindings import nvjitlink
 
-        nvjitlink.version()
+        with named():
+            nvjitlink.version()
     except Exception:  # each release of the bindings has an error of its own for it
         return False
     return True

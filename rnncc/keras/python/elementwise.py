@@ -1,0 +1,161 @@
+"""Words for what is done element by element.
+
+Non-Goals: sums, axes (`sums`); shapes (`layouts`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from rnncc.keras.python.values import (
+    ATOM,
+    COMPARED,
+    POWER,
+    PRODUCT,
+    SIGN,
+    SUM,
+    WORDS,
+    Unreadable,
+    Value,
+    beside,
+    number,
+    result,
+    word,
+)
+
+if TYPE_CHECKING:
+    from rnncc.keras.python.graph import Applied
+    from rnncc.keras.python.text import Writer
+
+
+_ALIKE = (
+    "relu6 sigmoid softplus softsign silu log_sigmoid hard_sigmoid hard_silu hard_tanh selu "
+    "tanh_shrink mish exp expm1 log log1p sqrt rsqrt sign sin cos erf square stop_gradient tanh"
+)
+_FUNCTIONS = {  # LogSigmoid -> log_sigmoid
+    **{"".join(p.capitalize() for p in n.split("_")): n for n in _ALIKE.split()},
+    "Absolute": "abs",
+    "Abs": "abs",
+}
+# Operation -> function, and its keywords by the operation's attributes.
+_WITH = {
+    "Relu": ("relu", {}),
+    "ReLU": (
+        "relu",
+        {"negative_slope": "negative_slope", "max_value": "max_value", "threshold": "threshold"},
+    ),
+    "LeakyRelu": ("leaky_relu", {"negative_slope": "negative_slope"}),
+    "Elu": ("elu", {"alpha": "alpha"}),
+    "Celu": ("celu", {"alpha": "alpha"}),
+    "Gelu": ("gelu", {"approximate": "approximate"}),
+    "HardShrink": ("hard_shrink", {"threshold": "threshold"}),
+    "SoftShrink": ("soft_shrink", {"threshold": "threshold"}),
+    "Squareplus": ("squareplus", {"b": "b"}),
+}
+
+
+def _function(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    name, given = _WITH.get(type(applied.operation).__name__) or (
+        _FUNCTIONS[type(applied.operation).__name__],
+        {},
+    )
+    keywords = [(k, getattr(applied.operation, a)) for k, a in given.items()]
+    more = [f"{k}={number(v)}" for k, v in keywords if v is not None]
+    return [result(applied, f"{name}({', '.join([values[0].text, *more])})")]
+
+
+WORDS.update(dict.fromkeys((*_FUNCTIONS, *_WITH), _function))
+
+
+_BINARY = {
+    "Add": ("+", SUM, SUM),
+    "Subtract": ("-", SUM, PRODUCT),
+    "Multiply": ("*", PRODUCT, PRODUCT),
+    "Divide": ("/", PRODUCT, SIGN),
+    "TrueDivide": ("/", PRODUCT, SIGN),
+    "Greater": (">", SUM, SUM),
+    "GreaterEqual": (">=", SUM, SUM),
+    "Less": ("<", SUM, SUM),
+    "LessEqual": ("<=", SUM, SUM),
+    "Equal": ("==", SUM, SUM),
+    "NotEqual": ("!=", SUM, SUM),
+}
+
+
+@word(*_BINARY)
+def _binary(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    sign, left, right = _BINARY[type(applied.operation).__name__]
+    a, b = (beside(v, values, writer) for v in values)
+    binds = COMPARED if sign[0] in "<>=!" else left
+    return [result(applied, f"{a.within(left)} {sign} {b.within(right)}", binds)]
+
+
+@word("Power")
+def _power(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    a, b = (beside(v, values, writer) for v in values)
+    return [result(applied, f"{a.within(ATOM)} ** {b.within(ATOM)}", POWER)]
+
+
+@word("Maximum", "Minimum", "Where")
+def _called(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    name = type(applied.operation).__name__.lower()
+    texts = [beside(v, values, writer).text for v in values]
+    return [result(applied, f"{name}({', '.join(texts)})")]
+
+
+@word("Negative")
+def _negative(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    return [result(applied, f"-{values[0].within(POWER)}", SIGN)]
+
+
+@word("Reciprocal")
+def _reciprocal(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    return [result(applied, f"1 / {values[0].within(SIGN)}", PRODUCT)]
+
+
+@word("Clip")
+def _clip(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    low, high = (number(n) for n in (applied.operation.x_min, applied.operation.x_max))
+    return [result(applied, f"clip({values[0].text}, {low}, {high})")]
+
+
+@word("Threshold")
+def _threshold(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    own = applied.operation
+    given = f"{number(own.threshold)}, {number(own.default_value)}"
+    return [result(applied, f"threshold({values[0].text}, {given})")]
+
+
+@word("OnesLike", "ZerosLike")
+def _constant(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    return [Value("1" if type(applied.operation).__name__ == "OnesLike" else "0")]
+
+
+@word("Cast", "ConvertToTensor", "Identity")
+def _same(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    if "bool" not in _dtype(applied.args[0]) or "bool" in _dtype(applied.outputs[0]):
+        return [values[0]]
+    return [result(applied, f"where({values[0].text}, 1, 0)")]
+
+
+def _dtype(tensor: Any) -> str:
+    return str(getattr(tensor, "dtype", ""))
+
+
+@word("LogicalAnd", "LogicalOr")
+def _both(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    sign = "and" if type(applied.operation).__name__ == "LogicalAnd" else "or"
+    a, b = (f"({beside(v, values, writer).text})" for v in values)
+    return [result(applied, f"({a} {sign} {b})")]
+
+
+@word("Dropout")
+def _dropout(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+    layer = applied.operation
+    if getattr(layer, "noise_shape", None) is not None:
+        raise Unreadable("takes a noise_shape")
+    if not (writer.drops and applied.keywords.get("training") and layer.rate):
+        return [values[0]]
+    rate = writer.rate(layer)
+    return [result(applied, f'drop({values[0].text}, {rate}, per="step")')]

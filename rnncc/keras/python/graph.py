@@ -1,0 +1,199 @@
+"""A Keras cell -> what one call of it applies to what: its operations in order.
+
+The cell is called on symbolic tensors, and the layers it calls are called on them in turn, so what
+is left are operations of keras.ops. Variables stand there as symbolic tensors, too.
+
+Non-Goals: what operations mean (`words`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import re
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import keras
+from keras import tree
+
+# A layer that is an operation of equations itself.
+OWN = ("Dropout",)
+# Functions of keras.activations that don't take symbolic tensors -> the same by keras.ops.
+_ACTIVATIONS = {
+    id(keras.activations.mish): lambda x: x * keras.ops.tanh(keras.ops.softplus(x)),
+    id(keras.activations.hard_silu): keras.ops.hard_silu,
+}
+
+
+class _StandIn(keras.KerasTensor):  # type: ignore[misc]
+    """A variable's symbolic tensor, which takes all keys that a variable does."""
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__((key,) if isinstance(key, slice) else key)
+
+
+@dataclass(slots=True)
+class Applied:
+    """One operation: outputs = operation(*args, **keywords)."""
+
+    operation: Any
+    args: Sequence[Any]
+    keywords: dict[str, Any]
+    outputs: list[Any]
+
+
+@dataclass(slots=True)
+class Graph:
+    """One step. weights: the variables that symbolic tensors stand for, by the tensors' ids.
+    aliases: what a layer gave -> what was computed inside of it, by ids."""
+
+    inputs: list[Any]
+    states: list[Any]
+    outputs: list[Any] = field(default_factory=list)
+    after: list[Any] = field(default_factory=list)
+    order: list[Applied] = field(default_factory=list)
+    weights: dict[int, Any] = field(default_factory=dict)
+    aliases: dict[int, Any] = field(default_factory=dict)
+    alive: list[Any] = field(default_factory=list)  # an id means what it does as long as it lives
+
+    def found(self, tensor: Any) -> Any:
+        """What was computed."""
+        while id(tensor) in self.aliases:
+            tensor = self.aliases[id(tensor)]
+        return tensor
+
+
+def is_symbolic(value: Any) -> bool:
+    return isinstance(value, keras.KerasTensor)
+
+
+def takes_training(cell: Any) -> bool:
+    return "training" in inspect.signature(cell.call).parameters
+
+
+def graph_of(cell: Any, inputs: Any, states: Any, training: bool) -> Graph:
+    """Of one call. inputs, states: symbolic tensors as the cell takes them. TypeError for a cell
+    that can't be called on them, or gives something else than (output, states)."""
+    graph, name = Graph(tree.flatten(inputs), tree.flatten(states)), type(cell).__name__
+    keywords = {"training": training} if takes_training(cell) else {}
+    with _read(cell, graph):
+        try:
+            given = cell(inputs, states, **keywords)
+        except Exception as error:
+            raise TypeError(
+                f"{name}.call can't be read: on symbolic tensors it fails with "
+                f"{type(error).__name__}: {_plainly(error)}. A cell that is to be compiled "
+                "computes with keras.ops, the same whatever a batch holds; or write its equations "
+                "as a .rnn file"
+            ) from error
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise TypeError(f"{name}.call gives {given!r}, a cell gives (output, states)")
+        graph.outputs, graph.after = tree.flatten(given[0]), tree.flatten(given[1])
+        if len(graph.after) != len(graph.states):
+            raise TypeError(
+                f"{name}.call gives {len(graph.after)} states and was given {len(graph.states)}"
+            )
+        graph.order = [*_in_order(graph)]
+    return graph
+
+
+def _plainly(error: Exception) -> str:
+    """A message without what Keras puts around it: colours, and all arguments of a call."""
+    text = re.sub(r"\x1b\[\d+m", "", str(error))
+    text = re.sub(r"Exception encountered when calling [^\n]*\n", "", text)
+    return text.partition("Arguments received")[0].strip().rstrip(".")
+
+
+@contextmanager
+def _read(cell: Any, graph: Graph) -> Iterator[None]:
+    """A cell whose layers open up, and whose variables are symbolic tensors, for one call."""
+    changed: list[tuple[dict[str, Any], str, Any]] = []
+    nodes = [(layer, len(layer._inbound_nodes)) for layer in cell._flatten_layers()]
+    made: dict[int, Any] = {}
+    for layer, _ in nodes:
+        attributes = vars(layer)
+        changed.append((attributes, "compute_output_spec", None))
+        opened = _same_shape if type(layer).__name__ in OWN else partial(_open, graph, layer)
+        attributes["compute_output_spec"] = opened
+        for name, value in list(attributes.items()):
+            if isinstance(value, keras.Variable) and "float" in value.dtype:
+                if id(value) not in made:
+                    made[id(value)] = _stand_in(graph, value)
+                changed.append((attributes, name, value))
+                attributes[name] = made[id(value)]
+            elif id(value) in _ACTIVATIONS:
+                changed.append((attributes, name, value))
+                attributes[name] = _ACTIVATIONS[id(value)]
+    draw = keras.random.SeedGenerator.next
+    keras.random.SeedGenerator.next = _refuse_draw
+    try:
+        yield
+    finally:
+        keras.random.SeedGenerator.next = draw
+        for attributes, name, value in changed:
+            if value is None:
+                del attributes[name]
+            else:
+                attributes[name] = value
+        for layer, count in nodes:
+            graph.alive += layer._inbound_nodes[count:]
+            del layer._inbound_nodes[count:]
+
+
+def _stand_in(graph: Graph, variable: Any) -> Any:
+    tensor = _StandIn(variable.shape, variable.dtype, name=variable.name)
+    graph.weights[id(tensor)] = variable
+    graph.alive.append(tensor)
+    return tensor
+
+
+def _refuse_draw(*_: Any, **__: Any) -> Any:
+    raise TypeError("it draws random numbers: of what draws, layers.Dropout can be compiled")
+
+
+def _same_shape(tensor: Any, **_: Any) -> Any:
+    return keras.KerasTensor(tensor.shape, tensor.dtype)
+
+
+def _open(graph: Graph, layer: Any, *args: Any, **keywords: Any) -> Any:
+    """In place of a layer's `compute_output_spec`: its call on symbolic tensors. What it gives are
+    copies, since Keras writes down that the layer itself made them."""
+    losses = len(layer._losses)
+    given = layer.call(*args, **keywords)
+    if len(layer._losses) > losses:
+        raise TypeError(f"{layer.name} adds a loss in every step, which no kernel does")
+
+    def copied(tensor: Any) -> Any:
+        if not is_symbolic(tensor):
+            raise TypeError(f"{layer.name} gives {tensor!r}, which isn't computed from tensors")
+        made = keras.KerasTensor(tensor.shape, tensor.dtype)
+        graph.aliases[id(made)] = tensor
+        graph.alive += [made, tensor]
+        return made
+
+    return tree.map_structure(copied, given)
+
+
+def _in_order(graph: Graph) -> Iterator[Applied]:
+    """Operations, each after those it reads. Without recursion: cells may be long."""
+    done: set[int] = set()
+    stack = [(t, False) for t in reversed([*graph.outputs, *graph.after])]
+    while stack:
+        tensor, read = stack.pop()
+        history = getattr(graph.found(tensor), "_keras_history", None)
+        if history is None or history.operation is None:
+            continue
+        node = history.operation._inbound_nodes[history.node_index]
+        if id(node) in done:
+            continue
+        if not read:
+            stack.append((tensor, True))
+            stack += [(t, False) for t in reversed(node.arguments.keras_tensors)]
+            continue
+        done.add(id(node))
+        graph.alive.append(node)
+        args, keywords = node.arguments.args, node.arguments.kwargs
+        yield Applied(node.operation, args, keywords, node.outputs)

@@ -1,0 +1,190 @@
+"""A cell that is written in Python, as a cell of this package: its call is read once, when its
+shapes are known, and compiled like a .rnn file's equations.
+
+    RNN(MinimalRNNCell(32))                     the guide's, as it is
+
+Non-Goals: reading (`python`).
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import keras
+from keras import tree
+
+from rnncc.compiler import compile_text
+from rnncc.frontend.diagnostics import SpecError
+from rnncc.keras.arguments import dtype_of
+from rnncc.keras.cells import AbstractCell, Cell
+from rnncc.keras.python.graph import Graph, graph_of, takes_training
+from rnncc.keras.python.text import Equations, Writer
+from rnncc.keras.recurrent import PACKAGE, as_shapes, is_shape
+
+
+def is_python_cell(given: Any) -> bool:
+    """Whether this is what Keras takes for a cell."""
+    return (
+        isinstance(given, keras.layers.Layer)
+        and not isinstance(given, AbstractCell)
+        and hasattr(given, "state_size")
+        and callable(getattr(given, "call", None))
+    )
+
+
+@keras.saving.register_keras_serializable(PACKAGE)
+class PythonCell(Cell):
+    """A cell of Keras's kind: a layer with `state_size`, called with (inputs, states).
+
+    cell: the layer, which keeps its variables. Its call has to compute with keras.ops what doesn't
+    depend on the numbers it is given; TypeError says which operation can't be compiled, when the
+    cell is built. Inputs are [batch, ...] each.
+    """
+
+    def __init__(self, cell: Any, **keywords: Any) -> None:
+        AbstractCell.__init__(self, **{"dtype": cell.dtype_policy, "name": cell.name, **keywords})
+        _refuse_own_dropout(cell)
+        self.cell = cell
+        self.seed_generator = None
+        self._sizes: dict[str, int] = {}
+        self._equations: Equations | None = None
+        self._compiled: Any = None
+
+    # ---- what is read ----
+
+    @property
+    def settled(self) -> bool:
+        return self._equations is not None
+
+    @property
+    def kernel_dtype(self) -> str:
+        return dtype_of(self)
+
+    @property
+    def compiled(self) -> Any:  # type: ignore[override]
+        """The layer of its equations. ValueError before the cell is built."""
+        if self._compiled is None:
+            raise ValueError(f"{self.name} is read when its shapes are known: build it first")
+        return self._compiled
+
+    @property
+    def equations(self) -> str:
+        """The text of a .rnn file that computes the same. ValueError before the cell is built."""
+        _ = self.compiled
+        assert self._equations is not None
+        return self._equations.text
+
+    def build(self, input_shape: Any) -> None:
+        """Build the layer, and read its call. TypeError where it can't be compiled, ValueError for
+        shapes that don't tell enough."""
+        shapes = as_shapes(input_shape)
+        shapes = tuple(shapes) if is_shape(shapes) else shapes
+        _symbols(shapes, self.kernel_dtype, self.name)  # refuses what isn't known
+        if not self.cell.built:
+            self.cell.build(shapes)
+            self.cell.built = True
+        trains = self._read(shapes)
+        name = f"<{type(self.cell).__name__}>"
+        found = Writer(self.cell, trains).write()
+        try:
+            layer = compile_text(found.text, filename=name)
+        except SpecError:  # equations that hold for these numbers alone
+            found = Writer(self.cell, trains, names=False).write()
+            layer = compile_text(found.text, filename=name)
+        self._compiled = layer(dtype=self.kernel_dtype, **found.sizes)
+        self._equations, self._sizes = found, dict(found.sizes)
+        if self._compiled.cell.rates:
+            self.seed_generator = keras.random.SeedGenerator()
+        self._operations = {}
+
+    def _read(self, shapes: Any) -> Graph:
+        """A call that trains: what layers.Dropout does there, kernels do where they train."""
+        trains = self._graph(shapes, training=True)
+        if takes_training(self.cell):
+            plain = Writer(self.cell, self._graph(shapes, training=False)).write()
+            if Writer(self.cell, trains, drops=False).write().text != plain.text:
+                raise TypeError(
+                    f"{type(self.cell).__name__} computes something else when training=True: of "
+                    "what may differ, layers.Dropout alone can be compiled"
+                )
+        return trains
+
+    def _graph(self, shapes: Any, training: bool) -> Graph:
+        inputs = _symbols(shapes, self.kernel_dtype, self.name)
+        states = [
+            keras.KerasTensor((None, *shape), self.kernel_dtype) for shape in self.state_shapes()
+        ]
+        return graph_of(self.cell, inputs, states, training)
+
+    # ---- variables and states ----
+
+    def own_variables(self) -> dict[str, Any]:
+        assert self._equations is not None
+        cell, held = self.compiled.cell, self._equations.variables
+        return {a.name: held[a.name] for a in (*cell.weights, *cell.constants)}
+
+    def output_shapes(self) -> list[tuple[int, ...]]:
+        """What was read; before, what the layer says, or else that of its first state."""
+        if self.settled:
+            return super().output_shapes()
+        size = getattr(self.cell, "output_size", None)
+        return self.state_shapes()[:1] if size is None else _shapes(size)
+
+    @property
+    def state_count(self) -> int:
+        return len(self.state_shapes())
+
+    def state_shapes(self) -> list[tuple[int, ...]]:
+        """What the layer says."""
+        return _shapes(self.cell.state_size)
+
+    @property
+    def starts_itself(self) -> bool:
+        """Whether the layer says what a sequence starts from."""
+        return callable(getattr(self.cell, "get_initial_state", None))
+
+    def starts(self, batch_size: Any) -> list[Any]:
+        if self.starts_itself:
+            return [*tree.flatten(self.cell.get_initial_state(batch_size=batch_size))]
+        dtype = self.compute_dtype
+        return [keras.ops.zeros((batch_size, *shape), dtype=dtype) for shape in self.state_shapes()]
+
+    # ---- data ----
+
+    def get_config(self) -> dict[str, Any]:
+        """Keywords of the constructor."""
+        base = keras.layers.Layer.get_config(self)
+        return {**base, "cell": keras.saving.serialize_keras_object(self.cell)}
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> PythonCell:
+        """A cell out of `get_config()`."""
+        cell = keras.saving.deserialize_keras_object(config["cell"], custom_objects=custom_objects)
+        return cls(**{**config, "cell": cell})
+
+
+def _shapes(sizes: Any) -> list[tuple[int, ...]]:
+    """Keras's sizes, one or several: numbers are vectors."""
+    each = [*sizes] if isinstance(sizes, list | tuple) else [sizes]
+    return [tuple(n) if isinstance(n, list | tuple) else (int(n),) for n in each]
+
+
+def _symbols(shapes: Any, dtype: str, name: str) -> Any:
+    """Symbolic tensors of a batch that isn't known."""
+    if not is_shape(shapes):
+        if isinstance(shapes, dict):
+            return {n: _symbols(s, dtype, name) for n, s in shapes.items()}
+        return tuple(_symbols(s, dtype, name) for s in shapes)
+    if not shapes or None in shapes[1:]:
+        raise ValueError(f"{name} reads [batch, ...] of known sizes, this is {list(shapes)}")
+    return keras.KerasTensor((None, *shapes[1:]), dtype)
+
+
+def _refuse_own_dropout(cell: Any) -> None:
+    """Keras's three cells keep their masks themselves."""
+    own = (keras.layers.SimpleRNNCell, keras.layers.GRUCell, keras.layers.LSTMCell)
+    if isinstance(cell, own) and (cell.dropout or cell.recurrent_dropout):
+        raise TypeError(
+            f"{cell.name} is a cell of keras.layers with dropout: take rnncc.keras."
+            f"{type(cell).__name__}, which has the same arguments"
+        )

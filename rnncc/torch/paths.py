@@ -1,0 +1,270 @@
+"""Calls of a recurrence whose tensors lie like those of one before: addresses in, kernels, tensors
+out.
+
+    Path       shapes and strides as they were, one direction, steps in their order: what to run
+    PathSaved  what a call leaves. What kernels saved is a tensor, which hooks on saved tensors
+               (activation checkpointing, offloading) may drop and make again
+
+The first call of a kind, and what is no such case (both directions, other orders, masks that leave
+steps out, blocks of steps, second derivatives), goes the long way (`recurrence`, `gradients`), with
+the same kernels and bits.
+
+Non-Goals: autograd (`ops`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from rnncc.runtime import memory
+from rnncc.runtime.description import Variant
+from rnncc.runtime.direct import Direct
+from rnncc.runtime.engine import Engine
+from rnncc.runtime.masks import Masking
+from rnncc.runtime.memory import address_of
+from rnncc.runtime.packing import Packed
+from rnncc.torch.recipe import Known, Saved, Way, array_of
+
+if TYPE_CHECKING:
+    from rnncc.torch.recurrence import Recurrence
+
+MOST_PATHS = 64  # of one recurrence
+BYTES = np.dtype(np.uint8)
+Steps = tuple[np.ndarray, ...]  # which count, which are shown, [batch, time]; none: all
+
+
+def new(shape: Sequence[int], dtype: np.dtype, torch_dtype: torch.dtype) -> Tensor:
+    """Memory for a result. A large one's was used before: fresh pages cost as much as kernels."""
+    if math.prod(shape) * dtype.itemsize < memory.POOLED_BYTES:
+        return torch.empty(shape, dtype=torch_dtype)
+    return torch.from_numpy(memory.POOL.array(tuple(shape), dtype))
+
+
+def maker(shape: Sequence[int], dtype: np.dtype, torch_dtype: torch.dtype) -> Callable[[], Tensor]:
+    """What makes such memory again and again."""
+    if math.prod(shape) * dtype.itemsize < memory.POOLED_BYTES:
+        return partial(torch.empty, tuple(shape), dtype=torch_dtype)
+    return partial(new, tuple(shape), dtype, torch_dtype)
+
+
+def path_key(
+    tensors: Sequence[Tensor], training: bool, given: bool, masked: bool, save: bool
+) -> tuple[Any, ...]:
+    """What calls of one path have in common. tensors: arguments and states."""
+    return training, given, masked, save, *[(t.shape, t.stride()) for t in tensors]
+
+
+@dataclass(slots=True, weakref_slot=True)
+class PathSaved:
+    """What a call leaves for its backward. tensors, memory: the call's tensors and what kernels
+    saved, unless autograd keeps them (`ops`)."""
+
+    path: Path
+    version: object
+    weights: Mapping[str, np.ndarray]
+    packed: Packed
+    steps: Steps
+    seed: int
+    tensors: Sequence[Tensor]
+    memory: Tensor | None
+
+    def general(self, tensors: Sequence[Tensor], left: Tensor) -> Saved:
+        """The same for whoever looks things up by name."""
+        path, known = self.path, self.path.known
+        arrays: dict[str, Any] = {**self.weights, **path.constants}
+        recurrence = path.recurrence
+        for name, at in path.at.items():
+            array = arrays[name] = array_of(tensors[at])
+            if name in recurrence.timed:
+                arrays[name] = recurrence.orders[0].run(array)
+            elif path.stacked and name in recurrence.states:
+                arrays[name] = array[0]
+        arrays.update(zip(("valid", "_shown"), self.steps, strict=False))
+        arrays["seed"] = self.seed
+        found = path.direct.looked_up(left.data_ptr(), self.packed, left)
+        engine, sizes = path.engine, known.sizes
+        saved = engine.saved(arrays, sizes, known.batch, known.time, self.version, found)
+        masks = Masking(self.steps[0], known.time, known.time, path.zeros) if self.steps else None
+        way = Way(engine, saved, masks, known.time, path.variant)
+        return Saved([way], known, path.given, path.masked, [t.shape for t in tensors])
+
+
+@dataclass(slots=True)
+class _Back:
+    """A backward: what runs, which cotangents it reads and where gradients belong.
+
+    given: addresses, 0 of what a call brings: `read` and `handed` are (place there, number of the
+    tensor or cotangent), `steps` places of masks. gradients: of each place that is written, the
+    number of the tensor, -1 where nobody asked, and what makes it. zeros: tensors that nothing
+    depends on."""
+
+    direct: Direct
+    given: list[int]
+    read: list[tuple[int, int]]
+    handed: list[tuple[int, int]]
+    steps: list[int]
+    left: list[str]
+    gradients: list[tuple[int, Callable[[], Tensor]]]
+    zeros: list[int]
+
+
+class Path:
+    """Calls of one kind. at: of arguments and states by name, which tensor they are."""
+
+    def __init__(
+        self,
+        recurrence: Recurrence,
+        engine: Engine,
+        variant: Variant,
+        known: Known,
+        direct: Direct,
+        given: bool,
+        masked: bool,
+    ) -> None:
+        self.recurrence, self.engine, self.variant = recurrence, engine, variant
+        self.known, self.direct = known, direct
+        self.given, self.masked = given, masked
+        self.stacked, self.zeros = recurrence.recipe.stacked, recurrence.recipe.zeros
+        cell = recurrence.cell
+        self.at = {n: i for i, n in enumerate(cell.arguments)}
+        self.arguments = len(self.at)
+        first = self.first = self.arguments + masked
+        if given:
+            self.at |= {n: first + i for i, n in enumerate(recurrence.states)}
+        self.first_weight = first + len(recurrence.states) * given
+        self.constants = {**direct.constants, **recurrence.rates}
+        self._given = [
+            address_of(direct.constants[n]) if n in direct.constants else 0 for n in direct.names
+        ]
+        self._read = [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at]
+        self._steps = [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names]
+        made = dict(zip(recurrence.results, known.results, strict=True))
+        dtype, torch_dtype = recurrence.dtype, recurrence.torch_dtype
+        self._makers = [maker(made[n], dtype, torch_dtype) for n, _ in direct.places]
+        self._order = [[n for n, _ in direct.places].index(n) for n in recurrence.results]
+        self._backs: dict[Any, _Back | None] = {}
+
+    def _is_read(self, t: Tensor) -> bool:
+        """Whether kernels can read the tensor's memory as numbers; its strides are as they were."""
+        return t.dtype is self.recurrence.torch_dtype and t.is_cpu and not t.is_neg()
+
+    # ---- forward ------------------------------------------------------------------------------
+
+    def forward(
+        self, tensors: Sequence[Tensor], seed: Tensor | None, save: bool, counted: Steps | None
+    ) -> tuple[list[Tensor], PathSaved | None] | None:
+        """See `Recurrence.forward`; None where this call isn't of the kind after all."""
+        recurrence, direct = self.recurrence, self.direct
+        for _, at in self._read:
+            if not self._is_read(tensors[at]):
+                return None
+        steps: Steps = ()
+        if self.masked:
+            found = counted or recurrence.steps_of(tensors[self.arguments], self.known)
+            if found is None:
+                return None
+            steps = found
+        version, weights = recurrence.kernels.weights.find(
+            recurrence.owned, tensors[self.first_weight :], recurrence.check_weights, save
+        )
+        number = int(seed) if seed is not None and self.variant.training else 0
+        given = self._given.copy()
+        for i, at in self._read:
+            given[i] = tensors[at].data_ptr()
+        for i, array in zip(self._steps, steps, strict=False):
+            given[i] = address_of(array)
+        packed = direct.packed(version, weights, given, number)
+        made = [make() for make in self._makers]
+        targets = [t.data_ptr() for t in made]
+        results = [made[i] for i in self._order]
+        if not save:
+            direct.run(packed, given, targets, number)
+            return results, None
+        left = new((direct.saved_bytes + memory.SLACK,), BYTES, torch.uint8)
+        direct.run(packed, given, targets, number, left.data_ptr())
+        return results, PathSaved(self, version, weights, packed, steps, number, tensors, left)
+
+    # ---- backward -----------------------------------------------------------------------------
+
+    def backward(
+        self,
+        saved: PathSaved,
+        tensors: Sequence[Tensor],
+        left: Tensor,
+        wanted: Sequence[bool],
+        cotangents: Sequence[Tensor | None],
+    ) -> list[Tensor | None]:
+        """See `Recurrence.backward`. left: what kernels have saved."""
+        key = (*wanted, *[None if d is None else d.stride() for d in cotangents])
+        back = self._backs.get(key)
+        if back is None or not all(d is None or self._is_read(d) for d in cotangents):
+            general = saved.general(tensors, left)
+            grads = self.recurrence.backward(general, cotangents, wanted)
+            if back is None and key not in self._backs:
+                self._backs[key] = self._back(general, cotangents, wanted)
+            return grads
+        given = back.given.copy()
+        for i, at in back.read:
+            given[i] = tensors[at].data_ptr()
+        for i, at in back.handed:
+            given[i] = cotangents[at].data_ptr()  # type: ignore[union-attr]
+        for i, array in zip(back.steps, saved.steps, strict=False):
+            given[i] = address_of(array)
+        made = [make() for _, make in back.gradients]
+        direct = back.direct
+        direct.run(
+            direct.packed(saved.version, saved.weights, given, saved.seed),
+            given,
+            [t.data_ptr() for t in made],
+            saved.seed,
+            residuals=self.direct.left(left.data_ptr(), saved.packed, back.left),
+        )
+        found: list[Tensor | None] = [None] * len(tensors)
+        for (at, _), t in zip(back.gradients, made, strict=True):
+            if at >= 0:
+                found[at] = t
+        for at in back.zeros:
+            found[at] = torch.zeros_like(tensors[at])
+        return found
+
+    def _back(
+        self, saved: Saved, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
+    ) -> _Back | None:
+        """What such backwards run; None where they have to go the long way."""
+        recurrence, (way,) = self.recurrence, saved.ways
+        if not recurrence.recipe.return_sequences:  # cotangents of all steps are made first
+            return None
+        choice = recurrence.choose(0, saved, wanted)
+        handed = [None if t is None else array_of(t) for t in cotangents]
+        named = recurrence.cotangents(0, way, handed)
+        order, out = recurrence.orders[0], {}
+        if not order.is_plain:
+            for name in recurrence.timed & choice.arguments.keys():
+                shape = saved.shapes[choice.arguments[name]]
+                out[name] = order.run(np.empty(shape, recurrence.dtype))
+        direct = self.engine.direct_back(way.saved, named, choice.names, out, self.constants)
+        where = {**choice.arguments, **choice.states, **choice.trained}
+        if direct is None:
+            return None
+        number = {n: i for i, n in enumerate(recurrence.results)}
+        names = [n.removeprefix("d.") for n in direct.names]
+        places = [(where.get(n.removeprefix("d_"), -1), shape) for n, shape in direct.places]
+        made, kinds = {at for at, _ in places}, (recurrence.dtype, recurrence.torch_dtype)
+        return _Back(
+            direct,
+            [address_of(direct.constants[n]) if n in direct.constants else 0 for n in direct.names],
+            [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at],
+            [(i, number[n]) for i, n in enumerate(names) if n in named],
+            [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names],
+            [name for _, name in direct.side.params.residuals],
+            [(at, maker(saved.shapes[at] if at >= 0 else shape, *kinds)) for at, shape in places],
+            [at for at in where.values() if at not in made],
+        )
