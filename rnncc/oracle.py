@@ -61,6 +61,8 @@ class _Saved:
 class OracleEngine:
     """`runtime.classes.Engine` over `ir.interp`."""
 
+    on_gpu = reads_gpu_arrays = False
+
     def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
         self.program, self.dtype = program, dtype
         self.training, pullback = gradient(program, _trained(program))

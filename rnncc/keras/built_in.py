@@ -214,7 +214,7 @@ class BuiltIn(RNN):
         kept = taken(arguments, ("use_cudnn",))  # there is one kernel: nothing to choose
         if kept.get("use_cudnn", "auto") not in ("auto", True, False):
             raise ValueError(f"use_cudnn is 'auto', True or False, not {kept['use_cudnn']!r}")
-        own = taken(arguments, (*KERAS, *FLAGS, "checkpoint_every"))
+        own = taken(arguments, (*KERAS, *FLAGS, "checkpoint_every", "precision"))
         shared = {n: own[n] for n in ("dtype", "trainable") if n in own}
         cell = self.cell_class(**arguments, **shared, name=self.cell_name)
         super().__init__(cell, **own)

@@ -21,6 +21,7 @@ from rnncc.runtime.layer import Layer
 from rnncc.runtime.masks import masking
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.order import Order
+from rnncc.runtime.precision import refuse_on_cpu
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes an operation remembers
 _WORTH_IT = 2**17  # bytes that take longer to copy than kernels to be told another place
@@ -196,6 +197,7 @@ class Forward:
         if found is None:
             variant = variant_of(self.cell, self.rates, training=training, mask=masked)
             found = self.native._binding.engine(variant), variant
+            refuse_on_cpu(self.cell.name, self.native.precision)
             self._engines[training, masked] = found
             keep(found[0], self.native)
         return found

@@ -56,6 +56,7 @@ def run(
         native.checkpoint_every,
         operation.made.setdefault("on device", {}),
         native.go_backwards,
+        native.precision,
     )
     outputs, finals = _run(native, {**named, **operation.rates}, operation.sizes, call)
     return [*outputs, *(finals[name] for name in operation.states)]
@@ -82,6 +83,7 @@ class _Call:
     every: int | None
     used: dict[str, Recurrence]
     backwards: bool
+    precision: str
 
     def turned(self) -> _Call:
         """Of steps that were turned round: they run as they lie."""
@@ -90,7 +92,8 @@ class _Call:
 
     def of(self, part: Any) -> _Call:
         """Of one of a layer's parts."""
-        return replace(self, seed=None if self.seed is None else part.seed(self.seed))
+        seed = None if self.seed is None else part.seed(self.seed)
+        return replace(self, seed=seed, precision=part.precision(self.precision))
 
 
 def _run(native: Layer, named: Mapping[str, Any], sizes: Mapping[str, int], call: _Call) -> Found:
@@ -117,6 +120,7 @@ def _recurrence(
         return_sequences=call.sequences,
         zeros=call.zeros and call.sequences,
         checkpoint_every=call.every,
+        precision=call.precision,
     )
     recurrence = recurrence_of(recipe)
     call.used[recurrence.key] = recurrence

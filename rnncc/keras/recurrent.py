@@ -20,6 +20,7 @@ from rnncc.keras.operation import Operation
 from rnncc.runtime.description import Cell as Description
 from rnncc.runtime.doors import Dims, spread
 from rnncc.runtime.layer import Layer
+from rnncc.runtime.precision import refuse_on_cpu
 
 PACKAGE = "rnncc"
 
@@ -67,6 +68,8 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
 
     def made_operation(self) -> Operation:
         """A new one, when there are weights."""
+        if keras.backend.backend() != "torch":  # whose arrays of a GPU don't get here
+            refuse_on_cpu(self.description.name, self.native.precision)
         found = Operation(self.native, self.bound_sizes())
         prepare(found)
         self._operations = {"sequence": found}

@@ -28,6 +28,7 @@ from rnncc.keras.recurrent import (
 from rnncc.keras.stacked import as_cell
 from rnncc.keras.traced import is_python_cell
 from rnncc.runtime.doors import Dims
+from rnncc.runtime.precision import precision_of
 
 FLAGS = (
     "return_sequences",
@@ -173,7 +174,11 @@ class RNN(Recurrent):
     file, a name, a class of rnncc.compile; then sizes and options of the cell are keywords here.
     Others as in Keras, and checkpoint_every: training saves states every so many steps and runs
     those steps again in the backward: memory for less speed. unroll changes nothing.
-    TypeError for what is no cell and for unknown keywords.
+    precision: "float32", or on a GPU, which is for the torch backend, what the operands of its
+    matrix products may be rounded to: "tf32", each product off by at most 2**-10 of itself, or
+    "bfloat16", by at most 2**-7; sums, states and gradients stay in float32.
+    TypeError for what is no cell and for unknown keywords; ValueError for another precision, and
+    in a call on the CPU for one that is for a GPU.
     """
 
     def __init__(
@@ -186,6 +191,7 @@ class RNN(Recurrent):
         unroll: bool = False,
         zero_output_for_mask: bool = False,
         checkpoint_every: int | None = None,
+        precision: str = "float32",
         **keywords: Any,
     ) -> None:
         made = isinstance(cell, AbstractCell | list | tuple) or is_python_cell(cell)
@@ -199,6 +205,7 @@ class RNN(Recurrent):
         self.go_backwards, self.stateful = bool(go_backwards), bool(stateful)
         self.unroll, self.zero_output_for_mask = unroll, bool(zero_output_for_mask)
         self.checkpoint_every = checkpoint_every
+        self.precision = precision_of(precision, dtype_of(self))
         if dtype_of(self) != self.cell.kernel_dtype:
             raise ValueError(
                 f"{self.name} has dtype {dtype_of(self)}, its cell {self.cell.kernel_dtype}: make "
@@ -217,6 +224,7 @@ class RNN(Recurrent):
                 go_backwards=self.go_backwards,
                 zero_output_for_mask=self.zero_output_for_mask,
                 checkpoint_every=self.checkpoint_every,
+                precision=self.precision,
                 unroll=self.unroll,
                 name=self.name,
             )
@@ -295,6 +303,7 @@ class RNN(Recurrent):
             **super().get_config(),
             **{name: getattr(self, name) for name in FLAGS},
             "checkpoint_every": self.checkpoint_every,
+            "precision": self.precision,
             "cell": keras.saving.serialize_keras_object(self.cell),
         }
 

@@ -34,10 +34,13 @@ class _Saved:
 class DirectionsEngine:
     """`runtime.classes.Engine` over those of two directions."""
 
+    reads_gpu_arrays = False  # they are turned and merged by NumPy
+
     def __init__(self, parts: Sequence[Part], engines: Sequence[Engine], merge: Merge) -> None:
         self.parts, self.engines, self.merge = tuple(parts), tuple(engines), merge
         self.dtype = np.dtype(parts[0].layer.dtype)
         self._lasts: list[Any] = [None] * len(engines)
+        self.on_gpu = all(engine.on_gpu for engine in engines)
         self._timed = {a.name for a in parts[0].cell.inputs}
         cells = [part.cell for part in parts]
         arguments = [[*(a.name for a in c.inputs), *(a.name for a in c.contexts)] for c in cells]
@@ -109,7 +112,7 @@ class DirectionsEngine:
             found["_shown"] = np.logical_or.accumulate(valid, axis=1) if last_only else shown
         if "seed" in arrays:
             found["seed"] = part.seed(arrays["seed"])
-        return found
+        return found | part.rounding(arrays)
 
     def turned(self, side: int, name: str, array: np.ndarray) -> np.ndarray:
         """What has the shape of an argument, in the order in which a direction runs, or back."""

@@ -19,6 +19,7 @@ from typing import Any
 
 from rnncc.runtime.description import Array, Cell, Constraint, Rate, SizeDecl, Variant, variant_of
 from rnncc.runtime.layer import Layer
+from rnncc.runtime.precision import PRECISION, refuse_on_cpu
 from rnncc.runtime.storage import narrowed
 
 
@@ -85,7 +86,23 @@ class Part:
             storage=variant.storage if given is None else narrowed(given),
         )
         binding = self.layer._binding
-        return binding.second_engine(own) if variant.second_order else binding.engine(own)
+        if variant.second_order:
+            return binding.second_engine(own)
+        engine = binding.engine(own)
+        if not engine.on_gpu:
+            refuse_on_cpu(self.cell.name, self.layer.precision)
+        return engine
+
+    def precision(self, whole: str) -> str:
+        """To which the part's products may be rounded: what its layer says, if it says any, else
+        the whole."""
+        own: str = self.layer.precision
+        return whole if own == "float32" else own
+
+    def rounding(self, values: Mapping[str, Any]) -> dict[str, str]:
+        """That among a call's arrays."""
+        found = self.precision(values.get(PRECISION, "float32"))
+        return {} if found == "float32" else {PRECISION: found}
 
     def seed(self, seed: int) -> int:
         """What the part draws from: parts draw apart from one another."""

@@ -45,6 +45,8 @@ class _Saved:
 class StackEngine:
     """`runtime.classes.Engine` over those of the cells, first to last."""
 
+    reads_gpu_arrays = False  # what one cell hands to the next is NumPy's
+
     def __init__(self, parts: Sequence[Part], engines: Sequence[Engine]) -> None:
         self.parts, self.engines = tuple(parts), tuple(engines)
         self.dtype = np.dtype(parts[0].layer.dtype)
@@ -62,6 +64,7 @@ class StackEngine:
             self.outside[k] |= {n: part.name(n) if k else n for n in contexts}
         self._shown = ""
         self._lasts: list[Any] = [None] * len(engines)
+        self.on_gpu = all(engine.on_gpu for engine in engines)
 
     # ---- forward -------------------------------------------------------------------------------
 
@@ -199,7 +202,7 @@ class StackEngine:
             found[context.name] = arrays[context.name if k == 0 else part.name(context.name)]
         if "seed" in arrays:
             found["seed"] = part.seed(arrays["seed"])
-        return found
+        return found | part.rounding(arrays)
 
     def _sequences(
         self, sizes: Mapping[str, int], batch: int, time: int, out: Tensors

@@ -107,6 +107,14 @@ class Engine(Protocol):
         """How many steps at once need a small workspace, for whoever hands on block by block."""
 
     @property
+    def on_gpu(self) -> bool:
+        """Whether its kernels run on a GPU, whose products may be rounded (`precision`)."""
+
+    @property
+    def reads_gpu_arrays(self) -> bool:
+        """Whether the arrays of a call may lie on a GPU, with their carrier among them."""
+
+    @property
     def last(self) -> Any:
         """What the last calls ran: layers of one class share an engine."""
 

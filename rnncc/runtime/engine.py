@@ -128,6 +128,8 @@ class Side:
 class Engine:
     """Both directions of one compiled cell. Thread-safe; owns no layer's state."""
 
+    on_gpu = reads_gpu_arrays = False
+
     def __init__(self, cell: Any, forward: Direction, backward: Direction) -> None:
         self.cell, self.storage = cell, ""
         self.dtype = np.dtype(cell.dtype)

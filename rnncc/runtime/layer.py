@@ -219,7 +219,7 @@ class Layer(LayerBase):
             self.cell, self._chosen.rates, training=training, mask=mask, storage=self.storage
         )
         engine = self._binding.engine(variant)
-        if not hasattr(engine, "use_tier"):
+        if not engine.on_gpu:
             refuse_on_cpu(self.cell.name, self.precision)
         found = self._engines[training, mask] = variant, engine
         return found

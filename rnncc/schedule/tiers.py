@@ -2,8 +2,8 @@
 
     block      a group of rows is one block's: syncthreads ends a level
     stationary a group of rows is several blocks', each with lanes of its own, whose weights stay in
-               registers; a barrier of their own ends a level, so all of them must be on the
-               device at once
+               registers and shared memory; a barrier of their own ends a level, so all of them
+               must be on the device at once
     grid       the same, but weights are read anew at every step
     launches   every level of every step is a launch: nothing has to be resident
 
@@ -12,16 +12,21 @@ The text of a kernel is the same under all of them. Non-Goals: compiling, launch
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
-WARP = 32
-MOST_THREADS = THREADS = 256  # a block's: kernels may have 255 registers
+from rnncc.schedule.stationary import WARP, Numbers, Room
+
+THREADS = 256  # a block's: kernels may have 255 registers
 # Multiply-adds of a row's step that one block does about as fast as a barrier among blocks takes.
 BLOCK_WORK = 40_000
 # What a multiprocessor has to do in a step before more of them pay for waiting for each other.
 SHARE_WORK = 16_000
 # From so much on, of weights that don't stay in registers, a library's products pay for launches.
 PRODUCT_WORK = 1_000_000
+# What a library's products reach of a device's multiply-adds, of matrices as thin as a step's; and
+# what launches of a step's products and of its statements take, in multiply-adds of a warp.
+PRODUCT_SHARE, LAUNCHES = 0.7, 32_000
 TIERS = ("block", "stationary", "grid", "launches")
 
 
@@ -29,7 +34,8 @@ TIERS = ("block", "stationary", "grid", "launches")
 class Gpu:
     """What a choice depends on. resident: heavy blocks that are on the device at once; shared:
     bytes a block may have of shared memory; threads: of a block; library: who multiplies matrices
-    besides our own kernels, or "" and why nobody does; graphs: whether launches can be kept."""
+    besides our own kernels, or "" and why nobody does; graphs: whether launches can be kept;
+    registers: 32-bit ones of a multiprocessor."""
 
     name: str
     multiprocessors: int
@@ -40,18 +46,30 @@ class Gpu:
     library: str = ""
     no_library: str = "no library of matrix products"
     graphs: bool = False
+    registers: int = 65_536
+
+    @property
+    def room(self) -> Room:
+        return Room(self.shared, self.registers)
+
+    @property
+    def warps(self) -> tuple[int, ...]:
+        """Warps that a block with weights of its own may have: more of them have more lanes, and
+        fewer registers each."""
+        least = self.threads // WARP
+        return tuple(dict.fromkeys((least, least * 5 // 4, least * 3 // 2, least * 2)))
 
 
 @dataclass(frozen=True, slots=True)
 class Loop:
     """What a scan does. items: lanes of its widest level, of one row; work: multiply-adds of a
-    row's step; levels: a step's; lanes: those whose weights can stay in registers, 0 if not."""
+    row's step; levels: a step's; forms: in which its weights can stay, by warps of a block."""
 
     batch: int
     items: int
     work: int
     levels: int
-    lanes: int = 0
+    forms: tuple[Numbers, ...] = ()
     why_not: str = ""  # weights can't stay
     # Tiers whose kernel was found too large, with how many blocks of it are on the device at once.
     fits: tuple[tuple[str, int], ...] = ()
@@ -66,6 +84,11 @@ class Tier:
     threads: int
     why: str
     products: bool = False
+
+    @property
+    def kernel(self) -> str:
+        """Which kernels' fit was asked for, as in `Loop.fits`."""
+        return f"stationary {self.threads // WARP}" if self.name == "stationary" else self.name
 
     @property
     def blocks(self) -> int:
@@ -83,8 +106,9 @@ def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
     >>> h200 = Gpu("H200", 132, 132)
     >>> choose(Loop(8, 64, 16_384, 1), h200).name
     'block'
-    >>> choose(Loop(8, 1024, 4_194_304, 1, lanes=1024), h200).why
-    '128 blocks share 1024 lanes, whose weights stay in registers'
+    >>> form = Numbers({"KEPT_0": 8}, 36_864, lanes=1024, warps=8, held=0, cost=128)
+    >>> choose(Loop(8, 1024, 4_194_304, 1, (form,)), h200).why
+    '128 blocks of 8 warps share 1024 lanes'
     >>> choose(Loop(8, 1024, 4_194_304, 1, why_not="weights change"), h200).why
     '128 blocks share 1024 lanes; weights are read at every step: weights change'
     >>> choose(Loop(8, 1024, 4_194_304, 1), Gpu("shared", 16, 0, cooperative=False)).name
@@ -127,16 +151,35 @@ def _resident(loop: Loop, gpu: Gpu, tier: str) -> int:
 
 
 def _stationary(loop: Loop, gpu: Gpu) -> Tier | str:
-    if not loop.lanes:
-        return loop.why_not or "no contraction's weights can stay in registers"
-    members = -(-loop.lanes // (gpu.threads // WARP))
-    resident = _resident(loop, gpu, "stationary")
-    if members > resident:
-        return f"{loop.lanes} lanes need {members} blocks at once, {resident} fit"
-    groups = max(min(resident // members, loop.batch), 1)
-    why = f"{members} blocks share {loop.lanes} lanes, whose weights stay in registers"
-    why += f"; {groups} groups of them share the batch" if groups > 1 else ""
-    return Tier("stationary", groups, members, gpu.threads, why)
+    """The form that takes the least time, of those whose blocks are on the device at once."""
+    if not loop.forms:
+        return loop.why_not or "no contraction's weights can stay on the chip"
+    found = [*_fitting(loop, gpu)]
+    if not found:
+        form = loop.forms[-1]
+        members, resident = -(-form.lanes // form.warps), _resident_form(loop, gpu, form)
+        return f"{form.lanes} lanes need {members} blocks at once, {resident} fit"
+    cost, form, members, groups = min(found, key=lambda f: f[0])
+    rest = loop.batch * loop.work / WARP / max(gpu.multiprocessors, 1) / PRODUCT_SHARE
+    slow = form.held and loop.work >= PRODUCT_WORK
+    if loop.products and slow and cost > rest + loop.levels * LAUNCHES:
+        return f"{groups} times {members} blocks would take longer over {loop.batch} rows"
+    why = f"{members} blocks of {form.warps} warps share {form.lanes} lanes"
+    why += f", {groups} groups of them the batch" if groups > 1 else ""
+    return Tier("stationary", groups, members, form.warps * WARP, why)
+
+
+def _fitting(loop: Loop, gpu: Gpu) -> Iterator[tuple[int, Numbers, int, int]]:
+    """(time of a step, form, blocks of a group, groups)."""
+    for form in loop.forms:
+        members, resident = -(-form.lanes // form.warps), _resident_form(loop, gpu, form)
+        if members <= resident:
+            groups = max(min(resident // members, loop.batch), 1)
+            yield -(-loop.batch // groups) * form.warps * form.cost, form, members, groups
+
+
+def _resident_form(loop: Loop, gpu: Gpu, form: Numbers) -> int:
+    return _resident(loop, gpu, f"stationary {form.warps}")
 
 
 def _one_block(loop: Loop, gpu: Gpu) -> Tier:

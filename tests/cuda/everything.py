@@ -2,7 +2,7 @@
 simulated grid, forward and backward, against the interpreter; and where numba-cuda is installed
 every kernel to PTX and machine code, for each architecture. `--only simulated|compiled`: a half.
 
-Four minutes of one core, and a quarter of an hour. What is done is kept in .pytest_cache, so a run
+Six minutes of one core, and half an hour. What is done is kept in .pytest_cache, so a run
 that was stopped goes on where it was; a change of any source begins anew, and so does `--anew`.
 Exits with 1 if anything is off.
 """
@@ -24,12 +24,16 @@ from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.cuda.moves import move
 from rnncc.runtime.cuda.tiles import add_parts, contract
 from tests import cases
-from tests.cuda.test_cells import TIERS, shapes_for, simulator
+from tests.cuda.test_cells import FEW, TIERS, shapes_for
+from tests.cuda.test_cells import simulator as simulator_of
 from tests.cuda.test_ptx import BUILT_IN, CAPABILITIES, compiled, faults, kernels_of, twins_of
 from tests.cuda.twins import LIMIT, Twins
 
 LOG = cases.ROOT / ".pytest_cache" / "cuda_everything.jsonl"
-TWIN_UNITS = 256  # whose weights all stay in registers
+# Sizes of loops whose weights stay on the chip: units, warps of a block, KiB of shared memory. A
+# multiprocessor of an H100 full of weights, one of an A100 with weights in shared memory, too.
+TWINS = {"plain": [(1024, 8, 227), (1024, 10, 163)]}
+OTHER_TWINS = [(256, 8, 227)]
 
 
 class Log:
@@ -75,16 +79,18 @@ def _digest() -> str:
 def simulated(name: str, variant: str) -> dict[str, Any]:
     """The largest error of every tier and shape, and what is off."""
     wrong, errors = [], []
-    for tier in TIERS:
+    for tier, registers in (*((t, 65_536) for t in TIERS), *(("stationary", r) for r in FEW)):
         for shape in shapes_for(name, tier):
+            what = f"{tier}, {registers} registers, {shape}"
+            simulator = simulator_of(tier, 5, registers)
             try:
-                error, whose = Twins.of(name, variant, shape).worst(simulator(tier, 5), tier)
+                error, whose = Twins.of(name, variant, shape).worst(simulator, tier)
             except Exception as failed:
-                wrong.append(f"{tier} {shape}: {type(failed).__name__}: {failed}")
+                wrong.append(f"{what}: {type(failed).__name__}: {failed}")
                 continue
             errors.append(error)
             if not error <= LIMIT["float32"]:
-                wrong.append(f"{tier} {shape}: {whose} is off by {error:.1e}")
+                wrong.append(f"{what}: {whose} is off by {error:.1e}")
     said = f"{len(errors)} runs, largest error {max(errors, default=0.0):.1e}"
     return {"said": said, "wrong": wrong}
 
@@ -137,9 +143,13 @@ class Assembled:
 
 
 def with_twins(name: str, variant: str) -> list[Kernel]:
-    """All kernels of a cell; those whose weights stay in registers take long, so built-in ones'."""
-    twins = twins_of(name, TWIN_UNITS, 8, variant) if name in BUILT_IN else []
-    return [*kernels_of(name, variant), *twins]
+    """All kernels of a cell, those too that read sums of products; those whose weights stay on the
+    chip take long, so built-in ones'."""
+    own = kernels_of(name, variant)
+    found = [*own, *(k.summed for k in own if k.summed is not None)]
+    for units, warps, kib in TWINS.get(variant, OTHER_TWINS) if name in BUILT_IN else ():
+        found += twins_of(name, units, 8, variant, warps, kib)
+    return found
 
 
 def sweeps(names: Sequence[str]) -> Iterator[tuple[str, Callable[[], dict[str, Any]]]]:

@@ -52,12 +52,16 @@ class Block:
 
 
 class Thread:
-    __slots__ = ("block", "index", "launch", "number", "runs", "seen", "slot", "spins", "state")
+    __slots__ = (
+        *("block", "copies", "index", "launch", "number"),
+        *("runs", "seen", "slot", "spins", "state"),
+    )
 
     def __init__(self, block: Block, index: int, number: int, launch: int) -> None:
         self.block, self.index, self.number, self.launch = block, index, number, launch
         self.state = READY
         self.slot: Any = None  # what it hands to its warp
+        self.copies: list[tuple[int, Any]] = []  # into shared memory, that it hasn't waited for
         self.seen: list[int] = []  # clocks it has acquired and not yet shared with its block
         self.spins = False
         self.runs: Any = None
@@ -74,6 +78,7 @@ class Simulator:
         threads: int = 32,
         size: int = 1 << 23,
         library: str = "",
+        registers: int = 65_536,
     ) -> None:
         self.gpu = Gpu(
             "a simulated grid",
@@ -82,6 +87,7 @@ class Simulator:
             shared=SHARED,
             threads=threads,
             library=library,
+            registers=registers,
         )
         self.multiplied: list[tuple[Product, str]] = []
         self.random = random.Random(seed)
@@ -240,6 +246,9 @@ class Simulator:
             "shared_load": lambda i: self._load(SHARED_AT + ITEM[dtype] * i, dtype),
             "shared_load4": lambda i: self._shared_load4(i, dtype),
             "shared_store": lambda i, x: self._store(SHARED_AT + ITEM[dtype] * i, x, dtype),
+            "copy": lambda i, address, inside: self._copy(i, address, inside, dtype, 1),
+            "copy4": lambda i, address, inside: self._copy(i, address, inside, dtype, 4),
+            "copied": lambda: self._copied(dtype),
         }
         instructions = {
             "cuda": _Cuda(self, kind),
@@ -262,6 +271,20 @@ class Simulator:
         if i % 4:
             raise Fault(f"four at once from element {i} of shared memory: misaligned")
         return tuple(self._load(SHARED_AT + ITEM[dtype] * (i + e), dtype) for e in range(4))
+
+    def _copy(self, i: int, address: int, inside: bool, dtype: str, count: int) -> None:
+        """Read now, there when it has been waited for."""
+        item = ITEM[dtype]
+        if i % count or address % (count * item):
+            raise Fault(f"{count} at once from {address:#x} to element {i}: misaligned")
+        zero = self.names[dtype]["F"](0.0)
+        found = [self._load(address + e * item, dtype) if inside else zero for e in range(count)]
+        self.current.copies += [(SHARED_AT + item * (i + e), x) for e, x in enumerate(found)]
+
+    def _copied(self, dtype: str) -> None:
+        copies, self.current.copies = self.current.copies, []
+        for address, x in copies:
+            self._store(address, x, dtype)
 
     def _load(self, address: int, dtype: str) -> Any:
         space, thread = self._spaced(address), self.current

@@ -34,9 +34,14 @@ def shapes_for(name: str, tier: str) -> tuple[Shape, ...]:
     return () if name in NO_TWIN else ((3, 5, 2, 4),) if name in WIDE else STATIONARY_SHAPES
 
 
-def simulator(tier: str, seed: int = 1) -> Simulator:
+def simulator(tier: str, seed: int = 1, registers: int = 65_536) -> Simulator:
     wide = tier == "stationary"
-    return Simulator(seed, multiprocessors=8 if wide else 4, threads=64 if wide else 32)
+    return Simulator(
+        seed,
+        multiprocessors=8 if wide else 4,
+        threads=64 if wide else 32,
+        registers=registers,
+    )
 
 
 def pairs() -> list[tuple[str, str, str, Shape]]:
@@ -69,6 +74,33 @@ def test_order_of_threads_changes_nothing(seed: int) -> None:
     assert twins.worst(grid, "grid")[0] <= LIMIT["float32"]
     scans = [blocks for name, blocks, _, together in grid.launches if together]
     assert scans and min(scans) > 1, "no blocks have waited for each other"
+
+
+FEW = (128 * 96, 128 * 104)  # registers: weights go into shared memory, all or some
+# Registers of a multiprocessor -> where the weights of a GRU's backward loop are then. Its three
+# chunks of k, one a gate, aren't shared out among a team.
+HELD = {
+    FEW[0]: "stay in 4 KiB of shared memory",
+    FEW[1]: "stay in registers and 3 KiB of shared memory",
+    65_536: "stay in registers\n",
+}
+
+
+@pytest.mark.parametrize("registers", HELD)
+def test_weights_in_shared_memory(registers: int) -> None:
+    simulator = Simulator(seed=3, multiprocessors=8, threads=64, registers=registers)
+    twins = Twins.of("gru", "mask", (12, 2, 3, 4))  # rows at multiples of 16 bytes
+    error, whose = twins.worst(simulator, "stationary")
+    assert error <= LIMIT["float32"], (whose, error)
+    assert HELD[registers] in twins.layer.plan().split("backward:")[1]
+
+
+@pytest.mark.parametrize("name", ["simple_rnn", "lstm"])
+def test_teams_of_warps(name: str) -> None:
+    """Of one gate, or four of a backward loop's k: a team shares them out."""
+    simulator = Simulator(seed=3, multiprocessors=3, threads=128)
+    error, whose = Twins.of(name, "plain", (12, 3, 2, 3)).worst(simulator, "stationary")
+    assert error <= LIMIT["float32"], (whose, error)
 
 
 def test_tiles_and_passes() -> None:

@@ -93,12 +93,45 @@ def agree(name: str, masked: bool, given: bool) -> None:
         assert error <= 1e-5, (name, masked, given, error)
 
 
+def rounding() -> None:
+    """precision=: a stack's, kept in its configuration, told by its plan, refused on the CPU."""
+    import torch
+
+    from rnncc.keras import RNN, LSTMCell
+    from rnncc.runtime.cuda import tiler
+    from rnncc.torch import on_device, recurrence
+    from tests.cuda.gridsim import Simulator
+    from tests.cuda.test_tensors import Believing
+
+    with pytest.raises(ValueError, match="is one of float32, tf32, bfloat16, not 'half'"):
+        RNN(LSTMCell(4), precision="half")
+    x = torch.randn(SHAPE)
+    exact = RNN([LSTMCell(4), LSTMCell(3)])
+    layer = RNN.from_config(RNN([LSTMCell(4), LSTMCell(3)], precision="tf32").get_config())
+    for one in (exact, layer):
+        one.build(SHAPE)
+    layer.set_weights(exact.get_weights())
+    with pytest.raises(ValueError, match="has precision='tf32', which is for a GPU"):
+        layer(x)
+    simulator = Simulator(seed=1, library="NumPy's library")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recurrence, "is_elsewhere", lambda t: True)
+        patch.setattr(on_device, "carrier_of", lambda t: Believing(simulator))
+        patch.setattr(tiler, "LEAST_WORK", 1)
+        found = layer(x)
+    assert {p for _, p in simulator.multiplied} == {"tf32"}
+    assert "by NumPy's library in tf32" in layer.plan() and "precision='tf32'" in layer.plan()
+    assert 1e-6 < (found - exact(x)).abs().max() < 4e-3
+
+
 def main() -> None:
     """Every layer; with a mask and with states in turns, so that each has both somewhere."""
     for i, name in enumerate(layers()):
         for masked, given in ((i % 2 == 0, i % 4 < 2), (i % 2 == 1, i % 4 >= 2)):
             agree(name, masked, given)
         print(name, "agrees", flush=True)
+    rounding()
+    print("precision agrees", flush=True)
 
 
 def test_layers_agree() -> None:
@@ -111,7 +144,7 @@ def test_layers_agree() -> None:
         text=True,
     )
     assert ran.returncode == 0, ran.stdout[-2000:] + ran.stderr[-4000:]
-    assert ran.stdout.rstrip().endswith("two files agrees")
+    assert ran.stdout.rstrip().endswith("precision agrees")
 
 
 if __name__ == "__main__":

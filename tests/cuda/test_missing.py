@@ -170,12 +170,12 @@ def test_a_forked_process(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -
 SHAPE = (9, 6, 3, 4)
 
 
-@pytest.fixture
-def heavy(monkeypatch: pytest.MonkeyPatch) -> Twins:
+@pytest.fixture(params=[SHAPE])
+def heavy(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Twins:
     """A layer whose loop is shared by blocks, small as it is."""
     monkeypatch.setattr(tiers, "BLOCK_WORK", 0)
     monkeypatch.setattr(tiers, "SHARE_WORK", 64)
-    twins = Twins.of("gru", "plain", SHAPE)
+    twins = Twins.of("gru", "plain", request.param)
     engine = twins.layer._engine(False, False)[1]
     for side in (engine._forward, engine._backward):
         side.made.clear()
@@ -185,11 +185,18 @@ def heavy(monkeypatch: pytest.MonkeyPatch) -> Twins:
 @pytest.mark.parametrize(
     ("fits", "said"),
     [
-        ({}, "tier stationary: 5 blocks share 9 lanes, whose weights stay in registers; 3 groups"),
-        ({"stationary": 11}, "tier stationary: 5 blocks .* 2 groups of them share the batch"),
-        ({"stationary": 4}, "tier grid: 2 blocks .*: 9 lanes need 5 blocks at once, 4 fit"),
-        ({"stationary": 4, "grid": 3}, "tier grid: 2 blocks share 9 lanes;"),
-        ({"stationary": 4, "grid": 1}, "tier launches: .* resident, and 1 of the loop would fit"),
+        (
+            {},
+            "tier stationary: 5 blocks of 2 warps share 9 lanes, 3 groups of them the batch; weig",
+        ),
+        ({"stationary": 11}, "tier stationary: 5 blocks of 2 warps .* 2 groups of them the batch"),
+        (
+            {"stationary": 4},
+            "tier stationary: 3 blocks of 3 warps share 9 lanes; weights stay in r",
+        ),
+        ({"stationary": 2}, "tier grid: 2 blocks .*: 9 lanes need 3 blocks at once, 2 fit"),
+        ({"stationary": 2, "grid": 3}, "tier grid: 2 blocks share 9 lanes;"),
+        ({"stationary": 2, "grid": 1}, "tier launches: .* resident, and 1 of the loop would fit"),
         ({"stationary": 0, "grid": 0}, "tier launches"),
     ],
 )
@@ -204,6 +211,7 @@ def test_the_next_tier(heavy: Twins, fits: dict[str, int], said: str) -> None:
     assert bool(together) == ("launches" not in said)
 
 
+@pytest.mark.parametrize("heavy", [(20, 2, 2, 3)], indirect=True)  # too wide for one block
 def test_the_next_tier_through_the_driver(driver: FakeDriver, heavy: Twins) -> None:  # noqa: F811
     driver.fits = 0
     error, whose = heavy.worst(Device())  # type: ignore[arg-type]
@@ -213,9 +221,9 @@ def test_the_next_tier_through_the_driver(driver: FakeDriver, heavy: Twins) -> N
     assert "tier launches" in heavy.layer.plan()
 
 
-def test_too_large_for_registers() -> None:
-    """A size no tier has registers for goes on in the next one, and the plan says why."""
+def test_too_large_for_the_chip() -> None:
+    """Weights for which blocks have no room are read at every step, and the plan says why."""
     h200 = tiers.Gpu("H200", 132, 132, shared=227 * 1024)
-    why = "weights would take 256 registers of a thread, more than 144"
+    why = "weights of 16 warps take 512 KiB of a block, more than it has room for"
     found = tiers.choose(tiers.Loop(8, 2048, 16_777_216, 1, why_not=why), h200)
     assert found.name == "grid" and found.why.endswith(why)

@@ -14,8 +14,11 @@ import numpy as np
 import pytest
 
 import rnncc
+from rnncc.layers import LSTM, RNN, Bidirectional, LSTMCell
 from rnncc.runtime.cuda import bulk, cublas, moves, tiler
 from rnncc.runtime.cuda import device as devices
+from rnncc.runtime.cuda.chosen import using
+from rnncc.runtime.cuda.given import bring
 from rnncc.runtime.cuda.products import Product, merged, work_of
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
 from rnncc.schedule.tiers import Gpu
@@ -255,6 +258,33 @@ def test_precision(precision: str, least: float, most: float, monkeypatch: Any) 
     assert f"precision='{precision}'" in repr(twins.layer)
 
 
+def test_precision_of_layers_made_of_layers(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The whole's, where a cell doesn't say otherwise; kept in configurations."""
+    monkeypatch.setattr(tiler, "LEAST_WORK", 1)
+    x = np.random.default_rng(0).standard_normal((2, 4, 3), "float32")
+
+    def made(**chosen: Any) -> Any:
+        lstm = rnncc.compile("lstm", target="cuda")
+        cells = [lstm(units=4, seed=1), lstm(units=3, seed=2, precision="bfloat16")]
+        return RNN(cells, return_sequences=True, **chosen)
+
+    layer = Bidirectional(made(precision="tf32"))
+    layer.build(x.shape)
+    exact = Bidirectional(made())
+    exact.build(x.shape)
+    exact.set_weights(layer.get_weights())
+    with using(Simulator(seed=6, size=1 << 22, library="NumPy's library")) as simulator:
+        y, pullback = layer.vjp(x)
+        pullback(np.ones_like(y))
+        assert {p for _, p in simulator.multiplied} == {"tf32", "bfloat16"}
+        assert 1e-6 < np.abs(y - exact(x)).max() < 4e-3  # of tf32 alone
+    plan = layer.plan()
+    assert "in tf32" in plan and "in bfloat16" in plan and "in float32" not in plan
+    assert made(precision="tf32").get_config()["precision"] == "tf32"
+    with pytest.raises(TypeError, match="is made of layers and is given arrays on a GPU"):
+        bring({"x": SimpleNamespace(__cuda_array_interface__={})}, layer._last, "RNN")
+
+
 def test_precision_is_refused() -> None:
     x = np.zeros((1, 2, 3), "float32")
     layer = rnncc.compile("lstm")(units=3, precision="tf32")
@@ -265,6 +295,14 @@ def test_precision_is_refused() -> None:
     with pytest.raises(ValueError, match="for layers of float32, this one is of float64"):
         rnncc.compile("lstm", dtype="float64")(units=3, precision="tf32")
     rnncc.compile("lstm")(units=3, precision="float32")(x)
+    for stack in (
+        RNN(LSTMCell(3), precision="tf32"),
+        RNN([LSTMCell(3), LSTMCell(3, precision="tf32")]),
+        Bidirectional(LSTM(3, precision="tf32")),
+    ):
+        with pytest.raises(ValueError, match="has precision='tf32', which is for a GPU"):
+            stack(x)
+    assert LSTM.from_config(LSTM(3, precision="tf32").get_config()).precision == "tf32"
 
 
 # ---- the library's own side ------------------------------------------------------------------

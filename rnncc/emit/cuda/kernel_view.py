@@ -33,7 +33,8 @@ RESERVED = (
     "first_item all_items first_warp all_warps warp_lane member members group groups counters "
     "waiting generation step_lo step_hi level_lo level_hi T B row_key uniform share level_barrier "
     "min max range thread threads warp own p w0 w1 w2 w3 w4 w5 w6 w7 c e g m n j x x0 x1 x2 x3 "
-    "up low high kept base top WARPS PASS Shape stationary summed"
+    "up low high kept base top u w_at w_k w_lane w_count w_first team_sum WARPS PASS POOL READ "
+    "STAGED Shape stationary summed"
 )
 # Of so many levels registers hold where each thread's items are, from step to step; of more, there
 # aren't enough registers, and it is cheaper to work them out again than to spill them.

@@ -50,3 +50,8 @@ class KernelView:
     twin: KernelView | None = None  # the same with weights in registers
     shapes: str = ""  # what decides a twin's numbers
     summed: KernelView | None = None  # the same with sums that are made between launches
+
+    @property
+    def sizes(self) -> list[str]:
+        """Words that are sizes."""
+        return [name for name, request in self.words if request.startswith("size ")]

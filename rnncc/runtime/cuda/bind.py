@@ -102,17 +102,17 @@ class Binder:
     # ---- the loop -----------------------------------------------------------------------------
 
     def choose_tier(self, kernel: Kernel) -> None:
-        fixed = self.stationary(kernel, self.call.batch)
-        lanes, why = (0, fixed) if isinstance(fixed, str) else (fixed.lanes, "")
+        forms, why = self.forms(kernel)
         loop = self.loop(kernel)
         steps = Steps(self, kernel) if self.gpu.library else None
         products = steps is not None and steps.possible
-        loop = replace(loop, lanes=lanes, why_not=why, products=products, fits=self.fits)
+        loop = replace(loop, forms=forms, why_not=why, products=products, fits=self.fits)
         tier = self.out.tier = choose(loop, self.gpu, self.asked)
         if tier.products:
             self.out.steps = steps
         if tier.name == "stationary":  # a group has fewer rows than the whole batch
-            fixed = self.stationary(kernel, -(-self.call.batch // tier.groups))
+            rows = -(-self.call.batch // tier.groups)
+            fixed = self.stationary(kernel, rows, tier.threads // WARP)
             assert not isinstance(fixed, str)
             self.out.numbers = fixed
 
@@ -124,15 +124,22 @@ class Binder:
             return scan.function, 0
         return scan.function.twin.built(found.constants), found.shared
 
-    def stationary(self, kernel: Kernel, rows: int) -> Numbers | str:
-        """The numbers of the kernel's twin, or why it can't be used."""
-        twin = kernel.function.twin
-        if twin is None:
-            return "no contraction has one axis of lanes and weights that nobody changes"
+    def forms(self, kernel: Kernel) -> tuple[tuple[Numbers, ...], str]:
+        """In which the kernel's weights can stay, or why they can't."""
+        if kernel.function.twin is None:
+            return (), "no contraction has one axis of lanes and weights that nobody changes"
         if self.item != 4:
-            return "only single precision has that form"
-        warps = self.gpu.threads // WARP
-        return numbers(twin.shapes, self.size, rows, warps, self.gpu.shared)
+            return (), "only single precision has that form"
+        # What is between sums needs registers that blocks of more warps don't have.
+        counts = self.gpu.warps[: None if kernel.levels == 1 else 1]
+        found = [self.stationary(kernel, self.call.batch, warps) for warps in counts]
+        forms = tuple(f for f in found if not isinstance(f, str))
+        return forms, "" if forms else str(found[-1])
+
+    def stationary(self, kernel: Kernel, rows: int, warps: int) -> Numbers | str:
+        """The numbers of the kernel's twin, or why there are none."""
+        twin, room = kernel.function.twin, self.gpu.room
+        return numbers(twin.shapes, self.size, rows, warps, room, twin.words, kernel.levels)
 
     def loop(self, kernel: Kernel) -> Loop:
         """How much there is to do in a step: lanes as wide as anything it writes, and weights read

@@ -14,7 +14,7 @@ import inspect
 from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.machine import Missing
 from rnncc.runtime.store import compiler_hash, store_dir, write_file
-from rnncc.schedule.tiers import MOST_THREADS
+from rnncc.schedule.tiers import THREADS
 
 INSTALL = "pip install 'rnncc[cuda]'"
 
@@ -58,5 +58,5 @@ def machine_code(
 
 def _key(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
     text = inspect.getsource(kernel.function)
-    what = repr((text, kernel.constants, dtype, capability, MOST_THREADS))
+    what = repr((text, kernel.constants, dtype, capability, THREADS))
     return hashlib.sha256(f"{what}{compiler_hash()}".encode()).hexdigest()[:16]

@@ -108,6 +108,7 @@ class Device:
             library=library,
             no_library=no_library,
             graphs=True,
+            registers=self.attribute("MAX_REGISTERS_PER_MULTIPROCESSOR"),
         )
         self.capturing: Any = None  # the stream that graphs are captured on
         self.workspaces: dict[int, Piece] = {}  # by stream

@@ -108,8 +108,8 @@ class CudaSide:
             if tier is None or tier.waiting < 2 or self.tier is not None:
                 return binder
             kernel, shared = binder.loop_kernel()
-            fits[tier.name] = target.resident(kernel, self.dtype, tier.threads, shared)
-            if tier.blocks <= fits[tier.name]:
+            fits[tier.kernel] = target.resident(kernel, self.dtype, tier.threads, shared)
+            if tier.blocks <= fits[tier.kernel]:
                 return binder
 
     def weight(self, version: object, name: str, array: Any, carrier: Carrier) -> Piece:
@@ -132,6 +132,8 @@ class CudaSide:
 
 class CudaEngine:
     """Both directions of one compiled cell: a `runtime.classes.Engine`. Thread-safe."""
+
+    on_gpu = reads_gpu_arrays = True
 
     def __init__(self, cell: Any, forward: Direction, backward: Direction) -> None:
         self.cell = cell
@@ -274,6 +276,10 @@ def plan_side(title: str, made: Prepared | None) -> list[str]:
         levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
         if kernel.kind == "scan" and tier is not None:
             how = f"{levels} a step; tier {tier.name}: {tier.why}"
+            numbers = made.binding.numbers
+            how += f"; weights stay in {numbers.where}" if numbers is not None else ""
+            rounded = tier.products and made.binding.precision != "float32"
+            how += f"; operands of its products in {made.binding.precision}" if rounded else ""
         else:
             how = f"{levels}, a launch each; {bound.items} items"
             bulk = made.binding.bulk.get(kernel.name)

@@ -10,16 +10,22 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime.classes import Engine
 from rnncc.runtime.foreign import CARRIER, is_on_gpu
 
 
-def bring(arrays: dict[str, Any], engine: Any, cell: str) -> None:
+def bring(arrays: dict[str, Any], engine: Engine, cell: str) -> None:
     """Names the carrier of a call whose arrays lie on a GPU, if some do. TypeError where the
-    engine's kernels are the CPU's."""
+    engine doesn't read them."""
     like = next((a for a in arrays.values() if is_on_gpu(a)), None)
     if like is None:
         return
-    if not hasattr(engine, "use_tier"):
+    if not engine.reads_gpu_arrays:
+        if engine.on_gpu:
+            raise TypeError(
+                f"{cell} is made of layers and is given arrays on a GPU: it reads NumPy's, give "
+                "its layers the arrays one after the other"
+            )
         raise TypeError(
             f"{cell} is given arrays on a GPU, and its kernels run on the CPU: layer.to('cuda') "
             "moves it there"

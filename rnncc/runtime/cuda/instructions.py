@@ -21,11 +21,13 @@ if not hasattr(np, "row_stack"):  # gone in NumPy 2.5; numba-cuda 0.30 asks for 
 
 GLOBAL, SHARED = 1, 3  # address spaces
 ALL_LANES = 0xFFFFFFFF
+COPIES = (8, 0)  # the first capability with them
 
 
 @cache
-def names(dtype: str) -> dict[str, Any]:
-    """The meanings of a kernel's names, in numba-cuda's terms. ImportError without it."""
+def names(dtype: str, copies: bool) -> dict[str, Any]:
+    """The meanings of a kernel's names, in numba-cuda's terms. copies: the device copies into
+    shared memory on the side (`COPIES`). ImportError without numba-cuda."""
     from numba import cuda
     from numba.cuda import types
 
@@ -45,10 +47,13 @@ def names(dtype: str) -> dict[str, Any]:
         "shared_load4": _shared_load(number, 4),
         "shared_store": _shared_store(number),
     }
+    if copies:
+        lanes |= {"copy": _copy(number, 1), "copy4": _copy(number, 4), "copied": _copied()}
     return meanings(
         {
             "cuda": cuda,
             "F": number,
+            "SIZE": number.bitwidth // 8,
             "U": np.uint64,
             "I": np.int64,
             "math": math,
@@ -172,6 +177,52 @@ def _shared_store(number: Any) -> Any:
         return types.void(types.int64, number), codegen
 
     return store
+
+
+def _copy(number: Any, count: int) -> Any:
+    """So many elements from global to shared memory, or zeros, without waiting for them."""
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    size = count * number.bitwidth // 8
+    how = f"{'cg' if size == 16 else 'ca'}.shared.global"
+    short = ir.IntType(32)
+    kind = ir.FunctionType(ir.VoidType(), [short, ir.IntType(64), short])
+    text = f"cp.async.{how} [$0], [$1], {size}, $2;"
+
+    @intrinsic
+    def copy(context: Any, index: Any, address: Any, inside: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            place = _shared(context, builder, args[0], context.get_data_type(number), 1)
+            read = builder.select(args[2], ir.Constant(short, size), ir.Constant(short, 0))
+            asm = ir.InlineAsm(kind, text, "r,l,r,~{memory}", side_effect=True)
+            builder.call(asm, [builder.ptrtoint(place, short), args[1], read])
+            return context.get_dummy_value()
+
+        return types.void(types.int64, types.int64, types.boolean), codegen
+
+    return copy
+
+
+def _copied() -> Any:
+    """Waits until a thread's copies are there."""
+    from llvmlite import ir
+    from numba.cuda import types
+    from numba.cuda.extending import intrinsic
+
+    kind = ir.FunctionType(ir.VoidType(), [])
+
+    @intrinsic
+    def copied(context: Any) -> Any:
+        def codegen(context: Any, builder: Any, sig: Any, args: Any) -> Any:
+            asm = ir.InlineAsm(kind, "cp.async.wait_all;", "~{memory}", side_effect=True)
+            builder.call(asm, [])
+            return context.get_dummy_value()
+
+        return types.void(), codegen
+
+    return copied
 
 
 def _fma(number: Any) -> Any:

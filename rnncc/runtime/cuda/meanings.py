@@ -15,7 +15,7 @@ from typing import Any
 from rnncc.runtime.cuda import nest, scalars
 from rnncc.runtime.cuda.kernel import rebound
 
-NEST = ("share", "level_barrier", "mix", "row_key", "uniform")
+NEST = ("share", "level_barrier", "team_sum", "mix", "row_key", "uniform")
 
 
 def meanings(

@@ -2,11 +2,11 @@
 
     cuda          threadIdx, blockIdx, syncthreads ...
     v             arithmetic on one lane: load, store, fma, exp ... (`scalars`)
-    F             a number of the module's precision
+    F, SIZE       a number of the module's precision, and its bytes
     anew          the same integer, though no compiler knows: what follows from it is worked out
                   again rather than kept in registers from step to step
     give_up       the launch ends, with an error
-    level_barrier, share, row_key, uniform      (`nest`)
+    level_barrier, share, team_sum, row_key, uniform      (`nest`)
 
 The kernels here are text until a target compiles them, so importing a module with kernels needs
 no driver and no numba-cuda.
@@ -43,5 +43,6 @@ cuda, v = Name("cuda"), Name("v")
 F, U, I = Name("F"), Name("U"), Name("I")  # noqa: E741
 add_release, load_acquire, anew = Name("add_release"), Name("load_acquire"), Name("anew")
 give_up = Name("give_up")
-level_barrier, share = Name("level_barrier"), Name("share")
+SIZE: Any = Name("SIZE")
+level_barrier, share, team_sum = Name("level_barrier"), Name("share"), Name("team_sum")
 row_key, uniform, mix = Name("row_key"), Name("uniform"), Name("mix")

@@ -1,4 +1,5 @@
-"""What kernels call besides arithmetic: shares of rows, barriers between levels, random keys.
+"""What kernels call besides arithmetic: shares of rows, barriers between levels, sums of teams,
+random keys.
 
 Plain Python over the names of `names`; a target gives them meanings.
 
@@ -37,6 +38,14 @@ def level_barrier(counter, waiting, generation):
                     give_up()
     if waiting > 0:
         cuda.syncthreads()
+
+
+def team_sum(place, team):
+    """What the warps of a team have found, one after the other, in the block's own memory."""
+    total = v.shared_load(place)
+    for part in range(1, team):
+        total = total + v.shared_load(place + part)
+    return total
 
 
 # ---- random bits (`ir.random` says which) ----------------------------------------------------

@@ -16,10 +16,10 @@ from functools import cache
 from types import SimpleNamespace
 from typing import Any
 
-from rnncc.runtime.cuda.instructions import names
+from rnncc.runtime.cuda.instructions import COPIES, names
 from rnncc.runtime.cuda.kernel import Kernel, rebound
 from rnncc.runtime.cuda.toolkit import named
-from rnncc.schedule.tiers import MOST_THREADS
+from rnncc.schedule.tiers import THREADS, WARP
 
 Capability = tuple[int, int]
 ENTRY = re.compile(r"\.visible \.entry (\w+)")
@@ -54,16 +54,21 @@ def stand_in(capability: Capability) -> Iterator[None]:
         api.current_context, devices.get_context = old
 
 
-def function_of(kernel: Kernel, dtype: str) -> Any:
+def function_of(kernel: Kernel, dtype: str, capability: Capability) -> Any:
     """The kernel's function as numba-cuda compiles it."""
-    size = {"float32": 4, "float64": 8}[dtype]
-    return rebound(kernel.function, {**names(dtype), "SIZE": size, **dict(kernel.constants)})
+    known = names(dtype, capability >= COPIES)
+    return rebound(kernel.function, {**known, **dict(kernel.constants)})
 
 
 def signature(kernel: Kernel) -> Any:
     from numba.cuda import types
 
     return types.void(*[types.int64] * kernel.words)
+
+
+def threads_of(kernel: Kernel) -> int:
+    """The most a block of it has."""
+    return WARP * dict(kernel.constants).get("WARPS", THREADS // WARP)
 
 
 def ptx(kernel: Kernel, dtype: str, capability: Capability = (9, 0)) -> str:
@@ -77,7 +82,10 @@ def ptx(kernel: Kernel, dtype: str, capability: Capability = (9, 0)) -> str:
 def _ptx(cuda: Any, kernel: Kernel, dtype: str, capability: Capability) -> str:
     with stand_in(capability):
         text, _ = cuda.compile_ptx(
-            function_of(kernel, dtype), signature(kernel), cc=capability, launch_bounds=MOST_THREADS
+            function_of(kernel, dtype, capability),
+            signature(kernel),
+            cc=capability,
+            launch_bounds=threads_of(kernel),
         )
     return str(text)
 

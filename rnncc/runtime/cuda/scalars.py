@@ -2,14 +2,14 @@
 
 NaN and infinities go through as in NumPy. Every number is `F(...)`: a bare one is a double.
 
-Non-Goals: load, store and what else is an instruction (`device`).
+Non-Goals: load, store and what else is an instruction (`instructions`).
 """
 
 from __future__ import annotations
 
 import math
 
-from rnncc.runtime.cuda.names import F, v
+from rnncc.runtime.cuda.names import SIZE, F, v
 
 
 def splat(x):
@@ -97,9 +97,31 @@ def from_bits(bits):
     return F(bits) * F(2.0**-24)
 
 
+# ---- into shared memory, where a device can't do it on the side --------------------------------
+
+
+def copy(place, address, inside):
+    """An element of global memory, or zero."""
+    x = v.splat(0.0)
+    if inside:
+        x = v.load(address)
+    v.shared_store(place, x)
+
+
+def copy4(place, address, inside):
+    """Four neighbours, at a multiple of their size."""
+    for e in range(4):
+        v.copy(place + e, address + e * SIZE, inside)
+
+
+def copied():
+    """All that a thread has copied is there."""
+
+
 # fmt: off
 NAMES = (
     "splat", "select", "maximum", "minimum", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt",
     "rsqrt", "tanh", "sigmoid", "log_sigmoid", "erf", "sin", "cos", "pow", "from_bits",
+    "copy", "copy4", "copied",
 )
 # fmt: on
