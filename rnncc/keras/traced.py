@@ -93,6 +93,7 @@ class PythonCell(Cell):
             layer = compile_text(found.text, filename=name)
         self._compiled = layer(dtype=self.kernel_dtype, **found.sizes)
         self._equations, self._sizes = found, dict(found.sizes)
+        self._count = _count_variables(self.cell)
         if self._compiled.cell.rates:
             self.seed_generator = keras.random.SeedGenerator()
         self._operations = {}
@@ -120,6 +121,11 @@ class PythonCell(Cell):
 
     def own_variables(self) -> dict[str, Any]:
         assert self._equations is not None
+        if _count_variables(self.cell) != self._count:  # LoRA, say, or weights made narrow
+            raise RuntimeError(
+                f"{self.cell.name} has other variables than when its equations were read: make a "
+                "new layer of it"
+            )
         cell, held = self.compiled.cell, self._equations.variables
         return {a.name: held[a.name] for a in (*cell.weights, *cell.constants)}
 
@@ -161,6 +167,12 @@ class PythonCell(Cell):
         """A cell out of `get_config()`."""
         cell = keras.saving.deserialize_keras_object(config["cell"], custom_objects=custom_objects)
         return cls(**{**config, "cell": cell})
+
+
+def _count_variables(layer: Any) -> int:
+    """Of a layer and those inside."""
+    own = len(layer._trainable_variables) + len(layer._non_trainable_variables)
+    return own + sum(_count_variables(inner) for inner in layer._layers)
 
 
 def _shapes(sizes: Any) -> list[tuple[int, ...]]:

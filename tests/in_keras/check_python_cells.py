@@ -381,6 +381,14 @@ def test_what_is_no_cell() -> None:
         own.RNN(Minimal(3)).build((2, 3, None))
 
 
+def test_variables_that_come_later_are_seen() -> None:
+    layer = own.RNN(Gated(5))
+    layer(X)
+    layer.cell.cell.gates.enable_lora(2)
+    with pytest.raises(RuntimeError, match="other variables than when"):
+        layer(X)
+
+
 def test_a_cell_is_left_as_it_was() -> None:
     cell = Gated(5)
     own.RNN(cell)(X)
