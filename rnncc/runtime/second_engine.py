@@ -17,7 +17,8 @@ import numpy as np
 
 from rnncc.runtime.blocks import Saved
 from rnncc.runtime.call import NO_RESIDUALS, Arrays, Job, Residuals
-from rnncc.runtime.engine import Side, plan_side
+from rnncc.runtime.engine import Side
+from rnncc.runtime.plan import plan_side
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Direction
 
