@@ -12,7 +12,7 @@ Non-Goals: who calls (`graph_calls`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -76,7 +76,7 @@ class Path:
             first = len(self.at)
             self.at |= {n: first + i for i, n in enumerate(operation.states)}
         self.first_weight = len(self.at)
-        self._given = _constants(direct)
+        self._given = direct.fixed
         self._read = [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at]
         numbers = {n: i for i, n in enumerate(operation.results)}
         self._targets = [numbers[n] for n, _ in direct.places]
@@ -205,7 +205,7 @@ class Path:
         lasts = set() if operation.native.return_sequences else {*operation.outputs}
         return _Back(
             direct,
-            _constants(direct),
+            direct.fixed,
             [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at],
             [(i, number[n]) for i, n in come if n not in lasts],
             {number[n]: (i, []) for i, n in come if n in lasts},
@@ -243,12 +243,6 @@ def path_of(
     if direct is None or {n for n, _ in direct.places} != {*operation.results}:
         return None
     return Path(operation, request, known, variant, direct)
-
-
-def _constants(direct: Direct) -> list[int]:
-    """Addresses of what it reads, as far as they are always the same; else 0."""
-    held: Mapping[str, np.ndarray] = direct.constants
-    return [address_of(held[n]) if n in held else 0 for n in direct.names]
 
 
 def _written(kept: list[np.ndarray], last: np.ndarray, time: int) -> np.ndarray:

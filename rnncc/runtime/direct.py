@@ -65,6 +65,12 @@ class Direct(Run):
         self._packed = packed
 
     @property
+    def fixed(self) -> list[int]:
+        """Addresses of the constants, 0 of what a call brings, in the order of `names`."""
+        held = self.constants
+        return [address_of(held[n]) if n in held else 0 for n in self.names]
+
+    @property
     def is_whole(self) -> bool:
         """Whether kernels write all results where they are wanted."""
         return not self.ready.later

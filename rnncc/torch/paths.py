@@ -141,9 +141,7 @@ class Path:
             self.at |= {n: first + i for i, n in enumerate(recurrence.states)}
         self.first_weight = first + len(recurrence.states) * given
         self.constants = {**direct.constants, **recurrence.rates}
-        self._given = [
-            address_of(direct.constants[n]) if n in direct.constants else 0 for n in direct.names
-        ]
+        self._given = direct.fixed
         self._read = [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at]
         self._steps = [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names]
         made = dict(zip(recurrence.results, known.results, strict=True))
@@ -260,7 +258,7 @@ class Path:
         made, kinds = {at for at, _ in places}, (recurrence.dtype, recurrence.torch_dtype)
         return _Back(
             direct,
-            [address_of(direct.constants[n]) if n in direct.constants else 0 for n in direct.names],
+            direct.fixed,
             [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at],
             [(i, number[n]) for i, n in enumerate(names) if n in named],
             [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names],

@@ -74,7 +74,7 @@ def _concatenate(writer: Writer, applied: Applied, values: Sequence[Value]) -> S
     axis = axis_of(applied.operation.axis, values[0])
     parts = [v.shape[axis] for v in values]
     writer.sizes.remember(sum(parts), " + ".join(map(writer.sizes.text, parts)))
-    along = along_of(axis, values[0])
+    along = along_of(axis, values[0].shape)
     return [result(applied, f"concat({', '.join(v.text for v in values)}{along})")]
 
 
@@ -85,8 +85,7 @@ def _stack(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequenc
     axis = axis_of(applied.operation.axis, Value("", (0, *values[0].shape), values[0].rows))
     shape = (*values[0].shape[:axis], 1, *values[0].shape[axis:])
     parts = [writer.reshaped(v, shape).text for v in values]
-    where = f", axis={axis}" if len(shape) > 1 else ""
-    return [result(applied, f"concat({', '.join(parts)}{where})")]
+    return [result(applied, f"concat({', '.join(parts)}{along_of(axis, shape)})")]
 
 
 @word("Split")
@@ -151,7 +150,7 @@ def _sliced(writer: Writer, value: Value, key: slice, axis: int) -> Value:
     if len(parts) == 1:
         return parts[0]
     shape = (*value.shape[:own], width, *value.shape[own + 1 :])
-    text = f"concat({', '.join(p.text for p in parts)}{along_of(own, value)})"
+    text = f"concat({', '.join(p.text for p in parts)}{along_of(own, value.shape)})"
     return Value(text, shape, value.rows)
 
 

@@ -18,7 +18,7 @@ class Sizes:
     """Of one cell. values: names and numbers, as they are declared."""
 
     def __init__(
-        self, states: Iterable[Sequence[int]], inputs: Iterable[Sequence[int]], names: bool = True
+        self, states: Iterable[Sequence[int]], inputs: Iterable[Sequence[int]], names: bool
     ) -> None:
         self.values: dict[str, int] = {}
         self._named: dict[int, str] = {}

@@ -33,15 +33,13 @@ if TYPE_CHECKING:
 def _matmul(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     a, b = values
     if not a.shape or not b.shape:
-        return _binary_as("*", applied, a, b)
+        return [result(applied, f"{a.within(PRODUCT)} * {b.within(PRODUCT)}", PRODUCT)]
     if b.rows and not a.rows:
         raise Unreadable("contracts over the rows of a batch")
     if a.rows and b.rows and (len(a.shape) < 2 or len(b.shape) < 2):
         raise Unreadable("contracts rows of a batch with others")
     if len(a.shape) > 2 or len(b.shape) > 2:
         raise Unreadable("multiplies stacks of matrices: write an einsum")
-    if not a.rows and len(a.shape) == 1 and b.rows:
-        raise Unreadable("contracts over the rows of a batch")
     return [result(applied, f"{a.within(PRODUCT)} @ {b.within(SIGN)}", PRODUCT)]
 
 
@@ -51,10 +49,6 @@ def _tensordot(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
     if axes not in (1, [1, 0], (1, 0), [[1], [0]]):
         raise Unreadable(f"takes axes={axes}: write an einsum")
     return _matmul(writer, applied, values)
-
-
-def _binary_as(sign: str, applied: Applied, a: Value, b: Value) -> Sequence[Value]:
-    return [result(applied, f"{a.within(PRODUCT)} {sign} {b.within(PRODUCT)}", PRODUCT)]
 
 
 @word("Einsum")
@@ -77,13 +71,13 @@ def _einsum(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequen
 @word("Softmax", "LogSoftmax")
 def _softmax(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     name = "softmax" if type(applied.operation).__name__ == "Softmax" else "log_softmax"
-    along = along_of(axis_of(applied.operation.axis, values[0]), values[0])
+    along = along_of(axis_of(applied.operation.axis, values[0]), values[0].shape)
     return [result(applied, f"{name}({values[0].text}{along})")]
 
 
 @word("Cumsum")
 def _cumsum(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
-    along = along_of(axis_of(applied.operation.axis, values[0]), values[0])
+    along = along_of(axis_of(applied.operation.axis, values[0]), values[0].shape)
     return [result(applied, f"cumsum({values[0].text}{along})")]
 
 
@@ -94,8 +88,7 @@ def _reduced(name: str, value: Value, axes: Any, keep: bool, writer: Writer) -> 
     own = sorted({axis_of(a, value) for a in axes}, reverse=True)
     shape, text = list(value.shape), value.text
     for axis in own:
-        along = f", axis={axis}" if len(shape) > 1 else ""
-        text = f"{name}({text}{along})"
+        text = f"{name}({text}{along_of(axis, shape)})"
         del shape[axis]
     found = Value(text, tuple(shape), value.rows)
     if keep:
@@ -154,7 +147,7 @@ def _norm(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence
     if getattr(own, "rms_scaling", False):
         raise Unreadable("takes rms_scaling: use RMSNormalization")
     name = "rms_norm" if type(own).__name__ == "RMSNorm" else "layer_norm"
-    along = along_of(axis_of(axes[0], value), value)
+    along = along_of(axis_of(axes[0], value), value.shape)
     epsilon = number(keras.backend.epsilon() if own.epsilon is None else own.epsilon)
     text, binds = f"{name}({value.text}, eps={epsilon}{along})", ATOM
     named = dict(zip(("gamma", "beta"), applied.args[1:], strict=False)) | applied.keywords

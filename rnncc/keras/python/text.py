@@ -22,7 +22,7 @@ from keras import tree
 from rnncc.frontend.library import RESERVED
 from rnncc.keras.python.graph import Applied, Graph, is_symbolic
 from rnncc.keras.python.sizes import Sizes
-from rnncc.keras.python.values import ATOM, SIGN, Unreadable, Value, number, row_shape
+from rnncc.keras.python.values import ATOM, SIGN, Unreadable, Value, along_of, number, row_shape
 from rnncc.keras.python.words import WORDS
 
 _LONGEST = 72  # of an expression that stands within another
@@ -157,7 +157,7 @@ class Writer:
         found = self._parts.get(key)
         if found is None:
             names = [self.fresh(f"{identifier(value.text)}_{i}") for i in range(count)]
-            where = f", axis={axis}" if len(value.shape) > 1 else ""
+            where = along_of(axis, value.shape)
             left = names[0] if count == 1 else ", ".join(names)
             right = f"split({value.text}, {count}{where})" if count > 1 else value.text
             self.lines.append(f"{left} = {right}")

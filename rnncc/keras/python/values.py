@@ -50,9 +50,9 @@ def word(*names: str) -> Callable[[Word], Word]:
     return keep
 
 
-def result(applied: Applied, text: str, binds: int = ATOM, at: int = 0) -> Value:
+def result(applied: Applied, text: str, binds: int = ATOM) -> Value:
     """A value of the shape Keras says."""
-    rows, shape = row_shape(applied.outputs[at].shape)
+    rows, shape = row_shape(applied.outputs[0].shape)
     return Value(text, shape, rows, binds)
 
 
@@ -76,9 +76,9 @@ def axis_of(axis: Any, value: Value) -> int:
     return axis - value.rows
 
 
-def along_of(axis: int, value: Value) -> str:
+def along_of(axis: int, shape: Sequence[int]) -> str:
     """An axis as an argument; vectors have one."""
-    return f", axis={axis}" if len(value.shape) > 1 else ""
+    return f", axis={axis}" if len(shape) > 1 else ""
 
 
 def beside(value: Value, others: Sequence[Value], writer: Writer) -> Value:
