@@ -1,7 +1,8 @@
 """`python -m tests.attack [NAME ...] [--count N] [--seed S]`: the long forms, with what they found.
 
 A run that was stopped goes on where it stopped: attempts made and findings are kept in
-`.attack/<name>-<seed>.json`, and `--fresh` begins again. The exit status is 1 if anything was found.
+`.attack/<name>-<seed>.json`, and `--fresh` begins again. The exit status is 1 if anything was
+found.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from rich.table import Table
 from tests.attack import Attack
 
 # Each is a module of this package.
-ATTACKS: tuple[str, ...] = ()
+ATTACKS: tuple[str, ...] = ("guard",)
 
 FOLDER = Path(__file__).parent.parent.parent / ".attack"
 SAVE_SECONDS = 2.0  # what a stop may lose
