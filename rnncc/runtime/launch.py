@@ -59,7 +59,10 @@ def threading_reason() -> str:
     if _team is not None and max_threads() > 1:
         count = _team.size(max_threads())
         return f"{count} thread{'s' if count > 1 else ''} of {_team.name}"
-    return _decide()[1]
+    most, why = _decide()
+    if _pool is not None and _pool.size < most - 1:
+        return f"{_pool.size + 1} of {most} threads: the system let this process start no more"
+    return why
 
 
 def join(team: Team) -> None:

@@ -128,8 +128,23 @@ def available() -> bool:
     return sys.platform.startswith("linux")
 
 
+def started(
+    count: int, life: Callable[..., object], words: tuple[object, ...]
+) -> list[threading.Thread]:
+    """So many threads, or as many as the system lets a process have: callers do what is left."""
+    running: list[threading.Thread] = []
+    for i in range(count):
+        thread = threading.Thread(target=life, args=words, daemon=True, name=f"rnncc-{i}")
+        try:
+            thread.start()
+        except RuntimeError:  # a limit on threads, or the interpreter is going home
+            break
+        running.append(thread)
+    return running
+
+
 class WorkerPool:
-    """`workers` threads and the control block they watch."""
+    """`workers` threads, or fewer where no more can start, and the control block they watch."""
 
     def __init__(self, workers: int):
         libc = ctypes.CDLL(None)
@@ -145,16 +160,14 @@ class WorkerPool:
         self._busy = threading.Lock()
         self._run = function_of(run_parts)
         work_ = function_of(work)
-        self._threads = [
-            threading.Thread(
-                target=work_, args=(self._control, self._wait), daemon=True, name=f"rnncc-{i}"
-            )
-            for i in range(workers)
-        ]
-        for thread in self._threads:
-            thread.start()
+        self._threads = started(workers, work_, (self._control, self._wait))
         self._pid = os.getpid()
         atexit.register(self.close)
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        return len(self._threads)
 
     def lend(self) -> tuple[int, int]:
         """The control block, and what wakes workers, for jobs of one Python thread; zeros while

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import ctypes
 import struct
+import sys
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
@@ -21,7 +22,7 @@ from .forks import open_in_children
 from .helper import helper
 from .kernel import entry
 from .memory import aligned
-from .pool import CONTROL_WORDS, JOB, TICKET, take_parts
+from .pool import CONTROL_WORDS, JOB, TICKET, started, take_parts
 from .words import atomic_add, atomic_load, atomic_store, call_core, give_way, pause, word
 
 # Words of a block: how many came, what they run; then the control block, then addresses of groups.
@@ -81,10 +82,23 @@ class Team:
         self._busy = threading.Lock()
         open_in_children(self, "_busy")
         self._words = aligned((1024,), np.int64, zero=True)
+        self._tried, self._limit = 1, sys.maxsize
 
     def size(self, most: int) -> int:
         """How many threads a call has now."""
-        return min(self._count(), most)
+        return min(self._count(), most, self._limit)
+
+    def _try(self, threads: int) -> int:
+        """As many of these as the system lets this process have. An OpenMP that can't start one
+        ends the process, so that threads of ours have to come and go first."""
+        self._tried, come = threads, threading.Event()
+        found = started(threads - 1, come.wait, ())
+        come.set()
+        for thread in found:
+            thread.join()
+        if len(found) + 1 < threads:
+            self._limit = len(found) + 1
+        return len(found) + 1
 
     def run(self, function: int, plan: int, bases: Sequence[int], most: int) -> bool:
         """function(plan, addresses, control, 0) on so many threads at most; False, and nothing
@@ -95,6 +109,8 @@ class Team:
         if not self._busy.acquire(blocking=False):
             return False
         try:
+            if threads > self._tried:
+                threads = self._try(threads)
             words[_CAME], words[_FUNCTION], words[_PLAN] = 0, function, plan
             words[(_CONTROL + JOB) // 8] = words[(_CONTROL + TICKET) // 8] = 0
             _packer(len(bases))(words, _BASES, *bases)

@@ -1,5 +1,6 @@
 """Launching, check-in and barriers: right for any number of threads that shows up; no hangs."""
 
+import ctypes
 import os
 import subprocess
 import sys
@@ -8,14 +9,14 @@ import threading
 import numpy as np
 import pytest
 
-from rnncc.runtime import launch
+from rnncc.runtime import launch, pool, team
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.store import import_module, write_module
 from rnncc.runtime.threads import sync_words
 
 MODULE = '''"""Threads that hand a vector round: each step reads all of what the last step wrote."""
 
-from rnncc.runtime.kernel import kernel
+from rnncc.runtime.kernel import core, kernel
 from rnncc.runtime.threads import barrier, check_in
 from rnncc.runtime.words import (
     atomic_add, flush_denormals, restore_denormals, set_word, vectors, word,
@@ -55,6 +56,11 @@ def denormal(block, part):
     v.store(block + 8, v.load(block) * 0.5)
     restore_denormals(old)
     v.store(block + 16, v.load(block) * 0.5)
+
+
+@core
+def set_seven(plan, bases, control, post, a, b, c, d):
+    set_word(plan, 0, 7)
 '''
 STEPS, N = 50, 37
 
@@ -130,7 +136,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import test_threads
-from rnncc.runtime import launch
+from rnncc.runtime import launch, pool, team
 for parts, wanted in ((2, 2), (4, 4), (1, 1)):
     data, present = test_threads.run_ring(parts, wanted)
     assert (data == test_threads.expected()).all()
@@ -188,7 +194,59 @@ def test_a_forked_child_has_workers_of_its_own():
 
 def test_a_second_caller_does_its_own_work():
     """Workers serve one caller at a time; nobody waits for them."""
-    pool = launch._workers()
-    with pool._busy:
+    with launch._workers()._busy:
         data, _ = run_ring(2, 2)
     assert (data == expected()).all()
+
+
+class TooMany(threading.Thread):
+    """A system that lets a process start one thread more, and then no other."""
+
+    left = 1
+
+    def start(self) -> None:
+        if TooMany.left < 1:
+            raise RuntimeError("can't start new thread")
+        TooMany.left -= 1
+        super().start()
+
+
+@pytest.mark.parametrize("left", [0, 1])
+def test_a_thread_that_cannot_start_is_one_less(monkeypatch, left):
+    monkeypatch.setattr(TooMany, "left", left)
+    monkeypatch.setattr(threading, "Thread", TooMany)
+    before = threading.active_count()
+    made = pool.WorkerPool(3)
+    assert made.size == left and threading.active_count() == before + left
+    monkeypatch.setattr(launch, "_pool", made)
+    monkeypatch.setattr(launch, "_decide", lambda: (4, "four threads"))
+    data, _ = run_ring(4, 4)
+    assert (data == expected()).all()
+    if launch.joined_team() is None:
+        assert launch.threading_reason().startswith(f"{left + 1} of 4 threads")
+    made.close()
+    assert threading.active_count() == before
+
+
+def test_a_team_has_no_more_threads_than_can_start(monkeypatch):
+    """libgomp ends the process where it can't start one."""
+    asked = []
+
+    def region(function, data, threads, flags):
+        asked.append(threads)
+        ctypes.CFUNCTYPE(None, ctypes.c_int64)(function)(data)
+
+    parallel = ctypes.CFUNCTYPE(
+        None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
+    )(region)
+    address = ctypes.cast(parallel, ctypes.c_void_p).value
+    made = team.Team(address, lambda: 8, "a team")
+    word = aligned((1,), np.int64, zero=True)
+    seven = module().set_seven.address
+    monkeypatch.setattr(TooMany, "left", 2)
+    monkeypatch.setattr(threading, "Thread", TooMany)
+    before = threading.active_count()
+    assert made.run(seven, word.ctypes.data, [0], 4) and made.run(seven, word.ctypes.data, [0], 4)
+    assert word[0] == 7
+    assert asked == [3, 3] and made.size(4) == 3
+    assert threading.active_count() == before
