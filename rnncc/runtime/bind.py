@@ -42,7 +42,6 @@ from rnncc.runtime.nest import (
     PANEL_SCRATCH,
     SEGMENT_BYTES,
 )
-from rnncc.runtime.rows import rows
 from rnncc.runtime.tables import Kernel, Stage
 
 
@@ -258,8 +257,6 @@ class Binder(MemoryBinder):
                 return layouts[name].ring
             case ("row", name, which, domain):
                 return self.row_stride(name, which, domain, flat)
-            case ("helper", name):
-                return rows(self.dtype, self.machine).address(name)
             case ("desc count", *key):
                 return len(self.pieces(tuple(key)))
             case ("table", stage, i):

@@ -5,30 +5,23 @@ Non-Goals: what stays the same between calls (`prepared`); running it (`perform`
 
 from __future__ import annotations
 
-import ctypes
-import struct
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnncc.runtime import memory
 from rnncc.runtime.binding import Call
-from rnncc.runtime.launch import joined_team, max_threads, pool_of_workers
 from rnncc.runtime.layouts import Layout, axes_of, is_padded
-from rnncc.runtime.memory import address_of, write_into
+from rnncc.runtime.memory import write_into
 from rnncc.runtime.packing import Packed
-from rnncc.runtime.perform import perform, perform_again
-from rnncc.runtime.pool import function_of
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import has_dense_rows, repeated, row_strides
 from rnncc.runtime.tables import Buffer
 
 if TYPE_CHECKING:
     from rnncc.runtime.engine import Side
-    from rnncc.runtime.perform import Plan
     from rnncc.runtime.prepared import Choice, Prepared
 
 Arrays = Mapping[str, Any]
@@ -104,13 +97,15 @@ class Run:
     def _go(self, ready: Ready, packed: Packed, seed: int) -> None:
         later = self._take_results(ready)
         choice, made = ready.choice, ready.prepared
-        self._saved = memory.POOL.lease(made.saved_bytes) if made.saved_bytes else None
-        workspace = memory.POOL.take(choice.plan.workspace_bytes)
+        target = self.side.target
+        pool = target.pool or memory.POOL
+        self._saved = pool.lease(made.saved_bytes) if made.saved_bytes else None
+        workspace = pool.take(choice.plan.workspace_bytes)
         try:
             self._bases = self._addresses(workspace, packed, seed)
-            run_plan(choice.plan, self._bases)
+            target.run(choice.plan, self._bases)
         finally:
-            memory.POOL.give(workspace)
+            pool.give(workspace)
         if later:
             write_into(later, self.results)
         if len(choice.results) != len(self.results):
@@ -119,19 +114,22 @@ class Run:
     def _take_results(self, ready: Ready) -> dict[str, np.ndarray]:
         """Arrays for results, asked for or new; those asked for that kernels can't write."""
         job, later, dtype = self.job, {}, self.side.np_dtype
+        pool = self.side.target.pool or memory.POOL
         self.results = {}
         for name, shape in ready.choice.arrays:
             array = job.out.get(name) if job.out else None
             if array is None or name in ready.later:
                 if array is not None:
                     later[name] = array
-                array = memory.POOL.array(shape, dtype)
+                array = pool.array(shape, dtype)
             self.results[name] = array
         return later
 
     def _addresses(self, workspace: np.ndarray, packed: Packed, seed: int) -> list[int]:
         """Of every group."""
         job, known = self.job, self.job.residuals.places
+        address_of = self.side.target.address_of
+        blank = self.side.target.blank
         return [
             address_of(workspace),
             address_of(self._saved.array) if self._saved else ANYWHERE,
@@ -141,7 +139,7 @@ class Run:
             *[address_of(a) for a in self.arrays],
             *[known[name][0] for _, name in self.side.params.residuals],
             *packed.addresses,
-            *[address_of(a) for a in self.results.values()],
+            *[blank(a) for a in self.results.values()],
         ]
 
     # ---- arrays -------------------------------------------------------------------------------
@@ -191,6 +189,7 @@ class Run:
     def _find_packed(self, made: Prepared, seed: int) -> Packed:
         """Packed weights of this version, for these tiles."""
         arrays, side = self.job.arrays, self.side
+        address_of = side.target.address_of
         rates = tuple([float(arrays[name]) for name in side.rate_names])
         key = (self.job.version, rates, made.draws_weights and seed, made.tile_key)
         return find_packed(side, key) or keep_packed(
@@ -216,30 +215,21 @@ class Repeated(Run):
     last. Owns its workspace, so two threads can't run it at once.
     """
 
-    __slots__ = ("_kept", "_plan", "_pool", "_run", "_workspace")
+    __slots__ = ("_again", "_kept")
 
     def _go(self, ready: Ready, packed: Packed, seed: int) -> None:
         """Runs once, too: what is made at the first call is there at the second."""
         if self._take_results(ready):
             raise AssertionError("results are written in place")
-        self._saved, plan = None, ready.choice.plan
-        self._kept = memory.POOL.lease(plan.workspace_bytes)
+        target, plan = self.side.target, ready.choice.plan
+        self._saved = None
+        self._kept = (target.pool or memory.POOL).lease(plan.workspace_bytes)
         self._bases = self._addresses(self._kept.array, packed, seed)
-        run_plan(plan, self._bases)
-        self._plan, self._workspace = plan.address, self._bases[0]
-        self._pool, self._run = pool_of_workers() if plan.threads else None, _perform_again()
+        target.run(plan, self._bases)
+        self._again = target.repeated(plan, self._bases[0])
 
     def again(self) -> None:
-        pool = self._pool
-        if pool is None:
-            self._run(self._plan, self._workspace, 0, 0)
-            return
-        control, post = pool.lend()
-        try:
-            self._run(self._plan, self._workspace, control, post)
-        finally:
-            if control:
-                pool.take_back()
+        self._again()
 
 
 def find_packed(side: Side, key: object) -> Packed | None:
@@ -263,45 +253,12 @@ def pack(side: Side, made: Prepared, weights: Arrays, seed: int, given: Sequence
     """Weights as the cores read them. weights: by name. given: addresses of the direction's arrays,
     of which those that serve all rows and steps are read."""
     read = [np.ascontiguousarray(weights[name], side.np_dtype) for _, name in side.params.weights]
-    lease = memory.POOL.lease(max(made.packed_bytes, 1))
+    target = side.target
+    address_of, pool = target.address_of, target.pool or memory.POOL
+    lease = pool.lease(max(made.packed_bytes, 1))
     base, addresses = address_of(lease.array), tuple([address_of(w) for w in read])
-    with memory.POOL.borrow(made.pack_plan.workspace_bytes) as workspace:
+    with pool.borrow(made.pack_plan.workspace_bytes) as workspace:
         nothing = [ANYWHERE] * len(side.params.residuals)
         bases = [address_of(workspace), ANYWHERE, base, seed, 0, *given, *nothing, *addresses]
-        run_plan(made.pack_plan, bases)
+        target.run(made.pack_plan, bases)
     return Packed(base, addresses, [lease, *read])
-
-
-@cache
-def _perform_again() -> Callable[..., None]:
-    return function_of(perform_again)
-
-
-@cache
-def _perform() -> Callable[[int, bytes, int, int], None]:
-    """`perform` as Python calls it, the bases as bytes."""
-    kinds = [ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
-    function: Callable[[int, bytes, int, int], None]
-    function = ctypes.CFUNCTYPE(None, *kinds)(perform.address)
-    return function
-
-
-@cache
-def _packer(count: int) -> Callable[..., bytes]:
-    return struct.Struct(f"{count}q").pack
-
-
-def run_plan(plan: Plan, bases: list[int]) -> None:
-    """Everything a plan says, with these addresses of its groups."""
-    team = joined_team() if plan.threads else None
-    if team and team.run(perform.address, plan.address, bases, max_threads()):
-        return
-    words = _packer(len(bases))(*bases)
-    pool = pool_of_workers() if plan.threads and not team else None
-    control, post = pool.lend() if pool else (0, 0)
-    try:
-        _perform()(plan.address, words, control, post)
-    finally:
-        if control:
-            assert pool is not None
-            pool.take_back()

@@ -23,11 +23,11 @@ from rnncc.runtime.call import (
     find_packed,
     keep_packed,
     pack,
-    run_plan,
 )
 from rnncc.runtime.groups import SAVED
 from rnncc.runtime.memory import address_of
 from rnncc.runtime.packing import Packed
+from rnncc.runtime.target import run_plan
 
 if TYPE_CHECKING:
     from rnncc.runtime.engine import Side

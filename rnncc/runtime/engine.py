@@ -34,7 +34,8 @@ from rnncc.runtime.call import Arrays, Job, Ready, Repeated, Residuals, Run
 from rnncc.runtime.direct import Direct
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.kernel import Kernel
-from rnncc.runtime.launch import max_threads, threading_reason
+from rnncc.runtime.launch import threading_reason
+from rnncc.runtime.layouts import Layout
 from rnncc.runtime.machine import ITEMSIZE, host
 from rnncc.runtime.memory import write_into
 from rnncc.runtime.packing import Packed
@@ -42,6 +43,7 @@ from rnncc.runtime.plan import plan_side
 from rnncc.runtime.prepared import Params, Prepared
 from rnncc.runtime.rooms import HostRoom
 from rnncc.runtime.tables import Direction
+from rnncc.runtime.target import HOST, Target
 
 KEPT_SHAPES = 64
 KEPT_VERSIONS = 4
@@ -65,13 +67,14 @@ class Side:
     last: Prepared | None = None
     steps: int = 0  # of the last call, whatever its blocks
     kept_packs: int = KEPT_VERSIONS
+    target: Target = HOST
 
     def __post_init__(self) -> None:
         open_in_children(self, "lock")
         self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
         self.buffers = {b.name: b for b in self.direction.buffers}
         self.params = Params.of(self.direction)
-        self.host = HostRoom(self.np_dtype)
+        self.host = HostRoom(self.np_dtype, self.target.pool)
         self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
 
     def keep(self, layers: int) -> None:
@@ -115,8 +118,7 @@ class Side:
                 given = {
                     buffer.name: residuals.places[name][1] for buffer, name in self.params.residuals
                 }
-                binder = Binder(self.direction, call, host(), self.dtype, max_threads(), given)
-                found = Prepared(binder.bind(), self.direction, self.params, self.buffers)
+                found = self.prepare(call, given)
                 self.made[call] = found
                 if len(self.made) > KEPT_SHAPES:
                     self.made.popitem(last=False)
@@ -125,24 +127,38 @@ class Side:
             self.last = found
             return found
 
+    def prepare(self, call: Call, given: dict[str, Layout]) -> Prepared:
+        """given: where the rows of residuals are."""
+        target = self.target
+        binder = Binder(self.direction, call, target.machine, self.dtype, target.threads, given)
+        return Prepared(binder.bind(), self.direction, self.params, self.buffers, target)
+
 
 class Engine:
     """Both directions of one compiled cell. Thread-safe; owns no layer's state."""
 
     on_gpu = reads_gpu_arrays = False
 
-    def __init__(self, cell: Any, forward: Direction, backward: Direction) -> None:
-        self.cell, self.storage = cell, ""
+    def __init__(
+        self,
+        cell: Any,
+        forward: Direction,
+        backward: Direction,
+        side: Callable[..., Side] = Side,
+    ) -> None:
+        """side: makes a direction's side."""
+        self.cell, self.storage, self._side = cell, "", side
         self.dtype = np.dtype(cell.dtype)
-        self._forward = Side(forward, cell.dtype)
-        self._backward = Side(backward, cell.dtype)
+        self._forward = side(forward, cell.dtype)
+        self._backward = side(backward, cell.dtype)
         self._calls: dict[Any, Call] = {}
 
     def stored(self, storage: str) -> Engine:
         """The same kernels over narrow weights. See `runtime.classes.storing`."""
         if self.dtype != np.float32:
             raise ValueError(f"weights={storage!r} narrows float32: this layer is {self.dtype}")
-        made = Engine(self.cell, self._forward.direction, self._backward.direction)
+        directions = self._forward.direction, self._backward.direction
+        made = Engine(self.cell, *directions, self._side)
         made.storage = storage
         return made
 
@@ -289,11 +305,12 @@ class Engine:
     def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""
         owned = dict(arrays)
+        pool = self._forward.target.pool or memory.POOL
         for _, role, name in self._forward.direction.params:
             if name in lent or name not in arrays:
                 continue
             if role in ("input", "context", "state", "valid"):
-                array = owned[name] = memory.POOL.array(arrays[name].shape, arrays[name].dtype)
+                array = owned[name] = pool.array(arrays[name].shape, arrays[name].dtype)
                 array[...] = arrays[name]
         return owned
 

@@ -25,7 +25,6 @@ from rnncc.runtime.tables import Buffer, Carry, Direction, Place
 from rnncc.runtime.words import word
 
 MAX_RANK = 6
-SHARED_BYTES = 1 << 18  # of copies, from which a second thread is worth waking
 SHARE_WORDS = 2  # of a part: its pieces, and where their descriptions begin, in bytes
 CALLERS = "caller's "
 

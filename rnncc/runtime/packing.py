@@ -19,9 +19,8 @@ import numpy as np
 from rnncc.runtime.binding import Binding, PackLayout, pack_layout
 from rnncc.runtime.groups import PACKED
 from rnncc.runtime.kernel import kernel
-from rnncc.runtime.machine import ITEMSIZE, host
+from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.memory import ALIGNMENT
-from rnncc.runtime.moves import SHARED_BYTES
 from rnncc.runtime.narrow import PACKERS
 from rnncc.runtime.nest import share
 from rnncc.runtime.perform import Launch, Piece, Place
@@ -62,13 +61,16 @@ class Packed:
 class Packing:
     """Where each thing that is packed goes, in bytes from the arena's begin."""
 
-    offsets: dict[str, int] = field(default_factory=dict)  # by the request that asks for it
+    # By the request that asks for it: where, and how many bytes.
+    places: dict[str, tuple[int, int]] = field(default_factory=dict)
     size: int = 0
+    gap: int = 0  # bytes of nobody's behind each
 
     def place(self, name: str, size: int) -> int:
-        self.offsets[name] = self.size
-        self.size += -(-max(size, 1) // ALIGNMENT) * ALIGNMENT
-        return self.offsets[name]
+        at = self.size
+        self.places[name] = at, size
+        self.size += -(-max(size, 1) // ALIGNMENT) * ALIGNMENT + self.gap
+        return at
 
 
 class Planner:
@@ -92,10 +94,14 @@ class Planner:
                         count += self._pack(stage, i, k)
                 if core.init is not None and self._starts_here(core):
                     count += self._init(stage, i)
-        parts = self.binding.threads if self.out.size - begin >= SHARED_BYTES else 1
+        parts = (
+            self.binding.threads
+            if self.out.size - begin >= self.prepared.target.shared_bytes
+            else 1
+        )
         self.block[0], self.block[1] = count, parts
         piece = Piece(np.array(self.block, np.int64), self.addresses)
-        return Launch(pack_all.address, piece, parts)
+        return Launch(self.prepared.target.code(pack_all), piece, parts)
 
     def _starts_here(self, core: Core) -> bool:
         """Whether constants are where this core starts, and not one that hands its sums on."""
@@ -129,7 +135,7 @@ class Planner:
         pack = stage.cores[i].packs[k]
         assert pack is not None
         tiling = self.binding.tilings[stage.name]
-        row = len(pack.gates) * tiling.unit_blocks * host().vector_bytes
+        row = len(pack.gates) * tiling.unit_blocks * self.binding.machine.vector_bytes
         layout: PackLayout = pack_layout(self.binding, stage, i, k, row)
         at = self.out.place(f"pack|{stage.name}|{i}|{k}", layout.bytes)
         counts = layout.k_counts
@@ -142,7 +148,7 @@ class Planner:
         lead = (*layout.outer, *layout.k[: max(len(counts) - 2, 0)])
         indices = [*product(*map(range, (*layout.outer_counts, *counts[:-2])))]
         packer = PACKERS.get(self.binding.storage(stage).name)
-        helper = self.helper if packer is None else packer.address
+        helper = self.helper if packer is None else self.prepared.target.code(packer)
         for index in indices:
             target = at + sum(n * s for n, s in zip(index, lead, strict=True))
             gates = []
@@ -161,7 +167,7 @@ class Planner:
         tiling = self.binding.tilings[stage.name]
         outer = [self.binding.size(s) for s in stage.shape[:-1]]
         units = self.binding.size(stage.shape[-1])
-        row = tiling.tiles * tiling.unit_blocks * len(sources) * host().vector_bytes
+        row = tiling.tiles * tiling.unit_blocks * len(sources) * self.binding.machine.vector_bytes
         at = self.out.place(f"init|{stage.name}|{i}", row * int(np.prod(outer, dtype=int)))
         description = [1, 1, len(sources), tiling.unit_blocks, units]
         zeros = self.prepared.place("zeros"), 0

@@ -10,7 +10,7 @@ Non-Goals: what to run (`prepared`); memory (`call`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -97,6 +97,15 @@ class Launch:
 
 
 @dataclass(frozen=True, slots=True)
+class Region:
+    """A buffer, or anything else that is laid out: so many bytes, of which nobody else has any."""
+
+    name: str
+    place: Place
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class Workspace:
     """Where what every plan needs is in a workspace, in bytes. size: without a plan's words."""
 
@@ -109,15 +118,24 @@ class Workspace:
 @dataclass(frozen=True, slots=True)
 class Plan:
     """What `perform` reads. workspace_bytes: of the workspace it wants. threads: whether any launch
-    has several parts."""
+    has several parts. regions: what lies where in its groups. results: groups that are written
+    from end to end, with their names."""
 
     array: np.ndarray
     address: int
     workspace_bytes: int
     threads: bool
+    regions: Sequence[Region]
+    results: Mapping[int, str]
 
 
-def plan_of(launches: Sequence[Launch], workspace: Workspace, one: int) -> Plan:
+def plan_of(
+    launches: Sequence[Launch],
+    workspace: Workspace,
+    one: int,
+    regions: Sequence[Region],
+    results: Mapping[int, str],
+) -> Plan:
     """One plan for all launches. one: the bits of 1.0."""
     words: list[np.ndarray] = []
     fixups: list[tuple[int, int]] = []
@@ -139,4 +157,4 @@ def plan_of(launches: Sequence[Launch], workspace: Workspace, one: int) -> Plan:
     array = np.concatenate([head, *words, *flat])
     size = workspace.size + start * 8
     threads = any(launch.parts > 1 for launch in launches)
-    return Plan(array, array.ctypes.data, size, threads)
+    return Plan(array, array.ctypes.data, size, threads, regions, results)

@@ -10,9 +10,10 @@ Non-Goals: arrays and their lifetimes (`call`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from itertools import groupby
+from types import MappingProxyType
 
 import numpy as np
 
@@ -29,12 +30,11 @@ from rnncc.runtime.cores import cores
 from rnncc.runtime.groups import FIRST_STEP, GIVEN, PACKED, SAVED, SEED, WORKSPACE
 from rnncc.runtime.kernel import Kernel
 from rnncc.runtime.layouts import Layout
-from rnncc.runtime.machine import ITEMSIZE, host
+from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.memory import ALIGNMENT
 from rnncc.runtime.moves import (
     CALLERS,
     SHARE_WORDS,
-    SHARED_BYTES,
     Move,
     Mover,
     move_all,
@@ -42,16 +42,18 @@ from rnncc.runtime.moves import (
     slot_offset,
 )
 from rnncc.runtime.packing import Packing, Planner
-from rnncc.runtime.perform import Launch, Piece, Place, Plan, Workspace, plan_of
+from rnncc.runtime.perform import Launch, Piece, Place, Plan, Region, Workspace, plan_of
 from rnncc.runtime.pieces import copy_pieces
 from rnncc.runtime.rows import rows
 from rnncc.runtime.storage import FULL
 from rnncc.runtime.tables import Buffer, Direction
+from rnncc.runtime.target import Target
 from rnncc.runtime.threads import sync_words
 
 WEIGHTS = ("weight", "constant")
 COLOURED_BYTES = 1 << 14
 PAGE, COLOUR = 4096, 320
+NOTHING: Mapping[int, str] = MappingProxyType({})
 ONE = {"float32": 0x3F800000, "float64": 0x3FF0000000000000}
 
 
@@ -111,9 +113,16 @@ class Prepared:
     """What doesn't change between calls of one Binding."""
 
     def __init__(
-        self, binding: Binding, direction: Direction, params: Params, buffers: dict[str, Buffer]
+        self,
+        binding: Binding,
+        direction: Direction,
+        params: Params,
+        buffers: dict[str, Buffer],
+        target: Target,
     ) -> None:
         self.binding, self.direction, self.params = binding, direction, params
+        self.target, self.machine = target, binding.machine
+        self.regions: list[Region] = []
         self.buffers, self.dtype = buffers, binding.dtype
         self._places: dict[str, Place] = {}
         for number, (buffer, _) in enumerate(
@@ -155,19 +164,28 @@ class Prepared:
             if size >= COLOURED_BYTES:
                 at += (colour - at) % PAGE
                 colour = (colour + COLOUR) % PAGE
-            self._places[name] = Place(group, at)
-            at += _round(size)
+            at = self._reserve(name, Place(group, at), size)
         return at
+
+    def _reserve(self, name: str, place: Place, size: int) -> int:
+        """Gives a buffer its place; where the next one may begin."""
+        self._places[name] = place
+        self.regions.append(Region(name, place, size))
+        return place.offset + _round(size) + self.target.gap
 
     def _globals(self, at: int) -> Workspace:
         parts = max((k.parts for k in self.binding.kernels), default=1)
+        scratch, zero_bytes = self.binding.scratch_bytes, _round(self.binding.zero_bytes)
         self._places["scratch_base"] = Place(WORKSPACE, at)
-        sync = at + _round(self.binding.scratch_bytes * parts)
-        zeros = sync + _round(sync_words(parts) * 8)
-        ones = zeros + _round(self.binding.zero_bytes)
-        for name, offset in (("sync", sync), ("zeros", zeros), ("ones", ones)):
-            self._places[name] = Place(WORKSPACE, offset)
-        return Workspace(sync, zeros, ones, ones + ALIGNMENT)
+        for part in range(parts):
+            place = Place(WORKSPACE, at + part * scratch)
+            self.regions.append(Region(f"scratch of part {part}", place, scratch))
+        sync = at + _round(scratch * parts) + self.target.gap
+        zeros = self._reserve("sync", Place(WORKSPACE, sync), sync_words(parts) * 8)
+        ones = zeros + zero_bytes  # `perform` clears all that lies between them
+        self._reserve("zeros", Place(WORKSPACE, zeros), zero_bytes)
+        end = self._reserve("ones", Place(WORKSPACE, ones), ALIGNMENT)
+        return Workspace(sync, zeros, ones, end)
 
     def _weight_buffers(self) -> list[str]:
         """Buffers that depend on weights alone, or on what stands in their place: made once a
@@ -201,8 +219,13 @@ class Prepared:
 
     # ---- blocks -------------------------------------------------------------------------------
 
-    def _plan(self, launches: Iterable[Launch]) -> Plan:
-        return plan_of([*launches], self.workspace, ONE[self.dtype])
+    def helper(self, name: str) -> int:
+        """Where the code of a row helper is."""
+        return self.target.code(rows(self.dtype, self.machine).kernel(name))
+
+    def _plan(self, launches: Iterable[Launch], results: Mapping[int, str] = NOTHING) -> Plan:
+        one = ONE[self.dtype]
+        return plan_of([*launches], self.workspace, one, self.regions, results)
 
     def _kernel(self, bound: BoundKernel) -> Launch:
         piece = Piece(bound.template.copy(), [])
@@ -213,16 +236,19 @@ class Prepared:
             place = self._resolve(piece.words, index, request)
             if place is not None:
                 piece.addresses.append((index, place))
-        return Launch(_entry(bound).address, piece, bound.parts)
+        return Launch(self.target.code(_entry(bound)), piece, bound.parts)
 
     def _moves(self, moves: list[Move], parts: int = 1) -> Iterator[Launch]:
         """parts: among so many threads, of moves none of which reads what another writes."""
         pieces = [p for move in moves for p in move.pieces()]
         if not pieces:
             return
-        if sum(math.prod(p.shape) for p in pieces) * ITEMSIZE[self.dtype] < SHARED_BYTES:
+        if (
+            sum(math.prod(p.shape) for p in pieces) * ITEMSIZE[self.dtype]
+            < self.target.shared_bytes
+        ):
             parts = 1
-        words = [rows(self.dtype, host()).address("copy_strided"), *[0] * (SHARE_WORDS * parts)]
+        words = [self.helper("copy_strided"), *[0] * (SHARE_WORDS * parts)]
         addresses = []
         for part in range(parts):
             own = [q for p in pieces for q in p.share(part, parts)]
@@ -232,7 +258,7 @@ class Prepared:
                 addresses.append((len(words), self._source(piece.source.point)))
                 addresses.append((len(words) + 1, self._places[piece.target.point]))
                 words += piece.words()
-        yield Launch(move_all.address, Piece(np.array(words, np.int64), addresses), parts)
+        yield Launch(self.target.code(move_all), Piece(np.array(words, np.int64), addresses), parts)
 
     def _source(self, point: str) -> Place:
         name = point.removeprefix(CALLERS)
@@ -249,11 +275,13 @@ class Prepared:
                 packed = any(p is not None for p in core.packs)
                 storage = self.binding.storage(found) if packed else FULL
                 far = stage in self.binding.far
-                made = cores(self.dtype, host(), storage, far)
+                made = cores(self.dtype, self.machine, storage, far)
                 if storage is FULL and not far:  # so that another size finds its own
                     for vectors in made.vector_counts(core.gates):
-                        made.row_table(vectors)
-                words[index] += made.row_table(core.gates * tiling.unit_blocks).ctypes.data
+                        self.target.row_table(made, vectors)
+                words[index] += self.target.row_table(made, core.gates * tiling.unit_blocks)
+            case ("helper", name):
+                words[index] += self.helper(name)
             case ("desc", stage, kind, i):
                 copy = next(
                     c
@@ -261,7 +289,7 @@ class Prepared:
                     if (c.stage, c.kind, str(c.index)) == (stage, kind, i)
                 )
                 self.keep.append(np.array(copy_pieces(copy, self.binding), np.int64))
-                words[index] += self.keep[-1].ctypes.data
+                words[index] += self.target.address_of(self.keep[-1])
             case ("seed",):
                 return Place(SEED)
             case ("first step",):
@@ -277,16 +305,17 @@ class Prepared:
     def _pack(self, buffers: list[str]) -> tuple[Plan, int]:
         """What depends on weights alone, and how many bytes it takes: kernels of weights come
         after what is packed for them and before the rest."""
-        packing = Packing(size=self._lay_out(PACKED, buffers))
-        planner = Planner(self, packing, rows(self.dtype, host()).address("pack"))
+        packing = Packing(size=self._lay_out(PACKED, buffers), gap=self.target.gap)
+        planner = Planner(self, packing, self.helper("pack"))
         stages = {s.name: s for s in self.direction.stages if s.grad is None}
         launches = [*self._moves(self.mover.copies(self.params.serving_all))]
 
         def pack(names: Iterable[str]) -> None:
             own = [stages.pop(n) for n in names if n in stages]
             launches.append(planner.launch(own))
-            for name, offset in packing.offsets.items():
-                self._places[name] = Place(PACKED, offset)
+            for name, (offset, size) in packing.places.items():
+                if name not in self._places:
+                    self._reserve(name, Place(PACKED, offset), size)
 
         for bound in filter(_is_early, self.binding.kernels):
             pack(bound.kernel.stages)
@@ -321,7 +350,10 @@ class Prepared:
         copied = [p for p in places if p.name not in in_place and p.name not in in_parts]
         moves = [m for p in copied for m in self.mover.results(p, shapes[p.name])]
         own = [k for k in self.binding.kernels if not _is_early(k) and k.kernel.name in needed]
-        plan = self._plan(self._in_order(own, moves))
+        results = {
+            n: name for n, name in enumerate(shapes, self.params.results_at) if name in names
+        }
+        plan = self._plan(self._in_order(own, moves), results)
         return Choice(plan, tuple(p.name for p in places), tuple(shapes.items()))
 
     def _in_order(self, kernels: list[BoundKernel], results: list[Move]) -> Iterator[Launch]:

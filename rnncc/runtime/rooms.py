@@ -45,14 +45,15 @@ def of_every_step(last: Any, steps: int, zeros: Callable[[tuple[int, ...]], Any]
 class HostRoom:
     """A `Room` of NumPy's arrays. Thread-safe."""
 
-    def __init__(self, dtype: Any) -> None:
-        self.dtype = np.dtype(dtype)
+    def __init__(self, dtype: Any, pool: memory.Pool | None = None) -> None:
+        """pool: of memory; None is this machine's."""
+        self.dtype, self._pool = np.dtype(dtype), pool
         self._kept: dict[Any, np.ndarray] = {}
         self._lock = threading.Lock()
         open_in_children(self, "_lock")
 
     def empty(self, shape: tuple[int, ...]) -> np.ndarray:
-        return memory.POOL.array(shape, self.dtype)
+        return (self._pool or memory.POOL).array(shape, self.dtype)
 
     def zeros(self, shape: tuple[int, ...]) -> np.ndarray:
         return memory.aligned(shape, self.dtype, zero=True)

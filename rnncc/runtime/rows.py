@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cache
 
 from ..emit.loader import render
-from .kernel import CORE_ARGUMENTS
+from .kernel import CORE_ARGUMENTS, Kernel
 from .machine import ITEMSIZE, Machine, host
 from .store import import_module, keyed_module
 
@@ -96,10 +96,13 @@ class Rows:
         )
         self._entries: dict = {}
 
-    def address(self, name: str) -> int:
+    def kernel(self, name: str) -> Kernel:
         if name not in self.NAMES:
             raise ValueError(f"no row helper {name!r}; there are {', '.join(self.NAMES)}")
-        return getattr(self.module, name).address
+        return getattr(self.module, name)
+
+    def address(self, name: str) -> int:
+        return self.kernel(name).address
 
     def call(self, name: str, *args: int) -> None:
         """Runs one from Python; missing trailing arguments are 0. Releases the GIL."""

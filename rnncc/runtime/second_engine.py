@@ -9,7 +9,7 @@ Non-Goals: checking what users give, arranging what they get (`second`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -46,14 +46,16 @@ class SecondEngine:
         backward: Direction,
         backward_pullback: Direction,
         forward_pullback: Direction,
+        side: Callable[..., Side] = Side,
     ) -> None:
+        """side: makes a direction's side."""
         self.cell = cell
         self.dtype = np.dtype(cell.dtype)
-        self._forward = Side(forward, cell.dtype)
-        self._backward = Side(backward, cell.dtype)
+        self._forward = side(forward, cell.dtype)
+        self._backward = side(backward, cell.dtype)
         # What they read in place of weights are cotangents, other ones at every call.
-        self._backward_pullback = Side(backward_pullback, cell.dtype, kept_packs=0)
-        self._forward_pullback = Side(forward_pullback, cell.dtype, kept_packs=0)
+        self._backward_pullback = side(backward_pullback, cell.dtype, kept_packs=0)
+        self._forward_pullback = side(forward_pullback, cell.dtype, kept_packs=0)
 
     # ---- calls --------------------------------------------------------------------------------
 

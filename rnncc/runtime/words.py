@@ -60,9 +60,13 @@ class Vectors(Word):
 vectors = Vectors
 
 
-def host_vectors(dtype: str) -> Vectors:
+class HostVectors(Vectors):
+    """Operations at the width of whatever machine runs them."""
+
+
+def host_vectors(dtype: str) -> HostVectors:
     """The operations at this machine's width: what generated modules use."""
-    return Vectors(dtype, host().width(dtype))
+    return HostVectors(dtype, host().width(dtype))
 
 
 word, set_word = Raw("word"), Raw("set_word")

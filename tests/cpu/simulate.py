@@ -1,0 +1,225 @@
+"""Layers whose kernels run in Python: the text that is compiled otherwise, over checked memory.
+
+    layer = simulated_class(spec, vector_bytes=16, threads=3)(units=5)
+    layer(x)
+
+Everything between a Program and its numbers is what runs on a CPU: passes, Schedule, text, the
+planning of a call, its copies and packing. What is another is the meaning of a kernel's words
+(`words`, `lanes`), the memory (`memory`) and the threads (`threads`). No compiler is asked.
+
+A `KernelFault` says what a kernel did that it mustn't, and in which line.
+
+Non-Goals: the last bit; speed.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from functools import partial
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from rnncc.compiler import Compiler
+from rnncc.emit.module import render_module
+from rnncc.frontend.spec import CellSpec
+from rnncc.passes.interface import check_text
+from rnncc.runtime.bind import Binder
+from rnncc.runtime.call import ANYWHERE
+from rnncc.runtime.cores import Cores
+from rnncc.runtime.description import Cell, Variant
+from rnncc.runtime.doors import dtype_name
+from rnncc.runtime.engine import Engine, Side
+from rnncc.runtime.groups import PACKED, SAVED, WORKSPACE
+from rnncc.runtime.kernel import Kernel
+from rnncc.runtime.layer import Layer, make_class
+from rnncc.runtime.layouts import Layout
+from rnncc.runtime.machine import Machine
+from rnncc.runtime.memory import aligned
+from rnncc.runtime.nest import TURN_AT
+from rnncc.runtime.perform import WORDS_AT, Place, Plan, Region, perform, perform_again
+from rnncc.runtime.prepared import Prepared
+from rnncc.runtime.second_engine import SecondEngine
+from rnncc.runtime.tables import Kernel as KernelTable
+from tests.cpu.memory import UNWRITTEN, KernelFault, Piece, Pool, Space
+from tests.cpu.places import TEXT
+from tests.cpu.threads import Threads
+from tests.cpu.words import Words
+
+__all__ = ["KernelFault", "Simulator", "simulated_class"]
+
+GAP = 4096
+REGISTERS = {16: 16, 32: 16, 64: 32}
+
+
+class Simulator:
+    """A `runtime.target.Target`."""
+
+    gap = GAP
+
+    def __init__(self, vector_bytes: int = 32, threads: int = 2, seed: int = 0) -> None:
+        choose = random.Random(seed)
+        # Small caches, so that small cells have all the ways of large ones.
+        self.machine = Machine(
+            vector_bytes, REGISTERS[vector_bytes], threads, l2=choose.choice([256, 4096, 1 << 19])
+        )
+        self.threads, self.seed = threads, seed
+        self.shared_bytes = choose.choice([1, 1 << 18])
+        self.space = Space(threads)
+        self.pool = Pool(self.space)
+        self.words = Words(self.space, self.machine)
+        self.scheduler = Threads(self.space, self.words, seed)
+        self.turns = partial(choose.randrange, 1 << 40)
+        self.tables: dict[tuple[Cores, int], np.ndarray] = {}
+        self.address_of, self.blank = self.space.given, self.space.blank
+
+    def code(self, kernel: Kernel) -> int:
+        return self.words.code(kernel)
+
+    def row_table(self, cores: Cores, vectors: int) -> int:
+        table = self.tables.get((cores, vectors))
+        if table is None:
+            limit = cores.max_rows(vectors)
+            table = self.tables[cores, vectors] = aligned((limit + 1,), np.int64, zero=True)
+            table[0] = cores.storage.word
+            table[1:] = [self.code(cores.kernel(m, vectors)) for m in range(1, limit + 1)]
+        return self.address_of(table)
+
+    # ---- plans -----------------------------------------------------------------------------------
+
+    def run(self, plan: Plan, bases: list[int]) -> None:
+        space = self.space
+        words = Region("words of blocks", Place(WORKSPACE, int(plan.array[WORDS_AT])), 0)
+        words = Region(words.name, words.place, plan.workspace_bytes - words.place.offset)
+        for group, title in ((WORKSPACE, "workspace"), (SAVED, "saved"), (PACKED, "packed")):
+            own = [r for r in plan.regions if r.place.group == group and r.size]
+            if not own or bases[group] == ANYWHERE:
+                continue
+            piece = space.at(bases[group])
+            piece.name = title
+            space.lay_out(piece, [*own, *([words] if group == WORKSPACE else [])])
+            for region in own:
+                if region.name.startswith(
+                    "scratch"
+                ):  # what earlier calls left: any number is right
+                    space.set_word(piece.address + region.place.offset + TURN_AT, self.turns())
+        for group, name in plan.results.items():
+            space.at(bases[group]).name = f"result {name}"
+        table = np.array(bases, np.int64)
+        at = self.address_of(table)
+        self.scheduler.run(perform, plan, self.address_of(plan.array), at, bases[WORKSPACE])
+        self._finish(plan, bases)
+
+    def repeated(self, plan: Plan, workspace: int) -> Callable[[], None]:
+        def again() -> None:
+            self.scheduler.run(
+                perform_again, plan, self.address_of(plan.array), workspace, workspace
+            )
+
+        return again
+
+    def _finish(self, plan: Plan, bases: list[int]) -> None:
+        """Results are whole, and made of what was written."""
+        space = self.space
+        for group, name in plan.results.items():
+            piece = space.at(bases[group])
+            left = self._unwritten(piece)
+            if left is not None:
+                raise KernelFault(f"result {name}{left}")
+        space.run += 1
+
+    def _unwritten(self, piece: Piece) -> str | None:
+        array = piece.ref()
+        if array is None or not array.size:
+            return None
+        states = piece.elements(array.itemsize)[1]
+        wrong = (states == UNWRITTEN).any(-1)
+        if not wrong.any():
+            return None
+        index = tuple(int(n[0]) for n in np.nonzero(wrong)) if wrong.ndim else ()
+        at = piece.start + sum(i * s for i, s in zip(index, array.strides))
+        origin = piece.origins.get(at)
+        what = f" of shape {list(array.shape)}, at {list(index)} and {int(wrong.sum()) - 1} more, "
+        if origin is None:
+            return f"{what}was never written"
+        return f"{what}is made of what nobody wrote: {self.space.sites[origin]}"
+
+
+class _Binder(Binder):
+    """Chooses as for work of any size: what results never depend on."""
+
+    def __init__(self, factor: int, fuse: bool | None, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.factor, self.fuse = factor, fuse
+
+    def work_of(self, kernel: KernelTable) -> tuple[int, int]:
+        work, rows = super().work_of(kernel)
+        return work * self.factor, rows
+
+    def choose_starts(self, kernel: KernelTable) -> None:
+        if self.fuse is None:
+            super().choose_starts(kernel)
+        elif self.fuse and kernel.kind == "scan":
+            for stage in (self.stages[n] for n in kernel.stages):
+                self.out.fused |= {core.start for core in stage.cores if core.start}
+
+
+class _Side(Side):
+    target: Simulator
+
+    def prepare(self, call: Any, given: dict[str, Layout]) -> Prepared:
+        sim = self.target
+        choose = random.Random(hash((sim.seed, call.batch, call.time, call.sizes)))
+        factor = choose.choice([1, 10**6, 10**6])
+        fuse = choose.choice([None, True, False])
+        binder = _Binder(
+            *(factor, fuse, self.direction, call, sim.machine, self.dtype, sim.threads, given)
+        )
+        return Prepared(binder.bind(), self.direction, self.params, self.buffers, sim)
+
+
+def simulated_module(spec: CellSpec, cell: Cell, variant: Variant) -> ModuleType:
+    """The generated module, without a file."""
+    text = render_module(
+        spec, dict(cell.options), dict(cell.functions), cell.dtype, (variant,), target="cpu"
+    )
+    module = ModuleType(f"simulated_{cell.name}")
+    module.__dict__[TEXT] = text.splitlines()
+    exec(compile(text, f"<simulated {cell.name}>", "exec"), module.__dict__)
+    return module
+
+
+def _engine(sim: Simulator, spec: CellSpec, cell: Cell, variant: Variant) -> Engine | SecondEngine:
+    made = simulated_module(spec, cell, variant).ENGINES[variant]
+    side = partial(_Side, target=sim)
+    if isinstance(made, SecondEngine):
+        sides = (made._forward, made._backward, made._backward_pullback, made._forward_pullback)
+        return SecondEngine(made.cell, *(s.direction for s in sides), side)
+    return Engine(made.cell, made._forward.direction, made._backward.direction, side)
+
+
+def simulated_class(
+    spec: CellSpec,
+    dtype: Any = "float64",
+    *,
+    vector_bytes: int = 32,
+    threads: int = 2,
+    seed: int = 0,
+    simulator: Simulator | None = None,
+) -> type[Layer]:
+    """The layer class of a checked cell on simulated kernels. seed: of the order of threads, and of
+    the choices that are made for speed. simulator: one of the caller's own, in place of these."""
+    sim = simulator or Simulator(vector_bytes, threads, seed)
+    name = dtype_name(dtype)
+    maker = Compiler(spec, name, partial(_engine, sim))
+    key = (spec.text, spec.filename, name, vector_bytes, threads, seed)
+    return make_class(maker, __name__, (_remake, key))
+
+
+def _remake(text: str, filename: str, dtype: str, *machine: int) -> type[Layer]:
+    """A class out of a pickle."""
+    vector_bytes, threads, seed = machine
+    spec = check_text(text, filename)
+    return simulated_class(spec, dtype, vector_bytes=vector_bytes, threads=threads, seed=seed)

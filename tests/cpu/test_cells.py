@@ -1,0 +1,51 @@
+"""Every cell on simulated kernels against the interpreter: values and all gradients.
+
+Pairwise: each cell under each variant meets one machine, one shape.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from tests import cases
+from tests.cpu.simulate import Simulator
+from tests.cpu.twins import LIMIT, Shape, Twins
+
+ROOT = Path(__file__).parent.parent.parent
+SHAPES: tuple[Shape, ...] = ((5, 3, 4, 3), (18, 2, 3, 7), (3, 5, 2, 4), (2, 1, 3, 1))
+MACHINES = ((32, 2), (16, 3), (64, 1), (64, 2))  # bytes of a vector, threads
+# Where a row of a state is units * units.
+SLOW = ("matrix_memory", "fast_weights", "context_attention")
+
+
+def pairs() -> list[tuple[str, str, Shape, tuple[int, int], str]]:
+    found = []
+    for i, (name, variant) in enumerate(cases.variants(cases.NAMES)):
+        shape = SHAPES[0] if name in SLOW else SHAPES[i % 4]
+        dtype = "float32" if i % 3 == 0 else "float64"
+        found.append((name, variant, shape, MACHINES[i // 4 % 4], dtype))
+    return found
+
+
+@pytest.mark.parametrize(("name", "variant", "shape", "machine", "dtype"), pairs())
+def test_cell(name: str, variant: str, shape: Shape, machine: tuple[int, int], dtype: str) -> None:
+    simulator = Simulator(*machine, seed=len(name) + shape[0])
+    error, whose = Twins.of(name, variant, shape, simulator, dtype).worst()
+    assert error <= LIMIT[dtype], (whose, error)
+
+
+def test_no_compiler_is_asked() -> None:
+    """Nor Numba imported: a process that has it runs the kernels, too."""
+    text = """
+        import sys
+        from tests.cpu.simulate import Simulator
+        from tests.cpu.twins import Twins
+        error, _ = Twins.of("gru", "mask", (5, 3, 4, 3), Simulator()).worst()
+        assert error < 1e-12 and "numba" not in sys.modules
+    """
+    code = "\n".join(line.strip() for line in text.splitlines())
+    subprocess.run([sys.executable, "-c", code], cwd=ROOT, check=True)
