@@ -107,7 +107,7 @@ def direction_table(
     cores: contractions are told to cores, in tables of stages, packs and copies. Without them every
     kernel is text, and tables tell those that are contractions alone as well.
     """
-    vector_read = _vector_read(schedule)
+    vector_read, parts = _vector_read(schedule), _parts_read(schedule)
     roles = {p.value: p.role for p in schedule.program.params}
     params = tuple(
         (b.name, roles[b.value], callers.get(b, b.value.name))
@@ -115,7 +115,9 @@ def direction_table(
         if b.storage == "param"
     )
     buffers = tuple(
-        tables.Buffer(b.name, _sizes(b.shape), b.axes, b.storage, b in vector_read)
+        tables.Buffer(
+            b.name, _sizes(b.shape), b.axes, b.storage, b in vector_read, tuple(parts.get(b, ()))
+        )
         for b in schedule.buffers
     )
     stages = [s for k in schedule.kernels for level in k.levels for s in level.stages]
@@ -215,6 +217,20 @@ def _vector_read(schedule: Schedule) -> set[Buffer]:
                     }
                 elif isinstance(stage, GradStage):
                     found.add(stage.d.buffer)
+    return found
+
+
+def _parts_read(schedule: Schedule) -> dict[Buffer, dict[tuple[str, str], None]]:
+    """Parts of callers' rows that some stage reads vector by vector: the last vector of a part may
+    end behind the row."""
+    found: dict[Buffer, dict[tuple[str, str], None]] = {}
+    stages = (s for k in schedule.kernels for level in k.levels for s in level.stages)
+    for stage in stages:
+        for view in stage.reads.values() if isinstance(stage, LaneStage) else ():
+            buffer, last = view.buffer, len(view.buffer.shape) - 1
+            start = dict(view.starts).get(last)
+            if buffer.storage == "param" and start is not None and view.axes[-1:] == (last,):
+                found.setdefault(buffer, {})[str(start), str(stage.shape[-1])] = None
     return found
 
 

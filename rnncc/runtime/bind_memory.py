@@ -75,7 +75,7 @@ class MemoryBinder(TileBinder):
 
     def parameter(self, buffer: Buffer, shape: tuple[int, ...]) -> Layout:
         """The caller's rows, or a copy of them: what is read vector by vector is padded."""
-        padded = is_padded(buffer, shape)
+        padded = is_padded(buffer, shape, self.out.sizes)
         layout = row_layout(shape, self.item, not padded)
         given = self.copies_first.get(buffer.name)
         if given is None and padded:  # a weight: one row

@@ -154,11 +154,12 @@ class Run:
     def _make_ready(self) -> Ready:
         """What is copied first, and the strides of rows that don't lie one after another."""
         job, buffers = self.job, self.side.buffers
+        sizes = dict(job.call.sizes)
         strides: list[tuple[str, int, int]] = []
         copies: list[tuple[str, tuple[int, ...]]] = []
         for (buffer, _), array in zip(self.side.params.given, self.arrays, strict=True):
             lead = len(buffer.axes)
-            if is_padded(buffer, array.shape[lead:]) or not has_dense_rows(array, lead):
+            if is_padded(buffer, array.shape[lead:], sizes) or not has_dense_rows(array, lead):
                 copies.append((buffer.name, array.strides))
             elif own := row_strides(array, buffer.axes):
                 strides.append((buffer.name, *own))

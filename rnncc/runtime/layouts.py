@@ -5,10 +5,11 @@ Non-Goals: memory; which buffers a call has (`bind_memory`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from rnncc.runtime.cores import LANE_PAD
+from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Buffer, Place
 
 CACHE_LINE = 64
@@ -29,9 +30,15 @@ def needs_padding(shape: Iterable[int]) -> bool:
     return last % LANE_PAD != 0
 
 
-def is_padded(buffer: Buffer, shape: Iterable[int]) -> bool:
-    """Whether rows of a parameter are copied into longer ones: those read vector by vector."""
-    return buffer.lanes and needs_padding(shape)
+def is_padded(buffer: Buffer, shape: Sequence[int], sizes: Mapping[str, int]) -> bool:
+    """Whether rows of a parameter are copied into ours: the last vector read of them, or of a part
+    of them, would end behind them."""
+    if not buffer.lanes:
+        return False
+    return needs_padding(shape) or any(
+        evaluate(start, sizes) + pad(evaluate(size, sizes)) > shape[-1]
+        for start, size in buffer.parts
+    )
 
 
 def staggered(row: int) -> int:

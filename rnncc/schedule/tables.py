@@ -16,13 +16,15 @@ Sizes = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """storage: param, carry, work or result; lanes: read vector by vector."""
+    """storage: param, carry, work or result. lanes: read vector by vector; parts: parameters' parts
+    of the last axis that are, behind its begin: (where they begin, how long they are)."""
 
     name: str
     shape: Sizes
     axes: str
     storage: str
     lanes: bool = False
+    parts: tuple[tuple[str, str], ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
