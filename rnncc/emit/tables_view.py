@@ -226,7 +226,9 @@ def _parts_read(schedule: Schedule) -> dict[Buffer, dict[tuple[str, str], None]]
     found: dict[Buffer, dict[tuple[str, str], None]] = {}
     stages = (s for k in schedule.kernels for level in k.levels for s in level.stages)
     for stage in stages:
-        for view in stage.reads.values() if isinstance(stage, LaneStage) else ():
+        if not isinstance(stage, LaneStage):
+            continue
+        for view in stage.reads.values():
             buffer, last = view.buffer, len(view.buffer.shape) - 1
             start = dict(view.starts).get(last)
             if buffer.storage == "param" and start is not None and view.axes[-1:] == (last,):
