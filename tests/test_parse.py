@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from rnncc.frontend.diagnostics import SpecError
-from rnncc.frontend.elaborate import expand_defaults, sizes_of
+from rnncc.frontend.diagnostics import Reporter, SpecError
+from rnncc.frontend.elaborate import Defaults, sizes_of
 from rnncc.frontend.library import SIGNATURES
 from rnncc.frontend.parse import parse, parse_file, parse_function
 from rnncc.frontend.spec import Lambda, LayoutChoice, Name
@@ -52,7 +52,8 @@ def test_defaults() -> None:
     slstm = parse_file(ROOT / "rnncc/cells/slstm.rnn")
     sizes = sizes_of(slstm)
     assert sizes["units"] is None and sizes["heads"] == Size.of(4)
-    assert str(expand_defaults(Size.name("head_size"), sizes)) == "(units // 4)"
+    written_out = Defaults(slstm, sizes, Reporter()).expand(Size.name("head_size"))
+    assert str(written_out) == "(units // 4)"
     start = parse_file(ROOT / "tests/cells/learned_start.rnn")
     assert isinstance(start.states[0].initial, Name)
 

@@ -26,7 +26,7 @@ from rnncc.cli.probe import probe_sizes
 from rnncc.cli.settings import Settings, load
 from rnncc.compiler import layer_class
 from rnncc.frontend.spec import Call, CellSpec, Name, walk
-from rnncc.passes.interface import foldings
+from rnncc.passes.interface import examined
 from rnncc.passes.lower import lower
 from rnncc.runtime.layer import Layer
 
@@ -72,7 +72,7 @@ def run(arguments: argparse.Namespace) -> int:
             progress.update(task, description=f"{finding.what}: {finding.array}")
     console.print(_table(settings.spec, sizes, findings))
     failed = sum(not f.passed for f in findings)
-    others = sum(1 for _ in foldings(settings.spec)) - 1
+    others = sum(1 for _ in examined(settings.spec)) - 1
     if stops_gradients(settings.spec):
         console.print("no slopes: with stop_gradient, gradients are meant to differ from them")
     if others:

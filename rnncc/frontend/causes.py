@@ -11,6 +11,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rnncc.frontend.limits import LEVELS, LINE_CHARACTERS, RANK, STATES, STEPS
+
 FRAME = """\
 cell: Example
 features: size
@@ -63,7 +65,9 @@ _ROWS = (
     Cause("E115", "{text} can't be set", "«h[t][0]» = 3"),
     Cause("E116", "names don't start with an underscore: {name}", "«_z» = 3"),
     Cause("E117", "t is the time: it stands only in an index, as in x[t]", "z = x[t] * «t»"),
-    Cause("E118", "nested too deeply", "«z» = " + "-" * 5000 + "1"),
+    Cause("E118", f"nested too deeply: more than {LEVELS} levels", "«z» = " + "-" * 5000 + "1"),
+    Cause("E119", "{n} {what}, at most {most}",
+          "«z» = x[t]" + f"{'+ 1':>{LINE_CHARACTERS}}"),
     # ---- declarations ----
     Cause("E201", "no kind of declaration is called {kind}", "V: «wieght»[units]"),
     Cause("E202", "the cell has no name",
@@ -140,6 +144,11 @@ _ROWS = (
     Cause("E419", "axes {axes} don't order the axes of {shape}", "z = «transpose(W, axes=(0, 0))»"),
     Cause("E420", "size {name} is defined by itself", "«a»: size = a + 1\nz = a * 2"),
     Cause("E421", "{n} parts are more than {most}", "z = «split(x[t], 1001)»[0]"),
+    Cause("E422", "a size {reason}", "z = «9007199254740992 * units * 2»"),
+    Cause("E423", "{n} axes are more than {most}",
+          "V: «weight[" + "units, " * RANK + "units]»\nz = V * 2"),
+    Cause("E424", "{n} states, those of earlier steps with them, are more than {most}",
+          f"z = sum(x[t - {STEPS}]) + «h[t - {STATES - STEPS + 1}]»"),
     # ---- options, functions, rates, what is returned ----
     Cause("E501", "{name}{signature} is given {count} arguments", "z = «tanh(x[t], 2)»"),
     Cause("E502", "{name}{signature} has no argument {keyword}", "z = softmax(x[t], «axes=0»)"),
@@ -159,6 +168,10 @@ _ROWS = (
     Cause("E512", "{reason}", "z = x[t] * («1 / 0»)"),
     Cause("E513", 'a weight is dropped once a call: per="step" is not possible',
           'z = «drop(W, 0.5, per="step")»'),
+    Cause("E514", "written out, this is more than {most} expressions and values",
+          "\n".join(["f0: function = lambda v: -v",
+                     *(f"f{i}: function = lambda v: f{i - 1}(f{i - 1}(v))" for i in range(1, 20)),
+                     "z = «f19(x[t])»"])),
     Cause("E601", "nothing is returned",
           "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\n"
           "«h[t] = h[t-1] + x[t]»\n"),

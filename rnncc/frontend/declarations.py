@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ast
 
-from rnncc.frontend.diagnostics import nearest
 from rnncc.frontend.expressions import Reader
 from rnncc.frontend.library import INITIALIZERS, RESERVED
 from rnncc.frontend.spec import (
@@ -94,7 +93,12 @@ def _layout(node: ast.expr, reader: Reader) -> tuple[str, Layout | None] | None:
 def _known(kind: str, node: ast.AST, reader: Reader) -> bool:
     if kind in KINDS:
         return True
-    reader.bad("E201", node, kind=kind, help=nearest(kind, KINDS) or f"one of {', '.join(KINDS)}")
+    reader.bad(
+        "E201",
+        node,
+        kind=kind,
+        help=reader.errors.nearest(kind, KINDS) or f"one of {', '.join(KINDS)}",
+    )
     return False
 
 
@@ -140,7 +144,7 @@ def _initializer(value: object, node: ast.expr, reader: Reader) -> Initializer |
             reader.bad("E211", node, name=reader.text(node))
         return None
     if name not in INITIALIZERS:
-        reader.bad("E211", node, name=name, help=nearest(name, INITIALIZERS))
+        reader.bad("E211", node, name=name, help=reader.errors.nearest(name, INITIALIZERS))
         return None
     args = [(k, _literal(v), v) for k, v in given]
     for _, literal, v in args:

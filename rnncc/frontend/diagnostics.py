@@ -17,10 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnncc.frontend.causes import CAUSES
+from rnncc.frontend.limits import FIELD_CHARACTERS, HINTS, KNOWN, MISTAKES, NAME_CHARACTERS
 from rnncc.ir.program import Span
 
 WIDEST = 160  # longer lines are shown in part
-MANY = 500  # among more names nobody looks for the nearest: a long text may hold as many mistakes
 
 # What would move a terminal's cursor or turn the text around.
 _UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
@@ -62,7 +62,10 @@ def _around(line: str, at: int) -> tuple[str, int]:
 
 
 class SpecError(Exception):
-    """Every mistake found in one text, in its order. `partial`: what could be read all the same."""
+    """Every mistake found in one text, in its order; as text, the first of them and how many more.
+
+    `partial`: what could be read all the same.
+    """
 
     def __init__(
         self, diagnostics: Iterable[Diagnostic], text: str, filename: str, partial: Any = None
@@ -76,7 +79,10 @@ class SpecError(Exception):
 
     def __str__(self) -> str:
         lines = self.text.split("\n")
-        return "\n".join(d.render(self.filename, lines) for d in self.diagnostics)
+        shown = [d.render(self.filename, lines) for d in self.diagnostics[:MISTAKES]]
+        if len(self.diagnostics) > MISTAKES:
+            shown.append(f"and {len(self.diagnostics) - MISTAKES:,} more")
+        return "\n".join(shown)
 
 
 class Reporter:
@@ -84,12 +90,28 @@ class Reporter:
 
     def __init__(self) -> None:
         self.diagnostics: list[Diagnostic] = []
+        self.stopped = False  # reading ended early: what follows isn't known
+        self._hints = 0
 
     def add(
         self, code: str, span: Span, notes: Iterable[str] = (), help: str = "", **fields: object
     ) -> None:
-        message = CAUSES[code].message.format(**fields)
-        self.diagnostics.append(Diagnostic(code, span, message, tuple(notes), help))
+        message = CAUSES[code].message.format(**{k: _short(str(v)) for k, v in fields.items()})
+        self.diagnostics.append(
+            Diagnostic(code, span, message, tuple(map(_short, notes)), _short(help))
+        )
+
+    def too_many(self, span: Span, n: int, what: str, most: int) -> None:
+        self.add("E119", span, n=f"{n:,}", what=what, most=f"{most:,}")
+
+    def nearest(self, name: str, known: Iterable[str]) -> str:
+        """`nearest`, for the first unknown names: a long text may hold as many as it likes."""
+        self._hints += 1
+        return nearest(name, known) if self._hints <= HINTS else ""
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= FIELD_CHARACTERS else text[: FIELD_CHARACTERS - 3] + "..."
 
 
 def an(word: str) -> str:
@@ -100,7 +122,7 @@ def an(word: str) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """`did you mean ...?`, or nothing when no known name is near."""
     names = [*known]
-    if len(names) > MANY:
+    if len(names) > KNOWN or len(name) > NAME_CHARACTERS:
         return ""
     pool = sorted(set(names))
     found = difflib.get_close_matches(name, pool, n=1, cutoff=0.6)

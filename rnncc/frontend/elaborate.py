@@ -6,9 +6,11 @@ Non-Goals: which weights are used, which depends on the equations (`passes.inter
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+import operator
+from collections.abc import Callable, Iterable, Mapping
 
 from rnncc.frontend.diagnostics import Reporter, an, nearest
+from rnncc.frontend.limits import RANK, WHOLE
 from rnncc.frontend.spec import (
     Bad,
     Binary,
@@ -19,13 +21,19 @@ from rnncc.frontend.spec import (
     LayoutChoice,
     Name,
     Number,
+    SizeDecl,
     Text,
     Unary,
 )
-from rnncc.ir.sizes import FloorDiv, Size
+from rnncc.ir.sizes import FloorDiv, Size, TooLarge
 
 OptionValue = bool | int | float | str
-MOST = 2**53  # whole numbers up to here are floats, too
+SIZE_OPERATORS: dict[str, Callable[[Size, Size], Size]] = {
+    "+": operator.add,
+    "-": operator.sub,
+    "*": operator.mul,
+    "//": operator.floordiv,
+}
 _COMPARE: dict[str, Callable[[OptionValue, OptionValue], bool]] = {
     "==": lambda a, b: a == b,
     "!=": lambda a, b: a != b,
@@ -58,7 +66,7 @@ def _checked(name: str, default: OptionValue, value: object) -> OptionValue:
         ok = isinstance(value, type(default))
     if not ok:
         raise TypeError(f"option {name} is {an(type(default).__name__)}, not {value!r}")
-    if isinstance(value, int) and abs(value) > MOST:
+    if isinstance(value, int) and abs(value) > WHOLE:
         raise ValueError(f"option {name} is at most 2**53, more can't be told apart")
     if isinstance(value, float) and not math.isfinite(value):
         raise ValueError(f"option {name} is a finite number, not {value!r}")
@@ -91,11 +99,9 @@ def size_of(
                 option = options[name]
                 if type(option) is int:
                     return Size.of(option)
-            elif any(d.name == name for d in spec.sizes):
+            elif isinstance(spec.find(name), SizeDecl):
                 return Size.name(name)
-            elif name in spec.poisoned or spec.find(name) is None:
-                return None
-            elif spec.find(name) is not None:
+            else:
                 return None  # `names` has said so
         case Choice():
             chosen = fold(expr.condition, options)
@@ -109,12 +115,11 @@ def size_of(
             if expr.op == "//" and not right.terms:
                 errors.add("E512", expr.span, reason="a size is divided by zero")
                 return None
-            return {
-                "+": lambda: left + right,
-                "-": lambda: left - right,
-                "*": lambda: left * right,
-                "//": lambda: left // right,
-            }[expr.op]()
+            try:
+                return SIZE_OPERATORS[expr.op](left, right)
+            except TooLarge as error:
+                errors.add("E422", expr.span, reason=error)
+                return None
         case Bad():
             return None
     errors.add("E402", expr.span, help="whole numbers, sizes and + - * //")
@@ -160,6 +165,9 @@ def shape_of(
                 errors.add("E504", layout.condition.span)
             return None
         layout = layout.yes if chosen else layout.no
+    if len(layout.sizes) > RANK:
+        errors.add("E423", layout.span, n=len(layout.sizes), most=RANK)
+        return None
     sizes: list[Size] = []
     for expr in layout.sizes:
         size = size_of(spec, expr, options, errors)
@@ -188,12 +196,47 @@ def substitute(size: Size, values: Mapping[str, Size]) -> Size:
     return total
 
 
-def expand_defaults(size: Size, defaults: Mapping[str, Size | None]) -> Size:
-    """A size in terms of the names that have no default, as far as defaults reach."""
-    known = {name: value for name, value in defaults.items() if value is not None}
-    for _ in range(len(known)):
-        wider = substitute(size, known)
-        if wider == size:
-            break
-        size = wider
-    return size
+class Defaults:
+    """Sizes in terms of the names that have no default, as far as defaults reach.
+
+    A default that would become `TooLarge` on the way is reported, and stays a name.
+    """
+
+    def __init__(
+        self, spec: CellSpec, declared: Mapping[str, Size | None], errors: Reporter
+    ) -> None:
+        self._known: dict[str, Size] = {}
+        self._expanded: dict[Size, Size] = {}
+        given = {name: size for name, size in declared.items() if size is not None}
+        for name in left({name: sorted(size.names) for name, size in given.items()}):
+            try:
+                self._known[name] = substitute(given[name], self._known)
+            except TooLarge as error:
+                found = spec.find(name)
+                assert isinstance(found, SizeDecl) and found.default is not None
+                errors.add("E422", found.default.span, reason=f"{error}, written out")
+
+    def expand(self, size: Size) -> Size:
+        """TooLarge where what sizes stand for is."""
+        if size not in self._expanded:
+            self._expanded[size] = substitute(size, self._known)
+        return self._expanded[size]
+
+
+def left(reads: Mapping[str, Iterable[str]]) -> list[str]:
+    """The names in the order in which a walk through what they read leaves them."""
+    done: list[str] = []
+    seen: set[str] = set()
+    for name in reads:
+        stack = [] if name in seen else [(name, iter(reads[name]))]
+        seen.add(name)
+        while stack:
+            at, rest = stack[-1]
+            following = next((r for r in rest if r in reads and r not in seen), None)
+            if following is None:
+                done.append(at)
+                stack.pop()
+            else:
+                seen.add(following)
+                stack.append((following, iter(reads[following])))
+    return done

@@ -11,6 +11,7 @@ import ast
 import math
 
 from rnncc.frontend.diagnostics import Reporter
+from rnncc.frontend.limits import NAME_CHARACTERS, STEPS, WHOLE
 from rnncc.frontend.logical_lines import LogicalLine
 from rnncc.frontend.spec import (
     Bad,
@@ -29,8 +30,6 @@ from rnncc.frontend.spec import (
     Unary,
 )
 from rnncc.ir.program import Span
-
-MOST_STEPS = 1000  # each is a state of its own
 
 # fmt: off
 _BINARY: dict[type, str] = {
@@ -58,18 +57,37 @@ _REFUSED: dict[type, tuple[str, str]] = {
 # fmt: on
 
 
+def symbol(op: ast.AST) -> str:
+    """How an operator is written."""
+    return _BINARY.get(type(op)) or _REFUSED_OPS[type(op)]
+
+
 class Reader:
     """Reads the expressions of one logical line."""
 
     def __init__(self, line: LogicalLine, errors: Reporter) -> None:
         self.line = line
         self.errors = errors
+        self.count = 0  # of expressions read
         self._physical = line.text.split("\n")
+        self._plain = len(self._physical) == 1 and line.text.isascii()
+        self._columns: dict[int, list[int]] = {}  # of lines that aren't ASCII, by byte
 
     def _col(self, line: int, offset: int) -> int:
-        return len(self._physical[line - 1].encode()[:offset].decode(errors="replace")) + 1
+        text = self._physical[line - 1]
+        if text.isascii():
+            return offset + 1
+        if line not in self._columns:
+            widths = (len(c.encode(errors="surrogatepass")) for c in text)
+            at = [i for i, width in enumerate(widths) for _ in range(width)]
+            self._columns[line] = [*at, len(text)]
+        return self._columns[line][offset] + 1
 
     def span(self, node: ast.AST) -> Span:
+        if self._plain:
+            shift = self.line.indent + 1
+            begin, end = node.col_offset, node.end_col_offset  # type: ignore[attr-defined]
+            return Span(self.line.first, begin + shift, max(end, begin + 1) + shift)
         line, end_line = node.lineno, node.end_lineno  # type: ignore[attr-defined]
         col = self._col(line, node.col_offset)  # type: ignore[attr-defined]
         if end_line != line:
@@ -77,7 +95,13 @@ class Reader:
         return self.line.span(line, col, self._col(line, node.end_col_offset))  # type: ignore[attr-defined]
 
     def text(self, node: ast.AST) -> str:
-        return ast.get_source_segment(self.line.text, node) or ""
+        """What a node is written as; of more than one line, the first."""
+        line = node.lineno  # type: ignore[attr-defined]
+        begin = self._col(line, node.col_offset) - 1  # type: ignore[attr-defined]
+        text = self._physical[line - 1]
+        if node.end_lineno != line:  # type: ignore[attr-defined]
+            return text[begin:]
+        return text[begin : self._col(line, node.end_col_offset) - 1]  # type: ignore[attr-defined]
 
     def bad(self, code: str, node: ast.AST, help: str = "", **fields: object) -> Bad:
         span = self.span(node)
@@ -90,11 +114,14 @@ class Reader:
             self.errors.add("E117", span)
         elif name.startswith("_"):
             self.errors.add("E116", span, name=name)
+        elif len(name) > NAME_CHARACTERS:
+            self.errors.too_many(span, len(name), "characters of a name", NAME_CHARACTERS)
         else:
             return True
         return False
 
     def read(self, node: ast.expr) -> Expr:
+        self.count += 1
         span = self.span(node)
         match node:
             case ast.Constant():
@@ -136,7 +163,7 @@ class Reader:
             return Text(value, span)
         if isinstance(value, float) and not math.isfinite(value):
             return self.bad("E111", node, text=self.text(node))
-        if isinstance(value, int) and abs(value) > 2**53:
+        if isinstance(value, int) and abs(value) > WHOLE:
             return self.bad("E111", node, text=self.text(node)[:40], help="at most 2**53")
         if isinstance(value, bool | int | float):
             return Number(value, span)
@@ -177,8 +204,8 @@ class Reader:
                 op=ast.Sub() | ast.Add() as op,
                 right=ast.Constant(value=k) as right,
             ) if type(k) is int and (k > 0):
-                if k > MOST_STEPS:
-                    self.bad("E317", node, k=self.text(right)[:20], most=MOST_STEPS)
+                if k > STEPS:
+                    self.bad("E317", node, k=self.text(right)[:20], most=STEPS)
                     return None
                 return k if isinstance(op, ast.Sub) else -k
         self.bad("E306", node, help="as in x[t] or h[t-1]")

@@ -14,10 +14,13 @@ import unicodedata
 from dataclasses import dataclass, field
 
 from rnncc.frontend.diagnostics import Reporter
+from rnncc.frontend.limits import LINE_CHARACTERS, LINES, UNCLOSED
 from rnncc.ir.program import Span
 
 _STARTS = re.compile(r"(return\b|[^\W\d]\w*(\[t\])?(\s*,\s*[^\W\d]\w*(\[t\])?)*\s*[:=](?!=))")
 _CLOSES = {")": "(", "]": "[", "}": "{"}
+_TOLD = re.compile(r"[^ !$-&*-Z^-z|~\t]")  # characters that a scan has to look at
+_FOREIGN = 20  # of a line; more say nothing new
 
 
 @dataclass
@@ -43,6 +46,8 @@ class _Scan:
     quote: str = ""
     continued: bool = False
     foreign: list[tuple[int, int, str]] = field(default_factory=list)
+    length: int = 0  # in characters
+    last: int = 0  # the last line seen
 
     @property
     def open(self) -> bool:
@@ -50,11 +55,17 @@ class _Scan:
 
     def line(self, number: int, text: str) -> None:
         self.continued = False
+        self.length += len(text) + 1
+        self.last = number
         i = 0
         while i < len(text):
             if self.quote:
                 i = self._in_quote(text, i)
                 continue
+            told = _TOLD.search(text, i)
+            if told is None:
+                return
+            i = told.start()
             char = text[i]
             if char == "#":
                 return
@@ -68,8 +79,9 @@ class _Scan:
             elif char in ")]}":
                 if self.brackets and self.brackets[-1][0] == _CLOSES[char]:
                     self.brackets.pop()
-            elif ord(char) > 126 or (ord(char) < 32 and char != "\t"):
-                self.foreign.append((number, i + 1, char))
+            elif ord(char) > 126 or ord(char) < 32:
+                if len(self.foreign) < _FOREIGN:
+                    self.foreign.append((number, i + 1, char))
             i += 1
 
     def _in_quote(self, text: str, i: int) -> int:
@@ -95,13 +107,21 @@ class _Scan:
 def logical_lines(lines: list[str], errors: Reporter) -> list[LogicalLine]:
     """The logical lines of a text given as physical lines; blank and comment lines left out."""
     found: list[LogicalLine] = []
-    at = 0
+    at = unclosed = 0
     while at < len(lines):
         if not lines[at].strip() or lines[at].lstrip().startswith("#"):
             at += 1
             continue
+        if len(found) >= LINES or unclosed >= UNCLOSED:
+            few = len(found) < LINES
+            what = "brackets and strings that are never closed" if few else "lines"
+            n = unclosed if few else len(found)
+            errors.too_many(Span(at + 1, 1, 2), n + 1, what, UNCLOSED if few else LINES)
+            errors.stopped = True
+            break
         end, scan = _extent(lines, at)
         if scan.open:
+            unclosed += 1
             end, scan = _cut(lines, at, scan, errors)
         found.append(_logical(lines, at, end, scan, errors))
         at = end
@@ -110,15 +130,23 @@ def logical_lines(lines: list[str], errors: Reporter) -> list[LogicalLine]:
 
 def _extent(lines: list[str], at: int) -> tuple[int, _Scan]:
     scan, end = _Scan(), at
-    while end == at or (scan.open and end < len(lines)):
+    while end == at or (scan.open and end < len(lines) and scan.length <= LINE_CHARACTERS):
         scan.line(end + 1, lines[end])
         end += 1
     return end, scan
 
 
 def _cut(lines: list[str], at: int, scan: _Scan, errors: Reporter) -> tuple[int, _Scan]:
-    """The end of a line whose bracket or quote stays open to the end of the file."""
-    if scan.quote:
+    """The end of a line whose bracket or quote stays open as far as anyone looks."""
+    end, length = at + 1, len(lines[at])
+    while end < len(lines) and lines[end].strip() and not _STARTS.match(lines[end]):
+        length += len(lines[end]) + 1
+        end += 1
+    if scan.quote and scan.last < len(lines):
+        errors.too_many(Span(at + 1, 1, 2), scan.length, "characters of a line", LINE_CHARACTERS)
+    elif length > LINE_CHARACTERS:
+        errors.too_many(Span(at + 1, 1, 2), length, "characters of a line", LINE_CHARACTERS)
+    elif scan.quote:
         errors.add(
             "E101",
             Span(at + 1, 1, 2 + len(lines[at].rstrip()) - 1),
@@ -129,9 +157,6 @@ def _cut(lines: list[str], at: int, scan: _Scan, errors: Reporter) -> tuple[int,
         errors.add("E104", Span(line, col, col + 1), bracket=bracket)
     else:
         errors.add("E101", Span(at + 1, 1, 2), reason="nothing follows the backslash")
-    end = at + 1
-    while end < len(lines) and lines[end].strip() and not _STARTS.match(lines[end]):
-        end += 1
     return end, scan
 
 

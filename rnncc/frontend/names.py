@@ -7,9 +7,12 @@ Non-Goals: shapes; cycles and unused weights, which depend on options (`passes.i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import itertools
+from collections import Counter
+from collections.abc import Collection, Iterable, Mapping
 
-from rnncc.frontend.diagnostics import Reporter, an, nearest
+from rnncc.frontend.diagnostics import Reporter, an
+from rnncc.frontend.elaborate import left
 from rnncc.frontend.library import SIGNATURES, Signature
 from rnncc.frontend.spec import (
     ArrayDecl,
@@ -37,6 +40,26 @@ _TIMED = ("input", "state")
 
 def check_names(spec: CellSpec, errors: Reporter) -> None:
     _Names(spec, errors).check()
+
+
+def _on_cycles(reads: Mapping[str, Collection[str]]) -> list[str]:
+    """The names that lead back to themselves."""
+    readers: dict[str, list[str]] = {name: [] for name in reads}
+    for name, read in reads.items():
+        for r in read:
+            if r in readers:
+                readers[r].append(name)
+    # Kosaraju: whoever leads to the last name that was left, and is led to by it, is on its cycles.
+    group: dict[str, str] = {}
+    for root in reversed(left(reads)):
+        rest = [root]
+        while rest:
+            name = rest.pop()
+            if name not in group:
+                group[name] = root
+                rest += readers[name]
+    sizes = Counter(group.values())
+    return [n for n, read in reads.items() if sizes[group[n]] > 1 or n in read]
 
 
 class _Names:
@@ -129,14 +152,8 @@ class _Names:
             for d in self.spec.sizes
             if d.default is not None
         }
-        for name, direct in reads.items():
-            reached: set[str] = set()
-            fresh = set(direct)
-            while fresh:
-                reached |= fresh
-                fresh = set().union(*(reads.get(n, set()) for n in fresh)) - reached
-            if name in reached:
-                self.errors.add("E420", self.declared[name].span, name=name)
+        for name in _on_cycles(reads):
+            self.errors.add("E420", self.declared[name].span, name=name)
 
     # ---- what is read ----
 
@@ -156,8 +173,10 @@ class _Names:
         elif name.name in self.kinds:
             self.errors.add("E212", name.span)
         elif name.name not in self.spec.poisoned:
-            known = [n for n, k in self.kinds.items() if k in ("weight", "constant")]
-            self.errors.add("E301", name.span, name=name.name, help=nearest(name.name, known))
+            known = (n for n, k in self.kinds.items() if k in ("weight", "constant"))
+            self.errors.add(
+                "E301", name.span, name=name.name, help=self.errors.nearest(name.name, known)
+            )
 
     def _function(self, d: FunctionDecl) -> None:
         if isinstance(d.default, Name):
@@ -166,7 +185,7 @@ class _Names:
                     "E302",
                     d.default.span,
                     name=d.default.name,
-                    help=nearest(d.default.name, SIGNATURES),
+                    help=self.errors.nearest(d.default.name, SIGNATURES),
                 )
             return
         if isinstance(d.default, Bad):
@@ -193,12 +212,12 @@ class _Names:
                 kind = self.kinds.get(node.name)
                 self.used.add(node.name)
                 if kind not in ("size", "option") and node.name not in self.spec.poisoned:
-                    known = [n for n, k in self.kinds.items() if k == "size"]
+                    known = (n for n, k in self.kinds.items() if k == "size")
                     self.errors.add(
                         "E401",
                         node.span,
                         name=node.name,
-                        help=nearest(node.name, known) or f"declare {node.name}: size",
+                        help=self.errors.nearest(node.name, known) or f"declare {node.name}: size",
                     )
 
     def _expr(self, expr: Expr | Layout, bound: frozenset[str]) -> None:
@@ -224,9 +243,8 @@ class _Names:
             self._expr(child, bound)
 
     def _values(self) -> Iterable[str]:
-        return [n for n, k in self.kinds.items() if k not in ("function", "rate")] + [
-            *self.temporaries
-        ]
+        yield from (n for n, k in self.kinds.items() if k not in ("function", "rate"))
+        yield from self.temporaries
 
     def _name(self, node: Name, bound: frozenset[str]) -> None:
         name = node.name
@@ -236,7 +254,7 @@ class _Names:
         self.used.add(name)
         kind = self.kinds.get(name)
         if kind is None:
-            hint = nearest(name, self._values())
+            hint = self.errors.nearest(name, self._values())
             if name in SIGNATURES:
                 self.errors.add("E312", node.span, name=name, help=hint)
             else:
@@ -257,8 +275,8 @@ class _Names:
         if name in bound or (kind is None and name in self.temporaries):
             self.errors.add("E304", node.span, kind="temporary", name=name, help=f"write {name}")
         elif kind is None:
-            known = [n for n, k in self.kinds.items() if k in _TIMED]
-            self.errors.add("E301", node.span, name=name, help=nearest(name, known))
+            known = (n for n, k in self.kinds.items() if k in _TIMED)
+            self.errors.add("E301", node.span, name=name, help=self.errors.nearest(name, known))
         elif kind not in _TIMED:
             self.errors.add("E304", node.span, kind=kind, name=name, help=f"write {name}")
         elif node.back < 0:
@@ -285,9 +303,11 @@ class _Names:
         self.used.add(node.name)
         if kind in ("rate", "option") or node.name in self.spec.poisoned:
             return
-        known = [n for n, k in self.kinds.items() if k == "rate"]
+        known = (n for n, k in self.kinds.items() if k == "rate")
         self.errors.add(
-            "E506", node.span, help=nearest(node.name, known) or f"declare {node.name}: rate = 0"
+            "E506",
+            node.span,
+            help=self.errors.nearest(node.name, known) or f"declare {node.name}: rate = 0",
         )
 
     def _signature(self, node: Call) -> Signature | None:
@@ -310,8 +330,11 @@ class _Names:
                 "E314", node.function_span, name=name, kind=an(kind), help="multiply with *"
             )
         else:
-            known = [*SIGNATURES, *(n for n, k in self.kinds.items() if k == "function")]
-            self.errors.add("E302", node.function_span, name=name, help=nearest(name, known))
+            functions = (n for n, k in self.kinds.items() if k == "function")
+            known = itertools.chain(SIGNATURES, functions)
+            self.errors.add(
+                "E302", node.function_span, name=name, help=self.errors.nearest(name, known)
+            )
         return None
 
     def _arguments(self, node: Call, signature: Signature) -> None:
@@ -324,7 +347,7 @@ class _Names:
                     keyword.span,
                     keyword=keyword.name,
                     **fields,
-                    help=nearest(keyword.name, allowed),
+                    help=self.errors.nearest(keyword.name, allowed),
                 )
         if node.function in ("max", "min") and len(node.args) == 2:
             better = f"{node.function}imum(a, b)"

@@ -16,7 +16,15 @@ from pathlib import Path
 
 from rnncc.frontend.declarations import KINDS, read_declaration
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
-from rnncc.frontend.expressions import Reader
+from rnncc.frontend.expressions import Reader, symbol
+from rnncc.frontend.limits import (
+    CHARACTERS,
+    DECLARATIONS,
+    EQUATIONS,
+    EXPRESSIONS,
+    LEVELS,
+    LINE_CHARACTERS,
+)
 from rnncc.frontend.logical_lines import LogicalLine, logical_lines
 from rnncc.frontend.names import check_names
 from rnncc.frontend.spec import Bad, CellSpec, Declaration, Equation, Expr, Lambda, Target
@@ -57,12 +65,17 @@ _NAMED = re.compile(
 
 def parse(text: str, filename: str = "<text>") -> CellSpec:
     """The cell a text describes; SpecError with all its mistakes otherwise."""
-    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     errors = Reporter()
+    if len(text) > CHARACTERS:
+        errors.too_many(Span(1, 1, 2), len(text), "characters of a text", CHARACTERS)
+        raise SpecError(errors.diagnostics, text[:CHARACTERS], filename)
+    text = text.removeprefix("\ufeff").replace("\r\n", "\n").replace("\r", "\n")
     if not text.strip():
         errors.add("E005", Span(1, 1, 2))
         raise SpecError(errors.diagnostics, text, filename)
     spec = _Parser(text, filename, errors).parse()
+    if errors.stopped:
+        raise SpecError(errors.diagnostics, text, filename)
     check_names(spec, errors)
     if errors.diagnostics:
         raise SpecError(errors.diagnostics, text, filename, spec)
@@ -83,7 +96,8 @@ def parse_file(path: str | Path) -> CellSpec:
     if errors.diagnostics:
         raise SpecError(errors.diagnostics, "", str(path))
     try:
-        data = path.read_bytes()
+        with path.open("rb") as file:
+            data = file.read(4 * CHARACTERS + 4)  # of UTF-8, with a mark in front
     except OSError as error:
         errors.add("E001", start, path=path, reason=error.strerror or str(error))
         raise SpecError(errors.diagnostics, "", str(path)) from None
@@ -107,13 +121,20 @@ def parse_file(path: str | Path) -> CellSpec:
 def parse_function(text: str, name: str = "function") -> Lambda:
     """A `lambda v: ...` given as text in place of a declared function."""
     errors = Reporter()
+    if len(text) > LINE_CHARACTERS:
+        errors.too_many(Span(1, 1, 2), len(text), "characters of a line", LINE_CHARACTERS)
+        raise SpecError(errors.diagnostics, text[:LINE_CHARACTERS], f"<{name}>")
     line = LogicalLine(1, text)
-    node = _syntax(line, errors)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        node = _syntax(line, errors)
     result: Lambda | Bad | None = None
     if len(node) == 1 and isinstance(node[0], ast.Expr):
         value = node[0].value
         reader = Reader(line, errors)
-        if isinstance(value, ast.Lambda):
+        if _levels(value) > LEVELS:
+            errors.add("E118", Span(1, 1, 2))
+        elif isinstance(value, ast.Lambda):
             result = reader.function(value)
         else:
             reader.bad("E213", value)
@@ -127,9 +148,7 @@ def parse_function(text: str, name: str = "function") -> Lambda:
 def _syntax(line: LogicalLine, errors: Reporter) -> list[ast.stmt]:
     """The statements of a logical line; none when it isn't Python."""
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            return ast.parse(line.text).body
+        return ast.parse(line.text).body
     except SyntaxError as error:
         physical = line.text.split("\n")
         number = min(max(error.lineno or 1, 1), len(physical))
@@ -150,6 +169,15 @@ def _reason(message: str) -> str:
     return "a number has too many digits" if "integer string conversion" in message else message
 
 
+def _levels(node: ast.AST) -> int:
+    """How many levels of expressions there are in a statement or an expression."""
+    levels, nodes = -1, [node]
+    while nodes:
+        nodes = [c for n in nodes for c in ast.iter_child_nodes(n)]
+        levels += 1
+    return levels
+
+
 class _Parser:
     def __init__(self, text: str, filename: str, errors: Reporter) -> None:
         self.text, self.filename, self.errors = text, filename, errors
@@ -163,15 +191,15 @@ class _Parser:
         self.named: Span | None = None
         self.in_refused_block = False
         self.first = True
+        self.expressions = 0
 
     def parse(self) -> CellSpec:
         lines = self.text.split("\n")
-        for line in logical_lines(lines, self.errors):
-            before = len(self.errors.diagnostics)
-            self._line(line)
-            if line.broken or len(self.errors.diagnostics) > before:
-                self._poison(line)
-            self.first = False
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # Python's, of what the language refuses anyway
+            self._lines(lines)
+        if self.errors.stopped:
+            return CellSpec("cell", "", self.text, self.filename, (), (), (), Span(1, 1, 2))
         last = len(lines) if lines[-1].strip() or len(lines) == 1 else len(lines) - 1
         if not self.named:
             if not {"cell"} & self.poisoned:
@@ -195,6 +223,16 @@ class _Parser:
             frozenset(self.poisoned),
             frozenset(self.mentioned),
         )
+
+    def _lines(self, lines: list[str]) -> None:
+        for line in logical_lines(lines, self.errors):
+            before = len(self.errors.diagnostics)
+            self._line(line)
+            if self.errors.stopped:
+                break
+            if line.broken or len(self.errors.diagnostics) > before:
+                self._poison(line)
+            self.first = False
 
     def _poison(self, line: LogicalLine) -> None:
         """Remember what a wrong line would have named, so that its uses aren't reported too."""
@@ -227,15 +265,34 @@ class _Parser:
             return
         if line.broken:
             return
+        if (length := len(line.text)) > LINE_CHARACTERS:
+            here = line.span(1, 1, 2)
+            self.errors.too_many(here, length, "characters of a line", LINE_CHARACTERS)
+            return
         body = _syntax(line, self.errors)
         reader = Reader(line, self.errors)
         for extra in body[1:2]:
             self.errors.add("E108", reader.span(extra))
         for node in body[:1]:
-            try:
+            if not self._is_too_much(node, line, reader):
                 self._statement(node, reader)
-            except RecursionError:
-                self.errors.add("E118", reader.span(node))
+                self.expressions += reader.count
+
+    def _is_too_much(self, node: ast.stmt, line: LogicalLine, reader: Reader) -> bool:
+        """Whether the line goes beyond a limit; reported."""
+        if len(line.text) > LEVELS and _levels(node) > LEVELS:
+            self.errors.add("E118", reader.span(getattr(node, "value", None) or node))
+            return True
+        declares = isinstance(node, ast.AnnAssign)
+        for count, what, most in (
+            (self.expressions, "expressions", EXPRESSIONS),
+            (len(self.declarations) + declares, "declarations", DECLARATIONS),
+            (len(self.equations) + (not declares), "equations", EQUATIONS),
+        ):
+            if count > most:
+                self.errors.too_many(line.span(1, 1, 2), count, what, most)
+                self.errors.stopped = True
+        return self.errors.stopped
 
     def _statement(self, node: ast.stmt, reader: Reader) -> None:
         span = reader.span(node)
@@ -257,8 +314,7 @@ class _Parser:
             case ast.Assign():
                 reader.bad("E106", node)
             case ast.AugAssign():
-                text = reader.text(node)[len(reader.text(node.target)) :].lstrip()
-                reader.bad("E107", node, op=text[: text.index("=") + 1])
+                reader.bad("E107", node, op=f"{symbol(node.op)}=")
             case ast.Return():
                 self._return(node, reader, span)
             case _:

@@ -11,9 +11,10 @@ Non-Goals: checks (`parse` and `names` do them), shapes with options bound (`ela
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import TypeVar
+from functools import cached_property
+from typing import Any, TypeVar
 
 from rnncc.ir.program import Span
 
@@ -231,6 +232,14 @@ class CellSpec:
     poisoned: frozenset[str] = frozenset()
     mentioned: frozenset[str] = frozenset()
 
+    @cached_property
+    def _found(self) -> dict[str, Declaration]:
+        return {d.name: d for d in reversed(self.declarations)}  # of two, the first counts
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.text.split("\n")
+
     @property
     def sha256(self) -> str:
         return hashlib.sha256(self.text.encode()).hexdigest()
@@ -238,8 +247,15 @@ class CellSpec:
     def _of(self, kind: type[_D]) -> tuple[_D, ...]:
         return tuple(d for d in self.declarations if isinstance(d, kind))
 
+    @cached_property
+    def _by_kind(self) -> dict[str, tuple[ArrayDecl, ...]]:
+        found: dict[str, list[ArrayDecl]] = {}
+        for d in self._of(ArrayDecl):
+            found.setdefault(d.kind, []).append(d)
+        return {kind: tuple(arrays) for kind, arrays in found.items()}
+
     def _arrays(self, kind: str) -> tuple[ArrayDecl, ...]:
-        return tuple(d for d in self._of(ArrayDecl) if d.kind == kind)
+        return self._by_kind.get(kind, ())
 
     @property
     def sizes(self) -> tuple[SizeDecl, ...]:
@@ -277,39 +293,43 @@ class CellSpec:
     def rates(self) -> tuple[RateDecl, ...]:
         return self._of(RateDecl)
 
+    @cached_property
+    def nodes(self) -> tuple[tuple[Expr | Layout, ...], ...]:
+        """Every expression of each equation, then of each value returned, in the text's order."""
+        roots = [*(e.value for e in self.equations), *self.returns]
+        return tuple(tuple(walk(root)) for root in roots)
+
     def find(self, name: str) -> Declaration | None:
-        return next((d for d in self.declarations if d.name == name), None)
+        return self._found.get(name)
 
     def line(self, number: int) -> str:
         """A line of the text, 1-based."""
-        lines = self.text.split("\n")
-        return lines[number - 1] if 0 < number <= len(lines) else ""
+        return self._lines[number - 1] if 0 < number <= len(self._lines) else ""
+
+
+_CHILDREN: dict[type, Callable[[Any], tuple[Expr | Layout, ...]]] = {
+    Unary: lambda e: (e.operand,),
+    Binary: lambda e: (e.left, e.right),
+    Choice: lambda e: (e.condition, e.yes, e.no),
+    LayoutChoice: lambda e: (e.condition, e.yes, e.no),
+    Call: lambda e: (*e.args, *(k.value for k in e.keywords)) if e.keywords else e.args,
+    Item: lambda e: (e.value, *e.indices),
+    Group: lambda e: e.items,
+    Lambda: lambda e: (e.body,),
+    Shape: lambda e: e.sizes,
+}
 
 
 def children(expr: Expr | Layout) -> tuple[Expr | Layout, ...]:
     """The expressions directly inside one."""
-    match expr:
-        case Unary():
-            return (expr.operand,)
-        case Binary():
-            return (expr.left, expr.right)
-        case Choice() | LayoutChoice():
-            return (expr.condition, expr.yes, expr.no)
-        case Call():
-            return (*expr.args, *(k.value for k in expr.keywords))
-        case Item():
-            return (expr.value, *expr.indices)
-        case Group():
-            return expr.items
-        case Lambda():
-            return (expr.body,)
-        case Shape():
-            return expr.sizes
-    return ()
+    inside = _CHILDREN.get(type(expr))
+    return inside(expr) if inside else ()
 
 
 def walk(expr: Expr | Layout) -> Iterator[Expr | Layout]:
     """An expression and everything inside it, in the order of the text."""
-    yield expr
-    for child in children(expr):
-        yield from walk(child)
+    rest = [expr]
+    while rest:
+        node = rest.pop()
+        yield node
+        rest.extend(reversed(children(node)))

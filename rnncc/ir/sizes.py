@@ -2,6 +2,7 @@
 
 `4 * units` and `units + units * 3` are the same `Size`; equality is structural. Floor division
 that doesn't come out even symbolically stays as an atom and is decided when sizes are bound.
+A polynomial has few terms of few factors: what would have more is `TooLarge`.
 
 Non-Goals: inequalities, solving.
 
@@ -14,9 +15,19 @@ Non-Goals: inequalities, solving.
 
 from __future__ import annotations
 
+import random
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fractions import Fraction
 from functools import cached_property
+
+TERMS = 32  # of a size
+FACTORS = 32  # of a term, with those in its quotients
+WHOLE = 2**53  # numbers up to here are floats, too
+
+
+class TooLarge(ValueError):
+    """A size beyond what sizes of a cell need: the rest of a sentence that begins with one."""
 
 
 @dataclass(frozen=True)
@@ -25,6 +36,11 @@ class FloorDiv:
 
     numerator: Size
     denominator: Size
+
+    @cached_property
+    def factors(self) -> int:
+        """How many names and numbers it is made of."""
+        return self.numerator.factors + self.denominator.factors
 
     def __str__(self) -> str:
         return f"({_grouped(self.numerator)} // {_grouped(self.denominator)})"
@@ -39,6 +55,18 @@ class Size:
     """A polynomial: sorted pairs of (product of atoms, integer coefficient), none of them zero."""
 
     terms: tuple[tuple[Monomial, int], ...]
+
+    def __hash__(self) -> int:
+        return self._hash
+
+    @cached_property
+    def _hash(self) -> int:
+        return hash(self.terms)
+
+    @cached_property
+    def factors(self) -> int:
+        """How many names and numbers it is made of."""
+        return sum(1 + sum(map(_factors, monomial)) for monomial, _ in self.terms)
 
     @staticmethod
     def name(name: str) -> Size:
@@ -56,6 +84,15 @@ class Size:
         for monomial, coefficient in pairs:
             total[monomial] = total.get(monomial, 0) + coefficient
         kept = [(m, c) for m, c in total.items() if c]
+        if len(kept) > TERMS:
+            raise TooLarge(f"has more than {TERMS} terms")
+        for monomial, coefficient in kept:
+            if not -WHOLE <= coefficient <= WHOLE:
+                raise TooLarge("goes beyond 2**53")
+            if monomial and sum(map(_factors, monomial)) > FACTORS:
+                raise TooLarge(f"has a term of more than {FACTORS} factors")
+        if len(kept) < 2:
+            return Size(tuple(kept))
         return Size(tuple(sorted(kept, key=lambda t: (-len(t[0]), tuple(map(str, t[0]))))))
 
     def __add__(self, other: Size | int) -> Size:
@@ -71,11 +108,14 @@ class Size:
         return Size.of(other) - self
 
     def __mul__(self, other: Size | int) -> Size:
+        terms = Size.of(other).terms
+        if len(self.terms) * len(terms) > 4 * TERMS:  # before they are multiplied
+            raise TooLarge(f"has more than {TERMS} terms")
         return self._collect(
             [
-                (tuple(sorted((*m, *n), key=str)), c * d)
+                (tuple(sorted((*m, *n), key=str)) if m and n else m or n, c * d)
                 for m, c in self.terms
-                for n, d in Size.of(other).terms
+                for n, d in terms
             ]
         )
 
@@ -91,7 +131,7 @@ class Size:
             return exact
         if self.is_constant and divisor.is_constant:
             return Size.of(self.constant // divisor.constant)
-        return Size((((FloorDiv(self, divisor),), 1),))
+        return self._collect([((FloorDiv(self, divisor),), 1)])
 
     def _exact_quotient(self, divisor: Size) -> Size | None:
         """self / divisor when the divisor is one term that divides every term of self."""
@@ -152,6 +192,19 @@ class Size:
             total += product
         return total
 
+    def exactly(self, sizes: Mapping[str, int]) -> Fraction:
+        """The size where quotients aren't rounded down."""
+        total = Fraction(0)
+        for monomial, coefficient in self.terms:
+            product = Fraction(coefficient)
+            for atom in monomial:
+                if isinstance(atom, str):
+                    product *= sizes[atom]
+                else:
+                    product *= atom.numerator.exactly(sizes) / atom.denominator.exactly(sizes)
+            total += product
+        return total
+
     def __str__(self) -> str:
         if not self.terms:
             return "0"
@@ -166,6 +219,10 @@ class Size:
     __repr__ = __str__
 
 
+def _factors(atom: Atom) -> int:
+    return 1 if isinstance(atom, str) else atom.factors
+
+
 def _grouped(size: Size) -> str:
     text = str(size)
     return text if text.isidentifier() or text.isdecimal() else f"({text})"
@@ -177,3 +234,19 @@ def product(sizes: tuple[Size, ...]) -> Size:
     for size in sizes:
         total = total * size
     return total
+
+
+def can_be_meant(left: Size, right: Size) -> bool:
+    """Whether two sizes are one where every quotient comes out even, or whatever is divided.
+
+    Others may turn out equal by chance: `units // heads` and `heads`.
+    """
+    names = sorted(left.names | right.names)
+    drawn = random.Random(1)
+    points = [{name: drawn.randrange(2**16, 2**17) for name in names} for _ in range(4)]
+    try:
+        return all(left.exactly(p) == right.exactly(p) for p in points) or all(
+            left.evaluate(p) == right.evaluate(p) for p in points
+        )
+    except ZeroDivisionError:
+        return True  # reported where sizes are bound

@@ -8,10 +8,10 @@ Non-Goals: the Program around the step (`lower`).
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError, nearest
-from rnncc.frontend.elaborate import bind_options, shape_of, sizes_of
+from rnncc.frontend.elaborate import Defaults, bind_options, shape_of, sizes_of
 from rnncc.frontend.library import SIGNATURES, Signature
 from rnncc.frontend.parse import parse_function
 from rnncc.frontend.spec import (
@@ -22,11 +22,11 @@ from rnncc.frontend.spec import (
     Expr,
     FunctionDecl,
     Lambda,
+    Layout,
     Name,
     RateDecl,
     SizeDecl,
     Timed,
-    walk,
 )
 from rnncc.ir.program import Type, Value
 from rnncc.ir.sizes import Size
@@ -94,7 +94,8 @@ class Equations(Evaluator):
         errors: Reporter,
     ) -> None:
         bound = bind_options(spec, options)
-        super().__init__(spec, bound, sizes_of(spec, bound, errors), errors)
+        defaults = Defaults(spec, sizes_of(spec, bound, errors), errors)
+        super().__init__(spec, bound, defaults, errors)
         self.functions = bind_functions(spec, functions)
         self.overridden = frozenset(functions)
         self.training, self.active_rates = training, active_rates
@@ -110,6 +111,7 @@ class Equations(Evaluator):
         }
         self.parameters: dict[str, Value] = {}  # contexts, weights, constants, rates, seed
         self.steps: dict[tuple[str, int], Value] = {}  # x[t], h[t-1] and earlier, as they enter
+        self.furthest: dict[str, Timed] = {}  # of every name, where it is read the most steps back
         self.names: dict[Value, str] = {}  # what equations call values
         self.calling: list[str] = []  # declared functions being evaluated
         self.active: list[Equation] = []
@@ -118,8 +120,8 @@ class Equations(Evaluator):
     def _number_sites(self) -> dict[tuple[int, int], int]:
         """A number for every drop and zoneout of the text, whatever the options."""
         found: list[tuple[int, int]] = []
-        for expr in (*(e.value for e in self.spec.equations), *self.spec.returns):
-            for node in walk(expr):
+        for nodes in self.spec.nodes:
+            for node in nodes:
                 if isinstance(node, Call) and node.function in ("drop", "zoneout"):
                     found.append((node.function_span.line, node.function_span.col))
         return {where: number for number, where in enumerate(sorted(found))}
@@ -132,10 +134,11 @@ class Equations(Evaluator):
 
     def _ordered(self) -> list[Equation]:
         """Equations in an order in which most find what they read: long chains don't recurse."""
+        nodes = {id(e): own for e, own in zip(self.spec.equations, self.spec.nodes, strict=False)}
         done: dict[int, Equation] = {}
         open_: set[int] = set()
         for first in self.spec.equations:
-            stack = [(first, self._reads(first))]
+            stack = [(first, self._reads(nodes[id(first)]))]
             open_.add(id(first))
             while stack:
                 equation, rest = stack[-1]
@@ -145,11 +148,11 @@ class Equations(Evaluator):
                     done.setdefault(id(equation), equation)
                 else:
                     open_.add(id(following))
-                    stack.append((following, self._reads(following)))
+                    stack.append((following, self._reads(nodes[id(following)])))
         return list(done.values())
 
-    def _reads(self, equation: Equation) -> Iterator[Equation]:
-        for node in walk(equation.value):
+    def _reads(self, nodes: Iterable[Expr | Layout]) -> Iterator[Equation]:
+        for node in nodes:
             key: tuple[str, int | None] | None = None
             if isinstance(node, Name):
                 key = (node.name, None)
@@ -191,7 +194,7 @@ class Equations(Evaluator):
         equation = self.setters.get(key)
         if equation is None:
             return self._unknown("E301", key[0])
-        if equation in self.active:
+        if any(equation is other for other in self.active):
             self._cycle(equation)
             return POISON
         self._equation(equation)
@@ -204,7 +207,8 @@ class Equations(Evaluator):
         return POISON
 
     def _cycle(self, equation: Equation) -> None:
-        around = self.active[self.active.index(equation) :]
+        begin = next(i for i, other in enumerate(self.active) if other is equation)
+        around = self.active[begin:]
         texts = [
             ", ".join(t.name + ("[t]" if t.back == 0 else "") for t in e.targets) for e in around
         ]
@@ -250,6 +254,8 @@ class Equations(Evaluator):
             return POISON
         if found.kind == "state" and node.back == 0:
             return self.read((node.name, 0))
+        if node.name not in self.furthest or self.furthest[node.name].back < node.back:
+            self.furthest[node.name] = node
         return self.entering(node.name, node.back)
 
     def entering(self, name: str, back: int) -> Operand:

@@ -14,7 +14,8 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnncc.frontend.diagnostics import Reporter
-from rnncc.frontend.elaborate import OptionValue, expand_defaults
+from rnncc.frontend.elaborate import SIZE_OPERATORS, Defaults, OptionValue
+from rnncc.frontend.limits import LEVELS, WHOLE, WORK
 from rnncc.frontend.spec import (
     Bad,
     Binary,
@@ -33,7 +34,7 @@ from rnncc.frontend.spec import (
 )
 from rnncc.ir.builder import Builder
 from rnncc.ir.program import Span, Value
-from rnncc.ir.sizes import Size, product
+from rnncc.ir.sizes import Size, TooLarge, can_be_meant, product
 
 
 class Poison:
@@ -43,6 +44,10 @@ class Poison:
 POISON = Poison()
 Operand = Any  # int | float | bool | str | Size | Value | tuple[Operand, ...] | Poison
 Shape = tuple[Size, ...]
+
+
+class Exhausted(Exception):
+    """The cell asks for more than is evaluated of any."""
 
 
 class Refused(Exception):
@@ -100,13 +105,17 @@ class Evaluator:
         self,
         spec: CellSpec,
         options: Mapping[str, OptionValue],
-        defaults: Mapping[str, Size | None],
+        defaults: Defaults,
         errors: Reporter,
     ) -> None:
         self.spec, self.options, self.defaults, self.errors = spec, options, defaults, errors
         self.b = Builder()
         self.constraints: list[Constraint] = []
         self.bound: list[dict[str, Operand]] = []  # arguments of the lambdas being evaluated
+        self.level = 0  # expressions around the one being evaluated, those of callers with them
+        self.evaluated = 0
+        self.exhausted = False  # whether the cell asks for more than is evaluated of any
+        self._can_be: dict[tuple[Size, Size], bool] = {}
 
     # ---- what `lower` provides ----
 
@@ -121,27 +130,53 @@ class Evaluator:
 
     # ---- expressions ----
 
-    def evaluate(self, node: Expr) -> Operand:
-        """The operand an expression stands for; POISON once a mistake in it is reported."""
+    def evaluate(self, node: Expr, left: Operand = None) -> Operand:
+        """The operand an expression stands for; POISON once a mistake in it is reported.
+
+        left: of an operator, its left-hand side.
+        """
         outer = self.b.span
         if not self.bound:  # inside a lambda, ops belong to the equation that calls it
             self.b.span = node.span
+        self.evaluated += 1
+        self.level += 1
         try:
-            return self._evaluate(node)
-        except Refused as refused:
-            span = refused.span or node.span
-            self.errors.add(refused.code, span, refused.notes, refused.help, **refused.fields)
+            if self.level > LEVELS:
+                raise RecursionError
+            if self.work > WORK:
+                raise Exhausted
+            return self._evaluate(node) if left is None else self._joined(node, left)
+        except (Refused, TooLarge) as error:
+            self.report(error, node.span)
             return POISON
         finally:
             self.b.span = outer
+            self.level -= 1
+
+    def report(self, error: Refused | TooLarge, span: Span) -> None:
+        """A mistake at its own span, or at this one."""
+        if isinstance(error, TooLarge):
+            self.errors.add("E422", span, reason=error)
+        else:
+            self.errors.add(error.code, error.span or span, error.notes, error.help, **error.fields)
+
+    @property
+    def work(self) -> int:
+        """What evaluating took so far."""
+        return self.evaluated + len(self.b.ops)
 
     def whole(self, node: Expr) -> Operand:
         """What `evaluate` gives for an expression that no other is around."""
+        if self.exhausted:
+            return POISON
         try:
             return self.evaluate(node)
         except RecursionError:
             self.errors.add("E118", node.span, help="give some of it a name")
-            return POISON
+        except Exhausted:
+            self.exhausted = True
+            self.errors.add("E514", node.span, most=f"{WORK:,}")
+        return POISON
 
     def _evaluate(self, node: Expr) -> Operand:
         match node:
@@ -204,7 +239,19 @@ class Evaluator:
             raise Refused("E511", span, help="a text is compared with ==, in a choice")
 
     def _binary(self, node: Binary) -> Operand:
-        left, right = self.single(node.left), self.single(node.right)
+        """The leftmost operand first: long sums don't recurse."""
+        inner: list[Binary] = []
+        while isinstance((inner or [node])[-1].left, Binary):
+            inner.append((inner or [node])[-1].left)  # type: ignore[arg-type]
+        left = self.single((inner or [node])[-1].left)
+        while inner:
+            left = self.evaluate(inner[-1], left)
+            inner.pop()
+        return self._joined(node, left)
+
+    def _joined(self, node: Expr, left: Operand) -> Operand:
+        assert isinstance(node, Binary)
+        right = self.single(node.right)
         if left is POISON or right is POISON:
             return POISON
         if isinstance(left, Value) or isinstance(right, Value):
@@ -223,6 +270,8 @@ class Evaluator:
             if node.op == "**" and isinstance(left, int) and abs(right) > 64:
                 left = float(left)
             result = _FOLD[node.op](left, right)
+            if type(result) is int and abs(result) > WHOLE:
+                result = float(result)  # as it is in the end; a whole number would grow and grow
         except ZeroDivisionError:
             raise Refused("E512", reason="division by zero") from None
         except (OverflowError, TypeError):
@@ -238,7 +287,7 @@ class Evaluator:
             a, c = Size.of(left), Size.of(right)
             if node.op == "//" and not c.terms:
                 raise Refused("E512", reason="division by zero")
-            return _FOLD[node.op](a, c)
+            return SIZE_OPERATORS[node.op](a, c)
         return self._binary_values(node, left, right)
 
     def _binary_values(self, node: Binary, left: Operand, right: Operand) -> Operand:
@@ -317,14 +366,21 @@ class Evaluator:
         """Whether two sizes agree, or may: what can't be decided now becomes a constraint."""
         if left == right:
             return True
-        a, c = (expand_defaults(s, self.defaults) for s in (left, right))
-        if a != c and not (a.has_quotient or c.has_quotient):
+        if not self._may_agree(left, right):
             return False
         span = self.b.span or Span(1, 1, 2)
         self.constraints.append(
             Constraint(left, right, span, message or f"{left} and {right} must be equal")
         )
         return True
+
+    def _may_agree(self, left: Size, right: Size) -> bool:
+        key = left, right
+        if key not in self._can_be:
+            a, c = map(self.defaults.expand, key)
+            quotients = a.has_quotient or c.has_quotient
+            self._can_be[key] = a == c or (quotients and can_be_meant(a, c))
+        return self._can_be[key]
 
     def fit(self, value: Value, shape: Shape) -> Value:
         """value with `shape`, each size equal to its own or constrained to be."""

@@ -7,11 +7,13 @@ Non-Goals: binding sizes, which is the layer's; initial values.
 from __future__ import annotations
 
 import itertools
+import math
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
 from rnncc.frontend.elaborate import OptionValue, bind_options, shape_of
+from rnncc.frontend.limits import FOLDINGS, WORK
 from rnncc.frontend.parse import parse, parse_file
 from rnncc.frontend.spec import (
     ArrayDecl,
@@ -20,7 +22,6 @@ from rnncc.frontend.spec import (
     Initializer,
     Name,
     Number,
-    OptionDecl,
     Text,
     walk,
 )
@@ -32,14 +33,13 @@ from rnncc.passes.lower import elaborate, examine
 Shape = tuple[Size, ...]
 Options = Mapping[str, object] | None
 ANOTHER = "<another>"  # a text no choice compares with
-_MOST_FOLDINGS = 256
 
 
 def weight_shapes(
     spec: CellSpec, options: Options = None, functions: Options = None, *, kind: str = "weight"
 ) -> dict[str, tuple[Shape, Initializer | None]]:
     """The weights (or constants) that exist under these options, in order of declaration."""
-    errors, program = examine(spec, options, functions)
+    errors, program, _ = examine(spec, options, functions)
     if program is None:
         raise SpecError(errors, spec.text, spec.filename, spec)
     read = _read(spec, program)
@@ -57,7 +57,7 @@ def state_shapes(
     spec: CellSpec, options: Options = None, functions: Options = None
 ) -> dict[str, Shape]:
     """Every state in the order of `initial_state`: declared ones, then delays (`_x_1`, `_h_2`)."""
-    errors, program = examine(spec, options, functions)
+    errors, program, _ = examine(spec, options, functions)
     if program is None:
         raise SpecError(errors, spec.text, spec.filename, spec)
     return {p.value.name: p.value.type.shape for p in program.params if p.role == "state"}
@@ -89,7 +89,9 @@ def constraints(
 ) -> list[Constraint]:
     """Sizes that must turn out equal once they are bound; each pair once."""
     _, equations = elaborate(spec, options, functions)
-    unique = {(c.left, c.right): c for c in equations.constraints}
+    unique: dict[tuple[Size, Size], Constraint] = {}
+    for c in equations.constraints:
+        unique.setdefault((c.left, c.right), c)
     return list(unique.values())
 
 
@@ -141,8 +143,9 @@ def diagnose(spec: CellSpec, *, complete: bool = True) -> list[Diagnostic]:
     read: set[str] = set()
     defaults = {d.name: d.default for d in spec.options}
     clean = True
-    for options in foldings(spec):
-        errors, program = examine(spec, options)
+    tried = 0
+    for options, errors, program in examined(spec):
+        tried += 1
         other = [
             f"with {k} = {v!r}" if v != ANOTHER else f"with another {k}"
             for k, v in options.items()
@@ -154,7 +157,7 @@ def diagnose(spec: CellSpec, *, complete: bool = True) -> list[Diagnostic]:
         clean = clean and program is not None
         read |= _read(spec, program) if program else set()
     reporter = Reporter()
-    if clean and complete:
+    if clean and complete and tried == _choices(spec):  # another choice may read it
         for array in (*spec.weights, *spec.constants):
             if array.name not in read:
                 reporter.add(
@@ -167,13 +170,32 @@ def diagnose(spec: CellSpec, *, complete: bool = True) -> list[Diagnostic]:
     return [*found.values(), *reporter.diagnostics]
 
 
+def examined(
+    spec: CellSpec,
+) -> Iterator[tuple[dict[str, OptionValue], list[Diagnostic], Program | None]]:
+    """What is wrong under each of `foldings`, as far as `WORK` goes; its Program when nothing is.
+
+    A layer is told what is wrong with its own choice in any case.
+    """
+    spent = 0
+    for options in foldings(spec):
+        errors, program, work = examine(spec, options)
+        yield options, errors, program
+        work += len(spec.declarations) + len(spec.equations)
+        spent += work
+        if spent + work > WORK:
+            return
+
+
+def _choices(spec: CellSpec) -> int:
+    return math.prod(map(len, _candidates(spec).values()))
+
+
 def foldings(spec: CellSpec) -> Iterator[dict[str, OptionValue]]:
-    """The defaults, then every other choice of options that equations tell apart."""
-    choices = {d.name: _candidates(spec, d) for d in spec.options}
-    total = 1
-    for values in choices.values():
-        total *= len(values)
-    if total <= _MOST_FOLDINGS:
+    """The defaults, then every other choice of options that equations tell apart: of more than
+    `FOLDINGS`, those in which one or two options differ."""
+    choices = _candidates(spec)
+    if math.prod(map(len, choices.values())) <= FOLDINGS:
         for combination in itertools.product(*choices.values()):
             yield dict(zip(choices, combination, strict=True))
         return
@@ -183,27 +205,28 @@ def foldings(spec: CellSpec) -> Iterator[dict[str, OptionValue]]:
     for name, value in flips:
         yield defaults | {name: value}
     pairs = itertools.combinations(flips, 2)
-    for (a, x), (b, y) in itertools.islice(pairs, _MOST_FOLDINGS):
+    for (a, x), (b, y) in itertools.islice(pairs, FOLDINGS):
         if a != b:
             yield defaults | {a: x, b: y}
 
 
-def _candidates(spec: CellSpec, option: OptionDecl) -> list[OptionValue]:
-    """The default first, then the values that turn a condition."""
-    if option.name == "unroll":
-        return [option.default]
-    if isinstance(option.default, bool):
-        return [option.default, not option.default]
-    values: list[OptionValue] = [option.default]
-    for node in _expressions(spec):
+def _candidates(spec: CellSpec) -> dict[str, list[OptionValue]]:
+    """Of each option the default first, then the values that turn a condition."""
+    values: dict[str, list[OptionValue]] = {d.name: [d.default] for d in spec.options}
+    for d in spec.options:
+        if isinstance(d.default, bool) and d.name != "unroll":
+            values[d.name].append(not d.default)
+    for node in _expressions(spec) if values else ():
         if not isinstance(node, Binary):
             continue
         for here, there in ((node.left, node.right), (node.right, node.left)):
-            if isinstance(here, Name) and here.name == option.name:
-                values += _turning(node.op, there)
-    if isinstance(option.default, str):
-        values.append(ANOTHER)
-    return list(dict.fromkeys(values))
+            if isinstance(here, Name) and here.name in values and here.name != "unroll":
+                if not isinstance(values[here.name][0], bool):
+                    values[here.name] += _turning(node.op, there)
+    for own in values.values():
+        if isinstance(own[0], str):
+            own.append(ANOTHER)
+    return {name: list(dict.fromkeys(own)) for name, own in values.items()}
 
 
 def _turning(op: str, other: object) -> list[OptionValue]:
@@ -218,10 +241,8 @@ def _turning(op: str, other: object) -> list[OptionValue]:
 
 
 def _expressions(spec: CellSpec) -> Iterator[object]:
-    for equation in spec.equations:
-        yield from walk(equation.value)
-    for value in spec.returns:
-        yield from walk(value)
+    for nodes in spec.nodes:
+        yield from nodes
     for d in spec.declarations:
         if isinstance(d, ArrayDecl):
             yield from walk(d.layout)

@@ -28,13 +28,15 @@ Non-Goals: any optimisation but leaving out what nothing reads; moving ops out o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
+from rnncc.frontend.limits import STATES
 from rnncc.frontend.spec import ArrayDecl, CellSpec, Expr, Name, Timed
 from rnncc.ir.builder import Builder
 from rnncc.ir.program import Carry, Op, Param, Program, Result, Scan, Slice, Stack, Type, Value
+from rnncc.ir.sizes import TooLarge
 from rnncc.ir.verify import verify
 from rnncc.passes.equations import Equations
 from rnncc.passes.evaluate import POISON, Operand, Refused, show
@@ -77,11 +79,12 @@ def examine(
     spec: CellSpec,
     options: Mapping[str, object] | None = None,
     functions: Mapping[str, object] | None = None,
-) -> tuple[list[Diagnostic], Program | None]:
-    """What is wrong with a cell whose rates all draw; its Program when nothing is."""
+) -> tuple[list[Diagnostic], Program | None, int]:
+    """What is wrong with a cell whose rates all draw; its Program when nothing is; what it took."""
     rates = frozenset(r.name for r in spec.rates)
     lowering = _lowering(spec, options, functions, mask=False, training=True, active_rates=rates)
-    return lowering.eq.errors.diagnostics, lowering.program() if lowering.complete else None
+    program = lowering.program() if lowering.complete else None
+    return lowering.eq.errors.diagnostics, program, lowering.eq.work
 
 
 def _lowering(
@@ -144,6 +147,8 @@ class _Lowering:
             return
         if None in (*next_states.values(), *returned):
             return  # something `names` has reported
+        if not self._few_states():
+            return
         for state in self.spec.states:
             following = next_states[state.name]
             assert following is not None
@@ -178,7 +183,11 @@ class _Lowering:
         if shape is None or given is None:
             return
         self.b.span = state.initial.span
-        fits = len(shape) == len(given) and all(map(self.eq.same_size, shape, given))
+        try:
+            fits = len(shape) == len(given) and all(map(self.eq.same_size, shape, given))
+        except TooLarge as error:
+            self.eq.report(error, state.initial.span)
+            return
         if not fits:
             self.eq.errors.add(
                 "E418",
@@ -220,11 +229,9 @@ class _Lowering:
             fits = len(own) == len(shape) and all(map(self.eq.same_size, shape, own))
             if own and not fits:
                 raise Refused("E407", name=name, state=show(shape), shape=show(own))
-        except Refused as refused:
+        except (Refused, TooLarge) as error:
             target = next(t for t in equation.targets if t.name == name)
-            self.eq.errors.add(
-                refused.code, target.span, refused.notes, refused.help, **refused.fields
-            )
+            self.eq.report(error, target.span)
             return None
         value = self.eq.fit(value, shape) if own else self.eq.stretch(value, shape)
         self.eq.names.setdefault(value, name)
@@ -234,8 +241,9 @@ class _Lowering:
         """State `name` as it enters the step, `back` steps old."""
         value = self.eq.entering(name, back)
         assert isinstance(value, Value)
-        kind = self.spec.find(name)
-        label = name if back == 1 and kind in self.spec.states else f"_{name}_{back}"
+        found = self.spec.find(name)
+        own = back == 1 and found is not None and found.kind == "state"
+        label = name if own else f"_{name}_{back}"
         init = Value(label, Type(value.type.shape, "B"))
         self.b.span = self.eq.setters[name, 0].span if (name, 0) in self.eq.setters else None
         selected = self._select(self.valid, following, value)
@@ -245,13 +253,26 @@ class _Lowering:
         self.carries.append(_Carried(label, init, value, selected))
         self.state_params.append(Param(init, "state"))
 
+    def _earlier(self) -> Iterator[tuple[str, range]]:
+        """Names and how many steps back there are states of them that aren't declared."""
+        for declared in (*self.spec.inputs, *self.spec.states):
+            if declared.name in self.eq.furthest:
+                first = 1 if declared.kind == "input" else 2
+                yield declared.name, range(first, self.eq.furthest[declared.name].back + 1)
+
+    def _few_states(self) -> bool:
+        count = len(self.spec.states)
+        for name, backs in self._earlier():
+            count += len(backs)
+            if count > STATES:
+                self.eq.errors.add("E424", self.eq.furthest[name].span, n=count, most=STATES)
+                return False
+        return True
+
     def _delays(self) -> None:
         """A state for every earlier step that is read, and for those between."""
-        for declared in (*self.spec.inputs, *self.spec.states):
-            name = declared.name
-            first = 1 if declared.kind == "input" else 2
-            furthest = max((b for n, b in self.eq.steps if n == name), default=0)
-            for back in range(first, furthest + 1):
+        for name, backs in self._earlier():
+            for back in backs:
                 following = self.eq.entering(name, back - 1)
                 assert isinstance(following, Value)
                 self._carry(name, back, following)
@@ -265,22 +286,21 @@ class _Lowering:
         self.b.span = node.span
         try:
             value = self.eq.value(operand)
-        except Refused as refused:
-            self.eq.errors.add(
-                refused.code, node.span, refused.notes, refused.help, **refused.fields
-            )
+        except (Refused, TooLarge) as error:
+            self.eq.report(error, node.span)
             return None
         return value
 
     def _outputs(self, returned: list[Value | None]) -> None:
         taken = {f"final_{c.name}" for c in self.carries}
+        counts: dict[str, int] = {}  # of names of outputs that were taken
         for node, value in zip(self.spec.returns, returned, strict=True):
             assert value is not None
             wanted = node.name if isinstance(node, Name | Timed) else "output"
-            name, count = wanted, 0
+            name = wanted
             while name in taken:
-                count += 1
-                name = f"{wanted}_{count}"
+                counts[wanted] = counts.get(wanted, 0) + 1
+                name = f"{wanted}_{counts[wanted]}"
             taken.add(name)
             self.outputs.append((name, self._repeat(name, value)))
 
