@@ -86,7 +86,7 @@ def describe(
         rates=_rates(spec, options, functions),
         draws=any(p.role == "seed" for p in lower(spec, options, functions, training=True).params),
         constraints=tuple(
-            Constraint(size_text(c.left), size_text(c.right), c.message)
+            Constraint(size_text(c.left), size_text(c.right), f"{c.message} (line {c.span.line})")
             for c in constraints(spec, options, functions)
         ),
         source=PurePath(spec.filename).name,

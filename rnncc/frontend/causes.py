@@ -146,7 +146,7 @@ _ROWS = (
     Cause("E421", "{n} parts are more than {most}", "z = «split(x[t], 1001)»[0]"),
     Cause("E422", "a size {reason}", "z = «9007199254740992 * units * 2»"),
     Cause("E423", "{n} axes are more than {most}",
-          "V: «weight[" + "units, " * RANK + "units]»\nz = V * 2"),
+          "n: size = 3\nV: «weight[" + "n, " * RANK + "n]»\nz = V * 2"),
     Cause("E424", "{n} states, those of earlier steps with them, are more than {most}",
           f"z = sum(x[t - {STEPS}]) + «h[t - {STATES - STEPS + 1}]»"),
     # ---- options, functions, rates, what is returned ----

@@ -108,6 +108,10 @@ class Size:
         return Size.of(other) - self
 
     def __mul__(self, other: Size | int) -> Size:
+        if isinstance(other, int) and 0 < other < WHOLE:  # as in the parts of a split
+            scaled = Size(tuple((m, c * other) for m, c in self.terms))
+            if all(-WHOLE <= c <= WHOLE for _, c in scaled.terms):
+                return scaled
         terms = Size.of(other).terms
         if len(self.terms) * len(terms) > 4 * TERMS:  # before they are multiplied
             raise TooLarge(f"has more than {TERMS} terms")

@@ -162,22 +162,28 @@ class LayerBase(metaclass=LayerType):
     def _build(self, bound: Bound, values: Mapping[str, np.ndarray] | None = None) -> None:
         """Make the weights, with these values or else new ones, and fix the sizes they have."""
         sizes, needed = bound.sizes, self._weight_sizes()
-        missing = needed - sizes.keys()
-        if missing:
-            raise ValueError(
-                f"weights of {self.cell.name} need {', '.join(sorted(missing))}: "
-                "no shape that was given tells"
-            )
+        shapes = self._shapes(bound)
         with _building:
             if self._store is not None:
                 return
             arrays = (*self.cell.weights, *self.cell.constants)
-            store = Store(self._dtype, {a.name: array_shape(a, sizes) for a in arrays})
+            store = Store(self._dtype, shapes)
             store.update(values or {a.name: self._drawn(a, store.shapes[a.name]) for a in arrays})
             self._fixed = {n: v for n, v in sizes.items() if n in needed or n in self._fixed}
             self._origin = "fixed by the layer's weights"
             self._known.clear()
             self._store = store
+
+    def _shapes(self, bound: Bound) -> dict[str, tuple[int, ...]]:
+        """Of the weights. ValueError for a size that isn't known."""
+        missing = self._weight_sizes() - bound.sizes.keys()
+        if missing:
+            raise ValueError(
+                f"weights of {self.cell.name} need {', '.join(sorted(missing))}: "
+                "no shape that was given tells"
+            )
+        arrays = (*self.cell.weights, *self.cell.constants)
+        return {a.name: array_shape(a, bound.sizes) for a in arrays}
 
     def _drawn(self, array: Array, shape: tuple[int, ...]) -> np.ndarray:
         default = "zeros" if array in self.cell.constants else "glorot_uniform"
@@ -273,17 +279,18 @@ class LayerBase(metaclass=LayerType):
 
         ValueError: another cell, other shapes, and unless strict=False another text or options.
         """
-        sizes, arrays = checkpoint.read(path, self.cell, strict=strict)
-        if self._store is not None:
-            self._store.update(arrays)
-            return
-        where = os.fspath(path)
-        for name, value in self._fixed.items():
-            if sizes.get(name, value) != value:
-                raise ValueError(f"{where} has {name}={sizes[name]}, this layer {name}={value}")
-        declared = {s.name for s in self.cell.sizes}
-        known = {n: whole_number(n, v) for n, v in sizes.items() if n in declared}
-        self._build(self._bind_unseen({**known, **self._fixed}, f"read from {where}"), arrays)
+        with checkpoint.opened(path, self.cell, strict=strict) as file:
+            if self._store is not None:
+                self._store.update(file.arrays(self._store.shapes))
+                return
+            for name, value in self._fixed.items():
+                if file.sizes.get(name, value) != value:
+                    theirs = file.sizes[name]
+                    raise ValueError(f"{file.where} has {name}={theirs}, this layer {name}={value}")
+            declared = {s.name for s in self.cell.sizes}
+            known = {n: v for n, v in file.sizes.items() if n in declared}
+            bound = self._bind_unseen({**known, **self._fixed}, f"read from {file.where}")
+            self._build(bound, file.arrays(self._shapes(bound)))
 
     # ---- where it runs ----
 

@@ -23,7 +23,10 @@ from rich.table import Table
 from tests.attack import Attack
 
 # Each is a module of this package.
-ATTACKS: tuple[str, ...] = ("guard",)
+ATTACKS: tuple[str, ...] = (
+    "guard",
+    "bounds",
+)
 
 FOLDER = Path(__file__).parent.parent.parent / ".attack"
 SAVE_SECONDS = 2.0  # what a stop may lose
