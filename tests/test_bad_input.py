@@ -278,6 +278,21 @@ def test_keywords_of_a_call() -> None:
         layer(X, training=True, seed=1.5)
     with pytest.raises(ValueError, match="seed is at least 0, not -1"):
         layer(X, training=True, seed=-1)
+    for plain in (layer, lstm()):  # whether anything draws or not, and whatever there is to run
+        for x in (X, X[:0], X[:, :0]):
+            for call in (plain, plain.vjp):
+                with pytest.raises(TypeError, match="seed is a whole number, not the bool True"):
+                    call(x, training=False, seed=True)
+                with pytest.raises(TypeError, match="seed is a whole number, not 'a'"):
+                    call(x, seed="a")
+                with pytest.raises(
+                    ValueError, match=r"seed is less than 2\*\*63, this one has 100 bits"
+                ):
+                    call(x, seed=10**30)
+                with pytest.raises(TypeError, match="training is True or False, not 'yes'"):
+                    call(x, training="yes")
+    drawn = layer(X, training=True, seed=np.int32(3))
+    np.testing.assert_array_equal(drawn, layer(X, training=True, seed=3))
 
 
 COTANGENTS: list[tuple[Any, type[Exception], str]] = [

@@ -58,6 +58,14 @@ def whole_number(name: str, value: object, least: int = 1) -> int:
     return number
 
 
+def seed_of_draws(value: object) -> int:
+    """What dropout draws from. TypeError for what is no whole number, ValueError outside."""
+    number = whole_number("seed", value, least=0)
+    if number >= 2**63:
+        raise ValueError(f"seed is less than 2**63, this one has {number.bit_length()} bits")
+    return number
+
+
 def rate(name: str, value: object) -> float:
     """A float in [0, 1). TypeError for what is no number, ValueError outside."""
     if isinstance(value, bool | np.bool_ | str | bytes):

@@ -29,9 +29,9 @@ from rnncc.runtime.doors import (
     as_array,
     check_shape,
     nearest,
+    seed_of_draws,
     spread,
     switch,
-    whole_number,
 )
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.precision import PRECISION, refuse_on_cpu
@@ -162,10 +162,12 @@ class Layer(LayerBase):
     def _forward(
         self, call: _Call, training: bool | None, seed: int | None, *, save: bool
     ) -> tuple[dict[str, np.ndarray], Any, Engine | None, Variant]:
-        if not (call.batch and call.steps):
-            return self._nothing(call), None, None, Variant()
         if training is not True and training is not False:
             training = switch("training", training)
+        if seed is not None:
+            seed = seed_of_draws(seed)
+        if not (call.batch and call.steps):
+            return self._nothing(call), None, None, Variant()
         masks = call.masking
         key = training, masks is not None and masks.valid is not None
         variant, engine = self._engines.get(key) or self._engine(*key)
@@ -251,7 +253,7 @@ class Layer(LayerBase):
 
     def _next_seed(self, given: int | None) -> int:
         if given is not None:
-            return whole_number("seed", given, least=0) & (2**63 - 1)
+            return given
         self._calls += 1
         sequence = np.random.SeedSequence(self.seed, spawn_key=(0, self._calls))
         return int(sequence.generate_state(1, np.uint64)[0] >> np.uint64(1))
