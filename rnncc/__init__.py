@@ -14,16 +14,18 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnncc.compiler import compile, compile_text
     from rnncc.frontend.diagnostics import SpecError
+    from rnncc.runtime.entries import CacheWarning
     from rnncc.runtime.layer import Layer
 
 __version__ = "0.1.0"
 
-__all__ = ["Layer", "SpecError", "__version__", "compile", "compile_text"]
+__all__ = ["CacheWarning", "Layer", "SpecError", "__version__", "compile", "compile_text"]
 
 _HOMES = {
     "compile": "rnncc.compiler",
     "compile_text": "rnncc.compiler",
     "SpecError": "rnncc.frontend.diagnostics",
+    "CacheWarning": "rnncc.runtime.entries",
     "Layer": "rnncc.runtime.layer",
 }
 

@@ -87,7 +87,7 @@ def cuda_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine | Second
 
 
 def _engine(spec: CellSpec, cell: Cell, variant: Variant, target: str) -> Engine | SecondEngine:
-    from rnncc.runtime.store import import_module, keyed_module
+    from rnncc.runtime.store import keyed_module
 
     def render() -> str:
         from rnncc.emit.module import render_module
@@ -96,7 +96,7 @@ def _engine(spec: CellSpec, cell: Cell, variant: Variant, target: str) -> Engine
         return render_module(spec, options, functions, cell.dtype, (variant,), target=target)
 
     key = repr((spec.text, spec.filename, cell.options, cell.functions, cell.dtype, variant))
-    module = import_module(keyed_module(f"{cell.name.lower()}_{target}", key, render))
+    module = keyed_module(f"{cell.name.lower()}_{target}", key, render)
     engine: Engine | SecondEngine = module.ENGINES[variant]
     return engine
 

@@ -15,7 +15,10 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-os.environ.setdefault("RNNCC_CACHE", str(ROOT / ".pytest_cache" / "rnncc"))
+STORE = ROOT / ".pytest_cache" / "rnncc"
+os.environ.setdefault("RNNCC_CACHE", str(STORE))
+if STORE.is_dir():  # one that rnncc made before it saw to who may write there
+    STORE.chmod(0o700)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -138,7 +138,7 @@ def test_a_store_under_a_relative_path(tmp_path: Path) -> None:
     root = str(Path(__file__).parent.parent)
     environment = {**os.environ, "PYTHONPATH": root, "RNNCC_CACHE": "here"}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
-    assert list((tmp_path / "here").glob("drawing*.py"))
+    assert list((tmp_path / "here").glob("drawing*.module"))
 
 
 def test_variants_cover_one_another() -> None:

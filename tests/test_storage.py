@@ -242,14 +242,14 @@ def test_files_copies_and_pickles(tmp_path: Path) -> None:
     assert "weights='int8'" in repr(layer)
 
 
-def test_a_module_of_the_command_line(tmp_path: Path) -> None:
+def test_a_module_of_the_command_line() -> None:
     from rnncc.emit.module import render_module
-    from rnncc.runtime.store import import_module
+    from rnncc.runtime.store import text_module
 
     spec = compiler.load_spec("minimal_gated_unit")
-    path = tmp_path / "mgu_stored.py"
-    path.write_text(render_module(spec, variants=(rnncc.runtime.description.Variant(),)))
-    frozen = import_module(path).MinimalGatedUnit(9, seed=1, weights="bfloat16")
+    text = render_module(spec, variants=(rnncc.runtime.description.Variant(),))
+    module = text_module("mgu_stored", text)
+    frozen = module.MinimalGatedUnit(9, seed=1, weights="bfloat16")
     x = random(2, 3, 5)
     right = rnncc.compile("minimal_gated_unit")(9, seed=1, weights="bfloat16")
     np.testing.assert_array_equal(frozen(x), right(x))

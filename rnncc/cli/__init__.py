@@ -1,10 +1,11 @@
-"""The command `rnncc`: arguments in, one of four commands run, an exit code out.
+"""The command `rnncc`: arguments in, one of five commands run, an exit code out.
 
     rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu|cuda] [--dtype float32]
                        [--second-order]
     rnncc explain FILE [--after PASS] [--diff] [--backward]
     rnncc check FILE
     rnncc cells
+    rnncc cache [--clear]
 
 0: done. 1: the cell is wrong, or a check failed. 2: the command itself is wrong. An error is
 printed once, on stderr, without a traceback; RNNCC_TRACEBACK=1 shows one.
@@ -105,6 +106,10 @@ def _parser() -> argparse.ArgumentParser:
 
     cells = commands.add_parser("cells", help="list the built-in cells")
     cells.set_defaults(run=_cells)
+
+    cache = commands.add_parser("cache", help="show the cache of modules and machine code")
+    cache.add_argument("--clear", action="store_true", help="empty it")
+    cache.set_defaults(run=_cache)
     return parser
 
 
@@ -145,5 +150,11 @@ def _check(arguments: argparse.Namespace) -> int:
 
 def _cells(arguments: argparse.Namespace) -> int:
     from rnncc.cli.cells import run
+
+    return run(arguments)
+
+
+def _cache(arguments: argparse.Namespace) -> int:
+    from rnncc.cli.cache import run
 
     return run(arguments)

@@ -18,7 +18,7 @@ from ..emit.loader import render
 from .machine import Machine, host
 from .memory import aligned
 from .storage import FULL, INT8, Storage
-from .store import import_module, keyed_module
+from .store import keyed_module
 
 SEGMENT_WORDS = 7
 WIDE = 4  # vectors a tile of several rows has at most
@@ -79,12 +79,10 @@ class Cores:
         # Narrow cores wait for memory more than for anything, so theirs always do.
         far = far or storage is not FULL
         view = CoresView(dtype, width, self.tiles, storage, AHEAD if far else 0)
-        self.module = import_module(
-            keyed_module(
-                f"{'far_' if far else ''}cores_{storage.name or dtype}x{width}",
-                repr(view),
-                lambda: render(storage.template, m=view),
-            )
+        self.module = keyed_module(
+            f"{'far_' if far else ''}cores_{storage.name or dtype}x{width}",
+            repr(view),
+            lambda: render(storage.template, m=view),
         )
         self._tables: dict[int, np.ndarray] = {}
 

@@ -20,7 +20,7 @@ PAIR, FOUR = "UniTuple(int64, 2)", "UniTuple(int64, 4)"
 class Helper:
     """A function over int64 that kernels call; compiled into each of them, and never alone."""
 
-    __slots__ = ("function", "signature")
+    __slots__ = ("__weakref__", "function", "signature")
 
     def __init__(self, function: Callable[..., Any], returns: str, takes: str) -> None:
         self.function = function

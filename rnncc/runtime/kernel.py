@@ -9,7 +9,7 @@
 Machine code is read from the store, or compiled and put there, when `.address` is first asked for;
 only compiling imports Numba, so a process that finds everything in the store never does.
 
-Non-Goals: compiling (`codegen`); files of machine code (`objects`); running kernels (`launch`).
+Non-Goals: compiling (`codegen`); the cache of machine code (`objects`); running kernels (`launch`).
 """
 
 from __future__ import annotations
@@ -73,14 +73,14 @@ class Kernel:
     def _get(self) -> MachineCode:
         found = find(self.function)
         if found is not None:
-            return load(found)
+            return load(found, self.function)
         from .codegen import compile_function  # the one place that imports Numba
 
         began = time.perf_counter()
         data = compile_function(self.function, self.signature)
         self.seconds = time.perf_counter() - began
         save(self.function, data)
-        return load(data)
+        return load(data, self.function)
 
     def assembly(self) -> str:
         """The machine code as text, for reading; compiled anew."""

@@ -1,9 +1,9 @@
-"""Machine code in the store: object files, one a kernel, and the loader that runs them.
+"""Machine code in the cache, one entry a kernel, and the loader that runs it.
 
     data = find(function)          # bytes of an object file, or None
-    load(data).address
+    load(data, function).address
 
-A file's name carries a hash of all that decides its content: the source file of the kernel, the
+An entry is about all that decides its content: the kernel's byte code and what its names mean, the
 runtime pieces compiled into it, the machine, the versions of the compilers. Objects refer to the C
 library alone, so neither Numba nor Python is needed to run them.
 
@@ -13,6 +13,7 @@ Non-Goals: making machine code (`codegen`).
 from __future__ import annotations
 
 import hashlib
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -23,11 +24,13 @@ from typing import Any
 
 import llvmlite.binding as llvm
 
+from .entries import entry_name, read, write, written_by
+from .fingerprint import Unknown, fingerprint
+from .forks import open_in_children
 from .machine import host
-from .store import runtime_hash, store_dir, write_file
+from .store import python_version, runtime_hash
 
 ENTRY = "rnncc.entry"  # symbols begin with it; a digest of the content follows
-_DIGEST = 12
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,59 +38,61 @@ class MachineCode:
     """An address, and what must live as long as it is used."""
 
     address: int
-    engine: Any
+    loader: Loader
 
 
 @cache
 def _target() -> str:
-    """What machine code depends on besides its source."""
+    """What machine code depends on besides its kernel."""
     features = llvm.get_host_cpu_features().flatten()
-    parts = [llvm.get_process_triple(), llvm.get_host_cpu_name(), features]
-    parts += [_version("numba"), _version("llvmlite")]
-    return " ".join([*parts, str(host().vector_bytes), runtime_hash()])
+    return "\n".join(
+        [
+            f"{written_by()} {runtime_hash()}, {python_version()}",
+            f"numba {_version('numba')}, llvmlite {_version('llvmlite')}",
+            f"{llvm.get_process_triple()} {llvm.get_host_cpu_name()} {features}",
+            f"vectors of {host().vector_bytes} bytes",
+        ]
+    )
 
 
 def _version(package: str) -> str:
     """The text of its version file: importing Numba, or reading metadata, would take longer."""
     spec = find_spec(package)
     assert spec is not None and spec.origin is not None
-    return Path(spec.origin).with_name("_version.py").read_text("utf-8")
+    text = Path(spec.origin).with_name("_version.py").read_text("utf-8")
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-@cache
-def _source_hash(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes() + _target().encode()).hexdigest()[:_DIGEST]
-
-
-def _path(function: Callable[..., Any]) -> Path | None:
-    """Where the function's object belongs; None for one that no file tells apart from others."""
-    source = Path(function.__code__.co_filename)
-    if "<locals>" in function.__qualname__ or not source.is_file():
+def _entry(function: Callable[..., Any]) -> tuple[str, str] | None:
+    """(name, what it is about) of the function's entry; None for one that can't be told apart."""
+    if "<locals>" in function.__qualname__:
         return None
-    return store_dir() / f"{source.stem}.{function.__name__}.{_source_hash(source)}.o"
+    try:
+        about = f"{_target()}\nkernel {fingerprint(function)}"
+    except Unknown:
+        return None
+    stem = function.__module__.rpartition(".")[2].removeprefix("rnncc_module_")
+    return entry_name(f"{stem}.{function.__name__}", about, "o"), about
 
 
 def find(function: Callable[..., Any]) -> bytes | None:
-    """The stored object of a kernel's function."""
-    path = _path(function)
-    try:
-        return path.read_bytes() if path else None
-    except OSError:
-        return None
+    """The cached object of a kernel's function."""
+    entry = _entry(function)
+    return read(*entry) if entry else None
 
 
 def save(function: Callable[..., Any], data: bytes) -> None:
     """Puts an object where `find` looks for it."""
-    path = _path(function)
-    if path:
-        write_file(path, data)
+    entry = _entry(function)
+    if entry:
+        write(*entry, data)
 
 
 # ---- running -----------------------------------------------------------------------------------
 
 
-class _Loader:
-    """LLVM's linker for objects in memory. One engine serves all; symbols differ by content."""
+class Loader:
+    """LLVM's linker for objects in memory. What it loaded goes when nobody holds it any longer."""
 
     def __init__(self) -> None:
         llvm.initialize_native_target()
@@ -95,7 +100,8 @@ class _Loader:
         machine = llvm.Target.from_default_triple().create_target_machine(jit=True)
         self.engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
         self.lock = threading.Lock()
-        self.known: dict[str, int] = {}
+        open_in_children(self, "lock")
+        self.known: dict[str, int] = {}  # symbols differ by content
 
     def load(self, data: bytes) -> int:
         name = symbol_in(data)
@@ -108,14 +114,30 @@ class _Loader:
 
 
 @cache
-def _loader() -> _Loader:
-    return _Loader()
+def _own_loader() -> Loader:
+    """Of rnncc's own kernels, which stay."""
+    return Loader()
 
 
-def load(data: bytes) -> MachineCode:
-    """An object's entry, ready to run."""
-    loader = _loader()
-    return MachineCode(loader.load(data), loader.engine)
+_making = threading.Lock()
+open_in_children(sys.modules[__name__], "_making")
+
+
+def _loader_of(function: Callable[..., Any]) -> Loader:
+    """One for each module of kernels, which keeps it: they are let go together."""
+    home = function.__globals__  # type: ignore[attr-defined]
+    with _making:
+        if str(home.get("__name__")).startswith("rnncc."):
+            return _own_loader()
+        found = home.get("__machine_code__") or Loader()
+        home["__machine_code__"] = found
+        return found
+
+
+def load(data: bytes, function: Callable[..., Any]) -> MachineCode:
+    """The entry of a kernel's object, ready to run."""
+    loader = _loader_of(function)
+    return MachineCode(loader.load(data), loader)
 
 
 def symbol(text: str) -> str:

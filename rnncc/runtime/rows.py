@@ -14,7 +14,7 @@ from functools import cache
 from ..emit.loader import render
 from .kernel import CORE_ARGUMENTS, Kernel
 from .machine import ITEMSIZE, Machine, host
-from .store import import_module, keyed_module
+from .store import keyed_module
 
 _CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * CORE_ARGUMENTS)
 
@@ -89,10 +89,8 @@ class Rows:
     def __init__(self, dtype: str, machine: Machine):
         width = machine.width(dtype)
         view = RowsView(dtype, width, ITEMSIZE[dtype])
-        self.module = import_module(
-            keyed_module(
-                f"rows_{dtype}x{width}", repr(view), lambda: render("cpu/rows.py.jinja", m=view)
-            )
+        self.module = keyed_module(
+            f"rows_{dtype}x{width}", repr(view), lambda: render("cpu/rows.py.jinja", m=view)
         )
         self._entries: dict = {}
 

@@ -1,25 +1,32 @@
-"""Source text to importable module files, in a cache folder that holds machine code, too.
+"""Source text to modules, by way of the cache.
 
-A file's name carries a hash of its text and of the runtime it was written against, so a changed
-template, simd formula or rnncc never meets a stale module.
+    module = keyed_module(stem, key, render)      # rendered only if this rnncc hasn't before
+    module = text_module(stem, text)
 
-Non-Goals: evicting old files; modules the user asked to have written elsewhere.
+A module's name carries a hash of its text, so the same text is one module, and machine code made of
+another text is never taken for its own. Modules live as long as something of them is in use: they
+aren't in `sys.modules`.
+
+Non-Goals: the files (`entries`); modules the user asked to have written elsewhere.
 """
 
-import atexit
+from __future__ import annotations
+
 import hashlib
 import importlib.util
-import os
-import shutil
+import marshal
 import sys
-import tempfile
+import threading
 from collections.abc import Callable
 from functools import cache
+from importlib.machinery import ModuleSpec
 from pathlib import Path
-from types import ModuleType
+from types import CodeType, ModuleType
+from typing import Any
+from weakref import WeakValueDictionary
 
-from rnncc import __version__
-
+from .entries import entry_name, read, write, written_by
+from .forks import open_in_children
 from .machine import host
 
 RUNTIME = Path(__file__).parent
@@ -36,29 +43,8 @@ KERNEL_SOURCES = (
     "threads.py",
     "tiles.py",
     "vector_types.py",
+    "words.py",
 )
-
-
-def store_dir() -> Path:
-    """$RNNCC_CACHE, else ~/.cache/rnncc/<version>; made if it isn't there."""
-    chosen = os.environ.get("RNNCC_CACHE")
-    # Absolute, as files of modules are: kernels ask whether theirs is in the store.
-    folder = Path(chosen).absolute() if chosen else Path.home() / ".cache" / "rnncc" / __version__
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError:
-        if chosen:
-            raise
-        return _throwaway()
-    return folder if chosen or os.access(folder, os.W_OK) else _throwaway()
-
-
-@cache
-def _throwaway() -> Path:
-    """For a read-only home: kernels are compiled once a process. A name nobody else can prepare."""
-    folder = tempfile.mkdtemp(prefix="rnncc-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return Path(folder)
 
 
 @cache
@@ -68,34 +54,6 @@ def runtime_hash() -> str:
     for name in KERNEL_SOURCES:
         digest.update(name.encode() + b"\0" + (RUNTIME / name).read_bytes())
     return digest.hexdigest()
-
-
-def write_module(stem: str, text: str) -> Path:
-    """The path of a file `<stem>_<hash>.py` holding the text; written only if it isn't there."""
-    # The same text is other machine code at another vector width.
-    what = f"{text}{runtime_hash()}{host().vector_bytes}"
-    digest = hashlib.sha256(what.encode()).hexdigest()[:12]
-    path = store_dir() / f"{stem}_{digest}.py"
-    data = text.encode()
-    try:
-        if path.read_bytes() == data:
-            return path
-    except OSError:
-        pass
-    write_file(path, data)
-    return path
-
-
-def write_file(path: Path, data: bytes) -> None:
-    """Writes a file whole or not at all; two processes may write the same one."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}_", suffix=".tmp")
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
 
 
 @cache
@@ -110,37 +68,84 @@ def compiler_hash() -> str:
     return digest.hexdigest()
 
 
-def keyed_module(stem: str, key: str, render: Callable[[], str]) -> Path:
-    """The module of a key, rendered only if this rnncc hasn't before."""
-    digest = hashlib.sha256(f"{key}{compiler_hash()}{host().vector_bytes}".encode()).hexdigest()[
-        :12
-    ]
-    note = store_dir() / f"{stem}_{digest}.module"
-    try:
-        path = store_dir() / note.read_text()
-        if path.is_file():
-            return path
-    except OSError:
-        pass
-    path = write_module(stem, render())
-    write_file(note, path.name.encode())
-    return path
+def python_version() -> str:
+    """Whose byte code this is."""
+    return f"{sys.implementation.cache_tag} {importlib.util.MAGIC_NUMBER.hex()}"
 
 
-def import_module(path: Path) -> ModuleType:
-    """The module in that file, imported once a process, under a name that can be pickled."""
-    path = Path(path)
-    name = f"rnncc_module_{path.stem}"
-    module = sys.modules.get(name)
-    if module is not None and module.__file__ and Path(module.__file__) == path:
-        return module
-    spec = importlib.util.spec_from_file_location(name, path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[name] = module
-    try:
-        spec.loader.exec_module(module)
-    except BaseException:
-        del sys.modules[name]
-        raise
-    return module
+# ---- modules -------------------------------------------------------------------------------------
+
+
+def keyed_module(stem: str, key: str, render: Callable[[], str]) -> ModuleType:
+    """The module of a key: as it is cached, or else of the text that `render` returns."""
+    about = "\n".join(
+        [
+            f"module {stem} of {written_by()} {compiler_hash()}",
+            f"{python_version()}, vectors of {host().vector_bytes} bytes",
+            f"key {hashlib.sha256(key.encode()).hexdigest()}",
+        ]
+    )
+    name = entry_name(stem, about, "module")
+    found = read(name, about)
+    if found is not None:
+        size = int.from_bytes(found[:8], "little")
+        text, code = found[8 : 8 + size].decode(), marshal.loads(found[8 + size :])
+        return _module_of(stem, text, code)
+    text = render()
+    code = code_of(stem, text)
+    data = text.encode()
+    write(name, about, len(data).to_bytes(8, "little") + data + marshal.dumps(code))
+    return _module_of(stem, text, code)
+
+
+def text_module(stem: str, text: str) -> ModuleType:
+    """The module of that text, compiled anew in each process."""
+    return _module_of(stem, text, code_of(stem, text))
+
+
+def code_of(stem: str, text: str) -> CodeType:
+    """A text's byte code. All that is ever run came through here, in this process or in the one
+    that wrote the entry."""
+    return compile(text, f"rnncc:{_name(stem, text)}.py", "exec", dont_inherit=True)
+
+
+class _Loader:
+    """The loader of a module that is in no file: tracebacks find its lines."""
+
+    def __init__(self, text: str, code: CodeType) -> None:
+        self.text, self.code = text, code
+
+    def create_module(self, spec: ModuleSpec) -> None:
+        """A plain one."""
+
+    def exec_module(self, module: ModuleType) -> None:
+        exec(self.code, module.__dict__)
+
+    def get_source(self, name: str) -> str:
+        return self.text
+
+
+_modules: WeakValueDictionary[str, ModuleType] = WeakValueDictionary()
+_lock = threading.RLock()
+open_in_children(sys.modules[__name__], "_lock")
+
+
+def _name(stem: str, text: str) -> str:
+    return f"{stem}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def _module_of(stem: str, text: str, code: CodeType) -> ModuleType:
+    """The module, run once for as long as it is in use."""
+    name = f"rnncc_module_{_name(stem, text)}"
+    with _lock:
+        found = _modules.get(name)
+        if found is None:
+            loader: Any = _Loader(text, code)
+            spec = ModuleSpec(name, loader, origin=code.co_filename)
+            found = importlib.util.module_from_spec(spec)
+            found.__file__ = code.co_filename
+            # Whoever uses one of its functions keeps it, so that it is found and shared.
+            found.__dict__["__this__"] = found
+            exec(code, found.__dict__)
+            _modules[name] = found
+        return found

@@ -11,7 +11,7 @@ import pytest
 import rnncc
 from rnncc.emit.module import render_module
 from rnncc.runtime.cuda import names
-from rnncc.runtime.store import import_module, write_module
+from rnncc.runtime.store import text_module
 from rnncc.schedule.description import Variant
 from tests.cases import NAMES, spec_of
 from tests.conftest import Golden
@@ -64,7 +64,7 @@ def test_module(golden: Golden) -> None:
 
 
 def test_a_written_module_needs_no_gpu_to_be_imported() -> None:
-    module = import_module(write_module("gru_cuda", render_module(spec_of("gru"), target="cuda")))
+    module = text_module("gru_cuda", render_module(spec_of("gru"), target="cuda"))
     layer = module.GRU(units=3, seed=1)
     layer.build((None, None, 2))
     assert "has not run" in layer.plan()

@@ -1,19 +1,23 @@
 """Machine code in the store: found by another process, which then needs no Numba; told apart."""
 
+import importlib.util
 import os
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import numpy as np
 import pytest
 
 from rnncc.runtime import objects
 from rnncc.runtime.codegen import compile_function
+from rnncc.runtime.fingerprint import Unknown, fingerprint
 from rnncc.runtime.kernel import Kernel, kernel
 from rnncc.runtime.launch import launch
+from rnncc.runtime.machine import Machine, host
 from rnncc.runtime.memory import aligned
-from rnncc.runtime.store import import_module
+from rnncc.runtime.store import text_module
 from rnncc.runtime.words import set_word, word
 
 ROOT = Path(__file__).parent.parent.parent
@@ -32,6 +36,29 @@ def double(block, part):
 def triple(block, part):
     set_word(block, part, 3 * word(block, part))
 '''
+HELPED = '''"""A kernel with helpers."""
+
+from rnncc.runtime.helper import helper
+from rnncc.runtime.kernel import kernel
+from rnncc.runtime.words import set_word, word
+
+FACTOR = 2
+
+
+@helper(returns="int64")
+def inner(x):
+    return x + 1
+
+
+@helper(returns="int64")
+def outer(x):
+    return inner(x) * FACTOR
+
+
+@kernel
+def apply(block, part):
+    set_word(block, part, outer(word(block, part)))
+'''
 CALL = """
 import sys
 import numpy as np
@@ -45,10 +72,9 @@ print("numba" in sys.modules, y.sum(), grads.inputs.sum())
 
 
 @pytest.fixture
-def module(fresh_store: Path, tmp_path: Path):
-    path = tmp_path / f"kernels_{tmp_path.name}.py"
-    path.write_text(MODULE)
-    return import_module(path)
+def module(fresh_store: Path) -> ModuleType:
+    """Of this test alone: another's would have its machine code already."""
+    return text_module("kernels", f"{MODULE}\n\n# {fresh_store}\n")
 
 
 def run(made: Kernel, value: int) -> int:
@@ -68,23 +94,68 @@ def test_an_object_is_kept_and_found(module, fresh_store: Path) -> None:
     assert run(module.triple, 5) == 15
 
 
-def test_another_machine_or_source_is_another_object(module, monkeypatch, tmp_path: Path) -> None:
+def test_another_machine_or_kernel_is_another_object(module, monkeypatch) -> None:
     assert run(module.double, 1) == 2
-    path = Path(module.__file__)
-    text = path.read_text()
-    path.write_text(text.replace("2 * word", "4 * word"))
-    objects._source_hash.cache_clear()
-    assert objects.find(module.double.function) is None
-    path.write_text(text)
-    objects._source_hash.cache_clear()
+    other = text_module("kernels", MODULE.replace("2 * word", "4 * word"))
+    assert objects.find(other.double.function) is None
     assert objects.find(module.double.function) is not None
     monkeypatch.setattr(objects, "_target", lambda: "another machine")
-    objects._source_hash.cache_clear()
     assert objects.find(module.double.function) is None
-    objects._source_hash.cache_clear()
 
 
-def test_a_kernel_no_file_tells_apart_is_not_kept(fresh_store: Path) -> None:
+@pytest.mark.parametrize("part", ["get_host_cpu_name", "get_process_triple", "_version", "host"])
+def test_all_that_decides_machine_code_tells_it_apart(module, monkeypatch, part: str) -> None:
+    made = {objects._entry(module.double.function)}
+    objects._target.cache_clear()
+    try:
+        with monkeypatch.context() as patch:
+            other = Machine(vector_bytes=64 if host().vector_bytes != 64 else 32)
+            home = objects if hasattr(objects, part) else objects.llvm
+            patch.setattr(home, part, lambda *_: other if part == "host" else "another")
+            made.add(objects._entry(module.double.function))
+    finally:
+        objects._target.cache_clear()
+    assert len(made) == 2 == len({name for name, _ in made})
+
+
+def test_what_names_mean_tells_kernels_apart(fresh_store: Path) -> None:
+    """Numbers of the module, helpers, helpers of helpers; a name that no text can tell apart."""
+    text = HELPED
+    prints = set()
+    for old, new in [
+        ("", ""),
+        ("FACTOR = 2", "FACTOR = 3"),
+        ("x + 1", "x + 2"),
+        ("def outer(x):\n    return inner(x)", "def outer(x):\n    return x"),
+    ]:
+        made = text_module("helped", text.replace(old, new) if old else text)
+        prints.add(fingerprint(made.apply.function))
+    assert len(prints) == 4
+    made = text_module("helped", text.replace("FACTOR = 2", "FACTOR = object()"))
+    with pytest.raises(Unknown, match="object in a kernel"):
+        fingerprint(made.apply.function)
+    assert objects.find(made.apply.function) is None
+
+
+def test_a_file_changed_since_it_was_imported(fresh_store: Path, tmp_path: Path) -> None:
+    """What is kept is what ran, not what the file says by now."""
+    path = tmp_path / "changing.py"
+
+    def imported() -> Kernel:
+        spec = importlib.util.spec_from_file_location("changing", path)
+        assert spec is not None and spec.loader is not None
+        made = importlib.util.module_from_spec(spec)
+        spec.loader.exec_module(made)
+        return made.double
+
+    path.write_text(MODULE)
+    old = imported()
+    path.write_text(MODULE.replace("2 * word", "4 * word") + "# longer\n")
+    assert run(old, 1) == 2
+    assert run(imported(), 1) == 4
+
+
+def test_a_kernel_inside_of_a_function_is_not_kept(fresh_store: Path) -> None:
     found = []
     for factor in (2, 3):
 

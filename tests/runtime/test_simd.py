@@ -8,7 +8,7 @@ import pytest
 from rnncc.runtime.machine import Machine
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.simd import LIBRARY, vectors
-from rnncc.runtime.store import import_module, write_module
+from rnncc.runtime.store import text_module
 
 WIDTHS = {"float32": (8, 4, 16), "float64": (4, 2, 8)}
 
@@ -79,7 +79,7 @@ def inputs(dtype):
 def module(dtype, width):
     body = "".join(LOOP.format(name=name, expression=case[0]) for name, case in CASES.items())
     text = HEADER.format(dtype=dtype, width=width) + body
-    return import_module(write_module(f"test_simd_{dtype}x{width}", text))
+    return text_module(f"test_simd_{dtype}x{width}", text)
 
 
 def run(dtype, width, name, arrays):
@@ -124,10 +124,10 @@ def test_sigmoid(dtype):
     """2.5 or 3 ulp while 1 / sigmoid is finite; below, zero to within a denormal's size."""
     text = HEADER.format(dtype=dtype, width=WIDTHS[dtype][0])
     text += LOOP.format(name="sigmoid", expression="v.sigmoid(a)")
-    path = write_module(f"test_sigmoid_{dtype}", text)
+    made = text_module(f"test_sigmoid_{dtype}", text)
     import ctypes
 
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(import_module(path).f_sigmoid.address)
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(made.f_sigmoid.address)
     (a, *_), out = inputs(dtype), aligned(inputs(dtype)[0].shape, dtype)
     call(a.ctypes.data, a.ctypes.data, a.ctypes.data, out.ctypes.data, a.size, 0, 0, 0)
     with np.errstate(all="ignore"):
@@ -156,10 +156,10 @@ def test_errors_over_a_dense_sample(expression, oracle, limit):
     out = aligned(a.shape, "float32")
     text = HEADER.format(dtype="float32", width=16)
     text += LOOP.format(name="dense", expression=expression)
-    path = write_module(f"test_dense_{expression[2:-3]}", text)
+    made = text_module(f"test_dense_{expression[2:-3]}", text)
     import ctypes
 
-    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(import_module(path).f_dense.address)
+    call = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)(made.f_dense.address)
     call(a.ctypes.data, a.ctypes.data, a.ctypes.data, out.ctypes.data, a.size, 0, 0, 0)
     exact = oracle(a.astype(np.float64))
     error = np.abs(out - exact) / np.spacing(np.abs(exact).astype(np.float32))

@@ -11,7 +11,7 @@ import pytest
 
 from rnncc.runtime import launch, pool, team
 from rnncc.runtime.memory import aligned
-from rnncc.runtime.store import import_module, write_module
+from rnncc.runtime.store import text_module
 from rnncc.runtime.threads import sync_words
 
 MODULE = '''"""Threads that hand a vector round: each step reads all of what the last step wrote."""
@@ -66,7 +66,7 @@ STEPS, N = 50, 37
 
 
 def module():
-    return import_module(write_module("test_threads", MODULE))
+    return text_module("test_threads", MODULE)
 
 
 def run_ring(parts, wanted):

@@ -1,6 +1,6 @@
-"""A kernel -> its machine code: out of the store, or compiled by numba-cuda and NVIDIA's toolkit.
+"""A kernel -> its machine code: out of the cache, or compiled by numba-cuda and NVIDIA's toolkit.
 
-The store's key has all that decides what a kernel computes, so a process that finds its kernels
+An entry is about all that decides what a kernel computes, so a process that finds its kernels
 there imports no compiler.
 
 Non-Goals: compiling (`offline`); loading (`device`).
@@ -9,11 +9,12 @@ Non-Goals: compiling (`offline`); loading (`device`).
 from __future__ import annotations
 
 import hashlib
-import inspect
 
 from rnncc.runtime.cuda.kernel import Kernel
+from rnncc.runtime.entries import entry_name, read, write, written_by
+from rnncc.runtime.fingerprint import spelt_code
 from rnncc.runtime.machine import Missing
-from rnncc.runtime.store import compiler_hash, store_dir, write_file
+from rnncc.runtime.store import compiler_hash, python_version
 from rnncc.schedule.tiers import THREADS
 
 INSTALL = "pip install 'rnncc[cuda]'"
@@ -24,12 +25,14 @@ def machine_code(
 ) -> tuple[str, bytes]:
     """The kernel's name on a device, and its cubin (without nvJitLink: PTX, for the driver).
 
-    Code in the store may come from another machine, whose compilers were others: a folder that was
+    Code in the cache may come from another machine, whose compilers were others: a folder that was
     filled where there is a compiler serves where there is none. anew: what is there was no good.
     """
-    path = store_dir() / f"{kernel.name}_{_key(kernel, dtype, capability)}.cubin"
-    if not anew and path.exists():
-        known, _, code = path.read_bytes().partition(b"\n")
+    about = _about(kernel, dtype, capability)
+    entry = entry_name(kernel.name, about, "cubin")
+    found = None if anew else read(entry, about)
+    if found is not None:
+        known, _, code = found.partition(b"\n")
         return known.decode(), code
     try:
         from rnncc.runtime.cuda import offline
@@ -52,11 +55,18 @@ def machine_code(
         except Exception as error:  # an assembler that is older than the compiler
             if not type(error).__name__.startswith("nvJitLink"):
                 raise
-    write_file(path, name.encode() + b"\n" + code)
+    write(entry, about, name.encode() + b"\n" + code)
     return name, code
 
 
-def _key(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
-    text = inspect.getsource(kernel.function)
-    what = repr((text, kernel.constants, dtype, capability, THREADS))
-    return hashlib.sha256(f"{what}{compiler_hash()}".encode()).hexdigest()[:16]
+def _about(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
+    """All that decides what a kernel computes."""
+    code = spelt_code(kernel.function.__code__)  # type: ignore[attr-defined]
+    what = repr((code, kernel.constants, dtype, capability, THREADS))
+    return "\n".join(
+        [
+            f"{written_by()} {compiler_hash()}, {python_version()}",
+            f"compute capability {capability[0]}.{capability[1]}",
+            f"kernel {hashlib.sha256(what.encode()).hexdigest()}",
+        ]
+    )

@@ -1,0 +1,98 @@
+"""Modules out of texts and out of the cache: one for a text, for as long as it is in use."""
+
+from __future__ import annotations
+
+import gc
+import os
+import traceback
+import weakref
+from pathlib import Path
+
+import pytest
+
+from rnncc.runtime import entries, store
+from rnncc.runtime.store import keyed_module, text_module
+
+TEXT = '"""A module."""\n\nvalue = [1, 2]\n\n\ndef fail():\n    raise ValueError("here")\n'
+
+
+def never() -> str:
+    raise AssertionError("rendered although the cache has it")
+
+
+def forget() -> None:
+    gc.collect()
+    store._modules.clear()
+
+
+def test_a_module_is_rendered_once(fresh_store: Path) -> None:
+    first = keyed_module("made", "key", lambda: TEXT)
+    assert keyed_module("made", "key", never) is first
+    assert text_module("made", TEXT) is first, "the same text is the same module"
+    forget()
+    again = keyed_module("made", "key", never)
+    assert again is not first and again.value == [1, 2]
+    assert keyed_module("made", "other key", lambda: TEXT + "value = 3\n").value == 3
+    assert len(list(fresh_store.glob("made.*.module"))) == 2
+
+
+@pytest.mark.parametrize("decides", ["compiler_hash", "python_version", "host", "written_by"])
+def test_another_rnncc_python_or_width_is_another_entry(
+    fresh_store: Path, monkeypatch: pytest.MonkeyPatch, decides: str
+) -> None:
+    keyed_module("made", "key", lambda: TEXT)
+
+    class Other:
+        vector_bytes = 128
+
+    monkeypatch.setattr(store, decides, Other if decides == "host" else lambda: "another")
+    assert keyed_module("made", "key", lambda: TEXT + "value = 4\n").value == 4
+
+
+def test_a_damaged_module_is_rendered_again(
+    fresh_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keyed_module("made", "key", lambda: TEXT)
+    (path,) = fresh_store.iterdir()
+    data = bytearray(path.read_bytes())
+    data[-3] ^= 4
+    path.write_bytes(data)
+    forget()
+    monkeypatch.setattr(entries, "_said", set())
+    with pytest.warns(entries.CacheWarning, match="its checksum is wrong"):
+        assert keyed_module("made", "key", lambda: TEXT).value == [1, 2]
+    forget()
+    keyed_module("made", "key", never)
+
+
+def test_modules_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("RNNCC_CACHE", str(tmp_path / "file"))
+    (tmp_path / "file").touch()
+    monkeypatch.setattr(entries, "_said", {"unusable"})
+    assert keyed_module("made", "key", lambda: TEXT).value == [1, 2]
+
+
+def test_tracebacks_show_lines(fresh_store: Path) -> None:
+    module = keyed_module("made", "lines", lambda: TEXT)
+    try:
+        module.fail()
+    except ValueError:
+        shown = traceback.format_exc()
+    assert 'raise ValueError("here")' in shown and f'{module.__file__}", line 7' in shown
+
+
+def test_a_module_lives_as_long_as_a_function_of_it(fresh_store: Path) -> None:
+    module = text_module("made", TEXT + "# lives\n")
+    gone, fail = weakref.ref(module), module.fail
+    del module
+    gc.collect()
+    assert gone() is not None and text_module("made", TEXT + "# lives\n").fail is fail
+    del fail
+    gc.collect()
+    assert gone() is None
+
+
+def test_nothing_else_lies_in_the_folder(fresh_store: Path) -> None:
+    """No byte code that Python would load unseen."""
+    keyed_module("made", "key", lambda: TEXT)
+    assert [n for n in os.listdir(fresh_store) if not n.endswith(".module")] == []
