@@ -14,6 +14,7 @@ import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 from rnncc.emit.describe import describe
 from rnncc.frontend.diagnostics import nearest
@@ -132,7 +133,8 @@ def _maker_of(target: str) -> EngineMaker:
     return cuda_engine if target == "cuda" else kernel_engine
 
 
-_classes: dict[tuple[Any, ...], type[Layer]] = {}
+# A class lives as long as somebody holds it or a layer of it.
+_classes: WeakValueDictionary[tuple[Any, ...], type[Layer]] = WeakValueDictionary()
 _lock = threading.Lock()
 open_in_children(sys.modules[__name__], "_lock")
 
@@ -149,10 +151,11 @@ def layer_class(
     name = dtype_name(dtype)
     key = (spec.text, spec.filename, target, name, engines)
     with _lock:
-        if key not in _classes:
+        found = _classes.get(key)
+        if found is None:
             maker = Compiler(spec, name, engines)
-            _classes[key] = make_class(maker, "rnncc", (_remake, key))
-        return _classes[key]
+            found = _classes[key] = make_class(maker, "rnncc", (_remake, key))
+        return found
 
 
 def _remake(text: str, filename: str, target: str, dtype: str, engines: EngineMaker) -> type[Layer]:

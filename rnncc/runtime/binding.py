@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import cache
+from functools import lru_cache
 
 import numpy as np
 
@@ -19,10 +19,14 @@ from rnncc.runtime.storage import FULL, STORAGES, Storage
 from rnncc.runtime.tables import Buffer, Core, Direction, Kernel, Place, Source, Stage
 
 
-@cache
 def requests(kernel: Kernel) -> tuple[tuple[str, ...], ...]:
     """What each word of a kernel's block is."""
-    return tuple(tuple(text.split("|")) for text in kernel.requests)
+    return _split(kernel.requests)
+
+
+@lru_cache(1024)
+def _split(texts: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(text.split("|")) for text in texts)
 
 
 def touched(direction: Direction, kernel: Kernel) -> set[str]:

@@ -13,6 +13,7 @@ Non-Goals: making machine code (`codegen`).
 from __future__ import annotations
 
 import hashlib
+import re
 import sys
 import threading
 from collections.abc import Callable
@@ -71,7 +72,8 @@ def _entry(function: Callable[..., Any]) -> tuple[str, str] | None:
         about = f"{_target()}\nkernel {fingerprint(function)}"
     except Unknown:
         return None
-    stem = function.__module__.rpartition(".")[2].removeprefix("rnncc_module_")
+    # Without the hash of a module's text: a comment that is changed is no other machine code.
+    stem = re.sub("^rnncc_module_|_[0-9a-f]{12}$", "", function.__module__.rpartition(".")[2])
     return entry_name(f"{stem}.{function.__name__}", about, "o"), about
 
 

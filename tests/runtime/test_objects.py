@@ -87,7 +87,7 @@ def run(made: Kernel, value: int) -> int:
 def test_an_object_is_kept_and_found(module, fresh_store: Path) -> None:
     assert run(module.double, 21) == 42
     assert module.double.seconds is not None
-    assert [p.name.split(".")[1] for p in fresh_store.glob("kernels_*.o")] == ["double"]
+    assert [p.name.split(".")[1] for p in fresh_store.glob("kernels.*.o")] == ["double"]
     again = Kernel(module.double.function, 2)
     assert run(again, 4) == 8
     assert again.seconds is None, "compiled although the store had it"
