@@ -88,6 +88,11 @@ class Op:
         return only
 
 
+def line_of(op: Op | None) -> str:
+    """Where the user's text asks for an op, for messages."""
+    return f" (line {op.span.line})" if op is not None and op.span else ""
+
+
 @dataclass(frozen=True, slots=True, eq=False)
 class Carry:
     name: str

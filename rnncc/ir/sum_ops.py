@@ -17,6 +17,12 @@ if TYPE_CHECKING:
     from rnncc.ir.builder import Builder
 
 
+def _check_over(over: str, axes: str) -> None:
+    """What is the same in every row would be counted once."""
+    if not set(over) <= set(axes):
+        raise IRError(f"a sum over {over} of what varies over {axes or 'nothing'}")
+
+
 # ---- contraction -----------------------------------------------------------------------------
 
 
@@ -32,6 +38,7 @@ def _infer_contract(attrs: Attrs, a: Type, b: Type) -> Type:
         raise IRError(f"contract {attrs['labels']}: a repeated or unknown label")
     if ({*la} - {*lb} - {*out}) or ({*lb} - {*la} - {*out}):
         raise IRError(f"contract {attrs['labels']}: a label summed in one operand only")
+    _check_over(attrs["over"], union(a.axes, b.axes))
     axes = "".join(x for x in union(a.axes, b.axes) if x not in attrs["over"])
     return Type(tuple(sizes[x] for x in out), axes)
 
@@ -55,7 +62,12 @@ def _vjp_contract(b: Builder, op: Op, dy: Value) -> tuple[Value, Value]:
 
     def back(other: Value, other_labels: str, wanted: Value, labels: str) -> Value:
         over = "".join(a for a in union(dy.type.axes, other.type.axes) if a not in wanted.type.axes)
-        return b.contract(dy, other, (out, other_labels, labels), over)
+        dx = b.contract(dy, other, (out, other_labels, labels), over)
+        # Of what is summed over rows that the other operand doesn't have, each row gets the same.
+        lost = "".join(
+            a for a in op.attrs["over"] if a in wanted.type.axes and a not in dx.type.axes
+        )
+        return b.emit("spread", dx, axes=lost) if lost else dx
 
     return back(z, lb, x, la), back(x, la, z, lb)
 
@@ -64,6 +76,7 @@ define(OpDef("contract", Kind.CONTRACTION, _infer_contract, _np_contract, vjp=_v
 
 
 def _infer_sum_over(attrs: Attrs, x: Type) -> Type:
+    _check_over(attrs["over"], x.axes)
     return x.with_axes("".join(a for a in x.axes if a not in attrs["over"]))
 
 

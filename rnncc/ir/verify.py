@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 
 from rnncc.ir.ops import OPS, IRError
-from rnncc.ir.program import Op, Program, Value
+from rnncc.ir.program import Op, Program, Type, Value
 
 
 def verify(program: Program) -> Program:
@@ -20,10 +20,11 @@ def verify(program: Program) -> Program:
         for carry in scan.carries:
             _need(known, carry.init, f"the start of {carry.name}")
             _define(inner, carry.value)
-            if carry.value.type.shape != carry.next.type.shape:
+            for other, what in ((carry.init, "starts from"), (carry.final, "ends as")):
+                if other.type != carry.value.type:
+                    raise IRError(f"carry {carry.name}: {carry.value} {what} {other}")
+            if not _fits(carry.next.type, carry.value.type):
                 raise IRError(f"carry {carry.name}: {carry.value} becomes {carry.next}")
-            if not set(carry.next.type.axes) <= set(carry.value.type.axes):
-                raise IRError(f"carry {carry.name}: {carry.next} varies over more than it may")
         for xs in scan.xs:
             _need(known, xs.source, "a slice")
             if "T" not in xs.source.type.axes or xs.value.type != xs.source.type.inner():
@@ -38,9 +39,7 @@ def verify(program: Program) -> Program:
             _define(known, carry.final)
         for ys in scan.ys:
             _need(inner, ys.value, "a stack")
-            narrow, wide = ys.value.type, ys.target.type
-            fits = narrow.shape == wide.shape and set(narrow.axes) <= set(wide.axes)
-            if "T" not in wide.axes or not fits:
+            if "T" not in ys.target.type.axes or not _fits(ys.value.type, ys.target.type):
                 raise IRError(f"stack of {ys.value} can't be {ys.target}")
             _define(known, ys.target)
     _check(program.after, known)
@@ -62,6 +61,11 @@ def _check(ops: Iterable[Op], known: set[Value]) -> None:
         if wanted != op.result.type:
             raise IRError(f"{op.opcode} gives {wanted}, its result says {op.result}")
         _define(known, op.result)
+
+
+def _fits(narrow: Type, wide: Type) -> bool:
+    """Whether a value can be kept as the other type: it may be the same along more axes."""
+    return narrow.with_axes(wide.axes) == wide and set(narrow.axes) <= set(wide.axes)
 
 
 def _define(known: set[Value], value: Value) -> None:

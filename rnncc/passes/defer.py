@@ -1,31 +1,28 @@
 """What only leaves the loop is done after it, over all steps at once.
 
-A sum kept in a carry that nothing in the loop reads (`d_U' = d_U + h' dz`) becomes one
-contraction over rows and steps in `after`; so do contractions that feed nothing but sequences
-that leave (`dx = dz @ W'`). Operands that the loop computes are stacked, if they are not already.
-A step of the backward is left with the contraction its carry needs.
+Contractions that feed nothing but sequences that leave become one over all steps (`dx = dz @ W'`);
+where steps are summed (`dU = sum of h' dz`), one over rows and steps. Operands that the loop
+computes are stacked, if they are not already. A step of the backward is left with the contraction
+its carry needs.
 
     >>> from rnncc.passes.differentiate import differentiate
     >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.passes.simplify import simplify
     >>> _, pullback = differentiate(example("h[t] = x[t] @ W + h[t-1]"), ["x", "W"])
     >>> outline(pullback)
-    before:
-      _0 = full(value=0.0)
     scan, backwards in time:
       carry d_h_1, from d_final_h
-      carry d_W, from _0
       d_h_2 = d_h[t]
       x_1 = x[t]
         d_h_3 = add(d_h_1, d_h_2)
-        _1 = contract(d_h_3, W, labels=(l, kl, k))
-        d_W_1 = contract(d_h_3, x_1, labels=(l, k, kl), over=B)
-        d_W_2 = add(d_W, d_W_1)
+        _0 = contract(d_h_3, W, labels=(l, kl, k))
+        d_W = contract(d_h_3, x_1, labels=(l, k, kl), over=B)
       next d_h_1 = d_h_3; last is d__h_1
-      next d_W = d_W_2; last is d_W_3
-      d_x[t] = _1
-    >>> outline(defer(pullback))
-    before:
-      _0 = full(value=0.0)
+      d_x[t] = _0
+      d_W_1[t] = d_W
+    after:
+      d_W_2 = sum_over(d_W_1, over=T)
+    >>> outline(simplify(defer(pullback)))
     scan, backwards in time:
       carry d_h_1, from d_final_h
       d_h_2 = d_h[t]
@@ -33,10 +30,8 @@ A step of the backward is left with the contraction its carry needs.
       next d_h_1 = d_h_3; last is d__h_1
       d_h_4[t] = d_h_3
     after:
-      _1 = contract(d_h_4, W, labels=(l, kl, k))
-      d_W = contract(d_h_4, x, labels=(l, k, kl), over=B)
-      d_W_1 = sum_over(d_W, over=T)
-      d_W_2 = add(_0, d_W_1)
+      _0 = contract(d_h_4, W, labels=(l, kl, k))
+      d_W = contract(d_h_4, x, labels=(l, k, kl), over=BT)
 
 Non-Goals: lane-by-lane work that only leaves the loop: it is cheapest where its operands are.
 """
@@ -51,44 +46,9 @@ from rnncc.passes.rewrite import definitions, prune, remap, remap_program
 
 
 def defer(program: Program) -> Program:
-    if program.scan is None:
-        return program
-    return _move_sinks(_lift_sums(program))
-
-
-def _lift_sums(program: Program) -> Program:
-    """carry acc = acc + v, read by nobody else: stack v, sum the stack after the loop."""
     scan = program.scan
-    assert scan is not None
-    readers = uses(program)
-    defs = definitions(scan.body)
-    carries, ys, after = [], list(scan.ys), []
-    names: dict[Value, Value] = {}
-    for c in scan.carries:
-        made = defs.get(c.next)
-        only = made is not None and readers.get(c.value) == [made]
-        if made is None or made.opcode != "add" or not only or len(readers[c.next]) > 1:
-            carries.append(c)
-            continue
-        term = made.operands[1] if made.operands[0] is c.value else made.operands[0]
-        stacked = Value(term.name, term.type.with_axes(term.type.axes + "T"))
-        ys.append(Stack(term, stacked))
-        total = Value(c.final.name, c.final.type)
-        after.append(Op("sum_over", (stacked,), (total,), {"over": "T"}))
-        # The sum starts from what the carry started from: zeros, in every gradient.
-        summed = Value(c.final.name, c.final.type)
-        after.append(Op("add", (c.init, total), (summed,)))
-        names[c.final] = summed
-    if not names:
+    if scan is None:
         return program
-    scan = Scan(tuple(carries), scan.xs, scan.body, tuple(ys), scan.reverse)
-    program = remap_program(replace(program, scan=scan), names)
-    return prune(replace(program, after=(*after, *program.after)))
-
-
-def _move_sinks(program: Program) -> Program:
-    scan = program.scan
-    assert scan is not None
     needed = _carry_needs(scan)
     readers = uses(program)
     inner = set(scan.entering()) | {op.result for op in scan.body}
@@ -100,16 +60,22 @@ def _move_sinks(program: Program) -> Program:
             moving[op] = None
     if not moving:
         return program
+    constants = _constants(scan, inner)
     stacks = {s.value: s.target for s in scan.ys}
     outer: dict[Value, Value] = {s.value: s.source for s in scan.xs}
     ys = list(scan.ys)
     after: list[Op] = []
 
     def lift(value: Value) -> Value:
-        """The whole sequence of an inner value; a constant is itself."""
+        """The whole sequence of an inner value; a constant is itself, or made again."""
         if value not in inner:
             return value
         if value not in outer:
+            if value in constants:
+                again = remap(constants[value], {o: lift(o) for o in constants[value].operands})
+                outer[value] = Value(value.name, value.type)
+                after.append(replace(again, results=(outer[value],)))
+                return outer[value]
             if value not in stacks:
                 stacks[value] = Value(value.name, value.type.with_axes(value.type.axes + "T"))
                 ys.append(Stack(value, stacks[value]))
@@ -130,6 +96,16 @@ def _move_sinks(program: Program) -> Program:
     assert all(len(readers.get(m.result, ())) for m in moving)
     program = remap_program(replace(program, scan=scan), names)
     return prune(replace(program, after=(*after, *program.after)))
+
+
+def _constants(scan: Scan, inner: set[Value]) -> dict[Value, Op]:
+    """Numbers and what they, or values from outside, are spread to: the same at every step."""
+    found: dict[Value, Op] = {}
+    for op in scan.body:
+        if OPS[op.opcode].kind in (Kind.LEAF, Kind.LAYOUT):
+            if all(o not in inner or o in found for o in op.operands):
+                found[op.result] = op
+    return found
 
 
 def _gains(op: Op, inner: set[Value]) -> bool:

@@ -3,8 +3,9 @@
 The pullback runs the program backwards: the vjp of `after` becomes its `before`, the scan runs
 the other way with the cotangents of the carries as its carries, the vjp of `before` its `after`.
 What it needs of the forward it receives as residuals, at first all of it (`residuals` thins
-that). A gradient of something that doesn't vary over steps is summed in a carry (`defer` lifts
-that out of the loop). It applies to any Program, pullbacks included.
+that). A gradient of something that doesn't vary over steps leaves the scan as a sequence, which
+`after` sums: no carry keeps the sum, so that no later pass has to know it for one. It applies to
+any Program, pullbacks included.
 
     >>> from rnncc.passes.examples import example, outline
     >>> cell = example("h[t] = tanh(x[t] @ W + h[t-1])")
@@ -54,7 +55,7 @@ from rnncc.ir.program import (
     Type,
     Value,
 )
-from rnncc.passes.rewrite import definitions, prune
+from rnncc.passes.rewrite import definitions, prune, sum_of
 
 Cotangents = dict[Value, Value]
 
@@ -83,7 +84,7 @@ def differentiate(
     gradients = []
     for p in program.params:
         if p.value.name in wrt:
-            gradient = cot.get(p.value) or back.zeros(p.value.type, back.last)
+            gradient = back.spread(cot.get(p.value), p.value.type, back.last)
             gradients.append(Result(f"d_{p.value.name}", gradient, f"grad_{p.role}"))
     pullback = Program(
         f"{program.name} pullback",
@@ -103,15 +104,22 @@ class _Pullback:
         self.active = active
         self.first = Builder()
         self.last = Builder()
+        self.inner: set[Value] | None = None  # values of the scan whose body is gone through
+        self.outside: dict[Value, list[Value]] = {}  # what is constant in it -> its cotangents
 
     def accumulate(self, cot: Cotangents, value: Value, d: Value, b: Builder) -> None:
+        if self.inner is not None and value not in self.inner:
+            self.outside.setdefault(value, []).append(d)
+            return
         extra = [a for a in d.type.axes if a not in value.type.axes]
         d = b.sum_over(d, "".join(extra))
         cot[value] = b.emit("add", cot[value], d, name=d.name) if value in cot else d
 
-    def zeros(self, type_: Type, b: Builder) -> Value:
-        zero = b.full(0.0, type_.shape)
-        return b.emit("spread", zero, axes=type_.axes) if type_.axes else zero
+    def spread(self, d: Value | None, type_: Type, b: Builder) -> Value:
+        """A cotangent, zeros when there is none, over all axes of what it is the cotangent of."""
+        d = b.full(0.0, type_.shape) if d is None else d
+        lost = "".join(a for a in type_.axes if a not in d.type.axes)
+        return b.emit("spread", d, axes=lost) if lost else d
 
     def ops(self, ops: Iterable[Op], cot: Cotangents, b: Builder) -> None:
         """Run vjps backwards through straight-line ops, moving cotangents to their operands."""
@@ -134,11 +142,12 @@ class _Pullback:
         b = Builder()
         carries, xs, ys = [], [], []
         entered = []
+        self.inner = {*scan.entering(), *definitions(scan.body)}
         for c in scan.carries:
             if c.value not in self.active:
                 continue
             wide = c.value.type
-            init = cot.pop(c.final, None) or self.zeros(wide, self.first)
+            init = self.spread(cot.pop(c.final, None), wide, self.first)
             value = Value(f"d_{c.next.name}", wide)
             entered.append((c, init, value))
             self.accumulate(inner, c.next, value, b)
@@ -149,6 +158,7 @@ class _Pullback:
                 xs.append(Slice(d, source))
                 self.accumulate(inner, stack.value, d, b)
         self.ops(scan.body, inner, b)
+        self.inner = None
         for c, init, value in entered:
             nxt = inner.pop(c.value, None) or b.full(0.0, value.type.shape)
             final = Value(f"d_{c.value.name}", value.type)
@@ -158,22 +168,25 @@ class _Pullback:
         for s in scan.xs:
             if s.value in inner and s.source in self.active:
                 d = inner.pop(s.value)
-                axes = set(d.type.axes) | {"T"}
-                target = Value(f"d_{s.source.name}", d.type.with_axes("".join(axes)))
+                target = Value(f"d_{s.source.name}", s.source.type)
                 ys.append(Stack(d, target))
                 self.accumulate(cot, s.source, target, self.last)
-        for const, d in list(inner.items()):
+        for const, ds in self.outside.items():
             if const in self.active:
-                carries.append(self._accumulator(const, d, cot, b))
+                stacks = [Stack(d, Value(d.name, d.type.with_axes(d.type.axes + "T"))) for d in ds]
+                ys += stacks
+                self.accumulate(cot, const, self.summed(const, stacks[::-1]), self.last)
         return Scan(tuple(carries), tuple(xs), tuple(b.ops), tuple(ys), not scan.reverse)
 
-    def _accumulator(self, const: Value, d: Value, cot: Cotangents, b: Builder) -> Carry:
-        """A gradient summed over the steps, in a carry of its own."""
-        value = Value(f"d_{const.name}", const.type)
-        total = b.emit("add", value, d, name=value.name)
-        final = Value(f"d_{const.name}", const.type)
-        self.accumulate(cot, const, final, self.last)
-        return Carry(value.name, self.zeros(const.type, self.first), value, total, final)
+    def summed(self, const: Value, stacks: Iterable[Stack]) -> Value:
+        """Cotangents of all steps, of what is the same at all of them."""
+        b = self.last
+        b.name = f"d_{const.name}"
+        totals = []
+        for stack in stacks:
+            d = stack.target
+            totals.append(b.sum_over(d, "".join(set(d.type.axes) - set(const.type.axes))))
+        return sum_of(b, totals)
 
 
 def _named(b: Builder, value: Value, name: str) -> Value:

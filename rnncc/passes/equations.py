@@ -183,9 +183,22 @@ class Equations(Evaluator):
             self.errors.add("E413", equation.span, count=len(targets), given=given)
             parts = (POISON,) * len(targets)
         for target, part in zip(targets, parts, strict=True):
+            if target.back == 0:
+                part = self._of_state(part, self.shapes.get(target.name), equation)
             self.values.setdefault((target.name, target.back), part)
             if isinstance(part, Value):
                 self.names.setdefault(part, target.name)
+
+    def _of_state(self, part: Operand, shape: Shape | None, equation: Equation) -> Operand:
+        """What a state is set to: a single number stands in each of its places."""
+        if not shape or not isinstance(part, Value | Size | int | float):
+            return part
+        if isinstance(part, Value) and part.type.shape:
+            return part
+        span, self.b.span = self.b.span, equation.span
+        part = self.stretch(self.value(part), shape)
+        self.b.span = span
+        return part
 
     def read(self, key: tuple[str, int | None]) -> Operand:
         """The value an equation sets, evaluated now if need be."""

@@ -36,6 +36,7 @@ Non-Goals: time blocks (the schedule), values that only leave the loop (`defer`)
 
 from __future__ import annotations
 
+from collections.abc import Collection, Iterable
 from dataclasses import replace
 
 from rnncc.ir.builder import Builder
@@ -58,8 +59,45 @@ def hoist(program: Program) -> Program:
     program = _regroup(program)
     scan = program.scan
     assert scan is not None
-    free, weight_only = _carry_free(scan)
-    moving = _moving(scan, free, weight_only)
+    return _moved(program, scan, _moving(scan, *_carry_free(scan)))
+
+
+def hoist_weights(program: Program) -> Program:
+    """What weights alone make leaves the loop before it is differentiated: its gradient is summed
+    over rows and steps first, and then goes back to the weights once.
+
+    >>> from rnncc.passes.examples import example, outline
+    >>> outline(hoist_weights(example("h[t] = tanh(-b) * h[t-1] + x[t] @ W")))
+    before:
+      _0 = neg(b)
+      _1 = tanh(_0)
+    scan:
+      carry _h_1, from h
+      x_1 = x[t]
+        _2 = mul(_1, _h_1)
+        _3 = contract(x_1, W, labels=(k, kl, l))
+        h_1 = add(_2, _3)
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+
+    Parts of weights stay where they are read: their gradients are parts as well.
+    """
+    scan = program.scan
+    if scan is None:
+        return program
+    _, constant = _carry_free(scan)
+    trained = {p.value for p in program.params if p.role == "weight"}
+    computed: list[Op] = []
+    for op in scan.body:
+        if op.result in constant and not op.result.type.axes and trained.intersection(op.operands):
+            trained.update(op.results)
+            if OPS[op.opcode].kind is not Kind.LAYOUT:
+                computed.append(op)
+    return _moved(program, scan, _with_operands(scan, computed))
+
+
+def _moved(program: Program, scan: Scan, moving: Collection[Op]) -> Program:
+    """These ops before the loop, over all steps at once."""
     if not moving:
         return program
     outer: dict[Value, Value] = {s.value: s.source for s in scan.xs}
@@ -125,10 +163,6 @@ def _moving(scan: Scan, free: set[Value], weight_only: set[Value]) -> dict[Op, N
                 choose(defs[operand])
         chosen[op] = None
 
-    readers: dict[Value, list[Op]] = {}
-    for op in scan.body:
-        for operand in op.operands:
-            readers.setdefault(operand, []).append(op)
     for op in scan.body:
         kind = OPS[op.opcode].kind
         heavy = kind not in (Kind.POINTWISE, Kind.LEAF) and op.opcode not in (
@@ -151,6 +185,15 @@ def _moving(scan: Scan, free: set[Value], weight_only: set[Value]) -> dict[Op, N
         ):
             choose(op)  # x @ W + b: the bias starts the accumulator
     return chosen
+
+
+def _with_operands(scan: Scan, wanted: Iterable[Op]) -> list[Op]:
+    """These ops of the body and those that they need, in order."""
+    needed = {v for op in wanted for v in op.results}
+    for op in reversed(scan.body):
+        if needed.intersection(op.results):
+            needed.update(op.operands)
+    return [op for op in scan.body if needed.intersection(op.results)]
 
 
 def _regroup(program: Program) -> Program:

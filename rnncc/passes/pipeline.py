@@ -1,7 +1,7 @@
 """The order of the passes: the one place that knows it.
 
-`differentiate` runs on the simplified program before anything is hoisted, so that the pullback
-is made from one scan; both halves then go through the same passes.
+`differentiate` runs on the simplified program before anything but what weights alone make is
+hoisted, so that the pullback is made from one scan; both halves then go through the same passes.
 
     >>> from rnncc.passes.examples import example, outline
     >>> cell = example("h[t] = tanh(h[t-1] @ U + x[t] @ W)")
@@ -24,12 +24,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator
 
+from rnncc.ir.opdef import IRError
 from rnncc.ir.program import Program
 from rnncc.ir.verify import verify
 from rnncc.passes.advance import advance
 from rnncc.passes.defer import defer
 from rnncc.passes.differentiate import differentiate
-from rnncc.passes.hoist import hoist
+from rnncc.passes.hoist import hoist, hoist_weights
 from rnncc.passes.residuals import residuals
 from rnncc.passes.rotate import rotate
 from rnncc.passes.simplify import simplify
@@ -50,8 +51,16 @@ def stages(program: Program) -> Iterator[tuple[str, Program]]:
     """The program after each pass, verified."""
     yield "lower", verify(program)
     for name, run in PIPELINE:
-        program = verify(run(program))
+        program = _same_results(program, verify(run(program)))
         yield name, program
+
+
+def _same_results(program: Program, after: Program) -> Program:
+    """The program after a pass, which makes what the one before it made."""
+    wanted, made = ([(r.name, r.role, r.value.type) for r in p.results] for p in (program, after))
+    if wanted != made:
+        raise IRError(f"results {wanted} became {made}")
+    return after
 
 
 def optimise(program: Program) -> Program:
@@ -61,6 +70,6 @@ def optimise(program: Program) -> Program:
 
 def gradient(program: Program, wrt: Collection[str]) -> tuple[Program, Program]:
     """A simplified program's training forward and pullback, before the pipeline."""
-    forward, pullback = differentiate(verify(simplify(program)), wrt)
+    forward, pullback = differentiate(verify(hoist_weights(simplify(program))), wrt)
     forward, pullback = residuals(verify(forward), verify(simplify(pullback)))
     return verify(forward), verify(pullback)

@@ -57,21 +57,28 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
         for value in _recomputation(op.result, defs, saved, again, at_hand, twins, fwd):
             again[value] = defs[value]
     forward, pullback = _rewrite(forward, pullback, again, defs)
-    return _drop_unread(forward, _views_again(forward, pullback))
+    return _drop_unread(forward, _early_again(forward, pullback))
 
 
-def _views_again(forward: Program, pullback: Program) -> Program:
-    """What `before` spread out for all steps: the pullback spreads it out itself."""
+def _early_again(forward: Program, pullback: Program) -> Program:
+    """What `before` spread out for all steps, or made of weights alone: the pullback does so,
+    too."""
     defs = definitions(forward.before)
     roles = {p.value: p.role for p in forward.params}
+    unchanging = {v for v, role in roles.items() if role in ("weight", "constant", "rate", "seed")}
+    for op in forward.before:
+        if all(o in unchanging for o in op.operands):
+            unchanging.update(op.results)
     params = list(pullback.params)
     again: set[Value] = set()
     for param in params:  # it grows
-        op = defs.get(param.value)
-        if op is not None and op.opcode in ("broadcast", "spread", "full"):
+        made = defs.get(param.value)
+        if made is None:
+            continue
+        if made.opcode in ("broadcast", "spread", "full") or param.value in unchanging:
             again.add(param.value)
             known = {p.value for p in params}
-            params += [Param(o, roles.get(o, "residual")) for o in op.operands if o not in known]
+            params += [Param(o, roles.get(o, "residual")) for o in made.operands if o not in known]
     kept = tuple(p for p in params if p.value not in again)
     ops = (op for op in forward.before if op.result in again)
     return replace(pullback, params=kept, before=(*ops, *pullback.before))

@@ -55,6 +55,7 @@ from dataclasses import dataclass, replace
 from typing import Generic, TypeVar
 
 from rnncc.ir.builder import Builder
+from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Carry, Op, Program, Scan, Value, uses
 from rnncc.passes.rewrite import add_leaves, definitions, prune, remap, sum_of
 
@@ -81,8 +82,8 @@ class _Rotation:
         self.suffix: list[Op] = []
         self.carries: list[Carry] = []
         self.names: dict[Value, Value] = {}
-        # dz -> (dz of the step before, the last dz)
-        self.moved: dict[Value, tuple[Value, Value]] = {}
+        # (dz, what stands for it at first) -> (dz of the step before, the last dz)
+        self.moved: dict[tuple[Value, float], tuple[Value, Value]] = {}
 
     def carry(self, carry: Carry) -> None:
         rotated = _split(carry.next, self.defs, self.single, self.inner)
@@ -114,18 +115,21 @@ class _Rotation:
             return _contract_again(b, term, self.move(u)[which], w, flipped)
         total = sum_of(b, [self.again(b, t, which) for t in term.terms])
         factor = term.factor
-        if factor in self.inner:
-            factor = self.move(factor)[which]
+        leaf = self.defs.get(factor)
+        if leaf is not None and OPS[leaf.opcode].kind is Kind.LEAF:
+            factor = b.emit(leaf.opcode, name=factor.name, **leaf.attrs)
+        elif factor in self.inner:  # zeros over zeros are not zero, so what divides begins as ones
+            factor = self.move(factor, 1.0 if term.op.opcode == "div" else 0.0)[which]
         return term.emit(b, total, factor)
 
-    def move(self, u: Value) -> tuple[Value, Value]:
-        """u of the step before, and the last u: a carry hands it on, zeros at first."""
-        if u not in self.moved:
-            zero = self.first.full(0.0, u.type.shape)
-            start = self.first.emit("spread", zero, axes=u.type.axes) if u.type.axes else zero
-            before, last = self.moved[u] = (Value(u.name, u.type), Value(u.name, u.type))
+    def move(self, u: Value, first: float = 0.0) -> tuple[Value, Value]:
+        """u of the step before, and the last u: a carry hands it on, the same number at first."""
+        if (u, first) not in self.moved:
+            number = self.first.full(first, u.type.shape)
+            start = self.first.emit("spread", number, axes=u.type.axes) if u.type.axes else number
+            before, last = self.moved[u, first] = (Value(u.name, u.type), Value(u.name, u.type))
             self.carries.append(Carry(u.name, start, before, u, last))
-        return self.moved[u]
+        return self.moved[u, first]
 
     def result(self) -> Program:
         names, scan, program = self.names, self.scan, self.program
@@ -221,6 +225,9 @@ def _scaled(
         parts = _split(op.operands[i], defs, single, inner, depth + 1)
         if parts is not None:
             (stay, move), factor = parts, op.operands[1 - i]
+            leaf = factor in defs and OPS[defs[factor].opcode].kind is Kind.LEAF
+            if factor in inner and not leaf and "B" not in factor.type.axes:
+                return None  # a carry has a value for each row
             return [_Scaled(op, stay, factor)] if stay else [], [_Scaled(op, move, factor)]
     return None
 
@@ -230,7 +237,7 @@ def _rotatable(op: Op, inner: set[Value], defs: dict[Value, Op]) -> bool:
         return False
     computed = [o for o in op.operands if o in defs]
     constant = [o for o in op.operands if o not in inner]
-    return len(computed) == 1 and len(constant) == 1
+    return len(computed) == 1 and len(constant) == 1 and "B" in computed[0].type.axes
 
 
 def _operands(op: Op, inner: set[Value]) -> tuple[Value, Value, bool]:

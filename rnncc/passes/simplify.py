@@ -37,7 +37,7 @@ from collections.abc import Iterable
 from dataclasses import replace
 from typing import Any
 
-from rnncc.ir.program import Op, Program, Scan, Value, uses
+from rnncc.ir.program import Op, Program, Scan, Slice, Value, uses
 from rnncc.passes import simplify_layout  # noqa: F401  enters its rules in the table
 from rnncc.passes.rewrite import prune, remap, remap_program
 from rnncc.passes.rules import RULES, Context
@@ -60,18 +60,24 @@ def simplify(program: Program) -> Program:
 def _round(program: Program) -> tuple[bool, Program]:
     names: dict[Value, Value] = {}
     outer = Context(uses(program))
-    before = _rewrite(program.before, outer, names)
+    _rewrite(program.before, outer, names)
     scan = program.scan
     body: tuple[Op, ...] = ()
     if scan:
         _unchanging(scan, names)
+        scan = _with_types(scan, outer, names)
+    count = len(outer.ops)
+    if scan:
         body = _rewrite(scan.body, outer.scope(), names)
         _alias_stacks(scan, names)
-    after = _rewrite(program.after, outer, names)[len(before) :]
+    _rewrite(program.after, outer, names)
+    results = tuple(replace(r, value=_as_typed(outer, r.value, names)) for r in program.results)
     if scan:
         scan = Scan(scan.carries, scan.xs, body, scan.ys, scan.reverse)
     _close(names)
-    new = remap_program(replace(program, before=before, scan=scan, after=after), names)
+    before, after = tuple(outer.ops[:count]), tuple(outer.ops[count:])
+    new = replace(program, before=before, scan=scan, after=after, results=results)
+    new = remap_program(new, names)
     return _shape_of(program) != _shape_of(new), new
 
 
@@ -84,6 +90,36 @@ def _unchanging(scan: Scan, names: dict[Value, Value]) -> None:
     for c in scan.carries:
         if c.next is c.value and c.init.type == c.value.type == c.final.type:
             names[c.value] = names[c.final] = names.get(c.init, c.init)
+
+
+def _with_types(scan: Scan, ctx: Context, names: dict[Value, Value]) -> Scan:
+    """What enters the loop may vary over less than it did: its slices do, too, its carries don't.
+
+    A step of what is the same at every step is that: such are cotangents of sums over steps.
+    """
+    xs = []
+    for s in scan.xs:
+        source = names.get(s.source, s.source)
+        spread = ctx.op(source, "spread")
+        if spread is not None and "T" not in spread.operands[0].type.axes:
+            axes = spread.attrs["axes"].replace("T", "")
+            (same,) = spread.operands
+            names[s.value] = ctx.emit("spread", same, axes=axes) if axes else same
+        elif "T" not in source.type.axes:
+            names[s.value] = source
+        else:
+            if source.type.inner() != s.value.type:
+                names[s.value] = Value(s.value.name, source.type.inner())
+            xs.append(Slice(names.get(s.value, s.value), source))
+    carries = tuple(replace(c, init=_as_typed(ctx, c.init, names)) for c in scan.carries)
+    return replace(scan, xs=tuple(xs), carries=carries)
+
+
+def _as_typed(ctx: Context, value: Value, names: dict[Value, Value]) -> Value:
+    """What is read in a value's place, over as many axes as the value itself."""
+    new = names.get(value, value)
+    lost = "".join(a for a in value.type.axes if a not in new.type.axes)
+    return ctx.emit("spread", new, axes=lost) if lost else new
 
 
 def _alias_stacks(scan: Scan, names: dict[Value, Value]) -> None:

@@ -227,6 +227,9 @@ def _spread(ctx: Context, op: Op) -> Value | None:
 def _contract(ctx: Context, op: Op) -> Value | None:
     la, lb, out = op.attrs["labels"]
     over = op.attrs["over"]
+    a, b = op.operands
+    if lost := "".join(x for x in over if x not in a.type.axes + b.type.axes):
+        return ctx.contract(ctx.emit("spread", a, axes=lost), b, (la, lb, out), over)
     if not over and set(out) == set(la) | set(lb):
         return _product(ctx, op)
     for side in (0, 1):
@@ -291,9 +294,13 @@ def _product(ctx: Context, op: Op) -> Value:
 @rule("sum_over")
 def _sum_over(ctx: Context, op: Op) -> Value | None:
     (x,) = op.operands
-    over = "".join(a for a in op.attrs["over"] if a in x.type.axes)
+    over = op.attrs["over"]
+    if ctx.constant(x) == 0:
+        return x
+    if lost := "".join(a for a in over if a not in x.type.axes):
+        return ctx.sum_over(ctx.emit("spread", x, axes=lost), over)
     made = ctx.defs.get(x)
-    if over == op.attrs["over"] and made is not None and ctx.single(made):
+    if made is not None and ctx.single(made):
         if made.opcode in ("contract", "sum_over"):
             joined = "".join(sorted(made.attrs["over"] + over))
             if made.opcode == "sum_over":

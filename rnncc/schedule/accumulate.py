@@ -36,12 +36,14 @@ def accumulate(
     ops: tuple[Op, ...],
     single: set[Value],
     is_constant_row: Callable[[Value], bool],
+    by_row: Callable[[Value], bool],
     starts: Mapping[Value, Sum],
     late: bool,
 ) -> list[Node]:
     """The region with its contractions as Sums; order is kept. starts: terms that are hoisted sums
-    for accumulators to go on from. late: rows that accumulators start from are packed before the
-    region runs, so that a sum of two would come too late."""
+    for accumulators to go on from. by_row: of a weight, whether each row reads it for itself. late:
+    rows that accumulators start from are packed before the region runs, so that a sum of two would
+    come too late."""
     defs = definitions(ops)
     absorbed: set[Value] = set()
     plans: dict[Value, list[Node]] = {}
@@ -52,8 +54,8 @@ def accumulate(
         gemms = [defs[v] for v in leaves if is_gemm(defs.get(v)) and v in single]
         if not gemms:
             continue
-        kind = bool(gemms[0].operands[1].type.axes)  # a weight of the row, or one for all rows
-        gemms = [g for g in gemms if bool(g.operands[1].type.axes) == kind]
+        kind = by_row(gemms[0].operands[1])  # a weight of the row, or one for all rows
+        gemms = [g for g in gemms if by_row(g.operands[1]) == kind]
         rest = [v for v in leaves if v not in {g.result for g in gemms}]
         rows = [v for v in rest if is_constant_row(v)]
         if late:

@@ -28,11 +28,12 @@ from rnncc.schedule.model import (
 )
 from rnncc.schedule.region import Names, RegionInput, RegionOutput, build_region
 from rnncc.schedule.starts import find_starts
+from rnncc.schedule.verify import verify_schedule
 
 
 def schedule(program: Program) -> Schedule:
     """The schedule of an optimised program."""
-    return _Build(verify(legalize(program))).run()
+    return verify_schedule(_Build(verify(legalize(program))).run())
 
 
 @dataclass
@@ -76,6 +77,7 @@ class _Build:
             if v in {op.result for op in program.before}
         }
         required |= {v: leaving[v] for v in leaving if v in {op.result for op in program.before}}
+        required |= {v: [_whole(self.new_buffer(v, "work"))] for v in self.numbers(program)}
         self.outer("before", tuple(op for op in program.before if op not in taken), required)
         if program.scan:
             self.scan(program.scan, results)
@@ -116,6 +118,12 @@ class _Build:
         roots = _roots(program.before)
         found = [v for v in dict.fromkeys(roots.get(v, v) for v in read) if v in defs]
         return [v for v in found if not _is_zero(v, defs) and v not in self.leaves]
+
+    def numbers(self, program: Program) -> list[Value]:
+        """The numbers other than zero that carries start from."""
+        defs = definitions(program.before)
+        inits = dict.fromkeys(c.init for c in program.scan.carries) if program.scan else ()
+        return [v for v in inits if _number(v, defs) not in (None, 0)]
 
     # ---- regions ----------------------------------------------------------------------------
 
@@ -273,13 +281,19 @@ def _roots(ops: tuple[Op, ...]) -> dict[Value, Value]:
     return {v: p.root for v, p in paths.items()}
 
 
-def _is_zero(value: Value, defs: dict) -> bool:
+def _is_zero(value: Value, defs: dict[Value, Op]) -> bool:
     """Zeros by construction: they are never computed, the runtime clears the slot."""
+    return _number(value, defs) == 0
+
+
+def _number(value: Value, defs: dict[Value, Op]) -> object:
+    """What a value is filled with by construction: a number, a size, or None."""
     op = defs.get(value)
     while op is not None and op.opcode in ("spread", "broadcast"):
-        value = op.operands[0]
-        op = defs.get(value)
-    return op is not None and op.opcode == "full" and op.attrs["value"] == 0
+        op = defs.get(op.operands[0])
+    if op is None or OPS[op.opcode].kind is not Kind.LEAF:
+        return None
+    return op.attrs["value"] if op.opcode == "full" else op.attrs["size"]
 
 
 def _kind(stage: Stage) -> tuple[str, str]:

@@ -16,14 +16,16 @@ MAX_GROUP = 4
 ViewOf = Callable[[Value], View]
 
 
-def groups(sums: Iterable[Sum], view: ViewOf, zero_start: Set[Buffer]) -> list[Group]:
+def groups(
+    sums: Iterable[Sum], view: ViewOf, by_row: Callable[[Value], bool], zero_start: Set[Buffer]
+) -> list[Group]:
     """Accumulators over the same operands side by side, at most MAX_GROUP of them."""
     by_key: dict[tuple[object, ...], list[Acc]] = {}
     for node in sums:
         ahead = node.start.contractions if node.start else ()
         contractions = (*ahead, *node.contractions)
         segments = tuple(_segment(c, view, zero_start) for c in contractions)
-        rowwise = any(s.w.buffer.axes for s in segments)
+        rowwise = any(by_row(c.operands[1]) for c in contractions)
         first = node.start.init if node.start else node.init
         init = view(first) if first is not None else None
         acc = Acc(node.result, segments, init, node.contractions[0], len(ahead))

@@ -82,11 +82,16 @@ def _reshape_path(op: Op, inner: Path) -> Path | None:
 
 
 class _Region:
-    """One region being rewritten: its new ops, and the path of every value seen so far."""
+    """One region being rewritten: its new ops, and the path of every value seen so far.
 
-    def __init__(self, paths: dict[Value, Path]) -> None:
+    early: what weights alone make is there before weights are packed.
+    """
+
+    def __init__(self, paths: dict[Value, Path], early: bool = False) -> None:
         self.b = Builder()
-        self.paths = paths
+        self.paths, self.early = paths, early
+        self.earlier = {p.root for p in paths.values()}
+        self.leaves: set[Value] = set()
 
     def path(self, value: Value) -> Path:
         if value not in self.paths:
@@ -98,14 +103,22 @@ class _Region:
         self.see(op)
 
     def see(self, op: Op) -> None:
+        if OPS[op.opcode].kind is Kind.LEAF:
+            self.leaves.add(op.result)
         if op.operands:
             path = path_through(op, self.path(op.operands[0]))
             if path is not None:
                 self.paths[op.result] = path
+        self.path(op.result)
 
     def see_new(self, count: int) -> None:
         for op in self.b.ops[count:]:
             self.see(op)
+
+    def by_row(self, weight: Value) -> bool:
+        """Whether contractions read this weight where it is (`Levels.by_row`)."""
+        root = self.path(weight).root
+        return bool(weight.type.axes) or not (self.early or root in self.earlier)
 
     def copy(self, value: Value) -> Value:
         return self.b.emit("copy", value, name=value.name)
@@ -134,32 +147,58 @@ class _Region:
 def legalize(program: Program) -> Program:
     paths: dict[Value, Path] = {}
     names: dict[Value, Value] = {}
-    region = _Region(paths)
+    for param in program.params:
+        paths[param.value] = Path(param.value, tuple(range(len(param.value.type.shape))))
+    region = _Region(paths, early=True)
     before = _rewrite(program.before, region, names)
     scan = program.scan
     if scan:
-        before, scan = _own_sequences(scan, region, names)
+        before, scan = _own_rows(scan, region, names)
         body_region = _Region(dict(paths))
         body = _rewrite(scan.body, body_region, names)
         scan = Scan(scan.carries, scan.xs, body, scan.ys, scan.reverse)
     after = _rewrite(program.after, _Region(dict(paths)), names)
     program = remap_program(replace(program, before=before, scan=scan, after=after), names)
-    return prune(program)
+    return prune(_own_results(program))
 
 
-def _own_sequences(
+def _own_rows(
     scan: Scan, region: _Region, names: dict[Value, Value]
 ) -> tuple[tuple[Op, ...], Scan]:
-    """A sequence that is a turned or spread view gets rows of its own: inside the step its slice
-    is taken for rows as they stand."""
-    xs = []
+    """What enters the loop as a turned or spread view gets rows of its own: inside the step its
+    slice, or the slot a carry starts from, is taken for rows as they stand. A number that a carry
+    starts from is written there as it is (`build`)."""
+    xs, carries = [], []
     for s in scan.xs:
         source = names.get(s.source, s.source)
         path = region.path(source)
         if path.axes != tuple(range(len(path.root.type.shape))):
             source = region.copy(source)
         xs.append(Slice(s.value, source))
-    return tuple(region.b.ops), Scan(scan.carries, tuple(xs), scan.body, scan.ys, scan.reverse)
+    for c in scan.carries:
+        init = names.get(c.init, c.init)
+        path = region.path(init)
+        own = path.whole and path.root.type.axes == init.type.axes
+        if not own and path.root not in region.leaves:
+            init = region.copy(init)
+        carries.append(replace(c, init=init))
+    return tuple(region.b.ops), replace(scan, carries=tuple(carries), xs=tuple(xs))
+
+
+def _own_results(program: Program) -> Program:
+    """What weights alone make is made once for them, but a result at every call: copied then."""
+    made = {op.result: op for op in program.before if not op.result.type.axes}
+    b = Builder()
+    names: dict[Value, Value] = {}
+    for value in dict.fromkeys(r.value for r in program.results if r.value in made):
+        op = made[value]
+        if OPS[op.opcode].kind is Kind.LEAF:
+            names[value] = Value(value.name, value.type)
+            b.ops.append(replace(op, results=(names[value],)))
+        else:
+            names[value] = b.emit("copy", value, name=value.name, span=op.span)
+    results = tuple(replace(r, value=names.get(r.value, r.value)) for r in program.results)
+    return replace(program, after=(*program.after, *b.ops), results=results)
 
 
 def _rewrite(ops: Iterable[Op], region: _Region, names: dict[Value, Value]) -> tuple[Op, ...]:
@@ -174,6 +213,8 @@ def _rewrite(ops: Iterable[Op], region: _Region, names: dict[Value, Value]) -> t
             region.keep(replace(op, operands=(region.whole(op.operands[0]),)))
         elif kind is Kind.POINTWISE and op.opcode != "stop_gradient":
             region.keep(replace(op, operands=tuple(map(region.lanes, op.operands))))
+        elif op.opcode == "cumsum" and op.attrs["axis"] < len(op.result.type.shape) - 1:
+            new = _cumsum(region, op)
         elif kind is Kind.REDUCTION:
             region.keep(replace(op, operands=(region.whole(op.operands[0]),)))
         else:
@@ -181,6 +222,21 @@ def _rewrite(ops: Iterable[Op], region: _Region, names: dict[Value, Value]) -> t
         if new is not None:
             names[op.result] = new
     return tuple(region.b.ops)
+
+
+def _cumsum(region: _Region, op: Op) -> Value:
+    """Along another axis than the last: turned, so that it is the last, and back."""
+    (x,) = op.operands
+    rank = len(x.type.shape)
+    order = (*(i for i in range(rank) if i != op.attrs["axis"]), op.attrs["axis"])
+    count = len(region.b.ops)
+    turned = region.b.transpose(x, order)
+    region.see_new(count)
+    total = region.b.cumsum(region.whole(turned), rank - 1, op.attrs["reverse"])
+    count = len(region.b.ops)
+    back = region.b.transpose(total, tuple(order.index(i) for i in range(rank)))
+    region.see_new(count)
+    return back
 
 
 def _contract(region: _Region, op: Op) -> Value:
@@ -192,11 +248,11 @@ def _contract(region: _Region, op: Op) -> Value:
         return _as_product(region, op)
     if lane and lane in la:  # the operand that owns the lanes comes second
         a, b, la, lb = b, a, lb, la
-    elif not lane and not a.type.axes:
+    elif not lane and not region.by_row(a):
         a, b, la, lb = b, a, lb, la
-    if lane and (over or b.type.axes):
+    if lane and (over or region.by_row(b)):
         b, lb = region.last(b, lb, lane)
-    elif not lane and b.type.axes:
+    elif not lane and region.by_row(b):
         return _as_product(region, op)
     return region.b.contract(a, b, (la, lb, out), over, name=op.result.name)
 

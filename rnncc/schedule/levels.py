@@ -45,11 +45,14 @@ class Levels:
     ) -> None:
         self.known = known
         self.leaves = leaves
-        self.in_scan = in_scan
+        self.in_scan, self.late = in_scan, late
         self.paths: dict[Value, Path] = {}
         self.placed: dict[Value, Placed] = {}
         self.outside: set[Value] = set()
-        for node in accumulate(self._computed(ops), single, self._is_constant_row, starts, late):
+        computed = self._computed(ops)
+        self.own = {op.result for op in computed}
+        rows = self._is_constant_row
+        for node in accumulate(computed, single, rows, self.by_row, starts, late):
             self._place(node)
 
     def path(self, value: Value) -> Path:
@@ -65,6 +68,11 @@ class Levels:
     def domain(self, value: Value) -> str:
         """The axes of the rows a value is computed for."""
         return "B" if self.in_scan else value.type.axes
+
+    def by_row(self, weight: Value) -> bool:
+        """Whether contractions read this weight where it is: it belongs to the row, or is made when
+        weights have been packed."""
+        return bool(weight.type.axes) or (self.late and self.path(weight).root in self.own)
 
     def _computed(self, ops: Iterable[Op]) -> tuple[Op, ...]:
         """The ops that compute something; the others' results get their paths."""
@@ -87,7 +95,7 @@ class Levels:
             not value.type.axes
             and path.lanes
             and path.root in self.known
-            and path.root not in self.placed
+            and path.root not in self.own
             and bool(path.axes)
             and path.axes[-1] is not None
         )

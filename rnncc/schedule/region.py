@@ -152,7 +152,7 @@ class _Region:
                 lanes.ops.append(made.node)
             lanes.stores += [Store(result, v) for v in stores.get(result, ())]
         for lanes, nodes in sums.items():
-            side_by_side = groups(nodes, self.view, self.given.zero_start)
+            side_by_side = groups(nodes, self.view, self.ops.by_row, self.given.zero_start)
             lanes.groups = [self.with_start(lanes, group) for group in side_by_side]
             if lanes.direct:  # each result goes to its own rows, so nothing is side by side
                 lanes.groups = [
