@@ -17,6 +17,7 @@ from rnncc.runtime.description import variant_of
 from rnncc.runtime.doors import SizeBinder, array_shape
 from rnncc.runtime.layer import Layer
 from rnncc.runtime.order import Order
+from rnncc.torch.arrays import unreadable
 from rnncc.torch.paths import Path
 from rnncc.torch.recipe import DTYPES, Choice, Known, Recipe, kernels_of
 
@@ -99,9 +100,7 @@ class RecurrenceBase:
         """What is known of a call whose tensors were checked."""
         key = tuple([t.shape for t in arguments])
         found = self._known.get(key)
-        for t in (*arguments, *states):
-            if t.dtype is not self.torch_dtype or not t.is_cpu:
-                self._refuse([*self.cell.arguments, *self.states], (*arguments, *states))
+        self._refuse([*self.cell.arguments, *self.states], (*arguments, *states))
         if found is None:
             if len(self._known) >= _MOST_SHAPES:
                 self._known.clear()
@@ -117,7 +116,7 @@ class RecurrenceBase:
 
     def _refuse(self, names: Sequence[str], tensors: Sequence[Tensor]) -> None:
         """TypeError for the first tensor that kernels can't read."""
-        for name, t in zip(names, tensors, strict=True):
+        for name, t in zip(names, tensors, strict=False):
             if not t.is_cpu:
                 raise TypeError(
                     f"{name} of {self.cell.name} is on {t.device}, others on the CPU: move them "
@@ -127,6 +126,11 @@ class RecurrenceBase:
                 raise TypeError(
                     f"{name} of {self.cell.name} is {t.dtype}, the module's weights are "
                     f"{self.torch_dtype}: make them agree"
+                )
+            kind = unreadable(t)
+            if kind:
+                raise TypeError(
+                    f"{name} of {self.cell.name} is {kind}: kernels read plain dense tensors"
                 )
 
     def check_weights(self, tensors: Sequence[Tensor]) -> None:

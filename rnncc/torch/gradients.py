@@ -13,11 +13,12 @@ import torch
 from torch import Tensor
 
 from rnncc.runtime.rooms import of_every_step
+from rnncc.torch.arrays import array_of
 from rnncc.torch.base import RecurrenceBase
 from rnncc.torch.on_device import SavedOnDevice
 from rnncc.torch.on_device_second import second
 from rnncc.torch.paths import PathSaved
-from rnncc.torch.recipe import Choice, Saved, Way, array_of
+from rnncc.torch.recipe import Choice, Saved, Way
 
 
 class RecurrenceGradients(RecurrenceBase):

@@ -21,9 +21,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.autograd.function import once_differentiable
 
-from rnncc.torch.batched import is_batched, one_by_one
+from rnncc.torch.arrays import PLAIN
+from rnncc.torch.derivatives import Source, each, refuse_dual
 from rnncc.torch.paths import PathSaved
 from rnncc.torch.recipe import Saved
 from rnncc.torch.recurrence import RECURRENCES, Recurrence
@@ -32,7 +32,6 @@ from rnncc.torch.threads import join_torch
 if TYPE_CHECKING:
     from rnncc.torch.packed import OverRows
 
-_PLAIN = (Tensor, torch.nn.Parameter)
 NO_SCRIPT = "modules of rnncc.torch can't be scripted: use torch.compile or torch.export"
 join_torch()
 
@@ -58,6 +57,7 @@ def run(
     compiled = torch.compiler.is_compiling()
     if not compiled:
         _refuse_transforms(recurrence)
+        refuse_dual(recurrence.cell.name, tensors)
     if compiled or _is_traced(tensors[0]) or (tensors[0].is_meta and tensors[-1].is_meta):
         results = torch.ops.rnncc.forward(
             recurrence.key, list(tensors), seed, training, given, masked, save
@@ -81,12 +81,14 @@ def _is_traced(t: Tensor) -> bool:
     """Whether this stands for a tensor that comes later."""
     if torch._C._get_tracing_state() is not None:  # torch.jit.trace
         return True
-    return type(t) not in _PLAIN
+    return type(t) not in PLAIN
 
 
 def is_plain(t: Tensor, dtype: torch.dtype) -> bool:
     """Whether this is a tensor of numbers that NumPy can read."""
-    return not torch.compiler.is_compiling() and not _is_traced(t) and t.is_cpu and t.dtype is dtype
+    if torch.compiler.is_compiling() or _is_traced(t):
+        return False
+    return t.is_cpu and t.dtype is dtype and t.layout is torch.strided
 
 
 # ---- eager ---------------------------------------------------------------------------------------
@@ -122,53 +124,19 @@ class _Run(torch.autograd.Function):
         if torch.is_grad_enabled():  # create_graph=True
             if left is not None:
                 saved = saved.general(tensors, left)
-
-            def back(d: Sequence[Tensor | None]) -> Sequence[Tensor | None]:
-                found: tuple[Tensor | None, ...] = _Back.apply(
-                    ctx.recurrence, saved, wanted, len(d), *d, *tensors
-                )
-                return found
-
+            source = Source(ctx.recurrence, saved)
+            back = partial(source.gradients, tensors=tensors, wanted=wanted)
         elif left is not None:
             back = partial(saved.path.backward, saved, tensors, left, wanted)
         else:
             back = partial(ctx.recurrence.backward, saved, wanted=wanted)
-        grads = one_by_one(back, cotangents) if is_batched(cotangents) else back(cotangents)
-        return (None, None, None, None, None, *grads)
-
-
-class _Back(torch.autograd.Function):
-    """A backward that is itself part of a graph."""
-
-    @staticmethod
-    def forward(
-        ctx: Any,
-        recurrence: Recurrence | OverRows,
-        saved: Any,
-        wanted: Sequence[bool],
-        count: int,
-        *tensors: Tensor | None,
-    ) -> tuple[Tensor | None, ...]:
-        ctx.recurrence, ctx.saved, ctx.count = recurrence, saved, count
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(*tensors)
-        return tuple(recurrence.backward(saved, tensors[:count], wanted))
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, *d_grads: Tensor | None) -> Any:
-        cotangents = ctx.saved_tensors[: ctx.count]
-        needed = ctx.needs_input_grad[4:]
-        wanted = needed[ctx.count :]
-        back, grads = ctx.recurrence.second(ctx.saved, cotangents, d_grads, wanted)
-        back = [d if n else None for d, n in zip(back, needed, strict=False)]
-        return (None, None, None, None, *back, *grads)
+        return (None, None, None, None, None, *each(back, cotangents))
 
 
 def _no_second(name: str) -> NotImplementedError:
     return NotImplementedError(
-        f"second derivatives of {name} are not available in compiled graphs: "
-        "torch.compile has none, call the module itself"
+        f"second derivatives of {name} are not available in graphs (compiled, traced, exported), "
+        "nor of tensors of subclasses: call the module itself, on plain tensors"
     )
 
 
@@ -180,8 +148,8 @@ _library.define(
     "bool save) -> Tensor[]"
 )
 _library.define(
-    "backward(str key, Tensor handle, Tensor[] tensors, Tensor?[] cotangents, bool[] wanted) "
-    "-> Tensor[]"
+    "backward(str key, Tensor handle, Tensor[] tensors, Tensor[] cotangents, bool[] given, "
+    "bool[] wanted) -> Tensor[]"
 )
 
 
@@ -258,10 +226,13 @@ def _backward(
     key: str,
     handle: Tensor,
     tensors: Sequence[Tensor],
-    cotangents: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor],
+    given: Sequence[bool],
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    grads = _recurrence(key).backward(_saved(handle), cotangents, wanted)
+    found = iter(cotangents)
+    handed = [next(found) if g else None for g in given]
+    grads = _recurrence(key).backward(_saved(handle), handed, wanted)
     return [g for g in grads if g is not None]
 
 
@@ -269,7 +240,8 @@ def _fake_backward(
     key: str,
     handle: Tensor,
     tensors: Sequence[Tensor],
-    cotangents: Sequence[Tensor | None],
+    cotangents: Sequence[Tensor],
+    given: Sequence[bool],
     wanted: Sequence[bool],
 ) -> list[Tensor]:
     chosen = [t for t, w in zip(tensors, wanted, strict=True) if w]
@@ -287,7 +259,10 @@ def _setup(ctx: Any, inputs: tuple[Any, ...], output: Sequence[Tensor]) -> None:
 def _pull(ctx: Any, cotangents: Sequence[Tensor | None]) -> Any:
     handle, *tensors = ctx.saved_tensors
     wanted = [bool(w) for w in ctx.needs_input_grad[1]]
-    found = iter(torch.ops.rnncc.backward(ctx.key, handle, tensors, list(cotangents[:-1]), wanted))
+    # What is None isn't handed on: of a list of some, torch's ops don't see what is differentiated.
+    given = [c is not None for c in cotangents[:-1]]
+    handed = [c for c in cotangents[:-1] if c is not None]
+    found = iter(torch.ops.rnncc.backward(ctx.key, handle, tensors, handed, given, wanted))
     return None, [next(found) if w else None for w in wanted], None, None, None, None, None
 
 

@@ -54,7 +54,7 @@ class Rows:
 
     def pad(self, data: Tensor, *, clear: bool = False) -> Tensor:
         """[rows, ...] -> [time, batch, ...] with zeros, or anything, where there is no row."""
-        data = data.contiguous()
+        data = data.resolve_neg().contiguous()
         rest = data.shape[1:]
         whole = new((self.steps, self.batch, *rest), _DTYPES[data.dtype], data.dtype)
         width = rest.numel() * data.itemsize

@@ -31,7 +31,8 @@ from rnncc.runtime.engine import Engine
 from rnncc.runtime.masks import Masking
 from rnncc.runtime.memory import address_of
 from rnncc.runtime.packing import Packed
-from rnncc.torch.recipe import Known, Saved, Way, array_of
+from rnncc.torch.arrays import array_of
+from rnncc.torch.recipe import Known, Saved, Way
 
 if TYPE_CHECKING:
     from rnncc.torch.recurrence import Recurrence
@@ -128,6 +129,7 @@ class Path:
         direct: Direct,
         given: bool,
         masked: bool,
+        tensors: Sequence[Tensor],
     ) -> None:
         self.recurrence, self.engine, self.variant = recurrence, engine, variant
         self.known, self.direct = known, direct
@@ -143,6 +145,7 @@ class Path:
         self.constants = {**direct.constants, **recurrence.rates}
         self._given = direct.fixed
         self._read = [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at]
+        self._strides = [(at, tensors[at].stride()) for _, at in self._read]
         self._steps = [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names]
         made = dict(zip(recurrence.results, known.results, strict=True))
         dtype, torch_dtype = recurrence.dtype, recurrence.torch_dtype
@@ -150,9 +153,19 @@ class Path:
         self._order = [[n for n, _ in direct.places].index(n) for n in recurrence.results]
         self._backs: dict[Any, _Back | None] = {}
 
-    def _is_read(self, t: Tensor) -> bool:
-        """Whether kernels can read the tensor's memory as numbers; its strides are as they were."""
-        return t.dtype is self.recurrence.torch_dtype and t.is_cpu and not t.is_neg()
+    def _address(self, t: Tensor) -> int:
+        """Of the tensor's numbers, whose strides are as they were; 0 where kernels can't read them:
+        of another dtype or device, with signs to turn, or with no memory of its own."""
+        if t.dtype is not self.recurrence.torch_dtype or not t.is_cpu or t.is_neg():
+            return 0
+        try:
+            return t.data_ptr()
+        except RuntimeError:
+            return 0
+
+    def _lie_alike(self, tensors: Sequence[Tensor]) -> bool:
+        """Whether a call's tensors lie as when it came: hooks may have made others of them."""
+        return all(tensors[at].stride() == strides for at, strides in self._strides)
 
     # ---- forward ------------------------------------------------------------------------------
 
@@ -161,8 +174,10 @@ class Path:
     ) -> tuple[list[Tensor], PathSaved | None] | None:
         """See `Recurrence.forward`; None where this call isn't of the kind after all."""
         recurrence, direct = self.recurrence, self.direct
-        for _, at in self._read:
-            if not self._is_read(tensors[at]):
+        given = self._given.copy()
+        for i, at in self._read:
+            address = given[i] = self._address(tensors[at])
+            if not address:
                 return None
         steps: Steps = ()
         if self.masked:
@@ -174,9 +189,6 @@ class Path:
             recurrence.owned, tensors[self.first_weight :], recurrence.check_weights, save
         )
         number = int(seed) if seed is not None and self.variant.training else 0
-        given = self._given.copy()
-        for i, at in self._read:
-            given[i] = tensors[at].data_ptr()
         for i, array in zip(self._steps, steps, strict=False):
             given[i] = address_of(array)
         packed = direct.packed(version, weights, given, number)
@@ -203,17 +215,21 @@ class Path:
         """See `Recurrence.backward`. left: what kernels have saved."""
         key = (*wanted, *[None if d is None else d.stride() for d in cotangents])
         back = self._backs.get(key)
-        if back is None or not all(d is None or self._is_read(d) for d in cotangents):
+        addresses = [0 if d is None else self._address(d) for d in cotangents]
+        fits = self._lie_alike(tensors) and all(
+            d is None or address for d, address in zip(cotangents, addresses, strict=True)
+        )
+        if back is None or not fits:
             general = saved.general(tensors, left)
             grads = self.recurrence.backward(general, cotangents, wanted)
-            if back is None and key not in self._backs:
+            if fits and key not in self._backs:
                 self._backs[key] = self._back(general, cotangents, wanted)
             return grads
         given = back.given.copy()
         for i, at in back.read:
             given[i] = tensors[at].data_ptr()
         for i, at in back.handed:
-            given[i] = cotangents[at].data_ptr()  # type: ignore[union-attr]
+            given[i] = addresses[at]
         for i, array in zip(back.steps, saved.steps, strict=False):
             given[i] = address_of(array)
         made = [make() for _, make in back.gradients]

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from rnncc.runtime.classes import Binding, Engine
 from rnncc.runtime.description import Array, Variant
@@ -118,9 +117,3 @@ _kernels: dict[int, Kernels] = {}
 def kernels_of(binding: Binding) -> Kernels:
     """Those of a bound cell; they keep it alive, so that its id stays its own."""
     return _kernels.setdefault(id(binding), Kernels(binding))
-
-
-def array_of(t: Tensor) -> np.ndarray:
-    """The tensor's own memory."""
-    array: np.ndarray = (t.detach() if t.requires_grad else t).numpy()
-    return array

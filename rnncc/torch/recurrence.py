@@ -24,10 +24,11 @@ from rnncc.runtime.engine import Engine as CpuEngine
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.order import Order
 from rnncc.runtime.precision import refuse_on_cpu
+from rnncc.torch.arrays import array_of
 from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.on_device import is_elsewhere, on_device
 from rnncc.torch.paths import MOST_PATHS, Path, Steps, path_key
-from rnncc.torch.recipe import Known, Recipe, Saved, Way, array_of
+from rnncc.torch.recipe import Known, Recipe, Saved, Way
 
 
 class Recurrence(RecurrenceGradients):
@@ -63,7 +64,11 @@ class Recurrence(RecurrenceGradients):
         key: tuple[Any, ...] | None = None
         if self._has_paths:
             end = at + masked + given * len(self.states)
-            key = path_key(tensors[:end], training, given, masked, save)
+            try:
+                key = path_key(tensors[:end], training, given, masked, save)
+            except RuntimeError:  # one that has no strides
+                self._enter(tensors[:at], tensors[at + masked : end])
+                raise
             path = self._paths.get(key)
             done = path.forward(tensors, seed, save, counted) if path is not None else None
             if done is not None:
@@ -119,7 +124,13 @@ class Recurrence(RecurrenceGradients):
             self._wrap(targets, found)
             ways.append(Way(engine, saved, masks, steps, variant))
             if key is not None and key not in self._paths and steps == known.time:
-                self._keep_path(key, ways[0], arrays, known, version, out)
+                if any(t.is_neg() for t in tensors[:end]):  # read were copies, which lie otherwise
+                    continue
+                self._keep_path(key, ways[0], arrays, known, version, out, tensors)
+                path = self._paths.get(key) if save and _has_hooks() else None
+                done = path.forward(tensors, seed, save, counted) if path is not None else None
+                if done is not None:
+                    return done
         kept = Saved(ways, known, given, masked, [t.shape for t in tensors]) if save else None
         return [t for t in targets if t is not None], kept
 
@@ -131,6 +142,7 @@ class Recurrence(RecurrenceGradients):
         known: Known,
         version: object,
         out: Mapping[str, np.ndarray],
+        tensors: Sequence[Tensor],
     ) -> None:
         """Calls like this one needn't look up what it has looked up."""
         _, given, masked, save, *_ = key
@@ -154,7 +166,7 @@ class Recurrence(RecurrenceGradients):
         if direct is not None and {n for n, _ in direct.places} == {*self.results}:
             if len(self._paths) >= MOST_PATHS:
                 self._paths.clear()
-            self._paths[key] = Path(self, engine, variant, known, direct, given, masked)
+            self._paths[key] = Path(self, engine, variant, known, direct, given, masked, tensors)
 
     def steps_of(self, mask: Tensor, known: Known) -> Steps | None:
         """Which steps count and which are shown, as numbers; None where all count, or some don't
@@ -249,6 +261,12 @@ class Recurrence(RecurrenceGradients):
             out[name][...] = 0
         for name in self.states:
             out[f"final_{name}"][...] = arrays[name]
+
+
+def _has_hooks() -> bool:
+    """Whether somebody drops what is saved, and makes it again by another call: that one has to
+    save as many tensors. Paths save one more, so that a first call takes its path at once."""
+    return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
 RECURRENCES: dict[str, Recurrence] = {}

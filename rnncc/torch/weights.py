@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.memory import address_of
+from rnncc.torch.arrays import array_of
 
 # Bytes from which packing anew, by all threads, takes no longer than comparing.
 _LARGE = 2**20
@@ -123,9 +124,13 @@ class WeightSets:
     ) -> tuple[object, dict[str, np.ndarray]]:
         """(version, arrays by name) of one layer's weights. check: refuses those kernels can't
         read; called for weights that were not seen before. training: they change at every call."""
-        key = tuple([t.data_ptr() for t in tensors])
+        try:
+            key = tuple([t.data_ptr() for t in tensors])
+        except RuntimeError:  # one that has no memory of its own
+            check(tensors)
+            raise
         counters = _counters(tensors)
-        places = [(t.shape, t.stride()) for t in tensors]
+        places = [(t.shape, t.stride(), t.is_neg()) for t in tensors]
         with self._lock:
             found = self._sets.get(key)
             if found is not None and found.places == places:
@@ -135,8 +140,10 @@ class WeightSets:
                     found.look(counters)
             else:
                 check(tensors)
-                arrays = [t.detach().numpy() for t in tensors]
+                arrays = [array_of(t) for t in tensors]
                 found = _Set(dict(zip(names, arrays, strict=True)), places, counters)
+                if any(t.is_neg() for t in tensors):  # a copy tells nothing of the next call
+                    return found.version, found.arrays
                 self._sets[key] = found
             self._sets.move_to_end(key)
             self._trim()

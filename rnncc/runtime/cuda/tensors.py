@@ -37,7 +37,7 @@ class TorchArrays:
         kind = getattr(self.torch, dtype.name)
         if not isinstance(array, self.torch.Tensor):
             array = self.torch.as_tensor(np.array(array, dtype))
-        array = array.detach().to(self.device, kind)
+        array = array.detach().resolve_neg().to(self.device, kind)
         if not array.is_contiguous() and not rows_are_dense(array, lead):
             array = array.contiguous()
         strides = None
