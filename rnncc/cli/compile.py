@@ -21,6 +21,7 @@ from rnncc.cli.stages import programs
 from rnncc.emit.module import render_module
 from rnncc.passes.interface import state_shapes, weight_shapes
 from rnncc.passes.pipeline import optimise
+from rnncc.runtime.grammar import check_module
 from rnncc.schedule.build import schedule
 from rnncc.schedule.model import GradStage, LaneStage, Schedule
 
@@ -41,8 +42,7 @@ def run(arguments: argparse.Namespace) -> int:
         second_order=arguments.second_order,
         target=arguments.target,
     )
-    compile(text, str(target), "exec")
-    write_whole(target, text)
+    write_whole(target, check_module(text))
     seconds = time.perf_counter() - started
     made_for = f"{arguments.target}, {arguments.dtype}"
     summarise(settings, made_for, target, len(text.splitlines()), seconds)

@@ -13,6 +13,7 @@ from rnncc.emit.addresses import Addresses
 from rnncc.emit.core_calls import core_call
 from rnncc.emit.row_calls import row_view
 from rnncc.emit.statements import Statements
+from rnncc.emit.text import Code
 from rnncc.emit.views import KernelView, LaneView, Loop, RowView
 from rnncc.emit.words import Words
 from rnncc.ir.ops import OPS, Kind
@@ -40,7 +41,7 @@ class KernelWriter:
         self,
         kernel: Kernel,
         schedule: Schedule,
-        source: Mapping[int, str],
+        source: Mapping[int, Code],
         words: Words | None = None,
     ) -> None:
         """words: of the kernel that this is the twin of, for one row."""
@@ -57,7 +58,7 @@ class KernelWriter:
     def view(self) -> KernelView:
         kernel = self.kernel
         if kernel.is_plain:
-            return KernelView(kernel.name, kernel.kind, [], [], [], [], [], False)
+            return KernelView(kernel.name, kernel.kind, Code(), [], [], [], [], False)
         self.standard_words()
         levels = []
         for level in kernel.levels:
@@ -74,7 +75,7 @@ class KernelWriter:
         requests, lines = list(self.words.requests), self.at.step_lines
         words = self.words.lines()
         return KernelView(
-            kernel.name, kernel.kind, [], words, requests, lines, levels, kernel.reverse
+            kernel.name, kernel.kind, Code(), words, requests, lines, levels, kernel.reverse
         )
 
     def is_idle(self, stage: Stage) -> bool:
@@ -102,7 +103,7 @@ class KernelWriter:
             self.words.requests[(name,)] = name
             self.words.used.add((name,))
 
-    def comments(self, ops: Iterable[Op | None]) -> list[str]:
+    def comments(self, ops: Iterable[Op | None]) -> list[Code]:
         """The equations behind some ops, each once, in the user's order."""
         lines = [op.span.line for op in ops if op is not None and op.span is not None]
         return [self.source[n] for n in dict.fromkeys(sorted(lines)) if n in self.source]

@@ -25,16 +25,20 @@ def template_root() -> Path:
 def environment() -> jinja2.Environment:
     import jinja2  # only where something is rendered: a process that finds all in the store isn't
 
+    from rnncc.emit.text import printed
+
     return jinja2.Environment(
         loader=jinja2.FileSystemLoader(template_root()),
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
         keep_trailing_newline=True,
-        autoescape=False,
+        # What is printed is `Code` or becomes it, so nothing is ever escaped.
+        autoescape=True,
+        finalize=printed,
     )
 
 
-def render(name: str, **values) -> str:
+def render(name: str, **values: object) -> str:
     """The named template's text."""
-    return environment().get_template(name).render(**values)
+    return str(environment().get_template(name).render(**values))

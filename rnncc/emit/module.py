@@ -18,6 +18,7 @@ from rnncc.emit.describe import describe
 from rnncc.emit.kernel_view import KernelWriter
 from rnncc.emit.loader import render
 from rnncc.emit.tables_view import direction_table, literal
+from rnncc.emit.text import Code, comment, documented
 from rnncc.emit.views import KernelView
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program, Value
@@ -77,11 +78,11 @@ def _differentiable(program: Program) -> list[str]:
 class DirectionView:
     name: str
     kernels: list[KernelView]
-    table: str
+    table: Code
 
 
 def _direction(
-    prefix: str, made: Compiled, source: Mapping[int, str], target: str, one_row: bool
+    prefix: str, made: Compiled, source: Mapping[int, Code], target: str, one_row: bool
 ) -> DirectionView:
     """one_row: its loops have twins for a row whose residuals nobody keeps."""
     name, plan = f"{prefix}{made.name}", made.schedule
@@ -93,7 +94,7 @@ def _direction(
     for view in views:
         view.doc = _document(view, plan)
         if getattr(view, "one_row", None) is not None:
-            view.one_row.doc = [f"`{name}_{view.name}` for one row that saves nothing."]
+            view.one_row.doc = Code(f"`{name}_{view.name}` for one row that saves nothing.")
         if getattr(view, "twin", None) is not None:
             view.twin.doc = view.doc
         if getattr(view, "summed", None) is not None:
@@ -106,7 +107,7 @@ def _direction(
     return DirectionView(name, generated, table)
 
 
-def _document(view: KernelView, made: Schedule) -> list[str]:
+def _document(view: KernelView, made: Schedule) -> Code:
     """What the kernel runs over, and the shapes of the arrays it touches."""
     over = {
         "scan": f"Every step, {'backwards' if view.reverse else 'forwards'} in time: "
@@ -122,30 +123,31 @@ def _document(view: KernelView, made: Schedule) -> list[str]:
             dims = ", ".join([*buffer.axes, *map(str, buffer.shape)])
             slots = ", a slot a step" if buffer.storage == "carry" else ""
             lines.append(f"{buffer.name:<20} [{dims}]  {buffer.storage}{slots}")
-    return [*lines, ""] if len(lines) > 2 else [over]
+    lines = [*lines, ""] if len(lines) > 2 else [over]
+    return Code("\n".join(map(documented, lines)))
 
 
 @dataclass(frozen=True, slots=True)
 class VariantView:
-    literal: str
+    literal: Code
     engine: str
     directions: list[DirectionView]
 
 
 @dataclass(frozen=True, slots=True)
 class ModuleView:
-    title: str
+    title: Code
     version: str
     dtype: str
     size: int
-    how: str
-    filename: str
+    how: Code
+    filename: Code
     sha: str
-    equations: list[str]
+    equations: list[Code]
     legend: list[str]
     imports: list[str]
     variants: list[VariantView]
-    cell: str
+    cell: Code
     class_name: str
 
 
@@ -165,9 +167,10 @@ def render_module(
     of templates.
     """
     cell = describe(spec, options or {}, functions or {}, dtype)
+    stem = _stem(spec)
     source = {
-        n: f"{line.strip()}  ({_stem(spec)}:{n})"
-        for n, line in enumerate(spec.text.splitlines(), 1)
+        n: comment(f"{line.strip()}  ({stem}:{n})")
+        for n, line in enumerate(spec.text.split("\n"), 1)
         if line.strip()
     }
     views: list[VariantView] = []
@@ -190,20 +193,21 @@ def render_module(
         ]
         engine = "SecondEngine" if variant.second_order else "Engine"
         engine = f"{'Cuda' if target == 'cuda' else ''}{engine}"
-        views.append(VariantView(repr(variant), engine, directions))
+        views.append(VariantView(Code(repr(variant)), engine, directions))
         legend = legend or _legend(program)
-    first = (spec.doc or spec.name).strip().splitlines()[0]
+    first = (spec.doc.strip() or spec.name).split("\n")[0]
+    title = first if first.startswith(spec.name) else f"{spec.name}: {first}"
     return render(
         f"{target}/module.py.jinja",
         m=ModuleView(
-            title=first if first.startswith(spec.name) else f"{spec.name}: {first}",
+            title=documented(title),
             version=__version__,
             dtype=dtype,
             size=4 if dtype == "float32" else 8,
-            how=f"run `rnncc compile {_stem(spec)}`",
-            filename=_stem(spec),
+            how=documented(f"run `rnncc compile {stem}`"),
+            filename=documented(stem),
             sha=spec.sha256[:16],
-            equations=[line.rstrip() for line in _equation_lines(spec)],
+            equations=[documented(line.rstrip()) for line in _equation_lines(spec)],
             legend=legend,
             imports=_imports({v.engine for v in views}, target),
             variants=views,
@@ -231,9 +235,9 @@ def _stem(spec: CellSpec) -> str:
 
 def _equation_lines(spec: CellSpec) -> list[str]:
     """The equations as the user wrote them: every line after the last declaration."""
-    lines = spec.text.splitlines()
+    lines = spec.text.split("\n")
     start = min((e.span.line for e in spec.equations), default=1)
-    return lines[start - 1 :]
+    return lines[start - 1 : -1 if not lines[-1].strip() else None]
 
 
 def _legend(program: Program) -> list[str]:

@@ -6,11 +6,12 @@ Non-Goals: the loop over rows.
 from __future__ import annotations
 
 from rnncc.emit.addresses import Addresses
+from rnncc.emit.text import Code
 from rnncc.emit.views import Loop, RowView, call_lines
 from rnncc.schedule.model import RowStage, View
 
 
-def row_view(at: Addresses, stage: RowStage, comments: list[str]) -> RowView:
+def row_view(at: Addresses, stage: RowStage, comments: list[Code]) -> RowView:
     view = RowView(comments=comments)
     match stage.op.opcode:
         case "sum" | "max" | "min":

@@ -10,9 +10,11 @@ from dataclasses import fields, is_dataclass
 from typing import Any
 
 from rnncc.emit.cuda.summed import own_segments, summed_groups
+from rnncc.emit.text import Code
 from rnncc.ir.program import Result
 from rnncc.ir.sizes import Size
 from rnncc.schedule import tables
+from rnncc.schedule.description import quoted
 from rnncc.schedule.model import (
     Buffer,
     CarrySlot,
@@ -29,23 +31,24 @@ from rnncc.schedule.model import (
 )
 
 
-class Code(str):
-    """Text that stands for itself in a literal."""
+def literal(value: object, depth: int = 0) -> Code:
+    """`Code` stands for itself, everything else for what it is."""
+    return Code(_literal(value, depth))
 
 
-def literal(value: object, depth: int = 0) -> str:
+def _literal(value: object, depth: int) -> str:
     """Valid, readable Python for tables: one entry a line where it doesn't fit."""
     flat = _flat(value)
     if len(flat) + 4 * depth <= 96:
         return flat
     pad, end = "    " * (depth + 1), "    " * depth
     if is_dataclass(value) and not isinstance(value, type):
-        rows = [f"{pad}{k}={literal(v, depth + 1)}," for k, v in _shown(value)]
+        rows = [f"{pad}{k}={_literal(v, depth + 1)}," for k, v in _shown(value)]
         return f"{type(value).__name__}(\n" + "\n".join(rows) + f"\n{end})"
     if isinstance(value, tuple) and len(value) > 8 and all(isinstance(v, str) for v in value):
         return f"(\n{_filled(value, pad)}\n{end})"
     if isinstance(value, tuple):
-        rows = [f"{pad}{literal(v, depth + 1)}," for v in value]
+        rows = [f"{pad}{_literal(v, depth + 1)}," for v in value]
         return "(\n" + "\n".join(rows) + f"\n{end})"
     return flat
 
@@ -81,7 +84,7 @@ def _flat(value: object) -> str:
         inside = ", ".join(map(_flat, value))
         return f"({inside},)" if len(value) == 1 else f"({inside})"
     if isinstance(value, str):
-        return '"' + value.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n") + '"'
+        return quoted(value)
     return repr(value)
 
 
@@ -101,7 +104,7 @@ def direction_table(
     callers: dict[Buffer, str],
     *,
     cores: bool = True,
-) -> str:
+) -> Code:
     """The Direction literal; `callers` names parameters as the caller of the engine does.
 
     cores: contractions are told to cores, in tables of stages, packs and copies. Without them every

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rnncc.emit.text import Code
 from rnncc.emit.words import Request
 
 WIDTH = 80  # of text that stands some loops deep
@@ -53,7 +54,7 @@ class StatementLoop:
 @dataclass
 class LaneView:
     kind: str = "lanes"
-    comments: list[str] = field(default_factory=list)
+    comments: list[Code] = field(default_factory=list)
     outer: list[Loop] = field(default_factory=list)
     calls: list[CallView] = field(default_factory=list)
     acc_lines: list[str] = field(default_factory=list)
@@ -72,7 +73,7 @@ class LaneView:
 @dataclass
 class RowView:
     kind: str = "row"
-    comments: list[str] = field(default_factory=list)
+    comments: list[Code] = field(default_factory=list)
     lines: list[str] = field(default_factory=list)
     outer: list[Loop] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
@@ -82,7 +83,7 @@ class RowView:
 class KernelView:
     name: str
     kind: str
-    doc: list[str]
+    doc: Code
     words: list[tuple[int, str, str]]  # number in the block, identifier, what it is
     requests: list[Request]
     step_lines: list[str]

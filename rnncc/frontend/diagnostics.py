@@ -23,7 +23,7 @@ from rnncc.ir.program import Span
 WIDEST = 160  # longer lines are shown in part
 
 # What would move a terminal's cursor or turn the text around.
-_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+_UNSAFE = re.compile("[\x00-\x08\x0a-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,18 +36,23 @@ class Diagnostic:
 
     def render(self, filename: str, lines: list[str]) -> str:
         span = self.span
-        out = [f"{filename}:{span.line}:{span.col}: error[{self.code}]: {self.message}"]
+        head = f"{filename}:{span.line}:{span.col}: error[{self.code}]: {self.message}"
+        out = [_harmless(head)]
         if 0 < span.line <= len(lines):
             line, at = _around(lines[span.line - 1], span.col - 1)
             # A tab stays a tab under a tab, so that the caret stands where the eye expects it.
             lead = "".join("\t" if c == "\t" else " " for c in line[:at])
             carets = "^" * max(1, min(span.end - span.col, len(line) - at))
-            out.append(f"{span.line:>5} | {_UNSAFE.sub(chr(0xFFFD), line)}")
+            out.append(f"{span.line:>5} | {_harmless(line)}")
             out.append(f"      | {lead}{carets}")
         extra = [*self.notes, *([f"help: {self.help}"] if self.help else [])]
         if extra:
-            out.append(" " * 8 + "     ".join(extra))
+            out.append(" " * 8 + _harmless("     ".join(extra)))
         return "\n".join(out)
+
+
+def _harmless(text: str) -> str:
+    return _UNSAFE.sub("\ufffd", text)
 
 
 def _around(line: str, at: int) -> tuple[str, int]:

@@ -55,6 +55,7 @@ _STATEMENTS = {
     "continue": "continue",
 }
 _HINTS = {"if": "write a if option else b", "def": "declare it: f: function = lambda v: ..."}
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # no file of UTF-8 holds half a pair
 _BOUND = re.compile(r"[A-Za-z_]\w*")
 # What a line declares, sets, or calls the cell, whatever Python takes that for.
 _NAMED = re.compile(
@@ -73,6 +74,10 @@ def parse(text: str, filename: str = "<text>") -> CellSpec:
     if not text.strip():
         errors.add("E005", Span(1, 1, 2))
         raise SpecError(errors.diagnostics, text, filename)
+    wrong = _NO_TEXT.search(text)
+    if wrong:
+        _not_text(errors, text[: wrong.start()])
+        raise SpecError(errors.diagnostics, _NO_TEXT.sub("\ufffd", text), filename)
     spec = _Parser(text, filename, errors).parse()
     if errors.stopped:
         raise SpecError(errors.diagnostics, text, filename)
@@ -104,18 +109,16 @@ def parse_file(path: str | Path) -> CellSpec:
     try:
         text = data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
-        before = data[: error.start].decode("utf-8-sig", errors="replace")
-        line, col = before.count("\n") + 1, len(before) - before.rfind("\n")
-        errors.add("E004", Span(line, col, col + 1))
+        _not_text(errors, data[: error.start].decode("utf-8-sig", errors="replace"))
         readable = data.decode("utf-8-sig", errors="replace")
         raise SpecError(errors.diagnostics, readable, str(path)) from None
-    if "\0" in text:
-        at = text.index("\0")
-        before = text[:at]
-        line, col = before.count("\n") + 1, at - before.rfind("\n")
-        errors.add("E004", Span(line, col, col + 1))
-        raise SpecError(errors.diagnostics, text.replace("\0", "\ufffd"), str(path))
     return parse(text, str(path))
+
+
+def _not_text(errors: Reporter, before: str) -> None:
+    """Reports the character behind these."""
+    line, col = before.count("\n") + 1, len(before) - before.rfind("\n")
+    errors.add("E004", Span(line, col, col + 1))
 
 
 def parse_function(text: str, name: str = "function") -> Lambda:

@@ -27,6 +27,7 @@ from weakref import WeakValueDictionary
 
 from .entries import entry_name, read, write, written_by
 from .forks import open_in_children
+from .grammar import check_module
 from .machine import host
 
 RUNTIME = Path(__file__).parent
@@ -77,7 +78,11 @@ def python_version() -> str:
 
 
 def keyed_module(stem: str, key: str, render: Callable[[], str]) -> ModuleType:
-    """The module of a key: as it is cached, or else of the text that `render` returns."""
+    """The module of a key: as it is cached, or else of the text that `render` returns.
+
+    NotAModule, before anything is run or written, for a text that templates don't make; what is
+    read from the cache was checked so, and its checksum says that it is the same.
+    """
     about = "\n".join(
         [
             f"module {stem} of {written_by()} {compiler_hash()}",
@@ -91,7 +96,7 @@ def keyed_module(stem: str, key: str, render: Callable[[], str]) -> ModuleType:
         size = int.from_bytes(found[:8], "little")
         text, code = found[8 : 8 + size].decode(), marshal.loads(found[8 + size :])
         return _module_of(stem, text, code)
-    text = render()
+    text = check_module(render())
     code = code_of(stem, text)
     data = text.encode()
     write(name, about, len(data).to_bytes(8, "little") + data + marshal.dumps(code))
@@ -99,7 +104,7 @@ def keyed_module(stem: str, key: str, render: Callable[[], str]) -> ModuleType:
 
 
 def text_module(stem: str, text: str) -> ModuleType:
-    """The module of that text, compiled anew in each process."""
+    """The module of that text, compiled anew in each process; it may be any, as tests have them."""
     return _module_of(stem, text, code_of(stem, text))
 
 

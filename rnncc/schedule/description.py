@@ -194,15 +194,15 @@ def literal(value: object, indent: int = 0, lead: int = 0) -> str:
         return _items("(", [("", v) for v in value], closing, indent, lead)
     if isinstance(value, frozenset):
         return _items("frozenset({", [("", v) for v in sorted(value)], "})", indent, lead)
-    return _text(value) if isinstance(value, str) else repr(value)
+    return quoted(value) if isinstance(value, str) else repr(value)
 
 
 def _default(value: _Literal, name: str) -> object:
     return next(f.default for f in fields(value) if f.name == name)  # type: ignore[arg-type]
 
 
-def _text(value: str) -> str:
-    """A string in double quotes, unless it holds more of them than of single ones."""
+def quoted(value: str) -> str:
+    """A literal of any text, on one line; in double quotes unless it holds some itself."""
     quoted = repr(value)
     if quoted[0] == "'" and '"' not in value:
         return '"' + quoted[1:-1].replace("\\'", "'") + '"'

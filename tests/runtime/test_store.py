@@ -16,6 +16,12 @@ from rnncc.runtime.store import keyed_module, text_module
 TEXT = '"""A module."""\n\nvalue = [1, 2]\n\n\ndef fail():\n    raise ValueError("here")\n'
 
 
+@pytest.fixture(autouse=True)
+def any_text(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What a module may say is `test_hostile_text`'s."""
+    monkeypatch.setattr(store, "check_module", lambda text: text)
+
+
 def never() -> str:
     raise AssertionError("rendered although the cache has it")
 

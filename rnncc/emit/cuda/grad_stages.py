@@ -9,10 +9,11 @@ from rnncc.emit.addresses import Addresses
 from rnncc.emit.cuda.items import items_of
 from rnncc.emit.cuda.row_stages import element
 from rnncc.emit.cuda.views import StageView
+from rnncc.emit.text import Code
 from rnncc.schedule.model import GradStage, View
 
 
-def grad_view(at: Addresses, stage: GradStage, comments: list[str]) -> StageView:
+def grad_view(at: Addresses, stage: GradStage, comments: list[Code]) -> StageView:
     shape = stage.op.result.type.shape
     items = items_of(at, shape, [f"o{i}" for i in range(len(shape))])
     variables = [a.var for a in items.axes]

@@ -20,6 +20,7 @@ from rnncc.emit.cuda.stationary import Stationary, fits, item_lines
 from rnncc.emit.cuda.summed import Summed, summed_groups
 from rnncc.emit.cuda.views import KernelView, StageView
 from rnncc.emit.tables_view import literal
+from rnncc.emit.text import Code
 from rnncc.emit.views import Loop
 from rnncc.emit.words import Words
 from rnncc.ir.ops import OPS, Kind
@@ -45,7 +46,7 @@ SCAN = ("T", "B", "members", "groups", "counters", "waiting")
 class CudaKernelWriter:
     """Writes one kernel's view; `source` gives a line's text for comments."""
 
-    def __init__(self, kernel: Kernel, schedule: Schedule, source: Mapping[int, str]) -> None:
+    def __init__(self, kernel: Kernel, schedule: Schedule, source: Mapping[int, Code]) -> None:
         self.kernel = kernel
         self.source = source
         self.words = Words(taken=set(RESERVED.split()))
@@ -106,7 +107,7 @@ class CudaKernelWriter:
         words = [(name, " ".join(filter(None, request))) for request, name in requests.items()]
         lines = self.at.step_lines
         view = KernelView(
-            kernel.name, kernel.kind, [], words, list(requests), lines, levels, kernel.reverse
+            kernel.name, kernel.kind, Code(), words, list(requests), lines, levels, kernel.reverse
         )
         view.anew = kernel.kind == "scan" and len(levels) > KEPT_LEVELS
         return view
@@ -118,7 +119,7 @@ class CudaKernelWriter:
             return row_views(self.at, stage, self.comments([stage.op]))
         return [grad_view(self.at, stage, self.comments([stage.op]))]
 
-    def comments(self, ops: Iterable[Op | None]) -> list[str]:
+    def comments(self, ops: Iterable[Op | None]) -> list[Code]:
         """The equations behind some ops, each once, in the user's order."""
         lines = [op.span.line for op in ops if op is not None and op.span is not None]
         return [self.source[n] for n in dict.fromkeys(sorted(lines)) if n in self.source]

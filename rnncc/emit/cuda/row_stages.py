@@ -13,13 +13,14 @@ from collections.abc import Sequence
 from rnncc.emit.addresses import Addresses
 from rnncc.emit.cuda.items import items_of
 from rnncc.emit.cuda.views import StageView
+from rnncc.emit.text import Code
 from rnncc.emit.views import Loop
 from rnncc.ir.sizes import Size, product
 from rnncc.schedule.model import RowStage, View
 from rnncc.schedule.region import part_of
 
 
-def row_views(at: Addresses, stage: RowStage, comments: list[str]) -> list[StageView]:
+def row_views(at: Addresses, stage: RowStage, comments: list[Code]) -> list[StageView]:
     """The stage's loops; none of them reads what another writes."""
     match stage.op.opcode:
         case "sum" | "max" | "min":

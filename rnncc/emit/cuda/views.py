@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rnncc.emit.text import Code
 from rnncc.emit.words import Request
 
 
@@ -22,7 +23,7 @@ class StageView:
     """
 
     kind: str = "threads"
-    comments: list[str] = field(default_factory=list)
+    comments: list[Code] = field(default_factory=list)
     count: str = "1"  # items of one row
     places: list[str] = field(default_factory=list)  # lane, outer axes, row out of `item`
     lines: list[str] = field(default_factory=list)
@@ -39,7 +40,7 @@ class StageView:
 class KernelView:
     name: str
     kind: str
-    doc: list[str]
+    doc: Code
     words: list[tuple[str, str]]  # identifier, what it is
     requests: list[Request]
     step_lines: list[str]
