@@ -147,6 +147,9 @@ def bound(case: Case) -> tuple[dict[str, Any], dict[str, Any], frozenset[str]]:
     options = {n: v for n, v in given.items() if kinds.get(n) == "option"}
     functions = {n: v for n, v in given.items() if kinds.get(n) == "function"}
     rates = frozenset(n for n, v in given.items() if kinds.get(n) == "rate" and v)
+    for decl in spec_of(case).options:
+        if decl.rate is not None and decl.rate.name in rates:
+            options.setdefault(decl.name, True)  # as a layer that is made with that rate
     return options, functions, rates
 
 

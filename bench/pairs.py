@@ -123,7 +123,13 @@ OPTIONS = tuple(
     for sizes in (SMALL, LARGE)
     for option in (
         _option(sizes, "with a random mask", masked=True),
-        _option(sizes, "with recurrent dropout", recurrent_dropout=0.2),
+        _option(sizes, "with recurrent dropout, a mask a gate", recurrent_dropout=0.2),
+        _option(
+            sizes,
+            "with recurrent dropout, one mask",
+            recurrent_dropout=0.2,
+            dropout_per_gate=False,
+        ),
         _option(sizes, "with relu", activation="relu"),
         _option(sizes, "with hard_sigmoid gates", recurrent_activation="hard_sigmoid"),
         _option(sizes, "with softsign", activation="softsign"),

@@ -132,7 +132,7 @@ CUSTOM_CELLS: tuple[tuple[str, tuple[tuple[str, object], ...], str], ...] = (
     ("peephole_lstm", (), ""),
     ("light_gru", (), ""),
     ("slstm", (), ""),
-    ("lstm", (("recurrent_dropout", 0.2),), "masked"),
+    ("lstm", (("recurrent_dropout", 0.2), ("dropout_per_gate", False)), "masked"),
     ("lstm", (), "masked"),  # a random mask
     ("gru", (("reset_after", False),), "reset before"),
 )

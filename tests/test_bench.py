@@ -150,7 +150,12 @@ def test_residuals_are_counted_once():
 
 CUSTOM = [Case(key[0], FORWARD, *SMALL, options=tuple(key[1:])) for key in CELLS]
 LSTM = Case("lstm", TRAINING, *SMALL)
-DROPPED = Case("lstm", TRAINING, *SMALL, options=(("recurrent_dropout", 0.3),))
+DROPPED = Case(
+    "lstm",
+    TRAINING,
+    *SMALL,
+    options=(("recurrent_dropout", 0.3), ("dropout_per_gate", False)),
+)
 
 
 def error_of(name, case):

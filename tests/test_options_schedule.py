@@ -121,6 +121,23 @@ def test_a_step_of_the_usual_cells_is_one_level(name: str) -> None:
             assert len(scan_of(schedule).levels) == 1
 
 
+@pytest.mark.parametrize(
+    ("name", "options"), [("lstm", {}), ("gru", {}), ("gru", {"reset_after": False})], ids=str
+)
+def test_a_mask_for_each_gate_is_no_level_more(name: str, options: dict[str, Any]) -> None:
+    """Dropped states are made a step ahead; gates that read states of their own are cores side by
+    side in one stage, of as many multiply-adds."""
+    per_gate = tuple((options | {"dropout_per_gate": True}).items())
+    plain = made(name, tuple(options.items()), ())
+    for mask, rates in product((False, True), DRAWN):
+        found = made(name, per_gate, (), mask, rates)
+        for ahead, right in ((found.forward, plain.forward), (found.backward, plain.backward)):
+            if "recurrent_dropout" in rates or not rates:
+                assert shape(ahead) == shape(right), (mask, rates)
+            assert len(scan_of(ahead).levels) == len(scan_of(right).levels), (mask, rates)
+            assert not beside(ahead), (mask, rates)
+
+
 def test_what_a_mask_adds_to_an_lstm() -> None:
     """Selects, and carries' stores: no stage, no other memory."""
     plain, masked = made("lstm", (), ()), made("lstm", (), (), True)
@@ -157,7 +174,7 @@ def test_a_draw_of_a_step_is_one_level_too() -> None:
 
 # Few, with every option in one of them.
 PAIRS: list[tuple[str, dict[str, Any], bool, bool]] = [
-    # cell, keywords, mask, training
+    # cell, keywords, mask, training; with states' dropout a mask for each gate
     ("lstm", {"use_bias": False, "recurrent_dropout": 0.3, "return_sequences": True}, True, True),
     ("lstm", {"activation": "softsign", "dropout": 0.2, "recurrent_dropout": 0.3}, False, True),
     ("gru", {"recurrent_activation": "hard_sigmoid", "recurrent_dropout": 0.3}, True, True),

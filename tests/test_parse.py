@@ -40,7 +40,12 @@ def test_lstm() -> None:
         "orthogonal",
         "unit_forget_bias",
     ]
-    assert {o.name: o.default for o in spec.options} == {"use_bias": True, "unroll": False}
+    assert {o.name: o.default for o in spec.options} == {
+        "use_bias": True,
+        "unroll": False,
+        "dropout_per_gate": False,
+    }
+    assert [o.rate.name for o in spec.options if o.rate] == ["recurrent_dropout"]
     assert [r.name for r in spec.rates] == ["dropout", "recurrent_dropout"]
     assert len(spec.sha256) == 64
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.case import Case
+from bench.case import Case, bound
 
 
 @dataclass(frozen=True, slots=True)
@@ -150,13 +150,14 @@ CELLS = {
     ("simple_rnn",): CellCode(_dense, _simple),
     ("simple_rnn", ("activation", "relu")): CellCode(_dense, _relu_rnn),
 }
-DROPPED = ("lstm", "gru", "simple_rnn")  # whose steps read `kept`
+DROPPED = ("lstm", "gru", "simple_rnn")  # whose steps read `kept`, one mask for all gates
 
 
 def code_of(case: Case) -> CellCode | None:
     """The case's cell, or None where nobody has written it yet."""
-    rest = [(n, v) for n, v in case.options if n != "recurrent_dropout"]
-    if case.option("recurrent_dropout") and case.cell not in DROPPED:
+    rest = [(n, v) for n, v in case.options if n not in ("recurrent_dropout", "dropout_per_gate")]
+    per_gate = bound(case)[0].get("dropout_per_gate", False)
+    if case.option("recurrent_dropout") and (case.cell not in DROPPED or per_gate):
         return None
     return CELLS.get((case.cell, *rest))
 

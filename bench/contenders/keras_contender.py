@@ -37,7 +37,8 @@ def prepare(case: Case, data: Data, backend: str) -> Run:
 
     def layer(**changed: Any) -> Any:
         kind = getattr(keras.layers, CLASSES[case.cell])
-        made = kind(case.units, return_sequences=True, **dict(case.options) | changed)
+        options = {n: v for n, v in case.options if n != "dropout_per_gate"}  # always a mask a gate
+        made = kind(case.units, return_sequences=True, **options | changed)
         made.build(data.x.shape)
         made.set_weights([data.weights[w.name] for w in made.weights if w.name in data.weights])
         return made

@@ -29,7 +29,8 @@ def refuses(case: Case) -> str:
         return "lengths, no masks"
     known: list[tuple[str, object]] = [("reset_after", False)] if case.cell == "gru" else []
     known += [("activation", "relu")] if case.cell == "simple_rnn" else []
-    given = [o for o in case.options if o[0] != "recurrent_dropout"]  # not drawn when it only runs
+    drawn = ("recurrent_dropout", "dropout_per_gate")  # in training alone
+    given = [o for o in case.options if o[0] not in drawn]
     if case.cell not in NODES or any(o not in known for o in given):
         return f"no node for {case.name}"
     return ""

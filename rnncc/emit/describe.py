@@ -85,6 +85,7 @@ def describe(
         functions=tuple(texts.items()),
         rates=_rates(spec, options, functions),
         draws=any(p.role == "seed" for p in lower(spec, options, functions, training=True).params),
+        rated_options=tuple((d.name, d.rate.name) for d in spec.options if d.rate is not None),
         constraints=tuple(
             Constraint(size_text(c.left), size_text(c.right), f"{c.message} (line {c.span.line})")
             for c in constraints(spec, options, functions)

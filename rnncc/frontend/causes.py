@@ -81,7 +81,7 @@ _ROWS = (
     Cause("E206", "{kind} takes no shape", "act: «function[units]» = tanh\nz = act(1)"),
     Cause("E207", "{kind} takes no value", "y: input[features] = «zeros»\nz = y[t]"),
     Cause("E208", "{kind} {name} needs a value", "«deep»: option\nz = 1 if deep else 0"),
-    Cause("E209", "an option is a bool, an int, a float or a text",
+    Cause("E209", "an option is a bool, an int, a float, a text or whether there is a rate",
           "deep: option = «units»\nz = 1 if deep else 0"),
     Cause("E210", "a rate is a number in [0, 1), not {text}", "r: rate = «1.5»\nz = drop(x[t], r)"),
     Cause("E211", "no initializer is called {name}",

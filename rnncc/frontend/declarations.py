@@ -165,6 +165,8 @@ def _scalar(kind: str, name: str, span: Span, node: ast.expr, reader: Reader) ->
     value = reader.read(node)
     literal = _literal(value)
     if kind == "option":
+        if isinstance(value, Name):
+            return OptionDecl(name, span, False, rate=value)
         if literal is None:
             if not isinstance(value, Bad):
                 reader.bad("E209", node)

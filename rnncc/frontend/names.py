@@ -27,6 +27,7 @@ from rnncc.frontend.spec import (
     Layout,
     LayoutChoice,
     Name,
+    OptionDecl,
     SizeDecl,
     Target,
     Timed,
@@ -166,6 +167,14 @@ class _Names:
             self._size(d.default)
         elif isinstance(d, FunctionDecl):
             self._function(d)
+        elif isinstance(d, OptionDecl) and d.rate is not None:
+            self._deciding(d.rate)
+
+    def _deciding(self, rate: Name) -> None:
+        """A rate in place of an option's default: that alone is no use of it."""
+        if self.kinds.get(rate.name) != "rate" and rate.name not in self.spec.poisoned:
+            rates = [n for n, k in self.kinds.items() if k == "rate"]
+            self.errors.add("E209", rate.span, help=self.errors.nearest(rate.name, rates))
 
     def _initial(self, name: Name) -> None:
         if self.kinds.get(name.name) in ("weight", "constant"):

@@ -181,10 +181,13 @@ class FunctionDecl:
 
 @dataclass(frozen=True, slots=True)
 class OptionDecl:
+    """rate: one that decides instead of a default: True where it isn't 0 when a layer is made."""
+
     name: str
     span: Span
     default: bool | int | float | str
     kind: str = "option"
+    rate: Name | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -21,18 +21,36 @@ from rnncc.keras.recurrent import PACKAGE
 from rnncc.keras.rnn import FLAGS, RNN
 from rnncc.layers.arguments import FUNCTIONS
 from rnncc.layers.arguments import given as arguments_of
+from rnncc.runtime.classes import refuse_rate
 from rnncc.runtime.description import Array
 
 # Which weight an argument is for.
 _WEIGHTS = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias"}
 _KINDS = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
 _KEPT = {f"{w}_{kind}": module for w in _WEIGHTS.values() for kind, module in _KINDS.items()}
+_RATES = ("dropout", "recurrent_dropout")
 _ARGUMENTS = """
-    Arguments as in Keras; activation and recurrent_activation: a name, a text such as
+    Arguments as in Keras, implementation among them, which says how many dropout masks are drawn
+    where recurrent_dropout is 0; activation and recurrent_activation: a name, a text such as
     "lambda v: v / (1 + abs(v))" or one of keras.activations; None is linear.
 
     Raises TypeError and ValueError for arguments of a wrong kind or value.
     """
+
+
+class _Rate:
+    """A rate as an attribute: `rnncc.runtime.classes.ChosenRate` says why only to be read."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, owner: Any, cls: type | None = None) -> Any:
+        if owner is None:
+            return self
+        return getattr(owner, "cell", owner).compiled._chosen.rates[self.name]
+
+    def __set__(self, owner: Any, value: object) -> None:
+        refuse_rate(type(owner).__name__, self.name, value)
 
 
 class BuiltInCell(Cell):
@@ -42,7 +60,6 @@ class BuiltInCell(Cell):
     computed_arguments: ClassVar[tuple[str, ...]]  # what the kernels are chosen by
 
     def _make(self, arguments: dict[str, Any]) -> None:
-        arguments.pop("implementation", None)  # there is one
         seed, own = arguments.pop("seed"), taken(arguments, KERAS)
         super(Cell, self).__init__(**own)
         for name, module in _KEPT.items():
@@ -53,7 +70,10 @@ class BuiltInCell(Cell):
         self.unit_forget_bias = arguments.pop("unit_forget_bias", False)
         compiled = self.layer_class(**arguments, dtype=dtype_of(self))
         for name in self.computed_arguments:
-            setattr(self, name, arguments[name])
+            if name not in _RATES:
+                setattr(self, name, arguments[name])
+        drawing = ("implementation", *(option for option, _ in compiled.cell.rated_options))
+        self._drawing = {n: arguments[n] for n in drawing if n in arguments}
         self._take(compiled, seed)
 
     def chosen(self, what: str, name: str) -> Any:
@@ -84,7 +104,7 @@ class BuiltInCell(Cell):
             found["unit_forget_bias"] = self.unit_forget_bias
         if self.compiled.storage:
             found["weights"] = self.compiled.storage
-        return {**found, "seed": self.seed}
+        return {**found, **self._drawing, "seed": self.seed}
 
     def get_config(self) -> dict[str, Any]:
         """Keywords of the constructor."""
@@ -344,4 +364,7 @@ for _class, _said in (
     _class.__doc__ = f"{_said}\n{_ARGUMENTS}"
     for _name in (*_class.cell_class.computed_arguments, *_KEPT):  # attributes here, too
         setattr(_class, _name, property(attrgetter(f"cell.{_name}")))
+    for _name in _RATES:
+        setattr(_class, _name, _Rate(_name))
+        setattr(_class.cell_class, _name, _Rate(_name))
     _class.cell_class.__doc__ = f"The cell of {_class.__name__}.\n{_ARGUMENTS}"

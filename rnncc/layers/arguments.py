@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime import initializers
+from rnncc.runtime.description import Cell
 from rnncc.runtime.doors import as_array, check_shape, flag
 
 FUNCTIONS = ("activation", "recurrent_activation")
@@ -32,12 +33,14 @@ def given(scope: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, **scope.get("keywords", {})}
 
 
-def keywords_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
-    """What a compiled layer takes of them.
+def keywords_of(arguments: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
+    """What a compiled layer of the cell takes of them.
 
-    TypeError: a function that is Python, a regularizer or constraint.
+    TypeError: a function that is Python, a regularizer or constraint. ValueError: an
+    implementation that Keras never had.
     """
-    found = dict(arguments)
+    found = {**_drawing(arguments, cell), **arguments}
+    found.pop("implementation", None)
     for name in ABSENT:
         value = found.pop(name, None)
         if value is not None:
@@ -57,6 +60,15 @@ def keywords_of(arguments: Mapping[str, Any]) -> dict[str, Any]:
         if name in found:
             initializer(name, found.pop(name))
     return found
+
+
+def _drawing(arguments: Mapping[str, Any], cell: Cell) -> dict[str, bool]:
+    """How dropout is drawn: Keras's implementation 1 has a mask for each gate; without states'
+    dropout, 2 has one for all. There is one computation, whatever it says."""
+    implementation = arguments.get("implementation", 2)
+    if isinstance(implementation, bool) or implementation not in (0, 1, 2):
+        raise ValueError(f"implementation is 1 or 2, not {implementation!r}")
+    return {option: True for option, _ in cell.rated_options if implementation == 1}
 
 
 def function_text(name: str, value: Any) -> str:

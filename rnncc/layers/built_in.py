@@ -30,7 +30,10 @@ _ARGUMENTS = """
         such as "lambda v: v / (1 + abs(v))"; None is linear.
     use_bias: bool. kernel_initializer, recurrent_initializer, bias_initializer: a name, with
         arguments if need be ("random_normal(stddev=0.1)"), or a function of shape and dtype.
-    dropout, recurrent_dropout: in [0, 1), in training. seed: of initial weights and dropout.
+    dropout, recurrent_dropout: in [0, 1), in training, with one mask for all steps. As in Keras,
+        GRU and LSTM draw a mask for each gate, for inputs and for states, if recurrent_dropout
+        isn't 0 or implementation is 1; else one for all gates. dropout_per_gate: a bool that
+        says so instead. seed: of initial weights and dropout.
     use_cudnn: there is one kernel, whatever it says. Regularizers and constraints: None.
     The other keywords are those of every layer.
 
@@ -51,7 +54,7 @@ class BuiltIn(Layer):
 
     def _make(self, arguments: dict[str, Any]) -> None:
         self._arguments = arguments
-        super().__init__(**keywords_of(arguments))
+        super().__init__(**keywords_of(arguments, self.maker.cell))
 
     def _drawn(self, array: Array, shape: tuple[int, ...]) -> np.ndarray:
         argument = self.initialized[array.name]

@@ -47,6 +47,13 @@ _MADE = [
 ]
 
 
+# What a layer sets on itself under a public name: a rate of such a name is no attribute.
+_ATTRIBUTES = (
+    "cell dtype name return_sequences return_state go_backwards time_major stateful unroll "
+    "checkpoint_every precision zero_output_for_mask storage seed"
+)
+ATTRIBUTES = frozenset(_ATTRIBUTES.split())
+
 UNROLLED = (
     "the loop isn't unrolled, the kernels are the same: unrolled by hand, 16 steps of LSTM and "
     "SimpleRNN took from 5 % less to 5 % more time"

@@ -212,13 +212,14 @@ def _about(cell: Cell, sizes: Mapping[str, int]) -> dict[str, Any]:
 def _compare(found: Weights, cell: Cell, strict: bool) -> None:
     """ValueError unless the file's weights are called as the cell's, and mean the same."""
     where, theirs, own = found.where, found.about, _about(cell, {})
+    # How a cell runs, and what it draws, is not what its weights mean.
+    harmless = {"unroll", *(option for option, _ in cell.rated_options)}
     way_out = "load(path, strict=False) checks names and shapes only"
     if theirs["cell"] != cell.name:
         raise ValueError(f"{where} holds weights of {theirs['cell']}, not {cell.name}")
     for kind in ("options", "functions") if strict else ():
         for name, value in own[kind].items():
-            # Unrolling changes how a cell runs, not what its weights mean.
-            if name != "unroll" and theirs[kind].get(name, value) != value:
+            if name not in harmless and theirs[kind].get(name, value) != value:
                 raise ValueError(
                     f"{where} was saved with {name}={theirs[kind][name]!r}, this layer has "
                     f"{name}={value!r}; {way_out}"

@@ -12,7 +12,7 @@ import copyreg
 import threading
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Protocol
+from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 
@@ -251,6 +251,28 @@ def _reduce(cls: LayerType) -> str | tuple[Callable[..., Any], tuple[Any, ...]]:
 copyreg.pickle(LayerType, _reduce)  # type: ignore[arg-type]
 
 
+class ChosenRate:
+    """A rate as an attribute of a layer: to be read. Kernels, graphs and layers made of the layer
+    have it from where the layer was made, so setting it is refused rather than half done."""
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+
+    def __get__(self, layer: Any, cls: type | None = None) -> Any:
+        return self if layer is None else layer._chosen.rates[self.name]
+
+    def __set__(self, layer: Any, value: object) -> None:
+        refuse_rate(type(layer).__name__, self.name, value)
+
+
+def refuse_rate(what: str, name: str, value: object) -> NoReturn:
+    """AttributeError: rates are chosen where a layer or cell is made."""
+    raise AttributeError(
+        f"{name} is chosen where {what} is made: make another one with {name}={value!r}, and give "
+        "it the weights, set_weights(layer.get_weights())"
+    )
+
+
 # ---- keywords --------------------------------------------------------------------------------
 
 _FLAGS = (
@@ -346,6 +368,9 @@ def sort_keywords(cell: Cell, positional: tuple[object, ...], given: Mapping[str
             getattr(chosen, kind)[name] = plain
         else:
             _layer_option(cell, chosen, name, value, kinds)
+    for option, decisive in cell.rated_options:
+        if chosen.rates[decisive]:
+            chosen.options.setdefault(option, True)
     if chosen.storage in NARROW and chosen.dtype != "float32":
         raise ValueError(
             f"weights={chosen.storage!r} narrows weights of float32, this layer's are "

@@ -19,8 +19,8 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime import memory
-from rnncc.runtime.base import Known, LayerBase
-from rnncc.runtime.classes import Engine, Frozen, LayerType, Maker
+from rnncc.runtime.base import ATTRIBUTES, Known, LayerBase
+from rnncc.runtime.classes import ChosenRate, Engine, Frozen, LayerType, Maker
 from rnncc.runtime.cuda.given import bring, room_of
 from rnncc.runtime.description import Cell, Variant, covering, variant_of
 from rnncc.runtime.doors import (
@@ -414,5 +414,12 @@ def make_class(
     )
     lines = [f"{kind}: {text}" for kind, text in words if text]
     doc = "\n".join([cell.doc or cell.name, "", *lines, "", inspect.cleandoc(Layer.__doc__ or "")])
-    members = {"maker": maker, "recipe": recipe, "__module__": module, "__doc__": doc}
+    members: dict[str, Any] = {
+        "maker": maker,
+        "recipe": recipe,
+        "__module__": module,
+        "__doc__": doc,
+    }
+    rates = [r.name for r in cell.rates if r.name not in ATTRIBUTES and not hasattr(Layer, r.name)]
+    members |= {name: ChosenRate(name) for name in rates}
     return LayerType(cell.name, (Layer,), members)  # type: ignore[return-value]

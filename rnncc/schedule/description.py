@@ -72,6 +72,8 @@ class Cell(_Literal):
     arguments: inputs and contexts by name, as a call takes them: in order of declaration.
     states: the declared ones, then delays, as `initial_state` takes them.
     draws: training draws random numbers even while every rate is zero.
+    rated_options: (option, rate): True, unless it is given, where a layer is made with that rate
+    above zero.
     """
 
     name: str
@@ -89,6 +91,7 @@ class Cell(_Literal):
     functions: tuple[tuple[str, str], ...] = ()
     rates: tuple[Rate, ...] = ()
     draws: bool = False
+    rated_options: tuple[tuple[str, str], ...] = ()
     constraints: tuple[Constraint, ...] = ()
     source: str = "<text>"
     sha256: str = ""
