@@ -1,0 +1,374 @@
+"""Defects put into the compiler and its runtime on purpose: the suite has to notice each of them.
+
+A mutant is a function by name and a piece of its text, so it survives a move of lines; a piece
+that is no longer there fails its test, which then wants another. Those that can't change a number
+are caught by what `test_structure` holds: counts, offsets, plans and the order of what is kept.
+
+Non-Goals: kernels' own text and templates on a GPU (`cuda/test_mutants`), the words of the CPU's
+kernels (`cpu/test_mutants`).
+"""
+
+from __future__ import annotations
+import __future__
+
+import importlib
+import inspect
+import textwrap
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from functools import cache
+from types import FunctionType
+from typing import Any
+
+import numpy as np
+import pytest
+
+from tests import cases
+from tests import test_structure as structure
+from tests.cpu.simulate import Simulator
+from tests.cpu.twins import LIMIT, Twins
+
+Check = Callable[[], object]
+
+
+@dataclass(frozen=True)
+class Mutant:
+    """where: `module:function`; old, new: a piece of its text, and what stands there instead."""
+
+    where: str
+    old: str
+    new: str
+    caught_by: Check
+
+    def __str__(self) -> str:
+        return f"{self.where.removeprefix('rnncc.')} {self.old.splitlines()[0][:40]}"
+
+
+def function_of(where: str) -> FunctionType:
+    module, _, path = where.partition(":")
+    found: Any = importlib.import_module(module)
+    for name in path.split("."):
+        owner, found = found, inspect.getattr_static(found, name)
+    if isinstance(found, property):
+        found = found.fget
+    if isinstance(found, staticmethod | classmethod):
+        found = found.__func__
+    found = inspect.unwrap(found)
+    assert isinstance(found, FunctionType), owner
+    return found
+
+
+@contextmanager
+def mutated(mutant: Mutant) -> Iterator[None]:
+    """The function with other code, wherever it is held."""
+    function = function_of(mutant.where)
+    text = textwrap.dedent(inspect.getsource(function))
+    assert text.count(mutant.old) == 1, f"{mutant.where} has no single {mutant.old!r}"
+    text = text.replace(mutant.old, mutant.new)
+    start = text.index("def ")  # without decorators
+    flags = __future__.annotations.compiler_flag
+    code = compile(text[start:], f"<mutant of {mutant.where}>", "exec", flags=flags)
+    found: dict[str, Any] = {}
+    exec(code, dict(function.__globals__), found)
+    whole, function.__code__ = function.__code__, found[function.__name__].__code__
+    try:
+        yield
+    finally:
+        function.__code__ = whole
+
+
+# ---- what a number shows ---------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Numbers:
+    """Values and gradients of a cell on simulated kernels are those of the interpreter, whose own
+    are worked out before anything is mutated: it runs some of the passes, too."""
+
+    name: str
+    variant: str = "plain"
+    shape: tuple[int, int, int, int] = (5, 3, 4, 3)
+    machine: tuple[int, int] = (32, 2)
+
+    def twins(self) -> Twins:
+        return Twins.of(self.name, self.variant, self.shape, Simulator(*self.machine, seed=1))
+
+    @cache  # noqa: B019  a handful, for the whole module
+    def right(self) -> dict[str, np.ndarray]:
+        twins = self.twins()
+        return twins.results(twins.reference)
+
+    def __call__(self) -> None:
+        twins = self.twins()
+        error, whose = cases.worst(twins.results(twins.layer), self.right())
+        assert error <= LIMIT["float64"], (whose, error)
+
+
+def parametrised(test: Callable[..., None], *arguments: Any) -> Check:
+    return lambda: test(*arguments)
+
+
+def patching(test: Callable[[pytest.MonkeyPatch], None]) -> Check:
+    def check() -> None:
+        with pytest.MonkeyPatch.context() as patch:
+            test(patch)
+
+    return check
+
+
+CONTRACTIONS = parametrised(structure.test_contractions_of_a_step, "lstm", (4, 4, 0), (0, 4, 16))
+LEVELS = parametrised(structure.test_levels_of_a_step, "lstm", 1, 1)
+SHARED = Numbers("lstm", shape=(5, 4, 6, 3), machine=(32, 3))  # copies, by threads
+ODD = Numbers("lstm", shape=(5, 3, 3, 3))  # steps: the last slot of a ring of two isn't the first
+LSTM, GRU = Numbers("lstm"), Numbers("gru")
+
+PASSES = (
+    Mutant(
+        "rnncc.passes.simplify_layout:_slice_contract",
+        'operand, labels.index(label), op.attrs["start"]',
+        "operand, labels.index(label), 0 * op.attrs['start']",
+        LSTM,
+    ),
+    Mutant(
+        "rnncc.passes.simplify_arithmetic:_neg",
+        "inner.operands[0] if inner else None",
+        "op.operands[0]",
+        Numbers("minimal_gated_unit"),
+    ),
+    Mutant(
+        "rnncc.passes.simplify_layout:_add_pads",
+        "ordered.append(here[0].operands[0])",
+        "ordered.insert(0, here[0].operands[0])",
+        LSTM,
+    ),
+    Mutant(
+        "rnncc.passes.hoist:_carry_free",
+        "dependent.add(op.result)",
+        "free.add(op.result)",
+        LSTM,
+    ),
+    Mutant(
+        "rnncc.passes.hoist:_regroup",
+        "total = sum_of(b, [total, *rest])",
+        "total = sum_of(b, [total, *rest[1:]])",
+        GRU,
+    ),
+    Mutant(
+        "rnncc.passes.hoist:_regroup",
+        "if len(still) > 1",
+        "if len(still) > 99",
+        structure.test_gates_share_a_core,
+    ),
+    Mutant(
+        "rnncc.passes.rotate:_rotatable",
+        "return len(computed) == 1 and len(constant) == 1",
+        "return False",
+        LEVELS,
+    ),
+    Mutant(
+        "rnncc.passes.rotate:_Rotation.carry",
+        "final_terms.append(self.again(self.last, term, 1))",
+        "final_terms.append(self.again(self.last, term, 0))",
+        LSTM,
+    ),
+    Mutant(
+        "rnncc.passes.defer:defer",
+        "return _move_sinks(_lift_sums(program))",
+        "return _lift_sums(program)",
+        CONTRACTIONS,
+    ),
+    Mutant("rnncc.passes.defer:_lift_sums", '{"over": "T"}', '{"over": "B"}', LSTM),
+    Mutant(
+        "rnncc.passes.defer:_move_sinks",
+        "names = {s.target: outer[s.value]",
+        "names = {s.target: outer[next(iter(moving)).result]",
+        Numbers("two_inputs"),
+    ),
+    Mutant(
+        "rnncc.passes.residuals:_recomputation",
+        "budget < 0",
+        "budget < 10**6",
+        structure.test_carries_and_residuals,
+    ),
+    Mutant(
+        "rnncc.passes.residuals:_drop_unread",
+        "if p.value in read or",
+        "if p.value not in read or",
+        LSTM,
+    ),
+)
+
+SCHEDULE = (
+    Mutant(
+        "rnncc.schedule.levels:Levels._place",
+        "made.level if same else made.level + 1",
+        "made.level",
+        Numbers("layer_norm_lstm"),
+    ),
+    Mutant(
+        "rnncc.schedule.accumulate:accumulate",
+        "rest = [v for v in rest if v not in rows and v is not begin]",
+        "rest = [v for v in rest if v not in rows and v is not begin][:-1]",
+        GRU,
+    ),
+    Mutant(
+        "rnncc.schedule.contractions:_segment",
+        'read.slot == "in" and read.buffer in zero_start',
+        'read.slot == "in"',
+        LSTM,
+    ),
+    Mutant(
+        "rnncc.schedule.contractions:grad_stage",
+        '- set(op.attrs["over"])',
+        "- set()",
+        LSTM,
+    ),
+    Mutant(
+        "rnncc.schedule.contractions:_chunks",
+        "// MAX_GROUP",
+        "// 1",
+        structure.test_gates_share_a_core,
+    ),
+    Mutant(
+        "rnncc.schedule.region:part_of",
+        "starts[behind] = starts.get(behind, Size.of(0)) + start",
+        "starts[behind] = Size.of(0)",
+        Numbers("shapes"),
+    ),
+    Mutant(
+        "rnncc.schedule.starts:_hoisted",
+        "rows[0] if rows else None",
+        "None",
+        LSTM,
+    ),
+)
+
+EMIT = (
+    Mutant(
+        "rnncc.emit.statements:Statements._links",
+        "len(slow) < WORTH_SPLITTING",
+        "len(slow) < 10**9",
+        structure.test_an_epilogue_of_many_activations_is_cut,
+    ),
+    Mutant(
+        "rnncc.emit.addresses:Addresses.slot_address",
+        'entering = "t + 1" if self.kernel.reverse else "t"',
+        'entering = "t"',
+        LSTM,
+    ),
+    Mutant(
+        "rnncc.emit.addresses:Addresses._pointer",
+        "{entry} = {pointer} if first else {zeros}",
+        "{entry} = {pointer}",
+        LSTM,
+    ),
+)
+
+RUNTIME = (
+    # planning
+    Mutant(
+        "rnncc.runtime.bind_tiles:TileBinder.even_tiles",
+        'if kernel.kind != "scan":',
+        "if True:",
+        structure.test_tiles_of_rows_are_alike,
+    ),
+    Mutant(
+        "rnncc.runtime.bind_tiles:TileBinder.parts",
+        "min(self.threads, batch)",
+        "1",
+        structure.test_threads_take_rows_or_units,
+    ),
+    Mutant(
+        "rnncc.runtime.bind_tiles:TileBinder.choose_starts",
+        "if fits or",
+        "if",
+        structure.test_what_a_loop_starts_from,
+    ),
+    Mutant(
+        "rnncc.runtime.layouts:staggered",
+        "row + CACHE_LINE if row % STAGGER == 0 else row",
+        "row",
+        structure.test_rows_avoid_powers_of_two,
+    ),
+    Mutant(
+        "rnncc.runtime.layouts:needs_padding",
+        "last % LANE_PAD != 0",
+        "False",
+        LSTM,
+    ),
+    Mutant(
+        "rnncc.runtime.prepared:Prepared._lay_out",
+        "at += (colour - at) % PAGE",
+        "at += 0",
+        structure.test_large_buffers_begin_at_different_places_of_a_page,
+    ),
+    Mutant(
+        "rnncc.runtime.packing:Planner.launch",
+        "self.binding.threads\n",
+        "1\n",
+        patching(structure.test_packing_and_large_copies_are_shared),
+    ),
+    Mutant(
+        "rnncc.runtime.memory:size_class",
+        "- 4, 0)",
+        "- 3, 0)",
+        structure.test_sizes_of_kept_memory,
+    ),
+    Mutant(
+        "rnncc.runtime.engine:Side.find",
+        "self.ready.move_to_end(key)",
+        "pass",
+        structure.test_what_was_used_last_is_kept,
+    ),
+    Mutant(
+        "rnncc.runtime.engine:Side.prepared",
+        "self.made.move_to_end(call)",
+        "pass",
+        structure.test_shapes_used_last_are_kept,
+    ),
+    # copies
+    Mutant(
+        "rnncc.runtime.prepared:Prepared._moves",
+        "q in p.share(part, parts)",
+        "q in p.share(0, parts)",
+        SHARED,
+    ),
+    Mutant(
+        "rnncc.runtime.moves:Move.share",
+        "self.shape[axis] * p // parts for p in (part, part + 1)",
+        "self.shape[axis] * p // parts for p in (0, part + 1)",
+        SHARED,
+    ),
+    Mutant(
+        "rnncc.runtime.moves:Move.pieces",
+        "axes[-1][1:] == (s * n, t * n)",
+        "axes[-1][1] == s * n",
+        LSTM,
+    ),
+    Mutant(
+        "rnncc.runtime.moves:Mover._start",
+        "first = self.call.time if self.d.reverse else 0",
+        "first = 0",
+        ODD,
+    ),
+    Mutant("rnncc.runtime.moves:Mover._slot", "(step & layout.ring)", "step", ODD),
+    Mutant(
+        "rnncc.runtime.engine:_apart",
+        "if n not in later}, later",
+        "if n in later}, {}",
+        structure.test_results_where_they_are_read_wait,
+    ),
+)
+
+
+@pytest.mark.parametrize("mutant", [*PASSES, *SCHEDULE, *EMIT, *RUNTIME], ids=str)
+def test_mutant_is_caught(mutant: Mutant) -> None:
+    if isinstance(mutant.caught_by, Numbers):
+        mutant.caught_by.right()
+    with mutated(mutant):
+        try:
+            mutant.caught_by()
+        except Exception:
+            return
+    pytest.fail("nobody noticed")
