@@ -172,13 +172,8 @@ PASSES = (
         "final_terms.append(self.again(self.last, term, 0))",
         LSTM,
     ),
-    Mutant(
-        "rnncc.passes.defer:defer",
-        "return _move_sinks(_lift_sums(program))",
-        "return _lift_sums(program)",
-        CONTRACTIONS,
-    ),
-    Mutant("rnncc.passes.defer:_lift_sums", '{"over": "T"}', '{"over": "B"}', LSTM),
+    Mutant("rnncc.passes.defer:_gains", 'return bool(op.attrs["over"]) or', "return", CONTRACTIONS),
+    Mutant("rnncc.passes.defer:_carry_needs", "waiting += defs[value].operands", "pass", LSTM),
     Mutant(
         "rnncc.passes.defer:_move_sinks",
         "names = {s.target: outer[s.value]",

@@ -130,7 +130,7 @@ def _array(name: str, given: Any, wanted: str) -> np.ndarray:
         given = given.get() if hasattr(given, "get") else given.cpu()
     try:
         array = np.asarray(given)
-    except ValueError as error:
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor of a graph, of torch
         raise ValueError(f"{name} can't become an array: {error}") from None
     if not array.ndim and not isinstance(given, np.ndarray | np.generic):
         raise TypeError(f"{name} is {an(type(given).__name__)}: give an array of {wanted}")

@@ -24,8 +24,11 @@ from tests.attack import Attack
 
 # Each is a module of this package.
 ATTACKS: tuple[str, ...] = (
-    "guard",
     "bounds",
+    "doors",
+    "guard",
+    "load",
+    "threads",
 )
 
 FOLDER = Path(__file__).parent.parent.parent / ".attack"

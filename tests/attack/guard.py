@@ -265,6 +265,6 @@ ATTACK = Attack(
     name="guard",
     about="no byte before or behind an array is read or written",
     count=1000,
-    short=10,
+    short=6,
     attempt=attempt,
 )
