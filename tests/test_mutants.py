@@ -175,7 +175,7 @@ PASSES = (
     Mutant("rnncc.passes.defer:_gains", 'return bool(op.attrs["over"]) or', "return", CONTRACTIONS),
     Mutant("rnncc.passes.defer:_carry_needs", "waiting += defs[value].operands", "pass", LSTM),
     Mutant(
-        "rnncc.passes.defer:_move_sinks",
+        "rnncc.passes.defer:defer",
         "names = {s.target: outer[s.value]",
         "names = {s.target: outer[next(iter(moving)).result]",
         Numbers("two_inputs"),
