@@ -25,6 +25,8 @@ from tests.attack import Attack
 # Each is a module of this package.
 ATTACKS: tuple[str, ...] = (
     "bounds",
+    "cells",
+    "compiled",
     "doors",
     "guard",
     "load",
