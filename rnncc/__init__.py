@@ -16,10 +16,19 @@ if TYPE_CHECKING:
     from rnncc.frontend.diagnostics import SpecError
     from rnncc.runtime.entries import CacheWarning
     from rnncc.runtime.layer import Layer
+    from rnncc.runtime.learning import NeverLearns
 
 __version__ = "0.1.0"
 
-__all__ = ["CacheWarning", "Layer", "SpecError", "__version__", "compile", "compile_text"]
+__all__ = [
+    "CacheWarning",
+    "Layer",
+    "NeverLearns",
+    "SpecError",
+    "__version__",
+    "compile",
+    "compile_text",
+]
 
 _HOMES = {
     "compile": "rnncc.compiler",
@@ -27,6 +36,7 @@ _HOMES = {
     "SpecError": "rnncc.frontend.diagnostics",
     "CacheWarning": "rnncc.runtime.entries",
     "Layer": "rnncc.runtime.layer",
+    "NeverLearns": "rnncc.runtime.learning",
 }
 
 

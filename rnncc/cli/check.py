@@ -12,6 +12,8 @@ Non-Goals: dropout, other options than --set gives: the tests' business.
 from __future__ import annotations
 
 import argparse
+import math
+import warnings
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -23,14 +25,17 @@ from rich.table import Table
 
 from rnncc import oracle
 from rnncc.cli.probe import probe_sizes
-from rnncc.cli.settings import Settings, load
+from rnncc.cli.settings import Settings, UsageError, load
 from rnncc.compiler import layer_class
+from rnncc.emit.describe import describe
 from rnncc.frontend.spec import Call, CellSpec, Name, walk
 from rnncc.passes.interface import examined
 from rnncc.passes.lower import lower
 from rnncc.runtime.layer import Layer
+from rnncc.runtime.learning import NeverLearns, sentences
 
 BATCH, TIME = 5, 7
+MOST_NUMBERS = 2**24
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 GRADIENT_TOLERANCE = {"float32": 1e-4, "float64": 1e-11}  # sums over rows and steps
 SLOPE_TOLERANCE = 1e-6
@@ -59,13 +64,17 @@ class Finding:
 def run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.file, arguments.settings)
     sizes = probe_sizes(settings)
+    bound(settings, sizes)
+    cell = describe(settings.spec, settings.options, settings.functions)
     console = Console()
     if not console.is_terminal:
         console = Console(width=100)
     findings = []
     log = Console(stderr=True)
     # In a file a progress bar would be an empty line.
-    with Progress(console=log, transient=True, disable=not log.is_terminal) as progress:
+    shown = Progress(console=log, transient=True, disable=not log.is_terminal)
+    with shown as progress, warnings.catch_warnings():
+        warnings.simplefilter("ignore", NeverLearns)  # said below
         task = progress.add_task(f"checking {settings.spec.name}", total=None)
         for finding in check_cell(settings, sizes, arguments.target):
             findings.append(finding)
@@ -75,10 +84,28 @@ def run(arguments: argparse.Namespace) -> int:
     others = sum(1 for _ in examined(settings.spec)) - 1
     if stops_gradients(settings.spec):
         console.print("no slopes: with stop_gradient, gradients are meant to differ from them")
+    for _, sentence in sentences(cell):
+        console.print(sentence, markup=False)
     if others:
         console.print(f"{others} other choices of options have no mistakes; --set checks one.")
     console.print(f"{failed} of {len(findings)} FAILED" if failed else "all right")
     return int(failed > 0)
+
+
+def bound(settings: Settings, sizes: Mapping[str, int]) -> None:
+    """UsageError where arrays of these sizes would be large: every one is held several times."""
+    program = lower(settings.spec, settings.options, settings.functions)
+    values = [p.value for p in program.params] + [op.result for op in program.ops()]
+    count = 0
+    for value in values:
+        lead = BATCH * TIME if value.type.axes else 1
+        count += lead * math.prod(size.evaluate(sizes) for size in value.type.shape)
+    if count > MOST_NUMBERS:
+        listed = ", ".join(f"{n}={v}" for n, v in sizes.items())
+        raise UsageError(
+            f"{settings.spec.name} with {listed} has more than the {MOST_NUMBERS:,} numbers that "
+            "check tries: give smaller sizes with --set"
+        )
 
 
 def check_cell(

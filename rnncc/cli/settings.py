@@ -12,6 +12,7 @@ from pathlib import Path
 
 from rnncc.frontend.diagnostics import an, nearest
 from rnncc.frontend.elaborate import bind_options
+from rnncc.frontend.limits import WHOLE
 from rnncc.frontend.spec import CellSpec, Number, SizeDecl
 from rnncc.ir.program import Span
 from rnncc.passes.interface import check_file
@@ -112,8 +113,11 @@ def _unknown(spec: CellSpec, name: str, kinds: dict[str, str]) -> str:
 
 
 def _whole(name: str, value: str) -> int:
-    if not value.isdecimal() or not value.isascii() or int(value) < 1:
-        raise UsageError(f"--set {name}: a size is a whole number of at least 1, not {value}")
+    short = len(value) <= len(str(WHOLE)) and value.isdecimal() and value.isascii()
+    if not short or not 1 <= int(value) <= WHOLE:
+        raise UsageError(
+            f"--set {name}: a size is a whole number of at least 1 and at most 2**53, not {value}"
+        )
     return int(value)
 
 

@@ -5,7 +5,7 @@ Non-Goals: programs and kernels; reading text.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
 from rnncc.frontend.diagnostics import Diagnostic, SpecError
@@ -26,6 +26,7 @@ from rnncc.frontend.spec import (
     Timed,
     Unary,
 )
+from rnncc.ir.program import Program
 from rnncc.ir.sizes import FloorDiv, Size
 from rnncc.passes.equations import bind_functions
 from rnncc.passes.interface import (
@@ -40,6 +41,7 @@ from rnncc.passes.interface import (
     weight_shapes,
 )
 from rnncc.passes.lower import lower
+from rnncc.passes.reach import reached, read_at
 from rnncc.runtime import initializers
 from rnncc.schedule.description import Array, Cell, Constraint, Rate, SizeDecl
 
@@ -90,9 +92,26 @@ def describe(
             Constraint(size_text(c.left), size_text(c.right), f"{c.message} (line {c.span.line})")
             for c in constraints(spec, options, functions)
         ),
+        unlearned=tuple(_unlearned(spec, lower(spec, options, functions))),
         source=PurePath(spec.filename).name,
         sha256=spec.sha256,
     )
+
+
+def _unlearned(spec: CellSpec, program: Program) -> Iterator[tuple[str, int, tuple[int, ...]]]:
+    """Weights that no gradient reaches, but those that stop_gradient is written around."""
+    found = reached(program)
+    found |= {weight for state, weight in initial_weights(spec).items() if state in found}
+    for weight in spec.weights:
+        if weight.name in found:
+            continue
+        starts = [
+            s.initial.span for s in spec.states if s.initial and s.initial.name == weight.name
+        ]
+        spans = [op.span for op in read_at(program, weight.name) if op.opcode != "stop_gradient"]
+        lines = {span.line for span in (*spans, *starts) if span is not None}
+        if lines:
+            yield weight.name, weight.span.line, tuple(sorted(lines))
 
 
 def _rates(spec: CellSpec, options: Given, functions: Given) -> tuple[Rate, ...]:

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime import memory
+from rnncc.runtime import learning, memory
 from rnncc.runtime.bind import Binder
 from rnncc.runtime.binding import Call, result_shape
 from rnncc.runtime.blocks import (
@@ -191,6 +191,8 @@ class Engine:
         self._forward.steps = time
         results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
         saved = None
+        if save and self.cell.unlearned:
+            learning.warn(self.cell)
         if save:  # before anything is written over what was read
             owned = self._owned(arrays, lent)
             asked = self._call(sizes, batch, time, save, False)

@@ -74,6 +74,7 @@ class Cell(_Literal):
     draws: training draws random numbers even while every rate is zero.
     rated_options: (option, rate): True, unless it is given, where a layer is made with that rate
     above zero.
+    unlearned: weights that no gradient reaches: name, line, lines that read it.
     """
 
     name: str
@@ -93,6 +94,7 @@ class Cell(_Literal):
     draws: bool = False
     rated_options: tuple[tuple[str, str], ...] = ()
     constraints: tuple[Constraint, ...] = ()
+    unlearned: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
     source: str = "<text>"
     sha256: str = ""
 

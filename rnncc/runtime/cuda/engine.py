@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime import learning
 from rnncc.runtime.binding import Call
 from rnncc.runtime.blocks import LEAST_STEPS, Saved, backward, block_steps, forward
 from rnncc.runtime.call import Arrays, Job, Residuals
@@ -173,6 +174,8 @@ class CudaEngine:
         steps = time if time <= LEAST_STEPS else block_steps(self._forward, call, BLOCK_BYTES)
         results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
         saved = None
+        if save and self.cell.unlearned:
+            learning.warn(self.cell)
         if save:
             owned = self._owned(arrays, lent)
             saved = Saved(owned, replace(call, last_only=False), version, first_step, kept)
