@@ -44,17 +44,19 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
         for s in bwd.xs
         if s.source in saved_params and stacks.get(s.source) is s.value
     }
-    at_hand = {s.value for s in fwd.xs if _is_param(forward, s.source) or s.source in saved_params}
+    given = saved_params | {p.value for p in forward.params}
+    at_hand = {s.value for s in fwd.xs if s.source in given}
     twins = {}
     for c in fwd.carries:
         twins[c.value], twins[c.next] = c.next, c.value
     again: dict[Value, Op] = {}
     defs = definitions(fwd.body)
     _save_sources(saved, defs, again)
+    inner = set(fwd.entering()) | set(defs)
     for op in fwd.body:
         if op.result not in saved or op.result in again:
             continue
-        for value in _recomputation(op.result, defs, saved, again, at_hand, twins, fwd):
+        for value in _recomputation(op.result, defs, saved, again, at_hand, twins, inner):
             again[value] = defs[value]
     forward, pullback = _rewrite(forward, pullback, again, defs)
     return _drop_unread(forward, _early_again(forward, pullback))
@@ -96,10 +98,6 @@ def _save_sources(saved: dict[Value, Value], defs: dict[Value, Op], again: dict[
             saved.setdefault(value, value)
 
 
-def _is_param(program: Program, value: Value) -> bool:
-    return any(p.value is value for p in program.params)
-
-
 def _recomputation(
     value: Value,
     defs: dict[Value, Op],
@@ -107,10 +105,9 @@ def _recomputation(
     again: dict[Value, Op],
     at_hand: set[Value],
     twins: dict[Value, Value],
-    scan: Scan,
+    inner: set[Value],
 ) -> list[Value]:
     """The ops to run to have `value` again, in order; empty when it must be saved."""
-    inner = set(scan.entering()) | set(defs)
     order: list[Value] = []
     budget = CHEAP
 
