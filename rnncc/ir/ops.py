@@ -33,7 +33,9 @@ def _pointwise(dtype: str) -> Callable[..., Type]:
     def infer(attrs: Attrs, *types: Type) -> Type:
         if len({t.shape for t in types}) != 1:
             raise IRError(f"pointwise operands differ in shape: {', '.join(map(str, types))}")
-        return Type(types[0].shape, union(*(t.axes for t in types)), dtype)
+        axes = {t.axes for t in types}
+        over = axes.pop() if len(axes) == 1 else union(*axes)
+        return Type(types[0].shape, over, dtype)
 
     return infer
 
