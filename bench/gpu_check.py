@@ -142,7 +142,7 @@ def bulk_errors() -> dict[str, Any]:
     right = a.astype(float) @ w
     pieces = [carrier.enter(x, np.dtype("float32"))[0] for x in (a, w)]
     out = carrier.empty(4 * m * n)
-    points = {"a": pieces[0].address, "w": pieces[1].address, "out": out.address}
+    points: dict[Any, int] = {"a": pieces[0].address, "w": pieces[1].address, "out": out.address}
     c = Contraction(
         Place("a", 0, (0, 4 * k), (0, 4)),
         Place("w", 0, k=(0, 4 * n), n=4),

@@ -36,6 +36,7 @@ from rnncc.runtime.bind_tiles import FETCH_DEPTH
 from rnncc.runtime.binding import Binding, BoundKernel, requests
 from rnncc.runtime.bulk_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.layouts import pad
+from rnncc.runtime.moves import SCRATCH, ZERO_ROW
 from rnncc.runtime.nest import (
     PANEL_AT,
     PANEL_ROWS,
@@ -151,11 +152,11 @@ class Binder(MemoryBinder):
         words: list[Word]
         if kernel.kind == "grads":
             count, work, words = sum_calls(self, kernel)
-            head: list[Word] = [parts, count, work, (("zeros",), 0)]
+            head: list[Word] = [parts, count, work, (ZERO_ROW, 0)]
         else:
             count, words = contract_calls(self, kernel, flat)
             head = [parts, count, *flat]
-        head += [(("scratch_base",), self.tables_at), self.out.scratch_bytes, int(shared)]
+        head += [(SCRATCH, self.tables_at), self.out.scratch_bytes, int(shared)]
         every = head + words
         template = np.array([w if isinstance(w, int) else w[1] for w in every], np.int64)
         bound = BoundKernel(kernel, parts, template, [], [], why)
@@ -174,7 +175,7 @@ class Binder(MemoryBinder):
         if core.start not in self.out.fused:
             bound.addresses.append((index, core.start, 0))
         else:
-            bound.others.append((index, ("init", stage, i) if core.init else ("zeros",)))
+            bound.others.append((index, ("init", stage, i) if core.init else ZERO_ROW))
 
     def row_levels(self, kernel: Kernel) -> tuple[int, int]:
         """(n0, n1) of a bulk kernel; n0 is 1 where all rows are evenly spaced.

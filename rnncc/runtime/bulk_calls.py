@@ -12,6 +12,7 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 from rnncc.runtime.binding import Tiling
+from rnncc.runtime.moves import ONE_ROW, ZERO_ROW
 from rnncc.runtime.tables import Grad, Kernel, Operand, Source, Stage
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def _contract(
     row = binder.tile_row(stage.name, i)
     moved = sum(n * binder.out.stride(core.out, a) for a, n in enumerate(index))
     out_0, out_1 = _rows(binder, core.out, kernel, flat)
-    init: Word = (("zeros",), 0)
+    init: Word = (ZERO_ROW, 0)
     if core.init is not None:
         at = sum(n * binder.init_outer(stage.name, i, a) for a, n in enumerate(index))
         init = ("init", stage.name, str(i)), at
@@ -193,7 +194,7 @@ def _sum(
         d_at += sum(
             n * binder.out.stride(grad.d, d) for n, (_, _, d) in zip(turn, grad.k, strict=True)
         )
-        a_word: Word = (("ones",), 0)
+        a_word: Word = (ONE_ROW, 0)
         if grad.a:
             a_at = moved(grad.a, 0) + sum(
                 n * binder.out.stride(grad.a, a) for n, (_, a, _) in zip(turn, grad.k, strict=True)

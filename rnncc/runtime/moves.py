@@ -26,7 +26,11 @@ from rnncc.runtime.words import word
 
 MAX_RANK = 6
 SHARE_WORDS = 2  # of a part: its pieces, and where their descriptions begin, in bytes
-CALLERS = "caller's "
+
+# What an address may point at: a buffer, by its name, or something of ours, by a request. A name is
+# never equal to a request, so no buffer takes the place of anything that isn't one.
+Point = str | tuple[str, ...]
+ZERO_ROW, ONE_ROW, SYNC, SCRATCH = ("zeros",), ("ones",), ("sync",), ("scratch_base",)
 
 
 @kernel
@@ -37,9 +41,9 @@ def move_all(block, part):
 
 @dataclass(frozen=True, slots=True)
 class Side:
-    """One end of a copy: what it is in (a point's name), bytes from there, and strides."""
+    """One end of a copy: what it is in (a `Point`), bytes from there, and strides."""
 
-    point: str
+    point: Point
     offset: int
     strides: tuple[int, ...]
 
@@ -90,14 +94,14 @@ class Move:
         return found + [0] * (DESC_WORDS - len(found))
 
 
-def result_point(name: str) -> str:
-    """The name of a result's array among points, where buffers have theirs."""
-    return f"result {name}"
+def result_point(name: str) -> Point:
+    """A result's array."""
+    return "result", name
 
 
-def callers(buffer: str) -> str:
-    """The name of what the caller gave, where a parameter's buffer is a copy of it."""
-    return CALLERS + buffer
+def callers(buffer: str) -> Point:
+    """What the caller gave, where a parameter's buffer is a copy of it."""
+    return "caller's", buffer
 
 
 class Mover:
@@ -164,7 +168,7 @@ class Mover:
         """Zeros, in the padding as well."""
         layout = self.binding.layouts[buffer]
         row = (*layout.shape[:-1], pad(layout.last)) if layout.shape else (LANE_PAD,)
-        zeros = Side("zeros", 0, (0,) * (1 + len(row)))
+        zeros = Side(ZERO_ROW, 0, (0,) * (1 + len(row)))
         return Move((self.call.batch, *row), zeros, self._slot(buffer, step))
 
     # ---- results --------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from rnncc.runtime.groups import PACKED
 from rnncc.runtime.kernel import kernel
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.memory import ALIGNMENT
+from rnncc.runtime.moves import ZERO_ROW, Point
 from rnncc.runtime.narrow import PACKERS
 from rnncc.runtime.nest import share
 from rnncc.runtime.perform import Launch, Piece, Place
@@ -62,13 +63,13 @@ class Packing:
     """Where each thing that is packed goes, in bytes from the arena's begin."""
 
     # By the request that asks for it: where, and how many bytes.
-    places: dict[str, tuple[int, int]] = field(default_factory=dict)
+    places: dict[Point, tuple[int, int]] = field(default_factory=dict)
     size: int = 0
     gap: int = 0  # bytes of nobody's behind each
 
-    def place(self, name: str, size: int) -> int:
+    def place(self, request: Point, size: int) -> int:
         at = self.size
-        self.places[name] = at, size
+        self.places[request] = at, size
         self.size += -(-max(size, 1) // ALIGNMENT) * ALIGNMENT + self.gap
         return at
 
@@ -137,7 +138,7 @@ class Planner:
         tiling = self.binding.tilings[stage.name]
         row = len(pack.gates) * tiling.unit_blocks * self.binding.machine.vector_bytes
         layout: PackLayout = pack_layout(self.binding, stage, i, k, row)
-        at = self.out.place(f"pack|{stage.name}|{i}|{k}", layout.bytes)
+        at = self.out.place(("pack", stage.name, str(i), str(k)), layout.bytes)
         counts = layout.k_counts
         inner = pack.k[-2:]
         k1, ks1 = (counts[-2], inner[0]) if len(counts) > 1 else (1, None)
@@ -168,9 +169,9 @@ class Planner:
         outer = [self.binding.size(s) for s in stage.shape[:-1]]
         units = self.binding.size(stage.shape[-1])
         row = tiling.tiles * tiling.unit_blocks * len(sources) * self.binding.machine.vector_bytes
-        at = self.out.place(f"init|{stage.name}|{i}", row * int(np.prod(outer, dtype=int)))
+        at = self.out.place(("init", stage.name, str(i)), row * int(np.prod(outer, dtype=int)))
         description = [1, 1, len(sources), tiling.unit_blocks, units]
-        zeros = self.prepared.place("zeros"), 0
+        zeros = self.prepared.place(ZERO_ROW), 0
         indices = [*product(*map(range, outer))]
         for number, index in enumerate(indices):
             gates = []

@@ -33,10 +33,15 @@ from rnncc.runtime.layouts import Layout
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.memory import ALIGNMENT
 from rnncc.runtime.moves import (
-    CALLERS,
+    ONE_ROW,
+    SCRATCH,
     SHARE_WORDS,
+    SYNC,
+    ZERO_ROW,
     Move,
     Mover,
+    Point,
+    callers,
     move_all,
     result_point,
     slot_offset,
@@ -124,13 +129,13 @@ class Prepared:
         self.target, self.machine = target, binding.machine
         self.regions: list[Region] = []
         self.buffers, self.dtype = buffers, binding.dtype
-        self._places: dict[str, Place] = {}
+        self._places: dict[Point, Place] = {}
         for number, (buffer, _) in enumerate(
             (*params.given, *params.residuals, *params.weights), GIVEN
         ):
             self._places[buffer.name] = Place(number)
         # Parameters that are copied first have two places: the caller's, and ours.
-        self._callers = {n: self._places[n] for n in binding.bytes if n in self._places}
+        self._places |= {callers(n): self._places[n] for n in binding.bytes if n in self._places}
         saved = self._saved() if binding.call.save else []
         early = self._weight_buffers()
         shared = [n for n in binding.bytes if n not in (*early, *saved)]
@@ -147,9 +152,9 @@ class Prepared:
 
     # ---- places -------------------------------------------------------------------------------
 
-    def place(self, name: str) -> Place:
+    def place(self, point: Point) -> Place:
         """Where a buffer, a result, or anything else a block points at is."""
-        return self._places[name]
+        return self._places[point]
 
     def _lay_out(self, group: int, names: Iterable[str], at: int = 0) -> int:
         """Buffers one after another; where they end.
@@ -167,24 +172,25 @@ class Prepared:
             at = self._reserve(name, Place(group, at), size)
         return at
 
-    def _reserve(self, name: str, place: Place, size: int) -> int:
-        """Gives a buffer its place; where the next one may begin."""
-        self._places[name] = place
+    def _reserve(self, point: Point, place: Place, size: int) -> int:
+        """Gives a point its place; where the next one may begin."""
+        self._places[point] = place
+        name = point if isinstance(point, str) else " ".join(point)
         self.regions.append(Region(name, place, size))
         return place.offset + _round(size) + self.target.gap
 
     def _globals(self, at: int) -> Workspace:
         parts = max((k.parts for k in self.binding.kernels), default=1)
         scratch, zero_bytes = self.binding.scratch_bytes, _round(self.binding.zero_bytes)
-        self._places["scratch_base"] = Place(WORKSPACE, at)
+        self._places[SCRATCH] = Place(WORKSPACE, at)
         for part in range(parts):
             place = Place(WORKSPACE, at + part * scratch)
             self.regions.append(Region(f"scratch of part {part}", place, scratch))
         sync = at + _round(scratch * parts) + self.target.gap
-        zeros = self._reserve("sync", Place(WORKSPACE, sync), sync_words(parts) * 8)
+        zeros = self._reserve(SYNC, Place(WORKSPACE, sync), sync_words(parts) * 8)
         ones = zeros + zero_bytes  # `perform` clears all that lies between them
-        self._reserve("zeros", Place(WORKSPACE, zeros), zero_bytes)
-        end = self._reserve("ones", Place(WORKSPACE, ones), ALIGNMENT)
+        self._reserve(ZERO_ROW, Place(WORKSPACE, zeros), zero_bytes)
+        end = self._reserve(ONE_ROW, Place(WORKSPACE, ones), ALIGNMENT)
         return Workspace(sync, zeros, ones, end)
 
     def _weight_buffers(self) -> list[str]:
@@ -255,14 +261,10 @@ class Prepared:
             at = 1 + part * SHARE_WORDS
             words[at : at + SHARE_WORDS] = [len(own), len(words) * 8]
             for piece in own:
-                addresses.append((len(words), self._source(piece.source.point)))
+                addresses.append((len(words), self._places[piece.source.point]))
                 addresses.append((len(words) + 1, self._places[piece.target.point]))
                 words += piece.words()
         yield Launch(self.target.code(move_all), Piece(np.array(words, np.int64), addresses), parts)
-
-    def _source(self, point: str) -> Place:
-        name = point.removeprefix(CALLERS)
-        return self._callers[name] if name != point else self._places[name]
 
     def _resolve(self, words: np.ndarray, index: int, request: tuple[str, ...]) -> Place | None:
         """A constant is added to the block here; else where what the word points at is."""
@@ -294,10 +296,8 @@ class Prepared:
                 return Place(SEED)
             case ("first step",):
                 return Place(FIRST_STEP)
-            case ("init" | "pack", *_):
-                return self._places["|".join(request)]
-            case (name,) if name in self._places:
-                return self._places[name]
+            case _:
+                return self._places[request]
         return None
 
     # ---- what is done once a version ------------------------------------------------------------
@@ -313,9 +313,9 @@ class Prepared:
         def pack(names: Iterable[str]) -> None:
             own = [stages.pop(n) for n in names if n in stages]
             launches.append(planner.launch(own))
-            for name, (offset, size) in packing.places.items():
-                if name not in self._places:
-                    self._reserve(name, Place(PACKED, offset), size)
+            for request, (offset, size) in packing.places.items():
+                if request not in self._places:
+                    self._reserve(request, Place(PACKED, offset), size)
 
         for bound in filter(_is_early, self.binding.kernels):
             pack(bound.kernel.stages)

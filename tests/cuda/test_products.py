@@ -19,8 +19,9 @@ from rnncc.runtime.cuda import bulk, cublas, moves, tiler
 from rnncc.runtime.cuda import device as devices
 from rnncc.runtime.cuda.chosen import using
 from rnncc.runtime.cuda.given import bring
-from rnncc.runtime.cuda.products import Product, merged, work_of
+from rnncc.runtime.cuda.products import COPIES, Product, merged, work_of
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
+from rnncc.runtime.moves import ONE_ROW
 from rnncc.schedule.tiers import Gpu
 from tests import cases
 from tests.cuda.gridsim import Simulator
@@ -49,8 +50,8 @@ def computed(c: Contraction, arrays: dict[str, np.ndarray]) -> np.ndarray:
     assert made is not None
     simulator = Simulator(size=1 << 18, threads=64, library="NumPy")
     points = {n: simulator.upload(np.ascontiguousarray(a)).address for n, a in arrays.items()}
-    points["ones"] = simulator.ones("float32", made.ones).address
-    points["copies"] = simulator.empty(max(made.copies, 1)).address
+    points[ONE_ROW] = simulator.ones("float32", made.ones).address
+    points[COPIES] = simulator.empty(max(made.copies, 1)).address
     for move in (piece for m in made.moves for piece in m.pieces()):
         words = np.array([0, 1, 0, 1, *moves.words_of(move)], np.int64)
         words[4] = points[move.source.point] + move.source.offset
@@ -158,7 +159,7 @@ def test_sums_alone() -> None:
     """A bias's gradient: rows of ones times what is summed."""
     d = np.random.default_rng(0).standard_normal((T, B, N)).astype("float32")
     c = Contraction(
-        Place("ones", 0),
+        Place(ONE_ROW, 0),
         Place("d", 0, k=(4 * N, 4 * N * B), n=4),
         Place("out", 0, n=4),
         (1, N, B * T),

@@ -7,6 +7,7 @@ import pytest
 
 from rnncc.runtime.cuda import tiler, tiles
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
+from rnncc.runtime.moves import ZERO_ROW, Point
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 
@@ -30,13 +31,13 @@ def test_cells_in_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     assert {"contract", "add_parts"} <= ran
 
 
-def launched(c: Contraction, arrays: dict[str, np.ndarray], out: np.ndarray) -> np.ndarray:
+def launched(c: Contraction, arrays: dict[Point, np.ndarray], out: np.ndarray) -> np.ndarray:
     """The contraction, by its launches."""
     simulator = Simulator(seed=3, size=1 << 21)
     points = {n: simulator.upload(a).address for n, a in arrays.items()}
     points["out"] = simulator.upload(out).address
     made = tiles.launch_of(c, 4, processors=8)
-    points["parts"] = simulator.empty(max(made.part_bytes, 1)).address
+    points[tiles.PARTS] = simulator.empty(max(made.part_bytes, 1)).address
     runs = [(tiles.contract, made.words, made.patches, made.blocks)]
     if made.parts > 1:
         runs.append((tiles.add_parts, made.adds, made.add_patches, 2))
@@ -70,7 +71,7 @@ def test_ragged_tiles() -> None:
     np.testing.assert_allclose(found, right, atol=2e-5)
     more = launched(
         Contraction(c.a, c.w, c.out, c.counts, c.m_inner, c.k_inner, ADDS),
-        {"a": a, "w": w, "zeros": row},
+        {"a": a, "w": w, ZERO_ROW: row},
         found,
     )
     np.testing.assert_allclose(more, 2 * right - row, atol=4e-5)
@@ -91,5 +92,5 @@ def test_blocks_that_share_k(monkeypatch: pytest.MonkeyPatch) -> None:
         ZEROS,
     )
     assert tiles.launch_of(c, 4, 8).parts == 4
-    found = launched(c, {"a": a, "d": d, "zeros": a}, np.zeros((m, n), "float32"))
+    found = launched(c, {"a": a, "d": d, ZERO_ROW: a}, np.zeros((m, n), "float32"))
     np.testing.assert_allclose(found, np.einsum("btm,btn->mn", a.astype(float), d), atol=1e-5)

@@ -27,9 +27,10 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime.binding import Call, requests, touched
-from rnncc.runtime.cuda.steps import Steps
+from rnncc.runtime.cuda.steps import SUMS, Steps
 from rnncc.runtime.layouts import Layout, axes_of, row_layout
 from rnncc.runtime.machine import ITEMSIZE
+from rnncc.runtime.moves import Point
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.tables import Buffer, Direction, Kernel
 from rnncc.schedule.stationary import Numbers, numbers
@@ -45,8 +46,8 @@ class BoundKernel:
 
     kernel: Kernel
     template: np.ndarray
-    addresses: list[tuple[int, str, int]]
-    others: list[tuple[int, str]]
+    addresses: list[tuple[int, Point, int]]
+    others: list[tuple[int, Point]]
     items: int  # that its widest level could give to threads
 
 
@@ -217,13 +218,13 @@ class Binder:
             if request[0] == "sums":
                 if self.out.steps is not None:
                     at = self.out.steps.offsets[int(request[1])]
-                    bound.addresses.append((index, "sums", at))
+                    bound.addresses.append((index, SUMS, at))
             elif value is not None:
                 bound.template[index] = value
             elif request[0] == "address":
                 bound.addresses.append((index, request[1], self.offset(request)))
             else:
-                bound.others.append((index, request[0]))
+                bound.others.append((index, request))
         return bound
 
     def rows_of(self, kernel: Kernel) -> int:

@@ -9,7 +9,7 @@ import math
 
 from rnncc.runtime.cuda.kernel import kernel
 from rnncc.runtime.cuda.names import cuda, v
-from rnncc.runtime.moves import MAX_RANK, Move, Mover, Side
+from rnncc.runtime.moves import MAX_RANK, ZERO_ROW, Move, Mover, Side
 
 
 class DenseMover(Mover):
@@ -18,7 +18,7 @@ class DenseMover(Mover):
     def _cleared(self, buffer: str, step: int) -> Move:
         layout = self.binding.layouts[buffer]
         row = layout.shape or (1,)
-        zeros = Side("zeros", 0, (0,) * (1 + len(row)))
+        zeros = Side(ZERO_ROW, 0, (0,) * (1 + len(row)))
         return Move((self.call.batch, *row), zeros, self._slot(buffer, step))
 
 

@@ -21,15 +21,17 @@ from rnncc.runtime.cuda.graphs import Graphs
 from rnncc.runtime.cuda.kernel import RANGES, Kernel
 from rnncc.runtime.cuda.moves import DenseMover, move, words_of
 from rnncc.runtime.cuda.names import COUNTER_BYTES
-from rnncc.runtime.cuda.products import Multiply, Product, Work
+from rnncc.runtime.cuda.products import COPIES, Multiply, Product, Work
+from rnncc.runtime.cuda.steps import SUMS
+from rnncc.runtime.cuda.tiles import PARTS, Contraction, add_parts, contract, launch_of
 from rnncc.runtime.cuda.tiles import THREADS as TILE_THREADS
-from rnncc.runtime.cuda.tiles import Contraction, add_parts, contract, launch_of
 from rnncc.runtime.machine import ITEMSIZE
-from rnncc.runtime.moves import Move, result_point
+from rnncc.runtime.moves import Move, Point, result_point
 from rnncc.runtime.tables import Buffer, Direction
 from rnncc.schedule.tiers import WARP, Gpu
 
-Patch = tuple[int, str, int]  # word, what it points at, bytes from there
+COUNTERS = ("counters",)
+Patch = tuple[int, Point, int]  # word, what it points at, bytes from there
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,14 +70,14 @@ class Plan:
     seeds: list[int] = field(default_factory=list)
     first_steps: list[int] = field(default_factory=list)
     launches: list[Launch | Multiplication] = field(default_factory=list)
-    results: list[tuple[str, tuple[int, ...], str]] = field(default_factory=list)
+    results: list[tuple[str, tuple[int, ...], Point]] = field(default_factory=list)
     counters: int = COUNTER_BYTES  # bytes of them
     parts: int = 0  # bytes of sums that are added up later
     copies: int = 0  # bytes of operands in another order
     ones: int = 1
     sums: int = 0  # bytes of products between launches
-    points: tuple[str, ...] = ()  # what patches point at
-    scratch: dict[str, int] = field(default_factory=dict)  # where in it the points of these are
+    points: tuple[Point, ...] = ()  # what patches point at
+    scratch: dict[Point, int] = field(default_factory=dict)  # where in it the points of these are
     scratch_bytes: int = 0
     where: tuple[np.ndarray, np.ndarray, np.ndarray] = NOWHERE  # their words, points and offsets
     graphs: Graphs = field(default_factory=Graphs)
@@ -222,13 +224,14 @@ class _Writer:
         first, start = self.add(bound.template)
         for index, name, offset in bound.addresses:
             self.out.patches.append((first + index, name, offset))
-        for index, kind in bound.others:
-            where = {
-                "seed": self.out.seeds,
-                "first step": self.out.first_steps,
-            }.get(kind)
+        own: dict[Point, list[int]] = {
+            ("seed",): self.out.seeds,
+            ("first step",): self.out.first_steps,
+        }
+        for index, request in bound.others:
+            where = own.get(request)
             if where is None:
-                self.out.patches.append((first + index, kind, 0))
+                self.out.patches.append((first + index, request, 0))
             else:
                 where.append(first + index)
         kernel, levels = bound.kernel, bound.kernel.levels
@@ -273,14 +276,14 @@ class _Writer:
         if self.pieces:
             self.out.template = np.concatenate(self.pieces)
         found, patches = self.out, self.out.patches
-        sizes = {
-            "counters": found.counters,
-            "parts": found.parts,
-            "copies": found.copies,
-            "sums": found.sums,
+        sizes: dict[Point, int] = {
+            COUNTERS: found.counters,
+            PARTS: found.parts,
+            COPIES: found.copies,
+            SUMS: found.sums,
         }
-        for name, size in sizes.items():
-            found.scratch[name] = found.scratch_bytes
+        for point, size in sizes.items():
+            found.scratch[point] = found.scratch_bytes
             found.scratch_bytes += round_up(max(size, 1))
         found.points = tuple(dict.fromkeys(name for _, name, _ in patches))
         number = {name: i for i, name in enumerate(found.points)}

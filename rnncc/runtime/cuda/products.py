@@ -19,10 +19,10 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from rnncc.runtime.cuda.tiles import CONSTANTS, ZEROS, Contraction, Place
-from rnncc.runtime.moves import Move, Side
+from rnncc.runtime.moves import ONE_ROW, Move, Point, Side
 
 MOST = 2**31 - 1  # of every size and stride: the library has 32 bits for them
-COPIES = "copies"  # the point of copied operands
+COPIES = ("copies",)  # the point of copied operands
 ALIGNMENT = 256
 
 
@@ -48,12 +48,12 @@ class Product:
 
 @dataclass(frozen=True, slots=True)
 class Multiply:
-    """A product and where its matrices are: points' names, and bytes from there."""
+    """A product and where its matrices are: `Point`s, and bytes from there."""
 
     product: Product
-    left: tuple[str, int]
-    right: tuple[str, int]
-    out: tuple[str, int]
+    left: tuple[Point, int]
+    right: tuple[Point, int]
+    out: tuple[Point, int]
 
 
 @dataclass(slots=True)
@@ -101,7 +101,7 @@ def work_of(c: Contraction, item: int) -> Work | None:
     moves: list[Move] = []
     copies = ones = 0
     a, w = c.a, c.w
-    if a.point == "ones":  # sums alone: a row of ones
+    if a.point == ONE_ROW:  # sums alone: a row of ones
         found = one_axis(k_counts, w.k)
         if found is None or c.begin != ZEROS or m != 1:
             return None
@@ -240,7 +240,7 @@ def merged(contractions: Sequence[Contraction]) -> list[Contraction]:
     Additions stay behind what they add to.
     """
     found: list[Contraction] = []
-    last: dict[tuple[str, int], int] = {}  # where a result was touched last
+    last: dict[tuple[Point, int], int] = {}  # where a result was touched last
     for c in contractions:
         place = c.out.point, c.out.offset
         least = last.get(place, -1) + 1

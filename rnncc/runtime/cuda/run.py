@@ -15,10 +15,10 @@ from rnncc.runtime.call import Job, Residuals
 from rnncc.runtime.cuda.chosen import current
 from rnncc.runtime.cuda.graphs import LEAST
 from rnncc.runtime.cuda.kernel import RANGES
-from rnncc.runtime.cuda.prepared import Multiplication, Plan
+from rnncc.runtime.cuda.prepared import COUNTERS, Multiplication, Plan
 from rnncc.runtime.cuda.target import CARRIER, Carrier, HostArrays, Piece
 from rnncc.runtime.layouts import Layout
-from rnncc.runtime.moves import slot_offset
+from rnncc.runtime.moves import ONE_ROW, ZERO_ROW, Point, slot_offset
 from rnncc.runtime.precision import PRECISION
 from rnncc.runtime.sizes import evaluate
 from rnncc.runtime.strides import repeated
@@ -69,7 +69,7 @@ class CudaRun:
     def go(self) -> dict[str, Any]:
         made, job, dtype = self.prepared, self.job, np.dtype(self.side.dtype)
         plan = made.plan(job.wanted)
-        places = {name: piece.address for name, piece in self.pieces.items()}
+        places: dict[Point, int] = {name: piece.address for name, piece in self.pieces.items()}
         for buffer, role, name in self.side.direction.params:
             if role == "residual":
                 places[buffer] = job.residuals.places[name][0]
@@ -81,17 +81,17 @@ class CudaRun:
         places |= {name: self.arena.address + at for name, at in offsets.items()}
         scratch = self.arena.address + size
         places |= {name: scratch + at for name, at in plan.scratch.items()}
-        self.counters = Piece(places["counters"], self.arena)
+        self.counters = Piece(places[COUNTERS], self.arena)
         if made.saved:
             offsets, size = made.saved_arena
             self.saved_arena = self.carrier.empty(size)
             places |= {name: self.saved_arena.address + at for name, at in offsets.items()}
-        places["zeros"] = self.target.zeros(self.binding.zero_bytes).address
+        places[ZERO_ROW] = self.target.zeros(self.binding.zero_bytes).address
         results = {}
         for name, shape, point in plan.results:
             results[name] = self.carrier.result(shape, dtype)
             places[point] = results[name].address
-        places["ones"] = self.target.ones(dtype.name, plan.ones).address
+        places[ONE_ROW] = self.target.ones(dtype.name, plan.ones).address
         self.places = places
         self.launch(plan, places)
         names_given = self.given()
@@ -111,7 +111,7 @@ class CudaRun:
             and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
         }
 
-    def launch(self, plan: Plan, places: Mapping[str, int]) -> None:
+    def launch(self, plan: Plan, places: Mapping[Point, int]) -> None:
         self.target.enter()
         words = plan.template.copy()
         at, points, offsets = plan.where

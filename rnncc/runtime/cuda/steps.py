@@ -17,7 +17,7 @@ from rnncc.runtime.tables import Kernel, Operand, Pack, Source
 if TYPE_CHECKING:
     from rnncc.runtime.cuda.bind import Binder
 
-SUMS = "sums"  # the point
+SUMS = ("sums",)  # the point
 
 
 class Steps:

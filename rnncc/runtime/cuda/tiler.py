@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from rnncc.runtime.cuda.bind import Binder
 from rnncc.runtime.cuda.bulk import bulk_of
 from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
+from rnncc.runtime.moves import ONE_ROW
 from rnncc.runtime.tables import Core, Grad, Kernel, Pack, Source, Stage
 from rnncc.schedule.tiers import Gpu
 
@@ -166,7 +167,7 @@ class Tiler:
                 for at, axis in ((a_at, a_axis), (d_at, d_axis), (out_at, out_axis)):
                     if axis is not None:
                         at[axis] = i
-            a = Place("ones", 0)
+            a = Place(ONE_ROW, 0)
             if grad.a is not None:
                 m = (0, self._stride(grad.a, m_a))
                 a = Place(grad.a.buffer, self._offset(grad.a, a_at), m, self._rows(grad.a, axes))

@@ -17,12 +17,14 @@ from dataclasses import dataclass
 
 from rnncc.runtime.cuda.kernel import kernel
 from rnncc.runtime.cuda.names import F, cuda, v
+from rnncc.runtime.moves import ZERO_ROW, Point
 
 TILE = 64  # results of a block, each way
 DEPTH = 16  # of k at a time
 ROW = 68  # elements from k to k in shared memory: banks apart, and a multiple of four
 THREADS = 256
 PART = 512  # of k, at least, for each of several blocks
+PARTS = ("parts",)
 ZEROS, CONSTANTS, ADDS = 0, 1, 2  # what a result begins with: nothing, a row, what is there
 
 
@@ -131,10 +133,10 @@ def add_parts(
 
 @dataclass(frozen=True, slots=True)
 class Place:
-    """An operand or result: a point's name (of a buffer, "ones", "parts"), bytes from there, and
+    """An operand or result: what it is in, bytes from there, and
     strides of m or n and k."""
 
-    point: str
+    point: Point
     offset: int
     m: tuple[int, int] = (0, 0)
     k: tuple[int, int] = (0, 0)
@@ -168,12 +170,12 @@ class TileLaunch:
     """
 
     words: list[int]
-    patches: list[tuple[int, str, int]]
+    patches: list[tuple[int, Point, int]]
     blocks: int
     parts: int
     part_bytes: int
     adds: list[int]
-    add_patches: list[tuple[int, str, int]]
+    add_patches: list[tuple[int, Point, int]]
 
     @property
     def shared(self) -> int:
@@ -193,13 +195,13 @@ def launch_of(c: Contraction, item: int, processors: int) -> TileLaunch:
     out, part_bytes = c.out, 0
     if parts > 1:
         part_bytes = m * n * item
-        out = Place("parts", 0, (n * item, 0), n=item)
+        out = Place(PARTS, 0, (n * item, 0), n=item)
     m_inner = 1 if parts > 1 else c.m_inner
     a_m = c.a.m
     if parts > 1:  # rows of parts are one axis
         assert c.m_inner == m, "gradients' m is one axis"
         a_m = (c.a.m[1], 0)
-    constants = c.constants or Place("zeros", 0)
+    constants = c.constants or Place(ZERO_ROW, 0)
     words = [
         0, *a_m, *c.a.k, int(c.a.k[1] == item),
         0, *c.w.k, c.w.n, int(c.w.k[1] == item),
@@ -214,6 +216,6 @@ def launch_of(c: Contraction, item: int, processors: int) -> TileLaunch:
         (17, constants.point, constants.offset),
     ]
     adds = [0, part_bytes, parts, n * item, item, 0, *c.out.m, c.out.n, m, c.m_inner, n]
-    add_patches = [(0, "parts", 0), (5, c.out.point, c.out.offset)]
+    add_patches = [(0, PARTS, 0), (5, c.out.point, c.out.offset)]
     blocks = m_tiles * n_tiles * parts
     return TileLaunch(words, patches, blocks, parts, part_bytes * parts, adds, add_patches)
