@@ -50,7 +50,10 @@ CELLS: dict[str, str] = {
     "0.5 * w": _cell("h[t] = tanh(x[t] @ K + h[t-1] * (0.5 * w))"),
     "where": _cell("h[t] = where(h[t-1] > 0.3, h[t-1], hard_tanh(1 - w)) + x[t] @ K"),
     "used twice": _cell("z = tanh(x[t] @ (W - K)) @ U", "h[t] = h[t-1] @ U - x[t] @ K + z * w - w"),
+    "w + w": _cell("h[t] = (w + w) * tanh(x[t] @ K) + h[t-1] @ (U / (U * U + 2))"),
     "w @ w": _cell("h[t] = 0.3 * h[t-1] * (w @ w) + x[t] @ K * sum(U @ v)"),
+    # A product of weights was packed before it was made.
+    "A @ B @ U": _cell("h[t] = tanh(x[t] @ ((A @ B) @ U)) + 0.5 * h[t-1] * ((w @ U) @ U)"),
     # A divisor was handed on from zeros: zeros over zeros in the first step.
     "log": _cell("h[t] = 0.5 * h[t-1] + tanh(x[t] + U @ log(h[t-1] + 9))", x="[units]"),
     "sqrt": _cell(
@@ -62,6 +65,7 @@ CELLS: dict[str, str] = {
     "stop_gradient": _cell("h[t] = tanh(x[t] * w + stop_gradient(v)) + 0.5 * h[t-1]", x="[units]"),
     "threshold": _cell("h[t] = where(x[t] <= w, x[t], 0.3) + 0.5 * h[t-1]", x="[units]"),
     "tanh(W)": _cell(give="x[t], tanh(W)"),
+    "turned weight": _cell(give="x[t], cumsum(W, axis=0), transpose(U)"),
     "state of weights": _cell("h[t] = tanh(w)", give="h[t], h[t-1] + x[t] @ K, w"),
     # Sums along the last axis, whichever was asked for.
     "cumsum": _cell("h[t] = 0.5 * h[t-1] + cumsum(x[t], axis=0)", h="[3, 2]", x="[3, 2]"),

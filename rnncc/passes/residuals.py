@@ -80,7 +80,8 @@ def _early_again(forward: Program, pullback: Program) -> Program:
         if made.opcode in ("broadcast", "spread", "full") or param.value in unchanging:
             again.add(param.value)
             known = {p.value for p in params}
-            params += [Param(o, roles.get(o, "residual")) for o in made.operands if o not in known]
+            more = [o for o in dict.fromkeys(made.operands) if o not in known]
+            params += [Param(o, roles.get(o, "residual")) for o in more]
     kept = tuple(p for p in params if p.value not in again)
     ops = (op for op in forward.before if op.result in again)
     return replace(pullback, params=kept, before=(*ops, *pullback.before))

@@ -25,6 +25,8 @@ from rnncc.schedule.model import (
     Schedule,
     Stage,
     View,
+    packs,
+    written,
 )
 from rnncc.schedule.region import Names, RegionInput, RegionOutput, build_region
 from rnncc.schedule.starts import find_starts
@@ -158,6 +160,7 @@ class _Build:
                     (last.kind, last.axes) == (kind, axes)
                     and kind != "grads"
                     and last.is_plain == kernel.is_plain
+                    and not (kind == "weights" and packs(stages) & {*written(last)})
                 )
             )
             if joins and last is not None:

@@ -17,6 +17,7 @@ never read by a contraction or a reduction. Arrays of the user are dense: no pad
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 
 from rnncc.ir.program import Op, Program, Value
@@ -51,6 +52,11 @@ class View:
     def is_whole(self) -> bool:
         """True when the value is the buffer's row, element for element."""
         return not self.starts and self.axes == tuple(range(len(self.buffer.shape)))
+
+    @property
+    def lanes(self) -> bool:
+        """Can be read vector by vector: contiguous, or the same for all lanes."""
+        return not self.axes or self.axes[-1] in (None, len(self.buffer.shape) - 1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,6 +206,14 @@ def written(kernel: Kernel) -> list[Buffer]:
             if isinstance(stage, RowStage):
                 found.update((t.buffer, None) for _, t in stage.copies)
     return list(found)
+
+
+def packs(stages: Iterable[Stage]) -> set[Buffer]:
+    """The buffers that are put in the order of cores before a kernel of these stages runs."""
+    lanes = [s for s in stages if isinstance(s, LaneStage)]
+    groups = [g for s in lanes for g in s.groups]
+    weights = {s.w.buffer for g in groups if not g.rowwise for a in g.accs for s in a.segments}
+    return weights | {a.init.buffer for g in groups for a in g.accs if a.init is not None}
 
 
 @dataclass(eq=False, slots=True)

@@ -185,7 +185,7 @@ class _Region:
             level = 0 if made is None else made.level + 1
             for view in views:
                 axes = "B" if self.given.in_scan else view.buffer.axes
-                if path.lanes or value in self.given.leaves:
+                if value in self.given.leaves or self.view(value).lanes:
                     stage = self.lane_stage(level, value.type.shape, axes)
                     stage.stores.append(Store(value, view))
                     continue

@@ -55,7 +55,8 @@ class _Check:
         self.segments = 0  # of contractions, so far
         self.ready: set[tuple[Buffer, str]] = set()  # what earlier levels wrote, by slot
         self.coming: dict[tuple[Buffer, str], Stage] = {}  # what this level writes
-        self.early: set[Buffer] = set()  # there when weights are packed
+        self.early: set[Buffer] = set()  # made of weights alone
+        self.packable: set[Buffer] = set()  # of these, what kernels before this one made
         self.kernel = Kernel("", "", "", [])
         self.op: Op | None = None  # where an error is
 
@@ -76,6 +77,7 @@ class _Check:
                     self.stage(stage)
                 self.ready |= self.coming.keys()
                 self.coming = {}
+            self.packable |= self.early
             if kernel.kind == "scan":
                 self.leave()
         self.kernel = Kernel("", "", "", [])
@@ -98,6 +100,7 @@ class _Check:
             self.ready.add((b, ""))
             if not b.axes:
                 self.early.add(b)
+        self.packable |= self.early
 
     def enter(self) -> None:
         """The first slot of each carry."""
@@ -154,7 +157,7 @@ class _Check:
         view = stage.reads.get(value)
         if view is None:
             raise self.fail(f"nothing makes {value} before it is read")
-        if view.axes and view.axes[-1] not in (None, len(view.buffer.shape) - 1):
+        if not view.lanes:
             raise self.fail(f"{value} can't be read lane by lane")
         self.reads(view, value.type, stage.axes)
 
@@ -185,7 +188,7 @@ class _Check:
 
     def packed(self, view: View) -> None:
         """What is put in the order of cores once a version of the weights."""
-        if view.buffer not in self.early:
+        if view.buffer not in self.packable:
             raise self.fail(f"{view.buffer.name} isn't there when weights are packed")
 
     def row_stage(self, stage: RowStage) -> None:
