@@ -102,11 +102,14 @@ def seed_of(state: np.ndarray | None) -> int | None:
 _alike: Counter[str] = Counter()
 
 
-def stable_key(native: Layer, sizes: Mapping[str, int]) -> str:
-    """A key that means the same in every process: what is computed, and which of those that compute
-    the same it is."""
+def content_key(native: Layer, sizes: Mapping[str, int]) -> str:
+    """A key that means the same in every process: what is computed."""
     options = {n: getattr(native, n) for n in _OPTIONS}
     text = repr((native.cell, native, options, sorted(sizes.items())))
-    key = f"{native.cell.name}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+    return f"{native.cell.name}:keras:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+
+
+def stable_key(key: str) -> str:
+    """Such a key, and which of those that compute the same it is."""
     _alike[key] += 1
     return f"{key}:{_alike[key]}"

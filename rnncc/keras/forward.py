@@ -5,13 +5,12 @@ Non-Goals: the way back (`operation`).
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rnncc.keras.calls import Begun, Known, Request, Saved, known_of, stable_key
+from rnncc.keras.calls import Begun, Known, Request, Saved, content_key, known_of, stable_key
 from rnncc.keras.weights import WeightVersions, keep, new_version, serve
 from rnncc.runtime import engine as runtime_engine
 from rnncc.runtime.classes import Engine
@@ -25,7 +24,6 @@ from rnncc.runtime.precision import refuse_on_cpu
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes an operation remembers
 _WORTH_IT = 2**17  # bytes that take longer to copy than kernels to be told another place
-_numbers = itertools.count(1)
 
 
 class Forward:
@@ -39,8 +37,8 @@ class Forward:
         self.native, self.cell, self.sizes = native, native.cell, dict(sizes)
         cell = self.cell
         self.dtype = np.dtype(native.dtype)
-        self.key = f"{cell.name}:keras:{next(_numbers)}"
-        self.stable_key = stable_key(native, self.sizes)
+        self.key = content_key(native, self.sizes)
+        self.stable_key = stable_key(self.key)
         self.order = Order(backwards=native.go_backwards)
         self.timed = [a.name for a in cell.inputs]
         self.is_timed = [n in self.timed for n in (*cell.arguments, *(s.name for s in cell.states))]

@@ -21,16 +21,31 @@ from rnncc.keras.calls import Known, Request, Saved, known_of, seed_of
 from rnncc.keras.operation import Operation
 from rnncc.keras.second import second
 from rnncc.torch import recurrence as recurrences
+from rnncc.torch.arrays import array_of, unreadable
 from rnncc.torch.ops import run as run_op
 from rnncc.torch.recurrence import RECURRENCES
 
 HOW = "torch: an autograd function, under torch.compile one node"
 
 
+# Operations that compute the same: any of them serves a graph that was made of another one, maybe
+# in another process.
+_alike: dict[str, weakref.WeakSet[Operation]] = {}
+
+
 def prepare(operation: Operation) -> None:
-    """An op finds the operation by its key, for as long as there is one."""
-    operation.made["torch"] = RECURRENCES[operation.key] = made = _InTorch(operation)  # type: ignore[assignment]
-    weakref.finalize(operation, RECURRENCES.pop, made.key, None).atexit = False
+    """An op finds an operation by what it computes, for as long as there is one."""
+    key = operation.key
+    operation.made["torch"] = RECURRENCES[key] = _InTorch(operation)  # type: ignore[assignment]
+    _alike.setdefault(key, weakref.WeakSet()).add(operation)
+    weakref.finalize(operation, _forget, key).atexit = False
+
+
+def _forget(key: str) -> None:
+    """Nothing of a key that nobody has any longer."""
+    if not _alike.get(key):
+        _alike.pop(key, None)
+        RECURRENCES.pop(key, None)
 
 
 def run(
@@ -63,7 +78,7 @@ class _InTorch:
 
     @property
     def operation(self) -> Operation:
-        found = self._operation()
+        found = self._operation() or next(iter(_alike.get(self.key, ())), None)
         if found is None:
             raise RuntimeError(f"the layer of {self.key} is gone: keep the model that is run")
         return found
@@ -99,8 +114,12 @@ class _InTorch:
                 f"a tensor of {self.cell.name} is on {t.device}, others on the CPU: move them "
                 "together"
             )
-        array: np.ndarray = (t.detach() if t.requires_grad else t).numpy()
-        return array
+        kind = unreadable(t)
+        if kind:
+            raise TypeError(
+                f"a tensor of {self.cell.name} is {kind}: kernels read plain dense tensors"
+            )
+        return array_of(t)
 
     def backward(
         self,
