@@ -344,6 +344,36 @@ REFUSED = {
     "one result": (lambda self, x, states: x, "gives .* a cell gives"),
     "a state too few": (lambda self, x, states: (x, []), "gives 0 states and was given 1"),
     "training": (depends, "something else when training=True"),
+    "floats made whole": (
+        with_h(lambda s, x, h: ops.cast(ops.cast(x, "int32"), "float32") + h),
+        "Cast makes floats whole \\(int32\\)",
+    ),
+    "small whole numbers": (
+        with_h(lambda s, x, h: ops.cast(ops.cast(x > 0, "uint8"), "float32") + h),
+        "Cast counts in uint8, the cell in float32",
+    ),
+    "narrow floats": (
+        with_h(lambda s, x, h: ops.cast(ops.cast(x, "float16"), "float32") + h),
+        "Cast counts in float16",
+    ),
+    "narrower ones": (
+        with_h(lambda s, x, h: ops.cast(ops.cast(x, "bfloat16"), "float32") + h),
+        "Cast counts in bfloat16",
+    ),
+    "conditions added": (with_h(lambda s, x, h: ((x > 0) + (h > 0)) * x), "Add counts with cond"),
+    "a layer that is narrow": (
+        with_h(lambda s, x, h: s.inner(x) + h),
+        "float16",
+    ),
+    "a sum's dtype": (
+        with_h(lambda s, x, h: ops.cumsum(x, axis=-1, dtype="float32") + h),
+        "Cumsum takes dtype='float32'",
+    ),
+    "bounds that are arrays": (with_h(lambda s, x, h: ops.clip(x, s.w[0], 1.0)), "Clip takes"),
+    "an array that gives a shape": (
+        with_h(lambda s, x, h: ops.sum(x[:, :1] * ops.ones((4,)), axis=-1, keepdims=True) + h),
+        "takes its shape from an array of one number",
+    ),
     "a loss": (
         with_h(lambda s, x, h: s.inner(x) + h),
         "add_loss",
@@ -361,7 +391,8 @@ def test_what_is_refused(what: str) -> None:
             return x
 
     seed = keras.random.SeedGenerator(3)
-    layer = own.RNN(cell_of(call, inner=Adding(), seed=seed))
+    inner = layers.ReLU(dtype="float16") if "narrow" in what else Adding()
+    layer = own.RNN(cell_of(call, inner=inner, seed=seed))
     with pytest.raises(TypeError, match=message) as caught:
         layer(X)
     assert "Odd" in str(caught.value)
@@ -434,6 +465,10 @@ WORDS = {
     "einsum": lambda s, x, h: ops.einsum("bi,ij,bj->bj", x, s.w, h),
     "conditions": lambda s, x, h: ops.where(ops.logical_and(x > h, h <= 0.2), x, -h)
     + ops.cast(x > 0, "float32"),
+    "conditions as numbers": lambda s, x, h: ops.cast(ops.cast(x - 0.3, "bool"), "float32") * h
+    + (x > 0) * h - ops.where(h > x, 1, 0) * x + ops.where(ops.relu(x), x, 0.5 * h)
+    + ops.cast(ops.logical_or(ops.relu(x), ops.relu(h)), "float32")
+    + ops.cast(ops.equal(x > 0, h > 0), "float32") + ops.mean(x > 0.1, axis=-1, keepdims=True),
     "clip and cumsum": lambda s, x, h: ops.clip(ops.cumsum(x, axis=-1), -0.5, 0.5) + h,
     "constants": lambda s, x, h: x * ops.ones_like(h) + ops.ones((4,)) * 0.5 - ops.zeros_like(x),
     "concatenated": lambda s, x, h: ops.concatenate([x, h], -1)

@@ -6,7 +6,7 @@ Non-Goals: sums, axes (`sums`); shapes (`layouts`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from rnncc.keras.python.values import (
     ATOM,
@@ -15,7 +15,6 @@ from rnncc.keras.python.values import (
     PRODUCT,
     SIGN,
     SUM,
-    WORDS,
     Unreadable,
     Value,
     beside,
@@ -65,7 +64,9 @@ def _function(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequ
     return [result(applied, f"{name}({', '.join([values[0].text, *more])})")]
 
 
-WORDS.update(dict.fromkeys((*_FUNCTIONS, *_WITH), _function))
+word(*_FUNCTIONS)(_function)
+for _name, (_, _attributes) in _WITH.items():
+    word(_name, reads=_attributes.values())(_function)
 
 
 _BINARY = {
@@ -114,33 +115,28 @@ def _reciprocal(writer: Writer, applied: Applied, values: Sequence[Value]) -> Se
     return [result(applied, f"1 / {values[0].within(SIGN)}", PRODUCT)]
 
 
-@word("Clip")
+@word("Clip", reads=("x_min", "x_max"))
 def _clip(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     low, high = (number(n) for n in (applied.operation.x_min, applied.operation.x_max))
     return [result(applied, f"clip({values[0].text}, {low}, {high})")]
 
 
-@word("Threshold")
+@word("Threshold", reads=("threshold", "default_value"))
 def _threshold(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     own = applied.operation
     given = f"{number(own.threshold)}, {number(own.default_value)}"
     return [result(applied, f"threshold({values[0].text}, {given})")]
 
 
-@word("OnesLike", "ZerosLike")
+@word("OnesLike", "ZerosLike", reads=("dtype",))
 def _constant(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     return [Value("1" if type(applied.operation).__name__ == "OnesLike" else "0")]
 
 
-@word("Cast", "ConvertToTensor", "Identity")
+@word("Cast", "ConvertToTensor", "Identity", reads=("dtype",))
 def _same(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
-    if "bool" not in _dtype(applied.args[0]) or "bool" in _dtype(applied.outputs[0]):
-        return [values[0]]
-    return [result(applied, f"where({values[0].text}, 1, 0)")]
-
-
-def _dtype(tensor: Any) -> str:
-    return str(getattr(tensor, "dtype", ""))
+    """Of another kind of numbers already (`kinds`), where it gives another."""
+    return [values[0]]
 
 
 @word("LogicalAnd", "LogicalOr")
@@ -150,7 +146,7 @@ def _both(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence
     return [result(applied, f"({a} {sign} {b})")]
 
 
-@word("Dropout")
+@word("Dropout", reads=("rate", "noise_shape", "seed", "kwargs"))
 def _dropout(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     layer = applied.operation
     if getattr(layer, "noise_shape", None) is not None:

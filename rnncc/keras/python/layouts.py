@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _MOST_PARTS = 32  # that a slice is put together of
 
 
-@word("Reshape", "ExpandDims", "Squeeze", "Flatten", "Ravel")
+@word("Reshape", "ExpandDims", "Squeeze", "Flatten", "Ravel", reads=("newshape", "axis"))
 def _reshape(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     rows, shape = row_shape(applied.outputs[0].shape)
     if rows != values[0].rows:
@@ -37,7 +37,7 @@ def _reshape(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seque
     return [writer.reshaped(values[0], shape)]
 
 
-@word("BroadcastTo")
+@word("BroadcastTo", reads=("shape",))
 def _broadcast(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     rows, shape = row_shape(applied.outputs[0].shape)
     if (rows, shape) == (values[0].rows, values[0].shape):
@@ -45,7 +45,9 @@ def _broadcast(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
     raise Unreadable("broadcasts to a shape: operands broadcast by themselves")
 
 
-@word("Transpose", "Swapaxes", "Moveaxis")
+@word(
+    "Transpose", "Swapaxes", "Moveaxis", reads=("axes", "axis1", "axis2", "source", "destination")
+)
 def _transpose(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     own, value = applied.operation, values[0]
     rank = len(value.shape) + value.rows
@@ -67,7 +69,7 @@ def _transpose(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
     return [result(applied, f"transpose({value.text}, axes=({axes}))")]
 
 
-@word("Concatenate")
+@word("Concatenate", reads=("axis",))
 def _concatenate(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     if len({v.rows for v in values}) > 1:
         raise Unreadable("puts rows of a batch beside what has no batch")
@@ -78,7 +80,7 @@ def _concatenate(writer: Writer, applied: Applied, values: Sequence[Value]) -> S
     return [result(applied, f"concat({', '.join(v.text for v in values)}{along})")]
 
 
-@word("Stack")
+@word("Stack", reads=("axis",))
 def _stack(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     if len({v.rows for v in values}) > 1:
         raise Unreadable("puts rows of a batch beside what has no batch")
@@ -88,7 +90,7 @@ def _stack(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequenc
     return [result(applied, f"concat({', '.join(parts)}{along_of(axis, shape)})")]
 
 
-@word("Split")
+@word("Split", reads=("indices_or_sections", "axis"))
 def _split(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     value, own = values[0], applied.operation
     axis, count = axis_of(own.axis, value), own.indices_or_sections
@@ -164,7 +166,7 @@ def _taken(writer: Writer, value: Value, index: int, axis: int) -> Value:
     return writer.reshaped(part, shape)
 
 
-@word("Unstack")
+@word("Unstack", reads=("num", "axis"))
 def _unstack(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     value, axis = writer.named(values[0]), applied.operation.axis
     rank = len(value.shape) + value.rows

@@ -43,7 +43,7 @@ def _matmul(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequen
     return [result(applied, f"{a.within(PRODUCT)} @ {b.within(SIGN)}", PRODUCT)]
 
 
-@word("Tensordot")
+@word("Tensordot", reads=("axes",))
 def _tensordot(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     axes = applied.operation.axes
     if axes not in (1, [1, 0], (1, 0), [[1], [0]]):
@@ -51,7 +51,7 @@ def _tensordot(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
     return _matmul(writer, applied, values)
 
 
-@word("Einsum")
+@word("Einsum", reads=("subscripts",))
 def _einsum(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     text = applied.operation.subscripts.replace(" ", "")
     if "..." in text or "->" not in text:
@@ -68,14 +68,14 @@ def _einsum(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequen
     return [result(applied, f"einsum({', '.join([inner, *(v.text for v in values)])})")]
 
 
-@word("Softmax", "LogSoftmax")
+@word("Softmax", "LogSoftmax", reads=("axis",))
 def _softmax(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     name = "softmax" if type(applied.operation).__name__ == "Softmax" else "log_softmax"
     along = along_of(axis_of(applied.operation.axis, values[0]), values[0].shape)
     return [result(applied, f"{name}({values[0].text}{along})")]
 
 
-@word("Cumsum")
+@word("Cumsum", reads=("axis",))
 def _cumsum(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     along = along_of(axis_of(applied.operation.axis, values[0]), values[0].shape)
     return [result(applied, f"cumsum({values[0].text}{along})")]
@@ -102,7 +102,7 @@ def _axes(operation: Any) -> Any:
     return [axis] if isinstance(axis, int) else axis
 
 
-@word("Sum", "Mean", "Max", "Min", "Amax", "Amin")
+@word("Sum", "Mean", "Max", "Min", "Amax", "Amin", reads=("axis", "keepdims", "initial"))
 def _reduction(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     own = applied.operation
     name = type(own).__name__.lower().removeprefix("a")
@@ -111,7 +111,7 @@ def _reduction(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
     return [_reduced(name, values[0], _axes(own), own.keepdims, writer)]
 
 
-@word("Logsumexp")
+@word("Logsumexp", reads=("axis", "keepdims"))
 def _logsumexp(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     own, value = applied.operation, writer.named(values[0])
     highest = writer.named(_reduced("max", value, _axes(own), True, writer))
@@ -121,13 +121,13 @@ def _logsumexp(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
     return [Value(f"log({total.text}) + {highest.text}", total.shape, value.rows, SUM)]
 
 
-@word("Glu")
+@word("Glu", reads=("axis",))
 def _glu(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     a, b = writer.parts(values[0], 2, axis_of(applied.operation.axis, values[0]))
     return [result(applied, f"{a.text} * sigmoid({b.text})", PRODUCT)]
 
 
-@word("Var", "Std")
+@word("Var", "Std", reads=("axis", "keepdims"))
 def _variance(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     own, value = applied.operation, writer.named(values[0])
     mean = _reduced("mean", value, _axes(own), True, writer)
@@ -138,7 +138,7 @@ def _variance(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequ
     return [Value(f"sqrt({found.text})", found.shape, found.rows)]
 
 
-@word("LayerNorm", "RMSNorm")
+@word("LayerNorm", "RMSNorm", reads=("axis", "epsilon", "rms_scaling"))
 def _norm(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
     own, value = applied.operation, values[0]
     axes = [own.axis] if isinstance(own.axis, int) else [*own.axis]

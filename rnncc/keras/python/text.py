@@ -21,8 +21,18 @@ from keras import tree
 
 from rnncc.frontend.library import RESERVED
 from rnncc.keras.python.graph import Applied, Graph, is_symbolic
+from rnncc.keras.python.kinds import in_kind, kind_of, refuse_shapes, refuse_unknown
 from rnncc.keras.python.sizes import Sizes
-from rnncc.keras.python.values import ATOM, SIGN, Unreadable, Value, along_of, number, row_shape
+from rnncc.keras.python.values import (
+    ATOM,
+    COMPARED,
+    SIGN,
+    Unreadable,
+    Value,
+    along_of,
+    number,
+    row_shape,
+)
 from rnncc.keras.python.words import WORDS
 
 _LONGEST = 72  # of an expression that stands within another
@@ -58,6 +68,8 @@ class Writer:
 
     def __post_init__(self) -> None:
         graph = self.graph
+        # What a mixed policy computes in is narrower than what kernels count in.
+        self.floats = {str(self.cell.compute_dtype), str(self.cell.variable_dtype)}
         states, inputs = (
             [row_shape(t.shape)[1] for t in tensors] for tensors in (graph.states, graph.inputs)
         )
@@ -111,7 +123,11 @@ class Writer:
             return self._values[id(found)]
         if isinstance(given, keras.Variable):
             return self._weight(given)
-        if isinstance(given, bool | int | float):
+        if isinstance(given, str):
+            raise Unreadable(f"reads the text {given!r}")
+        if isinstance(given, bool):
+            return Value("1 > 0" if given else "1 < 0", binds=COMPARED)
+        if isinstance(given, int | float):
             return Value(number(given), binds=ATOM if given >= 0 else SIGN)
         return self._constant(given)
 
@@ -190,6 +206,9 @@ class Writer:
                 if value.text != f"{name}[t]":
                     self.lines.append(f"{name}[t] = {value.text}")
             shown = [self.value(t).text for t in self.graph.outputs]
+            for tensor in (*self.graph.after, *self.graph.outputs):
+                if kind_of(tensor) not in self.floats:
+                    raise Unreadable(f"gives {kind_of(tensor)}, the cell counts in floats")
         except Unreadable as why:
             raise TypeError(f"{type(self.cell).__name__} can't be compiled: it {why}") from None
         text = "\n".join([*self._head(), "", *self.lines, f"return {', '.join(shown)}", ""])
@@ -201,7 +220,10 @@ class Writer:
             raise Unreadable(
                 "is an operation that equations have no word for (README: the language in one page)"
             )
-        given = [self.value(a) for a in operands(step)]
+        refuse_unknown(step)
+        read = operands(step)
+        refuse_shapes(step, read)
+        given = in_kind(step, read, [self.value(a) for a in read], self.floats)
         for tensor, value in zip(step.outputs, word(self, step, given), strict=True):
             state = self._next.get(id(tensor))
             if state is not None and value.rows:
@@ -234,7 +256,7 @@ def operands(step: Applied) -> list[Any]:
     given = tree.flatten((step.args, step.keywords))
     if type(step.operation).__name__ in _FIRST_ONLY:
         given = given[:1]
-    return [a for a in given if a is not None and not isinstance(a, bool | str)]
+    return [a for a in given if a is not None]
 
 
 def _variables(cell: Any) -> Iterator[tuple[Any, str, bool]]:

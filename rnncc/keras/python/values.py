@@ -9,7 +9,7 @@ Non-Goals: names and lines (`text`).
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -40,11 +40,16 @@ class Value:
 
 Word = Callable[["Writer", "Applied", Sequence[Value]], Sequence[Value]]
 WORDS: dict[str, Word] = {}
+READS: dict[str, frozenset[str]] = {}
 
 
-def word(*names: str) -> Callable[[Word], Word]:
+def word(*names: str, reads: Collection[str] = ()) -> Callable[[Word], Word]:
+    """reads: the arguments of the operation's constructor that the word knows, or that the shape of
+    what is given tells; the others have to be what they are by default."""
+
     def keep(function: Word) -> Word:
         WORDS.update(dict.fromkeys(names, function))
+        READS.update(dict.fromkeys(names, frozenset(reads)))
         return function
 
     return keep
@@ -99,7 +104,10 @@ def number(value: Any) -> str:
     """As equations write it."""
     if isinstance(value, bool):
         return str(value)
-    value = float(value)
+    try:
+        value = float(value)
+    except (TypeError, ValueError):
+        raise Unreadable(f"takes {value!r}, no number") from None
     if not math.isfinite(value):
         raise Unreadable(f"takes the number {value}")
     return repr(int(value)) if value.is_integer() and abs(value) < 2**53 else repr(value)
