@@ -171,7 +171,7 @@ class _Side(Side):
 
     def prepare(self, call: Any, given: dict[str, Layout]) -> Prepared:
         sim = self.target
-        choose = random.Random(hash((sim.seed, call.batch, call.time, call.sizes)))
+        choose = random.Random(f"{sim.seed} {call.batch} {call.time} {call.sizes}")
         factor = choose.choice([1, 10**6, 10**6])
         fuse = choose.choice([None, True, False])
         binder = _Binder(
