@@ -289,10 +289,10 @@ EMIT = (
         LSTM,
     ),
     Mutant(
-        "rnncc.emit.core_calls:_Segment.lines",
-        'lines = ["if not first:"] if segment.skip_first else []',
-        "lines = []",
-        GRU,
+        "rnncc.emit.core_calls:_Segment.weight_strides",
+        'return tile, self.word("_j", "pack tile")',
+        "return tile, tile",
+        Numbers("lstm", shape=(18, 3, 4, 3), machine=(16, 1)),
     ),
 )
 
