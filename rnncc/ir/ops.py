@@ -78,9 +78,7 @@ _elementwise("mul", np.multiply, "{0} * {1}", lambda b, dy, y, x, z: (b.mul(dy, 
 _elementwise("div", np.divide, "{0} / {1}",
              lambda b, dy, y, x, z: (b.div(dy, z), b.neg(b.mul(b.div(dy, z), y))), cost=8)
 _elementwise("pow", np.power, "v.pow({0}, {1})",
-             lambda b, dy, y, x, z: (
-                 b.mul(dy, b.mul(z, b.pow(x, b.sub(z, 1.0)))),
-                 b.mul(dy, b.mul(y, b.log(b.where(b.gt(x, 0.0), x, b.like(1.0, x)))))), cost=100)
+             lambda b, dy, y, x, z: _power_slopes(b, dy, y, x, z), cost=100)
 _elementwise("lt", np.less, "{0} < {1}", dtype="bool")
 _elementwise("le", np.less_equal, "{0} <= {1}", dtype="bool")
 _elementwise("gt", np.greater, "{0} > {1}", dtype="bool")
@@ -129,6 +127,16 @@ _elementwise("minimum", np.minimum, "v.minimum({0}, {1})",
              lambda b, dy, y, x, z: _split_at_ties(b, dy, y, x, z))
 _elementwise("stop_gradient", lambda x: x, "{0}", lambda b, dy, y, x: (None,))
 # fmt: on
+
+
+def _power_slopes(b: Builder, dy: Value, y: Value, x: Value, z: Value) -> tuple[Value, Value]:
+    """Of x ** z: z x ** (z - 1), 0 where z is 0, whatever x is; and y log(x), which is -inf at
+    0 ** z of negative z, 0 at other powers of 0, and 0 for negative x, where z has no slope."""
+    one, zero = b.like(1.0, x), b.like(0.0, x)
+    slope = b.mul(z, b.pow(x, b.sub(z, 1.0)))
+    base = b.where(b.gt(x, 0.0), x, b.where(b.and_(b.eq(x, 0.0), b.lt(z, 0.0)), zero, one))
+    flat = b.eq(z, 0.0)
+    return b.mul(dy, b.where(flat, b.like(0.0, slope), slope)), b.mul(dy, b.mul(y, b.log(base)))
 
 
 def _split_at_ties(b: Builder, dy: Value, y: Value, x: Value, z: Value) -> tuple[Value, Value]:

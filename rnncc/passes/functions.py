@@ -111,9 +111,19 @@ def selu(ev: Evaluator, v: Operand) -> Operand:
     return ev.b.mul(scale, elu(ev, v, alpha))
 
 
+FLAT = -1000.0  # far below where exp is 0 in either dtype
+
+
+def _above(ev: Evaluator, x: Value) -> Value:
+    """x, or 0 where it is so negative that what it is multiplied by is 0: -inf * 0 is NaN, and a
+    sigmoid in a kernel is a little more than 0 there. Gradients are 0 below, too."""
+    kept: Value = ev.b.where(ev.b.lt(x, FLAT), 0.0, x)
+    return kept
+
+
 @function
 def gelu(ev: Evaluator, v: Operand, approximate: Operand = False) -> Operand:
-    b, x = ev.b, ev.value(v)
+    b, x = ev.b, _above(ev, ev.value(v))
     if not isinstance(approximate, bool):
         raise Refused("E510", what="approximate")
     if approximate:
@@ -126,7 +136,7 @@ def gelu(ev: Evaluator, v: Operand, approximate: Operand = False) -> Operand:
 
 @function
 def silu(ev: Evaluator, v: Operand) -> Operand:
-    x = ev.value(v)
+    x = _above(ev, ev.value(v))
     return ev.b.mul(x, ev.b.sigmoid(x))
 
 
@@ -141,7 +151,7 @@ def softplus(ev: Evaluator, v: Operand) -> Operand:
 
 @function
 def mish(ev: Evaluator, v: Operand) -> Operand:
-    x = ev.value(v)
+    x = _above(ev, ev.value(v))
     return ev.b.mul(x, ev.b.tanh(softplus(ev, x)))
 
 
@@ -159,7 +169,7 @@ def hard_sigmoid(ev: Evaluator, v: Operand) -> Operand:
 
 @function
 def hard_silu(ev: Evaluator, v: Operand) -> Operand:
-    x = ev.value(v)
+    x = _above(ev, ev.value(v))
     return ev.b.mul(x, hard_sigmoid(ev, x))
 
 
@@ -179,14 +189,15 @@ def tanh_shrink(ev: Evaluator, v: Operand) -> Operand:
 
 @function
 def hard_shrink(ev: Evaluator, v: Operand, threshold: Operand = 0.5) -> Operand:
+    """Comparisons are such that NaN stays NaN, here and below."""
     b, x = ev.b, ev.value(v)
-    return b.where(b.gt(b.abs(x), known(threshold, "threshold")), x, 0.0)
+    return b.where(b.le(b.abs(x), known(threshold, "threshold")), 0.0, x)
 
 
 @function
 def soft_shrink(ev: Evaluator, v: Operand, threshold: Operand = 0.5) -> Operand:
     b, x, lam = ev.b, ev.value(v), known(threshold, "threshold")
-    below = b.where(b.lt(x, -lam), b.add(x, lam), 0.0)
+    below = b.where(b.ge(x, -lam), 0.0, b.add(x, lam))
     return b.where(b.gt(x, lam), b.sub(x, lam), below)
 
 
@@ -200,7 +211,7 @@ def squareplus(ev: Evaluator, v: Operand, b: Operand = 4) -> Operand:
 @function
 def threshold(ev: Evaluator, v: Operand, threshold: Operand, default: Operand) -> Operand:
     b, x = ev.b, ev.value(v)
-    return b.where(b.gt(x, known(threshold, "threshold")), x, known(default, "default"))
+    return b.where(b.le(x, known(threshold, "threshold")), known(default, "default"), x)
 
 
 # ---- pointwise, of several values ----------------------------------------------------------
