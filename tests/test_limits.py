@@ -16,6 +16,7 @@ import pytest
 
 import rnncc
 from rnncc import oracle
+from rnncc.cli import main
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.limits import DECLARATIONS, EQUATIONS, LINES, MISTAKES, UNCLOSED
 from rnncc.frontend.parse import parse_function
@@ -341,3 +342,27 @@ def test_archives_that_lie(saved: bytes, tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
     with pytest.raises(ValueError, match="it is not a file"):
         lstm().load(tmp_path / "pipe")
+
+
+# ---- commands ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("size", [10**5, 10**8, 2**53])
+def test_check_bounds_the_sizes_it_tries(size: int, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["check", "lstm", "--set", f"units={size}"]) == 2
+    assert "more than the 16,777,216 numbers that check tries" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("size", [2**53 + 1, 10**30, "9" * 5000, 0])
+def test_sizes_that_are_no_sizes(size: object, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["explain", "lstm", "--set", f"units={size}"]) == 2
+    assert "at least 1 and at most 2**53" in capsys.readouterr().err
+
+
+def test_explain_leaves_the_kernels_of_a_long_cell_out(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "long.rnn"
+    path.write_text(chain("a{0} = -a{1} * 0.5", 600, "a0 = x[t]"))
+    assert main(["explain", str(path)]) == 0
+    assert capsys.readouterr().out.endswith("left out: --after module shows it\n\n")

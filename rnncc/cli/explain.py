@@ -15,16 +15,23 @@ from pathlib import Path
 from rnncc.cli.settings import UsageError, load
 from rnncc.cli.stages import FORWARD, PULLBACK, TRAINING, WHOLE, Stage, all_stages, stage_names
 from rnncc.frontend.diagnostics import nearest
+from rnncc.passes.interface import collecting_later
+
+MOST_EQUATIONS = 500  # whose kernels are shown, unless they are asked for: they take the longest
 
 
+@collecting_later()
 def run(arguments: argparse.Namespace) -> int:
     wanted = arguments.after
     if wanted is not None and wanted not in stage_names():
         hint = nearest(wanted, stage_names()) or f"stages are {', '.join(stage_names())}"
         raise UsageError(f"--after {wanted}: no such stage: {hint}")
     settings = load(arguments.file, arguments.settings)
-    whole = wanted in (None, "module") or bool(os.environ.get("RNNCC_DUMP"))
-    found = list(all_stages(settings, arguments.dtype, module=whole))
+    asked = wanted == "module" or bool(os.environ.get("RNNCC_DUMP"))
+    few = len(settings.spec.equations) <= MOST_EQUATIONS
+    found = list(all_stages(settings, arguments.dtype, module=asked or (wanted is None and few)))
+    if wanted is None and not asked and not few:
+        found.append(Stage(WHOLE, "module", "left out: --after module shows it\n"))
     dump(found)
     shown = select(found, wanted, backward=arguments.backward)
     if arguments.diff:

@@ -20,6 +20,7 @@ class Words:
     requests: dict[Request, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
     used: set[Request] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, name: str, *request: str) -> str:
         """The identifier that holds the answer to a request."""
@@ -40,9 +41,10 @@ class Words:
     def fresh(self, name: str) -> str:
         """An identifier nobody else has."""
         clean = "".join(c if c.isalnum() else "_" for c in name)
-        candidate, count = clean, 1
+        candidate, count = clean, self.counts.get(clean, 0)
         while candidate in self.taken:
-            candidate = f"{clean}_{count}"
             count += 1
+            candidate = f"{clean}_{count}"
         self.taken.add(candidate)
+        self.counts[clean] = count  # as far as that all are taken for good
         return candidate

@@ -14,12 +14,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import lru_cache
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from rnncc.ir import layout_ops, sum_ops  # noqa: F401  enter their ops in the table
-from rnncc.ir.opdef import OPS, Attrs, IRError, Kind, OpDef, define, union
+from rnncc.ir.opdef import OPS, IRError, Kind, OpDef, define, union
 from rnncc.ir.program import Op, Type, Value
 from rnncc.ir.random import uniform
 
@@ -30,14 +31,15 @@ __all__ = ["OPS", "IRError", "Kind", "OpDef"]
 
 
 def _pointwise(dtype: str) -> Callable[..., Type]:
-    def infer(attrs: Attrs, *types: Type) -> Type:
+    @lru_cache(maxsize=256)  # a program has few types, and verify asks for them again and again
+    def typed(*types: Type) -> Type:
         if len({t.shape for t in types}) != 1:
             raise IRError(f"pointwise operands differ in shape: {', '.join(map(str, types))}")
         axes = {t.axes for t in types}
         over = axes.pop() if len(axes) == 1 else union(*axes)
         return Type(types[0].shape, over, dtype)
 
-    return infer
+    return lambda attrs, *types: typed(*types)
 
 
 def _elementwise(

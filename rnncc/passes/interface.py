@@ -106,7 +106,7 @@ def check(spec: CellSpec) -> CellSpec:
 
 
 @contextmanager
-def _collecting_later() -> Iterator[None]:
+def collecting_later() -> Iterator[None]:
     """What is made of a long text is kept: to look through all of it for what can go, again and
     again as it grows, took two fifths of the time."""
     collects = gc.isenabled()
@@ -118,7 +118,7 @@ def _collecting_later() -> Iterator[None]:
             gc.enable()
 
 
-@_collecting_later()
+@collecting_later()
 def check_text(text: str, filename: str = "<text>") -> CellSpec:
     """`parse` and `check` together: mistakes of both kinds in one SpecError."""
     try:
@@ -129,7 +129,7 @@ def check_text(text: str, filename: str = "<text>") -> CellSpec:
     return check(spec)
 
 
-@_collecting_later()
+@collecting_later()
 def check_file(path: str | Path) -> CellSpec:
     """`parse_file` and `check` together: mistakes of both kinds in one SpecError."""
     try:
