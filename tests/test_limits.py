@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import json
 import os
+import re
 import struct
 import zipfile
 from collections.abc import Callable
@@ -17,6 +18,7 @@ import pytest
 import rnncc
 from rnncc import oracle
 from rnncc.cli import main
+from rnncc.frontend import limits
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.limits import DECLARATIONS, EQUATIONS, LINES, MISTAKES, UNCLOSED
 from rnncc.frontend.parse import parse_function
@@ -24,7 +26,7 @@ from rnncc.passes.interface import check_text, constraints, diagnose
 
 from .attack.bounds import cell, examined
 from .attack.forked import in_child
-from .cases import spec_of
+from .cases import ROOT, spec_of
 
 
 def codes(text: str) -> list[str]:
@@ -144,6 +146,20 @@ def test_many_mistakes_end_with_how_many_more() -> None:
     assert str(caught.value).split("\n")[-1] == "and 1,234 more"
     assert str(caught.value).count("error[") == MISTAKES
     assert len(codes(cell(*["z = ("] * 20_000))) == UNCLOSED + 1
+
+
+def test_the_readme_names_the_limits() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    bounds = text[text.index("**Bounds**") : text.index("**A weight that never learns**")]
+    named = (
+        *(limits.CHARACTERS, limits.LINE_CHARACTERS, limits.NAME_CHARACTERS, limits.DECLARATIONS),
+        *(limits.EQUATIONS, limits.EXPRESSIONS, limits.LEVELS, limits.WORK, limits.STATES),
+        *(limits.PARTS, limits.RANK, limits.TERMS, limits.FACTORS, limits.FOLDINGS),
+    )
+    assert [f"{n:,}" for n in named] == re.findall(
+        r"\d[\d,]*\d", bounds.partition("too large:")[2].replace("2**53", "")
+    )[: len(named)]
+    assert f"more than {MISTAKES} the rest is counted" in text
 
 
 # ---- sizes that have to be equal -----------------------------------------------------------------

@@ -5,12 +5,11 @@ Non-Goals: indexing (`evaluate`).
 
 from __future__ import annotations
 
+from rnncc.frontend.limits import PARTS, RANK
 from rnncc.ir.program import Value
 from rnncc.ir.sizes import Size, product
 from rnncc.passes.evaluate import Evaluator, Operand, Refused, Shape, show
 from rnncc.passes.functions import axis_of, function, size
-
-MOST_PARTS = 1000  # each is a value of its own
 
 
 @function
@@ -24,8 +23,8 @@ def split(ev: Evaluator, v: Operand, n: Operand, axis: Operand = None) -> Operan
     if n < 1 or (whole.is_constant and whole.constant % n):
         raise Refused("E412", size=whole, n=n)
     part = whole // n
-    if n > MOST_PARTS:
-        raise Refused("E421", n=n, most=MOST_PARTS)
+    if n > PARTS:
+        raise Refused("E421", n=n, most=PARTS)
     if not ev.same_size(part * n, whole, f"{whole} must be divisible by {n}"):
         raise Refused("E412", size=whole, n=n)
     return tuple(ev.b.slice(x, at, part * i, part) for i in range(n))
@@ -53,6 +52,8 @@ def concat(ev: Evaluator, *vs: Operand, axis: Operand = None) -> Operand:
 def reshape(ev: Evaluator, v: Operand, shape: Operand) -> Operand:
     x = ev.value(v)
     items = shape if isinstance(shape, tuple) else (shape,)
+    if len(items) > RANK:
+        raise Refused("E423", n=len(items), most=RANK)
     free = [i for i, item in enumerate(items) if type(item) is int and item == -1]
     whole = product(x.type.shape)
     sizes = [Size.of(1) if i in free else size(item) for i, item in enumerate(items)]
@@ -114,6 +115,8 @@ def _labels(subscripts: str, xs: list[Value]) -> tuple[list[str], str]:
     def wrong(reason: str) -> Refused:
         return Refused("E415", reason=reason, help='as in einsum("k,kl->l", v, W)')
 
+    if len(out) > RANK:
+        raise Refused("E423", n=len(out), most=RANK)
     if not arrow:
         raise wrong("the result's letters are missing after ->")
     if not all(c.isascii() and c.isalpha() for c in inputs.replace(",", "") + out):
