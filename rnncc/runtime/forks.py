@@ -1,6 +1,9 @@
-"""Locks that a forked child finds open: of the threads that may have held them, none is there.
+"""Locks in forked children: of the threads that may have held them, none is there.
 
-Non-Goals: what a lock protected: every change under one leaves its data whole at each step.
+    open_in_children(owner, name)    # what it protects is whole at each step: the child has it anew
+    held_in_forks(lock)              # what it protects isn't: a fork waits until nobody changes it
+
+Non-Goals: locks of libraries that rnncc doesn't take while others may fork.
 """
 
 from __future__ import annotations
@@ -19,7 +22,26 @@ def open_in_children(owner: Any, name: str) -> None:
     _kept[key] = weakref.ref(owner, lambda _: _kept.pop(key, None))
 
 
+_held: list[Any] = []
+
+
+def held_in_forks(lock: Any) -> None:
+    """No other thread has the lock while this one forks. Locks are taken as they were named."""
+    _held.append(lock)
+
+
+def _hold() -> None:
+    for lock in _held:
+        lock.acquire()
+
+
+def _let_go() -> None:
+    for lock in reversed(_held):
+        lock.release()
+
+
 def _open() -> None:
+    _let_go()
     for (_, name), found in list(_kept.items()):
         owner = found()
         if owner is not None:
@@ -27,4 +49,4 @@ def _open() -> None:
 
 
 if hasattr(os, "register_at_fork"):
-    os.register_at_fork(after_in_child=_open)
+    os.register_at_fork(before=_hold, after_in_parent=_let_go, after_in_child=_open)

@@ -15,19 +15,20 @@ Non-Goals: compiling (`codegen`); the cache of machine code (`objects`); running
 from __future__ import annotations
 
 import inspect
-import sys
 import threading
 import time
 from collections.abc import Callable
 from typing import Any
 
-from .forks import open_in_children
-from .objects import MachineCode, find, load, save
+from .forks import held_in_forks
+from .objects import MachineCode, find, llvm_lock, load, save
 
 CORE_ARGUMENTS = 8
 
 _COMPILING = threading.RLock()
-open_in_children(sys.modules[__name__], "_COMPILING")
+# A child that forks in the middle would find LLVM and Numba in the middle, and their locks taken.
+held_in_forks(_COMPILING)
+held_in_forks(llvm_lock())
 
 
 class Kernel:

@@ -93,6 +93,11 @@ def save(function: Callable[..., Any], data: bytes) -> None:
 # ---- running -----------------------------------------------------------------------------------
 
 
+def llvm_lock() -> Any:
+    """What llvmlite holds during each call of LLVM; one of our own where it has none."""
+    return getattr(getattr(llvm.ffi.lib, "_lock", None), "_lock", None) or threading.RLock()
+
+
 class Loader:
     """LLVM's linker for objects in memory. What it loaded goes when nobody holds it any longer."""
 

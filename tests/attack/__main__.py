@@ -31,6 +31,9 @@ ATTACKS: tuple[str, ...] = (
     "guard",
     "load",
     "threads",
+    "cache",
+    "kills",
+    "forks",
 )
 
 FOLDER = Path(__file__).parent.parent.parent / ".attack"

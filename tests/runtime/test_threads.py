@@ -5,11 +5,12 @@ import os
 import subprocess
 import sys
 import threading
+import time
 
 import numpy as np
 import pytest
 
-from rnncc.runtime import launch, pool, team
+from rnncc.runtime import kernel, launch, objects, pool, team
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.store import text_module
 from rnncc.runtime.threads import sync_words
@@ -136,7 +137,7 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import test_threads
-from rnncc.runtime import launch, pool, team
+from rnncc.runtime import launch
 for parts, wanted in ((2, 2), (4, 4), (1, 1)):
     data, present = test_threads.run_ring(parts, wanted)
     assert (data == test_threads.expected()).all()
@@ -250,3 +251,27 @@ def test_a_team_has_no_more_threads_than_can_start(monkeypatch):
     assert word[0] == 7
     assert asked == [3, 3] and made.size(4) == 3
     assert threading.active_count() == before
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.parametrize("lock", [kernel._COMPILING, objects.llvm_lock()], ids=["ours", "LLVM's"])
+def test_a_fork_waits_until_nobody_compiles(lock):
+    """A child would find LLVM in the middle of something, and its lock taken for good."""
+    taken, steps = threading.Event(), []
+
+    def compile_something():
+        with lock:
+            taken.set()
+            time.sleep(0.2)
+            steps.append("done")
+
+    thread = threading.Thread(target=compile_something)
+    thread.start()
+    taken.wait()
+    pid = os.fork()
+    if not pid:
+        os._exit(0 if steps == ["done"] and lock.acquire(timeout=1) else 1)
+    thread.join()
+    assert os.waitpid(pid, 0)[1] == 0
+    assert lock.acquire(timeout=1)
+    lock.release()
