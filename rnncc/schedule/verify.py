@@ -64,6 +64,7 @@ class _Check:
         where = self.kernel.name or "its buffers"
         return ScheduleError(
             f"{self.program.name}{line_of(self.op)}: the schedule can't be right in {where}: {what}"
+            " (a defect of rnncc, not of the cell)"
         )
 
     def run(self) -> None:
