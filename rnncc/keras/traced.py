@@ -17,7 +17,7 @@ from rnncc.compiler import compile_text
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.keras.arguments import dtype_of
 from rnncc.keras.cells import AbstractCell, Cell
-from rnncc.keras.python.graph import Graph, graph_of, takes_training
+from rnncc.keras.python.graph import Graph, graph_of
 from rnncc.keras.python.text import Equations, Writer
 from rnncc.keras.recurrent import PACKAGE, as_shapes, is_shape
 
@@ -101,13 +101,12 @@ class PythonCell(Cell):
     def _read(self, shapes: Any) -> Graph:
         """A call that trains: what layers.Dropout does there, kernels do where they train."""
         trains = self._graph(shapes, training=True)
-        if takes_training(self.cell):
-            plain = Writer(self.cell, self._graph(shapes, training=False)).write()
-            if Writer(self.cell, trains, drops=False).write().text != plain.text:
-                raise TypeError(
-                    f"{type(self.cell).__name__} computes something else when training=True: of "
-                    "what may differ, layers.Dropout alone can be compiled"
-                )
+        plain = Writer(self.cell, self._graph(shapes, training=False)).write()
+        if Writer(self.cell, trains, drops=False).write().text != plain.text:
+            raise TypeError(
+                f"{type(self.cell).__name__} computes something else when training=True: of what "
+                "may differ, layers.Dropout alone can be compiled"
+            )
         return trains
 
     def _graph(self, shapes: Any, training: bool) -> Graph:

@@ -269,6 +269,31 @@ def test_dropout_inside_draws_when_training() -> None:
     assert np.abs(first - second).max() > 1e-3
 
 
+def test_dropout_inside_of_a_cell_that_says_nothing_of_training() -> None:
+    cell = cell_of(with_h(lambda s, x, h: s.inner(x) + h), inner=layers.Dropout(0.5))
+    layer = own.RNN(cell, return_sequences=True)
+    assert_close(layer(X), np.cumsum(X, axis=1))
+    drawn = numbers(layer(X, training=True))[0]
+    steps = np.diff(drawn, axis=1, prepend=0) / X
+    assert ((np.abs(steps) < 1e-4) | (np.abs(steps - 2) < 1e-4)).all()
+    assert 0.2 < (np.abs(steps) < 1e-4).mean() < 0.8
+
+
+@pytest.mark.parametrize("training", [False, True])
+def test_a_cell_that_is_read_within_a_call_leaves_the_call_as_it_was(training: bool) -> None:
+    class Outer(layers.Layer):
+        def __init__(self) -> None:
+            super().__init__()
+            self.rnn, self.drop = own.RNN(Minimal(5)), layers.Dropout(0.5)
+
+        def call(self, x: Any) -> Any:
+            self.rnn(x)
+            return self.drop(x)
+
+    found = numbers(Outer()(X, training=training))[0]
+    assert (found == 0).any() == training
+
+
 class Started(Minimal):
     def get_initial_state(self, batch_size: Any = None) -> Any:
         return [ops.ones((batch_size, self.units))]
@@ -344,6 +369,10 @@ REFUSED = {
     "one result": (lambda self, x, states: x, "gives .* a cell gives"),
     "a state too few": (lambda self, x, states: (x, []), "gives 0 states and was given 1"),
     "training": (depends, "something else when training=True"),
+    "training, said to a layer inside": (
+        with_h(lambda s, x, h: s.inner(x) + h),
+        "something else when training=True",
+    ),
     "floats made whole": (
         with_h(lambda s, x, h: ops.cast(ops.cast(x, "int32"), "float32") + h),
         "Cast makes floats whole \\(int32\\)",
@@ -391,7 +420,13 @@ def test_what_is_refused(what: str) -> None:
             return x
 
     seed = keras.random.SeedGenerator(3)
+
+    class Doubling(layers.Layer):
+        def call(self, x: Any, training: bool | None = None) -> Any:
+            return 2 * x if training else x
+
     inner = layers.ReLU(dtype="float16") if "narrow" in what else Adding()
+    inner = Doubling() if "inside" in what else inner
     layer = own.RNN(cell_of(call, inner=inner, seed=seed))
     with pytest.raises(TypeError, match=message) as caught:
         layer(X)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import inspect
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -70,7 +70,35 @@ def is_symbolic(value: Any) -> bool:
     return isinstance(value, keras.KerasTensor)
 
 
-def takes_training(cell: Any) -> bool:
+class _Around(keras.layers.Layer):  # type: ignore[misc]
+    """A layer that is called around another one: layers inside hear from it whether they train,
+    though a cell between them says nothing of it."""
+
+    def __init__(self, run: Callable[[], Any]) -> None:
+        super().__init__()
+        self.run, self.given = run, None
+
+    def called(self, tensors: Any, training: bool) -> Any:
+        """What it gives. A cell may be read in the midst of a model's call, which goes on as it
+        was: layers of one call share a context."""
+        context = vars(self._get_call_context())
+        before = dict(context)
+        try:
+            self(tensors, training=training)
+        finally:
+            context.clear()
+            context.update(before)
+        return self.given
+
+    def call(self, tensors: Any, training: bool | None = None) -> Any:
+        raise NotImplementedError
+
+    def compute_output_spec(self, tensors: Any, training: bool | None = None) -> Any:
+        self.given = self.run()
+        return [keras.KerasTensor(t.shape, t.dtype) for t in tensors]
+
+
+def _takes_training(cell: Any) -> bool:
     return "training" in inspect.signature(cell.call).parameters
 
 
@@ -78,10 +106,11 @@ def graph_of(cell: Any, inputs: Any, states: Any, training: bool) -> Graph:
     """Of one call. inputs, states: symbolic tensors as the cell takes them. TypeError for a cell
     that can't be called on them, or gives something else than (output, states)."""
     graph, name = Graph(tree.flatten(inputs), tree.flatten(states)), type(cell).__name__
-    keywords = {"training": training} if takes_training(cell) else {}
+    keywords = {"training": training} if _takes_training(cell) else {}
+    around = _Around(lambda: cell(inputs, states, **keywords))
     with _read(cell, graph):
         try:
-            given = cell(inputs, states, **keywords)
+            given = around.called(graph.states, training)
         except Exception as error:
             raise TypeError(
                 f"{name}.call can't be read: on symbolic tensors it fails with "
