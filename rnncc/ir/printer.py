@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from functools import lru_cache
 
-from rnncc.ir.program import Op, Program, Value
+from rnncc.ir.program import Op, Program, Type, Value
 
 
 class Names:
@@ -29,12 +30,17 @@ def _attr(value: object) -> str:
     return str(value)
 
 
+@lru_cache(maxsize=256)
+def _type(type_: Type) -> str:
+    return str(type_)
+
+
 def _op(op: Op, names: Names) -> str:
     attrs = [f"{k}={_attr(v)}" for k, v in op.attrs.items() if k != "type" and v != ""]
     inside = ", ".join([*map(names, op.operands), *attrs])
     text = f"{names(op.result)} = {op.opcode}({inside})"
     where = f"  # line {op.span.line}" if op.span else ""
-    return f"{text:<58} : {op.result.type}{where}"
+    return f"{text:<58} : {_type(op.result.type)}{where}"
 
 
 def _block(title: str, ops: Iterable[Op], names: Names, indent: str) -> list[str]:
