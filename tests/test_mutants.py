@@ -348,9 +348,9 @@ RUNTIME = (
         structure.test_rows_avoid_powers_of_two,
     ),
     Mutant(
-        "rnncc.runtime.layouts:needs_padding",
-        "last % LANE_PAD != 0",
-        "False",
+        "rnncc.runtime.layouts:needs_room",
+        "room(buffer, sizes) >",
+        "0 >",
         LSTM,
     ),
     Mutant(

@@ -110,7 +110,7 @@ def direction_table(
     cores: contractions are told to cores, in tables of stages, packs and copies. Without them every
     kernel is text, and tables tell those that are contractions alone as well.
     """
-    vector_read, parts = _vector_read(schedule), _parts_read(schedule)
+    vector_read = _vector_read(schedule)
     roles = {p.value: p.role for p in schedule.program.params}
     params = tuple(
         (b.name, roles[b.value], callers.get(b, b.value.name))
@@ -119,7 +119,9 @@ def direction_table(
     )
     buffers = tuple(
         tables.Buffer(
-            b.name, _sizes(b.shape), b.axes, b.storage, b in vector_read, tuple(parts.get(b, ()))
+            *(b.name, _sizes(b.shape), b.axes, b.storage),
+            b in vector_read,
+            vector_read.get(b, ()),
         )
         for b in schedule.buffers
     )
@@ -201,42 +203,33 @@ def _place(result: Result, schedule: Schedule) -> tables.Place:
     return tables.Place(result.name, result.role, parts[0], parts, join.attrs["axis"])
 
 
-def _vector_read(schedule: Schedule) -> set[Buffer]:
-    """Buffers some stage reads vector by vector."""
-    found: set[Buffer] = set()
-    for kernel in schedule.kernels:
-        for level in kernel.levels:
-            for stage in level.stages:
-                if isinstance(stage, LaneStage):
-                    found |= {
-                        v.buffer for v in stage.reads.values() if v.axes and v.axes[-1] is not None
-                    }
-                    found |= {
-                        s.w.buffer
-                        for g in stage.groups
-                        if g.rowwise
-                        for a in g.accs
-                        for s in a.segments
-                    }
-                elif isinstance(stage, GradStage):
-                    found.add(stage.d.buffer)
-    return found
-
-
-def _parts_read(schedule: Schedule) -> dict[Buffer, dict[tuple[str, str], None]]:
-    """Parts of callers' rows that some stage reads vector by vector: the last vector of a part may
-    end behind the row."""
+def _vector_read(schedule: Schedule) -> dict[Buffer, tuple[tuple[str, str], ...]]:
+    """Buffers some stage reads vector by vector, and parts of their rows that it begins at."""
     found: dict[Buffer, dict[tuple[str, str], None]] = {}
-    stages = (s for k in schedule.kernels for level in k.levels for s in level.stages)
-    for stage in stages:
-        if not isinstance(stage, LaneStage):
-            continue
-        for view in stage.reads.values():
-            buffer, last = view.buffer, len(view.buffer.shape) - 1
-            start = dict(view.starts).get(last)
-            if buffer.storage == "param" and start is not None and view.axes[-1:] == (last,):
-                found.setdefault(buffer, {})[str(start), str(stage.shape[-1])] = None
-    return found
+    for kernel in schedule.kernels:
+        for view, lanes in _read_by_lanes(kernel):
+            parts = found.setdefault(view.buffer, {})
+            starts = dict(view.starts)
+            start = starts.get(len(view.buffer.shape) - 1)
+            if start is not None:
+                parts[str(start), str(lanes)] = None
+    return {buffer: tuple(parts) for buffer, parts in found.items()}
+
+
+def _read_by_lanes(kernel: Kernel) -> Iterator[tuple[View, Size | int]]:
+    """Views whose lanes are read side by side, and how many there are."""
+    for stage in (s for level in kernel.levels for s in level.stages):
+        if isinstance(stage, LaneStage):
+            lanes = stage.shape[-1] if stage.shape else 1
+            for view in stage.reads.values():
+                if view.axes and view.axes[-1] is not None:
+                    yield view, lanes
+            for group in stage.groups:
+                if group.rowwise:
+                    yield from ((s.w, lanes) for a in group.accs for s in a.segments)
+        elif isinstance(stage, GradStage):
+            shape = stage.op.result.type.shape
+            yield stage.d, shape[-1] if shape else 1
 
 
 def _pack(group: Group, index: int) -> tables.Pack | None:

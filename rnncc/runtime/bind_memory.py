@@ -9,7 +9,15 @@ from collections.abc import Mapping
 
 from rnncc.runtime.bind_tiles import TileBinder
 from rnncc.runtime.binding import requests, result_shape, touched
-from rnncc.runtime.layouts import Layout, axes_of, is_padded, needs_padding, row_layout, staggered
+from rnncc.runtime.layouts import (
+    Layout,
+    axes_of,
+    is_padded,
+    needs_room,
+    room,
+    row_layout,
+    staggered,
+)
 from rnncc.runtime.tables import Buffer, Source
 
 
@@ -36,7 +44,7 @@ class MemoryBinder(TileBinder):
                 layout = self.residuals.get(buffer.name) or self.parameter(buffer, shape)
                 self.out.layouts[buffer.name] = layout
                 continue
-            layout = row_layout(shape, self.item, False)
+            layout = row_layout(shape, self.item, self.room(buffer))
             if buffer.name in parts:
                 layout.strides = parts[buffer.name]
             elif buffer.storage == "carry":
@@ -75,11 +83,11 @@ class MemoryBinder(TileBinder):
 
     def parameter(self, buffer: Buffer, shape: tuple[int, ...]) -> Layout:
         """The caller's rows, or a copy of them: what is read vector by vector is padded."""
-        padded = is_padded(buffer, shape, self.out.sizes)
-        layout = row_layout(shape, self.item, not padded)
+        padded = is_padded(buffer, self.out.sizes)
+        layout = row_layout(shape, self.item, self.room(buffer) if padded else None)
         given = self.copies_first.get(buffer.name)
         if given is None and padded:  # a weight: one row
-            given = row_layout(shape, self.item, True).strides
+            given = row_layout(shape, self.item).strides
         if given is None:
             self.callers_rows(buffer, layout, self.call.time if "T" in buffer.axes else 1)
             return layout
@@ -124,7 +132,7 @@ class MemoryBinder(TileBinder):
                 continue
             # Of a sequence that some kernel needs whole, the last step is a part.
             part = place.role == "output" and self.call.last_only and buffer.name in whole
-            if not part and not needs_padding(self.out.size(s) for s in buffer.shape):
+            if not part and not needs_room(buffer, self.out.sizes):
                 found[place.name] = buffer.name
                 if place.name in strides:
                     self.strides[buffer.name] = strides[place.name]
@@ -142,7 +150,7 @@ class MemoryBinder(TileBinder):
             if any(self.is_elsewhere(b, s, found) for b, s in zip(buffers, parts, strict=True)):
                 continue
             shape = result_shape(place, self.buffers, self.call)
-            strides = row_layout(shape, self.item, True).strides
+            strides = row_layout(shape, self.item).strides
             at, offsets = 0, self.out.parts_in_place.setdefault(place.name, [])
             for buffer in buffers:
                 found[buffer.name] = strides
@@ -159,5 +167,8 @@ class MemoryBinder(TileBinder):
             or buffer.name in taken
             or source.axes != tuple(range(len(buffer.shape)))
             or source.starts
-            or needs_padding(self.out.size(s) for s in buffer.shape)
+            or needs_room(buffer, self.out.sizes)
         )
+
+    def room(self, buffer: Buffer) -> int:
+        return room(buffer, self.out.sizes)

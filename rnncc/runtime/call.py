@@ -159,7 +159,7 @@ class Run:
         copies: list[tuple[str, tuple[int, ...]]] = []
         for (buffer, _), array in zip(self.side.params.given, self.arrays, strict=True):
             lead = len(buffer.axes)
-            if is_padded(buffer, array.shape[lead:], sizes) or not has_dense_rows(array, lead):
+            if is_padded(buffer, sizes) or not has_dense_rows(array, lead):
                 copies.append((buffer.name, array.strides))
             elif own := row_strides(array, buffer.axes):
                 strides.append((buffer.name, *own))

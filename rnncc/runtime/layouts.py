@@ -5,7 +5,7 @@ Non-Goals: memory; which buffers a call has (`bind_memory`).
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rnncc.runtime.cores import LANE_PAD
@@ -14,6 +14,8 @@ from rnncc.runtime.tables import Buffer, Place
 
 CACHE_LINE = 64
 STAGGER = 512
+# Bytes behind what a forward saves: a pullback's vectors of parts of its rows may end there.
+REACH = 2 * LANE_PAD * 8
 LONG_ROW = 128  # elements from which another vector is at most an eighth more work
 
 
@@ -24,21 +26,21 @@ def pad(n: int) -> int:
     return -(-n // lanes) * lanes
 
 
-def needs_padding(shape: Iterable[int]) -> bool:
-    """Whether rows of this shape end within a vector."""
-    *_, last = (1, *shape)
-    return last % LANE_PAD != 0
+def room(buffer: Buffer, sizes: Mapping[str, int]) -> int:
+    """Elements from row to row along the last axis: no vector that is read ends behind them."""
+    last = evaluate(buffer.shape[-1], sizes) if buffer.shape else 1
+    ends = [evaluate(start, sizes) + pad(evaluate(n, sizes)) for start, n in buffer.parts]
+    return max([pad(last), *(-(-end // LANE_PAD) * LANE_PAD for end in ends)])
 
 
-def is_padded(buffer: Buffer, shape: Sequence[int], sizes: Mapping[str, int]) -> bool:
-    """Whether rows of a parameter are copied into ours: the last vector read of them, or of a part
-    of them, would end behind them."""
-    if not buffer.lanes:
-        return False
-    return needs_padding(shape) or any(
-        evaluate(start, sizes) + pad(evaluate(size, sizes)) > shape[-1]
-        for start, size in buffer.parts
-    )
+def needs_room(buffer: Buffer, sizes: Mapping[str, int]) -> bool:
+    """Whether vectors end behind a row, where a caller has something else."""
+    return room(buffer, sizes) > (evaluate(buffer.shape[-1], sizes) if buffer.shape else 1)
+
+
+def is_padded(buffer: Buffer, sizes: Mapping[str, int]) -> bool:
+    """Whether rows of a parameter are copied into longer ones: those read vector by vector."""
+    return buffer.lanes and needs_room(buffer, sizes)
 
 
 def staggered(row: int) -> int:
@@ -64,9 +66,9 @@ class Layout:
         return self.shape[-1] if self.shape else 1
 
 
-def row_layout(shape: tuple[int, ...], item: int, dense: bool) -> Layout:
-    """A row with its last axis padded, or as the caller has it."""
-    padded = list(shape) if dense else ([*shape[:-1], pad(shape[-1])] if shape else [LANE_PAD])
+def row_layout(shape: tuple[int, ...], item: int, last: int | None = None) -> Layout:
+    """A row whose last axis takes so many elements, or lies as a caller has it."""
+    padded = list(shape) if last is None else [*shape[:-1], last]
     strides, step = [], item
     for n in reversed(padded):
         strides.append(step)

@@ -29,7 +29,7 @@ from rnncc.runtime.bulk import contract_bulk, sum_bulk
 from rnncc.runtime.cores import cores
 from rnncc.runtime.groups import FIRST_STEP, GIVEN, PACKED, SAVED, SEED, WORKSPACE
 from rnncc.runtime.kernel import Kernel
-from rnncc.runtime.layouts import Layout
+from rnncc.runtime.layouts import REACH, Layout
 from rnncc.runtime.machine import ITEMSIZE
 from rnncc.runtime.memory import ALIGNMENT
 from rnncc.runtime.moves import (
@@ -140,7 +140,7 @@ class Prepared:
         early = self._weight_buffers()
         shared = [n for n in binding.bytes if n not in (*early, *saved)]
         workspace = self._lay_out(WORKSPACE, shared)
-        self.saved_bytes = self._lay_out(SAVED, saved)
+        self.saved_bytes = self._lay_out(SAVED, saved) + (REACH if saved else 0)
         self.workspace = self._globals(workspace)
         self.keep: list[np.ndarray] = []  # descriptions the blocks point at
         self.mover = Mover(direction, binding, buffers, self.dtype)
@@ -187,7 +187,9 @@ class Prepared:
             place = Place(WORKSPACE, at + part * scratch)
             self.regions.append(Region(f"scratch of part {part}", place, scratch))
         sync = at + _round(scratch * parts) + self.target.gap
-        zeros = self._reserve(SYNC, Place(WORKSPACE, sync), sync_words(parts) * 8)
+        # Copies and packing have as many parts as there are threads.
+        words = sync_words(max(parts, self.binding.threads))
+        zeros = self._reserve(SYNC, Place(WORKSPACE, sync), words * 8)
         ones = zeros + zero_bytes  # `perform` clears all that lies between them
         self._reserve(ZERO_ROW, Place(WORKSPACE, zeros), zero_bytes)
         end = self._reserve(ONE_ROW, Place(WORKSPACE, ones), ALIGNMENT)
@@ -322,7 +324,7 @@ class Prepared:
             launches.append(self._kernel(bound))
             self.draws_weights |= any(r[0] == "seed" for _, r in bound.others)
         pack([*stages])
-        return self._plan(launches), packing.size
+        return self._plan(launches), packing.size + REACH
 
     # ---- what a call runs -----------------------------------------------------------------------
 

@@ -16,8 +16,8 @@ Sizes = tuple[str, ...]
 
 @dataclass(frozen=True, slots=True)
 class Buffer:
-    """storage: param, carry, work or result. lanes: read vector by vector; parts: parameters' parts
-    of the last axis that are, behind its begin: (where they begin, how long they are)."""
+    """storage: param, carry, work or result. lanes: read vector by vector. parts: of a row that are
+    read so, and don't begin with it: (where, how many elements)."""
 
     name: str
     shape: Sizes

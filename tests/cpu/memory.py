@@ -23,8 +23,6 @@ from rnncc.runtime.perform import Region
 from tests.cpu.places import Site, site
 
 UNWRITTEN, WRITTEN, OUTSIDE, BEHIND = range(4)
-# Bytes behind a buffer of ours that vectors may reach into: as many lanes as rows are padded to.
-REACH = 16 * 8
 SHIFT = 32
 INSIDE = (1 << SHIFT) - 1
 GRANULE = 4  # bytes that are told apart where threads touch them
@@ -46,7 +44,7 @@ class Piece:
     __slots__ = (
         *("address", "data", "laid", "name", "origins", "ours", "read_in", "ref", "regions"),
         *("shape", "start", "state", "states", "strides", "touched", "views", "words"),
-        *("writable", "writers", "readers"),
+        *("readers", "writable", "writers", "written"),
     )
 
     def __init__(self, address: int, low: int, size: int, array: np.ndarray, ours: bool) -> None:
@@ -65,6 +63,7 @@ class Piece:
         self.name, self.writable = "an array", False
         self.read_in = -1  # the last run that reads it
         self.touched = -1  # the launch that writers and readers are of
+        self.written = False  # by any part, in that launch
         self.writers: Any = None
         self.readers: Any = None
 
@@ -166,8 +165,9 @@ class Space:
             raise self.fault(f"address {address:#x} is of no array, or of one that is gone")
         return piece
 
-    def lay_out(self, piece: Piece, regions: Sequence[Region]) -> None:
-        """Says what is in memory of our own; it stays if it was said before."""
+    def lay_out(self, piece: Piece, regions: Sequence[Region], reach: int = 0) -> None:
+        """Says what is in memory of our own; it stays if it was said before. reach: bytes behind
+        each that may be read without being used."""
         for r in regions:
             old = piece.laid.get(r.name)
             if old is not None:
@@ -183,7 +183,7 @@ class Space:
             if (other < OUTSIDE).any():
                 raise self.fault(f"`{r.name}` lies over {piece.region(at)}")
             other[...] = UNWRITTEN
-            behind = piece.states[at + r.size : at + r.size + REACH]
+            behind = piece.states[at + r.size : at + r.size + reach]
             behind[behind == OUTSIDE] = BEHIND
         piece.writable = True
 
@@ -298,50 +298,61 @@ class Space:
     # ---- who touched what -----------------------------------------------------------------------
 
     def _stamps(self, piece: Piece) -> None:
-        if piece.touched != self.launch:
-            count = len(piece.state) // GRANULE + 1
-            piece.touched = self.launch
-            piece.writers = np.zeros((self.threads, count), np.int32)
-            piece.readers = np.zeros((self.threads, count), np.int32)
+        """Nobody has touched it in this launch."""
+        count = len(piece.state) // GRANULE + 1
+        piece.touched, piece.written = self.launch, False
+        piece.writers = np.zeros((self.threads, count), np.int32)
+        piece.readers = np.zeros((self.threads, count), np.int32)
 
     def touch_read(self, piece: Piece, at: int, size: int) -> None:
-        self._stamps(piece)
-        me, low, high = self.part, at // GRANULE, -(-(at + size) // GRANULE)
-        writers = piece.writers[:, low:high]
-        if writers.any():
-            seen = (writers > 0) & (writers <= self.clocks[me][:, None])
-            seen[me] = writers[me] > 0
-            unseen = writers.any(0) & ~seen.any(0)
-            if unseen.any():
-                spot = int(np.flatnonzero(unseen)[0])
-                other = int(np.flatnonzero(writers[:, spot])[0])
-                where = piece.region((low + spot) * GRANULE)
-                raise self.fault(
-                    f"a read of what part {other} writes at the same time: {where}", Race
-                )
-        piece.readers[me, low:high] = self.clocks[me, me]
+        if piece.touched != self.launch:
+            self._stamps(piece)
+        me, low, high = self.part, at // GRANULE, (at + size + GRANULE - 1) // GRANULE
+        clock = self.clocks[me]
+        if piece.written:
+            writers = piece.writers[:, low:high]
+            late = writers > clock[:, None]
+            if late.any():
+                known = (writers > 0) & ~late
+                known[me] = writers[me] > 0
+                unknown = late.any(0) & ~known.any(0)
+                if unknown.any():
+                    spot = int(unknown.argmax())
+                    other = int(late[:, spot].argmax())
+                    where = piece.region((low + spot) * GRANULE)
+                    what = f"a read of what part {other} writes at the same time: {where}"
+                    raise self.fault(what, Race)
+        piece.readers[me, low:high] = clock[me]
 
     def touch_write(
         self, piece: Piece, at: int, size: int, old: np.ndarray, new: np.ndarray
     ) -> None:
-        self._stamps(piece)
-        me, low, high = self.part, at // GRANULE, -(-(at + size) // GRANULE)
-        seen = self.clocks[me].copy()
-        seen[me] = np.iinfo(np.int64).max
-        writers, readers = piece.writers[:, low:high], piece.readers[:, low:high]
-        late = writers > seen[:, None]
-        if late.any() and old.tobytes() == new.astype(old.dtype).tobytes():
-            writers[me] = self.clocks[me, me]  # the same value, whoever comes first
-            return
-        for stamps, what in ((late, "writes"), (readers > seen[:, None], "reads")):
-            if stamps.any():
-                other, spot = (int(n[0]) for n in np.nonzero(stamps))
-                where = piece.region((low + spot) * GRANULE)
-                raise self.fault(
-                    f"a write of what part {other} {what} at the same time: {where}", Race
-                )
-        writers[...] = 0
-        writers[me] = self.clocks[me, me]
+        if piece.touched != self.launch:
+            self._stamps(piece)
+        me, low, high = self.part, at // GRANULE, (at + size + GRANULE - 1) // GRANULE
+        clock = self.clocks[me]
+        seen = clock[:, None]
+        if piece.written:
+            writers = piece.writers[:, low:high]
+            late = writers > seen
+            late[me] = False
+            if late.any():
+                if old.tobytes() == new.astype(old.dtype).tobytes():
+                    writers[me] = clock[me]  # a value of no row: whoever runs rows writes it
+                    return
+                raise self._raced(piece, low, late, "writes")
+            writers[...] = 0
+        late = piece.readers[:, low:high] > seen
+        late[me] = False
+        if late.any():
+            raise self._raced(piece, low, late, "reads")
+        piece.written = True
+        piece.writers[me, low:high] = clock[me]
+
+    def _raced(self, piece: Piece, low: int, late: np.ndarray, what: str) -> KernelFault:
+        other, spot = (int(n[0]) for n in np.nonzero(late))
+        where = piece.region((low + spot) * GRANULE)
+        return self.fault(f"a write of what part {other} {what} at the same time: {where}", Race)
 
 
 _ONES = [bytes([WRITTEN]) * n for n in range(4097)]

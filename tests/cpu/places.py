@@ -5,8 +5,6 @@ Non-Goals: what happened.
 
 from __future__ import annotations
 
-import inspect
-import linecache
 import sys
 from dataclasses import dataclass, field
 from types import CodeType, FrameType
@@ -30,7 +28,7 @@ class Site:
     def __str__(self) -> str:
         found = [self.what] if self.what else []
         for code, number, text in self.frames:
-            lines = text or linecache.getlines(code.co_filename)
+            lines = text or []
             line = lines[number - 1].strip() if 0 < number <= len(lines) else ""
             found.append(f"    {code.co_name}, line {number}: {line}")
             stage = _stage(lines, number, code.co_firstlineno)
@@ -64,7 +62,11 @@ def site(what: str = "") -> Site:
     return Site(tuple(frames), what)
 
 
-def text_of(function: Any) -> list[str] | None:
-    """A module's lines, where no file has them."""
-    module = inspect.getmodule(function)
-    return function.__globals__.get(TEXT) or getattr(module, TEXT, None)
+def text_of(function: Any) -> list[str]:
+    """The lines of a function's module, whoever has them."""
+    names = function.__globals__
+    if TEXT in names:
+        return names[TEXT]
+    loader = names.get("__loader__")
+    source = loader.get_source(names["__name__"]) if hasattr(loader, "get_source") else None
+    return (source or "").splitlines()

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from types import ModuleType
 from typing import Any
@@ -35,7 +36,7 @@ from rnncc.runtime.engine import Engine, Side
 from rnncc.runtime.groups import PACKED, SAVED, WORKSPACE
 from rnncc.runtime.kernel import Kernel
 from rnncc.runtime.layer import Layer, make_class
-from rnncc.runtime.layouts import Layout
+from rnncc.runtime.layouts import REACH, Layout
 from rnncc.runtime.machine import Machine
 from rnncc.runtime.memory import aligned
 from rnncc.runtime.nest import TURN_AT
@@ -54,24 +55,50 @@ GAP = 4096
 REGISTERS = {16: 16, 32: 16, 64: 32}
 
 
+@dataclass(frozen=True)
+class Ways:
+    """What is chosen for speed alone, so that small cells go all the ways of large ones.
+
+    l2: bytes of a cache; with a small one threads share units rather than rows. work: how much
+    more of it there seems to be. fuse: whether loops make x @ W themselves; None as ever.
+    shared_bytes: see `Target`. helpers: workers that come to help.
+    """
+
+    l2: int
+    work: int
+    fuse: bool | None
+    shared_bytes: int
+    helpers: int
+
+    @staticmethod
+    def drawn(threads: int, seed: object) -> Ways:
+        choose = random.Random(f"{seed}")
+        return Ways(
+            choose.choice([256, 256, 1 << 19]),
+            choose.choice([1, 10**6, 10**6, 10**6]),
+            choose.choice([None, True, False]),
+            choose.choice([1, 1 << 18]),
+            choose.choice([threads - 1, threads - 1, threads - 1, 0]),
+        )
+
+
 class Simulator:
-    """A `runtime.target.Target`."""
+    """A `runtime.target.Target`. seed: of the order of threads, and of `ways` if none are given."""
 
     gap = GAP
 
-    def __init__(self, vector_bytes: int = 32, threads: int = 2, seed: int = 0) -> None:
-        choose = random.Random(seed)
-        # Small caches, so that small cells have all the ways of large ones.
-        self.machine = Machine(
-            vector_bytes, REGISTERS[vector_bytes], threads, l2=choose.choice([256, 4096, 1 << 19])
-        )
-        self.threads, self.seed = threads, seed
-        self.shared_bytes = choose.choice([1, 1 << 18])
+    def __init__(
+        self, vector_bytes: int = 32, threads: int = 2, seed: int = 0, ways: Ways | None = None
+    ) -> None:
+        self.ways = ways = ways or Ways.drawn(threads, seed)
+        registers = REGISTERS[vector_bytes]
+        self.machine = Machine(vector_bytes, registers, threads, l2=ways.l2)
+        self.threads, self.shared_bytes = threads, ways.shared_bytes
         self.space = Space(threads)
         self.pool = Pool(self.space)
         self.words = Words(self.space, self.machine)
-        self.scheduler = Threads(self.space, self.words, seed)
-        self.turns = partial(choose.randrange, 1 << 40)
+        self.scheduler = Threads(self.space, self.words, seed, ways.helpers)
+        self.turns = partial(random.Random(seed).randrange, 1 << 40)
         self.tables: dict[tuple[Cores, int], np.ndarray] = {}
         self.address_of, self.blank = self.space.given, self.space.blank
 
@@ -99,7 +126,8 @@ class Simulator:
                 continue
             piece = space.at(bases[group])
             piece.name = title
-            space.lay_out(piece, [*own, *([words] if group == WORKSPACE else [])])
+            laid = [*own, *([words] if group == WORKSPACE else [])]
+            space.lay_out(piece, laid, 0 if group == WORKSPACE else REACH)
             for region in own:
                 if region.name.startswith(
                     "scratch"
@@ -150,18 +178,18 @@ class Simulator:
 class _Binder(Binder):
     """Chooses as for work of any size: what results never depend on."""
 
-    def __init__(self, factor: int, fuse: bool | None, *arguments: Any) -> None:
+    def __init__(self, ways: Ways, *arguments: Any) -> None:
         super().__init__(*arguments)
-        self.factor, self.fuse = factor, fuse
+        self.ways = ways
 
     def work_of(self, kernel: KernelTable) -> tuple[int, int]:
         work, rows = super().work_of(kernel)
-        return work * self.factor, rows
+        return work * self.ways.work, rows
 
     def choose_starts(self, kernel: KernelTable) -> None:
-        if self.fuse is None:
+        if self.ways.fuse is None:
             super().choose_starts(kernel)
-        elif self.fuse and kernel.kind == "scan":
+        elif self.ways.fuse and kernel.kind == "scan":
             for stage in (self.stages[n] for n in kernel.stages):
                 self.out.fused |= {core.start for core in stage.cores if core.start}
 
@@ -171,12 +199,8 @@ class _Side(Side):
 
     def prepare(self, call: Any, given: dict[str, Layout]) -> Prepared:
         sim = self.target
-        choose = random.Random(f"{sim.seed} {call.batch} {call.time} {call.sizes}")
-        factor = choose.choice([1, 10**6, 10**6])
-        fuse = choose.choice([None, True, False])
-        binder = _Binder(
-            *(factor, fuse, self.direction, call, sim.machine, self.dtype, sim.threads, given)
-        )
+        machine = sim.machine, self.dtype, sim.threads
+        binder = _Binder(sim.ways, self.direction, call, *machine, given)
         return Prepared(binder.bind(), self.direction, self.params, self.buffers, sim)
 
 

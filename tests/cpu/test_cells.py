@@ -38,6 +38,16 @@ def test_cell(name: str, variant: str, shape: Shape, machine: tuple[int, int], d
     assert error <= LIMIT[dtype], (whose, error)
 
 
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", ["layer_norm_lstm", "delays", "shapes"])
+def test_parts_of_rows(name: str, dtype: str) -> None:
+    """Whole rows need no padding, parts of them do: vectors of the last part end behind a caller's
+    array."""
+    simulator = Simulator(64, 2, seed=1)
+    error, whose = Twins.of(name, "plain", (8, 2, 2, 8), simulator, dtype).worst()
+    assert error <= LIMIT[dtype], (whose, error)
+
+
 def test_no_compiler_is_asked() -> None:
     """Nor Numba imported: a process that has it runs the kernels, too."""
     text = """

@@ -33,20 +33,21 @@ from tests.cpu.memory import Space
 from tests.cpu.words import Words
 
 TURNS = 1 << 20  # of a plan, after which nobody goes on
-LAZY = 0.9  # how often a thread that lets others go on goes on itself
+LAZY = (0.3, 0.6, 0.9)  # how often a thread that lets others go on goes on itself
 
 
 class Threads:
     """Runs plans."""
 
-    def __init__(self, space: Space, words: Words, seed: int) -> None:
+    def __init__(self, space: Space, words: Words, seed: int, helpers: int) -> None:
+        self.helpers = helpers
         self.space, self.words, self.random = space, words, random.Random(seed)
         self.released: dict[int, np.ndarray] = {}
         self.launch: tuple[int, int] | None = None
         self.active = 0  # parts that are being run
         self.parts: dict[int, int] = {}  # of a launch, by where its block is
         self.awake = 0  # the semaphore
-        self.turns = 0
+        self.turns, self.lazy = 0, LAZY[0]
         self.control: np.ndarray | None = None
         words.call_part, words.acquire, words.release = self.call_part, self.acquire, self.release
         words.turn = self.turn
@@ -68,6 +69,8 @@ class Threads:
         before, space.part = space.part, part if several else -1
         self.active += 1
         try:
+            if several:
+                self.turn()  # claimed, and not begun
             self.words.call(function, block, part)
         finally:
             self.active -= 1
@@ -96,7 +99,7 @@ class Threads:
         self.turns += 1
         if self.turns > TURNS:
             raise self.space.fault("nobody goes on")
-        if self.random.random() > LAZY:
+        if self.random.random() > self.lazy:
             self._switch(current)
 
     def _switch(self, current: Any) -> None:
@@ -122,9 +125,9 @@ class Threads:
         assert len(table) == head[LAUNCHES]
         words_at = workspace + int(head[WORDS_AT])
         self.parts = {words_at + int(at): int(parts) for _, at, parts in table}
-        self.launch, self.turns = None, 0
+        self.launch, self.turns, self.lazy = None, 0, self.random.choice(LAZY)
         function = self.words.function(entry.function)
-        helpers = self.random.randint(0, self.space.threads - 1) if plan.threads else 0
+        helpers = self.helpers if plan.threads else 0
         with np.errstate(all="ignore"):
             if not helpers:
                 function(address, second, 0, 0)

@@ -168,7 +168,7 @@ class Binder:
             shape = tuple(self.size(s) for s in buffer.shape)
             layout = self.residuals.get(buffer.name) if buffer.storage == "param" else None
             if layout is None:
-                layout = row_layout(shape, self.item, True)
+                layout = row_layout(shape, self.item)
                 count = self.call.batch if "B" in buffer.axes else 1
                 if buffer.storage == "param" or buffer.name in self.out.in_place.values():
                     self.callers_rows(buffer, layout)
