@@ -18,7 +18,6 @@ from __future__ import annotations
 import random
 from collections.abc import Mapping
 from dataclasses import dataclass
-from fractions import Fraction
 from functools import cached_property
 
 TERMS = 32  # of a size
@@ -198,6 +197,8 @@ class Size:
 
     def exactly(self, sizes: Mapping[str, int]) -> Fraction:
         """The size where quotients aren't rounded down."""
+        from fractions import Fraction  # only where sizes are compared, not at every start
+
         total = Fraction(0)
         for monomial, coefficient in self.terms:
             product = Fraction(coefficient)

@@ -57,7 +57,9 @@ class Masking:
             return d
         folded = d[:, : self.steps].copy()
         if self.steps and not self.zeros:
-            folded[:, -1] += d[:, self.steps :].sum(axis=1, dtype=d.dtype)
+            # The last step first, one by one: as they are added where these steps run.
+            tail = d[:, self.steps :][:, ::-1]
+            folded[:, -1] += np.cumsum(tail, axis=1, dtype=d.dtype)[:, -1]
         return folded
 
     def unfold(self, d: np.ndarray) -> np.ndarray:

@@ -15,6 +15,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import marshal
+import os
 import sys
 import threading
 from collections.abc import Callable
@@ -59,14 +60,22 @@ def runtime_hash() -> str:
 
 @cache
 def compiler_hash() -> str:
-    """A hash of everything that decides a module's text: rnncc's own sources and templates."""
-    digest = hashlib.sha256()
+    """A hash of everything that decides a module's text: rnncc's own sources and templates, each by
+    its size and the time it was changed, as Python tells its own byte code's source. Reading them
+    all would take a tenth of the time from import to a first output."""
     package = RUNTIME.parent
     inside = package / "templates"
-    templates = inside if inside.is_dir() else package.parent / "templates"
-    for path in sorted([*package.rglob("*.py"), *templates.rglob("*.jinja")]):
-        digest.update(path.name.encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
+    roots = [package] if inside.is_dir() else [package, package.parent / "templates"]
+    found = []
+    for root in roots:
+        for folder, _, _ in os.walk(root):
+            with os.scandir(folder) as files:
+                for file in files:
+                    if file.name.endswith((".py", ".jinja")):
+                        about = file.stat()
+                        place = os.path.relpath(file.path, root)
+                        found.append((place, about.st_size, about.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(found)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def python_version() -> str:

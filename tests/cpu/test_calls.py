@@ -105,3 +105,20 @@ def test_as_compiled(name: str, dtype: str) -> None:
     compiled.set_weights(twins.layer.get_weights())
     error, whose = cases.worst(twins.results(twins.layer), twins.results(compiled))
     assert error <= LIMIT[dtype], (whose, error)
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_row_alone_has_the_bits_it_has_in_a_batch(name: str) -> None:
+    """Its own last valid step comes before the batch's: past it nothing runs when it is alone."""
+    units, batch, time, features = 5, 3, 7, 4
+    kind = simulated_class(cases.spec_of(name), "float64", seed=2)
+    layer = kind(units=units, return_sequences=True, seed=3)
+    rng = np.random.default_rng(0)
+    x = rng.standard_normal((batch, time, features))
+    dy = rng.standard_normal((batch, time, units))
+    lengths = np.array([time, 3, 1])
+    together = layer.vjp(x, lengths=lengths)[1](dy)
+    for row in range(batch):
+        one = slice(row, row + 1)
+        alone = layer.vjp(x[one], lengths=lengths[one])[1](dy[one])
+        np.testing.assert_array_equal(alone.inputs, together.inputs[one])

@@ -42,6 +42,27 @@ def test_a_module_is_rendered_once(fresh_store: Path) -> None:
     assert len(list(fresh_store.glob("made.*.module"))) == 2
 
 
+def test_a_source_that_changes_is_another_compiler(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = tmp_path / "rnncc" / "passes" / "one.py"
+    template = tmp_path / "templates" / "cpu" / "two.jinja"
+    for path in (source, template):
+        path.parent.mkdir(parents=True)
+        path.write_text("same")
+    monkeypatch.setattr(store, "RUNTIME", tmp_path / "rnncc" / "runtime")
+    find = store.compiler_hash.__wrapped__
+    before = find()
+    assert find() == before
+    for path in (source, template):
+        os.utime(path, ns=(0, 1))
+        assert find() != before
+        before = find()
+    template.write_text("longer")
+    os.utime(template, ns=(0, 1))
+    assert find() != before
+
+
 @pytest.mark.parametrize("decides", ["compiler_hash", "python_version", "host", "written_by"])
 def test_another_rnncc_python_or_width_is_another_entry(
     fresh_store: Path, monkeypatch: pytest.MonkeyPatch, decides: str
