@@ -19,6 +19,10 @@ import random
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from fractions import Fraction
 
 TERMS = 32  # of a size
 FACTORS = 32  # of a term, with those in its quotients
