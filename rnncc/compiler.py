@@ -99,7 +99,7 @@ def _engine(spec: CellSpec, cell: Cell, variant: Variant, target: str) -> Engine
 
     key = repr((spec.text, spec.filename, cell.options, cell.functions, cell.dtype, variant))
     module = keyed_module(f"{cell.name.lower()}_{target}", key, render)
-    engine: Engine | SecondEngine = module.ENGINES[variant]
+    engine: Engine | SecondEngine = module._ENGINES[variant]
     return engine
 
 

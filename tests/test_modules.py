@@ -77,7 +77,7 @@ def same(a: Layer, b: Layer, x: np.ndarray, **call: Any) -> None:
 def test_a_module_serves_every_rate(tmp_path: Path) -> None:
     module, x = written(tmp_path, "lstm"), np.random.default_rng(0).normal(size=(3, 4, 2))
     rated = Variant(training=True, active_rates=frozenset({"dropout", "recurrent_dropout"}))
-    assert list(module.ENGINES)[:2] == [Variant(), rated]
+    assert list(module._ENGINES)[:2] == [Variant(), rated]
     mask = np.arange(4) < [[4], [1], [3]]
     for rates in ({}, {"dropout": 0.3}):
         frozen = module.LSTM(units=5, seed=1, return_sequences=True, **rates)
@@ -97,7 +97,7 @@ def test_zoneout_matters_at_inference_too(tmp_path: Path) -> None:
     module, x = written(tmp_path, path), np.random.default_rng(0).normal(size=(3, 4, 2))
     made = compiler.layer_class(compiler.load_spec(path), "cpu", "float64")
     prefixes = ["", "rated_", "training_"]
-    assert [v.prefix for v in module.ENGINES] == [*prefixes, *(f"masked_{p}" for p in prefixes)]
+    assert [v.prefix for v in module._ENGINES] == [*prefixes, *(f"masked_{p}" for p in prefixes)]
     plain = made(seed=1, return_sequences=True)(x)
     for rates in ({}, {"keep": 0.25}):
         frozen = module.Zoning(seed=1, return_sequences=True, **rates)
@@ -110,12 +110,12 @@ def test_a_rate_that_is_a_number(tmp_path: Path) -> None:
     module = written(tmp_path, tmp_path / "drawing.rnn")
     layer, x = module.Drawing(seed=3), np.ones((2, 3, 4))
     assert (layer(x, training=True) != layer(x)).any()
-    assert list(module.ENGINES)[:2] == [Variant(), Variant(training=True)]
+    assert list(module._ENGINES)[:2] == [Variant(), Variant(training=True)]
 
 
 def test_cells_without_rates_differ_by_their_mask_alone(tmp_path: Path) -> None:
     module = written(tmp_path, CELLS / "delays.rnn")
-    assert list(module.ENGINES) == [Variant(), Variant(mask=True)]
+    assert list(module._ENGINES) == [Variant(), Variant(mask=True)]
     assert "TRAINING" not in (tmp_path / "delays.py").read_text()
 
 

@@ -29,12 +29,12 @@ class Addresses:
     def size(self, size: Size) -> str:
         if size.is_constant:
             return str(size.constant)
-        return self.words(_size_name(size), "size", str(size))
+        return self.words.of(str(size), "size", "size", str(size))
 
     def axis_stride(self, buffer: Buffer, axis: int) -> str:
         if axis == len(buffer.shape) - 1:
             return "SIZE"
-        return self.words(f"{buffer.name}_{axis}", "stride", buffer.name, str(axis))
+        return self.words.of(buffer.name, f"stride_{axis}", "stride", buffer.name, str(axis))
 
     def pointer(self, view: View) -> str:
         """The address of a view's first row (in a scan: at this step)."""
@@ -49,28 +49,27 @@ class Addresses:
         buffer, slot = view.buffer, view.slot
         name = f"{buffer.name}_{slot}" if slot else buffer.name
         if not self.in_scan or slot == "final":
-            return self.words(name, "address", buffer.name, slot, starts)
+            return self.words.of(name, "ptr", "address", buffer.name, slot, starts)
+        base = self.words.of(buffer.name, "ptr", "address", buffer.name, "", starts)
         if not slot:
-            base = self.words(name, "address", buffer.name, "", starts)
             if "T" not in buffer.axes:
                 return base
-            at = self.words.fresh(f"{buffer.name}_at")
-            stride = self.words(f"{buffer.name}_t", "stride", buffer.name, "T")
+            at = self.words.fresh_of(f"{name}_t", "ptr")
+            stride = self.words.of(name, "stride_t", "stride", buffer.name, "T")
             self.step_lines.append(f"{at} = {base} + t * {stride}")
             return at
-        base = self.words(f"{buffer.name}_base", "address", buffer.name, "", starts)
-        pointer = self.words.fresh(name)
+        pointer = self.words.fresh_of(name, "ptr")
         self.step_lines.append(f"{pointer} = {self.slot_address(buffer, base, slot)}")
         if view.first_only:
-            entry = self.words.fresh(name)
+            entry = self.words.fresh_of(f"{name}_first", "ptr")
             zeros = self.words("zeros", "zeros")
             self.step_lines.append(f"{entry} = {pointer} if first else {zeros}")
             return entry
         return pointer
 
     def slot_address(self, buffer: Buffer, base: str, slot: str) -> str:
-        stride = self.words(f"{buffer.name}_t", "stride", buffer.name, "T")
-        ring = self.words(f"{buffer.name}_ring", "ring", buffer.name)
+        stride = self.words.of(buffer.name, "stride_t", "stride", buffer.name, "T")
+        ring = self.words.of(buffer.name, "ring", "ring", buffer.name)
         entering = "t + 1" if self.kernel.reverse else "t"
         leaving = "t" if self.kernel.reverse else "t + 1"
         index = entering if slot == "in" else leaving
@@ -84,22 +83,23 @@ class Addresses:
         if self.in_scan:
             if "B" not in buffer.axes:
                 return {}
-            stride = self.words(f"{buffer.name}_b", "stride", buffer.name, "B")
+            stride = self.words.of(buffer.name, "stride_b", "stride", buffer.name, "B")
             if view.first_only:
                 return {"r": self.first_stride(buffer, stride)}
             return {"r": stride}
         if self.kernel.kind != "rows" or not buffer.axes:
             return {}
         domain = self.kernel.axes
-        found = {"r": self.words(f"{buffer.name}_r1", "row", buffer.name, "1", domain)}
+        found = {"r": self.words.of(buffer.name, "stride_r", "row", buffer.name, "1", domain)}
         if domain == "BT":
-            found["r0"] = self.words(f"{buffer.name}_r0", "row", buffer.name, "0", domain)
+            outer = self.words.of(buffer.name, "stride_r0", "row", buffer.name, "0", domain)
+            found["r0"] = outer
         return found
 
     def first_stride(self, buffer: Buffer, stride: str) -> str:
         """The stride of what is zero after the first step."""
         if buffer not in self.first_strides:
-            name = self.first_strides[buffer] = self.words.fresh(f"{buffer.name}_first_b")
+            name = self.first_strides[buffer] = self.words.fresh_of(buffer.name, "stride_first")
             self.step_lines.append(f"{name} = {stride} if first else 0")
         return self.first_strides[buffer]
 
@@ -123,10 +123,3 @@ class Addresses:
     def view_stride(self, view: View, axis: int) -> str:
         behind = view.axes[axis]
         return "0" if behind is None else self.axis_stride(view.buffer, behind)
-
-
-def _size_name(size: Size) -> str:
-    text = str(size)
-    return (
-        text if text.isidentifier() else "size_" + "".join(c if c.isalnum() else "_" for c in text)
-    )

@@ -20,19 +20,6 @@ from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Value
 from rnncc.schedule.model import Buffer, Kernel, LaneStage, RowStage, Schedule, Stage, unread
 
-# What the templates call their own.
-RESERVED = (
-    "block part parts t step T B v r r0 r1 m j u q q0 q1 rows first scratch tables n0 n1 lo0 "
-    "hi0 lo1 hi1 b0 b1 j0 j1 blk s key seed VB SIZE word kernel segment share row_range "
-    "row_segments row_key draw_row call_core barrier check_in index count sync split old "
-    "vectors min max range ROW_BLOCK SEGMENT_BYTES TILE_BYTES flush_denormals restore_denormals "
-    "g mine own_lo own_hi row_lo row_hi lane_lo lane_hi scratch_base scratch_bytes tables_at "
-    "shared generation turn n TURN_AT row_end lane_range contract_rows sum_rows row row_pointers "
-    "spot set_word "
-    "POINTER_BYTES POINTERS_AT SPILLS_AT copy_pieces k0 k1 k2 k3 o0 o1 o2 o3 o4 float "
-    "acc0 acc1 acc2 acc3 acc4 acc5 acc6 acc7 fetch_tile"
-)
-
 
 class KernelWriter:
     """Writes one kernel's view; `source` gives a line's text for comments."""
@@ -48,7 +35,7 @@ class KernelWriter:
         self.kernel, self.schedule = kernel, schedule
         self.source = source
         self.one_row = words is not None
-        self.words = words or Words(taken=set(RESERVED.split()))
+        self.words = words or Words()
         self.at = Addresses(kernel, self.words, one_row=self.one_row)
         self.left_out: set[Buffer] = unread(schedule) if self.one_row else set()
         self.leaves = {
@@ -90,7 +77,7 @@ class KernelWriter:
         time in which its activations wait for each other."""
         if self.kernel.kind != "scan":
             return None
-        words = self.words.again(set(RESERVED.split()))
+        words = self.words.again()
         made = KernelWriter(self.kernel, self.schedule, self.source, words).view()
         assert len(made.requests) == len(self.words.requests), "a twin has words of its own"
         return made

@@ -77,7 +77,7 @@ def _cumsum(at: Addresses, stage: RowStage, view: RowView) -> None:
 
 def _uniform(at: Addresses, stage: RowStage, view: RowView) -> None:
     shape, attrs = stage.op.result.type.shape, stage.op.attrs
-    seed = at.words("seed_", "seed")
+    seed = at.words("seed", "seed")
     row = "r" if "B" in attrs["axes"] else "0"
     step = "t"
     if not at.in_scan:

@@ -230,7 +230,8 @@ class Statements:
             terms += self.at.outer_terms(view, self.outer) if view.axes else ""
             base = self.at.pointer(view)
             if terms:
-                name = self.at.words.fresh(f"{view.buffer.name}_r")
+                slot = f"_{view.slot}" if view.slot else ""
+                name = self.at.words.fresh_of(f"{view.buffer.name}{slot}_row", "ptr")
                 self.numbers[name] = len(self.row_lines)
                 self.row_lines.append((name, base + terms))
                 self.row_pointers[key] = name
@@ -254,7 +255,7 @@ class Statements:
             self.lines.append(f"v.store({self.row_pointer(store.view)} + q, {text})")
 
     def _name(self, value: Value) -> str:
-        return self.at.words.fresh(value.name.strip("_") or "x")
+        return self.at.words.fresh_of(value.name.rstrip("_"), "")
 
     def _citation(self, op: Op) -> str:
         return f"  # line {op.span.line}" if op.span else ""

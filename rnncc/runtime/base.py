@@ -80,7 +80,7 @@ class LayerBase(metaclass=LayerType):
     maker: ClassVar[Maker]
     _target: str | None = None  # where `to` has moved it
 
-    def __init__(self, *sizes: int, **keywords: Any) -> None:
+    def __init__(self, /, *sizes: int, **keywords: Any) -> None:
         """TypeError for unknown, missing or wrong-kinded keywords; ValueError for wrong values."""
         self._start(sizes, keywords)
         self._build_if_known()

@@ -102,7 +102,7 @@ class _Module:
                     _demand(False, node, type(node).__name__)
 
     def bind(self, name: str, node: ast.AST, *, again: bool = False) -> None:
-        _demand(not name.startswith("_"), node, name)
+        _demand(name == "_ENGINES" or not name.startswith("_"), node, name)
         _demand(again or name not in self.names, node, f"another {name}")
         self.names.add(name)
 

@@ -18,6 +18,7 @@ import inspect
 import threading
 import time
 from collections.abc import Callable
+from types import FunctionType
 from typing import Any
 
 from .forks import held_in_forks
@@ -97,15 +98,24 @@ class Kernel:
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
-    """An entry `void kernel(block, part)`."""
-    return Kernel(function, 2)
+    """An entry `void kernel(block, part)`, over the names that its module has so far."""
+    return Kernel(settled(function), 2)
+
+
+def settled(function: Any) -> Any:
+    """The function with its module's names as they are now: what the module binds later, such as
+    a cell's class of the user's own name, is none of its words."""
+    names = dict(function.__globals__)
+    made = FunctionType(function.__code__, names, function.__name__, None, function.__closure__)
+    made.__qualname__, made.__doc__ = function.__qualname__, function.__doc__
+    return made
 
 
 def one_row(plain: Kernel) -> Callable[[Callable[..., Any]], Kernel]:
     """The twin of a kernel for batches of one row that saves nothing."""
 
     def twin(function: Callable[..., Any]) -> Kernel:
-        plain.one_row = made = Kernel(function, 2)
+        plain.one_row = made = Kernel(settled(function), 2)
         return made
 
     return twin

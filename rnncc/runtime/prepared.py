@@ -175,7 +175,7 @@ class Prepared:
     def _reserve(self, point: Point, place: Place, size: int) -> int:
         """Gives a point its place; where the next one may begin."""
         self._places[point] = place
-        name = point if isinstance(point, str) else " ".join(point)
+        name = point if isinstance(point, str) else " ".join(("our", *point))
         self.regions.append(Region(name, place, size))
         return place.offset + _round(size) + self.target.gap
 
@@ -185,7 +185,7 @@ class Prepared:
         self._places[SCRATCH] = Place(WORKSPACE, at)
         for part in range(parts):
             place = Place(WORKSPACE, at + part * scratch)
-            self.regions.append(Region(f"scratch of part {part}", place, scratch))
+            self.regions.append(Region(f"our scratch of part {part}", place, scratch))
         sync = at + _round(scratch * parts) + self.target.gap
         # Copies and packing have as many parts as there are threads.
         words = sync_words(max(parts, self.binding.threads))

@@ -30,6 +30,7 @@ ATTACKS: tuple[str, ...] = (
     "doors",
     "guard",
     "load",
+    "names",
     "threads",
     "cache",
     "kills",

@@ -129,9 +129,8 @@ class Simulator:
             laid = [*own, *([words] if group == WORKSPACE else [])]
             space.lay_out(piece, laid, 0 if group == WORKSPACE else REACH)
             for region in own:
-                if region.name.startswith(
-                    "scratch"
-                ):  # what earlier calls left: any number is right
+                # What earlier calls left: any number is right.
+                if region.name.startswith("our scratch "):
                     space.set_word(piece.address + region.place.offset + TURN_AT, self.turns())
         for group, name in plan.results.items():
             space.at(bases[group]).name = f"result {name}"
@@ -216,7 +215,7 @@ def simulated_module(spec: CellSpec, cell: Cell, variant: Variant) -> ModuleType
 
 
 def _engine(sim: Simulator, spec: CellSpec, cell: Cell, variant: Variant) -> Engine | SecondEngine:
-    made = simulated_module(spec, cell, variant).ENGINES[variant]
+    made = simulated_module(spec, cell, variant)._ENGINES[variant]
     side = partial(_Side, target=sim)
     if isinstance(made, SecondEngine):
         sides = (made._forward, made._backward, made._backward_pullback, made._forward_pullback)

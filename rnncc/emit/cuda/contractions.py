@@ -1,11 +1,11 @@
 """A group of accumulators as loops over k: the core that takes any sizes, a thread an item.
 
     acc0_0 = v.splat(0.0)
-    a_at = h_in + r * h_b
-    w0 = recurrent_kernel + lane * SIZE
-    for k in range(units):
-        a = v.load(a_at + k * SIZE)
-        acc0_0 = v.fma(a, v.load(w0 + k * recurrent_kernel_0), acc0_0)
+    operand_at = h_in_ptr + r * h_stride_b
+    weight_at = recurrent_kernel_ptr + lane * SIZE
+    for k0 in range(units_size):
+        a = v.load(operand_at + k0 * SIZE)
+        acc0_0 = v.fma(a, v.load(weight_at + k0 * recurrent_kernel_stride_0), acc0_0)
 
 Non-Goals: cores whose weights stay where they are computed with (`stationary`).
 """
@@ -63,11 +63,11 @@ def _segment_lines(
     a_at = at.pointer(first.a) + at.row_terms(first.a)
     for loop, (axis, _) in zip(outer, first.outer, strict=True):
         a_at += "" if axis is None else at.axis_term(first.a, axis, loop.var)
-    operand = at.words.fresh("a_at")
+    operand = at.words.fresh("operand_at")
     lines.append(f"{operand} = {a_at}")
     weights = []
     for segment in segments:
-        name = at.words.fresh("w_at")
+        name = at.words.fresh("weight_at")
         lines.append(f"{name} = {weight_address(at, segment, outer)}")
         weights.append(name)
     depth = 0

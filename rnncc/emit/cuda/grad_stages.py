@@ -45,8 +45,8 @@ def grad_view(at: Addresses, stage: GradStage, comments: list[Code]) -> StageVie
         lines.append(f"{pad}total = v.fma(a, {d}, total)")
     target = element(at, stage.target, variables)
     if stage.kept:
-        buffer = stage.target.buffer
-        target += f" + r * {at.words(f'{buffer.name}_b', 'stride', buffer.name, stage.kept)}"
+        buffer, kept = stage.target.buffer, f"stride_{stage.kept.lower()}"
+        target += f" + r * {at.words.of(buffer.name, kept, 'stride', buffer.name, stage.kept)}"
     lines.append(f"v.store({target}, total)")
     return StageView(comments=comments, count=items.count, places=items.places, lines=lines)
 
@@ -67,7 +67,7 @@ def _row(at: Addresses, view: View, kept: str, indices: list[str]) -> str:
     name = view.buffer.name
     for axis, var in (("B", "b"), ("T", "t")):
         if axis in row_axes(view):
-            stride = at.words(f"{name}_{axis.lower()}", "stride", name, axis)
+            stride = at.words.of(name, f"stride_{axis.lower()}", "stride", name, axis)
             text += f" + {'r' if axis == kept else var} * {stride}"
     for n, index in enumerate(indices):
         text += at.axis_term(view, n, index) if index else ""

@@ -27,16 +27,6 @@ from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op
 from rnncc.schedule.model import GradStage, Kernel, LaneStage, RowStage, Schedule
 
-# What the templates and the stages call their own.
-RESERVED = (
-    "cuda kernel v F SIZE t b r r0 q lane item left step first total key drawn moved "
-    "inner a a_at k i k0 k1 k2 k3 k4 o0 o1 o2 o3 o4 i0 i1 i2 i3 i4 n1 rows row_lo row_hi width "
-    "first_item all_items first_warp all_warps warp_lane member members group groups counters "
-    "waiting generation step_lo step_hi level_lo level_hi T B row_key uniform share level_barrier "
-    "min max range thread threads warp own p w0 w1 w2 w3 w4 w5 w6 w7 c e g m n j x x0 x1 x2 x3 "
-    "up low high kept base top u w_at w_k w_lane w_count w_first team_sum WARPS PASS POOL READ "
-    "STAGED Shape stationary summed"
-)
 # Of so many levels registers hold where each thread's items are, from step to step; of more, there
 # aren't enough registers, and it is cheaper to work them out again than to spill them.
 KEPT_LEVELS = 3
@@ -49,7 +39,7 @@ class CudaKernelWriter:
     def __init__(self, kernel: Kernel, schedule: Schedule, source: Mapping[int, Code]) -> None:
         self.kernel = kernel
         self.source = source
-        self.words = Words(taken=set(RESERVED.split()))
+        self.words = Words()
         self.at = Addresses(kernel, self.words)
         self.leaves = {
             op.result: op for op in schedule.program.ops() if OPS[op.opcode].kind is Kind.LEAF

@@ -134,7 +134,7 @@ def _uniform(at: Addresses, stage: RowStage) -> StageView:
         rest = product(tuple(shape[i + 1 :]))
         term = index if rest == Size.of(1) else f"{index} * ({at.size(rest)})"
         lane = term if lane == "0" else f"{lane} + {term}"
-    key = f"row_key({at.words('seed_', 'seed')}, {attrs['site']}, {row}, {step})"
+    key = f"row_key({at.words('seed', 'seed')}, {attrs['site']}, {row}, {step})"
     lines = [f"key = {key}", f"drawn = uniform(key, {lane})"]
     lines += _stores(at, stage, indices, "drawn")
     return StageView(count=items.count, places=items.places, lines=lines)

@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
+from rnncc.runtime.kernel import settled
 from rnncc.schedule.stationary import Shape
 
 RANGES = 4  # words in front: steps and levels
@@ -60,14 +61,15 @@ class Kernel:
 
 
 def kernel(function: Callable[..., Any]) -> Kernel:
-    return Kernel(function)
+    """Over the names that its module has so far."""
+    return Kernel(settled(function))
 
 
 def stationary(plain: Kernel, shapes: tuple[Any, ...]) -> Callable[[Callable[..., Any]], Kernel]:
     """The twin of a kernel over the same words; `shapes`: see `schedule.stationary`."""
 
     def twin(function: Callable[..., Any]) -> Kernel:
-        plain.twin = made = Kernel(function)
+        plain.twin = made = Kernel(settled(function))
         made.shapes = shapes
         return made
 
@@ -78,7 +80,7 @@ def summed(plain: Kernel) -> Callable[[Callable[..., Any]], Kernel]:
     """The twin of a kernel over the same words that reads its sums."""
 
     def twin(function: Callable[..., Any]) -> Kernel:
-        plain.summed = made = Kernel(function)
+        plain.summed = made = Kernel(settled(function))
         return made
 
     return twin
