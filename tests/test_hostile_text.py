@@ -8,7 +8,11 @@ from __future__ import annotations
 
 import ast
 import builtins
+import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
+from pathlib import Path
 
 import pytest
 
@@ -19,6 +23,8 @@ from rnncc.frontend.diagnostics import SpecError
 from rnncc.passes.interface import check_text
 from rnncc.runtime.grammar import NotAModule, check_module
 from rnncc.schedule.description import Variant, quoted
+
+from .conftest import ROOT, Ran
 
 RUN = '__import__("builtins").__dict__.__setitem__("rnncc_was_here", 1)'
 HOSTILE = {
@@ -117,6 +123,29 @@ def test_a_docstring_says_what_was_given() -> None:
         assert ast.literal_eval(text) == hostile
         assert ast.literal_eval(quoted(hostile)) == hostile
         assert "\n" not in comment(hostile) and len(comment(hostile).splitlines()) == 1
+
+
+def test_the_command_line_runs_nothing(
+    rnncc_cli: Callable[..., Ran], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """`explain`, `compile` and the import of what it wrote, of a file of any name."""
+    monkeypatch.chdir(tmp_path)
+    hostile = 'a"""; open("ran", "w"); """'
+    path = tmp_path / f"{hostile}.rnn"
+    text = CELL.format(doc=quoted(hostile), comment=f"{hostile}\u2028{RUN}", option=quoted(hostile))
+    path.write_text(text, encoding="utf-8")
+    assert rnncc_cli("explain", path).code == 0
+    assert rnncc_cli("explain", path, "--after", "module").code == 0
+    assert rnncc_cli("compile", path, "-o", "made.py", "--set", f"kind={hostile}").code == 0
+    done = subprocess.run(
+        [sys.executable, "-c", "import made; assert made.Cell"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(ROOT), str(tmp_path)])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert not (tmp_path / "ran").exists()
 
 
 # ---- the two doors ---------------------------------------------------------------------------

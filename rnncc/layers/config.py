@@ -8,12 +8,12 @@ Non-Goals: weights (`save`, `get_weights`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
-from importlib import import_module
 from typing import Any, TypeVar
 
 from rnncc.compiler import Compiler, compile_text
-from rnncc.runtime.classes import LAYER_OPTIONS
+from rnncc.runtime.classes import LAYER_OPTIONS, Frozen, LayerType
 from rnncc.runtime.doors import nearest
 from rnncc.runtime.layer import Layer
 
@@ -44,17 +44,33 @@ def serialize(what: Any) -> dict[str, Any]:
 
 
 def deserialize(data: Any) -> Any:
-    """The counterpart of `serialize`; weights are new. ValueError for an unknown class."""
+    """The counterpart of `serialize`; weights are new. ValueError for an unknown class.
+
+    The data may be a stranger's, in a `.keras` file say: it names classes that are there, and
+    imports nothing.
+    """
     if not isinstance(data, Mapping) or not {"class_name", "config"} <= data.keys():
         raise ValueError(f"a layer's data has class_name and config, not {data!r}")
     name, config = data["class_name"], dict(data["config"])
     if "text" in data:
-        return compile_text(data["text"], filename=data["filename"])(**config)
+        return compile_text(data["text"], filename=str(data.get("filename", "<text>")))(**config)
     if "module" in data:
-        return getattr(import_module(data["module"]), name)(**config)
+        return _generated(data["module"], name)(**config)
     if name not in _classes:
         raise ValueError(f"no layer or cell is called {name}{nearest(str(name), _classes)}")
     return _classes[name].from_config(config)
+
+
+def _generated(module: object, name: object) -> type[Layer]:
+    """The class of a module that `rnncc compile` wrote, which has to be imported before."""
+    found = getattr(sys.modules.get(str(module)), str(name), None)
+    if not (isinstance(found, LayerType) and isinstance(getattr(found, "maker", None), Frozen)):
+        raise ValueError(
+            f"{name} is of the module {module}, which isn't imported or has no such layer: import "
+            "the module that rnncc compile wrote first"
+        )
+    layer: Any = found
+    return layer
 
 
 def options_of(layer: Layer) -> dict[str, Any]:

@@ -31,6 +31,7 @@ ATTACKS: tuple[str, ...] = (
     "guard",
     "load",
     "names",
+    "text",
     "threads",
     "cache",
     "kills",
