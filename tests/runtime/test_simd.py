@@ -1,6 +1,7 @@
 """Vector operations against NumPy: errors in ulp, special values, the same bits at every width."""
 
 import math
+from functools import cache
 
 import numpy as np
 import pytest
@@ -76,6 +77,7 @@ def inputs(dtype):
     return arrays
 
 
+@cache
 def module(dtype, width):
     body = "".join(LOOP.format(name=name, expression=case[0]) for name, case in CASES.items())
     text = HEADER.format(dtype=dtype, width=width) + body

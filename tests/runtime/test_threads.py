@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 import time
+from functools import cache
 
 import numpy as np
 import pytest
@@ -66,7 +67,9 @@ def set_seven(plan, bases, control, post, a, b, c, d):
 STEPS, N = 50, 37
 
 
+@cache
 def module():
+    """Kept: its machine code goes with it."""
     return text_module("test_threads", MODULE)
 
 
