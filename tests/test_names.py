@@ -100,3 +100,18 @@ def test_no_word_of_ours_looks_like_the_users() -> None:
         known |= set(re.findall(r"\b[A-Za-z]\w*", re.sub(r"{{.*?}}|{%.*?%}", "X", text)))
     assert {"word", "scratch_base", "row_pointers", "blk"} <= known
     assert not {n for n in known if is_users(n)}
+
+
+@pytest.mark.parametrize("size", ["self", "spec", "input_size", "device"])
+def test_sizes_that_torch_has_arguments_for(size: str) -> None:
+    """Right, or refused with what to do."""
+    torch = pytest.importorskip("torch")
+    from rnncc.torch import Recurrent
+
+    made = rnncc.compile_text(small("Cell").text.replace("self", size))
+    if size in ("input_size", "device"):
+        with pytest.raises(ValueError, match=f"Recurrent takes {size} for itself"):
+            Recurrent(made, **{size: 3})
+        return
+    module = Recurrent(made, **{size: 3})
+    assert module(torch.ones(1, 1, 3))[0].shape[-1] == 3

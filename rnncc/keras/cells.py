@@ -25,6 +25,7 @@ from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes
 from rnncc.layers import deserialize, serialize
 from rnncc.layers.composite import Composite
 from rnncc.runtime import initializers as draws
+from rnncc.runtime.classes import refuse_keywords
 from rnncc.runtime.description import Array, names_of
 from rnncc.runtime.doors import Dims, SizeBinder, array_shape
 from rnncc.runtime.layer import Layer
@@ -138,6 +139,7 @@ class Cell(AbstractCell):
 
     def __init__(
         self,
+        /,
         spec: Any,
         *,
         initializers: Any = None,
@@ -326,10 +328,12 @@ def compiled_of(spec: Any, keywords: Mapping[str, Any], dtype: str) -> Layer:
         if spec.dtype != dtype:
             raise ValueError(f"{spec!r} computes in {spec.dtype}, this layer in {dtype}")
         return spec
-    if isinstance(spec, type) and issubclass(spec, Layer):
-        return spec(dtype=dtype, **keywords)
     if isinstance(spec, str | os.PathLike):
-        return compile_cell(spec)(dtype=dtype, **keywords)
+        spec = compile_cell(spec)
+    if isinstance(spec, type) and issubclass(spec, Layer):
+        if hasattr(spec, "maker"):
+            refuse_keywords(spec.maker.cell, ("spec", *KERAS, *BY_WEIGHT), "Keras's layer")
+        return spec(dtype=dtype, **keywords)
     raise TypeError(
         f"a cell is a path, a name or a class of rnncc.compile, a cell of rnncc.keras, or a "
         f"keras.layers.Layer with state_size and call(inputs, states), not {spec!r}"

@@ -183,6 +183,7 @@ class RNN(Recurrent):
 
     def __init__(
         self,
+        /,
         cell: Any,
         return_sequences: bool = False,
         return_state: bool = False,

@@ -60,7 +60,7 @@ def _deserialized(config: Any) -> Any:
     return keras.saving.deserialize_keras_object(config)
 
 
-def as_cell(given: Any, **keywords: Any) -> AbstractCell:
+def as_cell(given: Any, /, **keywords: Any) -> AbstractCell:
     """A cell, a list of them stacked, one in Python, or what `Cell` takes. TypeError for anything
     else."""
     if isinstance(given, keras.layers.StackedRNNCells):

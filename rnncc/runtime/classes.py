@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import copyreg
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, NoReturn, Protocol
 
@@ -326,6 +326,18 @@ class Choices:
         if self.storage is not None:
             shown["weights"] = self.storage
         return shown
+
+
+def refuse_keywords(cell: Cell, taken: Iterable[str], whose: str) -> None:
+    """ValueError for a keyword of the cell's that another class takes for one of its own."""
+    names = [*(s.name for s in cell.sizes), *(r.name for r in cell.rates)]
+    names += [name for name, _ in (*cell.options, *cell.functions)]
+    for name in names:
+        if name in taken and name not in LAYER_OPTIONS:
+            raise ValueError(
+                f"{whose} takes {name} for itself, so {cell.name} can't: call it something else "
+                "in the cell"
+            )
 
 
 def read_off(cell: Cell) -> frozenset[str]:

@@ -18,7 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from rnncc.compiler import compile as compile_cell
 from rnncc.runtime import initializers
-from rnncc.runtime.classes import read_off, sort_keywords
+from rnncc.runtime.classes import read_off, refuse_keywords, sort_keywords
 from rnncc.runtime.description import Array, names_of
 from rnncc.runtime.doors import SizeBinder, an, array_shape, nearest, spread, whole_number
 from rnncc.runtime.layer import Layer
@@ -54,6 +54,7 @@ class Recurrent(torch.nn.Module):
     def __init__(
         self,
         spec: str | os.PathLike[str] | type[Layer],
+        /,
         *sizes: int,
         input_size: int | None = None,
         device: Any = None,
@@ -66,6 +67,7 @@ class Recurrent(torch.nn.Module):
             raise TypeError(f"a cell is a path, a name or a class of rnncc.compile, not {spec!r}")
         layer_class: Any = spec if made else compile_cell(spec)  # type: ignore[arg-type]
         cell = layer_class.maker.cell
+        refuse_keywords(cell, ("input_size", "device"), "Recurrent")
         if dtype is None:
             dtype = DTYPES[cell.dtype] if made else torch.get_default_dtype()
         for name, instead in _INSTEAD.items():

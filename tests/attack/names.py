@@ -17,6 +17,7 @@ import keyword
 import math
 import random
 import re
+from collections.abc import Callable
 from functools import cache
 from typing import Any
 
@@ -26,7 +27,9 @@ import numpy as np
 from rnncc.emit.loader import template_root
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.library import INITIALIZERS, SIGNATURES
+from rnncc.frontend.spec import CellSpec
 from rnncc.passes.interface import check_text
+from rnncc.runtime.layer import Layer
 from tests.attack import Attack
 from tests.cpu.simulate import simulated_class
 
@@ -106,14 +109,23 @@ def _flat(value: Any) -> list[np.ndarray]:
     return [np.asarray(value)]
 
 
-def outcome(chosen: dict[str, str], mask: bool, again: bool) -> list[np.ndarray]:
+def simulated(spec: CellSpec) -> type[Layer]:
+    return simulated_class(spec, "float64")
+
+
+def outcome(
+    chosen: dict[str, str],
+    mask: bool,
+    again: bool,
+    made: Callable[[CellSpec], type[Layer]] = simulated,
+) -> list[np.ndarray]:
     """Results, every gradient and, if asked for, second derivatives, in the cell's order."""
 
     def name(role: str) -> str:
         return chosen.get(role, role)
 
     rng = np.random.default_rng(7)
-    layer = simulated_class(check_text(text_with(chosen)), "float64")(
+    layer = made(check_text(text_with(chosen)))(
         **{name("q_units"): 3, name("q_choice"): True, name("q_act"): "tanh", name("q_rate"): 0.0},
         return_sequences=True,
         return_state=True,

@@ -92,3 +92,13 @@ def test_a_file_imports_and_calls_nothing(
         keras.saving.load_model(edited(tmp_path / "m.keras", json.dumps(config)), safe_mode=True)
     assert not (tmp_path / "ran").exists() and "wsgiref.validate" not in sys.modules
     assert not hasattr(builtins, "rnncc_was_here")
+
+
+@pytest.mark.parametrize("size", ["self", "spec", "regularizers"])
+def test_sizes_that_keras_has_arguments_for(size: str) -> None:
+    made = rnncc.compile_text(TEXT.replace("units", size))
+    if size == "self":
+        assert own.RNN(made, **{size: 2})(np.ones((1, 3, 2), "float32")).shape == (1, 2)
+        return
+    with pytest.raises((TypeError, ValueError), match=f"takes {size} for itself|'{size}'"):
+        own.RNN(made, **{size: 2})
