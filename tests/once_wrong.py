@@ -54,6 +54,8 @@ CELLS: dict[str, str] = {
     "w @ w": _cell("h[t] = 0.3 * h[t-1] * (w @ w) + x[t] @ K * sum(U @ v)"),
     # A product of weights was packed before it was made.
     "A @ B @ U": _cell("h[t] = tanh(x[t] @ ((A @ B) @ U)) + 0.5 * h[t-1] * ((w @ U) @ U)"),
+    # A size as a number was made before the loop, and a part of it was looked for in memory.
+    "mean[1]": _cell("h[t] = mean(outer(h[t-1], v), axis=1)[1] + x[t]", h="[units]", x="[units]"),
     # A divisor was handed on from zeros: zeros over zeros in the first step.
     "log": _cell("h[t] = 0.5 * h[t-1] + tanh(x[t] + U @ log(h[t-1] + 9))", x="[units]"),
     "sqrt": _cell(

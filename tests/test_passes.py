@@ -244,6 +244,7 @@ def test_what_is_saved_is_read(name: str) -> None:
     assert set(taken) <= read
     assert len(taken) == len([r for r in forward.results if r.role == "residual"])
     assert len(set(taken)) == len(taken)
+    assert all(v.type.axes for v in taken)  # what weights alone make, a pullback makes again
 
 
 def test_residuals_need_a_loop() -> None:

@@ -47,6 +47,14 @@ def _only_sliced(ctx: Context, value: Value) -> bool:
     return bool(readers) and all(isinstance(r, Op) and r.opcode == "slice" for r in readers)
 
 
+def _refilled(ctx: Context, leaf: Op, view: Op) -> Value:
+    """A view of what is the same number all over: that number, in the view's shape."""
+    shape = view.result.type.shape
+    if leaf.opcode == "extent":
+        return ctx.extent(leaf.attrs["size"], shape)
+    return ctx.full(leaf.attrs["value"], shape, leaf.result.type.dtype)
+
+
 @rule("slice")
 def _slice(ctx: Context, op: Op) -> Value | None:
     (x,) = op.operands
@@ -56,9 +64,9 @@ def _slice(ctx: Context, op: Op) -> Value | None:
     made = ctx.defs.get(x)
     if made is None:
         return None
+    if OPS[made.opcode].kind is Kind.LEAF:
+        return _refilled(ctx, made, op)
     match made.opcode:
-        case "full":
-            return ctx.full(made.attrs["value"], op.result.type.shape, x.type.dtype)
         case "slice" if made.attrs["axis"] == axis:
             return ctx.slice(made.operands[0], axis, made.attrs["start"] + start, size)
         case "concat" if made.attrs["axis"] == axis:
@@ -158,8 +166,8 @@ def _reshape(ctx: Context, op: Op) -> Value | None:
         return None
     if made.opcode == "reshape":
         return ctx.reshape(made.operands[0], shape)
-    if made.opcode == "full":
-        return ctx.full(made.attrs["value"], shape, x.type.dtype)
+    if OPS[made.opcode].kind is Kind.LEAF:
+        return _refilled(ctx, made, op)
     if made.opcode == "contract" and ctx.single(made):
         return _reshape_contract(ctx, made, shape)
     return None
@@ -188,6 +196,8 @@ def _transpose(ctx: Context, op: Op) -> Value | None:
         return x
     if made is None:
         return None
+    if OPS[made.opcode].kind is Kind.LEAF:
+        return _refilled(ctx, made, op)
     if made.opcode == "transpose":
         return ctx.transpose(made.operands[0], tuple(made.attrs["perm"][i] for i in perm))
     if made.opcode == "contract" and ctx.single(made):
@@ -207,10 +217,8 @@ def _broadcast(ctx: Context, op: Op) -> Value | None:
     made = ctx.defs.get(x)
     if made is None:
         return None
-    if made.opcode == "full":
-        return ctx.full(made.attrs["value"], shape, x.type.dtype)
-    if made.opcode == "extent":
-        return ctx.extent(made.attrs["size"], shape)
+    if OPS[made.opcode].kind is Kind.LEAF:
+        return _refilled(ctx, made, op)
     if made.opcode == "broadcast":
         inner = made.attrs["dims"]
         return ctx.broadcast(made.operands[0], shape, tuple(dims[i] for i in inner))

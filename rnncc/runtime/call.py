@@ -193,9 +193,12 @@ class Run:
         address_of = side.target.address_of
         rates = tuple([float(arrays[name]) for name in side.rate_names])
         key = (self.job.version, rates, made.draws_weights and seed, made.tile_key)
-        return find_packed(side, key) or keep_packed(
-            side, key, pack(side, made, arrays, seed, [address_of(a) for a in self.arrays])
-        )
+        found = find_packed(side, key)
+        if found is None:
+            given = [address_of(a) for a in self.arrays]
+            left = [self.job.residuals.places[name][0] for _, name in side.params.residuals]
+            found = keep_packed(side, key, pack(side, made, arrays, seed, given, left))
+        return found
 
     # ---- residuals ------------------------------------------------------------------------------
 
@@ -250,16 +253,24 @@ def keep_packed(side: Side, key: object, made: Packed) -> Packed:
         return made
 
 
-def pack(side: Side, made: Prepared, weights: Arrays, seed: int, given: Sequence[int]) -> Packed:
-    """Weights as the cores read them. weights: by name. given: addresses of the direction's arrays,
-    of which those that serve all rows and steps are read."""
+def pack(
+    side: Side,
+    made: Prepared,
+    weights: Arrays,
+    seed: int,
+    given: Sequence[int],
+    residuals: Sequence[int] = (),
+) -> Packed:
+    """Weights as the cores read them. weights: by name. given, residuals: addresses of the
+    direction's arrays and of what others left for it, of which those that serve all rows and steps
+    are read. A first pullback is left none of these: it makes again what weights alone make."""
     read = [np.ascontiguousarray(weights[name], side.np_dtype) for _, name in side.params.weights]
     target = side.target
     address_of, pool = target.address_of, target.pool or memory.POOL
     lease = pool.lease(max(made.packed_bytes, 1))
     base, addresses = address_of(lease.array), tuple([address_of(w) for w in read])
     with pool.borrow(made.pack_plan.workspace_bytes) as workspace:
-        nothing = [ANYWHERE] * len(side.params.residuals)
-        bases = [address_of(workspace), ANYWHERE, base, seed, 0, *given, *nothing, *addresses]
+        left = residuals or [ANYWHERE] * len(side.params.residuals)
+        bases = [address_of(workspace), ANYWHERE, base, seed, 0, *given, *left, *addresses]
         target.run(made.pack_plan, bases)
     return Packed(base, addresses, [lease, *read])

@@ -13,6 +13,7 @@ import pytest
 
 from rnncc import oracle
 from rnncc.passes.interface import check_text
+from tests import cases
 from tests.cpu.simulate import Simulator, simulated_class
 from tests.cpu.twins import LIMIT, Twins
 from tests.once_wrong import CELLS, SIZES
@@ -20,7 +21,7 @@ from tests.once_wrong import CELLS, SIZES
 BATCH, TIME = 3, 4
 
 
-def twins(name: str, simulator: Simulator, seed: int, layers: tuple[Any, Any]) -> Twins:
+def twins(seed: int, layers: tuple[Any, Any]) -> Twins:
     rng = np.random.default_rng(seed)
     layer = layers[0]
     shape = {n: [dict(SIZES).get(s) or int(s) for s in a.shape] for n, a in _arrays(layer)}
@@ -36,19 +37,46 @@ def _arrays(layer: Any) -> list[tuple[str, Any]]:
     return [(a.name, a) for a in (*layer.cell.inputs, *layer.cell.states)]
 
 
+def pair(name: str, **given: Any) -> tuple[Any, Any]:
+    """A layer on simulated kernels, and one on the interpreter."""
+    spec = check_text(CELLS[name])
+    given |= {n: v for n, v in SIZES.items() if spec.find(n)}
+    given |= {"return_sequences": True, "seed": 3}
+    simulator = Simulator(32, 2, seed=len(name))
+    return simulated_class(spec, simulator=simulator)(**given), oracle.layer_class(spec)(**given)
+
+
+def build(made: Twins) -> None:
+    for one in (made.layer, made.reference):
+        one.build({n: a.shape for n, a in made.inputs.items()})
+    made.reference.set_weights(made.layer.get_weights())
+
+
 @pytest.mark.parametrize("name", CELLS)
 def test_kernels(name: str) -> None:
-    spec = check_text(CELLS[name])
-    simulator = Simulator(32, 2, seed=len(name))
-    given = {n: v for n, v in SIZES.items() if spec.find(n)}
-    given |= {"return_sequences": True, "return_state": bool(spec.states), "seed": 3}
-    layer = simulated_class(spec, simulator=simulator)(**given)
-    reference = oracle.layer_class(spec)(**given)
+    layers = pair(name, return_state=bool(check_text(CELLS[name]).states))
     for seed in range(3):
-        made = twins(name, simulator, seed, (layer, reference))
+        made = twins(seed, layers)
         if not seed:
-            for one in (layer, reference):
-                one.build({n: a.shape for n, a in made.inputs.items()})
-            reference.set_weights(layer.get_weights())
+            build(made)
         error, whose = made.worst()
+        assert error <= LIMIT["float64"], (seed, whose, error)
+
+
+@pytest.mark.parametrize("name", ["A @ B", "U @ U'", "A @ B @ U", "einsum"])
+def test_second_derivatives(name: str) -> None:
+    """What gradients of products of weights leave is there when kernels pack it, and is another
+    one at every call."""
+    layers = pair(name)
+    for seed in (0, 2):
+        made = twins(seed, layers)
+        if not seed:
+            build(made)
+        found = []
+        for layer in layers:
+            y, pullback = layer.vjp(made.inputs)
+            grads, again = pullback.vjp(np.ones_like(y))
+            second = again({"inputs": grads.inputs, "weights": grads.weights})
+            found.append({**second.weights, **second.inputs, "dy": second.dy})
+        error, whose = cases.worst(*found)
         assert error <= LIMIT["float64"], (seed, whose, error)
