@@ -59,7 +59,7 @@ q_state[t] = sum(q_value) * q_act(q_right + q_other[t])
 return q_state[t], q_value
 """
 ROLES = tuple(dict.fromkeys(re.findall(r"q_\w+", CELL)))
-REFUSED = ("E205", "E218", "E117", "E116", "E314", "E312")  # of layers, of Python, the time
+REFUSED = ("E203", "E205", "E218", "E117", "E116", "E314", "E312")  # of cells, layers, Python, time
 
 
 def _words(text: str) -> set[str]:
