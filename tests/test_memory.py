@@ -133,3 +133,115 @@ def test_layers_are_pickled_by_their_text(tmp_path: Path) -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
     subprocess.run([sys.executable, "-c", code], cwd=tmp_path, env=environment, check=True)
     np.testing.assert_array_equal(np.load(tmp_path / "y.npy"), right)
+
+
+# ---- torch ---------------------------------------------------------------------------------------
+
+
+def _module(comment: object) -> Any:
+    ours = pytest.importorskip("rnncc.torch")
+    torch = pytest.importorskip("torch")
+    module = ours.Recurrent(small(comment), units=3, return_sequences=True)
+    assert list(module.state_dict()) == ["w"] and torch.all(module.w == 1)
+    return module
+
+
+def _tensor() -> Any:
+    return pytest.importorskip("torch").from_numpy(X.copy()).requires_grad_()
+
+
+def call_torch(comment: object) -> None:
+    module, x = _module(comment), _tensor()
+    for _ in range(2):  # the second by the path of the first
+        module(x).square().sum().backward()
+
+
+def held_by_torch() -> tuple[int, ...]:
+    from rnncc.torch import ops, recipe, recurrence
+
+    gc.collect()
+    found = (recurrence.RECURRENCES, recipe._kernels, ops.IN_GRAPHS)
+    return tuple(map(len, found))
+
+
+@pytest.mark.skipif(not os.path.exists("/proc/self/statm"), reason="Linux says what is resident")
+def test_modules_of_torch_leave_memory() -> None:
+    for i in range(8):
+        call_torch(i)
+    before, registered, bytes_ = held(), held_by_torch(), resident()
+    for i in range(30):
+        call_torch(f"another {i}")
+    assert held() == before and held_by_torch() == registered
+    assert resident() - bytes_ < 30 * 100_000
+
+
+def _through_autograd(module: Any, x: Any) -> Callable[[], Any]:
+    torch = pytest.importorskip("torch")
+    y = module(x)
+    return lambda: torch.autograd.grad(y.square().sum(), x, retain_graph=True)[0]
+
+
+def _through_a_double_backward(module: Any, x: Any) -> Callable[[], Any]:
+    torch = pytest.importorskip("torch")
+    (g,) = torch.autograd.grad(module(x).square().sum(), x, create_graph=True)
+    return lambda: torch.autograd.grad(g.square().sum(), x, retain_graph=True)[0]
+
+
+def _through_an_exported_program(module: Any, x: Any) -> Callable[[], Any]:
+    torch = pytest.importorskip("torch")
+    program = torch.export.export(module, (x,))
+    return lambda: program.module()(x).detach()
+
+
+def _through_a_trace(module: Any, x: Any) -> Callable[[], Any]:
+    torch = pytest.importorskip("torch")
+    traced = torch.jit.trace(module, (x,))
+    return lambda: traced(x).detach()
+
+
+def _through_a_compiled_graph(module: Any, x: Any) -> Callable[[], Any]:
+    torch = pytest.importorskip("torch")
+    graphs: list[Any] = []
+
+    def keep(graph: Any, example: Any) -> Any:
+        graphs.append((graph, example))
+        return graph.forward
+
+    torch.compile(module, backend=keep, fullgraph=True)(x)
+    torch._dynamo.reset()
+    ((graph, example),) = graphs
+    return lambda: graph(*example)[0].detach()
+
+
+def _through_a_pickle(module: Any, x: Any) -> Callable[[], Any]:
+    data = pickle.dumps(module)
+    return lambda: pickle.loads(data)(x).detach()
+
+
+TORCH = (
+    _through_autograd,
+    _through_a_double_backward,
+    _through_an_exported_program,
+    _through_a_trace,
+    _through_a_compiled_graph,
+    _through_a_pickle,
+)
+
+
+@pytest.mark.parametrize("way", TORCH, ids=lambda w: w.__name__)
+def test_what_torch_may_call_stays(way: Callable[[Any, Any], Callable[[], Any]]) -> None:
+    """The module, its recurrence and its class have nobody else by then."""
+    right = way(_module("right"), _tensor())()
+    again = way(_module(way.__name__), _tensor())
+    gc.collect()
+    for i in range(3):
+        call_torch(f"meanwhile {i}")
+    np.testing.assert_array_equal(again(), right)
+
+
+def test_a_graph_whose_module_never_was_here_says_so() -> None:
+    torch = pytest.importorskip("torch")
+    key = _module("gone")._recurrence.key
+    gc.collect()
+    with pytest.raises(RuntimeError, match=r"no Small with the key .*, and keep it until then"):
+        torch.ops.rnncc.forward(key, [torch.zeros(1, 1, 3)], None, False, False, False, False)

@@ -46,6 +46,7 @@ def run(operation: Operation, request: Request, tensors: Sequence[Any], seed: An
 
 def _call_out(
     key: str,
+    owner: GraphCalls,
     function: Callable[..., Sequence[np.ndarray]],
     results: Sequence[jax.ShapeDtypeStruct],
     tensors: Sequence[Any],
@@ -57,7 +58,7 @@ def _call_out(
         def fill(arrays: list[np.ndarray], places: list[np.ndarray]) -> None:
             function(arrays, out=places)
 
-        return jax_ffi.call_out(key, fill, results, tensors)
+        return jax_ffi.call_out(key, owner, fill, results, tensors)
 
     def call(*arrays: Any) -> tuple[np.ndarray, ...]:
         return tuple(map(np.asarray, function([np.asarray(a) for a in arrays])))
@@ -111,7 +112,7 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
 
     @jax.custom_vjp
     def call(*tensors: Any) -> Any:
-        return tuple(_call_out(key, plain, shapes(tensors), tensors))
+        return tuple(_call_out(key, alive(), plain, shapes(tensors), tensors))
 
     def forward(*given: Any) -> Any:
         tensors = [t.value for t in given]
@@ -119,7 +120,7 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
         results = shapes(tensors, handle)
         *found, number = _once(
             operation.cell.name,
-            lambda *given: _call_out(f"{key} saving", saving, results, given),
+            lambda *given: _call_out(f"{key} saving", alive(), saving, results, given),
             tensors,
         )
         floats = [jax.numpy.issubdtype(t.dtype, jax.numpy.floating) for t in tensors]
@@ -148,7 +149,9 @@ def _function(calls: GraphCalls) -> Callable[..., Any]:
         grads: Iterator[Any] = iter(())
         if asked:
             found = _once(
-                operation.cell.name, lambda *given: _call_out(name, back, asked, given), given
+                operation.cell.name,
+                lambda *given: _call_out(name, alive(), back, asked, given),
+                given,
             )
             grads = iter(found)
         return tuple(next(grads) if w else None for w in wanted.flags)

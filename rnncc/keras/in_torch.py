@@ -22,6 +22,7 @@ from rnncc.keras.operation import Operation
 from rnncc.keras.second import second
 from rnncc.torch import recurrence as recurrences
 from rnncc.torch.arrays import array_of, unreadable
+from rnncc.torch.ops import IN_GRAPHS
 from rnncc.torch.ops import run as run_op
 from rnncc.torch.recurrence import RECURRENCES
 
@@ -42,10 +43,13 @@ def prepare(operation: Operation) -> None:
 
 
 def _forget(key: str) -> None:
-    """Nothing of a key that nobody has any longer."""
-    if not _alike.get(key):
+    """One of a key is gone: the next is found in its place, or nothing of it is left."""
+    other = next(iter(_alike.get(key, ())), None)
+    IN_GRAPHS.pop(key, None)
+    if other is not None:
+        RECURRENCES[key] = other.made["torch"]
+    else:
         _alike.pop(key, None)
-        RECURRENCES.pop(key, None)
 
 
 def run(

@@ -1,6 +1,6 @@
 """A handler of XLA's typed FFI that calls functions of NumPy arrays: views of XLA's own memory.
 
-    call_out(key, function, shapes, tensors)        in graphs, in place of jax.pure_callback
+    call_out(key, owner, function, shapes, tensors)     in graphs, in place of jax.pure_callback
 
 XLA hands over a frame of plain C structs (xla/ffi/api/c_api.h, shipped with jax). The handler is
 one C function for all: it reads the frame by the offsets of that header's version 0.3, finds the
@@ -19,6 +19,7 @@ import ctypes
 import math
 import re
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -131,10 +132,18 @@ def _handle(frame: int) -> int:
     if _int(frame + 32) != _EXECUTE:
         return 0
     try:
-        _callees[_text(frame + 120)](frame + 40, frame + 80)
+        _find(_text(frame + 120))(frame + 40, frame + 80)
     except Exception:
         return _error(frame, traceback.format_exc())
     return 0
+
+
+def _find(key: bytes) -> _Callee:
+    found = _callees.get(key)
+    if found is None:
+        name = key.decode().partition(":")[0]
+        raise RuntimeError(f"the layer of a graph that runs {name} is gone: keep the model")
+    return found
 
 
 def _error(frame: int, message: str) -> int:
@@ -176,12 +185,21 @@ UNAVAILABLE = _register()
 
 
 def call_out(
-    key: str, function: Function, results: Sequence[jax.ShapeDtypeStruct], tensors: Sequence[Any]
+    key: str,
+    owner: object,
+    function: Function,
+    results: Sequence[jax.ShapeDtypeStruct],
+    tensors: Sequence[Any],
 ) -> Sequence[Any]:
-    """The function's results, in a graph. key: tells it from others, in every process."""
+    """The function's results, in a graph. key: tells it from others, in every process, and begins
+    with the name of what it runs. owner: with it the function goes, and the call fails from then
+    on."""
     kinds = [[_Views(tuple(t.shape), np.dtype(t.dtype)) for t in ts] for ts in (tensors, results)]
     key = " ".join([key, *(f"{v.dtype}{list(v.shape)}" for v in kinds[0])])
-    _callees[key.encode()] = _Callee(function, *kinds)
+    held = key.encode()
+    if held not in _callees:
+        weakref.finalize(owner, _callees.pop, held, None).atexit = False
+    _callees[held] = _Callee(function, *kinds)
     call = jax.ffi.ffi_call(_TARGET, tuple(results), vmap_method="sequential")
     found: Sequence[Any] = call(*tensors, key=key)
     return found

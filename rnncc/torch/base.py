@@ -5,9 +5,7 @@ Non-Goals: running it (`gradients`, `recurrence`).
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -15,7 +13,6 @@ from torch import Tensor
 
 from rnncc.runtime.description import variant_of
 from rnncc.runtime.doors import SizeBinder, array_shape
-from rnncc.runtime.layer import Layer
 from rnncc.runtime.order import Order
 from rnncc.torch.arrays import unreadable
 from rnncc.torch.paths import Path
@@ -29,14 +26,11 @@ class RecurrenceBase:
 
     def __init__(self, recipe: Recipe) -> None:
         self.recipe = recipe
-        binding = recipe.layer_class.maker.bind(
-            dict(recipe.options), dict(recipe.functions), recipe.dtype
-        )
+        binding = recipe.binding()
         self.cell = cell = binding.cell
         self.dtype, self.torch_dtype = np.dtype(recipe.dtype), DTYPES[recipe.dtype]
         self.sizes, self.rates = dict(recipe.sizes), dict(recipe.rates)
-        text = repr((cell, replace(recipe, layer_class=Layer)))
-        self.key = f"{cell.name}:{hashlib.sha256(text.encode()).hexdigest()[:32]}"
+        self.key = recipe.key()
         self.orders = [Order(recipe.time_major, backwards) for backwards in recipe.directions]
         self.timed = {a.name for a in cell.inputs}
         self.states = [s.name for s in cell.states]

@@ -7,6 +7,9 @@ Both call the same `Recurrence.forward` and `.backward`. An op names its recurre
 what the forward saved by a handle: a tensor of one number, which keeps what was saved alive for as
 long as torch keeps the tensor.
 
+Graphs hold keys, and nobody is told when a graph is let go. So a recurrence that a graph was made
+of, or that one has run, stays for good; all others leave memory with their last module and call.
+
 Non-Goals: what is computed (`recurrence`).
 """
 
@@ -181,14 +184,20 @@ def _saved(handle: Tensor) -> Saved:
     return found.saved
 
 
+IN_GRAPHS: dict[str, Recurrence] = {}  # what graphs may ask for at any time
+
+
 def _recurrence(key: str) -> Recurrence:
-    found = RECURRENCES.get(key)
+    found = IN_GRAPHS.get(key)
     if found is None:
-        name = key.partition(":")[0]
-        raise RuntimeError(
-            f"this process has no {name} with the key {key}: make the module that the graph was "
-            "compiled from before it runs"
-        )
+        found = RECURRENCES.get(key)
+        if found is None:
+            name = key.partition(":")[0]
+            raise RuntimeError(
+                f"this process has no {name} with the key {key}: make the module that the graph "
+                "was compiled from before it runs, and keep it until then"
+            )
+        IN_GRAPHS[key] = found
     return found
 
 

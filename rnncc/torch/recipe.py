@@ -5,9 +5,11 @@ Non-Goals: computing (`recurrence`).
 
 from __future__ import annotations
 
+import hashlib
 import weakref
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import numpy as np
 import torch
@@ -45,6 +47,25 @@ class Recipe:
     checkpoint_every: int | None = None
     precision: str = "float32"
     storage: str = ""
+
+    def binding(self) -> Binding:
+        """The cell with its options bound, the same one for as long as the class lives."""
+        maker = self.layer_class.maker
+        return maker.bind(dict(self.options), dict(self.functions), self.dtype)
+
+    def key(self) -> str:
+        """What is computed, not by which class: the same in every process."""
+        known, plain = _keys.setdefault(self.layer_class, {}), replace(self, layer_class=Layer)
+        found = known.get(plain)
+        if found is None:
+            cell = self.binding().cell
+            digest = hashlib.sha256(repr((cell, plain)).encode()).hexdigest()
+            found = known[plain] = f"{cell.name}:{digest[:32]}"
+        return found
+
+
+# Recipes without their class, so that it isn't kept by them.
+_keys: WeakKeyDictionary[type[Layer], dict[Recipe, str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,9 +132,9 @@ class Kernels:
             engine.keep(self.weights.room)
 
 
-_kernels: dict[int, Kernels] = {}
+_kernels: WeakValueDictionary[int, Kernels] = WeakValueDictionary()
 
 
 def kernels_of(binding: Binding) -> Kernels:
-    """Those of a bound cell; they keep it alive, so that its id stays its own."""
+    """Those of a bound cell; they keep it alive, so that its id stays its own while they live."""
     return _kernels.setdefault(id(binding), Kernels(binding))

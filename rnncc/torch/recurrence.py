@@ -8,10 +8,12 @@ Non-Goals: autograd and torch.compile (`ops`); modules and their parameters (`re
 
 from __future__ import annotations
 
+import sys
+import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import cache
 from typing import Any
+from weakref import WeakValueDictionary
 
 import numpy as np
 import torch
@@ -21,6 +23,7 @@ from rnncc.runtime import memory
 from rnncc.runtime.classes import Engine
 from rnncc.runtime.description import Variant, variant_of
 from rnncc.runtime.engine import Engine as CpuEngine
+from rnncc.runtime.forks import open_in_children
 from rnncc.runtime.masks import Masking, masking
 from rnncc.runtime.order import Order
 from rnncc.runtime.precision import refuse_on_cpu
@@ -38,6 +41,8 @@ class Recurrence(RecurrenceGradients):
     bools or lengths [batch], then if `given` the states, then weights and constants of each
     direction. Its results are outputs, then last states.
     """
+
+    by_steps: Recurrence | None = None  # over [time, batch, ...], once it was asked for
 
     def __reduce__(self) -> tuple[Any, ...]:
         return recurrence_of, (self.recipe,)
@@ -269,17 +274,25 @@ def _has_hooks() -> bool:
     return torch._C._autograd._top_saved_tensors_default_hooks(True) is not None
 
 
-RECURRENCES: dict[str, Recurrence] = {}
+# A recurrence lives as long as a module, a call that may go back, or a graph (`ops`) has it.
+RECURRENCES: WeakValueDictionary[str, Recurrence] = WeakValueDictionary()
+_lock = threading.RLock()
+open_in_children(sys.modules[__name__], "_lock")
 
 
-@cache
 def recurrence_of(recipe: Recipe) -> Recurrence:
     """The recurrence of a recipe, from now on found in RECURRENCES by its key."""
-    made = Recurrence(recipe)
-    return RECURRENCES.setdefault(made.key, made)
+    with _lock:
+        key = recipe.key()
+        found = RECURRENCES.get(key)
+        if found is None:
+            found = RECURRENCES[key] = Recurrence(recipe)
+        return found
 
 
-@cache
 def by_steps(recurrence: Recurrence) -> Recurrence:
     """The same over [time, batch, ...]; it shares kernels and weights."""
-    return recurrence_of(replace(recurrence.recipe, time_major=True))
+    found = recurrence.by_steps
+    if found is None:
+        found = recurrence.by_steps = recurrence_of(replace(recurrence.recipe, time_major=True))
+    return found

@@ -7,6 +7,7 @@ A real driver's own refusals can't be tried here.
 from __future__ import annotations
 
 import ctypes
+import gc
 from types import SimpleNamespace
 from typing import Any
 
@@ -305,6 +306,17 @@ def test_machine_code_that_the_driver_refuses(driver: FakeDriver) -> None:
     driver.refused |= {b"2", b"3"}
     with pytest.raises(CudaError, match="cuModuleLoadData: CUDA_ERROR_INVALID_IMAGE"):
         device.function(move, "float64")
+
+
+def test_kernels_that_nobody_has_leave_memory(driver: FakeDriver) -> None:
+    """Their code stays on the device, for graphs that hold it, once."""
+    device = Device()
+    found = [device.function(Kernel(move.function), "float32")]
+    driver.kernels.clear()
+    gc.collect()
+    assert not device.functions
+    found.append(device.function(Kernel(move.function), "float32"))  # the same number, so the same
+    assert found[0] == found[1] and driver.asked.count("cuModuleLoadData") == 1
 
 
 @pytest.mark.parametrize("tier", ["grid", "launches"])

@@ -121,7 +121,7 @@ def test_without_the_ffi(monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: Any) -> None:
             raise ValueError("nobody made this")
 
-        jax_ffi.call_out("a test", fail, results, [np.float32(0)])[0].block_until_ready()
+        jax_ffi.call_out("a test", fail, fail, results, [np.float32(0)])[0].block_until_ready()
 
 
 @only["torch"]
@@ -251,6 +251,29 @@ def test_layers_are_let_go() -> None:
     keras.backend.clear_session()
     gc.collect()
     assert gone() is None
+
+
+@only["jax"]
+def test_what_jax_calls_is_let_go() -> None:
+    import jax
+
+    from rnncc.keras import jax_ffi
+
+    gc.collect()
+    before = set(jax_ffi._callees)
+    layer = built()
+    run = jax.jit(layer)
+    right, new = run(X), set(jax_ffi._callees) - before
+    executable = run.lower(X).compile()
+    np.testing.assert_array_equal(executable(X), right)
+    del run, layer
+    jax.clear_caches()
+    keras.backend.clear_session()
+    for _ in range(2):  # what the first lets go of holds more
+        gc.collect()
+    assert new and not new & set(jax_ffi._callees)
+    with pytest.raises(Exception, match="runs LSTM is gone: keep the model"):
+        jax.block_until_ready(executable(X))
 
 
 def test_versions() -> None:

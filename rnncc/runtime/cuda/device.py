@@ -8,6 +8,7 @@ Non-Goals: which kernels run (`prepared`); their machine code (`code`).
 
 from __future__ import annotations
 
+import hashlib
 import os
 import threading
 import weakref
@@ -15,6 +16,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -70,7 +72,9 @@ class Device:
         self.success = getattr(getattr(self.driver, "CUresult", None), "CUDA_SUCCESS", None)
         self.number, self.process = number, os.getpid()
         self.lock = threading.RLock()
-        self.functions: dict[tuple[Kernel, str], Any] = {}
+        self.functions: WeakKeyDictionary[Kernel, dict[str, Any]] = WeakKeyDictionary()
+        # By what they are of. They stay: graphs that others have captured may launch them.
+        self.modules: dict[bytes, Any] = {}
         self.zero: list[tuple[int, Piece]] = []  # all are kept: something may still read them
         self.one: dict[str, tuple[int, Piece]] = {}
         self.kept: list[Piece] = []
@@ -341,7 +345,7 @@ class Device:
         """The kernel's function, out of the store if the driver takes what is there."""
         name, code = machine_code(kernel, dtype, self.capability)
         try:
-            module = self.ask("cuModuleLoadData", code)
+            module = self.module(code)
         except CudaError as refused:
             if "OUT_OF_MEMORY" in str(refused):
                 raise
@@ -349,15 +353,24 @@ class Device:
                 name, code = machine_code(kernel, dtype, self.capability, anew=True)
             except Missing:
                 raise refused from None
-            module = self.ask("cuModuleLoadData", code)
+            module = self.module(code)
         return self.ask("cuModuleGetFunction", module, name.encode())
+
+    def module(self, code: bytes) -> Any:
+        """The driver's of that machine code, the same for the same."""
+        key = hashlib.blake2b(code, digest_size=32).digest()
+        found = self.modules.get(key)
+        if found is None:
+            found = self.modules[key] = self.ask("cuModuleLoadData", code)
+        return found
 
     def function(self, kernel: Kernel, dtype: str, shared: int = 0) -> Any:
         """The kernel on the device, compiled or out of the store."""
         with self.lock:
-            found = self.functions.get((kernel, dtype))
+            found = self.functions.get(kernel, {}).get(dtype)
             if found is None:
-                found = self.functions[kernel, dtype] = self.loaded(kernel, dtype)
+                found = self.loaded(kernel, dtype)
+                self.functions.setdefault(kernel, {})[dtype] = found
             if shared > 48 * 1024:
                 kind = self.driver.CUfunction_attribute
                 which = kind.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES

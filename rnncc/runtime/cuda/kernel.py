@@ -30,7 +30,7 @@ Numbers = tuple[tuple[str, int], ...]
 class Kernel:
     """A generated function, its name, and numbers that its machine code has built in."""
 
-    __slots__ = ("_built", "constants", "function", "shapes", "summed", "twin")
+    __slots__ = ("__weakref__", "_built", "constants", "function", "shapes", "summed", "twin")
 
     def __init__(self, function: Callable[..., Any], constants: Numbers = ()) -> None:
         self.function, self.constants = function, constants
