@@ -56,6 +56,8 @@ CELLS: dict[str, str] = {
     "A @ B @ U": _cell("h[t] = tanh(x[t] @ ((A @ B) @ U)) + 0.5 * h[t-1] * ((w @ U) @ U)"),
     # A size as a number was made before the loop, and a part of it was looked for in memory.
     "mean[1]": _cell("h[t] = mean(outer(h[t-1], v), axis=1)[1] + x[t]", h="[units]", x="[units]"),
+    # A state that nothing reads again has a cotangent of zeros, which stood in for its history.
+    "nothing remembered": _cell("h[t] = x[t] @ K", give="where(w >= 0.5, 0.5, x[t] @ W)"),
     # A divisor was handed on from zeros: zeros over zeros in the first step.
     "log": _cell("h[t] = 0.5 * h[t-1] + tanh(x[t] + U @ log(h[t-1] + 9))", x="[units]"),
     "sqrt": _cell(

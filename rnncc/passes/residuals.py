@@ -48,7 +48,8 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
     at_hand = {s.value for s in fwd.xs if s.source in given}
     twins = {}
     for c in fwd.carries:
-        twins[c.value], twins[c.next] = c.next, c.value
+        if c.next.type == c.value.type:  # a number that is handed on is no row of the history
+            twins[c.value], twins[c.next] = c.next, c.value
     again: dict[Value, Op] = {}
     defs = definitions(fwd.body)
     _save_sources(saved, defs, again)

@@ -61,7 +61,7 @@ class Twins:
         """Values and every gradient, by name."""
         values, pullback = layer.vjp(self.inputs, initial_state=self.states or None, **self.call)
         gradients = pullback(_drawn(values, np.random.default_rng(1)))
-        found = {f"value {i}": a for i, a in enumerate(_flat(values))}
+        found = {f"value {i}": a for i, a in enumerate(flat(values))}
         found |= {f"d_{n}": a for n, a in gradients.inputs.items()}
         found |= {f"d_{n}": a for n, a in gradients.weights.items()}
         if self.states:
@@ -73,10 +73,10 @@ class Twins:
         return cases.worst(self.results(self.layer), self.results(self.reference))
 
 
-def _flat(values: Any) -> list[np.ndarray]:
+def flat(values: Any) -> list[np.ndarray]:
     if not isinstance(values, tuple):
         return [values]
-    return [a for v in values for a in _flat(v)]
+    return [a for v in values for a in flat(v)]
 
 
 def _drawn(values: Any, rng: np.random.Generator) -> Any:
