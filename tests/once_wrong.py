@@ -14,6 +14,7 @@ _WEIGHTS = {
     "U": "[units, units]",
     "A": "[features, 2]",
     "B": "[2, units]",
+    "C": "[features, 4]",
     "b": "[units]",
     "w": "[units]",
     "v": "[units]",
@@ -58,6 +59,10 @@ CELLS: dict[str, str] = {
     "mean[1]": _cell("h[t] = mean(outer(h[t-1], v), axis=1)[1] + x[t]", h="[units]", x="[units]"),
     # A state that nothing reads again has a cotangent of zeros, which stood in for its history.
     "nothing remembered": _cell("h[t] = x[t] @ K", give="where(w >= 0.5, 0.5, x[t] @ W)"),
+    # What all rows of a step share, a part of a cotangent's sum over rows, each of them wrote.
+    "parts of sums": _cell(
+        "h[t] = erf(concat(sum(A, axis=0), min(B, axis=1)) + erf(x[t] @ C))", h="[4]"
+    ),
     # A divisor was handed on from zeros: zeros over zeros in the first step.
     "log": _cell("h[t] = 0.5 * h[t-1] + tanh(x[t] + U @ log(h[t-1] + 9))", x="[units]"),
     "sqrt": _cell(

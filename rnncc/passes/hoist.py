@@ -154,6 +154,9 @@ def _carry_free(scan: Scan) -> tuple[set[Value], set[Value]]:
 def _moving(scan: Scan, free: set[Value], weight_only: set[Value]) -> dict[Op, None]:
     defs = definitions(scan.body)
     chosen: dict[Op, None] = {}
+    # What all rows of a step have in common, no row of the loop may write.
+    rowless = {op.result for op in scan.body if "B" not in op.result.type.axes}
+    shared = rowless - weight_only
 
     def choose(op: Op) -> None:
         if op in chosen:
@@ -176,7 +179,7 @@ def _moving(scan: Scan, free: set[Value], weight_only: set[Value]) -> dict[Op, N
             and op.opcode not in ("broadcast", "spread")
         ):
             choose(op)
-        elif op.result in free and heavy:
+        elif op.result in free and (heavy or op.result in shared):
             choose(op)
         elif (
             op.opcode == "add"

@@ -21,7 +21,7 @@ from tests.once_wrong import CELLS, SIZES
 BATCH, TIME = 3, 4
 # What gradients of products of weights leave is there when kernels pack it, and is another one at
 # every call.
-SECOND = ("A @ B", "U @ U'", "A @ B @ U", "einsum", "nothing remembered")
+SECOND = ("A @ B", "U @ U'", "A @ B @ U", "einsum", "nothing remembered", "parts of sums")
 
 
 def twins(seed: int, layers: tuple[Any, Any]) -> Twins:
