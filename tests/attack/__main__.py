@@ -36,6 +36,7 @@ ATTACKS: tuple[str, ...] = (
     "cache",
     "kills",
     "forks",
+    "torch",
 )
 
 FOLDER = Path(__file__).parent.parent.parent / ".attack"
