@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from rnncc import oracle
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.elaborate import sizes_of
 from rnncc.frontend.parse import parse_file
@@ -407,6 +408,36 @@ def test_sizes_that_cannot_be_compared_become_constraints() -> None:
     assert all(c.left.evaluate(sizes) == c.right.evaluate(sizes) for c in constraints(spec))
     wrong = {"units": 7, "half": 3}
     assert any(c.left.evaluate(wrong) != c.right.evaluate(wrong) for c in constraints(spec))
+
+
+INDEXED = """cell: Indexed
+features: size
+units: size
+x: input[features]
+h: state[units]
+h[t] = h[t-1] + x[t][{index}]
+return h[t]
+"""
+
+
+@pytest.mark.parametrize("index", ["2", "-3", "units", "features - 3", "features + 0"])
+def test_an_index_past_its_axis_is_refused_when_sizes_are_known(index: str) -> None:
+    """Compiled kernels would read what lies behind the row."""
+    text = INDEXED.format(index=index)
+    if index == "features + 0":
+        with pytest.raises(SpecError, match=r"\[features\] has no element features"):
+            check_text(text)
+        return
+    layer = oracle.layer_class(check_text(text))(units=2)
+    with pytest.raises(ValueError, match=r"\[features\] has no element .*line 6.*features = 2"):
+        layer(np.ones((1, 1, 2)))
+
+
+def test_the_first_and_the_last_element_need_no_constraint() -> None:
+    assert not constraints(check_text(INDEXED.format(index="0")))
+    assert not constraints(check_text(INDEXED.format(index="-1")))
+    layer = oracle.layer_class(check_text(INDEXED.format(index="1")))(units=2)
+    assert layer(np.ones((1, 1, 2))).shape == (1, 2)
 
 
 def test_the_example_of_the_module() -> None:

@@ -507,8 +507,18 @@ class Evaluator:
             if size.is_constant and not -size.constant <= index < size.constant:
                 raise Refused("E408", span, shape=show(value.type.shape), index=index)
             at = size + index if index < 0 else at
+        self._within(at, value.type.shape, index, span)
         part = self.b.slice(value, 0, at, Size.of(1))
         return self.b.reshape(part, tuple(rest))
+
+    def _within(self, at: Size, shape: Shape, index: int | Size, span: Span) -> None:
+        """An index that only sizes can tell to be one of its axis becomes a constraint."""
+        over = at // shape[0]  # 0 where it is
+        if over.is_constant and over.constant:
+            raise Refused("E408", span, shape=show(shape), index=index)
+        if not over.is_constant and index != -1:
+            message = f"{show(shape)} has no element {index}"
+            self.constraints.append(Constraint(over, Size.of(0), span, message))
 
     def elements(self, value: Value) -> Size:
         return product(value.type.shape)

@@ -328,9 +328,9 @@ class SizeBinder:
             if None not in (left, right) and left != right:
                 used = sorted(names_of(c.left) | names_of(c.right))
                 bound = ", ".join(f"{n} = {self.sizes[n]}" for n in used)
-                raise ValueError(
-                    f"{c.message}: {c.left} is {left} and {c.right} is {right} with {bound}"
-                )
+                # An index past its axis: that its quotient isn't 0 tells nobody anything.
+                told = "" if c.right == "0" else f": {c.left} is {left} and {c.right} is {right}"
+                raise ValueError(f"{c.message}{told} with {bound}")
 
     def _mismatch(self, name: str, shape: Dims, axes: tuple[str, ...], array: Array) -> str:
         expected = ", ".join([*axes, *(self._shown(t) for t in array.shape)])

@@ -15,7 +15,7 @@ from pathlib import Path
 from tests.attack import Attack
 
 FOUND = Path(__file__).parent / "found"
-ENGINE = "passes"
+ENGINE = "simulated"
 
 
 def attempt(index: int, seed: int, engine: str = ENGINE) -> str | None:
@@ -31,8 +31,8 @@ def attempt(index: int, seed: int, engine: str = ENGINE) -> str | None:
 
 ATTACK = Attack(
     name="cells",
-    about="random cells and calls against torch, by the interpreter behind all passes",
+    about="random cells and calls against torch, by simulated kernels",
     count=5000,
-    short=10,
+    short=3,
     attempt=attempt,
 )

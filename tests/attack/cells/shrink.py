@@ -36,6 +36,7 @@ SECONDS = 90.0
 # What a call does without, the boldest first.
 PLAIN = (
     "second",
+    "again",
     "stateful",
     "mask",
     "nan",

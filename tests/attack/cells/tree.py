@@ -249,6 +249,7 @@ class Call:
     shapes: batch and time of the first call and of the second.
     mask: "", "mask" or "lengths". nan: what masked inputs hold is NaN. initial: "", "all" or
     "some" states are given. arrange: inputs are a "tuple" or a "dict".
+    again: a pullback is called again, and the second time outputs alone are asked for, too.
     second: second derivatives, too. wrt: gradients asked for, () is all. seed: of all numbers.
     """
 
@@ -270,6 +271,7 @@ class Call:
     initial: str = ""
     arrange: str = "tuple"
     checkpoint_every: int | None = None
+    again: bool = False
     second: bool = False
     wrt: tuple[str, ...] = ()
     seed: int = 0
