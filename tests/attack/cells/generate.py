@@ -115,6 +115,7 @@ class _Draft:
     pool: list[Term] = field(default_factory=list)  # names with values of their own
     own: list[Term] = field(default_factory=list)  # weights and constants
     options: dict[str, Option] = field(default_factory=dict)
+    implied: bool = False  # whether a rate decides what flag is
     overrides: dict[str, str | None] = field(default_factory=dict)
     rates: dict[str, float] = field(default_factory=dict)
     draws: bool = False
@@ -304,6 +305,12 @@ class _Draft:
                 "order": (1, 2, 3),
             }
             self.options[name] = self.rng.choice(others[kind])
+            if kind == "flag" and self.rates and self.chance(0.7):
+                rate = self.rng.choice(list(self.rates))
+                self.scalars[-1] = Scalar("option", name, Ref(rate))
+                self.implied = self.chance(0.7)
+                if self.implied:
+                    self.options[name] = self.rates[rate] != 0
         given = self.options[name]
         if kind == "flag":
             return (
@@ -668,7 +675,7 @@ def _declare_function(d: _Draft) -> None:
 
 
 def drawn(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
-    if not d.chance(0.35):
+    if not d.chance(0.6):
         raise NoWay
     rate, value = _rate(d)
     a = d.make(shape, depth, plain)
@@ -755,7 +762,7 @@ WAYS: tuple[Way, ...] = (
     power,
     *(chosen,) * 2,
     truth,
-    optional,
+    *(optional,) * 2,
     choice_of_shape,
     *(matmul,) * 5,
     *(einsum,) * 2,
@@ -768,7 +775,7 @@ WAYS: tuple[Way, ...] = (
     *(concat,) * 2,
     *(index,) * 2,
     function,
-    drawn,
+    *(drawn,) * 2,
     stopped,
 )
 BRIDGES: tuple[Way, ...] = (spread, from_pool, from_pool, mixed, reduction, outer)
@@ -984,6 +991,7 @@ def make_call(d: _Draft, cell: Cell, shapes: tuple[tuple[int, int], ...], seed: 
         for axis in a.shape
         if isinstance(axis, Ref)
     }
+    implied = {"flag"} if d.implied else set()
     given = []
     for size in cell.sizes:
         free = size.name in read_off or size.default is not None
@@ -1004,7 +1012,7 @@ def make_call(d: _Draft, cell: Cell, shapes: tuple[tuple[int, int], ...], seed: 
         sizes={s.name: d.sizes[s.name] for s in cell.sizes},
         given=tuple(given),
         shapes=shapes,
-        options={n: v for n, v in d.options.items() if n in names},
+        options={n: v for n, v in d.options.items() if n in names - implied},
         functions={n: v for n, v in d.overrides.items() if n in names},
         rates={n: v for n, v in d.rates.items() if n in names},
         training=chance(0.6) if draws else chance(0.3),

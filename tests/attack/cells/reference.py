@@ -28,6 +28,7 @@ from tests.attack.cells.tree import (
     If,
     Item,
     Num,
+    Option,
     Ref,
     Word,
     walk,
@@ -45,10 +46,10 @@ class Bound:
 
     def __init__(self, case: Case) -> None:
         self.cell, self.call = case.cell, case.call
-        self.options = {o.name: o.default for o in self.cell.scalars("option")}
-        self.options |= self.call.options
         self.rates = {r.name: float(r.default) for r in self.cell.scalars("rate")}
         self.rates |= self.call.rates
+        self.options = {o.name: self._default(o.default) for o in self.cell.scalars("option")}
+        self.options |= self.call.options
         self.functions: dict[str, Function] = {f.name: f for f in self.cell.functions}
         for name, text in self.call.functions.items():
             self.functions[name] = read_function(name, text or "linear")
@@ -56,6 +57,9 @@ class Bound:
         self.sites = self._sites()
         self.read = self._read()
         self.delays = self._delays()
+
+    def _default(self, default: Option | Ref) -> Option:
+        return self.rates[default.name] != 0 if isinstance(default, Ref) else default
 
     def known(self, expr: Expr) -> Value:
         """A value of sizes and options alone."""

@@ -117,7 +117,8 @@ def _declaration(d: Declaration) -> str:
                 return f"{name}: function = {show(body)}"
             return f"{name}: function = lambda {', '.join(params)}: {show(body)}"
         case Scalar(kind, name, default):
-            return f"{name}: {kind} = {_literal(default)}"
+            value = default.name if isinstance(default, Ref) else _literal(default)
+            return f"{name}: {kind} = {value}"
         case Array(kind, name, shape, start, other):
             layout = kind + _shape(shape)
             if other:
@@ -199,7 +200,8 @@ def _read_declaration(name: str, node: ast.AnnAssign) -> Declaration:
             return read_function(name, start)
         return Function(name, (), read(start))
     if word in ("option", "rate"):
-        return Scalar(word, name, ast.literal_eval(start))
+        default = read(start)
+        return Scalar(word, name, default if isinstance(default, Ref) else default.value)
     return Array(word, name, shape, read(start) if start else None)
 
 

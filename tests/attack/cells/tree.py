@@ -147,11 +147,11 @@ class Function:
 
 @dataclass(frozen=True, slots=True)
 class Scalar:
-    """An option or a rate."""
+    """An option or a rate. An option's default may be a rate: whether that isn't 0."""
 
     kind: str
     name: str
-    default: Option
+    default: Option | Ref
 
 
 Declaration = Array | Size | Function | Scalar
@@ -235,6 +235,8 @@ def _read_by(declared: Declaration) -> list[Expr]:
             return [*declared.shape, *start, *other]
         case Size():
             return [declared.default] if declared.default else []
+        case Scalar(default=Ref() as rate):
+            return [rate]
     return []
 
 
