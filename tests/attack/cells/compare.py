@@ -54,9 +54,7 @@ def _simulated(spec: CellSpec, seed: int) -> type[Any]:
 
 # What is known and not mended yet: kinds, and what is in what came out.
 OPEN: tuple[tuple[str, str], ...] = (
-    ("KernelFault", "a read at 0x40"),  # second derivatives of weights that meet weights alone
-    ("Race", "reads at the same time"),  # reductions of reductions, shared by parts
-    ("KeyError", "region.py"),  # an element of a mean
+    ("ScheduleError", "is written for each B"),  # zeros of every step that a pullback leaves
 )
 
 

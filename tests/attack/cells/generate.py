@@ -8,12 +8,14 @@ Non-Goals: cells that make sense.
 
 from __future__ import annotations
 
+import itertools
 import math
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
 
 from tests.attack.cells.functions import POINTWISE
+from tests.attack.cells.reference import Bound
 from tests.attack.cells.terms import (
     ONE,
     Dim,
@@ -45,6 +47,7 @@ from tests.attack.cells.tree import (
     Scalar,
     Size,
     Word,
+    mapped,
     pruned,
     walk,
 )
@@ -354,10 +357,22 @@ def _pair(d: _Draft, shape: Dims, depth: int, plain: bool) -> tuple[Term, Term]:
     b = d.make(under, min(depth, 2), plain or d.chance(0.35))
     if not under and d.chance(0.5):
         b = number(d.rng.choice(NUMBERS))
+        if d.chance(0.15):
+            b = _gain(d)
         if d.chance(0.2):
             name = d.rng.choice(list(d.sizes))
             b = Term(Ref(name), (), d.sizes[name], d.sizes[name], False)
     return (a, b) if d.chance(0.5) else (b, a)
+
+
+def _gain(d: _Draft) -> Term:
+    """An option that is a number."""
+    if "gain" not in d.options:
+        d.scalars.append(Scalar("option", "gain", d.rng.choice((0.5, 2.0))))
+        d.options["gain"] = d.rng.choice((0.5, 0.25, 1.5))
+    value = d.options["gain"]
+    assert isinstance(value, float)
+    return Term(Ref("gain"), (), value, value, False)
 
 
 def arithmetic(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
@@ -1034,12 +1049,42 @@ def make_call(d: _Draft, cell: Cell, shapes: tuple[tuple[int, int], ...], seed: 
     )
 
 
+def _all_read(cell: Cell, call: Call) -> bool:
+    """Whether some choice of options reads each array: a cell where none does is refused."""
+    others: dict[type, tuple[Option, ...]] = {
+        bool: (True, False),
+        str: ("a", "b"),
+        int: (1, 2),
+        float: (1.0,),
+    }
+    options = cell.scalars("option")
+    choices = [others.get(type(o.default), (True, False)) for o in options]
+    read: set[str] = set()
+    for values in itertools.product(*choices):
+        chosen = {o.name: v for o, v in zip(options, values)}
+        bound = Bound(Case(cell, replace(call, options=chosen)))
+
+        def fold(node: Expr, bound: Bound = bound) -> Expr:
+            if not isinstance(node, If):
+                return node
+            return node.yes if bound.known(node.condition) else node.no
+
+        equations = tuple(replace(e, value=mapped(e.value, fold)) for e in cell.equations)
+        returns = tuple(mapped(e, fold) for e in cell.returns)
+        folded = pruned(replace(cell, equations=equations, returns=returns))
+        read |= {d.name for d in folded.declarations}
+    return {a.name for a in cell.arrays("weight", "constant", "input", "context")} <= read
+
+
 def make_case(index: int, seed: int) -> Case:
     """Case `index` of a seed."""
     rng = random.Random(f"{seed}-{index}")
-    batches, times = (1, 2, 2, 3), (1, 2, 2, 2, 3, 4)
-    first = (rng.choice(batches), rng.choice(times))
-    other = first if rng.random() < 0.5 else (rng.choice(batches), rng.choice(times))
-    d = _Draft(rng)
-    cell = make_cell(d, "Random", max(first[1], other[1]))
-    return normal(Case(cell, make_call(d, cell, (first, other), rng.randrange(2**31))))
+    while True:
+        batches, times = (1, 2, 2, 3), (1, 2, 2, 2, 3, 4)
+        first = (rng.choice(batches), rng.choice(times))
+        other = first if rng.random() < 0.5 else (rng.choice(batches), rng.choice(times))
+        d = _Draft(rng)
+        cell = make_cell(d, "Random", max(first[1], other[1]))
+        call = make_call(d, cell, (first, other), rng.randrange(2**31))
+        if _all_read(cell, call):
+            return normal(Case(cell, call))
