@@ -51,7 +51,9 @@ def accumulate(
         if op.opcode != "add" or op.result in absorbed:
             continue
         leaves = add_leaves(op.result, defs, single)
-        gemms = [defs[v] for v in leaves if is_gemm(defs.get(v)) and v in single]
+        # Of weights alone, or of all steps at once, it is a number that each row adds, no more.
+        like = [v for v in leaves if v.type == op.result.type]
+        gemms = [defs[v] for v in like if is_gemm(defs.get(v)) and v in single]
         if not gemms:
             continue
         kind = by_row(gemms[0].operands[1])  # a weight of the row, or one for all rows
