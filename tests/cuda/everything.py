@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import argparse
 import hashlib
-import inspect
 import json
 import sys
 import time
@@ -24,6 +23,7 @@ from rnncc.runtime.cuda.kernel import Kernel
 from rnncc.runtime.cuda.moves import move
 from rnncc.runtime.cuda.tiles import add_parts, contract
 from tests import cases
+from tests.cuda.source import text_of
 from tests.cuda.test_cells import FEW, TIERS, shapes_for
 from tests.cuda.test_cells import simulator as simulator_of
 from tests.cuda.test_ptx import BUILT_IN, CAPABILITIES, compiled, faults, kernels_of, twins_of
@@ -132,7 +132,7 @@ class Assembled:
     def of(self, kernels: Sequence[Kernel]) -> dict[str, Any]:
         wrong, most = [], 0
         for kernel in kernels:
-            key = inspect.getsource(kernel.function), kernel.constants
+            key = text_of(kernel.function), kernel.constants
             if key not in self.known:
                 with typed_once():
                     made = [compiled(kernel, capability) for capability in CAPABILITIES]

@@ -14,6 +14,7 @@ from rnncc.runtime.cuda import nest
 from rnncc.runtime.cuda.kernel import rebound
 from tests.cuda.gridsim import Deadlock, Simulator
 from tests.cuda.memory import Fault, Race
+from tests.cuda.source import text_of
 from tests.cuda.twins import LIMIT, Twins
 
 SHAPE = (40, 3, 4, 3)  # more lanes than a block has threads
@@ -23,7 +24,7 @@ def changed(old: str, new: str) -> Callable[[Any], Any]:
     """Kernels whose text has `old` get `new` in its place."""
 
     def mutate(function: Any) -> Any:
-        text = textwrap.dedent(inspect.getsource(function))
+        text = text_of(function)
         mutated, count = re.subn(old, new, text)
         if not count:
             return function
@@ -39,12 +40,16 @@ def changed(old: str, new: str) -> Callable[[Any], Any]:
 
 KERNELS = {
     "a dropped barrier": (r"level_barrier\(.*\)", "pass", Fault),
-    "a state's wrong stride": (r"\+ r \* h_1_b", "+ r * (h_1_b + 4)", None),
-    "a stale state": (r"h_1_in = h_1_base \+ \(t &", "h_1_in = h_1_base + (max(t - 1, 0) &", None),
+    "a state's wrong stride": (r"\+ r \* h_1_stride_b", "+ r * (h_1_stride_b + 4)", None),
+    "a stale state": (
+        r"h_1_in_ptr = h_1_ptr \+ \(t &",
+        "h_1_in_ptr = h_1_ptr + (max(t - 1, 0) &",
+        None,
+    ),
     "a step too few": (r"range\(step_lo, step_hi\)", "range(step_lo, step_hi - 1)", None),
     "time off by one": (r"t = step\n", "t = max(step - 1, 0)\n", None),
     "time off by one, backwards": (r"t = T - 1 - step", "t = T - 2 - step", None),
-    "a lane too few": (r"\* units:", "* units - 1:", None),
+    "a lane too few": (r"\* units_size:", "* units_size - 1:", None),
     "everybody writes all rows": (r"row_lo, row_hi = share\(.*\)", "row_lo, row_hi = 0, B", Fault),
 }
 
