@@ -59,7 +59,7 @@ class Masking:
         if self.steps and not self.zeros:
             # The last step first, one by one: as they are added where these steps run.
             tail = d[:, self.steps :][:, ::-1]
-            folded[:, -1] += np.cumsum(tail, axis=1, dtype=d.dtype)[:, -1]
+            folded[:, -1] += tail.cumsum(axis=1, dtype=d.dtype)[:, -1]
         return folded
 
     def unfold(self, d: np.ndarray) -> np.ndarray:

@@ -63,6 +63,9 @@ class ndarray:
     def sum(self, **how: Any) -> ndarray:
         return self._new(self.view.sum(**how))
 
+    def cumsum(self, **how: Any) -> ndarray:
+        return self._new(self.view.cumsum(**how))
+
     def __len__(self) -> int:
         return len(self.view)
 
