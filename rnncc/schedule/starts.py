@@ -17,6 +17,8 @@ from rnncc.ir.program import Op, Program, Scan, Value
 from rnncc.passes.rewrite import add_leaves, definitions
 from rnncc.schedule.accumulate import Sum, inner_adds, is_gemm
 
+_VIEWS = ("slice", "transpose", "reshape", "broadcast")
+
 
 def find_starts(program: Program, single: set[Value]) -> tuple[dict[Value, Sum], set[Op]]:
     """The starts by the value the scan knows them by, and the ops of `before` they consist of."""
@@ -94,7 +96,7 @@ def _shared(scan: Scan, single: set[Value], starts: dict[Value, Sum]) -> dict[Va
         gemms = [defs[v] for v in leaves if is_gemm(defs.get(v))]
         seen |= {g.result for g in gemms}
         own = [v for v in leaves if v in starts]
-        plain = any(g.operands[1].type.axes for g in gemms) or not gemms
+        plain = any(_by_row(g.operands[1], defs) for g in gemms) or not gemms
         constant = any(not v.type.axes for v in leaves)
         start = own[0] if own and not plain and not constant else None
         for gemm in gemms:
@@ -106,6 +108,15 @@ def _shared(scan: Scan, single: set[Value], starts: dict[Value, Sum]) -> dict[Va
             kept |= {v: starts[v] for v in found if v is not None}
     lost = {v for found in rows.values() for v in found if v not in kept}
     return {v: s for v, s in kept.items() if v not in lost}
+
+
+def _by_row(weight: Value, defs: dict[Value, Op]) -> bool:
+    """Whether each row of the loop reads this weight for itself, as one that the loop makes: a core
+    that does reads all of its weights so, and can't take those of a start."""
+    root = weight
+    while root in defs and defs[root].opcode in _VIEWS:
+        (root,) = defs[root].operands
+    return bool(weight.type.axes) or root in defs
 
 
 def _reads(start: Sum) -> tuple[Value, ...]:
