@@ -5,7 +5,7 @@ reaches a module. Templates print nothing else: `printed` lets pass what is `Cod
 text only what can't hold a string, an escape or a second line.
 
     >>> print(comment('z = x[t]  # C:\\\\new\\x0b'), documented('say \"\"\"hi\"\"\" in C:\\\\new'))
-    z = x[t]  # C:\\new\\x0b say \\"\\""hi\\"\\"\\" in C:\\\\new
+    z = x[t]  # C:\\new\\x0b say \\"\\""hi\\"\\"" in C:\\\\new
 
 Non-Goals: whether a whole module is one that templates make (`runtime.grammar`).
 """

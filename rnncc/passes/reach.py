@@ -4,7 +4,7 @@ A gradient goes from a result through every op that has a vjp, to the operands t
 for: not through a comparison, `sign` or `stop_gradient`, nor to what a `where` chooses by.
 
     >>> from rnncc.passes.examples import example
-    >>> cell = example("h[t] = where(x[t] @ U > 0, h[t-1], x[t] @ W)")
+    >>> cell = example("h[t] = where(h[t-1] @ U > 0, h[t-1], x[t] @ W)")
     >>> sorted(reached(cell) & {"U", "W"})
     ['W']
 

@@ -84,12 +84,24 @@ def caught(
 SCAN = "(forward|backward)_scan"
 GENERATED: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
     "a dropped barrier": (SCAN, r"barrier\(.*\)", "pass", Race, SHARED),
-    "a row too far": (SCAN, r"\+ r \* h_1_b", "+ (r + 1) * h_1_b", KernelFault, APART),
-    "a step too far": (SCAN, r"_at = (\w+) \+ t \*", r"_at = \1 + (t + 1) *", KernelFault, APART),
+    "a row too far": (
+        SCAN,
+        r"\+ r \* h_1_stride_b",
+        "+ (r + 1) * h_1_stride_b",
+        KernelFault,
+        APART,
+    ),
+    "a step too far": (
+        SCAN,
+        r"_t_ptr = (\w+) \+ t \*",
+        r"_t_ptr = \1 + (t + 1) *",
+        KernelFault,
+        APART,
+    ),
     "a stale state": (
         SCAN,
-        r"_in = h_1_base \+ \(t &",
-        "_in = h_1_base + (max(t - 1, 0) &",
+        r"_in_ptr = h_1_ptr \+ \(t &",
+        "_in_ptr = h_1_ptr + (max(t - 1, 0) &",
         None,
         APART,
     ),
@@ -101,7 +113,7 @@ GENERATED: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
         None,
         APART,
     ),
-    "a store left out": (SCAN, r"v\.store\(c_1_r_1 .*\)", "pass", KernelFault, APART),
+    "a store left out": (SCAN, r"v\.store\(c_1_out_row_ptr .*\)", "pass", KernelFault, APART),
     "a lane tile too few": (
         SCAN,
         r"range\(lane_lo, lane_hi\)",
