@@ -18,8 +18,8 @@ from rnncc.frontend.elaborate import sizes_of
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program
 from rnncc.ir.random import uniform
-from rnncc.passes.interface import input_shapes, output_shapes, weight_shapes
-from rnncc.passes.lower import lower
+from rnncc.lowering.cell_interface import input_shapes, output_shapes, weight_shapes
+from rnncc.lowering.lower import lower
 
 FORWARD, TRAINING = "forward", "training"
 SEED = 1  # of what dropout draws

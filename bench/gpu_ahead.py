@@ -25,11 +25,11 @@ from typing import Any
 import numpy as np
 
 from bench.gpu_worker import Task, handle
-from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.cuda.code import machine_code
-from rnncc.runtime.cuda.kernel import Kernel
-from rnncc.runtime.cuda.target import HostArrays, Piece
-from rnncc.schedule.tiers import Gpu
+from rnncc.artifact.grid_sync import Gpu
+from rnncc.runtime.cuda.driver.current_target import using
+from rnncc.runtime.cuda.driver.target import HostArrays, Piece
+from rnncc.runtime.cuda.kernels.kernel import Kernel
+from rnncc.runtime.cuda.kernels.machine_code_cache import machine_code
 
 H100 = Gpu("a GPU to come", 132, 132, shared=227 * 1024, library="cuBLAS")
 

@@ -18,14 +18,14 @@ import rnncc
 from rnncc.cli.check import Probe
 from rnncc.cli.probe import probe_sizes
 from rnncc.cli.settings import load
-from rnncc.runtime.cuda.bulk import bulk_of
-from rnncc.runtime.cuda.chosen import current
-from rnncc.runtime.cuda.kernel import RANGES, kernel
-from rnncc.runtime.cuda.names import level_barrier
-from rnncc.runtime.cuda.products import Work
-from rnncc.runtime.cuda.target import HostArrays, Target
-from rnncc.runtime.cuda.tiles import Contraction, Place, contract, launch_of
-from rnncc.runtime.precision import PRECISIONS
+from rnncc.runtime.common.precision import PRECISIONS
+from rnncc.runtime.cuda.driver.current_target import current
+from rnncc.runtime.cuda.driver.target import HostArrays, Target
+from rnncc.runtime.cuda.kernels.gemm_tiles import Contraction, Place, contract, launch_of
+from rnncc.runtime.cuda.kernels.kernel import RANGES, kernel
+from rnncc.runtime.cuda.kernels.kernel_namespace import level_barrier
+from rnncc.runtime.cuda.kernels.matmuls import Work
+from rnncc.runtime.cuda.planning.gemm_choice import bulk_of
 
 BARRIERS = 2000
 BULK = (1536, 1024, 512)  # m, n, k

@@ -19,8 +19,8 @@ from bench.gpu_cases import Case, cases
 from bench.gpu_session import Session
 from bench.gpu_worker import Task
 from bench.result import Bar
+from rnncc.artifact.grid_sync import TIERS
 from rnncc.cli.settings import builtin_cells
-from rnncc.schedule.tiers import TIERS
 
 READY_BY = 3.2  # minutes until which kernels are checked and compiled ahead
 TASK_SECONDS = 45.0  # of a check, its compiling included

@@ -59,7 +59,7 @@ def _looked(s: Session, worker: Any) -> bool:
     except Lost as lost:
         found = {"failed": str(lost)}
     if "failed" in found:
-        why = found["failed"].removeprefix("rnncc.runtime.machine.Missing: ")
+        why = found["failed"].removeprefix("rnncc.common.machine.Missing: ")
         if "Missing" not in found["failed"]:  # there is a device, and it didn't do as it was told
             s.fail(f"the first launch: {why}\n{found.get('trace', '')}")
         s.say(f"nothing has run and nothing has been timed: {why}", note=True)

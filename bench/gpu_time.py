@@ -16,9 +16,9 @@ from typing import Any
 
 from bench.contenders.cells import CELLS, HEADS, ops_of
 from bench.gpu_cases import Case
-from rnncc.runtime.description import variant_of
-from rnncc.runtime.precision import PRECISIONS
-from rnncc.schedule.tiers import TIERS
+from rnncc.artifact.cell import variant_of
+from rnncc.artifact.grid_sync import TIERS
+from rnncc.runtime.common.precision import PRECISIONS
 
 SECONDS = 0.25  # of turns of one contender
 ROUNDS = 9

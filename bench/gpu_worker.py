@@ -65,11 +65,11 @@ def handle(task: Task) -> dict[str, Any]:
 def broken() -> str:
     """What the device says of all that was launched, if something is wrong; nothing after it in
     this process can be right."""
-    from rnncc.runtime.cuda import chosen
-    from rnncc.runtime.machine import Missing
+    from rnncc.common.machine import Missing
+    from rnncc.runtime.cuda.driver import current_target
 
     try:
-        target: Any = chosen.current()
+        target: Any = current_target.current()
         if hasattr(target, "ask"):
             target.enter()
             target.ask("cuCtxSynchronize")

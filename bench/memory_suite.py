@@ -25,8 +25,8 @@ SCRIPT = """
 import json, sys, time
 import numpy as np
 import rnncc
-from rnncc.runtime import memory
-from rnncc.runtime.memory import Pool
+from rnncc.runtime.common import memory_pool
+from rnncc.runtime.common.memory_pool import Pool
 
 class Counting(Pool):
     out = most = 0
@@ -48,7 +48,7 @@ class Counting(Pool):
         return np.empty(shape, dtype)  # the caller's, not counted
 
 cell, training, every, batch, steps, units = json.loads(sys.argv[1])
-pool = memory.POOL = Counting()
+pool = memory_pool.POOL = Counting()
 layer = rnncc.compile(cell)(
     units=units, return_sequences=True, checkpoint_every=every, seed=1
 )

@@ -19,8 +19,8 @@ from typing import Any
 import llvmlite.binding as llvm
 import numpy as np
 
-from rnncc.runtime.machine import host
-from rnncc.runtime.memory import aligned
+from rnncc.common.machine import host
+from rnncc.runtime.common.memory_pool import aligned
 
 CHAINS = 12  # independent sums: more than the latency of two FMA units needs
 SIZES_KIB = (16, 64, 256, 1024, 4096, 16384, 65536)

@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from rnncc import cli, oracle
-from rnncc.passes.interface import check_file
+from rnncc.lowering.cell_interface import check_file
 
 SPEC = Path(__file__).with_name("coupled_peephole.rnn")
 BATCH, TIME, FEATURES, UNITS = 64, 28, 28, 64

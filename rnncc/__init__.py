@@ -14,11 +14,11 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rnncc.compiler import compile, compile_text
     from rnncc.frontend.diagnostics import SpecError
-    from rnncc.runtime.entries import CacheWarning
-    from rnncc.runtime.layer import Layer
-    from rnncc.runtime.learning import NeverLearns
+    from rnncc.runtime.api.layer import Layer
+    from rnncc.runtime.common.learning import NeverLearns
+    from rnncc.runtime.jit.cache_folder import CacheWarning
 
-__version__ = "0.1.0"
+from rnncc.common.version import __version__
 
 __all__ = [
     "CacheWarning",
@@ -34,9 +34,9 @@ _HOMES = {
     "compile": "rnncc.compiler",
     "compile_text": "rnncc.compiler",
     "SpecError": "rnncc.frontend.diagnostics",
-    "CacheWarning": "rnncc.runtime.entries",
-    "Layer": "rnncc.runtime.layer",
-    "NeverLearns": "rnncc.runtime.learning",
+    "CacheWarning": "rnncc.runtime.jit.cache_folder",
+    "Layer": "rnncc.runtime.api.layer",
+    "NeverLearns": "rnncc.runtime.common.learning",
 }
 
 

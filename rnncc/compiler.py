@@ -16,16 +16,16 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from rnncc.emit.describe import describe
+from rnncc.artifact.cell import Cell, Variant
 from rnncc.frontend.diagnostics import nearest
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
-from rnncc.passes.interface import check_file, check_text
-from rnncc.runtime.classes import Binding, Engine, SecondEngine, storing
-from rnncc.runtime.description import Cell, Variant
-from rnncc.runtime.doors import dtype_name
-from rnncc.runtime.forks import open_in_children
-from rnncc.runtime.layer import Layer, make_class
+from rnncc.lowering.cell_interface import check_file, check_text
+from rnncc.lowering.describe import describe
+from rnncc.runtime.api.layer import Layer, make_class
+from rnncc.runtime.api.layer_options import Binding, Engine, SecondEngine, storing
+from rnncc.runtime.api.validation import dtype_name
+from rnncc.runtime.common.fork_safety import open_in_children
 
 CELLS = Path(__file__).parent / "cells"
 TARGETS = ("cpu", "cuda")
@@ -89,7 +89,7 @@ def cuda_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine | Second
 
 
 def _engine(spec: CellSpec, cell: Cell, variant: Variant, target: str) -> Engine | SecondEngine:
-    from rnncc.runtime.store import keyed_module
+    from rnncc.runtime.jit.module_cache import keyed_module
 
     def render() -> str:
         from rnncc.emit.module import render_module

@@ -12,18 +12,18 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import Cell, Variant
 from rnncc.compiler import layer_class as _layer_class
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.interp import interpret
 from rnncc.ir.program import Param, Program, Value
-from rnncc.passes.lower import lower
+from rnncc.ir.rewrite import remap_program
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient
-from rnncc.passes.rewrite import remap_program
 from rnncc.passes.second import second_order
-from rnncc.runtime.blocks import LEAST_STEPS
-from rnncc.runtime.description import Cell, Variant
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.memory import write_into
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.common.memory_pool import write_into
+from rnncc.runtime.cpu.execution.time_chunks import LEAST_STEPS
 
 NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
 _TRAINED = ("input", "context", "state", "held", "weight")
@@ -59,7 +59,7 @@ class _Saved:
 
 
 class OracleEngine:
-    """`runtime.classes.Engine` over `ir.interp`."""
+    """`layer_options.Engine` over `ir.interp`."""
 
     on_gpu = reads_gpu_arrays = False
 
@@ -183,7 +183,7 @@ class OracleEngine:
 
 
 class OracleSecondEngine:
-    """`runtime.classes.SecondEngine` over `ir.interp`."""
+    """`layer_options.SecondEngine` over `ir.interp`."""
 
     def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
         self.programs, self.dtype = second_order(program, _trained(program)), dtype

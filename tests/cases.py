@@ -17,10 +17,10 @@ from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.interp import interpret
 from rnncc.ir.program import Param, Program, Value
+from rnncc.ir.rewrite import remap_program
 from rnncc.ir.verify import verify
-from rnncc.passes.interface import constraints, state_shapes, weight_shapes
-from rnncc.passes.lower import lower
-from rnncc.passes.rewrite import remap_program
+from rnncc.lowering.cell_interface import constraints, state_shapes, weight_shapes
+from rnncc.lowering.lower import lower
 
 ROOT = Path(__file__).parent.parent
 FILES = {

@@ -17,7 +17,7 @@ import pytest
 
 import rnncc
 from rnncc import SpecError, oracle
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
 
 TEXT = """cell: Tiny
 features: size

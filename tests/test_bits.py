@@ -19,11 +19,11 @@ import numpy as np
 import pytest
 
 from rnncc import compiler
-from rnncc.runtime import bind_tiles
-from rnncc.runtime.bind_tiles import TileBinder
-from rnncc.runtime.engine import Engine
-from rnncc.runtime.launch import max_threads
-from rnncc.runtime.storage import NARROW
+from rnncc.runtime.common.weight_formats import NARROW
+from rnncc.runtime.cpu.execution.engine import Engine
+from rnncc.runtime.cpu.planning import tiling
+from rnncc.runtime.cpu.planning.tiling import TileBinder
+from rnncc.runtime.cpu.threads.dispatch import max_threads
 from tests import cases
 from tests.cases import Arrays
 from tests.test_kernels import Pair
@@ -68,7 +68,7 @@ def everything() -> Iterator[tuple[str, np.ndarray]]:
 
 
 def write(path: str) -> None:
-    from rnncc.runtime.machine import host
+    from rnncc.common.machine import host
 
     found = dict(everything())
     found[THREADS], found[WIDTH] = np.array(max_threads()), np.array(host().vector_bytes)
@@ -124,7 +124,7 @@ def test_rows_of_a_batch_shared_or_units(name: str, monkeypatch: pytest.MonkeyPa
     layer = pair.kernels
     right = pair.gradients(layer), pair.values(layer)
     monkeypatch.setattr(TileBinder, "reads_twice", lambda *_: True)
-    monkeypatch.setattr(bind_tiles, "BULK_WORK", 0)
+    monkeypatch.setattr(tiling, "BULK_WORK", 0)
     sides = {v: (e._forward.direction, e._backward.direction) for v, e in made(layer).items()}
     anew = {v: Engine(layer.cell, *directions) for v, directions in sides.items()}
     monkeypatch.setattr(layer._binding, "_made", anew)

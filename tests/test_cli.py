@@ -233,7 +233,7 @@ def test_explain_backward_and_diff(rnncc_cli: Cli) -> None:
     back = rnncc_cli("explain", "simple_rnn", "--after", "rotate", "--backward").out
     assert back.startswith("program SimpleRNN pullback\n")
     diff = rnncc_cli("explain", "simple_rnn", "--after", "rotate", "--backward", "--diff").out
-    assert diff.startswith("--- advance\n+++ rotate\n")
+    assert diff.startswith("--- precompute_next\n+++ rotate\n")
     assert "+    _" in diff
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from rnncc.frontend.causes import CAUSES, Cause
 from rnncc.frontend.diagnostics import WIDEST, SpecError
-from rnncc.passes.interface import check_text
+from rnncc.lowering.cell_interface import check_text
 
 ROWS = [cause for cause in CAUSES.values() if cause.example]
 OF_FILES = {"E001", "E002", "E003", "E004", "E005"}  # tests/test_parse.py

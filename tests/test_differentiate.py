@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 
 from rnncc.ir.program import Program, Result
+from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.lower import lower
 from rnncc.passes.differentiate import differentiate
-from rnncc.passes.interface import check_text
-from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.passes.simplify import simplify
 from rnncc.schedule.legalize import legalize

@@ -10,12 +10,12 @@ import pytest
 
 import rnncc
 from rnncc import compiler, oracle
-from rnncc.emit.describe import describe
+from rnncc.artifact import cell as description
+from rnncc.artifact.literals import literal
 from rnncc.frontend.diagnostics import SpecError
-from rnncc.passes.interface import check_file, check_text, foldings
-from rnncc.runtime import description
-from rnncc.runtime.description import literal
-from rnncc.runtime.layer import Layer
+from rnncc.lowering.cell_interface import check_file, check_text, foldings
+from rnncc.lowering.describe import describe
+from rnncc.runtime.api.layer import Layer
 
 ROOT = pathlib.Path(__file__).parent.parent
 CELLS = sorted([*(ROOT / "rnncc/cells").glob("*.rnn"), *(ROOT / "tests/cells").glob("*.rnn")])
@@ -184,7 +184,7 @@ def test_the_package_is_light() -> None:
     import subprocess
     import sys
 
-    code = "import rnncc, rnncc.runtime.layer, sys; rnncc.SpecError\n"
+    code = "import rnncc, rnncc.runtime.api.layer, sys; rnncc.SpecError\n"
     code += "assert not {'numba', 'jinja2', 'rnncc.passes'} & set(sys.modules)"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT, env={"PYTHONPATH": "."})
     assert {"compile", "compile_text", "SpecError", "__version__"} <= set(dir(rnncc))

@@ -16,7 +16,7 @@ from rnncc import layers, oracle
 from rnncc.compiler import load_spec
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.layers import GRU, LSTM, RNN, Bidirectional, GRUCell, LSTMCell, SimpleRNN
-from rnncc.runtime.base import ATTRIBUTES
+from rnncc.runtime.api.layer_base import ATTRIBUTES
 from tests.gate_masks import Readable, all_kinds, correlations
 
 ROWS, UNITS = 6000, 3

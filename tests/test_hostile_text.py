@@ -16,13 +16,14 @@ from pathlib import Path
 
 import pytest
 
-from rnncc.emit.loader import environment
+from rnncc.artifact.cell import Variant
+from rnncc.artifact.literals import quoted
+from rnncc.common.template_loader import environment
+from rnncc.common.user_text import Code, comment, documented
 from rnncc.emit.module import render_module
-from rnncc.emit.text import Code, comment, documented
 from rnncc.frontend.diagnostics import SpecError
-from rnncc.passes.interface import check_text
-from rnncc.runtime.grammar import NotAModule, check_module
-from rnncc.schedule.description import Variant, quoted
+from rnncc.lowering.cell_interface import check_text
+from rnncc.runtime.jit.module_grammar import NotAModule, check_module
 
 from .conftest import ROOT, Ran
 
@@ -173,9 +174,11 @@ CHANGES = {
     "a call": with_line(RUN),
     "an import": with_line("import os"),
     "an import of a module": with_line("from os import system"),
-    "an import that is none": with_line("from rnncc.runtime.words import import_module"),
+    "an import that is none": with_line(
+        "from rnncc.runtime.jit.kernel_namespace import import_module"
+    ),
     "an import from here": with_line("from . import x"),
-    "a star": with_line("from rnncc.runtime.words import *"),
+    "a star": with_line("from rnncc.runtime.jit.kernel_namespace import *"),
     "a call in data": with_line("X = print(1)"),
     "a word in data": with_line("X = word(1, 2)"),
     "an attribute": with_line("X = kernel.__globals__"),

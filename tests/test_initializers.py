@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from rnncc import oracle
+from rnncc.common.initializers import INITIALIZERS, arguments, draw, fans, stream
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.library import INITIALIZERS as DECLARED
-from rnncc.passes.interface import check_text
-from rnncc.runtime.initializers import INITIALIZERS, arguments, draw, fans, stream
+from rnncc.lowering.cell_interface import check_text
 
 CELL = """cell: C
 features: size

@@ -13,9 +13,9 @@ import pytest
 
 from rnncc import compiler, oracle
 from rnncc.frontend.elaborate import sizes_of
-from rnncc.passes.interface import check_text
-from rnncc.passes.lower import lower
-from rnncc.runtime.layer import Layer
+from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.lower import lower
+from rnncc.runtime.api.layer import Layer
 from tests import cases
 from tests.cases import Arrays, error
 

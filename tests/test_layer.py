@@ -18,10 +18,10 @@ import pytest
 
 import rnncc
 from rnncc import compiler, oracle
+from rnncc.artifact.cell import Cell, Variant
 from rnncc.frontend.spec import CellSpec
-from rnncc.passes.interface import check_text
-from rnncc.runtime.description import Cell, Variant
-from rnncc.runtime.layer import Layer, frozen_layer_class
+from rnncc.lowering.cell_interface import check_text
+from rnncc.runtime.api.layer import Layer, frozen_layer_class
 
 CELLS = Path(__file__).parent / "cells"
 ENGINES = (
@@ -662,7 +662,7 @@ def test_a_module_of_the_command_line_is_frozen() -> None:
 
 
 def compiler_description() -> Any:
-    import rnncc.runtime.description as description
+    import rnncc.artifact.cell as description
 
     return description
 

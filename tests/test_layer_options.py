@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 
 from rnncc import compiler, oracle
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.pullback import Gradients
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.pullback import Gradients
 from tests import cases
 from tests.cases import error
 

@@ -27,9 +27,9 @@ from rnncc.layers import (
     SimpleRNNCell,
     StackedRNNCells,
 )
-from rnncc.runtime import blocks
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.memory import Pool
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.common.memory_pool import Pool
+from rnncc.runtime.cpu.execution import time_chunks
 
 F64 = {"dtype": "float64"}
 MODES = ("concat", "sum", "mul", "ave", None)
@@ -423,8 +423,8 @@ def test_blocks_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = stack(return_sequences=True, return_state=True)
     whole = layer(x)
     last = stack()(x)
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(blocks, "LEAST_STEPS", 8)
+    monkeypatch.setattr(time_chunks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(time_chunks, "LEAST_STEPS", 8)
     same(layer(x), whole)
     assert "6 block(s) of at most 8 steps" in layer.plan()
     same(stack()(x), last)
@@ -449,8 +449,8 @@ def test_blocks_draw_what_the_whole_draws(monkeypatch: pytest.MonkeyPatch) -> No
     calls = [lambda: layer(x, training=True, seed=3), lambda: layer(x, mask=mask)]
     whole = [call() for call in calls]
     same(whole[0], layer.vjp(x, seed=3)[0])
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 1)
-    monkeypatch.setattr(blocks, "LEAST_STEPS", 8)
+    monkeypatch.setattr(time_chunks, "BLOCK_BYTES", 1)
+    monkeypatch.setattr(time_chunks, "LEAST_STEPS", 8)
     same([call() for call in calls], whole)
     inner = x
     for _ in range(2):
@@ -483,12 +483,12 @@ class Counting(Pool):
 def test_inference_takes_no_more_memory_for_more_time(
     sequences: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2**16)
+    monkeypatch.setattr(time_chunks, "BLOCK_BYTES", 2**16)
     layer = stack(return_sequences=sequences)
     counts = []
     for time in (200, 3000):
         pool = Counting()
-        monkeypatch.setattr("rnncc.runtime.memory.POOL", pool)
+        monkeypatch.setattr("rnncc.runtime.common.memory_pool.POOL", pool)
         layer(random(2, time, 4))
         counts.append(pool.most)
     assert 0 < counts[1] <= counts[0], counts

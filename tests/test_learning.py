@@ -10,11 +10,11 @@ import pytest
 import rnncc
 from rnncc import oracle
 from rnncc.cli import main
-from rnncc.emit.describe import describe
-from rnncc.passes.interface import check_text
-from rnncc.passes.lower import lower
-from rnncc.passes.reach import reached
-from rnncc.runtime import learning
+from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.describe import describe
+from rnncc.lowering.lower import lower
+from rnncc.lowering.reach import reached
+from rnncc.runtime.common import learning
 
 from .cases import NAMES, spec_of
 

@@ -22,7 +22,7 @@ from rnncc.frontend import limits
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.limits import DECLARATIONS, EQUATIONS, LINES, MISTAKES, UNCLOSED
 from rnncc.frontend.parse import parse_function
-from rnncc.passes.interface import check_text, constraints, diagnose
+from rnncc.lowering.cell_interface import check_text, constraints, diagnose
 
 from .attack.bounds import cell, examined
 from .attack.forked import in_child

@@ -18,7 +18,7 @@ from rnncc.frontend.spec import CellSpec
 from rnncc.ir.interp import interpret
 from rnncc.ir.program import Program
 from rnncc.ir.verify import verify
-from rnncc.passes.interface import (
+from rnncc.lowering.cell_interface import (
     check,
     check_text,
     constraints,
@@ -28,7 +28,7 @@ from rnncc.passes.interface import (
     state_shapes,
     weight_shapes,
 )
-from rnncc.passes.lower import lower
+from rnncc.lowering.lower import lower
 
 ROOT = Path(__file__).parent.parent
 CELLS = sorted([*(ROOT / "rnncc/cells").glob("*.rnn"), *(ROOT / "tests/cells").glob("*.rnn")])

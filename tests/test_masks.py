@@ -10,8 +10,8 @@ import pytest
 import torch
 
 from rnncc import compiler, oracle
-from rnncc.runtime.doors import array_shape
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.validation import array_shape
 from tests import cases
 from tests.cases import Arrays, error
 from tests.test_kernels import GRADIENT_LIMIT, SLOPE_LIMIT, VALUE_LIMIT

@@ -16,9 +16,9 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.runtime.kernel import Kernel
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.objects import Loader
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.jit.kernel import Kernel
+from rnncc.runtime.jit.object_cache import Loader
 
 ROOT = Path(__file__).parent.parent
 TEXT = """cell: Small

@@ -16,9 +16,9 @@ import pytest
 
 import rnncc
 from rnncc import compiler
+from rnncc.artifact.cell import Variant, covering, variants_of
 from rnncc.emit.module import render_module
-from rnncc.runtime.description import Variant, covering, variants_of
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
 
 CELLS = Path(__file__).parent / "cells"
 DRAWING = """cell: Drawing

@@ -25,7 +25,7 @@ import jinja2
 import numpy as np
 import pytest
 
-from rnncc.emit import loader
+from rnncc.common import template_loader
 from tests import cases
 from tests import test_structure as structure
 from tests.cpu.simulate import Simulator
@@ -88,13 +88,15 @@ def mutated(mutant: Mutant) -> Iterator[None]:
 
 
 def _with_template(mutant: Mutant) -> Iterator[None]:
-    text = changed(mutant, (loader.template_root() / mutant.where).read_text(encoding="utf-8"))
-    whole = loader.environment()
-    files = jinja2.FileSystemLoader(loader.template_root())
+    text = changed(
+        mutant, (template_loader.template_root() / mutant.where).read_text(encoding="utf-8")
+    )
+    whole = template_loader.environment()
+    files = jinja2.FileSystemLoader(template_loader.template_root())
     own = jinja2.ChoiceLoader([jinja2.DictLoader({mutant.where: text}), files])
     other = whole.overlay(loader=own, cache_size=0)
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(loader, "environment", lambda: other)
+        patch.setattr(template_loader, "environment", lambda: other)
         yield
 
 
@@ -256,7 +258,7 @@ SCHEDULE = (
         Numbers("shapes"),
     ),
     Mutant(
-        "rnncc.schedule.starts:_hoisted",
+        "rnncc.schedule.hoisted_inputs:_hoisted",
         "rows[0] if rows else None",
         "None",
         LSTM,
@@ -265,31 +267,31 @@ SCHEDULE = (
 
 EMIT = (
     Mutant(
-        "rnncc.emit.statements:Statements._links",
+        "rnncc.emit.shared.statements:Statements._links",
         "len(slow) < WORTH_SPLITTING",
         "len(slow) < 10**9",
         structure.test_an_epilogue_of_many_activations_is_cut,
     ),
     Mutant(
-        "rnncc.emit.addresses:Addresses.slot_address",
+        "rnncc.emit.shared.addresses:Addresses.slot_address",
         'entering = "t + 1" if self.kernel.reverse else "t"',
         'entering = "t"',
         LSTM,
     ),
     Mutant(
-        "rnncc.emit.addresses:Addresses._pointer",
+        "rnncc.emit.shared.addresses:Addresses._pointer",
         "{entry} = {pointer} if first else {zeros}",
         "{entry} = {pointer}",
         LSTM,
     ),
     Mutant(
-        "rnncc.emit.statements:Statements._crossing",
+        "rnncc.emit.shared.statements:Statements._crossing",
         "if links.get(source, 0) < links.get(op, 0):",
         "if False:",
         LSTM,
     ),
     Mutant(
-        "rnncc.emit.core_calls:_Segment.weight_strides",
+        "rnncc.emit.cpu.core_calls:_Segment.weight_strides",
         'return tile, self.word("_j", "pack tile")',
         "return tile, tile",
         Numbers("lstm", shape=(18, 3, 4, 3), machine=(16, 1)),
@@ -324,93 +326,93 @@ TEMPLATES = (
 RUNTIME = (
     # planning
     Mutant(
-        "rnncc.runtime.bind_tiles:TileBinder.even_tiles",
+        "rnncc.runtime.cpu.planning.tiling:TileBinder.even_tiles",
         'if kernel.kind != "scan":',
         "if True:",
         structure.test_tiles_of_rows_are_alike,
     ),
     Mutant(
-        "rnncc.runtime.bind_tiles:TileBinder.parts",
+        "rnncc.runtime.cpu.planning.tiling:TileBinder.parts",
         "min(self.threads, batch)",
         "1",
         structure.test_threads_take_rows_or_units,
     ),
     Mutant(
-        "rnncc.runtime.bind_tiles:TileBinder.choose_starts",
+        "rnncc.runtime.cpu.planning.tiling:TileBinder.choose_starts",
         "if fits or",
         "if",
         structure.test_what_a_loop_starts_from,
     ),
     Mutant(
-        "rnncc.runtime.layouts:staggered",
+        "rnncc.runtime.cpu.planning.layouts:staggered",
         "row + CACHE_LINE if row % STAGGER == 0 else row",
         "row",
         structure.test_rows_avoid_powers_of_two,
     ),
     Mutant(
-        "rnncc.runtime.layouts:needs_room",
+        "rnncc.runtime.cpu.planning.layouts:needs_room",
         "room(buffer, sizes) >",
         "0 >",
         LSTM,
     ),
     Mutant(
-        "rnncc.runtime.prepared:Prepared._lay_out",
+        "rnncc.runtime.cpu.planning.executable:Prepared._lay_out",
         "at += (colour - at) % PAGE",
         "at += 0",
         structure.test_large_buffers_begin_at_different_places_of_a_page,
     ),
     Mutant(
-        "rnncc.runtime.packing:Planner.launch",
+        "rnncc.runtime.cpu.planning.weight_packing:Planner.launch",
         "self.binding.threads\n",
         "1\n",
         patching(structure.test_packing_and_large_copies_are_shared),
     ),
     Mutant(
-        "rnncc.runtime.memory:size_class",
+        "rnncc.runtime.common.memory_pool:size_class",
         "- 4, 0)",
         "- 3, 0)",
         structure.test_sizes_of_kept_memory,
     ),
     Mutant(
-        "rnncc.runtime.engine:Side.find",
+        "rnncc.runtime.cpu.execution.engine:Side.find",
         "self.ready.move_to_end(key)",
         "pass",
         structure.test_what_was_used_last_is_kept,
     ),
     Mutant(
-        "rnncc.runtime.engine:Side.prepared",
+        "rnncc.runtime.cpu.execution.engine:Side.prepared",
         "self.made.move_to_end(call)",
         "pass",
         structure.test_shapes_used_last_are_kept,
     ),
     # copies
     Mutant(
-        "rnncc.runtime.prepared:Prepared._moves",
+        "rnncc.runtime.cpu.planning.executable:Prepared._moves",
         "q in p.share(part, parts)",
         "q in p.share(0, parts)",
         SHARED,
     ),
     Mutant(
-        "rnncc.runtime.moves:Move.share",
+        "rnncc.runtime.cpu.planning.copies:Move.share",
         "self.shape[axis] * p // parts for p in (part, part + 1)",
         "self.shape[axis] * p // parts for p in (0, part + 1)",
         SHARED,
     ),
     Mutant(
-        "rnncc.runtime.moves:Move.pieces",
+        "rnncc.runtime.cpu.planning.copies:Move.pieces",
         "axes[-1][1:] == (s * n, t * n)",
         "axes[-1][1] == s * n",
         LSTM,
     ),
     Mutant(
-        "rnncc.runtime.moves:Mover._start",
+        "rnncc.runtime.cpu.planning.copies:Mover._start",
         "first = self.call.time if self.d.reverse else 0",
         "first = 0",
         ODD,
     ),
-    Mutant("rnncc.runtime.moves:Mover._slot", "(step & layout.ring)", "step", ODD),
+    Mutant("rnncc.runtime.cpu.planning.copies:Mover._slot", "(step & layout.ring)", "step", ODD),
     Mutant(
-        "rnncc.runtime.engine:_apart",
+        "rnncc.runtime.cpu.execution.engine:_apart",
         "if n not in later}, later",
         "if n in later}, {}",
         structure.test_results_where_they_are_read_wait,

@@ -11,13 +11,13 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.emit.loader import template_root
+from rnncc.common.template_loader import template_root
 from rnncc.emit.module import render_module
-from rnncc.emit.words import is_users
+from rnncc.emit.shared.kernel_names import is_users
 from rnncc.frontend.spec import CellSpec
-from rnncc.passes.interface import check_text
-from rnncc.runtime.classes import LayerType
-from rnncc.runtime.grammar import BUILTINS, RUNTIME, check_module
+from rnncc.lowering.cell_interface import check_text
+from rnncc.runtime.api.layer_options import LayerType
+from rnncc.runtime.jit.module_grammar import BUILTINS, RUNTIME, check_module
 from tests.attack.names import expected, outcome
 
 ROWS = {

@@ -21,8 +21,8 @@ import pytest
 import rnncc
 from rnncc import oracle
 from rnncc.frontend.library import _POINTWISE
-from rnncc.passes.functions import FUNCTIONS as meanings
-from rnncc.passes.interface import check_text
+from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.functions import FUNCTIONS as meanings
 from tests.cases import ROOT
 
 TOLERANCE = 8  # units of relative rounding

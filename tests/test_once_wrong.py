@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from rnncc.ir.program import Program
-from rnncc.passes.interface import check_text, output_shapes
-from rnncc.passes.lower import lower
+from rnncc.lowering.cell_interface import check_text, output_shapes
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, stages
 from rnncc.passes.second import second_order
 from rnncc.schedule.build import schedule

@@ -17,7 +17,7 @@ import rnncc
 from rnncc import compiler, oracle
 from rnncc.emit.module import compile_program
 from rnncc.ir.program import Program
-from rnncc.passes.lower import lower
+from rnncc.lowering.lower import lower
 from rnncc.schedule.model import GradStage, LaneStage, RowStage, Schedule
 from tests import cases
 from tests.test_schedule import scan_of

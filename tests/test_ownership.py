@@ -21,8 +21,8 @@ import numpy as np
 import pytest
 
 from rnncc import compiler
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.pullback import Gradients
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.pullback import Gradients
 
 CELLS = Path(__file__).parent / "cells"
 # name -> shapes of its inputs and contexts

@@ -14,8 +14,8 @@ from rnncc.frontend.library import SIGNATURES
 from rnncc.frontend.parse import parse, parse_file, parse_function
 from rnncc.frontend.spec import Lambda, LayoutChoice, Name
 from rnncc.ir.sizes import Size
-from rnncc.passes import equations  # noqa: F401  (fills FUNCTIONS)
-from rnncc.passes.functions import FUNCTIONS
+from rnncc.lowering import equations  # noqa: F401  (fills FUNCTIONS)
+from rnncc.lowering.functions import FUNCTIONS
 
 ROOT = Path(__file__).parent.parent
 CELLS = sorted([*(ROOT / "rnncc/cells").glob("*.rnn"), *(ROOT / "tests/cells").glob("*.rnn")])

@@ -15,14 +15,14 @@ import pytest
 from rnncc.ir.builder import Builder
 from rnncc.ir.printer import print_program
 from rnncc.ir.program import Op, Param, Program, Result, Type, Value
+from rnncc.ir.rewrite import prune
 from rnncc.ir.sizes import Size
+from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.lower import lower
 from rnncc.passes.defer import defer
 from rnncc.passes.hoist import hoist
-from rnncc.passes.interface import check_text
-from rnncc.passes.lower import lower
 from rnncc.passes.pipeline import PIPELINE, gradient, optimise, stages
 from rnncc.passes.residuals import residuals
-from rnncc.passes.rewrite import prune
 from rnncc.passes.rotate import rotate
 from rnncc.passes.simplify import simplify
 from rnncc.schedule.build import schedule
@@ -115,7 +115,14 @@ def test_printed_programs_do_not_depend_on_hashes() -> None:
 
 
 def test_the_order() -> None:
-    assert [n for n, _ in PIPELINE] == ["simplify", "hoist", "advance", "rotate", "defer", "tidy"]
+    assert [n for n, _ in PIPELINE] == [
+        "simplify",
+        "hoist",
+        "precompute_next",
+        "rotate",
+        "defer",
+        "tidy",
+    ]
 
 
 def test_hoist_takes_the_input_out_of_the_loop() -> None:

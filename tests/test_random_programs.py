@@ -7,8 +7,8 @@ import pytest
 
 from rnncc import compiler, oracle
 from rnncc.frontend.spec import CellSpec
-from rnncc.passes.interface import check_text
-from rnncc.passes.lower import lower
+from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise, stages
 from rnncc.schedule.build import schedule
 from rnncc.schedule.legalize import legalize

@@ -10,8 +10,8 @@ import pytest
 
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program
-from rnncc.passes.interface import check_text
-from rnncc.passes.lower import lower
+from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.schedule.build import schedule
 from rnncc.schedule.model import (

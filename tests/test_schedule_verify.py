@@ -11,8 +11,8 @@ from rnncc.ir.opdef import IRError
 from rnncc.ir.program import Stack, Value
 from rnncc.ir.sizes import Size
 from rnncc.ir.verify import verify
-from rnncc.passes.interface import check_text
-from rnncc.passes.lower import lower
+from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.schedule.build import schedule
 from rnncc.schedule.model import (

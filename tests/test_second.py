@@ -13,8 +13,8 @@ from rnncc.ir.interp import interpret
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Param, Program, Result, Type, Value
 from rnncc.ir.sizes import Size
-from rnncc.passes.interface import check_text
-from rnncc.passes.lower import lower
+from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import optimise
 from rnncc.passes.second import SecondOrder, second_order
 from rnncc.schedule.legalize import legalize

@@ -14,10 +14,10 @@ import pytest
 
 import rnncc
 from rnncc import compiler, oracle
-from rnncc.passes.interface import check_text
-from rnncc.runtime.gradients import Gradients
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.second import SecondGradients
+from rnncc.lowering.cell_interface import check_text
+from rnncc.runtime.api.gradients import Gradients
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.second_pullback import SecondGradients
 from tests import cases
 from tests.cases import Arrays, error, slope_errors
 from tests.test_kernels import Pair

@@ -11,9 +11,9 @@ import pytest
 import rnncc
 from rnncc import oracle
 from rnncc.compiler import check_text, load_spec
-from rnncc.passes.lower import lower
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import optimise
-from rnncc.runtime import bind_tiles
+from rnncc.runtime.cpu.planning import tiling
 from rnncc.schedule.build import schedule
 from rnncc.schedule.model import Group, LaneStage
 
@@ -64,7 +64,7 @@ def test_the_same_bits(name: str, shape: tuple[int, ...], monkeypatch: pytest.Mo
     x = np.random.default_rng(3).standard_normal((batch, time, features)).astype("float32")
     found, plans = [], []
     for rows in (1, 10**9):
-        monkeypatch.setattr(bind_tiles, "FUSED_ROWS", rows)
+        monkeypatch.setattr(tiling, "FUSED_ROWS", rows)
         layer = rnncc.compile(name)(units, return_sequences=True, seed=1)
         # What was bound for these sizes before is bound by the engine all layers share.
         layer(x)
@@ -111,7 +111,7 @@ def test_weights_of_different_widths_lie_side_by_side() -> None:
 
 def test_one_start_in_the_loop_and_one_before_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """A kernel that makes both leaves out the one that the loop makes itself."""
-    chosen = bind_tiles.TileBinder.choose_starts
+    chosen = tiling.TileBinder.choose_starts
 
     def some(self: Any, kernel: Any) -> None:
         chosen(self, kernel)
@@ -120,7 +120,7 @@ def test_one_start_in_the_loop_and_one_before_it(monkeypatch: pytest.MonkeyPatch
     x = np.random.default_rng(3).standard_normal((40, 4, 7)).astype("float32")
     found = []
     for choose in (chosen, some):
-        monkeypatch.setattr(bind_tiles.TileBinder, "choose_starts", choose)
+        monkeypatch.setattr(tiling.TileBinder, "choose_starts", choose)
         layer = rnncc.compile("gru")(units=20, reset_after=False, return_sequences=True, seed=1)
         layer(x)
         engine: Any = layer._last

@@ -13,8 +13,8 @@ import pytest
 import rnncc
 from rnncc import compiler, oracle
 from rnncc.layers import GRU, LSTM, RNN, Bidirectional, GRUCell, LSTMCell
-from rnncc.runtime.bind_tiles import TileBinder
-from rnncc.runtime.storage import NARROW
+from rnncc.runtime.common.weight_formats import NARROW
+from rnncc.runtime.cpu.planning.tiling import TileBinder
 from tests import cases
 from tests.cases import error
 from tests.rounding import rounded
@@ -120,7 +120,7 @@ def everywhere(self: TileBinder, kernel: Any) -> None:
 
 def fresh(layer: Any) -> None:
     """An engine that has bound nothing yet."""
-    from rnncc.runtime.engine import Engine
+    from rnncc.runtime.cpu.execution.engine import Engine
 
     variant, engine = layer._engine(False, False)
     made = Engine(engine.cell, engine._forward.direction, engine._backward.direction)
@@ -244,10 +244,10 @@ def test_files_copies_and_pickles(tmp_path: Path) -> None:
 
 def test_a_module_of_the_command_line() -> None:
     from rnncc.emit.module import render_module
-    from rnncc.runtime.store import text_module
+    from rnncc.runtime.jit.module_cache import text_module
 
     spec = compiler.load_spec("minimal_gated_unit")
-    text = render_module(spec, variants=(rnncc.runtime.description.Variant(),))
+    text = render_module(spec, variants=(rnncc.artifact.cell.Variant(),))
     module = text_module("mgu_stored", text)
     frozen = module.MinimalGatedUnit(9, seed=1, weights="bfloat16")
     x = random(2, 3, 5)

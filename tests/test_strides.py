@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from rnncc import compiler
+from rnncc.artifact.cell import Variant
 from rnncc.ir.interp import interpret
 from rnncc.ir.program import Program
-from rnncc.passes.lower import lower
-from rnncc.runtime import blocks
-from rnncc.runtime.description import Variant
-from rnncc.runtime.memory import Pool
-from rnncc.runtime.strides import row_strides
+from rnncc.lowering.lower import lower
+from rnncc.runtime.common.memory_pool import Pool
+from rnncc.runtime.common.strides import row_strides
+from rnncc.runtime.cpu.execution import time_chunks
 from tests import cases
 from tests.cases import Arrays, Case, error
 
@@ -282,8 +282,8 @@ def test_one_step_and_one_row_need_no_copies_of_the_plan() -> None:
 @contextmanager
 def small_blocks(monkeypatch: pytest.MonkeyPatch, steps: int) -> Iterator[None]:
     with monkeypatch.context() as patch:
-        patch.setattr("rnncc.runtime.engine.LEAST_STEPS", 1)
-        patch.setattr("rnncc.runtime.engine.block_steps", lambda side, call: steps)
+        patch.setattr("rnncc.runtime.cpu.execution.engine.LEAST_STEPS", 1)
+        patch.setattr("rnncc.runtime.cpu.execution.engine.block_steps", lambda side, call: steps)
         yield
 
 
@@ -407,7 +407,7 @@ def counted(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], object]],
 
     def count(run: Callable[[], object]) -> int:
         pool = Counting()
-        monkeypatch.setattr("rnncc.runtime.memory.POOL", pool)
+        monkeypatch.setattr("rnncc.runtime.common.memory_pool.POOL", pool)
         run()
         return pool.most
 
@@ -424,7 +424,7 @@ def test_inference_takes_no_more_memory_for_more_time(
     counted: Callable[[Callable[[], object]], int],
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    monkeypatch.setattr(blocks, "BLOCK_BYTES", 2**16)
+    monkeypatch.setattr(time_chunks, "BLOCK_BYTES", 2**16)
     short, long = ran("lstm", 16, 32, time=200), ran("lstm", 16, 32, time=3000)
     few, many = (counted(partial(one.values, last_only=last_only)) for one in (short, long))
     assert 0 < many <= few, (few, many)

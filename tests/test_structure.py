@@ -12,21 +12,21 @@ from typing import Any
 import numpy as np
 import pytest
 
+from rnncc.artifact.cell import Variant
+from rnncc.common.machine import Machine
 from rnncc.emit.module import render_module
 from rnncc.ir.program import Op, Program
-from rnncc.passes.lower import lower
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
-from rnncc.runtime import prepared
-from rnncc.runtime.bind import Binder
-from rnncc.runtime.binding import Binding, Call
-from rnncc.runtime.call import Ready
-from rnncc.runtime.description import Variant
-from rnncc.runtime.engine import KEPT_SHAPES, Side, _apart
-from rnncc.runtime.layouts import Layout
-from rnncc.runtime.machine import Machine
-from rnncc.runtime.memory import size_class
-from rnncc.runtime.perform import plan_of
-from rnncc.runtime.prepared import COLOURED_BYTES, PAGE
+from rnncc.runtime.common.memory_pool import size_class
+from rnncc.runtime.cpu.execution.engine import KEPT_SHAPES, Side, _apart
+from rnncc.runtime.cpu.execution.run import Ready
+from rnncc.runtime.cpu.kernels.executor import plan_of
+from rnncc.runtime.cpu.planning import executable
+from rnncc.runtime.cpu.planning.bound_program import Binding, Call
+from rnncc.runtime.cpu.planning.executable import COLOURED_BYTES, PAGE
+from rnncc.runtime.cpu.planning.kernel_arguments import Binder
+from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.schedule.build import schedule
 from tests import cases
 from tests.cpu.simulate import Simulator, simulated_class
@@ -144,7 +144,7 @@ def test_packing_and_large_copies_are_shared(monkeypatch: pytest.MonkeyPatch) ->
         plans.append([launch.parts for launch in launches])
         return plan_of(launches, *rest)
 
-    monkeypatch.setattr(prepared, "plan_of", noted)
+    monkeypatch.setattr(executable, "plan_of", noted)
     forward, _ = sides()
     forward.target.shared_bytes = 1 << 18  # type: ignore[misc]
     call = Call((("features", 200), ("units", 90)), 16, 300, False, False)

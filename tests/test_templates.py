@@ -9,7 +9,7 @@ import jinja2
 import pytest
 from jinja2 import meta, nodes
 
-from rnncc.emit.loader import environment, template_root
+from rnncc.common.template_loader import environment, template_root
 from rnncc.emit.module import render_module
 
 from .cases import NAMES, spec_of

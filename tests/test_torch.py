@@ -22,7 +22,7 @@ from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa
 
 import rnncc  # noqa: E402
 import rnncc.torch as ours  # noqa: E402
-from rnncc.runtime import launch  # noqa: E402
+from rnncc.runtime.cpu.threads import dispatch  # noqa: E402
 
 ROOT = Path(__file__).parent.parent
 CLASSES = ["LSTM", "GRU", "RNN"]
@@ -671,7 +671,7 @@ def test_activation_checkpointing_draws_the_same_masks() -> None:
 def test_kernels_run_on_torchs_threads(monkeypatch: pytest.MonkeyPatch) -> None:
     """As many as torch has now, one Python thread after another; nobody waits for them, and the
     bits are those of any threads."""
-    team = launch.joined_team()
+    team = dispatch.joined_team()
     if team is None:
         pytest.skip("one core, or a torch without OpenMP")
     before = torch.get_num_threads()

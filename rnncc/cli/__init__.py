@@ -51,7 +51,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except UsageError as error:
         return _complain(f"rnncc: {error}", MISUSED)
     except (ValueError, RuntimeError) as error:
-        from rnncc.runtime.machine import Misset, Missing
+        from rnncc.common.machine import Misset, Missing
 
         if not isinstance(error, Missing | Misset):
             raise
@@ -75,7 +75,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog="FILE is a .rnn file or the name of a built-in cell (`rnncc cells`).",
         allow_abbrev=False,
     )
-    from rnncc import __version__
+    from rnncc.common.version import __version__
 
     parser.add_argument("--version", action="version", version=f"rnncc {__version__}")
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")

@@ -8,7 +8,7 @@ import sys
 from rich.console import Console
 from rich.table import Table
 
-from rnncc.runtime.entries import Unusable, clear, contents, most_bytes
+from rnncc.runtime.jit.cache_folder import Unusable, clear, contents, most_bytes
 
 _KINDS = {
     "module": "modules",

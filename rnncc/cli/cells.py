@@ -11,7 +11,7 @@ from rnncc.cli.settings import builtin_cells
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.sizes import Size
-from rnncc.passes.interface import Options, weight_shapes
+from rnncc.lowering.cell_interface import Options, weight_shapes
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -27,12 +27,12 @@ from rnncc import oracle
 from rnncc.cli.probe import probe_sizes
 from rnncc.cli.settings import Settings, UsageError, load
 from rnncc.compiler import layer_class
-from rnncc.emit.describe import describe
 from rnncc.frontend.spec import Call, CellSpec, Name, walk
-from rnncc.passes.interface import examined
-from rnncc.passes.lower import lower
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.learning import NeverLearns, sentences
+from rnncc.lowering.cell_interface import examined
+from rnncc.lowering.describe import describe
+from rnncc.lowering.lower import lower
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.common.learning import NeverLearns, sentences
 
 BATCH, TIME = 5, 7
 MOST_NUMBERS = 2**24
@@ -287,7 +287,7 @@ def _error(found: np.ndarray, right: np.ndarray) -> float:
 
 def _free(spec: CellSpec) -> set[str]:
     """Sizes a layer is given: those no input's shape shows and no default fills."""
-    from rnncc.passes.interface import context_shapes, input_shapes
+    from rnncc.lowering.cell_interface import context_shapes, input_shapes
 
     shapes = [*input_shapes(spec).values(), *context_shapes(spec).values()]
     shown = {str(size) for shape in shapes for size in shape}

@@ -21,9 +21,9 @@ from rnncc.cli.cells import parameter_count
 from rnncc.cli.settings import Settings, UsageError, find_cell, load
 from rnncc.cli.stages import programs
 from rnncc.emit.module import render_module
-from rnncc.passes.interface import state_shapes, weight_shapes
+from rnncc.lowering.cell_interface import state_shapes, weight_shapes
 from rnncc.passes.pipeline import optimise
-from rnncc.runtime.grammar import check_module
+from rnncc.runtime.jit.module_grammar import check_module
 from rnncc.schedule.build import schedule
 from rnncc.schedule.model import GradStage, LaneStage, Schedule
 

@@ -15,7 +15,7 @@ from pathlib import Path
 from rnncc.cli.settings import UsageError, load
 from rnncc.cli.stages import FORWARD, PULLBACK, TRAINING, WHOLE, Stage, all_stages, stage_names
 from rnncc.frontend.diagnostics import nearest
-from rnncc.passes.interface import collecting_later
+from rnncc.lowering.cell_interface import collecting_later
 
 MOST_EQUATIONS = 500  # whose kernels are shown, unless they are asked for: they take the longest
 

@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from rnncc.cli.settings import Settings, UsageError
 from rnncc.frontend.elaborate import sizes_of
 from rnncc.ir.sizes import Size
-from rnncc.passes.interface import constraints, input_shapes, state_shapes, weight_shapes
+from rnncc.lowering.cell_interface import constraints, input_shapes, state_shapes, weight_shapes
 
 _PRIMES = (3, 5, 2, 7, 4, 6)
 

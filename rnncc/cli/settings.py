@@ -15,8 +15,8 @@ from rnncc.frontend.elaborate import bind_options
 from rnncc.frontend.limits import WHOLE
 from rnncc.frontend.spec import CellSpec, Number, SizeDecl
 from rnncc.ir.program import Span
-from rnncc.passes.interface import check_file
-from rnncc.passes.lower import lower
+from rnncc.lowering.cell_interface import check_file
+from rnncc.lowering.lower import lower
 
 CELLS = Path(__file__).parent.parent / "cells"
 

@@ -14,7 +14,7 @@ from rnncc.cli.settings import Settings
 from rnncc.emit.module import DIFFERENTIABLE, render_module
 from rnncc.ir.printer import print_program
 from rnncc.ir.program import Program
-from rnncc.passes.lower import lower
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import PIPELINE, gradient, stages
 from rnncc.schedule.build import schedule
 from rnncc.schedule.printer import print_schedule

@@ -12,21 +12,22 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any
 
-from rnncc import __version__
+from rnncc.artifact.cell import Variant, variants_of
+from rnncc.artifact.literals import literal
+from rnncc.common.template_loader import render
+from rnncc.common.user_text import Code, comment, documented
+from rnncc.common.version import __version__
+from rnncc.emit.cpu.kernel_view import KernelWriter
 from rnncc.emit.cuda.kernel_view import CudaKernelWriter
-from rnncc.emit.describe import describe
-from rnncc.emit.kernel_view import KernelWriter
-from rnncc.emit.loader import render
-from rnncc.emit.tables_view import direction_table, literal
-from rnncc.emit.text import Code, comment, documented
-from rnncc.emit.views import KernelView
+from rnncc.emit.shared.views import KernelView
+from rnncc.emit.tables_view import direction_table
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program, Value
-from rnncc.passes.lower import lower
+from rnncc.lowering.describe import describe
+from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.passes.second import SecondOrder, cotangent, second_order
 from rnncc.schedule.build import schedule
-from rnncc.schedule.description import Variant, variants_of
 from rnncc.schedule.model import Schedule
 
 # Who writes a target's kernels; its templates are in a folder of its name.
@@ -145,7 +146,6 @@ class ModuleView:
     sha: str
     equations: list[Code]
     legend: list[str]
-    imports: list[str]
     variants: list[VariantView]
     cell: Code
     class_name: str
@@ -209,24 +209,11 @@ def render_module(
             sha=spec.sha256[:16],
             equations=[documented(line.rstrip()) for line in _equation_lines(spec)],
             legend=legend,
-            imports=_imports({v.engine for v in views}, target),
             variants=views,
-            cell=literal(cell),
+            cell=literal(cell, 0, len("CELL = ")),
             class_name=spec.name,
         ),
     )
-
-
-def _imports(engines: set[str], target: str) -> list[str]:
-    """What runs the variants of a module, as lines of its text."""
-    if target == "cuda":
-        names = sorted([*engines, "layer_class"])
-        return [f"from rnncc.runtime.cuda.engine import {', '.join(names)}"]
-    names = [*sorted(engines - {"SecondEngine"}), "layer_class"]
-    lines = [f"from rnncc.runtime.engine import {', '.join(names)}"]
-    if "SecondEngine" in engines:
-        lines.append("from rnncc.runtime.second_engine import SecondEngine")
-    return lines
 
 
 def _stem(spec: CellSpec) -> str:

@@ -1,4 +1,4 @@
-"""Schedule -> the literal tables of a generated module (`runtime.tables`), as text.
+"""Schedule -> the literal tables of a generated module (`artifact.kernel_tables`), as text.
 
 Non-Goals: kernels' text (`kernel_view`).
 """
@@ -6,15 +6,14 @@ Non-Goals: kernels' text (`kernel_view`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import fields, is_dataclass
 from typing import Any
 
+from rnncc.artifact import kernel_tables
+from rnncc.artifact.literals import literal
+from rnncc.common.user_text import Code
 from rnncc.emit.cuda.summed import own_segments, summed_groups
-from rnncc.emit.text import Code
 from rnncc.ir.program import Result
 from rnncc.ir.sizes import Size
-from rnncc.schedule import tables
-from rnncc.schedule.description import quoted
 from rnncc.schedule.model import (
     Buffer,
     CarrySlot,
@@ -31,70 +30,13 @@ from rnncc.schedule.model import (
 )
 
 
-def literal(value: object, depth: int = 0) -> Code:
-    """`Code` stands for itself, everything else for what it is."""
-    return Code(_literal(value, depth))
-
-
-def _literal(value: object, depth: int) -> str:
-    """Valid, readable Python for tables: one entry a line where it doesn't fit."""
-    flat = _flat(value)
-    if len(flat) + 4 * depth <= 96:
-        return flat
-    pad, end = "    " * (depth + 1), "    " * depth
-    if is_dataclass(value) and not isinstance(value, type):
-        rows = [f"{pad}{k}={_literal(v, depth + 1)}," for k, v in _shown(value)]
-        return f"{type(value).__name__}(\n" + "\n".join(rows) + f"\n{end})"
-    if isinstance(value, tuple) and len(value) > 8 and all(isinstance(v, str) for v in value):
-        return f"(\n{_filled(value, pad)}\n{end})"
-    if isinstance(value, tuple):
-        rows = [f"{pad}{_literal(v, depth + 1)}," for v in value]
-        return "(\n" + "\n".join(rows) + f"\n{end})"
-    return flat
-
-
-def _filled(value: tuple[str, ...], pad: str) -> str:
-    """Short texts, as many a line as fit."""
-    lines, line = [], ""
-    for text in value:
-        item = f"{_flat(text)}, "
-        if line and len(pad) + len(line) + len(item) > 97:
-            lines.append(pad + line.rstrip())
-            line = ""
-        line += item
-    return "\n".join([*lines, pad + line.rstrip()])
-
-
-def _shown(value: object) -> list[tuple[str, object]]:
-    return [
-        (f.name, getattr(value, f.name))
-        for f in fields(value)  # type: ignore[arg-type]
-        if not (f.default is not None and getattr(value, f.name) == f.default)
-        or (f.default is None and getattr(value, f.name) is not None)
-    ]
-
-
-def _flat(value: object) -> str:
-    if isinstance(value, Code):
-        return str(value)
-    if is_dataclass(value) and not isinstance(value, type):
-        inside = ", ".join(f"{k}={_flat(v)}" for k, v in _shown(value))
-        return f"{type(value).__name__}({inside})"
-    if isinstance(value, tuple):
-        inside = ", ".join(map(_flat, value))
-        return f"({inside},)" if len(value) == 1 else f"({inside})"
-    if isinstance(value, str):
-        return quoted(value)
-    return repr(value)
-
-
 def _sizes(shape: Iterable[Size]) -> tuple[str, ...]:
     return tuple(map(str, shape))
 
 
-def _source(view: View) -> tables.Source:
+def _source(view: View) -> kernel_tables.Source:
     starts = tuple((a, str(s)) for a, s in view.starts)
-    return tables.Source(view.buffer.name, view.axes, starts, view.slot)
+    return kernel_tables.Source(view.buffer.name, view.axes, starts, view.slot)
 
 
 def direction_table(
@@ -118,7 +60,7 @@ def direction_table(
         if b.storage == "param"
     )
     buffers = tuple(
-        tables.Buffer(
+        kernel_tables.Buffer(
             *(b.name, _sizes(b.shape), b.axes, b.storage),
             b in vector_read,
             vector_read.get(b, ()),
@@ -133,7 +75,7 @@ def direction_table(
         for s in level.stages
         if _has_cores(s) and (cores or k.is_plain)
     ]
-    direction = tables.Direction(
+    direction = kernel_tables.Direction(
         name,
         schedule.reverse,
         params,
@@ -147,23 +89,23 @@ def direction_table(
     return literal(direction)
 
 
-def _carry(carry: CarrySlot, schedule: Schedule) -> tables.Carry:
+def _carry(carry: CarrySlot, schedule: Schedule) -> kernel_tables.Carry:
     init = "" if carry.zero_start else schedule.places[carry.init].buffer.name
     history = carry.buffer.name in schedule.histories
-    return tables.Carry(carry.buffer.name, init, carry.entry, history)
+    return kernel_tables.Carry(carry.buffer.name, init, carry.entry, history)
 
 
 def _has_cores(stage: Stage) -> bool:
     return isinstance(stage, GradStage) or (isinstance(stage, LaneStage) and bool(stage.groups))
 
 
-def _stage(stage: Stage) -> tables.Stage:
+def _stage(stage: Stage) -> kernel_tables.Stage:
     assert not isinstance(stage, RowStage)
     return _grad(stage) if isinstance(stage, GradStage) else _lanes(stage)
 
 
-def _kernel(kernel: Kernel, view: Any, cores: bool) -> tables.Kernel:
-    return tables.Kernel(
+def _kernel(kernel: Kernel, view: Any, cores: bool) -> kernel_tables.Kernel:
+    return kernel_tables.Kernel(
         view.name,
         None if cores and kernel.is_plain else Code(view.name),
         kernel.kind,
@@ -182,25 +124,25 @@ def _kernel(kernel: Kernel, view: Any, cores: bool) -> tables.Kernel:
     )
 
 
-def _summed(kernel: Kernel) -> Iterator[tables.Summed]:
+def _summed(kernel: Kernel) -> Iterator[kernel_tables.Summed]:
     for level, stage, group in summed_groups(kernel):
         first = own_segments(group)
         ahead = len(group.accs[0].segments) - len(first)
         packs = [_pack(group, ahead + i) for i in range(len(first))]
-        yield tables.Summed(
+        yield kernel_tables.Summed(
             level,
             str(stage.shape[0]),
             tuple(p for p in packs if p is not None),
-            tuple(tables.Operand(_source(s.a), tuple(a for a, _ in s.k), ()) for s in first),
+            tuple(kernel_tables.Operand(_source(s.a), tuple(a for a, _ in s.k), ()) for s in first),
         )
 
 
-def _place(result: Result, schedule: Schedule) -> tables.Place:
+def _place(result: Result, schedule: Schedule) -> kernel_tables.Place:
     join = schedule.joined.get(result.value)
     if join is None:
-        return tables.Place(result.name, result.role, _source(schedule.places[result.value]))
+        return kernel_tables.Place(result.name, result.role, _source(schedule.places[result.value]))
     parts = tuple(_source(schedule.places[o]) for o in join.operands)
-    return tables.Place(result.name, result.role, parts[0], parts, join.attrs["axis"])
+    return kernel_tables.Place(result.name, result.role, parts[0], parts, join.attrs["axis"])
 
 
 def _vector_read(schedule: Schedule) -> dict[Buffer, tuple[tuple[str, str], ...]]:
@@ -232,12 +174,12 @@ def _read_by_lanes(kernel: Kernel) -> Iterator[tuple[View, Size | int]]:
             yield stage.d, shape[-1] if shape else 1
 
 
-def _pack(group: Group, index: int) -> tables.Pack | None:
+def _pack(group: Group, index: int) -> kernel_tables.Pack | None:
     if group.rowwise:
         return None
     segments: list[Segment] = [a.segments[index] for a in group.accs]
     first = segments[0]
-    return tables.Pack(
+    return kernel_tables.Pack(
         tuple(_source(s.w) for s in segments),
         tuple(w for _, w in first.k),
         _sizes(first.k_sizes),
@@ -246,7 +188,7 @@ def _pack(group: Group, index: int) -> tables.Pack | None:
     )
 
 
-def _lanes(stage: LaneStage) -> tables.Stage:
+def _lanes(stage: LaneStage) -> kernel_tables.Stage:
     cores = []
     for group in stage.groups:
         count = len(group.accs[0].segments)
@@ -254,7 +196,7 @@ def _lanes(stage: LaneStage) -> tables.Stage:
         if any(a.init is not None for a in group.accs):
             init = tuple(_source(a.init) if a.init is not None else None for a in group.accs)
         cores.append(
-            tables.Core(
+            kernel_tables.Core(
                 len(group.accs),
                 tuple(_pack(group, i) for i in range(count)),
                 tuple(_sizes(s.k_sizes[:-1]) for s in group.accs[0].segments),
@@ -263,18 +205,20 @@ def _lanes(stage: LaneStage) -> tables.Stage:
                 **_start(group),
             )
         )
-    return tables.Stage(stage.name, "lanes", _sizes(stage.shape), tuple(cores))
+    return kernel_tables.Stage(stage.name, "lanes", _sizes(stage.shape), tuple(cores))
 
 
-def _direct(stage: LaneStage, group: Group) -> tuple[tuple[tables.Operand, ...], tables.Source]:
+def _direct(
+    stage: LaneStage, group: Group
+) -> tuple[tuple[kernel_tables.Operand, ...], kernel_tables.Source]:
     """Operands and place of a result that needs no epilogue."""
     acc = group.accs[0]
     operands = tuple(
-        tables.Operand(_source(s.a), tuple(a for a, _ in s.k), tuple(a for a, _ in s.outer))
+        kernel_tables.Operand(_source(s.a), tuple(a for a, _ in s.k), tuple(a for a, _ in s.outer))
         for s in acc.segments
     )
     if stage.tiled:
-        return operands, tables.Source(stage.tiled.name, (0, 1))
+        return operands, kernel_tables.Source(stage.tiled.name, (0, 1))
     place = next(s.view for s in stage.stores if s.value is acc.value)
     return operands, _source(place)
 
@@ -283,11 +227,11 @@ def _start(group: Group) -> dict[str, Any]:
     return {"start": group.start.name, "ahead": group.accs[0].ahead} if group.start else {}
 
 
-def _grad(stage: GradStage) -> tables.Stage:
+def _grad(stage: GradStage) -> kernel_tables.Stage:
     shape = stage.op.result.type.shape
     m_out = stage.m[1] if stage.m else None
     outer = tuple((str(shape[i]), a, d, i) for i, (a, d) in enumerate(stage.outer) if i != m_out)
-    grad = tables.Grad(
+    grad = kernel_tables.Grad(
         _source(stage.a) if stage.a is not None else None,
         _source(stage.d),
         _source(stage.target),
@@ -297,15 +241,17 @@ def _grad(stage: GradStage) -> tables.Stage:
         tuple((str(size), a, d) for a, d, size in stage.k),
         stage.kept,
     )
-    return tables.Stage(stage.name, "grad", _sizes(shape), (tables.Core(1, (), ()),), grad)
+    return kernel_tables.Stage(
+        stage.name, "grad", _sizes(shape), (kernel_tables.Core(1, (), ()),), grad
+    )
 
 
-def _copies(stage: RowStage) -> list[tables.Copy]:
+def _copies(stage: RowStage) -> list[kernel_tables.Copy]:
     found = []
     target_shape = _sizes(stage.op.result.type.shape)
     if stage.op.opcode == "pad":
         found.append(
-            tables.Copy(
+            kernel_tables.Copy(
                 stage.name, "zero", 0, target_shape, None, target_shape, _source(stage.target)
             )
         )
@@ -316,7 +262,7 @@ def _copies(stage: RowStage) -> list[tables.Copy]:
     for i, (source, target) in enumerate(stage.copies):
         reshaped = stage.op.opcode == "reshape" and i == 0
         found.append(
-            tables.Copy(
+            kernel_tables.Copy(
                 stage.name,
                 "copy",
                 i,

@@ -1,6 +1,6 @@
 """CellSpec + options -> sizes and shapes of what is declared.
 
-Non-Goals: which weights are used, which depends on the equations (`passes.interface`).
+Non-Goals: which weights are used, which depends on the equations (`lowering.cell_interface`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The functions equations may call and the initializers weights may name: their signatures.
 
-What a function means is `passes.functions`; a test holds the two tables together.
+What a function means is `lowering.functions`; a test holds the two tables together.
 
 Non-Goals: meanings.
 """

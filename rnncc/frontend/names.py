@@ -2,7 +2,7 @@
 
 These checks hold whatever the options are; unlike shapes, they read every branch of a choice.
 
-Non-Goals: shapes; cycles and unused weights, which depend on options (`passes.interface`).
+Non-Goals: shapes; cycles and unused weights, which depend on options (`lowering.cell_interface`).
 """
 
 from __future__ import annotations

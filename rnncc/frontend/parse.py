@@ -1,9 +1,10 @@
 """Text -> CellSpec: one `ast.parse` a logical line, never executed.
 
 Every mistake of reading and naming is collected into one `SpecError`, which also carries what
-could be read (`partial`), so that later checks can add theirs (`passes.interface.check_text`).
+could be read (`partial`), so that later checks can add theirs
+(`lowering.cell_interface.check_text`).
 
-Non-Goals: shapes and types; cycles, which depend on options (`passes.lower`).
+Non-Goals: shapes and types; cycles, which depend on options (`lowering.lower`).
 """
 
 from __future__ import annotations

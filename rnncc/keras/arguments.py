@@ -11,7 +11,7 @@ from typing import Any
 import keras
 
 from rnncc.layers.arguments import function_text
-from rnncc.runtime.doors import nearest
+from rnncc.runtime.api.validation import nearest
 
 
 def function_of(name: str, value: Any) -> str:

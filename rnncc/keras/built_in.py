@@ -15,14 +15,14 @@ import keras
 from keras import constraints, initializers, ops, regularizers
 
 from rnncc import layers as native_layers
+from rnncc.artifact.cell import Array
 from rnncc.keras.arguments import dtype_of, function_of, taken
 from rnncc.keras.cells import KERAS, Cell
 from rnncc.keras.recurrent import PACKAGE
 from rnncc.keras.rnn import FLAGS, RNN
 from rnncc.layers.arguments import FUNCTIONS
 from rnncc.layers.arguments import given as arguments_of
-from rnncc.runtime.classes import refuse_rate
-from rnncc.runtime.description import Array
+from rnncc.runtime.api.layer_options import refuse_rate
 
 # Which weight an argument is for.
 _WEIGHTS = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias"}
@@ -39,7 +39,7 @@ _ARGUMENTS = """
 
 
 class _Rate:
-    """A rate as an attribute: `rnncc.runtime.classes.ChosenRate` says why only to be read."""
+    """A rate as an attribute: `layer_options.ChosenRate` says why only to be read."""
 
     def __init__(self, name: str) -> None:
         self.name = name

@@ -13,12 +13,12 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.classes import Engine
-from rnncc.runtime.description import Array, Variant, names_of
-from rnncc.runtime.doors import Dims, SizeBinder
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.masks import Masking
-from rnncc.runtime.sizes import evaluate
+from rnncc.artifact.cell import Array, Variant, names_of
+from rnncc.common.size_expressions import evaluate
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import Engine
+from rnncc.runtime.api.masking import Masking
+from rnncc.runtime.api.validation import Dims, SizeBinder
 
 _OPTIONS = ("return_sequences", "go_backwards", "checkpoint_every", "zero_output_for_mask", "dtype")
 

@@ -18,17 +18,17 @@ import numpy as np
 from keras import constraints, initializers, regularizers
 
 from rnncc import layers as native_layers
+from rnncc.artifact.cell import Array, names_of
+from rnncc.common import initializers as draws
 from rnncc.compiler import compile as compile_cell
 from rnncc.keras.arguments import by_weight, dtype_of, taken
 from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
 from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes
 from rnncc.layers import deserialize, serialize
 from rnncc.layers.composite import Composite
-from rnncc.runtime import initializers as draws
-from rnncc.runtime.classes import refuse_keywords
-from rnncc.runtime.description import Array, names_of
-from rnncc.runtime.doors import Dims, SizeBinder, array_shape
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import refuse_keywords
+from rnncc.runtime.api.validation import Dims, SizeBinder, array_shape
 
 KERAS = ("name", "dtype", "trainable", "autocast", "activity_regularizer")
 BY_WEIGHT = {

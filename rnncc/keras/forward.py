@@ -10,17 +10,17 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import Variant, variant_of
 from rnncc.keras.calls import Begun, Known, Request, Saved, content_key, known_of, stable_key
 from rnncc.keras.weights import WeightVersions, keep, new_version, serve
-from rnncc.runtime import engine as runtime_engine
-from rnncc.runtime.classes import Engine
-from rnncc.runtime.description import Variant, variant_of
-from rnncc.runtime.doors import Dims
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.masks import masking
-from rnncc.runtime.memory import aligned
-from rnncc.runtime.order import Order
-from rnncc.runtime.precision import refuse_on_cpu
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import Engine
+from rnncc.runtime.api.masking import masking
+from rnncc.runtime.api.time_axis import Order
+from rnncc.runtime.api.validation import Dims
+from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.common.precision import refuse_on_cpu
+from rnncc.runtime.cpu.execution import engine as runtime_engine
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes an operation remembers
 _WORTH_IT = 2**17  # bytes that take longer to copy than kernels to be told another place

@@ -24,7 +24,7 @@ from torch import Tensor
 from rnncc import layers as native_layers
 from rnncc.keras.calls import Request, seed_of
 from rnncc.keras.operation import Operation
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
 from rnncc.torch.ops import run as run_op
 from rnncc.torch.recipe import Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of

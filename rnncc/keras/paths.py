@@ -18,16 +18,16 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import Variant
 from rnncc.keras.calls import Known, Request, Saved
 from rnncc.keras.operation import Operation
 from rnncc.keras.weights import new_version
-from rnncc.runtime import memory
-from rnncc.runtime.description import Variant
-from rnncc.runtime.direct import Direct
-from rnncc.runtime.engine import Engine
-from rnncc.runtime.memory import address_of
-from rnncc.runtime.packing import Packed
-from rnncc.runtime.rooms import of_every_step
+from rnncc.runtime.common import memory_pool
+from rnncc.runtime.common.allocators import of_every_step
+from rnncc.runtime.common.memory_pool import address_of
+from rnncc.runtime.cpu.execution.engine import Engine
+from rnncc.runtime.cpu.execution.fast_path import Direct
+from rnncc.runtime.cpu.planning.weight_packing import Packed
 
 MOST_PATHS = 64  # of one kind of call
 Arrays = Sequence[np.ndarray]
@@ -40,7 +40,7 @@ class PathSaved:
     path: Path
     version: object
     packed: Packed
-    memory: memory.Lease
+    memory: memory_pool.Lease
     seed: int
 
 
@@ -112,7 +112,7 @@ class Path:
         if not save:
             direct.run(packed, given, targets, number)
             return None
-        left = memory.POOL.lease(direct.saved_bytes)
+        left = memory_pool.POOL.lease(direct.saved_bytes)
         direct.run(packed, given, targets, number, address_of(left.array))
         return PathSaved(self, version, packed, left, number)
 
@@ -250,6 +250,8 @@ def _written(kept: list[np.ndarray], last: np.ndarray, time: int) -> np.ndarray:
     try:
         whole = kept.pop()
     except IndexError:
-        return of_every_step(last, time, lambda shape: memory.aligned(shape, last.dtype, zero=True))
+        return of_every_step(
+            last, time, lambda shape: memory_pool.aligned(shape, last.dtype, zero=True)
+        )
     whole[:, -1] = last
     return whole

@@ -15,7 +15,7 @@ import threading
 from collections import OrderedDict
 from typing import Any
 
-from rnncc.runtime.forks import open_in_children
+from rnncc.runtime.common.fork_safety import open_in_children
 
 _LEAST, _MOST = 2, 64
 _numbers = itertools.count(1)

@@ -14,13 +14,13 @@ from typing import Any
 import keras
 from keras import ops, tree
 
+from rnncc.artifact.cell import Cell as Description
 from rnncc.keras.calls import Request, known_of
 from rnncc.keras.mechanism import HOW, prepare, run
 from rnncc.keras.operation import Operation
-from rnncc.runtime.description import Cell as Description
-from rnncc.runtime.doors import Dims, spread
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.precision import refuse_on_cpu
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.validation import Dims, spread
+from rnncc.runtime.common.precision import refuse_on_cpu
 
 PACKAGE = "rnncc"
 

@@ -27,8 +27,8 @@ from rnncc.keras.recurrent import (
 )
 from rnncc.keras.stacked import as_cell
 from rnncc.keras.traced import is_python_cell
-from rnncc.runtime.doors import Dims
-from rnncc.runtime.precision import precision_of
+from rnncc.runtime.api.validation import Dims
+from rnncc.runtime.common.precision import precision_of
 
 FLAGS = (
     "return_sequences",

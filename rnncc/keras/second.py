@@ -12,7 +12,7 @@ import numpy as np
 
 from rnncc.keras.calls import Saved
 from rnncc.keras.operation import Operation
-from rnncc.runtime.rooms import of_every_step
+from rnncc.runtime.common.allocators import of_every_step
 
 Given = Sequence[np.ndarray | None]
 

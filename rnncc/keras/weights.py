@@ -5,7 +5,7 @@ has a counter that all three could be asked for. So the numbers themselves are c
 little beside a call that reads them all, and what kernels read, and what is packed of it under its
 version, is a copy that nobody changes.
 
-Non-Goals: packing (`runtime.packing`).
+Non-Goals: packing (`weight_packing`).
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ from typing import Any, SupportsIndex
 
 import numpy as np
 
-from rnncc.runtime.classes import Engine
-from rnncc.runtime.forks import open_in_children
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import Engine
+from rnncc.runtime.common.fork_safety import open_in_children
 
 _KEPT = 2  # versions of one layer: those that are trained, and their average, say
 _numbers = itertools.count(1)

@@ -3,7 +3,7 @@
     from rnncc.layers import LSTM, Bidirectional
     y = Bidirectional(LSTM(64, return_sequences=True))(x)
 
-A layer made of others is a layer: `runtime.layer` over the names and engines of its parts.
+A layer made of others is a layer: `layer` over the names and engines of its parts.
 """
 
 from rnncc.layers.bidirectional import Bidirectional

@@ -1,6 +1,6 @@
 """Keras's constructor arguments -> keywords of a compiled layer, and initial weights.
 
-Non-Goals: sizes, options and rates, which `runtime.classes` checks.
+Non-Goals: sizes, options and rates, which `layer_options` checks.
 """
 
 from __future__ import annotations
@@ -11,9 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime import initializers
-from rnncc.runtime.description import Cell
-from rnncc.runtime.doors import as_array, check_shape, flag
+from rnncc.artifact.cell import Cell
+from rnncc.common import initializers
+from rnncc.runtime.api.validation import as_array, check_shape, flag
 
 FUNCTIONS = ("activation", "recurrent_activation")
 INITIALIZERS = ("kernel_initializer", "recurrent_initializer", "bias_initializer")

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import Array
 from rnncc.layers.cells import AbstractCell
 from rnncc.layers.composite import Composite, Joined
 from rnncc.layers.config import deserialize, options_of, serializable, serialize
@@ -19,10 +20,9 @@ from rnncc.layers.directions import DirectionsEngine
 from rnncc.layers.directions_second import DirectionsSecondEngine
 from rnncc.layers.merges import Merge, check_mode
 from rnncc.layers.parts import Link, Part, joined, linked, mixed
-from rnncc.runtime.classes import Engine
-from rnncc.runtime.description import Array
-from rnncc.runtime.doors import Bound
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import Engine
+from rnncc.runtime.api.validation import Bound
 
 _ALIKE = ("stateful", "return_sequences", "return_state", "time_major")
 

@@ -12,6 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rnncc.artifact.cell import Array
+from rnncc.common import initializers
 from rnncc.compiler import compile
 from rnncc.layers.arguments import (
     drawn,
@@ -21,9 +23,7 @@ from rnncc.layers.arguments import (
     with_forget_bias,
 )
 from rnncc.layers.config import options_of, serializable
-from rnncc.runtime import initializers
-from rnncc.runtime.description import Array
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
 
 _ARGUMENTS = """
     units: int, at least 1. activation, recurrent_activation: a name of the language or a text

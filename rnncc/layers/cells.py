@@ -17,15 +17,15 @@ from typing import Any, ClassVar
 
 import numpy as np
 
+from rnncc.artifact.cell import names_of
 from rnncc.layers.arguments import given
 from rnncc.layers.built_in import GRU, LSTM, BuiltIn, SimpleRNN
 from rnncc.layers.composite import Composite
 from rnncc.layers.config import deserialize, serializable, serialize
 from rnncc.layers.stacked import Stacked
-from rnncc.runtime.description import names_of
-from rnncc.runtime.doors import array_shape, spread, whole_number
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.weights import Arrays
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.validation import array_shape, spread, whole_number
+from rnncc.runtime.api.weights import Arrays
 
 
 class _Step(Stacked):

@@ -1,4 +1,4 @@
-"""A layer made of layers: it owns no weights, and everything else it does is `runtime.layer`'s.
+"""A layer made of layers: it owns no weights, and everything else it does is `layer`'s.
 
 Non-Goals: what its parts compute together (`stack`, `directions`).
 """
@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import Cell, Variant
 from rnncc.layers.parts import Part
 from rnncc.layers.weights import Joint
-from rnncc.runtime.classes import LAYER_OPTIONS, Binding, Engine, SecondEngine
-from rnncc.runtime.description import Cell, Variant
-from rnncc.runtime.doors import Bound, Layout, nearest
-from rnncc.runtime.gradients import WRT, Gradients
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.second import SecondGradients, SecondPullback
+from rnncc.runtime.api.gradients import WRT, Gradients
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import LAYER_OPTIONS, Binding, Engine, SecondEngine
+from rnncc.runtime.api.second_pullback import SecondGradients, SecondPullback
+from rnncc.runtime.api.validation import Bound, Layout, nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -193,7 +193,7 @@ class Regrouped:
         self._layer, self._pullback, self._states = layer, pullback, states
 
     def __call__(self, dy: Any, *rest: Any, **keywords: Any) -> Any:
-        """See `runtime.pullback.Pullback`."""
+        """See `pullback.Pullback`."""
         found = self._pullback(self._layer._flat_cotangents(dy), *rest, **keywords)
         return self._regrouped(found)
 
@@ -214,7 +214,7 @@ class RegroupedAgain:
         self._layer, self._pullback, self._states = layer, pullback, states
 
     def __call__(self, d_grads: Any, *rest: Any, **keywords: Any) -> SecondGradients:
-        """See `runtime.second.SecondPullback`."""
+        """See `second_pullback.SecondPullback`."""
         found = self._pullback(self._flat(d_grads), *rest, **keywords)
         initial = found.initial_state
         if self._states is not None and isinstance(initial, tuple):

@@ -13,9 +13,9 @@ from collections.abc import Mapping
 from typing import Any, TypeVar
 
 from rnncc.compiler import Compiler, compile_text
-from rnncc.runtime.classes import LAYER_OPTIONS, Frozen, LayerType
-from rnncc.runtime.doors import nearest
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import LAYER_OPTIONS, Frozen, LayerType
+from rnncc.runtime.api.validation import nearest
 
 _CHOSEN = ("dtype", "seed", "weights")  # attributes of these names are something else, or drawn
 T = TypeVar("T", bound=type)

@@ -16,8 +16,8 @@ import numpy as np
 
 from rnncc.layers.merges import Kept, Merge, turned
 from rnncc.layers.parts import Part
-from rnncc.runtime.classes import Engine, Tensors
-from rnncc.runtime.memory import write_into
+from rnncc.runtime.api.layer_options import Engine, Tensors
+from rnncc.runtime.common.memory_pool import write_into
 
 NOTHING: Tensors = MappingProxyType({})
 FINAL = "final_"
@@ -32,7 +32,7 @@ class _Saved:
 
 
 class DirectionsEngine:
-    """`runtime.classes.Engine` over those of two directions."""
+    """`layer_options.Engine` over those of two directions."""
 
     reads_gpu_arrays = False  # they are turned and merged by NumPy
 
@@ -67,7 +67,7 @@ class DirectionsEngine:
         lent: frozenset[str] = frozenset(),
         carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
-        """See `runtime.classes.Engine`."""
+        """See `layer_options.Engine`."""
         lead = (batch,) if last_only else (batch, time)
         own_sizes = [part.sizes(sizes) for part in self.parts]
         results, places = self.merge.places(own_sizes, lead, out, self.dtype)
@@ -119,7 +119,7 @@ class DirectionsEngine:
         return turned(side, array, name in self._timed)
 
     def keep(self, layers: int) -> None:
-        """See `runtime.classes.Engine`."""
+        """See `layer_options.Engine`."""
         for engine in self.engines:
             engine.keep(layers)
 
@@ -133,7 +133,7 @@ class DirectionsEngine:
     def backward(
         self, saved: _Saved, cotangents: Tensors, wanted: frozenset[str], out: Tensors = NOTHING
     ) -> dict[str, np.ndarray]:
-        """See `runtime.classes.Engine`. Gradients of what both read are sums."""
+        """See `layer_options.Engine`. Gradients of what both read are sums."""
         results: dict[str, np.ndarray] = {}
         handed = self.merge.pullback(saved.merged, cotangents)
         for side, engine in enumerate(self.engines):

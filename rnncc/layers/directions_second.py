@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.layers.directions import DirectionsEngine
-from rnncc.runtime.classes import SecondEngine
+from rnncc.runtime.api.layer_options import SecondEngine
 
 Arrays = Mapping[str, np.ndarray]
 Found = dict[str, np.ndarray]
@@ -32,14 +32,14 @@ class _SavedAgain:
 
 
 class DirectionsSecondEngine:
-    """`runtime.classes.SecondEngine` over those of two directions."""
+    """`layer_options.SecondEngine` over those of two directions."""
 
     def __init__(self, both: DirectionsEngine, seconds: Sequence[SecondEngine]) -> None:
         """both: the engine whose forward saves what `gradients` takes."""
         self.both, self.seconds = both, tuple(seconds)
 
     def gradients(self, saved: Any, cotangents: Arrays) -> tuple[Found, _SavedAgain]:
-        """See `runtime.classes.SecondEngine`. Gradients of what both read are sums."""
+        """See `layer_options.SecondEngine`. Gradients of what both read are sums."""
         both, again = self.both, []
         results: Found = {}
         for side, handed in enumerate(both.merge.pullback(saved.merged, cotangents)):
@@ -51,7 +51,7 @@ class DirectionsSecondEngine:
         return results, _SavedAgain(saved, again, dy)
 
     def second(self, saved: _SavedAgain, cotangents: Arrays, wanted: frozenset[str]) -> Found:
-        """See `runtime.classes.SecondEngine`."""
+        """See `layer_options.SecondEngine`."""
         both = self.both
         results: Found = {}
         handed = [self._side(i, saved, cotangents, wanted, results) for i in (0, 1)]

@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 
 from rnncc.layers.parts import Part
-from rnncc.runtime import memory
-from rnncc.runtime.doors import array_shape
+from rnncc.runtime.api.validation import array_shape
+from rnncc.runtime.common import memory_pool
 
 Arrays = Mapping[str, np.ndarray]
 Pair = tuple[np.ndarray, np.ndarray]
@@ -95,14 +95,14 @@ class Merge:
                 whole = [(*shapes[0][:-1], shapes[0][-1] + shapes[1][-1])]
             for name, shape in zip(names, whole, strict=True):
                 found = out.get(name)
-                results[name] = memory.POOL.array(shape, dtype) if found is None else found
+                results[name] = memory_pool.POOL.array(shape, dtype) if found is None else found
             parts: Sequence[np.ndarray]
             if self.mode == "concat":
                 parts = _halves(results[names[0]], shapes[0][-1])
             elif self.mode is None:
                 parts = [results[n] for n in names]
             else:
-                parts = [memory.POOL.array(shape, dtype) for shape in shapes]
+                parts = [memory_pool.POOL.array(shape, dtype) for shape in shapes]
             for place, output, array in zip(places, pair, parts, strict=True):
                 place[output.name] = array
         return results, places

@@ -2,7 +2,7 @@
 
     LSTM, GRU  ->  kernel of the first is cell_0.kernel, units of the second is cell_1_units
 
-Whoever holds the description needs no more than `runtime.layer` to be called, trained, saved: its
+Whoever holds the description needs no more than `layer` to be called, trained, saved: its
 engine (`stack`, `directions`) is what hands arrays on to the engines of the parts.
 
 Non-Goals: what runs when (`stack`, `directions`); weights (`weights`).
@@ -17,10 +17,10 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
-from rnncc.runtime.description import Array, Cell, Constraint, Rate, SizeDecl, Variant, variant_of
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.precision import PRECISION, refuse_on_cpu
-from rnncc.runtime.storage import narrowed
+from rnncc.artifact.cell import Array, Cell, Constraint, Rate, SizeDecl, Variant, variant_of
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.common.precision import PRECISION, refuse_on_cpu
+from rnncc.runtime.common.weight_formats import narrowed
 
 
 @dataclass(frozen=True, eq=False)

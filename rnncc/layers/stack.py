@@ -25,11 +25,12 @@ from typing import Any
 import numpy as np
 
 from rnncc.layers.parts import Part
-from rnncc.runtime import blocks, memory
-from rnncc.runtime.blocks import borders
-from rnncc.runtime.classes import Engine, Tensors
-from rnncc.runtime.doors import array_shape
-from rnncc.runtime.memory import write_into
+from rnncc.runtime.api.layer_options import Engine, Tensors
+from rnncc.runtime.api.validation import array_shape
+from rnncc.runtime.common import memory_pool
+from rnncc.runtime.common.memory_pool import write_into
+from rnncc.runtime.cpu.execution import time_chunks
+from rnncc.runtime.cpu.execution.time_chunks import borders
 
 NOTHING: Tensors = MappingProxyType({})
 FINAL = "final_"
@@ -43,7 +44,7 @@ class _Saved:
 
 
 class StackEngine:
-    """`runtime.classes.Engine` over those of the cells, first to last."""
+    """`layer_options.Engine` over those of the cells, first to last."""
 
     reads_gpu_arrays = False  # what one cell hands to the next is NumPy's
 
@@ -84,10 +85,10 @@ class StackEngine:
         lent: frozenset[str] = frozenset(),
         carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
-        """See `runtime.classes.Engine`."""
+        """See `layer_options.Engine`."""
         given = [self._given(k, arrays) for k in range(len(self.parts))]
         own_sizes = [part.sizes(sizes) for part in self.parts]
-        short = save or time <= blocks.LEAST_STEPS
+        short = save or time <= time_chunks.LEAST_STEPS
         steps = time if short else min(time, self.block_steps(sizes, batch))
         self._shown = f"{-(-time // steps)} block(s) of at most {steps} steps, batch {batch}"
         results = {} if last_only else self._sequences(own_sizes[-1], batch, time, out)
@@ -144,7 +145,7 @@ class StackEngine:
         last_only: bool,
         out: Tensors,
     ) -> Callable[[], None]:
-        """See `runtime.classes.Engine`: every cell over the whole block, then the next."""
+        """See `layer_options.Engine`: every cell over the whole block, then the next."""
         self._shown = f"1 block(s) of at most {time} steps, batch {batch}"
         feed = {n: arrays[n] for n in self._first}
         steps: list[Callable[[], None]] = []
@@ -155,7 +156,9 @@ class StackEngine:
                 places = {o.name: out[o.name] for o in part.cell.outputs}
             else:
                 shapes = {o.name: (batch, time, *array_shape(o, own)) for o in part.cell.outputs}
-                places = {n: memory.POOL.array(shape, self.dtype) for n, shape in shapes.items()}
+                places = {
+                    n: memory_pool.POOL.array(shape, self.dtype) for n, shape in shapes.items()
+                }
             finals = {FINAL + s.name: out[FINAL + part.name(s.name)] for s in part.cell.states}
             steps.append(
                 engine.repeat(
@@ -185,7 +188,7 @@ class StackEngine:
         return lent.intersection(self._first)
 
     def keep(self, layers: int) -> None:
-        """See `runtime.classes.Engine`."""
+        """See `layer_options.Engine`."""
         for engine in self.engines:
             engine.keep(layers)
 
@@ -213,7 +216,7 @@ class StackEngine:
             array = out.get(output.name)
             if array is None:
                 shape = (batch, time, *array_shape(output, sizes))
-                array = memory.POOL.array(shape, self.dtype)
+                array = memory_pool.POOL.array(shape, self.dtype)
             found[output.name] = array
         return found
 
@@ -225,7 +228,7 @@ class StackEngine:
         for output in self.parts[k].cell.outputs:
             shape = (batch, steps, *array_shape(output, sizes))
             size = math.prod(shape) * self.dtype.itemsize
-            raw = leases.enter_context(memory.POOL.borrow(size))
+            raw = leases.enter_context(memory_pool.POOL.borrow(size))
             found[output.name] = raw[:size].view(self.dtype).reshape(shape)
         return found
 
@@ -234,7 +237,7 @@ class StackEngine:
     def backward(
         self, saved: _Saved, cotangents: Tensors, wanted: frozenset[str], out: Tensors = NOTHING
     ) -> dict[str, np.ndarray]:
-        """See `runtime.classes.Engine`."""
+        """See `layer_options.Engine`."""
         results: dict[str, np.ndarray] = {}
         names = [o.name for o in self.parts[-1].cell.outputs]
         handed = {n: cotangents[n] for n in names if n in cotangents}

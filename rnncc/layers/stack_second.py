@@ -18,7 +18,7 @@ import numpy as np
 
 from rnncc.layers.parts import added
 from rnncc.layers.stack import StackEngine
-from rnncc.runtime.classes import SecondEngine, Tensors
+from rnncc.runtime.api.layer_options import SecondEngine, Tensors
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class _SavedAgain:
 
 
 class StackSecondEngine:
-    """`runtime.classes.SecondEngine` over those of the cells, first to last."""
+    """`layer_options.SecondEngine` over those of the cells, first to last."""
 
     def __init__(self, stack: StackEngine, seconds: Sequence[SecondEngine]) -> None:
         """stack: the engine whose forward saves what `gradients` takes."""
@@ -39,7 +39,7 @@ class StackSecondEngine:
     def gradients(
         self, saved: Any, cotangents: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], _SavedAgain]:
-        """See `runtime.classes.SecondEngine`."""
+        """See `layer_options.SecondEngine`."""
         stack, cells = self.stack, range(len(self.seconds))
         results: dict[str, np.ndarray] = {}
         names = [o.name for o in stack.parts[-1].cell.outputs]
@@ -55,7 +55,7 @@ class StackSecondEngine:
     def second(
         self, saved: _SavedAgain, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
     ) -> dict[str, np.ndarray]:
-        """See `runtime.classes.SecondEngine`."""
+        """See `layer_options.SecondEngine`."""
         results: dict[str, np.ndarray] = {}
         cells = self._up(saved, cotangents, wanted, results)
         handed: Tensors = {}

@@ -10,13 +10,13 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
+from rnncc.artifact.cell import Cell
 from rnncc.layers.composite import Composite, Joined
 from rnncc.layers.parts import Link, Part, joined, linked, mixed
 from rnncc.layers.stack import StackEngine
 from rnncc.layers.stack_second import StackSecondEngine
-from rnncc.runtime.classes import Engine, SecondEngine
-from rnncc.runtime.description import Cell
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import Engine, SecondEngine
 
 
 @dataclass(frozen=True)

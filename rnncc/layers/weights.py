@@ -1,6 +1,6 @@
 """Weights of the parts of a layer as the weights of the whole: the same arrays under longer names.
 
-Non-Goals: holding arrays (`runtime.weights`).
+Non-Goals: holding arrays (`api.weights`).
 """
 
 from __future__ import annotations
@@ -10,12 +10,12 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 
 from rnncc.layers.parts import Part
-from rnncc.runtime.doors import as_array, check_shape
-from rnncc.runtime.weights import Store
+from rnncc.runtime.api.validation import as_array, check_shape
+from rnncc.runtime.api.weights import Store
 
 
 class Joint:
-    """What `runtime.weights.Store` is to a layer, over the stores of its parts."""
+    """What `api.weights.Store` is to a layer, over the stores of its parts."""
 
     def __init__(self, parts: Sequence[Part], order: Sequence[str]) -> None:
         self.stores: list[Store] = []

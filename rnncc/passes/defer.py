@@ -6,7 +6,7 @@ computes are stacked, if they are not already. A step of the backward is left wi
 its carry needs.
 
     >>> from rnncc.passes.differentiate import differentiate
-    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.lowering.examples import example, outline
     >>> from rnncc.passes.simplify import simplify
     >>> _, pullback = differentiate(example("h[t] = x[t] @ W + h[t-1]"), ["x", "W"])
     >>> outline(pullback)
@@ -42,7 +42,7 @@ from dataclasses import replace
 
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Scan, Stack, Value, uses
-from rnncc.passes.rewrite import definitions, prune, remap, remap_program
+from rnncc.ir.rewrite import definitions, prune, remap, remap_program
 
 
 def defer(program: Program) -> Program:

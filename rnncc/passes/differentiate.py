@@ -7,7 +7,7 @@ that). A gradient of something that doesn't vary over steps leaves the scan as a
 `after` sums: no carry keeps the sum, so that no later pass has to know it for one. It applies to
 any Program, pullbacks included.
 
-    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.lowering.examples import example, outline
     >>> cell = example("h[t] = tanh(x[t] @ W + h[t-1])")
     >>> outline(cell)
     scan:
@@ -55,7 +55,7 @@ from rnncc.ir.program import (
     Type,
     Value,
 )
-from rnncc.passes.rewrite import definitions, prune, sum_of
+from rnncc.ir.rewrite import definitions, prune, sum_of
 
 Cotangents = dict[Value, Value]
 

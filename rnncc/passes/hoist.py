@@ -5,7 +5,7 @@ Contractions, reductions, moves of elements and everything computed from weights
 than the memory to carry it in. Sums are regrouped first, so that in `x @ W + h @ U + b` the
 terms that can leave, `x @ W + b`, leave together.
 
-    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.lowering.examples import example, outline
     >>> cell = example("h[t] = tanh(x[t] @ W + h[t-1] @ U + b)")
     >>> outline(cell)
     scan:
@@ -42,7 +42,7 @@ from dataclasses import replace
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Scan, Slice, Value, uses
-from rnncc.passes.rewrite import (
+from rnncc.ir.rewrite import (
     add_leaves,
     definitions,
     is_inner_add,
@@ -66,7 +66,7 @@ def hoist_weights(program: Program) -> Program:
     """What weights alone make leaves the loop before it is differentiated: its gradient is summed
     over rows and steps first, and then goes back to the weights once.
 
-    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.lowering.examples import example, outline
     >>> outline(hoist_weights(example("h[t] = tanh(-b) * h[t-1] + x[t] @ W")))
     before:
       _0 = neg(b)

@@ -3,10 +3,10 @@
 `differentiate` runs on the simplified program before anything but what weights alone make is
 hoisted, so that the pullback is made from one scan; both halves then go through the same passes.
 
-    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.lowering.examples import example, outline
     >>> cell = example("h[t] = tanh(h[t-1] @ U + x[t] @ W)")
     >>> [name for name, _ in stages(cell)]
-    ['lower', 'simplify', 'hoist', 'advance', 'rotate', 'defer', 'tidy']
+    ['lower', 'simplify', 'hoist', 'precompute_next', 'rotate', 'defer', 'tidy']
     >>> outline(optimise(cell))
     before:
       _0 = contract(x, W, labels=(k, kl, l))
@@ -27,10 +27,10 @@ from collections.abc import Callable, Collection, Iterator
 from rnncc.ir.opdef import IRError
 from rnncc.ir.program import Program
 from rnncc.ir.verify import verify
-from rnncc.passes.advance import advance
 from rnncc.passes.defer import defer
 from rnncc.passes.differentiate import differentiate
 from rnncc.passes.hoist import hoist, hoist_weights
+from rnncc.passes.precompute_next import precompute_next
 from rnncc.passes.residuals import residuals
 from rnncc.passes.rotate import rotate
 from rnncc.passes.simplify import simplify
@@ -40,7 +40,7 @@ Pass = Callable[[Program], Program]
 PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("simplify", simplify),
     ("hoist", hoist),  # first: what follows must see which operands are constants
-    ("advance", advance),
+    ("precompute_next", precompute_next),
     ("rotate", rotate),  # before defer: it needs the contraction inside the loop
     ("defer", defer),
     ("tidy", simplify),  # what moved may now meet its like

@@ -8,7 +8,7 @@ when one of them is saved the other is free.
     LSTM: i, f, g, o and the history of c are saved; tanh(c) is computed again.
 
     >>> from rnncc.passes.differentiate import differentiate
-    >>> from rnncc.passes.examples import example
+    >>> from rnncc.lowering.examples import example
     >>> cell = example("f = sigmoid(x[t] @ W)", "g = tanh(f)", "h[t] = f * g + h[t-1]")
     >>> forward, pullback = differentiate(cell, ["x"])
     >>> [p.value.name for p in pullback.params if p.role == "residual"]
@@ -28,7 +28,7 @@ from dataclasses import replace
 
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Param, Program, Result, Scan, Slice, Stack, Value
-from rnncc.passes.rewrite import definitions, prune
+from rnncc.ir.rewrite import definitions, prune
 
 CHEAP = 25  # cycles a vector: one exp or tanh, not two
 

@@ -17,7 +17,7 @@ A contraction may reach the carry through products with what the step knows othe
 Programs run one step at least: a caller answers for none.
 
     >>> from rnncc.passes.differentiate import differentiate
-    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.lowering.examples import example, outline
     >>> _, pullback = differentiate(example("h[t] = x[t] @ W + h[t-1] @ U"), ["x"])
     >>> outline(pullback)
     scan, backwards in time:
@@ -57,7 +57,7 @@ from typing import Generic, TypeVar
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Carry, Op, Program, Scan, Value, uses
-from rnncc.passes.rewrite import add_leaves, definitions, prune, remap, sum_of
+from rnncc.ir.rewrite import add_leaves, definitions, prune, remap, sum_of
 
 
 def rotate(program: Program) -> Program:

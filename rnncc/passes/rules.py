@@ -3,7 +3,7 @@
 A rule takes an op whose operands are already simplified, and gives the value to read instead of
 its result, or None where it has nothing to say.
 
-    >>> from rnncc.passes.examples import example
+    >>> from rnncc.lowering.examples import example
     >>> h = example("h[t] = tanh(h[t-1] + x[t] @ W)").param("h").value
     >>> b = Context({})
     >>> b.tanh(h) is b.tanh(h), b.op(b.tanh(h), "tanh").operands == (h,)

@@ -13,7 +13,7 @@ with what arguments got directly: so the last program's results are whole.
 What one program leaves for another is a residual, and has one name that nothing else has: `x` is
 an argument, `forward.z.0` and `backward.d_z.1` were saved, `d.z` is the cotangent of z.
 
-    >>> from rnncc.passes.examples import example
+    >>> from rnncc.lowering.examples import example
     >>> four = second_order(example("h[t] = tanh(x[t] @ W + h[t-1])"), ["x", "W"])
     >>> for program in four:
     ...     print(*(p.value.name for p in program.params))
@@ -36,11 +36,11 @@ from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
 from rnncc.ir.program import Param, Program, Result, Value, uses
+from rnncc.ir.rewrite import definitions, prune, remap_program
 from rnncc.ir.verify import verify
 from rnncc.passes.differentiate import differentiate
 from rnncc.passes.pipeline import gradient
 from rnncc.passes.residuals import residuals
-from rnncc.passes.rewrite import definitions, prune, remap_program
 from rnncc.passes.simplify import simplify
 
 CONSTANT = ("constant", "rate", "seed", "valid")

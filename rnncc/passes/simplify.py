@@ -4,7 +4,7 @@ The layout rules bring every spelling of a cell to one form: `split(x @ kernel, 
 separate products both become four contractions with (slices of) weights, so the schedule sees
 the same program. The rules are in `simplify_arithmetic` and `simplify_layout`; here is the walk.
 
-    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.lowering.examples import example, outline
     >>> cell = example("z = 1 * (x[t] @ W)", "h[t] = h[t-1] + (z + x[t] @ W)")
     >>> outline(cell)
     scan:
@@ -38,8 +38,8 @@ from dataclasses import replace
 from typing import Any
 
 from rnncc.ir.program import Op, Program, Scan, Slice, Value, uses
+from rnncc.ir.rewrite import prune, remap, remap_program
 from rnncc.passes import simplify_layout  # noqa: F401  enters its rules in the table
-from rnncc.passes.rewrite import prune, remap, remap_program
 from rnncc.passes.rules import RULES, Context
 from rnncc.passes.simplify_arithmetic import fold_constants
 

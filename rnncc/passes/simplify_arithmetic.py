@@ -1,6 +1,6 @@
 """The arithmetic rules of `simplify`: constants folded, and what adds 0 or multiplies by 1 gone.
 
-    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.lowering.examples import example, outline
     >>> from rnncc.passes.simplify import simplify
     >>> cell = example("h[t] = -(-h[t-1]) * (3 - 2) + 0 * (x[t] @ W)")
     >>> outline(cell)

@@ -4,7 +4,7 @@ A slice of a contraction is a contraction with a slice of its weight; a sum of p
 axis is a concat; a contraction over a concat is a sum of contractions. Contractions that
 contract nothing are products.
 
-    >>> from rnncc.passes.examples import example, outline
+    >>> from rnncc.lowering.examples import example, outline
     >>> from rnncc.passes.simplify import simplify
     >>> shape = "features, 2 * units"
     >>> cell = example("i, g = split(x[t] @ W, 2)", "h[t] = i * g + h[t-1]", W=shape)

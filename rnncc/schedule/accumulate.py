@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.program import Op, Value
-from rnncc.passes.rewrite import add_leaves, definitions, is_inner_add
+from rnncc.ir.rewrite import add_leaves, definitions, is_inner_add
 
 
 @dataclass(frozen=True, eq=False, slots=True)

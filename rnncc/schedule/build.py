@@ -10,9 +10,10 @@ from dataclasses import dataclass, field, replace
 
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Scan, Value, uses
+from rnncc.ir.rewrite import definitions
 from rnncc.ir.verify import verify
-from rnncc.passes.rewrite import definitions
 from rnncc.schedule.accumulate import Sum
+from rnncc.schedule.hoisted_inputs import find_starts
 from rnncc.schedule.legalize import Path, legalize, path_through
 from rnncc.schedule.model import (
     Buffer,
@@ -29,7 +30,6 @@ from rnncc.schedule.model import (
     written,
 )
 from rnncc.schedule.region import Names, RegionInput, RegionOutput, build_region
-from rnncc.schedule.starts import find_starts
 from rnncc.schedule.verify import verify_schedule
 
 

@@ -14,8 +14,8 @@ from dataclasses import dataclass, replace
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Scan, Slice, Value
+from rnncc.ir.rewrite import prune, remap, remap_program
 from rnncc.ir.sizes import Size
-from rnncc.passes.rewrite import prune, remap, remap_program
 
 
 @dataclass(frozen=True, slots=True)

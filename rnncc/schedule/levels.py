@@ -13,8 +13,8 @@ from dataclasses import dataclass
 
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Value
+from rnncc.ir.rewrite import remap
 from rnncc.ir.sizes import Size
-from rnncc.passes.rewrite import remap
 from rnncc.schedule.accumulate import Node, Sum, accumulate
 from rnncc.schedule.legalize import Path, path_through
 

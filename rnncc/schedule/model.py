@@ -85,7 +85,7 @@ class Segment:
 class Acc:
     """One accumulator: where it starts and what is added.
 
-    ahead: so many of the segments may have been added before the loop (see `starts`).
+    ahead: so many of the segments may have been added before the loop (see `hoisted_inputs`).
     """
 
     value: Value

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rnncc.runtime.description import variant_of
-from rnncc.runtime.doors import SizeBinder, array_shape
-from rnncc.runtime.order import Order
+from rnncc.artifact.cell import variant_of
+from rnncc.runtime.api.time_axis import Order
+from rnncc.runtime.api.validation import SizeBinder, array_shape
 from rnncc.torch.arrays import unreadable
 from rnncc.torch.paths import Path
 from rnncc.torch.recipe import DTYPES, Choice, Known, Recipe, kernels_of

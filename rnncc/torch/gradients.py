@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnncc.runtime.rooms import of_every_step
+from rnncc.runtime.common.allocators import of_every_step
 from rnncc.torch.arrays import array_of
 from rnncc.torch.base import RecurrenceBase
 from rnncc.torch.on_device import SavedOnDevice

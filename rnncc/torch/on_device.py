@@ -17,11 +17,11 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from rnncc.runtime.cuda.target import CARRIER, Carrier
-from rnncc.runtime.description import Variant, variant_of
-from rnncc.runtime.masks import Masking, masking
-from rnncc.runtime.order import Order
-from rnncc.runtime.precision import PRECISION
+from rnncc.artifact.cell import Variant, variant_of
+from rnncc.runtime.api.masking import Masking, masking
+from rnncc.runtime.api.time_axis import Order
+from rnncc.runtime.common.precision import PRECISION
+from rnncc.runtime.cuda.driver.target import CARRIER, Carrier
 from rnncc.torch.recipe import Choice, Known
 
 if TYPE_CHECKING:
@@ -37,8 +37,8 @@ def carrier_of(tensor: Tensor) -> Carrier:
     """Who hands tensors of that device in and out. TypeError for one that isn't NVIDIA's."""
     if not tensor.is_cuda:
         raise TypeError(f"rnncc has kernels for the CPU and for CUDA, not for {tensor.device}")
-    from rnncc.runtime.cuda.device import device
-    from rnncc.runtime.cuda.tensors import TorchArrays
+    from rnncc.runtime.cuda.arrays.torch_tensors import TorchArrays
+    from rnncc.runtime.cuda.driver.device import device
 
     return TorchArrays(device(tensor.device.index or 0), tensor)
 

@@ -22,7 +22,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnncc.runtime.memory import address_of
+from rnncc.runtime.common.memory_pool import address_of
 from rnncc.torch.paths import Steps, new
 from rnncc.torch.recipe import DTYPES
 from rnncc.torch.recurrence import Recurrence

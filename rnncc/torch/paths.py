@@ -24,13 +24,13 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnncc.runtime import memory
-from rnncc.runtime.description import Variant
-from rnncc.runtime.direct import Direct
-from rnncc.runtime.engine import Engine
-from rnncc.runtime.masks import Masking
-from rnncc.runtime.memory import address_of
-from rnncc.runtime.packing import Packed
+from rnncc.artifact.cell import Variant
+from rnncc.runtime.api.masking import Masking
+from rnncc.runtime.common import memory_pool
+from rnncc.runtime.common.memory_pool import address_of
+from rnncc.runtime.cpu.execution.engine import Engine
+from rnncc.runtime.cpu.execution.fast_path import Direct
+from rnncc.runtime.cpu.planning.weight_packing import Packed
 from rnncc.torch.arrays import array_of
 from rnncc.torch.recipe import Known, Saved, Way
 
@@ -44,14 +44,14 @@ Steps = tuple[np.ndarray, ...]  # which count, which are shown, [batch, time]; n
 
 def new(shape: Sequence[int], dtype: np.dtype, torch_dtype: torch.dtype) -> Tensor:
     """Memory for a result. A large one's was used before: fresh pages cost as much as kernels."""
-    if math.prod(shape) * dtype.itemsize < memory.POOLED_BYTES:
+    if math.prod(shape) * dtype.itemsize < memory_pool.POOLED_BYTES:
         return torch.empty(shape, dtype=torch_dtype)
-    return torch.from_numpy(memory.POOL.array(tuple(shape), dtype))
+    return torch.from_numpy(memory_pool.POOL.array(tuple(shape), dtype))
 
 
 def maker(shape: Sequence[int], dtype: np.dtype, torch_dtype: torch.dtype) -> Callable[[], Tensor]:
     """What makes such memory again and again."""
-    if math.prod(shape) * dtype.itemsize < memory.POOLED_BYTES:
+    if math.prod(shape) * dtype.itemsize < memory_pool.POOLED_BYTES:
         return partial(torch.empty, tuple(shape), dtype=torch_dtype)
     return partial(new, tuple(shape), dtype, torch_dtype)
 
@@ -198,7 +198,7 @@ class Path:
         if not save:
             direct.run(packed, given, targets, number)
             return results, None
-        left = new((direct.saved_bytes + memory.SLACK,), BYTES, torch.uint8)
+        left = new((direct.saved_bytes + memory_pool.SLACK,), BYTES, torch.uint8)
         direct.run(packed, given, targets, number, left.data_ptr())
         return results, PathSaved(self, version, weights, packed, steps, number, tensors, left)
 

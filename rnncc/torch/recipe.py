@@ -14,10 +14,10 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import numpy as np
 import torch
 
-from rnncc.runtime.classes import Binding, Engine
-from rnncc.runtime.description import Array, Variant
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.masks import Masking
+from rnncc.artifact.cell import Array, Variant
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import Binding, Engine
+from rnncc.runtime.api.masking import Masking
 from rnncc.torch.weights import WeightSets
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}

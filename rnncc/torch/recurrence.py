@@ -19,14 +19,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnncc.runtime import memory
-from rnncc.runtime.classes import Engine
-from rnncc.runtime.description import Variant, variant_of
-from rnncc.runtime.engine import Engine as CpuEngine
-from rnncc.runtime.forks import open_in_children
-from rnncc.runtime.masks import Masking, masking
-from rnncc.runtime.order import Order
-from rnncc.runtime.precision import refuse_on_cpu
+from rnncc.artifact.cell import Variant, variant_of
+from rnncc.runtime.api.layer_options import Engine
+from rnncc.runtime.api.masking import Masking, masking
+from rnncc.runtime.api.time_axis import Order
+from rnncc.runtime.common import memory_pool
+from rnncc.runtime.common.fork_safety import open_in_children
+from rnncc.runtime.common.precision import refuse_on_cpu
+from rnncc.runtime.cpu.execution.engine import Engine as CpuEngine
 from rnncc.torch.arrays import array_of
 from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.on_device import is_elsewhere, on_device
@@ -227,7 +227,7 @@ class Recurrence(RecurrenceGradients):
             target = targets[at]
             if target is None:
                 # Memory that was used before: fresh pages cost as much as the kernels.
-                target = targets[at] = torch.from_numpy(memory.POOL.array(shape, self.dtype))
+                target = targets[at] = torch.from_numpy(memory_pool.POOL.array(shape, self.dtype))
             view = target.numpy()
             if is_output:
                 out[name] = self.part(view, number)

@@ -16,14 +16,14 @@ import torch
 from torch import Tensor
 from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
+from rnncc.artifact.cell import Array, names_of
+from rnncc.common import initializers
 from rnncc.compiler import compile as compile_cell
-from rnncc.runtime import initializers
-from rnncc.runtime.classes import read_off, refuse_keywords, sort_keywords
-from rnncc.runtime.description import Array, names_of
-from rnncc.runtime.doors import SizeBinder, an, array_shape, nearest, spread, whole_number
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.precision import precision_of
-from rnncc.runtime.storage import narrowed
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import read_off, refuse_keywords, sort_keywords
+from rnncc.runtime.api.validation import SizeBinder, an, array_shape, nearest, spread, whole_number
+from rnncc.runtime.common.precision import precision_of
+from rnncc.runtime.common.weight_formats import narrowed
 from rnncc.torch.ops import NO_SCRIPT, run
 from rnncc.torch.recipe import DTYPES, Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of

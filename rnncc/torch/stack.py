@@ -21,9 +21,9 @@ from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
 from rnncc.compiler import compile as compile_cell
-from rnncc.runtime.doors import an
-from rnncc.runtime.layer import Layer
-from rnncc.runtime.precision import precision_of
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.validation import an
+from rnncc.runtime.common.precision import precision_of
 from rnncc.torch.ops import NO_SCRIPT, is_plain, run
 from rnncc.torch.packed import OverRows, Rows, rows_of
 from rnncc.torch.recipe import DTYPES, Recipe

@@ -4,7 +4,7 @@ They spin on for milliseconds after each of torch's operations; threads of our o
 half a core each. So `torch.set_num_threads` says how many threads kernels have, too (never more
 than RNNCC_NUM_THREADS). With a torch that has no OpenMP, workers of our own stay in use.
 
-Non-Goals: the region itself (`runtime.team`).
+Non-Goals: the region itself (`openmp_team`).
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ from pathlib import Path
 
 import torch
 
-from rnncc.runtime.launch import join
-from rnncc.runtime.team import Team
+from rnncc.runtime.cpu.threads.dispatch import join
+from rnncc.runtime.cpu.threads.openmp_team import Team
 
 
 def _parallel() -> int | None:

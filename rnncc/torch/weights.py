@@ -4,7 +4,7 @@ An optimizer writes weights in place, so a version is told from addresses, from 
 counters and, since writes through `.data` pass those by, from the numbers themselves, of which a
 copy is kept: comparing them costs little beside a call that reads them all.
 
-Non-Goals: packing (`runtime.packing`), which keeps what it made for as long as a version lasts.
+Non-Goals: packing (`weight_packing`), which keeps what it made for as long as a version lasts.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rnncc.runtime.forks import open_in_children
-from rnncc.runtime.memory import address_of
+from rnncc.runtime.common.fork_safety import open_in_children
+from rnncc.runtime.common.memory_pool import address_of
 from rnncc.torch.arrays import array_of
 
 # Bytes from which packing anew, by all threads, takes no longer than comparing.

@@ -18,7 +18,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from rnncc.frontend.diagnostics import SpecError
-from rnncc.passes.interface import check_text
+from rnncc.lowering.cell_interface import check_text
 
 from . import Attack
 from .forked import in_child

@@ -24,7 +24,7 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-from rnncc.runtime import entries
+from rnncc.runtime.jit import cache_folder
 from tests.attack import Attack
 
 ROOT = Path(__file__).parent.parent.parent
@@ -86,13 +86,13 @@ def broken(folder: Path) -> list[str]:
     """Names of ours under which there is no whole entry."""
     found = []
     for path in folder.iterdir():
-        if not entries._OURS.fullmatch(path.name):
+        if not cache_folder._OURS.fullmatch(path.name):
             continue
         try:
             data = path.read_bytes()
             head = int.from_bytes(data[52:56], "little")
-            entries.unseal(data[56 : 56 + head].decode(), data)
-        except (entries.Damaged, OSError, UnicodeDecodeError):
+            cache_folder.unseal(data[56 : 56 + head].decode(), data)
+        except (cache_folder.Damaged, OSError, UnicodeDecodeError):
             found.append(path.name)
     return found
 
@@ -149,7 +149,7 @@ def _about(data: bytearray, rng: random.Random) -> None:
     """Whole, but for another vector width."""
     size = int.from_bytes(data[52:56], "little")
     about = bytes(data[56 : 56 + size]).replace(b"vectors of ", b"vectors of 1").decode()
-    data[:] = entries.seal(about, bytes(data[56 + size :]))
+    data[:] = cache_folder.seal(about, bytes(data[56 + size :]))
 
 
 def _beside(path: Path, rng: random.Random) -> Path:
@@ -229,7 +229,7 @@ def forge(path: Path, mark: Path) -> None:
     about, rest = data[56 : 56 + size].decode(), data[56 + size :]
     text = int.from_bytes(rest[:8], "little")
     code = compile(f"open({str(mark)!r}, 'w').close()", "forged", "exec")
-    path.write_bytes(entries.seal(about, rest[: 8 + text] + marshal.dumps(code)))
+    path.write_bytes(cache_folder.seal(about, rest[: 8 + text] + marshal.dumps(code)))
 
 
 def _foreign(path: Path) -> None:

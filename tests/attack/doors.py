@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from rnncc import layers
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
 from tests import cases
 from tests.attack import Attack
 from tests.attack.guard import all_of, differing, flat, layer_class

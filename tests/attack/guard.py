@@ -19,10 +19,10 @@ from typing import Any
 import numpy as np
 
 from rnncc import compiler
-from rnncc.runtime import memory
-from rnncc.runtime.classes import read_off
-from rnncc.runtime.doors import array_shape
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.layer_options import read_off
+from rnncc.runtime.api.validation import array_shape
+from rnncc.runtime.common import memory_pool
 from tests import cases
 from tests.attack import Attack
 from tests.attack.forked import in_child
@@ -72,17 +72,17 @@ class Guarded:
         new[...] = array
         return new
 
-    # ---- as `runtime.memory.Pool` -------------------------------------------------------------
+    # ---- as `memory_pool.Pool` -------------------------------------------------------------
 
     def take(self, size: int) -> np.ndarray:
         # Workspaces begin at whole cache lines; what the runtime asks for is a number of those.
-        return self.bytes_(-(-max(size, 1) // memory.ALIGNMENT) * memory.ALIGNMENT)
+        return self.bytes_(-(-max(size, 1) // memory_pool.ALIGNMENT) * memory_pool.ALIGNMENT)
 
     def give(self, workspace: np.ndarray) -> None:
         workspace[...] = WORST
 
-    def lease(self, size: int) -> memory.Lease:
-        return memory.Lease(self.take(size), self)  # type: ignore[arg-type]
+    def lease(self, size: int) -> memory_pool.Lease:
+        return memory_pool.Lease(self.take(size), self)  # type: ignore[arg-type]
 
     def array(self, shape: tuple[int, ...], dtype: Any) -> np.ndarray:
         return self.empty(shape, dtype)
@@ -235,7 +235,7 @@ def packed_rows(rng: np.random.Generator, place: Guarded) -> str | None:
         return [t.detach().numpy().copy() for t in (y.data, *grads)]
 
     right = run(plain.data.clone())
-    memory.POOL = place  # type: ignore[assignment]
+    memory_pool.POOL = place  # type: ignore[assignment]
     with torch.no_grad():
         for parameter in body.parameters():
             parameter.set_(torch.from_numpy(place.copy(parameter.numpy())))
@@ -253,7 +253,7 @@ def attempt(index: int, seed: int) -> str | None:
 
     def work() -> str | None:
         right = trial.run(None)
-        memory.POOL = place  # type: ignore[assignment]
+        memory_pool.POOL = place  # type: ignore[assignment]
         wrong = differing(trial.run(place), right)
         return wrong and f"{trial}: {wrong}"
 

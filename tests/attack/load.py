@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
 from tests.attack import Attack
 from tests.attack.guard import layer_class
 

@@ -24,12 +24,12 @@ from typing import Any
 import jinja2
 import numpy as np
 
-from rnncc.emit.loader import template_root
+from rnncc.common.template_loader import template_root
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.library import INITIALIZERS, SIGNATURES
 from rnncc.frontend.spec import CellSpec
-from rnncc.passes.interface import check_text
-from rnncc.runtime.layer import Layer
+from rnncc.lowering.cell_interface import check_text
+from rnncc.runtime.api.layer import Layer
 from tests.attack import Attack
 from tests.cpu.simulate import simulated_class
 
@@ -75,12 +75,23 @@ def names() -> tuple[str, ...]:
     for path in template_root().rglob("*.jinja"):
         found |= _words(path.read_text(encoding="utf-8"))
     for module in (
-        *("description", "engine", "kernel", "nest", "tables", "threads", "words", "moves"),
-        *("layer", "base", "bind", "binding", "prepared", "perform", "groups", "simd", "raw"),
-        *("cuda.names", "cuda.kernel", "cuda.engine", "cuda.bind", "cuda.prepared"),
+        *(
+            "artifact.cell",
+            "artifact.kernel_tables",
+            "runtime.jit.kernel",
+            "runtime.api.layer_base",
+        ),
+        *(f"runtime.jit.{m}" for m in ("kernel_namespace", "helper")),
+        *(f"runtime.cpu.kernels.{m}" for m in ("loop_helpers", "barrier", "simd", "executor")),
+        *(f"runtime.cpu.kernels.{m}" for m in ("scalar_intrinsics", "address_spaces")),
+        *(f"runtime.cpu.planning.{m}" for m in ("kernel_arguments", "bound_program", "copies")),
+        *("runtime.cpu.planning.executable", "runtime.cpu.execution.engine", "runtime.api.layer"),
+        *(f"runtime.cuda.kernels.{m}" for m in ("kernel_namespace", "kernel")),
+        *(f"runtime.cuda.planning.{m}" for m in ("kernel_arguments", "executable")),
+        "runtime.cuda.execution.engine",
     ):
-        found |= {*dir(importlib.import_module(f"rnncc.runtime.{module}"))}
-    found |= {*dir(importlib.import_module("rnncc.runtime.layer").Layer)}
+        found |= {*dir(importlib.import_module(f"rnncc.{module}"))}
+    found |= {*dir(importlib.import_module("rnncc.runtime.api.layer").Layer)}
     found |= {
         *dir(importlib.import_module("numba")),
         *dir(jinja2),

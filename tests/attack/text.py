@@ -17,12 +17,12 @@ import time
 from functools import cache
 from pathlib import Path
 
+from rnncc.artifact.cell import Variant
 from rnncc.compiler import CELLS
 from rnncc.emit.module import render_module
 from rnncc.frontend.diagnostics import SpecError
-from rnncc.passes.interface import check_text
-from rnncc.runtime.grammar import check_module
-from rnncc.schedule.description import Variant
+from rnncc.lowering.cell_interface import check_text
+from rnncc.runtime.jit.module_grammar import check_module
 from tests.attack import Attack
 
 SECONDS, BYTES = 2.0, 300 * 2**20

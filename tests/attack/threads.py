@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 
 from rnncc import compiler
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
 from tests import cases
 from tests.attack import Attack
 from tests.attack.forked import in_child

@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.machine import ITEMSIZE
+from rnncc.common.machine import ITEMSIZE
 from tests.cpu.memory import DTYPES, Space
 
 Bad = np.ndarray | None

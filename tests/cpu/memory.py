@@ -18,8 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.memory import Lease, aligned
-from rnncc.runtime.perform import Region
+from rnncc.runtime.common.memory_pool import Lease, aligned
+from rnncc.runtime.cpu.kernels.executor import Region
 from tests.cpu.places import Site, site
 
 UNWRITTEN, WRITTEN, OUTSIDE, BEHIND = range(4)
@@ -364,7 +364,7 @@ def _overlap(piece: Piece, array: np.ndarray) -> bool:
 
 
 class Pool:
-    """A `runtime.memory.Pool` that never gives the same memory twice."""
+    """A `memory_pool.Pool` that never gives the same memory twice."""
 
     def __init__(self, space: Space) -> None:
         self.space = space

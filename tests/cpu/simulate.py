@@ -23,27 +23,27 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import Cell, Variant
+from rnncc.artifact.kernel_tables import Kernel as KernelTable
+from rnncc.common.machine import Machine
 from rnncc.compiler import Compiler
 from rnncc.emit.module import render_module
 from rnncc.frontend.spec import CellSpec
-from rnncc.passes.interface import check_text
-from rnncc.runtime.bind import Binder
-from rnncc.runtime.call import ANYWHERE
-from rnncc.runtime.cores import Cores
-from rnncc.runtime.description import Cell, Variant
-from rnncc.runtime.doors import dtype_name
-from rnncc.runtime.engine import Engine, Side
-from rnncc.runtime.groups import PACKED, SAVED, WORKSPACE
-from rnncc.runtime.kernel import Kernel
-from rnncc.runtime.layer import Layer, make_class
-from rnncc.runtime.layouts import REACH, Layout
-from rnncc.runtime.machine import Machine
-from rnncc.runtime.memory import aligned
-from rnncc.runtime.nest import TURN_AT
-from rnncc.runtime.perform import WORDS_AT, Place, Plan, Region, perform, perform_again
-from rnncc.runtime.prepared import Prepared
-from rnncc.runtime.second_engine import SecondEngine
-from rnncc.runtime.tables import Kernel as KernelTable
+from rnncc.lowering.cell_interface import check_text
+from rnncc.runtime.api.layer import Layer, make_class
+from rnncc.runtime.api.validation import dtype_name
+from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.cpu.execution.engine import Engine, Side
+from rnncc.runtime.cpu.execution.run import ANYWHERE
+from rnncc.runtime.cpu.execution.second_engine import SecondEngine
+from rnncc.runtime.cpu.kernels.address_spaces import PACKED, SAVED, WORKSPACE
+from rnncc.runtime.cpu.kernels.executor import WORDS_AT, Place, Plan, Region, perform, perform_again
+from rnncc.runtime.cpu.kernels.loop_helpers import TURN_AT
+from rnncc.runtime.cpu.kernels.microkernels import Cores
+from rnncc.runtime.cpu.planning.executable import Prepared
+from rnncc.runtime.cpu.planning.kernel_arguments import Binder
+from rnncc.runtime.cpu.planning.layouts import REACH, Layout
+from rnncc.runtime.jit.kernel import Kernel
 from tests.cpu.memory import UNWRITTEN, KernelFault, Piece, Pool, Space
 from tests.cpu.places import TEXT
 from tests.cpu.threads import Threads
@@ -83,7 +83,7 @@ class Ways:
 
 
 class Simulator:
-    """A `runtime.target.Target`. seed: of the order of threads, and of `ways` if none are given."""
+    """A `cpu.target.Target`. seed: of the order of threads, and of `ways` if none are given."""
 
     gap = GAP
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.runtime import blocks
+from rnncc.runtime.cpu.execution import time_chunks
 from tests import cases
 from tests.cpu.simulate import Simulator, simulated_class
 from tests.cpu.twins import LIMIT, Shape, Twins
@@ -52,9 +52,9 @@ def test_second_derivatives(name: str) -> None:
 
 def test_blocks_of_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a block leaves is what the next one starts from."""
-    monkeypatch.setattr(blocks, "block_steps", lambda *_: 2)
-    monkeypatch.setattr("rnncc.runtime.engine.block_steps", lambda *_: 2)
-    monkeypatch.setattr("rnncc.runtime.engine.LEAST_STEPS", 2)
+    monkeypatch.setattr(time_chunks, "block_steps", lambda *_: 2)
+    monkeypatch.setattr("rnncc.runtime.cpu.execution.engine.block_steps", lambda *_: 2)
+    monkeypatch.setattr("rnncc.runtime.cpu.execution.engine.LEAST_STEPS", 2)
     twins = Twins.of("delays", "mask", (5, 3, 7, 3), Simulator(32, 2, seed=2))
     call = {"mask": twins.call["mask"], "initial_state": twins.states}
     right = twins.reference(twins.inputs, **call)

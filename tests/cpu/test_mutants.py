@@ -14,7 +14,13 @@ from typing import Any
 
 import pytest
 
-from rnncc.runtime import bind, bind_memory, moves, packing, prepared
+from rnncc.runtime.cpu.planning import (
+    buffer_layout,
+    copies,
+    executable,
+    kernel_arguments,
+    weight_packing,
+)
 from tests.cpu.memory import KernelFault, Race
 from tests.cpu.places import text_of
 from tests.cpu.simulate import Simulator, Ways
@@ -270,44 +276,44 @@ def _shrunk(binding: Any, *_: object) -> Any:
 
 
 PLANNING: dict[str, tuple[Any, str, Callable[..., Any], type[KernelFault] | None]] = {
-    "a buffer a vector too small": (bind.Binder, "bind", _shrunk, KernelFault),
-    "rows without padding": (bind_memory, "is_padded", lambda found, *_: False, KernelFault),
-    "parts of rows without room": (bind_memory, "room", lambda found, *_: 16, None),
-    "no start from zeros": (moves.Mover, "starts", lambda found, *_: found[1:], KernelFault),
+    "a buffer a vector too small": (kernel_arguments.Binder, "bind", _shrunk, KernelFault),
+    "rows without padding": (buffer_layout, "is_padded", lambda found, *_: False, KernelFault),
+    "parts of rows without room": (buffer_layout, "room", lambda found, *_: 16, None),
+    "no start from zeros": (copies.Mover, "starts", lambda found, *_: found[1:], KernelFault),
     "a start that is computed isn't copied": (
-        moves.Mover,
+        copies.Mover,
         "_start",
         lambda found, *_: replace(found, source=found.target),
         KernelFault,
     ),
-    "nothing is packed": (packing.Planner, "_pack", lambda found, *_: 0, KernelFault),
+    "nothing is packed": (weight_packing.Planner, "_pack", lambda found, *_: 0, KernelFault),
     "constants of a sum aren't packed": (
-        packing.Planner,
+        weight_packing.Planner,
         "_init",
         lambda found, *_: 0,
         KernelFault,
     ),
     "a gate's weights begin a unit late": (
-        packing.Planner,
+        weight_packing.Planner,
         "_gate",
         lambda found, *_: (found[0], found[1] + 8),
         None,
     ),
     "a stride of the wrong axis": (
-        bind.Binder,
+        kernel_arguments.Binder,
         "row_stride",
         lambda found, *_: found + 64,
         None,
     ),
-    "an entering slot leaves": (moves, "slot_offset", lambda found, *_: 0, None),
+    "an entering slot leaves": (copies, "slot_offset", lambda found, *_: 0, None),
     "results are copied a row early": (
-        moves.Mover,
+        copies.Mover,
         "results",
         lambda found, *_: found[:-1],
         KernelFault,
     ),
     "what weights alone decide is made once a call's time": (
-        prepared.Prepared,
+        executable.Prepared,
         "_weight_buffers",
         lambda found, *_: [],
         KernelFault,

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from rnncc import oracle
-from rnncc.passes.interface import check_text
+from rnncc.lowering.cell_interface import check_text
 from tests import cases
 from tests.cpu.simulate import Simulator, simulated_class
 from tests.cpu.twins import LIMIT, Twins, flat

@@ -17,9 +17,8 @@ from typing import Any
 import greenlet
 import numpy as np
 
-from rnncc.runtime.kernel import Kernel
-from rnncc.runtime.memory import aligned
-from rnncc.runtime.perform import (
+from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.cpu.kernels.executor import (
     FIXUPS,
     HEAD_WORDS,
     LAUNCH_WORDS,
@@ -28,7 +27,8 @@ from rnncc.runtime.perform import (
     WORDS_AT,
     Plan,
 )
-from rnncc.runtime.pool import CONTROL_WORDS, work
+from rnncc.runtime.cpu.threads.worker_pool import CONTROL_WORDS, work
+from rnncc.runtime.jit.kernel import Kernel
 from tests.cpu.memory import Space
 from tests.cpu.words import Words
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rnncc import oracle
-from rnncc.passes.lower import lower
+from rnncc.lowering.lower import lower
 from tests import cases
 from tests.cpu.simulate import Simulator, simulated_class
 

@@ -15,11 +15,11 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.helper import Helper
-from rnncc.runtime.kernel import Kernel
-from rnncc.runtime.machine import Machine
-from rnncc.runtime.words import HostVectors, Raw
-from rnncc.runtime.words import Vectors as VectorsWord
+from rnncc.common.machine import Machine
+from rnncc.runtime.jit.helper import Helper
+from rnncc.runtime.jit.kernel import Kernel
+from rnncc.runtime.jit.kernel_namespace import HostVectors, Raw
+from rnncc.runtime.jit.kernel_namespace import Vectors as VectorsWord
 from tests.cpu.lanes import Vectors
 from tests.cpu.memory import Space
 from tests.cpu.places import TEXT, text_of

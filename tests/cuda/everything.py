@@ -19,9 +19,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from rnncc.runtime.cuda.kernel import Kernel
-from rnncc.runtime.cuda.moves import move
-from rnncc.runtime.cuda.tiles import add_parts, contract
+from rnncc.runtime.cuda.kernels.copies import move
+from rnncc.runtime.cuda.kernels.gemm_tiles import add_parts, contract
+from rnncc.runtime.cuda.kernels.kernel import Kernel
 from tests import cases
 from tests.cuda.source import text_of
 from tests.cuda.test_cells import FEW, TIERS, shapes_for

@@ -21,11 +21,11 @@ from typing import Any
 import greenlet
 import numpy as np
 
-from rnncc.runtime.cuda.kernel import Kernel, rebound
-from rnncc.runtime.cuda.meanings import meanings
-from rnncc.runtime.cuda.products import Product
-from rnncc.runtime.cuda.target import Piece
-from rnncc.schedule.tiers import Gpu
+from rnncc.artifact.grid_sync import Gpu
+from rnncc.runtime.cuda.driver.target import Piece
+from rnncc.runtime.cuda.kernels.kernel import Kernel, rebound
+from rnncc.runtime.cuda.kernels.matmuls import Product
+from rnncc.runtime.cuda.kernels.namespace_bindings import meanings
 from tests.cuda.library import multiply
 from tests.cuda.memory import GUARD, Fault, Space, Stamp, check
 
@@ -68,7 +68,7 @@ class Thread:
 
 
 class Simulator:
-    """A `runtime.cuda.target.Target`. threads: at most so many a block, that tests stay quick."""
+    """A `cuda.target.Target`. threads: at most so many a block, that tests stay quick."""
 
     def __init__(
         self,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.cuda.target import Piece
+from rnncc.runtime.cuda.driver.target import Piece
 
 BASE = 1 << 20
 GUARD = 256

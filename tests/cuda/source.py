@@ -9,13 +9,13 @@ import inspect
 import textwrap
 from typing import Any
 
-from rnncc.runtime import store
+from rnncc.runtime.jit import module_cache
 
 
 def text_of(function: Any) -> str:
     """Also of a module that is in no file."""
     loader = function.__globals__.get("__loader__")
-    if isinstance(loader, store._Loader):
+    if isinstance(loader, module_cache._Loader):
         lines = loader.text.splitlines(keepends=True)[function.__code__.co_firstlineno - 1 :]
         return "".join(inspect.getblock(lines))
     return textwrap.dedent(inspect.getsource(function))

@@ -17,9 +17,9 @@ from bench.gpu_cases import Case, cases
 from bench.gpu_session import Session
 from bench.gpu_worker import Lost, Worker, handle
 from bench.harness import Effort
-from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.cuda.device import Device as NvidiaDevice
-from rnncc.schedule.tiers import TIERS
+from rnncc.artifact.grid_sync import TIERS
+from rnncc.runtime.cuda.driver.current_target import using
+from rnncc.runtime.cuda.driver.device import Device as NvidiaDevice
 from tests.cuda.gridsim import Simulator
 from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
 
@@ -152,7 +152,7 @@ def test_time_is_up(small: None) -> None:
 def test_no_gpu() -> None:
     class Nobody(Answers):
         def ask(self, task: dict[str, Any], seconds: float) -> dict[str, Any]:
-            return {"failed": "rnncc.runtime.machine.Missing: no driver here"}
+            return {"failed": "rnncc.common.machine.Missing: no driver here"}
 
     session = Session(Effort(), worker=Nobody)
     result = gpu_suite.gpu_suite(session.effort, session)

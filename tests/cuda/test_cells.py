@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.runtime.cuda.chosen import using
+from rnncc.runtime.cuda.driver.current_target import using
 from tests import cases
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Shape, Twins

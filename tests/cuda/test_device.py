@@ -15,11 +15,11 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.runtime.cuda import device as devices
-from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.cuda.device import CudaError, Device
-from rnncc.runtime.cuda.kernel import Kernel
-from rnncc.runtime.cuda.moves import move
+from rnncc.runtime.cuda.driver import device as devices
+from rnncc.runtime.cuda.driver.current_target import using
+from rnncc.runtime.cuda.driver.device import CudaError, Device
+from rnncc.runtime.cuda.kernels.copies import move
+from rnncc.runtime.cuda.kernels.kernel import Kernel
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.cuda.interface import InterfaceArrays
+from rnncc.runtime.cuda.arrays.cupy import InterfaceArrays
+from rnncc.runtime.cuda.driver.current_target import using
 from tests.cuda import fake_cupy
 from tests.cuda.gridsim import Simulator
 

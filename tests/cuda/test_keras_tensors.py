@@ -98,7 +98,7 @@ def rounding() -> None:
     import torch
 
     from rnncc.keras import RNN, LSTMCell
-    from rnncc.runtime.cuda import tiler
+    from rnncc.runtime.cuda.planning import tiler
     from rnncc.torch import on_device, recurrence
     from tests.cuda.gridsim import Simulator
     from tests.cuda.test_tensors import Believing

@@ -16,13 +16,14 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.runtime.cuda import chosen, offline, toolkit
-from rnncc.runtime.cuda import device as devices
-from rnncc.runtime.cuda.code import machine_code
-from rnncc.runtime.cuda.device import CudaError, Device, DeviceGraph
-from rnncc.runtime.cuda.moves import move
-from rnncc.runtime.machine import Missing
-from rnncc.schedule import tiers
+from rnncc.artifact import grid_sync
+from rnncc.common.machine import Missing
+from rnncc.runtime.cuda.driver import current_target
+from rnncc.runtime.cuda.driver import device as devices
+from rnncc.runtime.cuda.driver.device import CudaError, Device, DeviceGraph
+from rnncc.runtime.cuda.kernels import ptx, toolkit
+from rnncc.runtime.cuda.kernels.copies import move
+from rnncc.runtime.cuda.kernels.machine_code_cache import machine_code
 from tests.cuda.gridsim import Simulator
 from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
 from tests.cuda.twins import LIMIT, Twins
@@ -61,7 +62,7 @@ def test_driver_without_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
 
     bindings(monkeypatch, SimpleNamespace(cuInit=lambda flags: (Status(100),)))
     with pytest.raises(Missing, match=r"no usable GPU: cuInit says CUDA_ERROR_NO_DEVICE"):
-        chosen.current()
+        current_target.current()
 
 
 @pytest.mark.parametrize("kind", ["import", "library"])
@@ -69,12 +70,12 @@ def test_no_toolkit(monkeypatch: pytest.MonkeyPatch, fresh_store: Any, kind: str
     class DynamicLibNotFoundError(RuntimeError):
         """As cuda-pathfinder names it."""
 
-    def ptx(*_: Any) -> str:
+    def compiled(*_: Any) -> str:
         if kind == "import":
             raise ImportError("No module named 'numba.cuda.types'")
         raise DynamicLibNotFoundError("No such file: libnvrtc.so.13\nlistdir ...")
 
-    monkeypatch.setattr(offline, "ptx", ptx)
+    monkeypatch.setattr(ptx, "ptx", compiled)
     with pytest.raises(Missing, match=r"part of them is missing \(No .*\): pip install"):
         machine_code(move, "float32", (9, 0))
 
@@ -82,21 +83,21 @@ def test_no_toolkit(monkeypatch: pytest.MonkeyPatch, fresh_store: Any, kind: str
 def test_mistakes_of_our_own_are_none_of_that(
     monkeypatch: pytest.MonkeyPatch, fresh_store: Any
 ) -> None:
-    def ptx(*_: Any) -> str:
+    def compiled(*_: Any) -> str:
         raise RuntimeError("a bug")
 
-    monkeypatch.setattr(offline, "ptx", ptx)
+    monkeypatch.setattr(ptx, "ptx", compiled)
     with pytest.raises(RuntimeError, match=r"^a bug$"):
         machine_code(move, "float32", (9, 0))
 
 
 def test_code_of_another_machine(monkeypatch: pytest.MonkeyPatch, fresh_store: Any) -> None:
     """A store that was filled where there is a compiler serves where there is none."""
-    monkeypatch.setattr(offline, "ptx", lambda *_: ".visible .entry told(")
-    monkeypatch.setattr(offline, "can_assemble", lambda: False)
+    monkeypatch.setattr(ptx, "ptx", lambda *_: ".visible .entry told(")
+    monkeypatch.setattr(ptx, "can_assemble", lambda: False)
     made = machine_code(move, "float32", (9, 0))
     assert made == ("told", b".visible .entry told(\0")
-    monkeypatch.setattr(offline, "ptx", None)
+    monkeypatch.setattr(ptx, "ptx", None)
     monkeypatch.setattr("importlib.metadata.version", None)  # whatever is installed
     assert machine_code(move, "float32", (9, 0)) == made
 
@@ -112,9 +113,9 @@ def test_an_assembler_older_than_the_compiler(
     def assemble(*_: Any) -> Any:
         raise nvJitLinkError("ERROR_PTX_COMPILE (4): Unsupported .version 9.1")
 
-    monkeypatch.setattr(offline, "ptx", lambda *_: ".visible .entry told(")
-    monkeypatch.setattr(offline, "can_assemble", lambda: True)
-    monkeypatch.setattr(offline, "assemble", assemble)
+    monkeypatch.setattr(ptx, "ptx", lambda *_: ".visible .entry told(")
+    monkeypatch.setattr(ptx, "can_assemble", lambda: True)
+    monkeypatch.setattr(ptx, "assemble", assemble)
     assert machine_code(move, "float32", (9, 0))[1].startswith(b".visible")
 
 
@@ -144,8 +145,8 @@ def test_compiling_names_the_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("numba.cuda.types", reason="numba-cuda isn't installed")
     monkeypatch.delenv("CUDA_HOME", raising=False)
     monkeypatch.setattr(toolkit, "folder", lambda: Path("/found"))
-    monkeypatch.setattr(offline, "_ptx", lambda *_: os.environ["CUDA_HOME"])
-    assert offline.ptx(move, "float32") == "/found"
+    monkeypatch.setattr(ptx, "_ptx", lambda *_: os.environ["CUDA_HOME"])
+    assert ptx.ptx(move, "float32") == "/found"
     assert "CUDA_HOME" not in os.environ
 
 
@@ -173,8 +174,8 @@ SHAPE = (9, 6, 3, 4)
 @pytest.fixture(params=[SHAPE])
 def heavy(monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest) -> Twins:
     """A layer whose loop is shared by blocks, small as it is."""
-    monkeypatch.setattr(tiers, "BLOCK_WORK", 0)
-    monkeypatch.setattr(tiers, "SHARE_WORK", 64)
+    monkeypatch.setattr(grid_sync, "BLOCK_WORK", 0)
+    monkeypatch.setattr(grid_sync, "SHARE_WORK", 64)
     twins = Twins.of("gru", "plain", request.param)
     engine = twins.layer._engine(False, False)[1]
     for side in (engine._forward, engine._backward):
@@ -223,7 +224,7 @@ def test_the_next_tier_through_the_driver(driver: FakeDriver, heavy: Twins) -> N
 
 def test_too_large_for_the_chip() -> None:
     """Weights for which blocks have no room are read at every step, and the plan says why."""
-    h200 = tiers.Gpu("H200", 132, 132, shared=227 * 1024)
+    h200 = grid_sync.Gpu("H200", 132, 132, shared=227 * 1024)
     why = "weights of 16 warps take 512 KiB of a block, more than it has room for"
-    found = tiers.choose(tiers.Loop(8, 2048, 16_777_216, 1, why_not=why), h200)
+    found = grid_sync.choose(grid_sync.Loop(8, 2048, 16_777_216, 1, why_not=why), h200)
     assert found.name == "grid" and found.why.endswith(why)

@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
-from rnncc.runtime.cuda import nest
-from rnncc.runtime.cuda.kernel import rebound
+from rnncc.runtime.cuda.kernels import loop_helpers
+from rnncc.runtime.cuda.kernels.kernel import rebound
 from tests.cuda.gridsim import Deadlock, Simulator
 from tests.cuda.memory import Fault, Race
 from tests.cuda.source import text_of
@@ -121,12 +121,12 @@ BARRIERS = {
 @pytest.mark.parametrize("what", BARRIERS)
 def test_barrier_mutant_is_caught(what: str) -> None:
     old, new, kind = BARRIERS[what]
-    text = textwrap.dedent(inspect.getsource(nest.level_barrier))
+    text = textwrap.dedent(inspect.getsource(loop_helpers.level_barrier))
     assert old in text
     simulator = Simulator(seed=1)
     names = simulator._names("float32")
     mutant: dict[str, Any] = {}
-    exec(text.replace(old, new), dict(vars(nest)), mutant)
+    exec(text.replace(old, new), dict(vars(loop_helpers)), mutant)
     names["level_barrier"] = rebound(mutant["level_barrier"], names)
     simulator.names["float32"] = names
     with pytest.raises(Fault if kind is Race else kind):
@@ -137,7 +137,7 @@ def test_one_who_never_comes_ends_the_launch(monkeypatch: pytest.MonkeyPatch) ->
     """A GPU has no deadlock detection: the wait ends by itself."""
     simulator = Simulator(seed=1)
     names = simulator._names("float32")
-    barrier = rebound(nest.level_barrier, {**names, "MOST_POLLS": 2})
+    barrier = rebound(loop_helpers.level_barrier, {**names, "MOST_POLLS": 2})
     names["level_barrier"] = rebound(barrier, {"add_release": lambda *_: None})
     simulator.names["float32"] = names
     with pytest.raises(Deadlock, match="a GPU gives up"):

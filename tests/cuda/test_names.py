@@ -7,8 +7,8 @@ import pytest
 
 from rnncc.compiler import layer_class
 from rnncc.frontend.spec import CellSpec
-from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.layer import Layer
+from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.cuda.driver.current_target import using
 from tests.attack.names import outcome
 from tests.cuda.gridsim import Simulator
 

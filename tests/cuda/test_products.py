@@ -14,15 +14,17 @@ import numpy as np
 import pytest
 
 import rnncc
+from rnncc.artifact.grid_sync import Gpu
 from rnncc.layers import LSTM, RNN, Bidirectional, LSTMCell
-from rnncc.runtime.cuda import bulk, cublas, moves, tiler
-from rnncc.runtime.cuda import device as devices
-from rnncc.runtime.cuda.chosen import using
-from rnncc.runtime.cuda.given import bring
-from rnncc.runtime.cuda.products import COPIES, Product, merged, work_of
-from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
-from rnncc.runtime.moves import ONE_ROW
-from rnncc.schedule.tiers import Gpu
+from rnncc.runtime.api.device_inputs import bring
+from rnncc.runtime.cpu.planning.copies import ONE_ROW
+from rnncc.runtime.cuda.driver import cublas
+from rnncc.runtime.cuda.driver import device as devices
+from rnncc.runtime.cuda.driver.current_target import using
+from rnncc.runtime.cuda.kernels import copies
+from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
+from rnncc.runtime.cuda.kernels.matmuls import COPIES, Product, merged, work_of
+from rnncc.runtime.cuda.planning import gemm_choice, tiler
 from tests import cases
 from tests.cuda.gridsim import Simulator
 from tests.cuda.library import rounded
@@ -53,10 +55,10 @@ def computed(c: Contraction, arrays: dict[str, np.ndarray]) -> np.ndarray:
     points[ONE_ROW] = simulator.ones("float32", made.ones).address
     points[COPIES] = simulator.empty(max(made.copies, 1)).address
     for move in (piece for m in made.moves for piece in m.pieces()):
-        words = np.array([0, 1, 0, 1, *moves.words_of(move)], np.int64)
+        words = np.array([0, 1, 0, 1, *copies.words_of(move)], np.int64)
         words[4] = points[move.source.point] + move.source.offset
         words[5] = points[move.target.point] + move.target.offset
-        simulator.launch(moves.move, "float32", 1, 64, words)
+        simulator.launch(copies.move, "float32", 1, 64, words)
     m = made.multiply
     places = tuple(points[point] + at for point, at in (m.left, m.right, m.out))
     simulator.multiply(m.product, places, "float32", "float32")  # type: ignore[arg-type]
@@ -203,8 +205,8 @@ def test_strides_of_no_matrix_are_for_tiles() -> None:
         K,
     )
     assert work_of(c, 4) is None
-    assert bulk.bulk_of([c], WITH, 4).said.endswith("float32: strides are no matrix's")
-    assert bulk.bulk_of([c], WITHOUT, 4).said.endswith("it isn't installed")
+    assert gemm_choice.bulk_of([c], WITH, 4).said.endswith("float32: strides are no matrix's")
+    assert gemm_choice.bulk_of([c], WITHOUT, 4).said.endswith("it isn't installed")
 
 
 @pytest.mark.parametrize(

@@ -15,11 +15,11 @@ from typing import Any
 import pytest
 
 from rnncc import compiler
-from rnncc.emit.describe import describe
-from rnncc.runtime.cuda.kernel import Kernel
-from rnncc.runtime.sizes import evaluate
-from rnncc.schedule.description import Variant
-from rnncc.schedule.stationary import Room, numbers
+from rnncc.artifact.cell import Variant
+from rnncc.artifact.stationary_weights import Room, numbers
+from rnncc.common.size_expressions import evaluate
+from rnncc.lowering.describe import describe
+from rnncc.runtime.cuda.kernels.kernel import Kernel
 from tests import cases
 from tests.conftest import Golden
 from tests.cuda.test_mutants import changed
@@ -60,11 +60,11 @@ def tables_of(name: str, variant: str) -> list[Any]:
 
 def compiled(kernel: Kernel, capability: tuple[int, int], dtype: str = "float32") -> Any:
     """PTX and the assembler's report."""
-    from rnncc.runtime.cuda import offline
+    from rnncc.runtime.cuda.kernels import ptx
 
-    text = offline.ptx(kernel, dtype, capability)
+    text = ptx.ptx(kernel, dtype, capability)
     assert f".target sm_{capability[0]}{capability[1]}" in text
-    return text, offline.assemble(text, capability)[1]
+    return text, ptx.assemble(text, capability)[1]
 
 
 # What is in no kernel of single precision, and why.
@@ -131,11 +131,11 @@ ORDER = ["bar.sync", "red.release.gpu.global.add.u64", "ld.acquire.gpu.global.u6
 @pytest.fixture(scope="module")
 def loop() -> tuple[str, bytes]:
     """A loop whose blocks wait for each other: PTX and machine code."""
-    from rnncc.runtime.cuda import offline
+    from rnncc.runtime.cuda.kernels import ptx
 
     (scan,) = (k for k in kernels_of("simple_rnn", "plain") if k.name == "forward_scan")
-    text = offline.ptx(scan, "float32", (9, 0))
-    return text, offline.assemble(text, (9, 0))[0]
+    text = ptx.ptx(scan, "float32", (9, 0))
+    return text, ptx.assemble(text, (9, 0))[0]
 
 
 def test_barrier_releases_and_acquires(loop: tuple[str, bytes]) -> None:

@@ -1,7 +1,7 @@
 """torch's modules on a GPU's kernels: the same modules on the CPU's kernels agree.
 
 Tensors here are the CPU's, made believe: a carrier copies them to the simulated grid and back. How
-tensors of a real GPU are read is `runtime.cuda.tensors`, which needs one.
+tensors of a real GPU are read is `torch_tensors`, which needs one.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from rnncc.runtime.cuda.target import HostArrays, Piece
-from rnncc.runtime.cuda.tensors import rows_are_dense
+from rnncc.runtime.cuda.arrays.torch_tensors import rows_are_dense
+from rnncc.runtime.cuda.driver.target import HostArrays, Piece
 from rnncc.torch import GRU, LSTM, Recurrent, on_device
 from tests import cases
 from tests.cuda.gridsim import Simulator

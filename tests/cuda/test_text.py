@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 
 import rnncc
+from rnncc.artifact.cell import Variant
 from rnncc.emit.module import render_module
-from rnncc.runtime.cuda import names
-from rnncc.runtime.store import text_module
-from rnncc.schedule.description import Variant
+from rnncc.runtime.cuda.kernels import kernel_namespace
+from rnncc.runtime.jit.module_cache import text_module
 from tests.cases import NAMES, spec_of
 from tests.conftest import Golden
 
@@ -74,7 +74,7 @@ def test_a_written_module_needs_no_gpu_to_be_imported() -> None:
 
 def test_names_mean_nothing_outside_of_kernels() -> None:
     with pytest.raises(TypeError, match=r"v\.load has a meaning inside of kernels only"):
-        names.v.load(0)
+        kernel_namespace.v.load(0)
 
 
 def test_layers_move() -> None:

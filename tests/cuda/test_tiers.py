@@ -12,11 +12,11 @@ from typing import Any
 import pytest
 
 from rnncc import compiler
-from rnncc.emit.describe import describe
-from rnncc.runtime.binding import Call
-from rnncc.runtime.cuda.bind import Binder, Binding
-from rnncc.schedule.description import Variant
-from rnncc.schedule.tiers import Gpu
+from rnncc.artifact.cell import Variant
+from rnncc.artifact.grid_sync import Gpu
+from rnncc.lowering.describe import describe
+from rnncc.runtime.cpu.planning.bound_program import Call
+from rnncc.runtime.cuda.planning.kernel_arguments import Binder, Binding
 from tests import cases
 
 BATCHES, UNITS = (1, 8, 16, 32, 64, 128), (64, 128, 256, 512, 768, 1024, 1536)

@@ -5,9 +5,10 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnncc.runtime.cuda import tiler, tiles
-from rnncc.runtime.cuda.tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
-from rnncc.runtime.moves import ZERO_ROW, Point
+from rnncc.runtime.cpu.planning.copies import ZERO_ROW, Point
+from rnncc.runtime.cuda.kernels import gemm_tiles
+from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
+from rnncc.runtime.cuda.planning import tiler
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 
@@ -15,7 +16,7 @@ from tests.cuda.twins import LIMIT, Twins
 @pytest.mark.parametrize("name", ["lstm"])
 def test_cells_in_tiles(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tiler, "LEAST_WORK", 1)
-    monkeypatch.setattr(tiles, "PART", 4)
+    monkeypatch.setattr(gemm_tiles, "PART", 4)
     twins = Twins.of(name, "plain", (3, 4, 9, 2))
     engine = twins.layer._engine(False, False)[1]
     simulator = Simulator(seed=6, size=1 << 22)
@@ -36,11 +37,11 @@ def launched(c: Contraction, arrays: dict[Point, np.ndarray], out: np.ndarray) -
     simulator = Simulator(seed=3, size=1 << 21)
     points = {n: simulator.upload(a).address for n, a in arrays.items()}
     points["out"] = simulator.upload(out).address
-    made = tiles.launch_of(c, 4, processors=8)
-    points[tiles.PARTS] = simulator.empty(max(made.part_bytes, 1)).address
-    runs = [(tiles.contract, made.words, made.patches, made.blocks)]
+    made = gemm_tiles.launch_of(c, 4, processors=8)
+    points[gemm_tiles.PARTS] = simulator.empty(max(made.part_bytes, 1)).address
+    runs = [(gemm_tiles.contract, made.words, made.patches, made.blocks)]
     if made.parts > 1:
-        runs.append((tiles.add_parts, made.adds, made.add_patches, 2))
+        runs.append((gemm_tiles.add_parts, made.adds, made.add_patches, 2))
     for kernel, words, patches, blocks in runs:
         own = np.array([0, 1, 0, 1, *words], np.int64)
         for i, point, at in patches:
@@ -78,7 +79,7 @@ def test_ragged_tiles() -> None:
 
 
 def test_blocks_that_share_k(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tiles, "PART", 16)
+    monkeypatch.setattr(gemm_tiles, "PART", 16)
     rng = np.random.default_rng(0)
     batch, time, m, n = 3, 17, 7, 9
     a, d = (rng.standard_normal((batch, time, x)).astype("float32") for x in (m, n))
@@ -91,6 +92,6 @@ def test_blocks_that_share_k(monkeypatch: pytest.MonkeyPatch) -> None:
         time,
         ZEROS,
     )
-    assert tiles.launch_of(c, 4, 8).parts == 4
+    assert gemm_tiles.launch_of(c, 4, 8).parts == 4
     found = launched(c, {"a": a, "d": d, ZERO_ROW: a}, np.zeros((m, n), "float32"))
     np.testing.assert_allclose(found, np.einsum("btm,btn->mn", a.astype(float), d), atol=1e-5)

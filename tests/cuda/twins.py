@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from rnncc import compiler, oracle
-from rnncc.passes.lower import lower
-from rnncc.runtime.cuda.chosen import using
+from rnncc.lowering.lower import lower
+from rnncc.runtime.cuda.driver.current_target import using
 from tests import cases
 from tests.cuda.gridsim import Simulator
 

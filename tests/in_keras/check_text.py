@@ -77,7 +77,7 @@ def with_spec(config: dict[str, Any], spec: dict[str, Any]) -> None:
         {"module": "os", "class_name": "system", "config": {"command": "touch ran"}},
         {"module": "builtins", "class_name": "exec", "config": {"source": RUN}},
         {"module": "wsgiref.validate", "class_name": "x", "config": {}},
-        {"module": "rnncc.runtime.layer", "class_name": "Layer", "config": {}},
+        {"module": "rnncc.runtime.api.layer", "class_name": "Layer", "config": {}},
         {"module": "rnncc.compiler", "class_name": "Compiler", "config": {}},
     ],
     ids=lambda s: s["module"],

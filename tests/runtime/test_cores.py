@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
-from rnncc.runtime.cores import SEGMENT_WORDS, cores, max_rows
-from rnncc.runtime.machine import Machine, host
-from rnncc.runtime.memory import aligned
+from rnncc.common.machine import Machine, host
+from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.cpu.kernels.microkernels import SEGMENT_WORDS, cores, max_rows
 
 CORE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)
 NARROW = Machine(vector_bytes=32, registers=16)
@@ -138,7 +138,7 @@ def test_tiles_that_do_not_fit_are_refused(rows, vectors):
 def test_accumulators_stay_in_registers(monkeypatch, tmp_path):
     """No vector is spilled in any loop over k: what a core's speed hangs on."""
     monkeypatch.setenv("RNNCC_CACHE", str(tmp_path))
-    from rnncc.runtime.cores import Cores
+    from rnncc.runtime.cpu.kernels.microkernels import Cores
 
     if host().vector_bytes < 32:
         pytest.skip("reads x86 assembly of the host's own vectors")

@@ -14,9 +14,9 @@ from typing import Any
 
 import pytest
 
-from rnncc.runtime import entries
-from rnncc.runtime.entries import CacheWarning, Unusable, entry_name, read, write
-from rnncc.runtime.machine import Misset
+from rnncc.common.machine import Misset
+from rnncc.runtime.jit import cache_folder
+from rnncc.runtime.jit.cache_folder import CacheWarning, Unusable, entry_name, read, write
 
 ABOUT, DATA = "a thing of one rnncc, CPU and vector width", bytes(range(256)) * 20
 NAME = entry_name("a thing", ABOUT, "o")
@@ -24,8 +24,8 @@ NAME = entry_name("a thing", ABOUT, "o")
 
 @pytest.fixture(autouse=True)
 def _unsaid(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(entries, "_said", set())
-    monkeypatch.setattr(entries, "_bound", entries._Bound())
+    monkeypatch.setattr(cache_folder, "_said", set())
+    monkeypatch.setattr(cache_folder, "_bound", cache_folder._Bound())
 
 
 @pytest.fixture
@@ -72,7 +72,7 @@ def other_header(path: Path) -> None:
 
 
 def about_another(path: Path) -> None:
-    path.write_bytes(entries.seal("another vector width", DATA))
+    path.write_bytes(cache_folder.seal("another vector width", DATA))
 
 
 def a_pipe(path: Path) -> None:
@@ -126,8 +126,8 @@ def test_every_flipped_bit_is_seen(kept: Path) -> None:
     for place in places:
         wrong = bytearray(right)
         wrong[place] ^= 1 << rng.randrange(8)
-        with pytest.raises(entries.Damaged):
-            entries.unseal(ABOUT, bytes(wrong))
+        with pytest.raises(cache_folder.Damaged):
+            cache_folder.unseal(ABOUT, bytes(wrong))
 
 
 def test_entries_that_were_exchanged(kept: Path) -> None:
@@ -178,11 +178,11 @@ def test_a_new_folder_is_for_us_alone(
 
 def refused(why: str) -> None:
     """Neither read nor written, and one warning."""
-    before = sorted(p.name for p in entries.folder_path().parent.rglob("*"))
+    before = sorted(p.name for p in cache_folder.folder_path().parent.rglob("*"))
     found, words = said(lambda: (read(NAME, ABOUT), write(NAME, ABOUT, b"new"), read(NAME, ABOUT)))
     assert found == (None, None, None)
     assert len(words) == 1 and why in words[0] and "for itself" in words[0]
-    assert before == sorted(p.name for p in entries.folder_path().parent.rglob("*"))
+    assert before == sorted(p.name for p in cache_folder.folder_path().parent.rglob("*"))
 
 
 @pytest.mark.parametrize("mode", [0o770, 0o707, 0o1777], ids=oct)
@@ -350,7 +350,7 @@ def test_a_large_folder_is_not_looked_at_for_every_entry(
     fresh_store: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked = []
-    monkeypatch.setattr(entries, "trim", lambda *_: looked.append(1))
+    monkeypatch.setattr(cache_folder, "trim", lambda *_: looked.append(1))
     monkeypatch.setenv("RNNCC_CACHE_BYTES", "400000")
     filled(40)
     assert 2 <= len(looked) <= 6
@@ -377,7 +377,7 @@ def test_any_stem_makes_a_file_name(fresh_store: Path, stem: str) -> None:
     name = entry_name(stem, ABOUT, "module")
     write(name, ABOUT, DATA)
     assert [p.name for p in fresh_store.iterdir()] == [name] and read(name, ABOUT) == DATA
-    assert entries.clear() == (1, [])
+    assert cache_folder.clear() == (1, [])
 
 
 # ---- the command ------------------------------------------------------------------------------
@@ -404,4 +404,4 @@ def test_rnncc_cache_of_a_folder_that_is_not_used(
         assert shown.code == 1 and "others may write to" in shown.err
     assert kept.exists()
     with pytest.raises(Unusable):
-        entries.contents()
+        cache_folder.contents()

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import rnncc
-from rnncc.runtime.memory import KEPT_BYTES, POOLED_BYTES, Pool, address_of
+from rnncc.runtime.common.memory_pool import KEPT_BYTES, POOLED_BYTES, Pool, address_of
 
 F32 = np.dtype("float32")
 LARGE = (POOLED_BYTES // 4, 3)
@@ -69,7 +69,7 @@ def test_nothing_depends_on_what_memory_held(cell: str, monkeypatch: pytest.Monk
     rng = np.random.default_rng(0)
     layer = rnncc.compile(cell)(units=17, return_sequences=True, seed=1)
     x = rng.standard_normal((3, 5, 7)).astype("float32")
-    monkeypatch.setattr("rnncc.runtime.memory.POOL", Poisoned())
+    monkeypatch.setattr("rnncc.runtime.common.memory_pool.POOL", Poisoned())
     y, pullback = layer.vjp(x)
     found = pullback(np.ones_like(y))
     for array in (layer(x), y, found.inputs, *found.weights.values()):

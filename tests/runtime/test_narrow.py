@@ -8,11 +8,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from rnncc.runtime.cores import SEGMENT_WORDS, cores
-from rnncc.runtime.machine import Machine, host
-from rnncc.runtime.memory import aligned
-from rnncc.runtime.narrow import PACKERS
-from rnncc.runtime.storage import BFLOAT16, GROUP, INT8, STORAGES, Storage
+from rnncc.common.machine import Machine, host
+from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.common.weight_formats import BFLOAT16, GROUP, INT8, STORAGES, Storage
+from rnncc.runtime.cpu.kernels.microkernels import SEGMENT_WORDS, cores
+from rnncc.runtime.cpu.kernels.quantized_packing import PACKERS
 from tests.rounding import bfloat16, int8, quantized
 
 CORE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)

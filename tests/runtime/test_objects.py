@@ -10,21 +10,21 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from rnncc.runtime import objects
-from rnncc.runtime.codegen import compile_function
-from rnncc.runtime.fingerprint import Unknown, fingerprint
-from rnncc.runtime.kernel import Kernel, kernel
-from rnncc.runtime.launch import launch
-from rnncc.runtime.machine import Machine, host
-from rnncc.runtime.memory import aligned
-from rnncc.runtime.store import text_module
-from rnncc.runtime.words import set_word, word
+from rnncc.common.machine import Machine, host
+from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.cpu.threads.dispatch import launch
+from rnncc.runtime.jit import object_cache
+from rnncc.runtime.jit.compiler import compile_function
+from rnncc.runtime.jit.fingerprint import Unknown, fingerprint
+from rnncc.runtime.jit.kernel import Kernel, kernel
+from rnncc.runtime.jit.kernel_namespace import set_word, word
+from rnncc.runtime.jit.module_cache import text_module
 
 ROOT = Path(__file__).parent.parent.parent
 MODULE = '''"""Two kernels, for tests."""
 
-from rnncc.runtime.kernel import kernel
-from rnncc.runtime.words import set_word, word
+from rnncc.runtime.jit.kernel import kernel
+from rnncc.runtime.jit.kernel_namespace import set_word, word
 
 
 @kernel
@@ -38,9 +38,9 @@ def triple(block, part):
 '''
 HELPED = '''"""A kernel with helpers."""
 
-from rnncc.runtime.helper import helper
-from rnncc.runtime.kernel import kernel
-from rnncc.runtime.words import set_word, word
+from rnncc.runtime.jit.helper import helper
+from rnncc.runtime.jit.kernel import kernel
+from rnncc.runtime.jit.kernel_namespace import set_word, word
 
 FACTOR = 2
 
@@ -97,24 +97,24 @@ def test_an_object_is_kept_and_found(module, fresh_store: Path) -> None:
 def test_another_machine_or_kernel_is_another_object(module, monkeypatch) -> None:
     assert run(module.double, 1) == 2
     other = text_module("kernels", MODULE.replace("2 * word", "4 * word"))
-    assert objects.find(other.double.function) is None
-    assert objects.find(module.double.function) is not None
-    monkeypatch.setattr(objects, "_target", lambda: "another machine")
-    assert objects.find(module.double.function) is None
+    assert object_cache.find(other.double.function) is None
+    assert object_cache.find(module.double.function) is not None
+    monkeypatch.setattr(object_cache, "_target", lambda: "another machine")
+    assert object_cache.find(module.double.function) is None
 
 
 @pytest.mark.parametrize("part", ["get_host_cpu_name", "get_process_triple", "_version", "host"])
 def test_all_that_decides_machine_code_tells_it_apart(module, monkeypatch, part: str) -> None:
-    made = {objects._entry(module.double.function)}
-    objects._target.cache_clear()
+    made = {object_cache._entry(module.double.function)}
+    object_cache._target.cache_clear()
     try:
         with monkeypatch.context() as patch:
             other = Machine(vector_bytes=64 if host().vector_bytes != 64 else 32)
-            home = objects if hasattr(objects, part) else objects.llvm
+            home = object_cache if hasattr(object_cache, part) else object_cache.llvm
             patch.setattr(home, part, lambda *_: other if part == "host" else "another")
-            made.add(objects._entry(module.double.function))
+            made.add(object_cache._entry(module.double.function))
     finally:
-        objects._target.cache_clear()
+        object_cache._target.cache_clear()
     assert len(made) == 2 == len({name for name, _ in made})
 
 
@@ -134,7 +134,7 @@ def test_what_names_mean_tells_kernels_apart(fresh_store: Path) -> None:
     made = text_module("helped", text.replace("FACTOR = 2", "FACTOR = object()"))
     with pytest.raises(Unknown, match="object in a kernel"):
         fingerprint(made.apply.function)
-    assert objects.find(made.apply.function) is None
+    assert object_cache.find(made.apply.function) is None
 
 
 def test_a_file_changed_since_it_was_imported(fresh_store: Path, tmp_path: Path) -> None:

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 
-from rnncc.runtime.machine import Machine, host
-from rnncc.runtime.memory import Pool, aligned
-from rnncc.runtime.rows import rows
+from rnncc.common.machine import Machine, host
+from rnncc.runtime.common.memory_pool import Pool, aligned
+from rnncc.runtime.cpu.kernels.row_kernels import rows
 
 DTYPES = ("float32", "float64")
 SIZES = (1, 3, 15, 16, 17, 64, 101)

@@ -6,17 +6,17 @@ from functools import cache
 import numpy as np
 import pytest
 
-from rnncc.runtime.machine import Machine
-from rnncc.runtime.memory import aligned
-from rnncc.runtime.simd import LIBRARY, vectors
-from rnncc.runtime.store import text_module
+from rnncc.common.machine import Machine
+from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.cpu.kernels.simd import LIBRARY, vectors
+from rnncc.runtime.jit.module_cache import text_module
 
 WIDTHS = {"float32": (8, 4, 16), "float64": (4, 2, 8)}
 
 HEADER = '''"""A loop over one vector function, for tests."""
 
-from rnncc.runtime.kernel import core
-from rnncc.runtime.words import vectors
+from rnncc.runtime.jit.kernel import core
+from rnncc.runtime.jit.kernel_namespace import vectors
 
 v = vectors("{dtype}", {width})
 '''

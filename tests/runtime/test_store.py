@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from rnncc.runtime import entries, store
-from rnncc.runtime.store import keyed_module, text_module
+from rnncc.runtime.jit import cache_folder, module_cache
+from rnncc.runtime.jit.module_cache import keyed_module, text_module
 
 TEXT = '"""A module."""\n\nvalue = [1, 2]\n\n\ndef fail():\n    raise ValueError("here")\n'
 
@@ -19,7 +19,7 @@ TEXT = '"""A module."""\n\nvalue = [1, 2]\n\n\ndef fail():\n    raise ValueError
 @pytest.fixture(autouse=True)
 def any_text(monkeypatch: pytest.MonkeyPatch) -> None:
     """What a module may say is `test_hostile_text`'s."""
-    monkeypatch.setattr(store, "check_module", lambda text: text)
+    monkeypatch.setattr(module_cache, "check_module", lambda text: text)
 
 
 def never() -> str:
@@ -28,7 +28,7 @@ def never() -> str:
 
 def forget() -> None:
     gc.collect()
-    store._modules.clear()
+    module_cache._modules.clear()
 
 
 def test_a_module_is_rendered_once(fresh_store: Path) -> None:
@@ -50,8 +50,8 @@ def test_a_source_that_changes_is_another_compiler(
     for path in (source, template):
         path.parent.mkdir(parents=True)
         path.write_text("same")
-    monkeypatch.setattr(store, "RUNTIME", tmp_path / "rnncc" / "runtime")
-    find = store.compiler_hash.__wrapped__
+    monkeypatch.setattr(module_cache, "PACKAGE", tmp_path / "rnncc")
+    find = module_cache.compiler_hash.__wrapped__
     before = find()
     assert find() == before
     for path in (source, template):
@@ -72,7 +72,7 @@ def test_another_rnncc_python_or_width_is_another_entry(
     class Other:
         vector_bytes = 128
 
-    monkeypatch.setattr(store, decides, Other if decides == "host" else lambda: "another")
+    monkeypatch.setattr(module_cache, decides, Other if decides == "host" else lambda: "another")
     assert keyed_module("made", "key", lambda: TEXT + "value = 4\n").value == 4
 
 
@@ -85,8 +85,8 @@ def test_a_damaged_module_is_rendered_again(
     data[-3] ^= 4
     path.write_bytes(data)
     forget()
-    monkeypatch.setattr(entries, "_said", set())
-    with pytest.warns(entries.CacheWarning, match="its checksum is wrong"):
+    monkeypatch.setattr(cache_folder, "_said", set())
+    with pytest.warns(cache_folder.CacheWarning, match="its checksum is wrong"):
         assert keyed_module("made", "key", lambda: TEXT).value == [1, 2]
     forget()
     keyed_module("made", "key", never)
@@ -95,7 +95,7 @@ def test_a_damaged_module_is_rendered_again(
 def test_modules_need_no_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("RNNCC_CACHE", str(tmp_path / "file"))
     (tmp_path / "file").touch()
-    monkeypatch.setattr(entries, "_said", {"unusable"})
+    monkeypatch.setattr(cache_folder, "_said", {"unusable"})
     assert keyed_module("made", "key", lambda: TEXT).value == [1, 2]
 
 

@@ -11,16 +11,17 @@ from functools import cache
 import numpy as np
 import pytest
 
-from rnncc.runtime import kernel, launch, objects, pool, team
-from rnncc.runtime.memory import aligned
-from rnncc.runtime.store import text_module
-from rnncc.runtime.threads import sync_words
+from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.cpu.kernels.barrier import sync_words
+from rnncc.runtime.cpu.threads import dispatch, openmp_team, worker_pool
+from rnncc.runtime.jit import kernel, object_cache
+from rnncc.runtime.jit.module_cache import text_module
 
 MODULE = '''"""Threads that hand a vector round: each step reads all of what the last step wrote."""
 
-from rnncc.runtime.kernel import core, kernel
-from rnncc.runtime.threads import barrier, check_in
-from rnncc.runtime.words import (
+from rnncc.runtime.jit.kernel import core, kernel
+from rnncc.runtime.cpu.kernels.barrier import barrier, check_in
+from rnncc.runtime.jit.kernel_namespace import (
     atomic_add, flush_denormals, restore_denormals, set_word, vectors, word,
 )
 
@@ -80,7 +81,7 @@ def run_ring(parts, wanted):
     counts = aligned((8,), np.int64, zero=True)
     block = aligned((8,), np.int64)
     block[:6] = sync.ctypes.data, wanted, data.ctypes.data, STEPS, N, counts.ctypes.data
-    launch.launch(module().ring.address, block.ctypes.data, parts)
+    dispatch.launch(module().ring.address, block.ctypes.data, parts)
     return data, counts[0]
 
 
@@ -103,7 +104,7 @@ def test_ring(parts, wanted):
 def test_every_part_runs_once():
     for parts in (1, 2, 7):
         counts = aligned((8,), np.int64, zero=True)
-        launch.launch(module().count_parts.address, counts.ctypes.data, parts)
+        dispatch.launch(module().count_parts.address, counts.ctypes.data, parts)
         assert list(counts[:parts]) == list(range(1, parts + 1)) and not counts[parts:].any()
 
 
@@ -128,9 +129,9 @@ def test_two_python_threads_launch_at_once():
 def test_denormals_are_flushed_and_restored():
     values = aligned((3,), np.float64)
     values[0] = np.finfo("d").tiny
-    launch.launch(module().denormal.address, values.ctypes.data)
+    dispatch.launch(module().denormal.address, values.ctypes.data)
     assert values[2] == np.finfo("d").tiny / 2
-    from rnncc.runtime.raw import IS_X86
+    from rnncc.runtime.cpu.kernels.scalar_intrinsics import IS_X86
 
     if IS_X86:
         assert values[1] == 0
@@ -140,11 +141,11 @@ SCRIPT = """
 import sys
 sys.path.insert(0, {tests!r})
 import test_threads
-from rnncc.runtime import launch
+from rnncc.runtime.cpu.threads import dispatch
 for parts, wanted in ((2, 2), (4, 4), (1, 1)):
     data, present = test_threads.run_ring(parts, wanted)
     assert (data == test_threads.expected()).all()
-print(launch.threading_reason())
+print(dispatch.threading_reason())
 {more}
 """
 FORK = """
@@ -153,7 +154,7 @@ child = os.fork()
 if child == 0:
     data, _ = test_threads.run_ring(2, 2)
     assert (data == test_threads.expected()).all()
-    print(launch.threading_reason())
+    print(dispatch.threading_reason())
     sys.stdout.flush()
     os._exit(0)
 assert os.waitpid(child, 0)[1] == 0
@@ -190,7 +191,7 @@ def test_nothing_hangs_with_fewer_threads(variable, value):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.skipif("one thread" in launch.threading_reason(), reason="one thread here")
+@pytest.mark.skipif("one thread" in dispatch.threading_reason(), reason="one thread here")
 def test_a_forked_child_has_workers_of_its_own():
     reasons = in_a_process(FORK, RNNCC_NUM_THREADS="2", NUMBA_NUM_THREADS="2").splitlines()
     assert len(reasons) == 2 and len(set(reasons)) == 1
@@ -198,7 +199,7 @@ def test_a_forked_child_has_workers_of_its_own():
 
 def test_a_second_caller_does_its_own_work():
     """Workers serve one caller at a time; nobody waits for them."""
-    with launch._workers()._busy:
+    with dispatch._workers()._busy:
         data, _ = run_ring(2, 2)
     assert (data == expected()).all()
 
@@ -220,14 +221,14 @@ def test_a_thread_that_cannot_start_is_one_less(monkeypatch, left):
     monkeypatch.setattr(TooMany, "left", left)
     monkeypatch.setattr(threading, "Thread", TooMany)
     before = threading.active_count()
-    made = pool.WorkerPool(3)
+    made = worker_pool.WorkerPool(3)
     assert made.size == left and threading.active_count() == before + left
-    monkeypatch.setattr(launch, "_pool", made)
-    monkeypatch.setattr(launch, "_decide", lambda: (4, "four threads"))
+    monkeypatch.setattr(dispatch, "_pool", made)
+    monkeypatch.setattr(dispatch, "_decide", lambda: (4, "four threads"))
     data, _ = run_ring(4, 4)
     assert (data == expected()).all()
-    if launch.joined_team() is None:
-        assert launch.threading_reason().startswith(f"{left + 1} of 4 threads")
+    if dispatch.joined_team() is None:
+        assert dispatch.threading_reason().startswith(f"{left + 1} of 4 threads")
     made.close()
     assert threading.active_count() == before
 
@@ -244,7 +245,7 @@ def test_a_team_has_no_more_threads_than_can_start(monkeypatch):
         None, ctypes.c_void_p, ctypes.c_void_p, ctypes.c_uint, ctypes.c_uint
     )(region)
     address = ctypes.cast(parallel, ctypes.c_void_p).value
-    made = team.Team(address, lambda: 8, "a team")
+    made = openmp_team.Team(address, lambda: 8, "a team")
     word = aligned((1,), np.int64, zero=True)
     seven = module().set_seven.address
     monkeypatch.setattr(TooMany, "left", 2)
@@ -257,7 +258,9 @@ def test_a_team_has_no_more_threads_than_can_start(monkeypatch):
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
-@pytest.mark.parametrize("lock", [kernel._COMPILING, objects.llvm_lock()], ids=["ours", "LLVM's"])
+@pytest.mark.parametrize(
+    "lock", [kernel._COMPILING, object_cache.llvm_lock()], ids=["ours", "LLVM's"]
+)
 def test_a_fork_waits_until_nobody_compiles(lock):
     """A child would find LLVM in the middle of something, and its lock taken for good."""
     taken, steps = threading.Event(), []

@@ -14,8 +14,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rnncc.emit.addresses import Addresses
-from rnncc.emit.views import Loop
+from rnncc.emit.shared.addresses import Addresses
+from rnncc.emit.shared.views import Loop
 from rnncc.schedule.model import Acc, Buffer, Group, LaneStage, Segment, View
 
 

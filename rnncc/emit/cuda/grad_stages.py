@@ -5,11 +5,11 @@ Non-Goals: sums in tiles.
 
 from __future__ import annotations
 
-from rnncc.emit.addresses import Addresses
+from rnncc.common.user_text import Code
 from rnncc.emit.cuda.items import items_of
 from rnncc.emit.cuda.row_stages import element
 from rnncc.emit.cuda.views import StageView
-from rnncc.emit.text import Code
+from rnncc.emit.shared.addresses import Addresses
 from rnncc.schedule.model import GradStage, View
 
 

@@ -13,8 +13,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from rnncc.emit.addresses import Addresses
-from rnncc.emit.views import Loop
+from rnncc.emit.shared.addresses import Addresses
+from rnncc.emit.shared.views import Loop
 from rnncc.ir.sizes import Size
 
 

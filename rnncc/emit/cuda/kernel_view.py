@@ -3,14 +3,15 @@
 Naming and addresses are those of the CPU's kernels; what differs is who runs which rows and lanes,
 and that sums are loops where the CPU calls cores.
 
-Non-Goals: which stages exist (`schedule`); numbers (`runtime.cuda.bind`).
+Non-Goals: which stages exist (`schedule`); numbers (`cuda.kernel_arguments`).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
-from rnncc.emit.addresses import Addresses
+from rnncc.artifact.literals import literal
+from rnncc.common.user_text import Code
 from rnncc.emit.cuda.contractions import acc_name, contraction_lines, tile_address
 from rnncc.emit.cuda.grad_stages import grad_view
 from rnncc.emit.cuda.items import items_of
@@ -19,10 +20,9 @@ from rnncc.emit.cuda.statements import ScalarStatements
 from rnncc.emit.cuda.stationary import Stationary, fits, item_lines
 from rnncc.emit.cuda.summed import Summed, summed_groups
 from rnncc.emit.cuda.views import KernelView, StageView
-from rnncc.emit.tables_view import literal
-from rnncc.emit.text import Code
-from rnncc.emit.views import Loop
-from rnncc.emit.words import Words
+from rnncc.emit.shared.addresses import Addresses
+from rnncc.emit.shared.kernel_names import Words
+from rnncc.emit.shared.views import Loop
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op
 from rnncc.schedule.model import GradStage, Kernel, LaneStage, RowStage, Schedule
@@ -69,7 +69,7 @@ class CudaKernelWriter:
         """The kernel with the weights of its contractions in registers, wherever they can be."""
         made = Stationary(self.at)
         view = self._kernel(self._levels(lambda s: self.stationary_stage(s, made)))
-        view.prologue, view.shapes = made.prologue, literal(tuple(made.shapes), 1)
+        view.prologue, view.shapes = made.prologue, literal(tuple(made.shapes), 4)
         return view
 
     def summed(self) -> KernelView:

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from rnncc.emit.addresses import Addresses
+from rnncc.common.user_text import Code
 from rnncc.emit.cuda.items import items_of
 from rnncc.emit.cuda.views import StageView
-from rnncc.emit.text import Code
-from rnncc.emit.views import Loop
+from rnncc.emit.shared.addresses import Addresses
+from rnncc.emit.shared.views import Loop
 from rnncc.ir.sizes import Size, product
 from rnncc.schedule.model import RowStage, View
 from rnncc.schedule.region import part_of

@@ -3,14 +3,14 @@
 A bare number in Python is a double, and one double makes all that touches it double: numbers are
 `F(1.0)`, of the module's own precision.
 
-Non-Goals: the loops around them; what the functions of `v` do (`runtime.cuda.scalars`).
+Non-Goals: the loops around them; what the functions of `v` do (`scalars`).
 """
 
 from __future__ import annotations
 
 import re
 
-from rnncc.emit.statements import Statements
+from rnncc.emit.shared.statements import Statements
 from rnncc.ir.program import Op, Value
 from rnncc.schedule.model import View
 

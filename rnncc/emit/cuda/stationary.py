@@ -11,20 +11,20 @@ Rows come into shared memory by copies that nobody waits for one by one, four el
 rows lie at multiples of 16 bytes.
 
 Numbers in capitals depend on sizes and are built in when the kernel is compiled for them (see
-`schedule.stationary`): registers can't be indexed.
+`artifact.stationary_weights`): registers can't be indexed.
 
-Non-Goals: which stages fit (`schedule.stationary`); the statements.
+Non-Goals: which stages fit (`artifact.stationary_weights`); the statements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rnncc.emit.addresses import Addresses
+from rnncc.artifact.stationary_weights import MOST_ROWS, Shape
 from rnncc.emit.cuda.contractions import acc_name, start_of
+from rnncc.emit.shared.addresses import Addresses
 from rnncc.schedule.model import Acc, Buffer, Kernel, LaneStage, Segment
 from rnncc.schedule.model import written as written_by
-from rnncc.schedule.stationary import MOST_ROWS, Shape
 
 
 def fits(stage: object, kernel: Kernel) -> bool:

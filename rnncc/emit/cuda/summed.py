@@ -3,16 +3,16 @@
     sums_0    [B, gates, lanes]   of the first such group, row by row
 
 Which stages those are is asked of `stationary.fits`: one axis of lanes, one of k, weights that
-nobody changes. Non-Goals: the products (`runtime.cuda.steps`); the statements.
+nobody changes. Non-Goals: the products (`step_matmuls`); the statements.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 
-from rnncc.emit.addresses import Addresses
 from rnncc.emit.cuda.contractions import start_of
 from rnncc.emit.cuda.stationary import fits
+from rnncc.emit.shared.addresses import Addresses
 from rnncc.schedule.model import Group, Kernel, LaneStage, Segment
 
 

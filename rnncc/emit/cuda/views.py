@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from rnncc.emit.text import Code
-from rnncc.emit.words import Request
+from rnncc.common.user_text import Code
+from rnncc.emit.shared.kernel_names import Request
 
 
 @dataclass

@@ -21,7 +21,7 @@ import torch
 from rnncc import compiler, oracle
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.spec import CellSpec
-from rnncc.passes.interface import check_text
+from rnncc.lowering.cell_interface import check_text
 from tests.attack.cells.optimised import optimised_class
 from tests.attack.cells.reference import Arrays, Bound, Given, gradients
 from tests.attack.cells.text import case_text, text_of

@@ -9,11 +9,11 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import Cell, Variant
 from rnncc.compiler import layer_class
 from rnncc.frontend.spec import CellSpec
 from rnncc.oracle import OracleEngine, OracleSecondEngine, oracle_engine
 from rnncc.passes.pipeline import optimise
-from rnncc.runtime.description import Cell, Variant
 from rnncc.schedule.legalize import legalize
 
 

@@ -1,0 +1,1 @@
+"""What a generated module carries: the description of its cell, and the tables of its kernels."""

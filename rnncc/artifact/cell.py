@@ -1,0 +1,182 @@
+"""What a layer knows of its cell: names, shapes and defaults, with options and functions bound.
+
+A `Cell` is plain data without the compiler behind it: a generated module holds one literally, as
+`repr` writes it. Shapes are size expressions (`4 * units`) for `common.size_expressions`.
+
+Non-Goals: equations; binding sizes (`validation`); drawing weights (`common.initializers`).
+"""
+
+from __future__ import annotations
+
+import ast
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from functools import cache
+from typing import Any
+
+OptionValue = bool | int | float | str
+
+
+class _Literal:
+    """Dataclasses whose repr is Python in the house's layout, defaults left out."""
+
+    def __repr__(self) -> str:
+        from rnncc.artifact.literals import literal  # which needs jinja2: only to be read
+
+        return str(literal(self))
+
+
+@dataclass(frozen=True, repr=False)
+class SizeDecl(_Literal):
+    """A size: read off the data, given, or else its default, an expression over other sizes."""
+
+    name: str
+    default: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Array(_Literal):
+    """An input, context, state, weight, constant or output. `shape`: without batch and time.
+
+    initializer: (name, *arguments) of a weight or constant; None: the layer's own choice.
+    default: the weight or constant a state starts from; None: zeros.
+    """
+
+    name: str
+    shape: tuple[str, ...] = ()
+    initializer: tuple[Any, ...] | None = None
+    default: str | None = None
+
+
+@dataclass(frozen=True, repr=False)
+class Rate(_Literal):
+    """at_inference: it also matters when nothing is drawn, as zoneout's does."""
+
+    name: str
+    default: float = 0.0
+    at_inference: bool = False
+
+
+@dataclass(frozen=True, repr=False)
+class Constraint(_Literal):
+    """Two size expressions that must come out equal; the message says why."""
+
+    left: str
+    right: str
+    message: str
+
+
+@dataclass(frozen=True, repr=False)
+class Cell(_Literal):
+    """A bound cell.
+
+    arguments: inputs and contexts by name, as a call takes them: in order of declaration.
+    states: the declared ones, then delays, as `initial_state` takes them.
+    draws: training draws random numbers even while every rate is zero.
+    rated_options: (option, rate): True, unless it is given, where a layer is made with that rate
+    above zero.
+    unlearned: weights that no gradient reaches: name, line, lines that read it.
+    """
+
+    name: str
+    dtype: str
+    doc: str = ""
+    sizes: tuple[SizeDecl, ...] = ()
+    arguments: tuple[str, ...] = ()
+    inputs: tuple[Array, ...] = ()
+    contexts: tuple[Array, ...] = ()
+    states: tuple[Array, ...] = ()
+    weights: tuple[Array, ...] = ()
+    constants: tuple[Array, ...] = ()
+    outputs: tuple[Array, ...] = ()
+    options: tuple[tuple[str, OptionValue], ...] = ()
+    functions: tuple[tuple[str, str], ...] = ()
+    rates: tuple[Rate, ...] = ()
+    draws: bool = False
+    rated_options: tuple[tuple[str, str], ...] = ()
+    constraints: tuple[Constraint, ...] = ()
+    unlearned: tuple[tuple[str, int, tuple[int, ...]], ...] = ()
+    source: str = "<text>"
+    sha256: str = ""
+
+
+@dataclass(frozen=True, repr=False)
+class Variant(_Literal):
+    """Which of a cell's programs a call runs.
+
+    mask: some steps may be masked. training: random numbers are drawn. active_rates: the rates
+    that aren't zero, as far as they matter to this program. second_order: gradients that are
+    differentiated again. storage: of the weights that calls without gradients read, "" for none
+    but their own; the program is the same.
+    """
+
+    mask: bool = False
+    training: bool = False
+    active_rates: frozenset[str] = frozenset()
+    second_order: bool = False
+    storage: str = ""
+
+    @property
+    def words(self) -> str:
+        """What a plan says of it."""
+        drawn = f", training, with {' and '.join(sorted(self.active_rates)) or 'no rates'}"
+        return (", masked" if self.mask else "") + (drawn if self.training else "")
+
+    @property
+    def prefix(self) -> str:
+        """What names of its kernels begin with."""
+        second = "second_" if self.second_order else ""
+        rated = "rated_" if self.active_rates else ""
+        return second + ("masked_" if self.mask else "") + ("training_" if self.training else rated)
+
+
+def variant_of(
+    cell: Cell, rates: Mapping[str, float], *, training: bool, mask: bool, storage: str = ""
+) -> Variant:
+    """The one variant for these rates: calls that mean the same share a module."""
+    active = frozenset(r.name for r in cell.rates if rates[r.name])
+    drawn = training and bool(active or cell.draws)
+    if not drawn:
+        active &= {r.name for r in cell.rates if r.at_inference}
+    return Variant(mask, drawn, active, storage=storage)
+
+
+def variants_of(cell: Cell, *, second_order: bool = False) -> tuple[Variant, ...]:
+    """What a layer needs for any call: the plain cell, and with all its rates where it has some;
+    each without a mask and with one.
+
+    A rate may be zero in a variant where it is active: `drop` keeps every lane. second_order:
+    each of them for second derivatives, too.
+    """
+    rates = frozenset(r.name for r in cell.rates)
+    still = frozenset(r.name for r in cell.rates if r.at_inference)
+    found = [Variant()]
+    if still:
+        found.append(Variant(active_rates=still))
+    if rates or cell.draws:
+        found.append(Variant(training=True, active_rates=rates))
+    found += [replace(v, mask=True) for v in found]
+    if second_order:
+        found += [replace(v, second_order=True) for v in found]
+    return tuple(found)
+
+
+def covering(variant: Variant, made: Iterable[Variant]) -> Variant | None:
+    """One of those made that does what this one does; the other rates it may have are zero."""
+    fits = [
+        m
+        for m in made
+        if replace(m, active_rates=variant.active_rates) == variant
+        and m.active_rates >= variant.active_rates
+    ]
+    return min(fits, key=lambda m: len(m.active_rates), default=None)
+
+
+# ---- sizes -----------------------------------------------------------------------------------
+
+
+@cache
+def names_of(text: str) -> frozenset[str]:
+    """The sizes an expression reads."""
+    tree = ast.parse(text, mode="eval")
+    return frozenset(n.id for n in ast.walk(tree) if isinstance(n, ast.Name))

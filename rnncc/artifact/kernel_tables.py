@@ -1,0 +1,173 @@
+"""What a generated module says of its kernels, as data: buffers, stages, weights to pack.
+
+Sizes are text over the cell's size names. `kernel_arguments` of the CPU and of CUDA turn these
+tables and one call's sizes into addresses and counts.
+
+Non-Goals: numbers.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+Sizes = tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Buffer:
+    """storage: param, carry, work or result. lanes: read vector by vector. parts: of a row that are
+    read so, and don't begin with it: (where, how many elements)."""
+
+    name: str
+    shape: Sizes
+    axes: str
+    storage: str
+    lanes: bool = False
+    parts: tuple[tuple[str, str], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A view of a buffer: its axis behind each axis wanted, and offsets (axis, size)."""
+
+    buffer: str
+    axes: tuple[int | None, ...]
+    starts: tuple[tuple[int, str], ...] = ()
+    slot: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Pack:
+    """Weights of one segment, a source for each gate: k axes, outer axes, and the lane axis."""
+
+    gates: tuple[Source, ...]
+    k: tuple[int, ...]
+    k_sizes: Sizes
+    outer: tuple[int | None, ...]
+    lane: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class Operand:
+    """What a segment reads of its rows: axes summed, and axes behind the outer axes."""
+
+    source: Source
+    k: tuple[int, ...]
+    outer: tuple[int | None, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Core:
+    """One core call of a stage: gates side by side, a pack for each segment (None: the weight
+    belongs to the row), and rows of constants to start from (None: zeros). A result that goes
+    straight where it belongs (`out`) needs no generated text, so its operands are told here."""
+
+    gates: int
+    packs: tuple[Pack | None, ...]
+    segments: tuple[Sizes, ...]  # the sizes of each segment's k loop that become entries
+    init: tuple[Source | None, ...] | None = None
+    operands: tuple[Operand, ...] = ()
+    out: Source | None = None
+    start: str = ""  # a buffer with rows to go on from, of which the first `ahead` segments are a
+    ahead: int = 0  # part already; or else the core adds them itself
+
+
+@dataclass(frozen=True, slots=True)
+class Grad:
+    """out[m, lane] = sum over rows of a[row, m] * d[row, lane]; without a: of d alone.
+
+    outer: for each outer axis of the result but m, (its size, axis of a, of d, of out)
+    k: axes summed besides the rows: (size, axis of a, axis of d)
+    """
+
+    a: Source | None
+    d: Source
+    out: Source
+    rows: str
+    m: tuple[int | None, int | None]  # the axis of a and of out that a tile's rows run over
+    outer: tuple[tuple[str, int | None, int | None, int | None], ...] = ()
+    k: tuple[tuple[str, int, int], ...] = ()
+    kept: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Stage:
+    name: str
+    kind: str  # lanes | grad
+    shape: Sizes
+    cores: tuple[Core, ...]
+    grad: Grad | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Copy:
+    """A move of elements in one row stage; a target alone is cleared."""
+
+    stage: str
+    kind: str
+    index: int
+    shape: Sizes  # of the source
+    source: Source | None
+    target_shape: Sizes
+    target: Source
+
+
+@dataclass(frozen=True, slots=True)
+class Carry:
+    buffer: str
+    init: str  # the buffer it starts from; "" for zeros
+    entry: bool  # zero after the first step
+    history: bool  # a stack aliases its slots
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a result is: a buffer, and for a carry the slot; or parts joined along an axis."""
+
+    name: str
+    role: str
+    source: Source
+    parts: tuple[Source, ...] = ()
+    axis: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Summed:
+    """Sums of a loop that may be products of matrices in every step: rows of [gates, lanes]."""
+
+    level: int
+    lanes: str
+    packs: tuple[Pack, ...]  # of each segment, its gates side by side
+    operands: tuple[Operand, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Kernel:
+    """function: a generated kernel, or None where every stage is told whole in its tables."""
+
+    name: str
+    function: Any  # runtime.kernel.Kernel | None
+    kind: str
+    axes: str
+    phase: str  # before | scan | after
+    requests: tuple[str, ...]  # what each word of the block is: parts joined by |
+    levels: int
+    stages: tuple[str, ...]
+    writes: tuple[str, ...]  # buffers
+    summed: tuple[Summed, ...] = ()  # in the order of their numbers
+
+
+@dataclass(frozen=True, slots=True)
+class Direction:
+    """Forward or backward: kernels in the order they run, and all they need."""
+
+    name: str
+    reverse: bool
+    params: tuple[tuple[str, str, str], ...]  # buffer, role, the name callers use
+    buffers: tuple[Buffer, ...]
+    carries: tuple[Carry, ...]
+    stages: tuple[Stage, ...]
+    copies: tuple[Copy, ...]
+    kernels: tuple[Kernel, ...]
+    results: tuple[Place, ...]

@@ -1,0 +1,1 @@
+"""What every package may use: versions, the machine, templates, initializers, size expressions."""

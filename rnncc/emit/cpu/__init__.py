@@ -1,0 +1,1 @@
+"""Schedule to the text of CPU kernels."""

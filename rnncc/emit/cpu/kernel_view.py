@@ -1,0 +1,133 @@
+"""Kernel -> KernelView: everything a template prints, as finished strings.
+
+All naming and address arithmetic happens here; templates only lay out loops.
+
+Non-Goals: which stages exist (`schedule`); numbers (`cpu.kernel_arguments`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from rnncc.common.user_text import Code
+from rnncc.emit.cpu.core_calls import core_call
+from rnncc.emit.cpu.row_calls import row_view
+from rnncc.emit.shared.addresses import Addresses
+from rnncc.emit.shared.kernel_names import Words
+from rnncc.emit.shared.statements import Statements
+from rnncc.emit.shared.views import KernelView, LaneView, Loop, RowView
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Op, Value
+from rnncc.schedule.model import Buffer, Kernel, LaneStage, RowStage, Schedule, Stage, unread
+
+
+class KernelWriter:
+    """Writes one kernel's view; `source` gives a line's text for comments."""
+
+    def __init__(
+        self,
+        kernel: Kernel,
+        schedule: Schedule,
+        source: Mapping[int, Code],
+        words: Words | None = None,
+    ) -> None:
+        """words: of the kernel that this is the twin of, for one row."""
+        self.kernel, self.schedule = kernel, schedule
+        self.source = source
+        self.one_row = words is not None
+        self.words = words or Words()
+        self.at = Addresses(kernel, self.words, one_row=self.one_row)
+        self.left_out: set[Buffer] = unread(schedule) if self.one_row else set()
+        self.leaves = {
+            op.result: op for op in schedule.program.ops() if OPS[op.opcode].kind is Kind.LEAF
+        }
+
+    def view(self) -> KernelView:
+        kernel = self.kernel
+        if kernel.is_plain:
+            return KernelView(kernel.name, kernel.kind, Code(), [], [], [], [], False)
+        self.standard_words()
+        levels = []
+        for level in kernel.levels:
+            stages: list[LaneView | RowView] = []
+            for stage in level.stages:
+                if self.is_idle(stage):
+                    continue
+                if isinstance(stage, LaneStage):
+                    stages.append(self.lane_stage(stage))
+                elif isinstance(stage, RowStage):
+                    stages.append(row_view(self.at, stage, self.comments([stage.op])))
+            if stages:
+                levels.append(stages)
+        requests, lines = list(self.words.requests), self.at.step_lines
+        words = self.words.lines()
+        return KernelView(
+            kernel.name, kernel.kind, Code(), words, requests, lines, levels, kernel.reverse
+        )
+
+    def is_idle(self, stage: Stage) -> bool:
+        """Whether all that the stage makes is left out."""
+        if not isinstance(stage, LaneStage) or stage.tiled:
+            return False
+        return bool(stage.stores) and all(s.view.buffer in self.left_out for s in stage.stores)
+
+    def twin(self) -> KernelView | None:
+        """A loop over one row whose residuals nobody keeps, over the words of the `view` made
+        before: no loops over rows, and an epilogue in one piece, since no other row could fill the
+        time in which its activations wait for each other."""
+        if self.kernel.kind != "scan":
+            return None
+        words = self.words.again()
+        made = KernelWriter(self.kernel, self.schedule, self.source, words).view()
+        assert len(made.requests) == len(self.words.requests), "a twin has words of its own"
+        return made
+
+    def standard_words(self) -> None:
+        """What the template itself reads."""
+        names = ["scratch_base", "scratch_bytes", "tables_at", "parts", "B"]
+        names += {"scan": ["T", "shared", "sync"], "rows": ["n0", "n1"]}.get(self.kernel.kind, [])
+        for name in names:
+            self.words.requests[(name,)] = name
+            self.words.used.add((name,))
+
+    def comments(self, ops: Iterable[Op | None]) -> list[Code]:
+        """The equations behind some ops, each once, in the user's order."""
+        lines = [op.span.line for op in ops if op is not None and op.span is not None]
+        return [self.source[n] for n in dict.fromkeys(sorted(lines)) if n in self.source]
+
+    def lane_stage(self, stage: LaneStage) -> LaneView:
+        outer = [Loop(f"o{i}", self.at.size(s)) for i, s in enumerate(stage.shape[:-1])]
+        view = LaneView(outer=outer, direct=stage.direct, one_row=self.one_row)
+        view.comments = self.comments([*stage.ops, *(a.op for g in stage.groups for a in g.accs)])
+        if stage.groups:
+            view.unit_blocks = self.words(f"{stage.name}_u", "unit blocks", stage.name)
+            view.tiles = self.words(f"{stage.name}_tiles", "tiles", stage.name)
+            if not self.one_row:
+                view.unit_shift = self.words(f"{stage.name}_shift", "unit shift", stage.name)
+            if stage.direct or not self.one_row:
+                view.row_tile = self.words(f"{stage.name}_rows", "row tile", stage.name)
+        else:
+            lanes = str(stage.shape[-1]) if stage.shape else "1"
+            view.blocks = self.words("blocks", "blocks", lanes)
+        targets = {s.value: s.view for s in stage.stores} if stage.direct else {}
+        registers: dict[Value, str] = {}
+        for i, group in enumerate(stage.groups):
+            call = core_call(self.at, stage, i, targets.get(group.accs[0].value), outer)
+            view.calls.append(call)
+            for g, acc in enumerate(group.accs):
+                lane = "u" if len(group.accs) == 1 else f"(u * {len(group.accs)} + {g})"
+                registers[acc.value] = f"v.load(acc{i} + {lane} * VB)"
+            if not stage.direct:
+                several = not (group.rowwise or self.one_row)
+                row = f" + (r - m) * {call.out_stride}" if several else ""
+                view.acc_lines.append(f"acc{i} = {call.out}{row}")
+        if not stage.direct:
+            writer = Statements(self.at, stage, outer, registers, self.leaves, self.left_out)
+            # A row's own matrix leaves its result for one row only, so its epilogue stays whole.
+            rowwise = any(g.rowwise for g in stage.groups)
+            shared = bool(stage.groups) and not rowwise and not self.one_row
+            view.loops = writer.run(split=shared)
+            view.row_lines = writer.row_lines
+            if shared and view.row_lines:
+                view.fetch = self.words(f"{stage.name}_fetch", "fetch", stage.name)
+        return view

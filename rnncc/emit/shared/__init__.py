@@ -1,0 +1,1 @@
+"""What the text of CPU and of CUDA kernels is made with."""

@@ -1,0 +1,125 @@
+"""Where a kernel finds its rows and lanes: addresses and strides as text, over the block's words.
+
+Row variables are `r`, and `r0` for an outer range of rows; strides are in bytes.
+
+Non-Goals: numbers (`cpu.kernel_arguments`).
+"""
+
+from __future__ import annotations
+
+from rnncc.emit.shared.kernel_names import Words
+from rnncc.emit.shared.views import Loop
+from rnncc.ir.sizes import Size
+from rnncc.schedule.model import Buffer, Kernel, View
+
+
+class Addresses:
+    """`step_lines` collects what a scan works out anew at every step. one_row: the only row is the
+    first, so that no address has a term for it."""
+
+    def __init__(self, kernel: Kernel, words: Words, *, one_row: bool = False) -> None:
+        self.kernel = kernel
+        self.one_row = one_row
+        self.words = words
+        self.in_scan = kernel.kind == "scan"
+        self.step_lines: list[str] = []
+        self.pointers: dict[tuple[object, ...], str] = {}
+        self.first_strides: dict[Buffer, str] = {}
+
+    def size(self, size: Size) -> str:
+        if size.is_constant:
+            return str(size.constant)
+        return self.words.of(str(size), "size", "size", str(size))
+
+    def axis_stride(self, buffer: Buffer, axis: int) -> str:
+        if axis == len(buffer.shape) - 1:
+            return "SIZE"
+        return self.words.of(buffer.name, f"stride_{axis}", "stride", buffer.name, str(axis))
+
+    def pointer(self, view: View) -> str:
+        """The address of a view's first row (in a scan: at this step)."""
+        starts = ",".join(f"{a}:{s}" for a, s in view.starts)
+        key = (view.buffer, view.slot, starts, view.first_only)
+        if key in self.pointers:
+            return self.pointers[key]
+        pointer = self.pointers[key] = self._pointer(view, starts)
+        return pointer
+
+    def _pointer(self, view: View, starts: str) -> str:
+        buffer, slot = view.buffer, view.slot
+        name = f"{buffer.name}_{slot}" if slot else buffer.name
+        if not self.in_scan or slot == "final":
+            return self.words.of(name, "ptr", "address", buffer.name, slot, starts)
+        base = self.words.of(buffer.name, "ptr", "address", buffer.name, "", starts)
+        if not slot:
+            if "T" not in buffer.axes:
+                return base
+            at = self.words.fresh_of(f"{name}_t", "ptr")
+            stride = self.words.of(name, "stride_t", "stride", buffer.name, "T")
+            self.step_lines.append(f"{at} = {base} + t * {stride}")
+            return at
+        pointer = self.words.fresh_of(name, "ptr")
+        self.step_lines.append(f"{pointer} = {self.slot_address(buffer, base, slot)}")
+        if view.first_only:
+            entry = self.words.fresh_of(f"{name}_first", "ptr")
+            zeros = self.words("zeros", "zeros")
+            self.step_lines.append(f"{entry} = {pointer} if first else {zeros}")
+            return entry
+        return pointer
+
+    def slot_address(self, buffer: Buffer, base: str, slot: str) -> str:
+        stride = self.words.of(buffer.name, "stride_t", "stride", buffer.name, "T")
+        ring = self.words.of(buffer.name, "ring", "ring", buffer.name)
+        entering = "t + 1" if self.kernel.reverse else "t"
+        leaving = "t" if self.kernel.reverse else "t + 1"
+        index = entering if slot == "in" else leaving
+        return f"{base} + ({index} & {ring}) * {stride}"
+
+    def row_strides(self, view: View) -> dict[str, str]:
+        """For each row variable the stride it is multiplied with; absent where zero."""
+        buffer = view.buffer
+        if self.one_row:
+            return {}
+        if self.in_scan:
+            if "B" not in buffer.axes:
+                return {}
+            stride = self.words.of(buffer.name, "stride_b", "stride", buffer.name, "B")
+            if view.first_only:
+                return {"r": self.first_stride(buffer, stride)}
+            return {"r": stride}
+        if self.kernel.kind != "rows" or not buffer.axes:
+            return {}
+        domain = self.kernel.axes
+        found = {"r": self.words.of(buffer.name, "stride_r", "row", buffer.name, "1", domain)}
+        if domain == "BT":
+            outer = self.words.of(buffer.name, "stride_r0", "row", buffer.name, "0", domain)
+            found["r0"] = outer
+        return found
+
+    def first_stride(self, buffer: Buffer, stride: str) -> str:
+        """The stride of what is zero after the first step."""
+        if buffer not in self.first_strides:
+            name = self.first_strides[buffer] = self.words.fresh_of(buffer.name, "stride_first")
+            self.step_lines.append(f"{name} = {stride} if first else 0")
+        return self.first_strides[buffer]
+
+    def row_terms(self, view: View, variables: tuple[str, ...] = ("r0", "r")) -> str:
+        strides = self.row_strides(view)
+        return "".join(f" + {x} * {strides[x]}" for x in variables if x in strides)
+
+    def outer_terms(self, view: View, outer: list[Loop]) -> str:
+        """The view's offset inside the loops over the outer axes of a lane space."""
+        terms = ""
+        for loop, axis in zip(outer, view.axes[:-1], strict=True):
+            if axis is not None:
+                terms += f" + {loop.var} * {self.axis_stride(view.buffer, axis)}"
+        return terms
+
+    def axis_term(self, view: View, axis: int, var: str) -> str:
+        """The view's offset along one of its axes."""
+        stride = self.view_stride(view, axis)
+        return "" if stride == "0" else f" + {var} * {stride}"
+
+    def view_stride(self, view: View, axis: int) -> str:
+        behind = view.axes[axis]
+        return "0" if behind is None else self.axis_stride(view.buffer, behind)

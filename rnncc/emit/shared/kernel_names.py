@@ -1,0 +1,92 @@
+"""The names of a kernel's text, and the integers it reads from its block.
+
+There are two kinds of names, and none is of both:
+
+    the user's    a name of theirs, an underscore, and what is meant of it:
+                  h_ptr  h_in_ptr  h_row_ptr   addresses: of all of it, of a slot, of a row
+                  h_stride_b  h_stride_0       bytes from row to row, from element to element
+                  h_ring  units_size           which slots take turns; a size
+                  h_                           a value: the name alone, and nothing is meant
+    ours          everything else: what templates write, and words about stages
+
+So a weight called `range`, `block` or `lambda_` is `range_ptr`, `block_ptr` and `lambda__ptr`.
+
+An integer of the block is asked for by a request, a short tuple of text that the runtime resolves
+when it binds sizes and arrays (`cpu.kernel_arguments` lists them all); the kernel has
+`h_stride_b = word(block, 7)  # stride h B`.
+
+Non-Goals: values.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+Request = tuple[str, ...]
+
+# What may be meant of a name of the user's.
+MEANINGS = "ptr|ring|size|stride_[a-z0-9_]+|"
+_USERS = re.compile(rf"\w+_({MEANINGS})")
+
+
+def is_users(identifier: str) -> bool:
+    """Whether an identifier is made of a name of the user's."""
+    return bool(_USERS.fullmatch(identifier))
+
+
+@dataclass
+class Words:
+    """Requests in order of first use; the same request is one word."""
+
+    requests: dict[Request, str] = field(default_factory=dict)
+    taken: set[str] = field(default_factory=set)
+    used: set[Request] = field(default_factory=set)
+    counts: dict[str, int] = field(default_factory=dict)
+
+    def __call__(self, name: str, *request: str) -> str:
+        """The identifier of ours that holds the answer to a request."""
+        self.used.add(request)
+        if request not in self.requests:
+            self.requests[request] = self.fresh(name)
+        return self.requests[request]
+
+    def of(self, name: str, meaning: str, *request: str) -> str:
+        """The identifier that holds the answer to a request about something of the user's."""
+        self.used.add(request)
+        if request not in self.requests:
+            self.requests[request] = self.fresh_of(name, meaning)
+        return self.requests[request]
+
+    def again(self) -> Words:
+        """For a second kernel over the same block: the same words, none of them used yet."""
+        return Words(dict(self.requests), set(self.requests.values()))
+
+    def lines(self) -> list[tuple[int, str, str]]:
+        """Those that are used: number, identifier, what it is."""
+        rows = enumerate(self.requests.items())
+        return [(n, name, " ".join(filter(None, r))) for n, (r, name) in rows if r in self.used]
+
+    def fresh(self, name: str) -> str:
+        """An identifier of ours that nothing else has."""
+        made = self._take(name, "")
+        assert not is_users(made), made
+        return made
+
+    def fresh_of(self, name: str, meaning: str) -> str:
+        """An identifier for something of the user's that nothing else has."""
+        clean = re.sub(r"\W+", "_", name).lstrip("_") or "tmp"
+        made = self._take(clean if clean[0].isalpha() else f"x{clean}", f"_{meaning}")
+        assert is_users(made), made
+        return made
+
+    def _take(self, stem: str, ending: str) -> str:
+        """The stem and its ending, with a number between them where that is taken."""
+        plain = candidate = f"{stem}{ending}"
+        count = self.counts.get(plain, 0)
+        while candidate in self.taken:
+            count += 1
+            candidate = f"{stem}_{count}{ending}"
+        self.taken.add(candidate)
+        self.counts[plain] = count  # as far as that all are taken for good
+        return candidate

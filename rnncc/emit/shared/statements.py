@@ -1,0 +1,261 @@
+"""A LaneStage's epilogue as statements over one vector of lanes, each citing its equation.
+
+Non-Goals: the loops around them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Set
+
+from rnncc.emit.shared.addresses import Addresses
+from rnncc.emit.shared.views import Loop, StatementLoop
+from rnncc.ir.ops import OPS
+from rnncc.ir.program import Op, Value
+from rnncc.schedule.model import Buffer, LaneStage, View
+
+SLOW = 15  # cycles a vector from which an op is an activation others wait for
+WORTH_SPLITTING = 3  # activations in a stage
+SPILLS = 8  # values that may cross from loop to loop without a place of their own
+
+
+class Statements:
+    def __init__(
+        self,
+        at: Addresses,
+        stage: LaneStage,
+        outer: list[Loop],
+        registers: dict[Value, str],
+        leaves: Mapping[Value, Op],
+        left_out: Set[Buffer] = frozenset(),
+    ) -> None:
+        self.at = at
+        self.stage = stage
+        self.outer = outer
+        self.registers = registers
+        self.row_lines: list[tuple[str, str]] = []  # a row's addresses: name, and where it is
+        self.numbers: dict[str, int] = {}
+        self.used: dict[str, int] = {}
+        self.late: dict[Value, int] = {}  # made in an earlier loop: the number of its place
+        self.lines: list[str] = []
+        self.row_pointers: dict[tuple[object, ...], str] = {}
+        self.leaves = leaves
+        self.made = {op.result: op for op in stage.ops}
+        self.reads: dict[Value, int] = {}
+        for op in stage.ops:
+            for operand in op.operands:
+                self.reads[operand] = self.reads.get(operand, 0) + 1
+        self.stores = [s for s in stage.stores if s.view.buffer not in left_out]
+        self.stored = {s.value for s in self.stores}
+
+    def run(self, split: bool) -> list[StatementLoop]:
+        """The statements, in one loop, or split where one activation waits for another.
+
+        A chain of activations is bound by latency: each waits for the last. Loops that each hold
+        one link of every chain keep the machine busy with other rows meanwhile; what crosses from
+        loop to loop goes through memory that the stage has just written (measured: half the time
+        of an LSTM's epilogue).
+        """
+        fused = self._fused()
+        links = self._links() if split else {}
+        count = max(links.values(), default=0) + 1
+        crossing = self._crossing(links, fused)
+        if len(crossing) > SPILLS:
+            links, count, crossing = {}, 1, {}
+        given = dict(self.registers)
+        loops = []
+        for link in range(count):
+            self.lines, self.used = [], {}
+            self.registers = dict(given)
+            self.late = {v: n for v, (at, n) in crossing.items() if at < link}
+            for op in self.stage.ops:
+                if op not in fused and links.get(op, 0) == link:
+                    self._statement(op, fused, crossing)
+            if link == count - 1:
+                for store in self.stores:
+                    if store.value not in self.made:
+                        self._store(store.value)
+            loops.append(StatementLoop([(i, n) for n, i in self.used.items()], self.lines))
+        return loops
+
+    def _statement(self, op: Op, fused: set[Op], crossing: dict[Value, tuple[int, int]]) -> None:
+        self._bind_operands(op)
+        text = self._expression(op, fused)
+        name = self._name(op.result)
+        self.registers[op.result] = name
+        self.lines.append(f"{name} = {text}{self._citation(op)}")
+        self._store(op.result)
+        if op.result in crossing and op.result not in self.stored:
+            address = self._spill(crossing[op.result][1])
+            self.lines.append(f"v.store({address}, {self._as_number(op.result)})")
+
+    def _links(self) -> dict[Op, int]:
+        """Which link of its chain of activations each op belongs to; all 0 where few wait."""
+        depth: dict[Value, int] = {}
+        links: dict[Op, int] = {}
+        slow = [op for op in self.stage.ops if OPS[op.opcode].cost >= SLOW]
+        if len(slow) < WORTH_SPLITTING:
+            return {}
+        for op in self.stage.ops:
+            before = max((depth.get(o, 0) for o in op.operands), default=0)
+            depth[op.result] = before + (OPS[op.opcode].cost >= SLOW)
+            links[op] = max(depth[op.result] - 1, 0)
+        return links
+
+    def _crossing(self, links: dict[Op, int], fused: set[Op]) -> dict[Value, tuple[int, int]]:
+        """Values a later loop reads: the loop that makes them, and a number for their place."""
+        found: dict[Value, tuple[int, int]] = {}
+        for op in self.stage.ops:
+            if op in fused:
+                continue
+            made = [self.made[o] for o in op.operands if o in self.made]
+            read = [*op.operands, *(o for m in made if m in fused for o in m.operands)]
+            for value in read:
+                source = self.made.get(value)
+                if source is None or source in fused or value in found:
+                    continue
+                if links.get(source, 0) < links.get(op, 0):
+                    found[value] = (links[source], len(found))
+        return found
+
+    def _spill(self, number: int) -> str:
+        return f"scratch + SPILLS_AT + {number} * TILE_BYTES + spot * VB"
+
+    def _reload(self, value: Value) -> str:
+        """A value of an earlier loop, from where that stored it."""
+        for store in self.stores:
+            if store.value is value:
+                return self._load(value, store.view)
+        text = f"v.load({self._spill(self.late[value])})"
+        return f"({text} != 0.0)" if value.type.dtype == "bool" else text
+
+    def _as_number(self, value: Value) -> str:
+        text = self.registers[value]
+        if value.type.dtype == "bool":
+            return f"v.select({text}, v.splat(1.0), v.splat(0.0))"
+        return text
+
+    def _fused(self) -> set[Op]:
+        """Products that only one sum reads: a fused multiply-add does both."""
+        found: set[Op] = set()
+        for op in self.stage.ops:
+            if op.opcode not in ("add", "sub"):
+                continue
+            for operand in op.operands[:: 1 if op.opcode == "add" else -1]:
+                made = self.made.get(operand)
+                if made is None or made.opcode != "mul" or made in found:
+                    continue
+                if self.reads[operand] == 1 and operand not in self.stored:
+                    if any(o in self.leaves for o in made.operands):
+                        continue
+                    found.add(made)
+                    break
+        return found
+
+    def _expression(self, op: Op, fused: set[Op]) -> str:
+        if op.opcode in ("add", "sub"):
+            x, y = op.operands
+            for product, other, first in ((x, y, True), (y, x, False)):
+                made = self.made.get(product)
+                if made is None or made not in fused:
+                    continue
+                a, b = (self.read(o) for o in made.operands)
+                c = self.read(other)
+                if op.opcode == "add":
+                    return f"v.fma({a}, {b}, {self._wide(other, c)})"
+                if first:
+                    return f"v.fma({a}, {b}, -{self._wide(other, c)})"
+                return f"v.fma(-{a}, {b}, {self._wide(other, c)})"
+        operands = [self.read(o) for o in op.operands]
+        literal = [o in self.leaves for o in op.operands]
+        if op.opcode == "where" and all(literal[1:]):
+            operands[1] = f"v.splat({operands[1]})"
+        if all(literal):
+            operands[0] = f"v.splat({operands[0]})"
+        return OPS[op.opcode].expr.format(*operands)
+
+    def _wide(self, value: Value, text: str) -> str:
+        return f"v.splat({text})" if value in self.leaves else text
+
+    def _bind_operands(self, op: Op) -> None:
+        """Loads that more than one statement needs get a name first."""
+        operands = [op, *(self.made[o] for o in op.operands if o in self.made)]
+        for value in (o for p in operands for o in p.operands):
+            if value in self.registers or value in self.leaves or value in self.made:
+                if value in self.registers and self.registers[value].startswith("v.load("):
+                    if self.reads.get(value, 0) + (value in self.stored) > 1:
+                        self._name_register(value)
+                continue
+            if self.reads.get(value, 0) > 1 or value in self.stored:
+                self.registers[value] = self.load(value)
+                self._name_register(value)
+
+    def _name_register(self, value: Value) -> None:
+        name = self._name(value)
+        self.lines.append(f"{name} = {self.registers[value]}")
+        self.registers[value] = name
+
+    def read(self, value: Value) -> str:
+        if value in self.registers:
+            return self.registers[value]
+        if value in self.late:
+            text = self._reload(value)
+            name = self.registers[value] = self._name(value)
+            self.lines.append(f"{name} = {text}")
+            return name
+        return self.literal(value) or self.load(value)
+
+    def literal(self, value: Value) -> str | None:
+        leaf = self.leaves.get(value)
+        if leaf is None:
+            return None
+        if leaf.opcode == "extent":
+            return f"float({self.at.size(leaf.attrs['size'])})"
+        number = leaf.attrs["value"]
+        return repr(number) if isinstance(number, bool) else repr(float(number))
+
+    def load(self, value: Value) -> str:
+        return self._load(value, self.stage.reads[value])
+
+    def _load(self, value: Value, view: View) -> str:
+        address = self.row_pointer(view)
+        lanes = bool(view.axes) and view.axes[-1] is not None
+        text = f"v.load({address} + q)" if lanes else f"v.broadcast({address})"
+        return f"({text} != 0.0)" if value.type.dtype == "bool" else text
+
+    def row_pointer(self, view: View) -> str:
+        starts = tuple((a, str(s)) for a, s in view.starts)
+        key = (view.buffer, view.slot, view.axes[:-1], starts)
+        if key not in self.row_pointers:
+            terms = self.at.row_terms(view)
+            terms += self.at.outer_terms(view, self.outer) if view.axes else ""
+            base = self.at.pointer(view)
+            if terms:
+                slot = f"_{view.slot}" if view.slot else ""
+                name = self.at.words.fresh_of(f"{view.buffer.name}{slot}_row", "ptr")
+                self.numbers[name] = len(self.row_lines)
+                self.row_lines.append((name, base + terms))
+                self.row_pointers[key] = name
+            else:
+                self.row_pointers[key] = base
+        name = self.row_pointers[key]
+        if name in self.numbers:
+            self.used[name] = self.numbers[name]
+        return name
+
+    def _store(self, value: Value) -> None:
+        for store in self.stores:
+            if store.value is not value:
+                continue
+            text = self.read(value)
+            if value in self.leaves:
+                number = self.leaves[value].attrs.get("value")
+                text = f"v.splat({float(number) if isinstance(number, bool) else text})"
+            elif value.type.dtype == "bool":
+                text = f"v.select({text}, v.splat(1.0), v.splat(0.0))"
+            self.lines.append(f"v.store({self.row_pointer(store.view)} + q, {text})")
+
+    def _name(self, value: Value) -> str:
+        return self.at.words.fresh_of(value.name.rstrip("_"), "")
+
+    def _citation(self, op: Op) -> str:
+        return f"  # line {op.span.line}" if op.span else ""

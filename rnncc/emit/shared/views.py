@@ -1,0 +1,108 @@
+"""What the templates of a kernel print: finished strings, in the shape of the loops around them.
+
+Non-Goals: deciding anything.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from rnncc.common.user_text import Code
+from rnncc.emit.shared.kernel_names import Request
+
+WIDTH = 80  # of text that stands some loops deep
+
+
+@dataclass
+class Loop:
+    var: str
+    count: str
+
+
+@dataclass
+class CallView:
+    """One core call of a tile: where its segments, start and result are."""
+
+    comment: str
+    lines: list[str]  # fill the segment table
+    count: str
+    cores: str
+    table: str
+    init: str
+    init_j: str  # bytes from tile to tile of the rows it starts from
+    init_rs: str  # bytes from row to row of them
+    out: str
+    out_stride: str
+    tile_bytes: str
+    rowwise: bool = False
+
+    @property
+    def init_at(self) -> str:
+        return self.init if self.init_j == "0" else f"{self.init} + j * {self.init_j}"
+
+    def init_of(self, row: str) -> str:
+        """Where the tile that begins at this row starts from."""
+        return self.init_at if self.init_rs == "0" else f"{self.init_at} + {row} * {self.init_rs}"
+
+
+@dataclass
+class StatementLoop:
+    pointers: list[tuple[int, str]]  # of the row's addresses, those it needs: number and name
+    lines: list[str]
+
+
+@dataclass
+class LaneView:
+    kind: str = "lanes"
+    comments: list[Code] = field(default_factory=list)
+    outer: list[Loop] = field(default_factory=list)
+    calls: list[CallView] = field(default_factory=list)
+    acc_lines: list[str] = field(default_factory=list)
+    row_lines: list[tuple[str, str]] = field(default_factory=list)  # address, where it is
+    loops: list[StatementLoop] = field(default_factory=list)
+    tiles: str = ""
+    unit_blocks: str = ""  # a power of two
+    unit_shift: str = ""  # its logarithm
+    row_tile: str = ""
+    fetch: str = ""  # whether the rows are asked for ahead
+    blocks: str = ""
+    direct: bool = False
+    one_row: bool = False  # nothing of it depends on a row
+
+
+@dataclass
+class RowView:
+    kind: str = "row"
+    comments: list[Code] = field(default_factory=list)
+    lines: list[str] = field(default_factory=list)
+    outer: list[Loop] = field(default_factory=list)
+    calls: list[str] = field(default_factory=list)
+
+
+@dataclass
+class KernelView:
+    name: str
+    kind: str
+    doc: Code
+    words: list[tuple[int, str, str]]  # number in the block, identifier, what it is
+    requests: list[Request]
+    step_lines: list[str]
+    levels: list[list[LaneView | RowView]]
+    reverse: bool
+    one_row: KernelView | None = None  # the same where there is one row and nothing is saved
+
+
+def call_lines(function: str, arguments: list[str], depth: int = 0) -> list[str]:
+    """A call as lines, `depth` steps in: one line if it fits, else its arguments in lines of
+    their own."""
+    pad = "    " * depth
+    flat = f"{pad}{function}({', '.join(arguments)})"
+    if len(flat) <= WIDTH:
+        return [flat]
+    lines, line = [f"{pad}{function}("], ""
+    for argument in arguments:
+        if line and len(pad) + 4 + len(line) + len(argument) + 2 > WIDTH:
+            lines.append(f"{pad}    {line}")
+            line = ""
+        line += f"{' ' if line else ''}{argument},"
+    return [*lines, f"{pad}    {line}", f"{pad})"]

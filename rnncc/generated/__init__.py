@@ -1,0 +1,1 @@
+"""All that generated modules import: one module for each kind of machine."""

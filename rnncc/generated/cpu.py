@@ -1,0 +1,105 @@
+"""All that a generated module for the CPU imports.
+
+Its text names this module alone, so what lies behind may move without changing any text.
+
+Non-Goals: what the names mean; each is documented where it comes from.
+"""
+
+from __future__ import annotations
+
+from rnncc.artifact.cell import Array, Cell, Constraint, Rate, SizeDecl, Variant
+from rnncc.artifact.kernel_tables import (
+    Buffer,
+    Carry,
+    Copy,
+    Core,
+    Direction,
+    Grad,
+    Kernel,
+    Operand,
+    Pack,
+    Place,
+    Source,
+    Stage,
+)
+from rnncc.runtime.api.layer import frozen_layer_class as layer_class
+from rnncc.runtime.cpu.execution.engine import Engine
+from rnncc.runtime.cpu.execution.second_engine import SecondEngine
+from rnncc.runtime.cpu.kernels.barrier import barrier, check_in
+from rnncc.runtime.cpu.kernels.loop_helpers import (
+    POINTER_BYTES,
+    POINTERS_AT,
+    ROW_BLOCK,
+    SPILLS_AT,
+    TILE_BYTES,
+    TURN_AT,
+    contract_rows,
+    copy_pieces,
+    draw_float32,
+    draw_float64,
+    fetch_tile,
+    lane_range,
+    row_key,
+    row_range,
+    segment,
+    share,
+)
+from rnncc.runtime.jit.kernel import kernel, one_row
+from rnncc.runtime.jit.kernel_namespace import (
+    call_core,
+    flush_denormals,
+    host_vectors,
+    restore_denormals,
+    set_word,
+    word,
+)
+
+__all__ = [
+    "POINTERS_AT",
+    "POINTER_BYTES",
+    "ROW_BLOCK",
+    "SPILLS_AT",
+    "TILE_BYTES",
+    "TURN_AT",
+    "Array",
+    "Buffer",
+    "Carry",
+    "Cell",
+    "Constraint",
+    "Copy",
+    "Core",
+    "Direction",
+    "Engine",
+    "Grad",
+    "Kernel",
+    "Operand",
+    "Pack",
+    "Place",
+    "Rate",
+    "SecondEngine",
+    "SizeDecl",
+    "Source",
+    "Stage",
+    "Variant",
+    "barrier",
+    "call_core",
+    "check_in",
+    "contract_rows",
+    "copy_pieces",
+    "draw_float32",
+    "draw_float64",
+    "fetch_tile",
+    "flush_denormals",
+    "host_vectors",
+    "kernel",
+    "lane_range",
+    "layer_class",
+    "one_row",
+    "restore_denormals",
+    "row_key",
+    "row_range",
+    "segment",
+    "set_word",
+    "share",
+    "word",
+]

@@ -1,0 +1,1 @@
+"""CellSpec -> Program: names resolved, options folded, sugar gone; and a cell's description."""

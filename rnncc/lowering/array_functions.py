@@ -1,0 +1,157 @@
+"""split, concat, reshape, transpose and einsum -> primitive ops.
+
+Non-Goals: indexing (`expressions`).
+"""
+
+from __future__ import annotations
+
+from rnncc.frontend.limits import PARTS, RANK
+from rnncc.ir.program import Value
+from rnncc.ir.sizes import Size, product
+from rnncc.lowering.expressions import Evaluator, Operand, Refused, Shape, show
+from rnncc.lowering.functions import axis_of, function, size
+
+
+@function
+def split(ev: Evaluator, v: Operand, n: Operand, axis: Operand = None) -> Operand:
+    """n equal parts, views in the order they stand."""
+    x = ev.value(v)
+    if type(n) is not int:
+        raise Refused("E510", what="the number of parts")
+    at = axis_of(x, axis, "split")
+    whole = x.type.shape[at]
+    if n < 1 or (whole.is_constant and whole.constant % n):
+        raise Refused("E412", size=whole, n=n)
+    part = whole // n
+    if n > PARTS:
+        raise Refused("E421", n=n, most=PARTS)
+    if not ev.same_size(part * n, whole, f"{whole} must be divisible by {n}"):
+        raise Refused("E412", size=whole, n=n)
+    return tuple(ev.b.slice(x, at, part * i, part) for i in range(n))
+
+
+@function
+def concat(ev: Evaluator, *vs: Operand, axis: Operand = None) -> Operand:
+    if len(vs) == 1 and isinstance(vs[0], tuple):
+        vs = vs[0]
+    xs = [ev.value(v) for v in vs]
+    at = axis_of(xs[0], axis, "concat")
+    first = xs[0].type.shape
+    for i, x in enumerate(xs):
+        own = x.type.shape
+        same = len(own) == len(first) and all(
+            j == at or ev.same_size(a, c) for j, (a, c) in enumerate(zip(first, own, strict=True))
+        )
+        if not same:
+            raise Refused("E417", left=show(first), right=show(own), axis=at)
+        xs[i] = ev.fit(x, (*first[:at], own[at], *first[at + 1 :]))
+    return ev.b.concat(tuple(xs), at)
+
+
+@function
+def reshape(ev: Evaluator, v: Operand, shape: Operand) -> Operand:
+    x = ev.value(v)
+    items = shape if isinstance(shape, tuple) else (shape,)
+    if len(items) > RANK:
+        raise Refused("E423", n=len(items), most=RANK)
+    free = [i for i, item in enumerate(items) if type(item) is int and item == -1]
+    whole = product(x.type.shape)
+    sizes = [Size.of(1) if i in free else size(item) for i, item in enumerate(items)]
+    if len(free) > 1 or any(s.is_constant and s.constant < 1 for s in sizes):
+        raise Refused("E402", help="whole numbers, sizes, and at most one -1")
+    if free:
+        sizes[free[0]] = whole // product(tuple(sizes))
+    wanted = tuple(sizes)
+    count = product(wanted)
+    message = f"{show(x.type.shape)} and {show(wanted)} must have as many elements"
+    if not ev.same_size(whole, count, message):
+        raise Refused(
+            "E414", left=show(x.type.shape), left_count=whole, right=show(wanted), right_count=count
+        )
+    return ev.b.reshape(x, wanted)
+
+
+@function
+def transpose(ev: Evaluator, v: Operand, axes: Operand = None) -> Operand:
+    x = ev.value(v)
+    rank = len(x.type.shape)
+    if axes is None:
+        return ev.b.transpose(x, tuple(reversed(range(rank))))
+    perm = axes if isinstance(axes, tuple) else (axes,)
+    if any(type(a) is not int for a in perm) or sorted(a % max(rank, 1) for a in perm) != list(
+        range(rank)
+    ):
+        raise Refused("E419", axes=axes, shape=show(x.type.shape))
+    return ev.b.transpose(x, tuple(a % rank for a in perm))
+
+
+@function
+def einsum(ev: Evaluator, subscripts: Operand, *vs: Operand) -> Operand:
+    """Operands are contracted from left to right, two at a time."""
+    if not isinstance(subscripts, str):
+        raise Refused("E415", reason="the subscripts are a text")
+    xs = [ev.value(v) for v in vs]
+    labels, out = _labels(subscripts, xs)
+    xs = _agree(ev, labels, xs)
+    left, value = labels[0], xs[0]
+    for i in range(1, len(xs)):
+        needed = set(out).union(*labels[i + 1 :])
+        right, other = labels[i], xs[i]
+        left, value = _sum_alone(ev, left, value, needed | set(right))
+        right, other = _sum_alone(ev, right, other, needed | set(left))
+        both = dict.fromkeys(left + right)
+        kept = out if i == len(xs) - 1 else "".join(c for c in both if c in needed)
+        value = ev.b.contract(value, other, (left, right, kept))
+        left = kept
+    left, value = _sum_alone(ev, left, value, set(out))
+    return ev.b.transpose(value, tuple(left.index(c) for c in out))
+
+
+def _labels(subscripts: str, xs: list[Value]) -> tuple[list[str], str]:
+    text = subscripts.replace(" ", "")
+    inputs, arrow, out = text.partition("->")
+    labels = inputs.split(",")
+
+    def wrong(reason: str) -> Refused:
+        return Refused("E415", reason=reason, help='as in einsum("k,kl->l", v, W)')
+
+    if len(out) > RANK:
+        raise Refused("E423", n=len(out), most=RANK)
+    if not arrow:
+        raise wrong("the result's letters are missing after ->")
+    if not all(c.isascii() and c.isalpha() for c in inputs.replace(",", "") + out):
+        raise wrong("subscripts are letters")
+    if len(labels) != len(xs):
+        raise wrong(f"{len(labels)} subscripts for {len(xs)} operands")
+    for label, x in zip(labels, xs, strict=True):
+        if len(label) != len(x.type.shape):
+            raise wrong(f"{label or 'no letter'} stands for {show(x.type.shape)}")
+    for label in (*labels, out):
+        if len(set(label)) != len(label):
+            raise wrong(f"{label} repeats a letter")
+    missing = [c for c in out if c not in inputs]
+    if missing:
+        raise wrong(f"{missing[0]} is in the result only")
+    return labels, out
+
+
+def _agree(ev: Evaluator, labels: list[str], xs: list[Value]) -> list[Value]:
+    """Operands in which a letter always stands for the same size."""
+    sizes: dict[str, Size] = {}
+    fitted: list[Value] = []
+    for label, x in zip(labels, xs, strict=True):
+        for c, own in zip(label, x.type.shape, strict=True):
+            if not ev.same_size(sizes.setdefault(c, own), own):
+                raise Refused("E415", reason=f"{c} is both {sizes[c]} and {own}")
+        shape: Shape = tuple(sizes[c] for c in label)
+        fitted.append(ev.fit(x, shape))
+    return fitted
+
+
+def _sum_alone(ev: Evaluator, labels: str, x: Value, needed: set[str]) -> tuple[str, Value]:
+    """Sums the letters that nothing else reads."""
+    for at in reversed(range(len(labels))):
+        if labels[at] not in needed:
+            x = ev.b.reduce("sum", x, at)
+            labels = labels[:at] + labels[at + 1 :]
+    return labels, x

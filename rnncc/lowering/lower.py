@@ -1,0 +1,405 @@
+"""CellSpec -> Program: options folded, sugar gone, one step in the scan's body.
+
+    >>> from rnncc.frontend.parse import parse
+    >>> from rnncc.ir.printer import print_program
+    >>> text = "cell: Leaky\\nunits: size\\nx: input[units]\\nh: state[units]\\n"
+    >>> spec = parse(text + "h[t] = h[t-1] + tanh(x[t])\\nreturn h[t]\\n")
+    >>> print(print_program(lower(spec)))
+    program Leaky
+      input     x : float[B, T, units]
+      state     h : float[B, units]
+    scan:
+      carry _h_1 : float[B, units], from h
+      x_1 = x[t]
+        _0 = tanh(x_1)                                             : float[B, units]  # line 5
+        h_1 = add(_h_1, _0)                                        : float[B, units]  # line 5
+      next _h_1 = h_1; last is final_h
+      h_2[t] = h_1
+      result h (output) = h_2
+      result final_h (state) = final_h
+    <BLANKLINE>
+
+With `mask`, a masked step reads zeros for its inputs, keeps every carry and repeats the output,
+which is zero where it isn't shown: before the first valid step, or at every masked one.
+The zeros are put there for all steps at once, so that the pullback reads what the forward read.
+
+Non-Goals: any optimisation but leaving out what nothing reads; moving ops out of the scan.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass
+
+from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
+from rnncc.frontend.limits import STATES
+from rnncc.frontend.spec import ArrayDecl, CellSpec, Expr, Name, Timed
+from rnncc.ir.builder import Builder
+from rnncc.ir.program import Carry, Op, Param, Program, Result, Scan, Slice, Stack, Type, Value
+from rnncc.ir.rewrite import definitions
+from rnncc.ir.sizes import TooLarge
+from rnncc.ir.verify import verify
+from rnncc.lowering.equations import Equations
+from rnncc.lowering.expressions import POISON, Operand, Refused, show
+
+
+def lower(
+    spec: CellSpec,
+    options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None,
+    *,
+    mask: bool = False,
+    training: bool = False,
+    active_rates: frozenset[str] = frozenset(),
+) -> Program:
+    """The Program of a cell; SpecError with every mistake the given options and functions show."""
+    return elaborate(
+        spec, options, functions, mask=mask, training=training, active_rates=active_rates
+    )[0]
+
+
+def elaborate(
+    spec: CellSpec,
+    options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None,
+    *,
+    mask: bool = False,
+    training: bool = False,
+    active_rates: frozenset[str] = frozenset(),
+) -> tuple[Program, Equations]:
+    """The Program together with the equations it came from: their shapes and constraints."""
+    lowering = _lowering(spec, options, functions, mask, training, active_rates)
+    if not lowering.complete:
+        errors = lowering.eq.errors
+        raise SpecError(errors.diagnostics, spec.text, spec.filename, spec)
+    return verify(lowering.program()), lowering.eq
+
+
+def examine(
+    spec: CellSpec,
+    options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None,
+) -> tuple[list[Diagnostic], Program | None, int]:
+    """What is wrong with a cell whose rates all draw; its Program when nothing is; what it took."""
+    rates = frozenset(r.name for r in spec.rates)
+    lowering = _lowering(spec, options, functions, mask=False, training=True, active_rates=rates)
+    program = lowering.program() if lowering.complete else None
+    return lowering.eq.errors.diagnostics, program, lowering.eq.work
+
+
+def _lowering(
+    spec: CellSpec,
+    options: Mapping[str, object] | None,
+    functions: Mapping[str, object] | None,
+    mask: bool,
+    training: bool,
+    active_rates: frozenset[str],
+) -> _Lowering:
+    equations = Equations(
+        spec,
+        options or {},
+        functions or {},
+        training=training,
+        active_rates=active_rates,
+        errors=Reporter(),
+    )
+    lowering = _Lowering(equations, mask)
+    lowering.run()
+    return lowering
+
+
+@dataclass
+class _Carried:
+    """A carry being built. role: of the parameter it starts from and of its last value."""
+
+    name: str
+    init: Value
+    value: Value
+    next: Value
+    role: str = "state"
+
+
+class _Lowering:
+    def __init__(self, equations: Equations, mask: bool) -> None:
+        self.eq, self.spec, self.b = equations, equations.spec, equations.b
+        self.valid: Value | None = None
+        self.shown: Value | None = None  # whether the output of a step is other than zero
+        self.kept: dict[Value, Value] = {}  # what a state becomes -> the same with masked steps
+        self.inputs: list[Value] = []
+        self.slices: list[Slice] = []
+        self.before: list[Op] = []
+        self.state_params: list[Param] = []
+        self.carries: list[_Carried] = []
+        self.outputs: list[tuple[str, Value]] = []
+        self.mask = mask
+        self.complete = False  # whether nothing was found wrong
+
+    # ---- the step ----
+
+    def run(self) -> None:
+        self._enter()
+        for state in self.spec.states:
+            self._initial(state)
+        self.eq.run()
+        next_states = {s.name: self._next_state(s.name) for s in self.spec.states}
+        returned = [self._returned(e) for e in self.spec.returns]
+        if self.eq.errors.diagnostics:
+            return
+        if None in (*next_states.values(), *returned):
+            return  # something `names` has reported
+        if not self._few_states():
+            return
+        for state in self.spec.states:
+            following = next_states[state.name]
+            assert following is not None
+            self._carry(state.name, 1, following)
+        self._delays()
+        self._outputs(returned)
+        self.complete = True
+
+    def _enter(self) -> None:
+        """The slices of inputs; with a mask, zeros where a step is masked."""
+        if self.mask:
+            source = Value("valid", Type((), "BT", "bool"))
+            self.valid = Value("valid", Type((), "B", "bool"))
+            self.slices.append(Slice(self.valid, source))
+            self.shown = Value("_shown", Type((), "B", "bool"))
+            self.slices.append(Slice(self.shown, Value("_shown", Type((), "BT", "bool"))))
+        for declared in self.spec.inputs:
+            shape = self.eq.shapes[declared.name]
+            if shape is None:
+                continue
+            source = Value(declared.name, Type(shape, "BT"))
+            inner = Value(declared.name, Type(shape, "B"))
+            self.inputs.append(source)
+            self.slices.append(Slice(inner, self._cleaned(source)))
+            self.eq.steps[declared.name, 0] = inner
+
+    def _initial(self, state: ArrayDecl) -> None:
+        """The layer spreads a state's initial value over the batch; here only its shape counts."""
+        if state.initial is None:
+            return
+        shape, given = self.eq.shapes[state.name], self.eq.shapes.get(state.initial.name)
+        if shape is None or given is None:
+            return
+        self.b.span = state.initial.span
+        try:
+            fits = len(shape) == len(given) and all(map(self.eq.same_size, shape, given))
+        except TooLarge as error:
+            self.eq.report(error, state.initial.span)
+            return
+        if not fits:
+            self.eq.errors.add(
+                "E418",
+                state.initial.span,
+                name=state.name,
+                state=show(shape),
+                initial=state.initial.name,
+                shape=show(given),
+            )
+
+    def _cleaned(self, source: Value) -> Value:
+        """A sequence with zeros where a step is masked: what is there may be NaN, and only a
+        pullback would see it, as NaN times a zero cotangent."""
+        if self.valid is None:
+            return source
+        b = Builder(name=source.name)
+        valid = b.broadcast(self.slices[0].source, source.type.shape, ())
+        cleaned: Value = b.where(valid, source, 0.0)
+        self.before += b.ops
+        return cleaned
+
+    def _select(self, flag: Value | None, new: Value, old: Value | float) -> Value:
+        """new where the step's flag is set, else old."""
+        if flag is None:
+            return new
+        selected: Value = self.b.where(self.b.broadcast(flag, new.type.shape, ()), new, old)
+        return selected
+
+    def _next_state(self, name: str) -> Value | None:
+        shape = self.eq.shapes[name]
+        operand = self.eq.read((name, 0))
+        if operand is POISON or shape is None:
+            return None
+        equation = self.eq.setters[name, 0]
+        self.b.span = equation.span
+        try:
+            value = self.eq.value(operand)
+            own = value.type.shape
+            fits = len(own) == len(shape) and all(map(self.eq.same_size, shape, own))
+            if own and not fits:
+                raise Refused("E407", name=name, state=show(shape), shape=show(own))
+        except (Refused, TooLarge) as error:
+            target = next(t for t in equation.targets if t.name == name)
+            self.eq.report(error, target.span)
+            return None
+        value = self.eq.fit(value, shape) if own else self.eq.stretch(value, shape)
+        self.eq.names.setdefault(value, name)
+        return value
+
+    def _carry(self, name: str, back: int, following: Value) -> None:
+        """State `name` as it enters the step, `back` steps old."""
+        value = self.eq.entering(name, back)
+        assert isinstance(value, Value)
+        found = self.spec.find(name)
+        own = back == 1 and found is not None and found.kind == "state"
+        label = name if own else f"_{name}_{back}"
+        init = Value(label, Type(value.type.shape, "B"))
+        self.b.span = self.eq.setters[name, 0].span if (name, 0) in self.eq.setters else None
+        selected = self._select(self.valid, following, value)
+        if selected is not following:
+            self.eq.names[selected] = label
+            self.kept.setdefault(following, selected)
+        self.carries.append(_Carried(label, init, value, selected))
+        self.state_params.append(Param(init, "state"))
+
+    def _earlier(self) -> Iterator[tuple[str, range]]:
+        """Names and how many steps back there are states of them that aren't declared."""
+        for declared in (*self.spec.inputs, *self.spec.states):
+            if declared.name in self.eq.furthest:
+                first = 1 if declared.kind == "input" else 2
+                yield declared.name, range(first, self.eq.furthest[declared.name].back + 1)
+
+    def _few_states(self) -> bool:
+        count = len(self.spec.states)
+        for name, backs in self._earlier():
+            count += len(backs)
+            if count > STATES:
+                self.eq.errors.add("E424", self.eq.furthest[name].span, n=count, most=STATES)
+                return False
+        return True
+
+    def _delays(self) -> None:
+        """A state for every earlier step that is read, and for those between."""
+        for name, backs in self._earlier():
+            for back in backs:
+                following = self.eq.entering(name, back - 1)
+                assert isinstance(following, Value)
+                self._carry(name, back, following)
+
+    # ---- what is returned ----
+
+    def _returned(self, node: Expr) -> Value | None:
+        operand: Operand = self.eq.whole(node)
+        if operand is POISON:
+            return None
+        self.b.span = node.span
+        try:
+            value = self.eq.value(operand)
+        except (Refused, TooLarge) as error:
+            self.eq.report(error, node.span)
+            return None
+        return value
+
+    def _outputs(self, returned: list[Value | None]) -> None:
+        taken = {f"final_{c.name}" for c in self.carries}
+        counts: dict[str, int] = {}  # of names of outputs that were taken
+        for node, value in zip(self.spec.returns, returned, strict=True):
+            assert value is not None
+            wanted = node.name if isinstance(node, Name | Timed) else "output"
+            name = wanted
+            while name in taken:
+                counts[wanted] = counts.get(wanted, 0) + 1
+                name = f"{wanted}_{counts[wanted]}"
+            taken.add(name)
+            self.outputs.append((name, self._repeat(name, value)))
+
+    def _repeat(self, name: str, value: Value) -> Value:
+        """With a mask: the output of the last valid step, zeros where it isn't shown.
+
+        A state keeps it anyway. Else what the output was put together from is held, so that
+        putting it together stays outside the recurrence.
+        """
+        if self.valid is None:
+            return value
+        made = definitions(self.b.ops).get(value)
+        if made is not None and made.opcode in ("reshape", "transpose", "concat"):
+            parts = [self._repeat(name, o) for o in made.operands]
+            return self.b.emit(made.opcode, *parts, name=name, span=made.span, **made.attrs)
+        self.b.span = self.spec.returns_span
+        kept = self.kept.get(value) or self._held(name, value)
+        shown = self._select(self.shown, kept, 0.0)
+        self.eq.names[shown] = name
+        return shown
+
+    def _held(self, name: str, value: Value) -> Value:
+        """A value of the last valid step."""
+        label, taken = f"_{name}_held", {c.name for c in self.carries}
+        while label in taken:
+            label += "_"
+        held = Value(label, Type(value.type.shape, "B"))
+        start = Value(label, held.type)
+        selected = self._select(self.valid, value, held)
+        self.carries.append(_Carried(label, start, held, selected, "held"))
+        self.state_params.append(Param(start, "held"))
+        return selected
+
+    # ---- the Program ----
+
+    def program(self) -> Program:
+        roots = [*(c.next for c in self.carries), *(v for _, v in self.outputs)]
+        body, rename = _rebuild(self.b.ops, roots, self.eq.names)
+        live = {o for op in body for o in op.operands} | {rename.get(r, r) for r in roots}
+        results: list[Result] = []
+        stacks: list[Stack] = []
+        for name, value in self.outputs:
+            target = Value(name, Type(value.type.shape, "BT"))
+            stacks.append(Stack(rename.get(value, value), target))
+            results.append(Result(name, target, "output"))
+        carries: list[Carry] = []
+        for c in self.carries:
+            final = Value(f"final_{c.name}", Type(c.value.type.shape, "B"))
+            carries.append(Carry(c.name, c.init, c.value, rename.get(c.next, c.next), final))
+            results.append(Result(final.name, final, c.role))
+        params = self._params(live)
+        scan = Scan(tuple(carries), tuple(self.slices), tuple(body), tuple(stacks))
+        return Program(self.spec.name, params, tuple(self.before), scan, (), tuple(results))
+
+    def _params(self, live: set[Value]) -> tuple[Param, ...]:
+        """Inputs, contexts and states always; the rest when the body reads it."""
+        eq = self.eq
+        params = [Param(source, "input") for source in self.inputs]
+        for context in self.spec.contexts:
+            value = eq.parameter(context.name, eq.shapes[context.name], "B")
+            params.append(Param(value, "context"))
+        params += self.state_params
+        groups = (
+            ("weight", self.spec.weights),
+            ("constant", self.spec.constants),
+            ("rate", self.spec.rates),
+        )
+        for role, declared in groups:
+            for d in declared:
+                found = eq.parameters.get(d.name)
+                if found in live:
+                    params.append(Param(found, role))
+        if eq.parameters.get("seed") in live:
+            params.append(Param(eq.parameters["seed"], "seed"))
+        for s in self.slices:
+            if s.value in (self.valid, self.shown):
+                params.append(Param(s.source, "valid"))
+        return tuple(params)
+
+
+def _rebuild(
+    ops: list[Op], roots: Iterable[Value], names: Mapping[Value, str]
+) -> tuple[list[Op], dict[Value, Value]]:
+    """The ops that `roots` need, their results called what the user calls them."""
+    needed = set(roots)
+    kept: list[Op] = []
+    for op in reversed(ops):
+        if any(r in needed for r in op.results):
+            kept.append(op)
+            needed.update(op.operands)
+    rename: dict[Value, Value] = {}
+    body: list[Op] = []
+    for op in reversed(kept):
+        results = []
+        for result in op.results:
+            wanted = names.get(result, result.name)
+            if wanted != result.name:
+                rename[result] = Value(wanted, result.type)
+            results.append(rename.get(result, result))
+        operands = tuple(rename.get(o, o) for o in op.operands)
+        body.append(Op(op.opcode, operands, tuple(results), op.attrs, op.span))
+    return body, rename

@@ -1,0 +1,68 @@
+"""Which parameters gradients reach: what `differentiate` would find out, without its Programs.
+
+A gradient goes from a result through every op that has a vjp, to the operands the vjp makes one
+for: not through a comparison, `sign` or `stop_gradient`, nor to what a `where` chooses by.
+
+    >>> from rnncc.lowering.examples import example
+    >>> cell = example("h[t] = where(h[t-1] @ U > 0, h[t-1], x[t] @ W)")
+    >>> sorted(reached(cell) & {"U", "W"})
+    ['W']
+
+Non-Goals: gradients that are zero by their numbers, as those of `0 * w` are.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from rnncc.ir.builder import Builder
+from rnncc.ir.ops import OPS
+from rnncc.ir.program import Op, Program, Value
+
+_Flows = list[tuple[Value, list[Value]]]
+
+
+def reached(program: Program) -> set[str]:
+    """The names of the parameters that a gradient of any result reaches."""
+    found = {r.value for r in program.results if r.role != "residual"}
+    _follow(_flows(program.after), found)
+    if program.scan:
+        scan, body = program.scan, _flows(program.scan.body)
+        found.update(s.value for s in scan.ys if s.target in found)
+        found.update(c.next for c in scan.carries if c.final in found)
+        count = -1
+        while count != len(found):
+            count = len(found)
+            _follow(body, found)
+            found.update(c.next for c in scan.carries if c.value in found)
+        # Of a sequence without steps, too: its last states are its first.
+        found.update(c.init for c in scan.carries if c.value in found)
+        found.update(s.source for s in scan.xs if s.value in found)
+    _follow(_flows(program.before), found)
+    return {p.value.name for p in program.params if p.value in found}
+
+
+def _flows(ops: Iterable[Op]) -> _Flows:
+    """Of each op, last first, its result and the operands that its gradient goes on to."""
+    return [(op.result, _differentiated(op)) for op in reversed(list(ops))]
+
+
+def _follow(flows: _Flows, found: set[Value]) -> None:
+    for result, operands in flows:
+        if result in found:
+            found.update(operands)
+
+
+def _differentiated(op: Op) -> list[Value]:
+    rule = OPS[op.opcode].vjp
+    if rule is None or op.result.type.dtype != "float":
+        return []
+    gradients = rule(Builder(), op, Value("d", op.result.type))
+    pairs = zip(op.operands, gradients, strict=True)
+    return [o for o, d in pairs if d is not None and o.type.dtype == "float"]
+
+
+def read_at(program: Program, name: str) -> list[Op]:
+    """The ops that read a parameter; none if the Program hasn't it."""
+    value = next((p.value for p in program.params if p.value.name == name), None)
+    return [op for op in program.ops() if value in op.operands]

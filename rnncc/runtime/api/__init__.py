@@ -1,0 +1,1 @@
+"""Layers as users call them: choices, checks, calls, gradients, weights, files."""

@@ -1,0 +1,206 @@
+"""What one call of a layer leaves for gradients: which there are, their shapes and arrangement.
+
+Non-Goals: computing them (`pullback`, `second`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from rnncc.artifact.cell import Array, Cell
+from rnncc.runtime.api.masking import Masking
+from rnncc.runtime.api.time_axis import Order
+from rnncc.runtime.api.validation import Layout, nearest
+from rnncc.runtime.common.memory_pool import aligned
+
+WRT = ("inputs", "weights", "initial_state")
+
+
+@dataclass(slots=True, eq=False)
+class Gradients:
+    """inputs: arranged as they were given. weights: by name, in order of declaration.
+
+    What `wrt` left out is None, of weights {}.
+    """
+
+    inputs: Any
+    weights: dict[str, np.ndarray]
+    _initial: Any = field(repr=False)  # or a function that computes it
+
+    @property
+    def initial_state(self) -> Any:
+        """Arranged as it was given, else a tuple of every state.
+
+        Where no state was given nobody trains what it started from, as a rule: then, of few steps,
+        this is computed when it is first read, and until then holds on to what the forward saved.
+        """
+        initial = self._initial
+        if callable(initial):
+            initial = self._initial = initial()
+        return initial
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return Gradients, (self.inputs, self.weights, self.initial_state)
+
+
+@dataclass(frozen=True, slots=True)
+class Names:
+    """A cell's arguments, results and weights by what they are. timed: inputs that have steps."""
+
+    timed: frozenset[str]
+    outputs: tuple[str, ...]
+    finals: tuple[str, ...]
+    trained: tuple[str, ...]
+
+    @classmethod
+    def of(cls, cell: Cell) -> Names:
+        return cls(
+            frozenset(i.name for i in cell.inputs),
+            tuple(o.name for o in cell.outputs),
+            tuple(f"final_{s.name}" for s in cell.states),
+            tuple(w.name for w in cell.weights),
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """What a call leaves for its pullback, beside what the engine saved."""
+
+    cell: Cell
+    names: Names
+    dtype: np.dtype[Any]
+    batch: int
+    steps: int  # that ran
+    # In full: of every argument, state and weight as it ran; of the forward's results by name, as
+    # they were given back.
+    shapes: Mapping[str, tuple[int, ...]]
+    returned: Mapping[str, tuple[int, ...]]
+    inputs: Layout
+    states: Layout | None  # None: none were given
+    given_states: frozenset[str]
+    return_sequences: bool
+    return_state: bool
+    order: Order
+    masking: Masking | None = None
+    room: Any = None  # who makes arrays, if they aren't NumPy's
+
+    @property
+    def runs(self) -> bool:
+        """Whether there is a row and a step, so that kernels run."""
+        return bool(self.batch and self.steps)
+
+    @property
+    def cut(self) -> bool:
+        """Whether the last steps didn't run, since no row needs them."""
+        return self.masking is not None and self.masking.steps < self.masking.time
+
+    @property
+    def timed(self) -> frozenset[str]:
+        """The inputs that have steps."""
+        return self.names.timed
+
+    @property
+    def outputs(self) -> tuple[str, ...]:
+        return self.names.outputs
+
+    @property
+    def finals(self) -> tuple[str, ...]:
+        """The last states, if the call returned them."""
+        return self.names.finals if self.return_state else ()
+
+    def zeros(self, name: str) -> np.ndarray:
+        """The gradient of what nothing depends on."""
+        shape = self.shapes[name]
+        return np.zeros(shape, self.dtype) if self.room is None else self.room.zeros(shape)
+
+    # ---- users' steps and those that ran --------------------------------------------------------
+
+    def place(self, name: str) -> np.ndarray:
+        """Where the gradient of an input goes: an array like the user's, as its steps run. It is
+        zero where nothing ran."""
+        shape = self.as_given(name, np.broadcast_to(np.empty(()), self.shapes[name])).shape
+        if self.room is not None:
+            return self.order.run(self.room.zeros(shape) if self.cut else self.room.empty(shape))
+        return self.order.run(aligned(shape, self.dtype, zero=self.cut))
+
+    def as_given(self, name: str, array: np.ndarray) -> np.ndarray:
+        """The gradient of an argument, as the user arranges its steps."""
+        return self.order.given(array) if name in self.timed else array
+
+    def spread(self, name: str, array: np.ndarray) -> np.ndarray:
+        """The gradient of an argument over all its steps, out of those that ran."""
+        if not self.cut or name not in self.timed:
+            return array
+        whole = self.place(name)
+        whole[:, : self.steps] = array
+        return whole
+
+    def ran(self, name: str, array: np.ndarray) -> np.ndarray:
+        """What a user gives in the shape of an argument, for the steps that ran."""
+        return self.order.run(array)[:, : self.steps] if name in self.timed else array
+
+    @property
+    def state_layout(self) -> Layout:
+        """How initial states were given, else a tuple of them all."""
+        return self.states or Layout("tuple", tuple(s.name for s in self.cell.states))
+
+
+@dataclass(frozen=True, slots=True)
+class Choice:
+    """The gradients a caller chose, of "inputs", "weights" and "initial_state"."""
+
+    trace: Trace
+    kinds: frozenset[str]
+
+    @property
+    def trained(self) -> tuple[str, ...]:
+        """The weights among them."""
+        return self.trace.names.trained if "weights" in self.kinds else ()
+
+    @property
+    def begun(self) -> list[Array]:
+        """States that started from a weight: they hand their gradient on to it."""
+        trace, trained = self.trace, self.trained
+        return [
+            s
+            for s in trace.cell.states
+            if s.default is not None and s.default in trained and s.name not in trace.given_states
+        ]
+
+    @property
+    def states(self) -> Layout:
+        """How the gradients of initial states are arranged."""
+        return self.trace.state_layout if "initial_state" in self.kinds else Layout("tuple", ())
+
+    def names(self) -> list[str]:
+        """What has to be computed for inputs and weights."""
+        names = [*self.trained, *(s.name for s in self.begun)]
+        return [*names, *self.trace.cell.arguments] if "inputs" in self.kinds else names
+
+    def inputs(self, found: Mapping[str, np.ndarray]) -> Any:
+        return self.trace.inputs.arrange(found) if "inputs" in self.kinds else None
+
+    def weights(self, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        weights = {name: found[name] for name in self.trained}
+        for state in self.begun:
+            assert state.default is not None
+            start = found[state.name].sum(axis=0, dtype=self.trace.dtype)
+            weights[state.default] = weights[state.default] + start
+        return weights
+
+
+def chosen(wrt: Sequence[str] | None, kinds: Sequence[str]) -> frozenset[str]:
+    """The kinds of gradients that were asked for. TypeError, ValueError: others."""
+    if wrt is None:
+        return frozenset(kinds)
+    if not isinstance(wrt, str | Iterable):
+        raise TypeError(f"wrt is one or several of {', '.join(kinds)}, not {wrt!r}")
+    names = (wrt,) if isinstance(wrt, str) else tuple(wrt)
+    for name in names:
+        if name not in kinds:
+            raise ValueError(f"wrt has no {name!r}{nearest(str(name), kinds)}")
+    return frozenset(names)

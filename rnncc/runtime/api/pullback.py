@@ -1,0 +1,189 @@
+"""The way back through one call of a layer: cotangents of what it returned -> gradients.
+
+A pullback owns what the forward saved, so it may be called any number of times, and whatever
+happens to the layer or its inputs in between changes nothing.
+
+Non-Goals: the pullback of a pullback (`second`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from rnncc.runtime.api.gradients import WRT, Choice, Gradients, Trace, chosen
+from rnncc.runtime.api.layer_options import Engine, SecondEngine
+from rnncc.runtime.api.second_pullback import SecondPullback
+from rnncc.runtime.api.validation import as_array, check_shape
+from rnncc.runtime.common.allocators import of_every_step
+
+# Of more steps, gradients of initial states cost less than a copy of the cotangents for later.
+LATER_STEPS = 16
+
+__all__ = ["Gradients", "Pullback", "Trace"]
+
+
+class Pullback:
+    """pullback(dy) -> Gradients. See `Layer.vjp`."""
+
+    def __init__(
+        self, trace: Trace, engine: Engine | None, saved: Any, again: Callable[[], SecondEngine]
+    ) -> None:
+        """again: makes the engine of second derivatives, when it is first asked for."""
+        self._trace, self._engine, self._saved = trace, engine, saved
+        self._again = again
+        self._spent = False
+
+    def __call__(
+        self, dy: Any, wrt: Sequence[str] | None = None, *, consume: bool = False
+    ) -> Gradients:
+        """Gradients of sum(dy * y).
+
+        dy: like what the call returned, states included when it returned them; None, whole or in
+        part, is zero. wrt: which gradients to compute, of "inputs", "weights", "initial_state";
+        None is all of them. consume: this is the last call, what was saved may be let go.
+        RuntimeError after a call that consumed; ValueError and TypeError for a dy unlike y.
+        """
+        self._alive()
+        trace, choice = self._trace, Choice(self._trace, chosen(wrt, WRT))
+        run = _Run(trace, self._engine, self._saved, self._cotangents(dy))
+        later = wrt is None and trace.states is None and not consume and trace.steps < LATER_STEPS
+        states = choice.states
+        found = run([*choice.names(), *(() if later else states.names)])
+        if consume:
+            self._spent, self._engine, self._saved = True, None, None
+        initial = None
+        if "initial_state" in choice.kinds:
+            known = all(n in found for n in states.names)
+            initial = states.arrange(found) if known else _Later(run.owned())
+        return Gradients(choice.inputs(found), choice.weights(found), initial)
+
+    def vjp(self, dy: Any, wrt: Sequence[str] | None = None) -> tuple[Gradients, SecondPullback]:
+        """What a call returns, and the pullback from its cotangents to second derivatives.
+
+        The first use compiles more kernels; each runs the layer's call and pullback once more.
+        dy, wrt: as for a call. ValueError too for a module written without second derivatives.
+        """
+        self._alive()
+        trace, choice = self._trace, Choice(self._trace, chosen(wrt, WRT))
+        run = _Run(trace, self._engine, self._saved, self._cotangents(dy))
+        names = dict.fromkeys([*choice.names(), *choice.states.names])
+        engine = again = None
+        if trace.runs:
+            engine = self._again()
+            gradients, again = engine.gradients(self._saved, run.whole())
+            spread = {n: trace.spread(n, a) for n, a in gradients.items() if n in names}
+            found = run.filled(names, spread)
+        else:
+            found = run(list(names))
+        initial = None
+        if "initial_state" in choice.kinds:
+            initial = choice.states.arrange(found)
+        grads = Gradients(choice.inputs(found), choice.weights(found), initial)
+        return grads, SecondPullback(choice, engine, again)
+
+    def _alive(self) -> None:
+        if self._spent:
+            raise RuntimeError("this pullback was consumed: call it without consume=True before")
+
+    def _cotangents(self, dy: Any) -> dict[str, np.ndarray]:
+        """By the name of the forward's result, in the shapes that were returned."""
+        trace = self._trace
+        outputs, states = trace.outputs, trace.finals
+        lead = 2 if trace.return_sequences else 1
+        tops = _parts("dy", dy, 1 + len(states)) if trace.return_state else [dy]
+        leaves = tops[:1]
+        if len(outputs) > 1:
+            leaves = _parts("dy of the outputs", tops[0], len(outputs))
+        named = dict(zip([*outputs, *states], [*leaves, *tops[1:]], strict=True))
+        found: dict[str, np.ndarray] = {}
+        for name, value in named.items():
+            if value is None:
+                continue
+            label = f"dy of {name.removeprefix('final_')}" if len(named) > 1 else "dy"
+            array = as_array(label, value, trace.dtype, lead=lead if name in outputs else 1)
+            check_shape(label, array, trace.returned[name], "the shape of what was returned,")
+            if trace.return_sequences and name in outputs:
+                array = trace.order.turn(array)
+                array = trace.masking.fold(array) if trace.masking else array
+            found[name] = array
+        return found
+
+
+@dataclass(frozen=True, slots=True)
+class _Run:
+    """One way back: run(names) are the gradients of these."""
+
+    trace: Trace
+    engine: Engine | None
+    saved: Any
+    cotangents: dict[str, np.ndarray]
+
+    def __call__(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """By name; zeros for what the program doesn't read."""
+        trace, found = self.trace, {}
+        if trace.runs:
+            assert self.engine is not None
+            timed = [n for n in names if n in trace.timed]
+            moved = trace.cut or not trace.order.is_plain
+            whole = {n: trace.place(n) for n in timed} if moved else {}
+            out = ({n: a[:, : trace.steps] for n, a in whole.items()},) if whole else ()
+            found = self.engine.backward(self.saved, self.cotangents, frozenset(names), *out)
+            found = {**found, **whole}
+        else:  # nothing ran: the last states are the first ones
+            finals = {s.name: self.cotangents.get(f"final_{s.name}") for s in trace.cell.states}
+            found = {n: d.copy() for n, d in finals.items() if d is not None}
+        return self.filled(names, found)
+
+    def filled(
+        self, names: Iterable[str], found: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
+        """The gradients of these names; zeros where there is none."""
+        trace = self.trace
+        whole = {n: found[n] if n in found else trace.zeros(n) for n in names}
+        return {n: trace.as_given(n, a) for n, a in whole.items()}
+
+    def whole(self) -> dict[str, np.ndarray]:
+        """Cotangents of every step that ran."""
+        return {n: self._over_time(n, d) for n, d in self.cotangents.items()}
+
+    def _over_time(self, name: str, d: np.ndarray) -> np.ndarray:
+        """The cotangent of an output's every step."""
+        trace = self.trace
+        if trace.return_sequences or name not in trace.outputs:
+            return d
+        zeros = partial(np.zeros, dtype=d.dtype) if trace.room is None else trace.room.zeros
+        whole: np.ndarray = of_every_step(d, trace.steps, zeros)
+        return whole
+
+    def owned(self) -> _Run:
+        """With cotangents that the caller can't change."""
+        copied = {n: d.copy() for n, d in self.cotangents.items()}
+        return _Run(self.trace, self.engine, self.saved, copied)
+
+
+@dataclass(frozen=True, slots=True)
+class _Later:
+    """Gradients of initial states nobody has asked for yet."""
+
+    run: _Run
+
+    def __call__(self) -> Any:
+        layout = self.run.trace.state_layout
+        return layout.arrange(self.run(layout.names))
+
+
+def _parts(what: str, value: Any, count: int) -> list[Any]:
+    if value is None:
+        return [None] * count
+    if not isinstance(value, tuple | list):
+        raise TypeError(
+            f"{what} is a tuple of {count}, like what was returned, not {type(value).__name__}"
+        )
+    if len(value) != count:
+        raise ValueError(f"{what} has {len(value)} parts, {count} were returned")
+    return list(value)

@@ -1,0 +1,125 @@
+"""A layer step by step: states stay where they are, and a call is little more than its kernels.
+
+    stream = layer.stream(np.zeros((1, 1, 64), "float32"))     # what its calls look like
+    for x in samples:
+        y = stream(x)                                           # goes on where the last one stopped
+
+Everything a call of the layer finds out anew is found out once: shapes, addresses, packed weights.
+Bits are those of a stateful layer.
+
+Non-Goals: training; masks; other shapes than the first (a stateful layer does all three).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnncc.runtime.api.validation import array_shape, as_array, check_shape, spread
+
+if TYPE_CHECKING:
+    from rnncc.runtime.api.layer import Layer
+
+
+class Stream:
+    """Made by `Layer.stream`. Not for two threads at once; any number of streams of one layer is.
+
+    inputs: the arrays that calls write into and kernels read, by name; outputs: those that kernels
+    write. To save the copies, fill `inputs`, call `run()`, read `outputs`.
+    """
+
+    def __init__(self, layer: Layer, example: Any, initial_state: Any = None) -> None:
+        if layer.go_backwards:
+            raise ValueError("a stream runs forwards: this layer has go_backwards=True")
+        call = layer._enter(example, initial_state, None, None)
+        if not (call.batch and call.steps):
+            raise ValueError(
+                f"a stream needs a row and a step, not batch {call.batch}, time {call.time}"
+            )
+        self._layer, self._sizes = layer, call.sizes
+        self._batch, self._time = call.batch, call.time
+        cell, order, dtype = layer.cell, layer._order, layer._dtype
+        names = cell.arguments
+        # In the order of the user's axes; kernels read and write views.
+        self.inputs = {n: np.array(layer._as_given(n, call.arrays[n])) for n in names}
+        self._start = {s: np.array(call.arrays[s]) for s in layer._states}
+        self._now = {s: a.copy() for s, a in self._start.items()}
+        self.outputs: dict[str, np.ndarray] = {}
+        lead = (call.batch, call.time)[: 1 + layer.return_sequences]
+        if layer.return_sequences and layer.time_major:
+            lead = lead[::-1]
+        for output in cell.outputs:
+            self.outputs[output.name] = np.zeros((*lead, *array_shape(output, call.sizes)), dtype)
+        turned = order.turn if layer.return_sequences else np.asarray
+        self._reads = {n: layer._as_run(n, a) for n, a in self.inputs.items()} | self._now
+        self._writes = {n: turned(a) for n, a in self.outputs.items()}
+        self._writes |= {f"final_{s}": a for s, a in self._now.items()}
+        self._alone = next(iter(self.inputs.values())) if len(names) == 1 else None
+        self._first = next(iter(self.outputs.values())) if len(self.outputs) == 1 else None
+        assert layer._store is not None
+        self._store = layer._store
+        self._prepare()
+
+    def _prepare(self) -> None:
+        """What depends on the weights. It runs once to be made: states are put back."""
+        layer = self._layer
+        self._version, weights = self._store.current
+        before = {n: a.copy() for n, a in self._now.items()}
+        _, engine = layer._engines.get((False, False)) or layer._engine(False, False)
+        self._again = engine.repeat(
+            {**weights, **layer._chosen.rates, **self._reads},
+            self._sizes,
+            self._batch,
+            self._time,
+            version=self._version,
+            last_only=not layer.return_sequences,
+            out=self._writes,
+        )
+        layer._last = engine
+        for name, array in before.items():
+            self._now[name][...] = array
+
+    def __call__(self, inputs: Any) -> Any:
+        """The outputs for these inputs, which are like the first ones; new arrays.
+
+        Raises TypeError and ValueError for arrays of another kind or shape.
+        """
+        alone = self._alone
+        if (
+            alone is not None
+            and type(inputs) is np.ndarray
+            and inputs.shape == alone.shape
+            and inputs.dtype is alone.dtype
+        ):
+            alone[...] = inputs
+        else:
+            self._take(inputs)
+        self.run()
+        first = self._first
+        return first.copy() if first is not None else tuple(a.copy() for a in self.outputs.values())
+
+    def _take(self, inputs: Any) -> None:
+        layer = self._layer
+        given, _ = spread(f"inputs of {layer.cell.name}", inputs, layer.cell.arguments)
+        for name, value in given.items():
+            own = self.inputs[name]
+            array = as_array(name, value, own.dtype, lead=layer._lead[name])
+            check_shape(name, array, own.shape, "the shape this stream was made for,")
+            own[...] = array
+
+    def run(self) -> None:
+        """One call on what is in `inputs`."""
+        if self._store.current[0] != self._version:
+            self._prepare()
+        self._again()
+
+    @property
+    def states(self) -> tuple[np.ndarray, ...]:
+        """Copies of the states, in order."""
+        return tuple(a.copy() for a in self._now.values())
+
+    def reset(self) -> None:
+        """The next call starts where the first one did."""
+        for name, array in self._start.items():
+            self._now[name][...] = array

@@ -1,0 +1,237 @@
+"""Weights to a file and back: an .npz of plain arrays, with a description of whose they are.
+
+Non-Goals: optimizer state, states of a stateful layer.
+"""
+
+from __future__ import annotations
+
+import errno
+import json
+import math
+import os
+import secrets
+import stat
+import struct
+import zipfile
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import numpy as np
+import numpy.lib.format as npy
+
+from rnncc.artifact.cell import Cell
+
+_ABOUT = "_about"  # no weight's name starts with an underscore
+_MOST_ABOUT = 2**20  # bytes
+_MOST_SIZE = 2**53
+_MOST_ENTRY = 512  # bytes of an archive's directory that an array takes
+_MOST_TIMES, _ANY = 4, 2**24  # what may become of a file's bytes: `save` packs nothing
+_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
+_END, _LOCATOR, _WIDE_END = 22, 20, 56  # bytes of an archive's last records
+
+Header = tuple[tuple[int, ...], np.dtype[Any]]
+
+
+def write(
+    path: str | os.PathLike[str],
+    cell: Cell,
+    sizes: Mapping[str, int],
+    arrays: Mapping[str, np.ndarray],
+) -> None:
+    """The file appears whole or not at all, under exactly that path. OSError as the system says."""
+    target = Path(path).resolve()  # through a link, the file it leads to
+    if target.exists() and not target.is_file():
+        kind = errno.EISDIR if target.is_dir() else errno.EINVAL
+        raise OSError(kind, "weights can only be saved to a file", os.fspath(path))
+    about = np.frombuffer(json.dumps(_about(cell, sizes)).encode(), dtype=np.uint8)
+    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
+    try:
+        with temporary.open("xb") as file:
+            np.savez(file, **{_ABOUT: about}, **arrays)  # type: ignore[arg-type]
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(temporary, target)
+    except OSError as error:  # by the name that was given
+        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from None
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+
+
+class Weights:
+    """An open file of weights: what it says of itself, and its arrays, not yet read.
+
+    cell, sizes: whose weights they are.
+    """
+
+    def __init__(self, where: str, archive: zipfile.ZipFile, length: int) -> None:
+        self.where, self._archive = where, archive
+        self._entries: dict[str, zipfile.ZipInfo] = {}
+        unpacked = 0
+        for entry in archive.infolist():
+            name = entry.filename.removesuffix(".npy")
+            if name in self._entries:
+                raise ValueError(f"it holds {name} twice")
+            if entry.flag_bits & 1 or entry.compress_type not in _PACKED:
+                raise ValueError(f"{name} is encrypted, or packed in a way that NumPy doesn't")
+            self._entries[name] = entry
+            unpacked += entry.file_size
+        if unpacked > _MOST_TIMES * length + _ANY:
+            raise ValueError(f"{length:,} bytes would become {unpacked:,}: save() packs nothing")
+        if _ABOUT not in self._entries:
+            raise ValueError("it wasn't written by a layer's save()")
+        about, start = self._header(_ABOUT)
+        length = self._entries[_ABOUT].file_size - start
+        if about != ((length,), np.dtype(np.uint8)) or length > _MOST_ABOUT:
+            raise ValueError(f"{_ABOUT} is no text")
+        self.about = _described(json.loads(bytes(self._read(_ABOUT, about)).decode()))
+        self.sizes: dict[str, int] = self.about["sizes"]
+
+    @property
+    def names(self) -> list[str]:
+        return [name for name in self._entries if name != _ABOUT]
+
+    def arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """All of them. ValueError before any is read where one hasn't the shape it should have."""
+        headers = {}
+        try:
+            for name in self.names:
+                headers[name], start = self._header(name)
+                shape, dtype = headers[name]
+                if dtype.kind not in "biuf":
+                    raise ValueError(f"{name} holds {dtype} values, not numbers")
+                if start + math.prod(shape) * dtype.itemsize != self._entries[name].file_size:
+                    raise ValueError(f"{name} is cut, or goes on behind its end")
+        except Exception as error:
+            raise ValueError(f"{self.where} holds no weights of a layer: {error}") from None
+        for name, (shape, _) in headers.items():
+            if shape != shapes[name]:
+                raise ValueError(
+                    f"{self.where}: weight {name} has shape {list(shape)}, "
+                    f"expected {list(shapes[name])}"
+                )
+        try:
+            return {name: self._read(name, header) for name, header in headers.items()}
+        except Exception as error:
+            raise ValueError(f"{self.where} holds no weights of a layer: {error}") from None
+
+    def _header(self, name: str) -> tuple[Header, int]:
+        """An array's shape and dtype, and where its numbers begin."""
+        with self._archive.open(self._entries[name]) as file:
+            if npy.read_magic(file) != (1, 0):  # others are for what no weight is
+                raise ValueError(f"{name} is of another kind of .npy files")
+            shape, _, dtype = npy.read_array_header_1_0(file)
+            return (shape, dtype), file.tell()
+
+    def _read(self, name: str, header: Header) -> np.ndarray:
+        with self._archive.open(self._entries[name]) as file:
+            array: np.ndarray = npy.read_array(file, allow_pickle=False)
+        if (array.shape, array.dtype) != header:
+            raise ValueError(f"{name} changed while it was read")
+        return array
+
+
+@contextmanager
+def opened(path: str | os.PathLike[str], cell: Cell, *, strict: bool) -> Iterator[Weights]:
+    """A file of weights of this cell; of its arrays only their names are known to be right.
+
+    ValueError: not such a file, of another cell, or (strict) of this cell's text or options as
+    they were before they changed. Nothing in it is executed, and what is read of it before its
+    `arrays` is short, whatever it says.
+    """
+    where = os.fspath(path)
+    if not stat.S_ISREG(os.stat(path).st_mode) and not os.path.isdir(path):
+        raise ValueError(f"{where} holds no weights of a layer: it is not a file")
+    with open(path, "rb") as file, ExitStack() as closed:
+        try:
+            archive = closed.enter_context(_archive(file, cell))
+            found = Weights(where, archive, os.fstat(file.fileno()).st_size)
+        # Whatever a damaged file makes zipfile, zlib, json and NumPy raise.
+        except Exception as error:
+            raise ValueError(f"{where} holds no weights of a layer: {error}") from None
+        _compare(found, cell, strict)
+        yield found
+
+
+def _archive(file: BinaryIO, cell: Cell) -> zipfile.ZipFile:
+    """The open archive; its directory is no longer than that of this cell's arrays may be."""
+    if file.read(4) != b"PK\x03\x04":
+        raise ValueError("it is no .npz file")
+    length = file.seek(0, os.SEEK_END)
+    file.seek(max(0, length - _END - _LOCATOR - _WIDE_END))
+    tail = file.read()
+    end = tail[-_END:]
+    if end[:4] != b"PK\x05\x06" or end[-2:] != b"\0\0":
+        raise ValueError("it is cut, or goes on behind its end")
+    (directory,) = struct.unpack("<L", end[12:16])
+    if tail[-_END - _LOCATOR :].startswith(b"PK\x06\x07"):  # of more than 2 GiB
+        (directory,) = struct.unpack("<Q", tail[40:48])
+    arrays = 1 + len(cell.weights) + len(cell.constants)
+    if directory > _MOST_ENTRY * arrays:
+        raise ValueError(f"{cell.name} has {arrays - 1} weights, its list of them is for more")
+    file.seek(0)
+    return zipfile.ZipFile(file)
+
+
+def _described(about: object) -> dict[str, Any]:
+    """What a file says of itself, checked. ValueError names the entry that is wrong."""
+    if not isinstance(about, dict):
+        raise ValueError(f"{_ABOUT} is no description")
+    plain = (bool, int, float, str)
+    kinds: dict[str, tuple[type, ...]] = {"options": plain, "functions": (str,), "sizes": (int,)}
+    found: dict[str, Any] = {}
+    for name in ("cell", "sha256"):
+        found[name] = about.get(name)
+        if not isinstance(found[name], str | None):
+            raise ValueError(f"{_ABOUT}: {name} is a text, not {found[name]!r:.80}")
+    for name, kind in kinds.items():
+        found[name] = about.get(name, {})
+        if not isinstance(found[name], dict):
+            raise ValueError(f"{_ABOUT}: {name} are given by name, not {found[name]!r:.80}")
+        for key, value in found[name].items():
+            if not isinstance(value, kind):
+                raise ValueError(f"{_ABOUT}: {name} has {key!r:.80} = {value!r:.80}")
+    for key, value in found["sizes"].items():
+        if isinstance(value, bool) or not 1 <= value <= _MOST_SIZE:
+            raise ValueError(f"{_ABOUT}: the size {key!r:.80} is {value!r:.80}")
+    return found
+
+
+def _about(cell: Cell, sizes: Mapping[str, int]) -> dict[str, Any]:
+    return {
+        "cell": cell.name,
+        "sha256": cell.sha256,
+        "options": dict(cell.options),
+        "functions": dict(cell.functions),
+        "sizes": dict(sizes),
+    }
+
+
+def _compare(found: Weights, cell: Cell, strict: bool) -> None:
+    """ValueError unless the file's weights are called as the cell's, and mean the same."""
+    where, theirs, own = found.where, found.about, _about(cell, {})
+    # How a cell runs, and what it draws, is not what its weights mean.
+    harmless = {"unroll", *(option for option, _ in cell.rated_options)}
+    way_out = "load(path, strict=False) checks names and shapes only"
+    if theirs["cell"] != cell.name:
+        raise ValueError(f"{where} holds weights of {theirs['cell']}, not {cell.name}")
+    for kind in ("options", "functions") if strict else ():
+        for name, value in own[kind].items():
+            if name not in harmless and theirs[kind].get(name, value) != value:
+                raise ValueError(
+                    f"{where} was saved with {name}={theirs[kind][name]!r}, this layer has "
+                    f"{name}={value!r}; {way_out}"
+                )
+    if strict and theirs["sha256"] != own["sha256"]:
+        raise ValueError(f"{where} was saved from another text of {own['cell']}; {way_out}")
+    expected = [a.name for a in (*cell.weights, *cell.constants)]
+    missing = [n for n in expected if n not in found.names]
+    extra = [n for n in found.names if n not in expected]
+    if missing or extra:
+        parts = [f"lacks {', '.join(missing)}"] if missing else []
+        parts += [f"also holds {', '.join(extra)}"] if extra else []
+        raise ValueError(
+            f"{where} {' and '.join(parts)}; {cell.name} has {', '.join(expected) or 'no weights'}"
+        )

@@ -1,0 +1,1 @@
+"""What all of the runtime uses: memory, strides, forks, formats of weights."""

@@ -1,0 +1,1 @@
+"""Runs generated CPU kernels."""

@@ -1,0 +1,377 @@
+"""A generated module's tables + arrays -> results.
+
+One call is: look up (or make) what is prepared for these sizes; look up (or make) the packed
+weights of this version; take a workspace; fill the blocks; launch the kernels in order (`call`).
+
+Non-Goals: checking what users give (`validation`): arrays arrive C-contiguous, of the right shape
+and dtype; initial values, options, layers (`layer`).
+"""
+
+from __future__ import annotations
+
+import threading
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field
+from types import MappingProxyType
+from typing import Any
+
+import numpy as np
+
+from rnncc.artifact.kernel_tables import Direction
+from rnncc.common.machine import ITEMSIZE, host
+from rnncc.runtime.common import learning, memory_pool
+from rnncc.runtime.common.allocators import HostRoom
+from rnncc.runtime.common.fork_safety import open_in_children
+from rnncc.runtime.common.memory_pool import write_into
+from rnncc.runtime.cpu.execution.fast_path import Direct
+from rnncc.runtime.cpu.execution.report import plan_side
+from rnncc.runtime.cpu.execution.run import Arrays, Job, Ready, Repeated, Residuals, Run
+from rnncc.runtime.cpu.execution.time_chunks import (
+    LEAST_STEPS,
+    Block,
+    Saved,
+    backward,
+    block_steps,
+    cotangents_of,
+    forward,
+)
+from rnncc.runtime.cpu.planning.bound_program import Call, result_shape
+from rnncc.runtime.cpu.planning.executable import Params, Prepared
+from rnncc.runtime.cpu.planning.kernel_arguments import Binder
+from rnncc.runtime.cpu.planning.layouts import Layout
+from rnncc.runtime.cpu.planning.target import HOST, Target
+from rnncc.runtime.cpu.planning.weight_packing import Packed
+from rnncc.runtime.cpu.threads.dispatch import threading_reason
+from rnncc.runtime.jit.kernel import Kernel
+
+KEPT_SHAPES = 64
+KEPT_VERSIONS = 4
+NOTHING: Arrays = MappingProxyType({})
+
+__all__ = ["Engine", "Saved"]
+
+Ran = tuple[Prepared | None, int]
+
+
+@dataclass
+class Side:
+    """One direction with its caches."""
+
+    direction: Direction
+    dtype: str
+    made: OrderedDict[Call, Prepared] = field(default_factory=OrderedDict)
+    ready: OrderedDict[Any, Ready] = field(default_factory=OrderedDict)
+    packs: OrderedDict[Any, Packed] = field(default_factory=OrderedDict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    last: Prepared | None = None
+    steps: int = 0  # of the last call, whatever its blocks
+    kept_packs: int = KEPT_VERSIONS
+    target: Target = HOST
+
+    def __post_init__(self) -> None:
+        open_in_children(self, "lock")
+        self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
+        self.buffers = {b.name: b for b in self.direction.buffers}
+        self.params = Params.of(self.direction)
+        self.host = HostRoom(self.np_dtype, self.target.pool)
+        self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
+
+    def keep(self, layers: int) -> None:
+        """Room for what is made of the weights of so many layers, and of a few versions more."""
+        self.kept_packs = max(layers, 1) - 1 + KEPT_VERSIONS
+
+    @property
+    def ran(self) -> Ran:
+        """The last run, and how many steps it was a block of."""
+        return self.last, self.steps
+
+    def room(self, arrays: Arrays) -> HostRoom:
+        """Who makes arrays for a call."""
+        return self.host
+
+    def find(self, key: Any) -> Ready | None:
+        """What arrays with these strides take, if it is known."""
+        with self.lock:
+            found = self.ready.get(key)
+            if found is not None:
+                self.ready.move_to_end(key)
+                self.last = found.prepared
+            return found
+
+    def keep_ready(self, key: Any, made: Ready) -> Ready:
+        with self.lock:
+            self.ready[key] = made
+            if len(self.ready) > KEPT_SHAPES:
+                self.ready.popitem(last=False)
+            return made
+
+    def run(self, job: Job) -> Run:
+        """The job, done."""
+        return Run(self, job)
+
+    def prepared(self, call: Call, residuals: Residuals) -> Prepared:
+        """What doesn't change between calls of these sizes and strides; made at the first."""
+        with self.lock:
+            found = self.made.get(call)
+            if found is None:
+                given = {
+                    buffer.name: residuals.places[name][1] for buffer, name in self.params.residuals
+                }
+                found = self.prepare(call, given)
+                self.made[call] = found
+                if len(self.made) > KEPT_SHAPES:
+                    self.made.popitem(last=False)
+            else:
+                self.made.move_to_end(call)
+            self.last = found
+            return found
+
+    def prepare(self, call: Call, given: dict[str, Layout]) -> Prepared:
+        """given: where the rows of residuals are."""
+        target = self.target
+        binder = Binder(self.direction, call, target.machine, self.dtype, target.threads, given)
+        return Prepared(binder.bind(), self.direction, self.params, self.buffers, target)
+
+
+class Engine:
+    """Both directions of one compiled cell. Thread-safe; owns no layer's state."""
+
+    on_gpu = reads_gpu_arrays = False
+
+    def __init__(
+        self,
+        cell: Any,
+        forward: Direction,
+        backward: Direction,
+        side: Callable[..., Side] = Side,
+    ) -> None:
+        """side: makes a direction's side."""
+        self.cell, self.storage, self._side = cell, "", side
+        self.dtype = np.dtype(cell.dtype)
+        self._forward = side(forward, cell.dtype)
+        self._backward = side(backward, cell.dtype)
+        self._calls: dict[Any, Call] = {}
+
+    def stored(self, storage: str) -> Engine:
+        """The same kernels over narrow weights. See `layer_options.storing`."""
+        if self.dtype != np.float32:
+            raise ValueError(f"weights={storage!r} narrows float32: this layer is {self.dtype}")
+        directions = self._forward.direction, self._backward.direction
+        made = Engine(self.cell, *directions, self._side)
+        made.storage = storage
+        return made
+
+    # ---- calls --------------------------------------------------------------------------------
+
+    def forward(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        save: bool,
+        last_only: bool,
+        out: Arrays = NOTHING,
+        first_step: int = 0,
+        checkpoint_every: int | None = None,
+        lent: frozenset[str] = frozenset(),
+        carry: bool = False,
+    ) -> tuple[dict[str, np.ndarray], Saved | None]:
+        """Results by name; with `save`, what `backward` needs. See `layer_options.Engine`."""
+        call = self._call(sizes, batch, time, save, last_only)
+        own, later = out, NOTHING
+        if out:
+            _check_out(self._forward, call, "", out)
+            own, later = _apart(out, arrays)
+        job = Job(arrays, call, version, out=own, first_step=first_step)
+        steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
+        self._forward.steps = time
+        results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
+        saved = None
+        if save and self.cell.unlearned:
+            learning.warn(self.cell)
+        if save:  # before anything is written over what was read
+            owned = self._owned(arrays, lent)
+            asked = self._call(sizes, batch, time, save, False)
+            saved = Saved(owned, asked, version, first_step, kept)
+        return write_into(later, results), saved
+
+    def repeat(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        last_only: bool,
+        out: Arrays,
+    ) -> Callable[[], None]:
+        """One inference over and over on the same arrays. See `layer_options.Engine`."""
+        call = self._call(sizes, batch, time, False, last_only)
+        self._forward.steps = time
+        return Repeated(self._forward, Job(arrays, call, version, out=out)).again
+
+    def backward(
+        self, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays = NOTHING
+    ) -> dict[str, np.ndarray]:
+        """Gradients by parameter name. See `layer_options.Engine`."""
+        own, later = out, NOTHING
+        if out:
+            _check_out(self._backward, saved.call, "d_", out)
+            own, later = _apart(out, cotangents)
+        self._backward.steps = saved.call.time
+        found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
+        return write_into(later, found)
+
+    # ---- calls like an earlier one --------------------------------------------------------------
+
+    def direct(
+        self,
+        arrays: Arrays,
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        *,
+        version: object,
+        save: bool,
+        last_only: bool,
+        out: Arrays = NOTHING,
+        kept: Iterable[str] = (),
+    ) -> Direct | None:
+        """`forward` for arrays that lie like these, those to write results into, too; None where
+        it isn't one run that writes them where they are wanted. kept: arrays to stay with it."""
+        call = self._call(sizes, batch, time, save, last_only)
+        if not save and time > LEAST_STEPS and block_steps(self._forward, call) < time:
+            return None
+        made = Direct(self._forward, Job(arrays, call, version, out=out), kept)
+        return made if made.is_whole else None
+
+    def direct_back(
+        self,
+        saved: Saved,
+        cotangents: Arrays,
+        wanted: frozenset[str],
+        out: Arrays = NOTHING,
+        kept: Iterable[str] = (),
+    ) -> Direct | None:
+        """`backward` for what such calls leave, and cotangents that lie like these. Those that are
+        missing are among its constants."""
+        (block,) = saved.blocks
+        room = self._backward.room(saved.arrays)
+        found = cotangents_of(self._backward, cotangents, saved.call, block, room)
+        missing = [n for n in found if n.removeprefix("d.") not in cotangents]
+        assert block.residuals is not None
+        arrays = saved.arrays | found
+        own = {f"d_{n}": a for n, a in out.items()}
+        job = Job(arrays, saved.call, saved.version, block.residuals, wanted, own)
+        made = Direct(self._backward, job, [*missing, *kept])
+        return made if made.is_whole else None
+
+    def saved(
+        self,
+        arrays: dict[str, Any],
+        sizes: Mapping[str, int],
+        batch: int,
+        time: int,
+        version: object,
+        residuals: Residuals,
+    ) -> Saved:
+        """What `backward` needs of a direct call. arrays: as for `forward`; nobody changes them."""
+        call = self._call(sizes, batch, time, True, False)
+        return Saved(arrays, call, version, 0, [Block(0, time, {}, residuals)])
+
+    def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
+        """How many steps at once need a small workspace. See `layer_options.Engine`."""
+        return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
+
+    def _call(
+        self, sizes: Mapping[str, int], batch: int, time: int, save: bool, last_only: bool
+    ) -> Call:
+        """The same one for the same numbers, so that it is found at a glance in what is kept."""
+        key = (batch, time, save, last_only, *sizes.items())
+        found = self._calls.get(key)
+        if found is None:
+            if len(self._calls) >= 4 * KEPT_SHAPES:
+                self._calls.clear()
+            storage = "" if save else self.storage
+            found = Call(
+                tuple(sorted(sizes.items())), batch, time, save, last_only, storage=storage
+            )
+            self._calls[key] = found
+        return found
+
+    def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
+        """Parameters for the pullback, with the caller's own arrays copied: they may change."""
+        owned = dict(arrays)
+        pool = self._forward.target.pool or memory_pool.POOL
+        for _, role, name in self._forward.direction.params:
+            if name in lent or name not in arrays:
+                continue
+            if role in ("input", "context", "state", "valid"):
+                array = owned[name] = pool.array(arrays[name].shape, arrays[name].dtype)
+                array[...] = arrays[name]
+        return owned
+
+    def keep(self, layers: int) -> None:
+        """So many layers call in turns: each finds what was packed of its weights the last time."""
+        for side in (self._forward, self._backward):
+            side.keep(layers)
+
+    # ---- what ran -------------------------------------------------------------------------------
+
+    @property
+    def last(self) -> tuple[Ran, Ran]:
+        """What the last calls ran, for `plan`."""
+        return self._forward.ran, self._backward.ran
+
+    def plan(self, last: Any = None) -> str:
+        """The kernels of the last calls, their threads and tiles, and why."""
+        lines = [
+            f"{self.cell.name}, {self.dtype}, {host().vector_bytes * 8}-bit vectors, "
+            f"{threading_reason()}"
+        ]
+        sides = (("forward", self._forward), ("backward", self._backward))
+        for (title, side), ran in zip(sides, last or self.last, strict=True):
+            lines += plan_side(title, side, ran)
+        return "\n".join(lines)
+
+    @property
+    def loaded(self) -> frozenset[str]:
+        """Kernels of its own that have machine code: those that ran."""
+        sides = (self._forward, self._backward)
+        kernels = [k for s in sides for k in s.direction.kernels if k.function]
+        return frozenset(k.name for k in kernels if _is_loaded(k.function))
+
+
+def _is_loaded(kernel: Kernel) -> bool:
+    return kernel.loaded or (kernel.one_row is not None and kernel.one_row.loaded)
+
+
+def _check_out(side: Side, call: Call, prefix: str, out: Arrays) -> None:
+    """Kernels write where they are told: ValueError unless every array is what a result needs."""
+    places = {p.name: p for p in side.direction.results if p.role not in ("residual", "held")}
+    for name, array in out.items():
+        place = places.get(prefix + name)
+        if place is None:
+            known = ", ".join(n.removeprefix(prefix) for n in places)
+            raise ValueError(f"out has no result {name!r}: results are {known}")
+        shape = result_shape(place, side.buffers, call)
+        if array.dtype != side.dtype or array.shape != shape:
+            raise ValueError(
+                f"out[{name!r}] is {array.dtype} {list(array.shape)}, expected {side.dtype} "
+                f"{list(shape)}"
+            )
+        if not array.flags.writeable:
+            raise ValueError(f"out[{name!r}] is read-only")
+
+
+def _apart(out: Arrays, read: Arrays) -> tuple[Arrays, Arrays]:
+    """Arrays to write results into while others are read: (those to give, those to fill from new
+    ones when everything has been read)."""
+    arrays = [a for a in read.values() if isinstance(a, np.ndarray)]
+    later = {n: o for n, o in out.items() if any(np.may_share_memory(o, a) for a in arrays)}
+    return {n: o for n, o in out.items() if n not in later}, later

@@ -1,0 +1,52 @@
+"""What one direction ran last -> lines of `plan()`: kernels, threads, tiles, and why.
+
+Non-Goals: choosing any of it (`cpu.kernel_arguments`).
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from rnncc.runtime.cpu.execution.engine import Ran, Side
+
+
+def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:
+    """One direction's kernels. ran: of an earlier call than the last."""
+    prepared, steps = ran or side.ran
+    if prepared is None:
+        return [f"{title}: has not run"]
+    binding = prepared.binding
+    call = binding.call
+    time = str(call.time)
+    if steps != call.time:
+        time = f"{steps} in blocks, the last one of {time}"
+    lines = [f"{title}: batch {call.batch}, time {time}, {dict(call.sizes)}"]
+    stages = {s.name: s for s in side.direction.stages}
+    for bound in binding.kernels:
+        kernel = bound.kernel
+        levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
+        levels += " a step" if kernel.kind == "scan" else ""
+        made = "generated" if kernel.function else "contractions alone, nothing generated"
+        made += " for one row that saves nothing" if bound.one_row else ""
+        lines.append(f"  {kernel.name}: {kernel.kind}, {levels}, {made}; {bound.why}")
+        for name in kernel.stages:
+            tiling, stage = binding.tilings[name], stages[name]
+            tile = f"tile {tiling.row_tile} rows x {tiling.unit_blocks} vectors a gate"
+            gates = "+".join(str(c.gates) for c in stage.cores)
+            what = f"contraction, gates {gates}, fused with its epilogue"
+            starts = [c.start for c in stage.cores if c.start]
+            if starts:
+                where = "in the loop too" if binding.fused.issuperset(starts) else "before the loop"
+                what += f"; what doesn't depend on the step before is summed {where}"
+            if stage.grad:
+                what = "contraction over rows and steps"
+            elif kernel.function is None:
+                what = "contraction"
+            storage = binding.storage(stage).name
+            if storage and any(p for c in stage.cores for p in c.packs):
+                what += f", weights of {storage}"
+            if name in binding.far:
+                what += ", weights asked for ahead"
+            lines.append(f"    {name}: {what}, {tile}")
+    return lines

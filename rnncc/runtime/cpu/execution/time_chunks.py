@@ -1,0 +1,230 @@
+"""A call of any length -> runs over blocks of steps, and results like those of one run.
+
+    forward    each block starts from the carries the one before has left
+    backward   last block first; a block that kept no residuals runs forward again from its carries
+
+A loop that stops and goes on computes what it would have computed: values, and gradients of inputs
+and states, have the same bits whatever the blocks. Gradients of what serves every step are sums of
+the blocks' own, the last block's first.
+
+    inference            blocks as long as their workspace is small: memory doesn't grow with time
+    training             one block, its residuals kept
+    checkpoints every K  blocks of K steps, their first carries kept
+
+Non-Goals: one run (`call`); checking arrays.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any
+
+from rnncc.artifact.kernel_tables import Direction
+from rnncc.common.size_expressions import evaluate
+from rnncc.runtime.common.allocators import Room
+from rnncc.runtime.cpu.execution.run import Arrays, Job, Residuals
+from rnncc.runtime.cpu.planning.bound_program import Call, result_shape
+from rnncc.runtime.cpu.planning.layouts import pad
+
+if TYPE_CHECKING:
+    from rnncc.runtime.cpu.execution.engine import Side
+
+LEAST_STEPS = 64
+BLOCK_BYTES = 4 * 2**20
+
+TIMED = ("input", "valid")
+CARRIED = ("state", "held")
+
+
+@dataclass(slots=True)
+class Block:
+    """Some steps of a call: the carries they start from; their residuals, if those were kept."""
+
+    begin: int
+    end: int
+    carries: dict[str, Any]
+    residuals: Residuals | None = None
+
+
+@dataclass(slots=True)
+class Saved:
+    """What a pullback owns: parameters as they were, how the call was shaped, and its blocks."""
+
+    arrays: dict[str, Any]
+    call: Call
+    version: object
+    first_step: int
+    blocks: list[Block]
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether its residuals are kept: then the arrays may be others with the same numbers."""
+        return len(self.blocks) == 1 and self.blocks[0].residuals is not None
+
+
+def carries_of(direction: Direction) -> list[str]:
+    """Parameters a block starts from; its results `final_<name>` are where the next one starts."""
+    return [name for _, role, name in direction.params if role in CARRIED]
+
+
+def block_steps(side: Side, call: Call, most: int | None = None) -> int:
+    """How many steps at once need a workspace of at most so many bytes, or a small one."""
+    sizes, row = dict(call.sizes), 0
+    for buffer in side.direction.buffers:
+        if "T" in buffer.axes and buffer.storage == "work":
+            *outer, last = (1, *(evaluate(text, sizes) for text in buffer.shape))
+            row += math.prod(outer) * pad(last) * (call.batch if "B" in buffer.axes else 1)
+    bytes_ = BLOCK_BYTES if most is None else most
+    return max(bytes_ // max(row * side.item, 1), LEAST_STEPS)
+
+
+def borders(time: int, steps: int, every: int | None = None) -> Iterator[tuple[int, int]]:
+    """Blocks of at most so many steps, none of them across a checkpoint.
+
+    >>> list(borders(7, 4)), list(borders(7, 2, 3))
+    ([(0, 4), (4, 7)], [(0, 2), (2, 3), (3, 5), (5, 6), (6, 7)])
+    """
+    begin = 0
+    while begin < time:
+        end = min(begin + steps, time)
+        if every is not None:
+            end = min(end, (begin // every + 1) * every)
+        yield begin, end
+        begin = end
+
+
+def _part(direction: Direction, arrays: Arrays, block: Block, time: int) -> dict[str, Any]:
+    """The arrays of some of a call's steps, from the block's carries."""
+    found = {**arrays, **block.carries}
+    if (block.begin, block.end) != (0, time):
+        for _, role, name in direction.params:
+            if role in TIMED and name in found:
+                found[name] = found[name][:, block.begin : block.end]
+    return found
+
+
+def _sequences(side: Side, role: str, call: Call, out: Arrays, room: Room) -> dict[str, Any]:
+    """Results over all steps, whole: every block writes its own."""
+    found = {}
+    for place in side.direction.results:
+        if place.role == role and not (call.last_only and role == "output"):
+            given = out.get(place.name)
+            if given is None:
+                given = room.empty(result_shape(place, side.buffers, call))
+            found[place.name] = given
+    return found
+
+
+# ---- forward ---------------------------------------------------------------------------------
+
+
+def forward(
+    side: Side, job: Job, steps: int, every: int | None, carry: bool = False
+) -> tuple[dict[str, Any], list[Block]]:
+    """Results by name, and the blocks a pullback needs if `job.call.save`. carry: with those of
+    carries that callers don't see."""
+    call, time = job.call, job.call.time
+    if call.save and every is None:
+        run = side.run(job)
+        return run.results, [Block(0, time, {}, run.residuals())]
+    whole = not call.save and time <= steps
+    if whole and not carry:
+        return side.run(job).results, []
+    places = [p for p in side.direction.results if p.role != "residual"]
+    wanted = frozenset([p.name.removeprefix("d_") for p in places])
+    if whole:
+        return side.run(replace(job, wanted=wanted)).results, []
+    names = carries_of(side.direction)
+    room = side.room(job.arrays)
+    sequences = _sequences(side, "output", call, job.out, room)
+    blocks: list[Block] = []
+    found: dict[str, Any] = {}
+    carries = {n: room.copy(job.arrays[n]) for n in names if n in job.arrays}
+    for begin, end in borders(time, steps, every):
+        if every is not None and begin % every == 0:
+            blocks.append(Block(begin, min(begin + every, time), carries))
+        arrays = _part(side.direction, job.arrays, Block(begin, end, carries), time)
+        out = {} if end < time else dict(job.out)
+        out |= {n: a[:, begin:end] for n, a in sequences.items()}
+        own = replace(call, time=end - begin, save=False)
+        first_step = job.first_step + begin
+        part = Job(arrays, own, job.version, wanted=wanted, out=out, first_step=first_step)
+        found = side.run(part).results
+        carries = {n: found[f"final_{n}"] for n in names}
+    given = [p.name for p in places if carry or p.role != "held"]
+    return {n: found[n] for n in given} | sequences, blocks
+
+
+# ---- backward --------------------------------------------------------------------------------
+
+
+def backward(
+    ahead: Side, back: Side, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays
+) -> dict[str, Any]:
+    """Gradients by parameter. Cotangents by result, those of outputs of every step or as they were
+    returned; a missing one is zero."""
+    call, names = saved.call, carries_of(ahead.direction)
+    out = {f"d_{n}": a for n, a in out.items()}
+    sequences: dict[str, Any] = {}
+    room = back.room(saved.arrays)
+    if len(saved.blocks) > 1:
+        every = _sequences(back, "grad_input", call, out, room)
+        sequences = {n: a for n, a in every.items() if n.removeprefix("d_") in wanted}
+    handed = dict(cotangents)
+    steps = _of_every_step(ahead, cotangents) if len(saved.blocks) > 1 else []
+    totals: dict[str, Any] = {}
+    for block in reversed(saved.blocks):
+        begin, end = block.begin, block.end
+        first_step = saved.first_step + begin
+        arrays = _part(ahead.direction, saved.arrays, block, call.time)
+        own = call if end - begin == call.time else replace(call, time=end - begin)
+        residuals = block.residuals
+        if residuals is None:
+            job = Job(arrays, replace(own, last_only=True), saved.version, first_step=first_step)
+            residuals = ahead.run(job).residuals()
+        arrays |= cotangents_of(back, handed, own, block, room)
+        asked = wanted.union(names) if begin else wanted
+        part = {n: a[:, begin:end] for n, a in sequences.items()} or out
+        run = back.run(Job(arrays, own, saved.version, residuals, asked, part, first_step))
+        found = {n.removeprefix("d_"): a for n, a in run.results.items()}
+        if begin:
+            handed = {n: d for n, d in handed.items() if n in steps}
+            handed |= {f"final_{n}": found.pop(n) for n in names if n in found}
+        for name, array in found.items():
+            if f"d_{name}" not in sequences:
+                totals[name] = totals[name] + array if name in totals else array
+    return {n.removeprefix("d_"): a for n, a in sequences.items()} | totals
+
+
+def _of_every_step(side: Side, cotangents: Arrays) -> list[str]:
+    """Cotangents that enter at more than the last step."""
+    lead = {p.name: 2 for p in side.direction.results if p.role == "output"}
+    buffers = {p.name: side.buffers[p.source.buffer] for p in side.direction.results}
+    return [n for n, d in cotangents.items() if d.ndim == lead.get(n, 0) + len(buffers[n].shape)]
+
+
+def cotangents_of(
+    side: Side, handed: Arrays, call: Call, block: Block, room: Room
+) -> dict[str, Any]:
+    """What comes into a block from behind: cotangents of its steps and of its last carries."""
+    found = {}
+    for name, role, caller in side.direction.params:
+        if role != "cotangent":
+            continue
+        buffer, given = side.buffers[name], handed.get(caller.removeprefix("d."))
+        lead = len(buffer.axes)
+        if given is None or ("T" in buffer.axes and given.ndim < lead + len(buffer.shape)):
+            sizes, last = dict(call.sizes), given
+            shape = [evaluate(s, sizes) for s in buffer.shape]
+            rows = tuple({"B": call.batch, "T": call.time}[a] for a in buffer.axes)
+            if last is None:
+                given = room.nothing((*rows, *shape), len(rows))
+            else:
+                given = room.zeros((*rows, *shape))
+                given[:, -1] = last
+        elif "T" in buffer.axes and given.shape[1] != call.time:
+            given = given[:, block.begin : block.end]
+        found[caller] = given
+    return found

@@ -1,0 +1,207 @@
+"""Integers, function pointers, atomics and the FP control word, for Numba functions over addresses.
+
+Every address is an intp counted in bytes. Nothing here depends on a dtype or a width.
+
+Non-Goals: floats (`simd`); protocols built on the atomics (`threads`).
+"""
+
+import os
+import platform
+
+from llvmlite import ir
+from numba import types
+from numba.core import cgutils
+
+from rnncc.runtime.jit.intrinsics import primitive
+from rnncc.runtime.jit.kernel import CORE_ARGUMENTS
+
+I32, I64, VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
+IS_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
+IS_ARM = platform.machine().lower() in ("aarch64", "arm64")
+
+# MXCSR bit 15 flushes denormal results to zero, bit 6 reads denormal operands as zero.
+_FLUSH_BITS = 1 << 15 | 1 << 6
+
+
+def _word_pointer(builder: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
+    return builder.gep(builder.inttoptr(address, I64.as_pointer()), [index])
+
+
+@primitive
+def word(context, address, index):
+    """The int64 at address[index]."""
+
+    def emit(context, builder, sig, args):
+        return builder.load(_word_pointer(builder, *args))
+
+    return types.int64(types.intp, types.intp), emit
+
+
+@primitive
+def set_word(context, address, index, value):
+    """address[index] = value, an int64."""
+
+    def emit(context, builder, sig, args):
+        builder.store(args[2], _word_pointer(builder, args[0], args[1]))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.intp, types.int64), emit
+
+
+def _call_pointer(builder: ir.IRBuilder, address: ir.Value, args) -> None:
+    kind = ir.FunctionType(VOID, [I64] * len(args))
+    builder.call(builder.inttoptr(address, kind.as_pointer()), args)
+
+
+@primitive
+def call_core(context, function, a0, a1, a2, a3, a4, a5, a6, a7):
+    """function(a0, …, a7), a C function of eight int64."""
+
+    def emit(context, builder, sig, args):
+        _call_pointer(builder, args[0], args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, *[types.int64] * CORE_ARGUMENTS), emit
+
+
+@primitive
+def call_kernel(context, function, block, part):
+    """function(block, part), a C function of two int64."""
+
+    def emit(context, builder, sig, args):
+        _call_pointer(builder, args[0], args[1:])
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64, types.int64), emit
+
+
+@primitive
+def atomic_add(context, address, value):
+    """Adds to the int64 at the address; returns what was there."""
+
+    def emit(context, builder, sig, args):
+        place = builder.inttoptr(args[0], I64.as_pointer())
+        return builder.atomic_rmw("add", place, args[1], "seq_cst")
+
+    return types.int64(types.intp, types.int64), emit
+
+
+@primitive
+def atomic_or(context, address, value):
+    """Sets bits of the int64 at the address; returns what was there."""
+
+    def emit(context, builder, sig, args):
+        place = builder.inttoptr(args[0], I64.as_pointer())
+        return builder.atomic_rmw("or", place, args[1], "seq_cst")
+
+    return types.int64(types.intp, types.int64), emit
+
+
+@primitive
+def atomic_load(context, address):
+    """The int64 at the address, with all that was written before it (acquire)."""
+
+    def emit(context, builder, sig, args):
+        return builder.load_atomic(builder.inttoptr(args[0], I64.as_pointer()), "acquire", 8)
+
+    return types.int64(types.intp), emit
+
+
+@primitive
+def atomic_store(context, address, value):
+    """Writes the int64, after all that was written before it (release)."""
+
+    def emit(context, builder, sig, args):
+        place = builder.inttoptr(args[0], I64.as_pointer())
+        builder.store_atomic(args[1], place, "release", 8)
+        return context.get_dummy_value()
+
+    return types.void(types.intp, types.int64), emit
+
+
+def _call_intrinsic(builder: ir.IRBuilder, name: str, args=()) -> None:
+    # LLVM's own intrinsics and no inline assembly: Numba's LLVM has no assembler.
+    kind = ir.FunctionType(VOID, [arg.type for arg in args])
+    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+
+
+def _control_word(builder: ir.IRBuilder, name: str, slot: ir.Value) -> None:
+    """stmxcsr or ldmxcsr."""
+    _call_intrinsic(builder, f"llvm.x86.sse.{name}", [slot])
+
+
+def ask_for(builder: ir.IRBuilder, address: ir.Value) -> None:
+    """The instruction behind `prefetch`."""
+    pointer = builder.inttoptr(address, ir.IntType(8).as_pointer())
+    kind = ir.FunctionType(VOID, [pointer.type, I32, I32, I32])
+    callee = cgutils.get_or_insert_function(builder.module, kind, "llvm.prefetch.p0")
+    builder.call(callee, [pointer, *(ir.Constant(I32, n) for n in (0, 3, 1))])
+
+
+@primitive
+def prefetch(context, address):
+    """Asks for the cache line at the address, which may be anything."""
+
+    def emit(context, builder, sig, args):
+        ask_for(builder, args[0])
+        return context.get_dummy_value()
+
+    return types.void(types.intp), emit
+
+
+@primitive
+def pause(context):
+    """A hint to the CPU that this is a spin loop."""
+
+    def emit(context, builder, sig, args):
+        if IS_X86:
+            _call_intrinsic(builder, "llvm.x86.sse2.pause")
+        elif IS_ARM:
+            _call_intrinsic(builder, "llvm.aarch64.hint", [ir.Constant(I32, 1)])  # yield
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@primitive
+def give_way(context):
+    """Lets another thread have this core, where the system has a call for it."""
+
+    def emit(context, builder, sig, args):
+        if os.name == "posix":
+            kind = ir.FunctionType(I32, [])
+            builder.call(cgutils.get_or_insert_function(builder.module, kind, "sched_yield"), [])
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+@primitive
+def flush_denormals(context):
+    """Lets denormals be zero in this thread; returns the control word to restore."""
+
+    def emit(context, builder, sig, args):
+        if not IS_X86:
+            return ir.Constant(I64, 0)
+        slot = builder.alloca(I32)
+        _control_word(builder, "stmxcsr", slot)
+        old = builder.load(slot)
+        builder.store(builder.or_(old, ir.Constant(I32, _FLUSH_BITS)), slot)
+        _control_word(builder, "ldmxcsr", slot)
+        return builder.zext(old, I64)
+
+    return types.int64(), emit
+
+
+@primitive
+def restore_denormals(context, old):
+    """Puts back what `flush_denormals` returned."""
+
+    def emit(context, builder, sig, args):
+        if IS_X86:
+            slot = builder.alloca(I32)
+            builder.store(builder.trunc(args[0], I32), slot)
+            _control_word(builder, "ldmxcsr", slot)
+        return context.get_dummy_value()
+
+    return types.void(types.int64), emit

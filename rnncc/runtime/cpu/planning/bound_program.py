@@ -1,0 +1,220 @@
+"""What `cpu.kernel_arguments` makes of a Direction and one call's sizes.
+
+Non-Goals: making it (`cpu.kernel_arguments`).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import lru_cache
+
+import numpy as np
+
+from rnncc.artifact.kernel_tables import Buffer, Core, Direction, Kernel, Place, Source, Stage
+from rnncc.common.machine import Machine
+from rnncc.common.size_expressions import evaluate
+from rnncc.runtime.common.weight_formats import FULL, STORAGES, Storage
+from rnncc.runtime.cpu.planning.layouts import Layout, axes_of
+
+
+def requests(kernel: Kernel) -> tuple[tuple[str, ...], ...]:
+    """What each word of a kernel's block is."""
+    return _split(kernel.requests)
+
+
+@lru_cache(1024)
+def _split(texts: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
+    return tuple(tuple(text.split("|")) for text in texts)
+
+
+def touched(direction: Direction, kernel: Kernel) -> set[str]:
+    """The buffers a kernel reads or writes."""
+    names = {r[1] for r in requests(kernel) if r[0] == "address"}
+    if kernel.function is None:
+        for stage in direction.stages:
+            if stage.name not in kernel.stages:
+                continue
+            names |= {o.source.buffer for c in stage.cores for o in c.operands}
+            names |= {c.out.buffer for c in stage.cores if c.out}
+            if stage.grad:
+                sources = (stage.grad.a, stage.grad.d, stage.grad.out)
+                names |= {s.buffer for s in sources if s}
+    return names
+
+
+def chosen_results(direction: Direction, wanted: frozenset[str] | None) -> list[Place]:
+    """The results of these names; None is all but those of carries that callers don't see."""
+    return [
+        p
+        for p in direction.results
+        if p.role != "residual"
+        and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+    ]
+
+
+def needed_kernels(
+    direction: Direction, places: Iterable[Place], wanted: frozenset[str] | None
+) -> set[str]:
+    """Kernels that such results depend on: of those behind the loop, not all."""
+    kept = [p for p in direction.results if p.role == "residual"]
+    buffers = {s.buffer for p in (*places, *kept) for s in (p.source, *p.parts)}
+    needed: set[str] = set()
+    for kernel in reversed(direction.kernels):
+        if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
+            needed.add(kernel.name)
+            buffers |= touched(direction, kernel)
+    return needed
+
+
+@dataclass(slots=True)
+class Tiling:
+    unit_blocks: int
+    tiles: int
+    row_tile: int
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What a Binding is made for; hashable.
+
+    strides, result_strides: (parameter's buffer or result's name, bytes from row to row of the
+    batch, from step to step) of callers' arrays whose rows don't lie one after another. copies:
+    (parameter's buffer, the caller's strides) of arrays that kernels can't read as they are.
+    storage: of the weights that contractions read; "" leaves them as they are.
+    """
+
+    sizes: tuple[tuple[str, int], ...]
+    batch: int
+    time: int
+    save: bool
+    last_only: bool
+    strides: tuple[tuple[str, int, int], ...] = ()
+    result_strides: tuple[tuple[str, int, int], ...] = ()
+    copies: tuple[tuple[str, tuple[int, ...]], ...] = ()
+    storage: str = ""
+    _hash: int = field(init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        values = (self.sizes, self.batch, self.time, self.save, self.last_only)
+        more = (self.strides, self.result_strides, self.copies, self.storage)
+        object.__setattr__(self, "_hash", hash((values, more)))
+
+    def __hash__(self) -> int:
+        return self._hash  # worked out once: every call looks its like up
+
+
+@dataclass(slots=True)
+class BoundKernel:
+    kernel: Kernel
+    parts: int
+    template: np.ndarray
+    addresses: list[tuple[int, str, int]]  # word, buffer, offset
+    others: list[tuple[int, tuple[str, ...]]]  # words filled a call
+    why: str
+    one_row: bool = False  # whether the twin for one row runs
+
+
+@dataclass(slots=True)
+class Binding:
+    """Numbers for one Direction and Call."""
+
+    direction: Direction
+    call: Call
+    sizes: dict[str, int]
+    machine: Machine
+    dtype: str
+    threads: int
+    layouts: dict[str, Layout] = field(default_factory=dict)
+    tilings: dict[str, Tiling] = field(default_factory=dict)
+    kernels: list[BoundKernel] = field(default_factory=list)
+    bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
+    in_place: dict[str, str] = field(default_factory=dict)  # results in the caller's own: buffers
+    parts_in_place: dict[str, list[tuple[str, int]]] = field(default_factory=dict)  # at offsets
+    copied: dict[str, tuple[int, ...]] = field(default_factory=dict)  # parameters, their strides
+    fused: set[str] = field(default_factory=set)  # starts that the loop makes itself
+    far: set[str] = field(default_factory=set)  # stages that ask for weights ahead
+    scratch_bytes: int = 0
+    zero_bytes: int = 4096
+
+    def size(self, text: str) -> int:
+        return evaluate(text, self.sizes)
+
+    def stride(self, source: Source, axis: int | None) -> int:
+        """Bytes from element to element along an axis of a view; 0 where it repeats."""
+        behind = None if axis is None else source.axes[axis]
+        return 0 if behind is None else self.layouts[source.buffer].strides[behind]
+
+    def storage(self, stage: Stage) -> Storage:
+        """Of what is packed for a stage. What weights alone decide is worked out from whole ones,
+        and gradients have their rows read where they are."""
+        whole = stage.grad is not None or stage.name in self.early
+        return FULL if whole else STORAGES[self.call.storage]
+
+    @property
+    def early(self) -> frozenset[str]:
+        """Stages of kernels that run once a version of the weights."""
+        kernels = (k for k in self.direction.kernels if k.kind == "weights")
+        return frozenset(name for k in kernels for name in k.stages)
+
+    def is_unused(self, core: Core, k: int) -> bool:
+        """Whether a segment's sum is made elsewhere: before the loop, or in it."""
+        if core.start:
+            return k < core.ahead and core.start not in self.fused
+        return core.out is not None and core.out.buffer in self.fused
+
+    @property
+    def tile_key(self) -> tuple[object, ...]:
+        """What the order of packed weights depends on."""
+        tiles = tuple((n, t.unit_blocks) for n, t in self.tilings.items())
+        return self.call.sizes, tiles, frozenset(self.fused), self.call.storage
+
+
+@dataclass(slots=True)
+class PackLayout:
+    """[outer][leading k][tile][k1][k2][vectors]: strides in bytes."""
+
+    outer: tuple[int, ...]
+    k: tuple[int, ...]
+    tile: int
+    bytes: int
+    outer_counts: tuple[int, ...]
+    k_counts: tuple[int, ...]
+
+
+def pack_layout(binding: Binding, stage: Stage, i: int, k: int, row: int) -> PackLayout:
+    core: Core = stage.cores[i]
+    pack = core.packs[k]
+    assert pack is not None
+    counts = [binding.size(s) for s in pack.k_sizes]
+    # A step of weights is of the innermost k's.
+    span = binding.storage(stage).bytes(counts[-1] if counts else 1, row)
+    tile = math.prod(counts[-2:-1]) * span
+    tiles = binding.tilings[stage.name].tiles
+    strides: list[int] = []
+    step = tile * tiles
+    for n in reversed(counts[:-2]):
+        strides.insert(0, step)
+        step *= n
+    if len(counts) >= 2:
+        strides.append(span)
+    outer_counts = [binding.size(s) for s in stage.shape[:-1]]
+    outer: list[int] = []
+    for n, axis in zip(reversed(outer_counts), reversed(pack.outer), strict=True):
+        outer.insert(0, step if axis is not None else 0)
+        step *= n if axis is not None else 1
+    kept = tuple(n if a is not None else 1 for n, a in zip(outer_counts, pack.outer, strict=True))
+    return PackLayout(tuple(outer), tuple(strides), tile, step, kept, tuple(counts))
+
+
+def result_shape(place: Place, buffers: Mapping[str, Buffer], call: Call) -> tuple[int, ...]:
+    """Of a result, as its caller sees it."""
+    sizes, axes = dict(call.sizes), axes_of(place, buffers)
+    if call.last_only and place.role == "output":
+        axes = axes.replace("T", "")
+    shape = [evaluate(s, sizes) for s in buffers[place.source.buffer].shape]
+    if place.parts:
+        along = [buffers[s.buffer].shape[place.axis] for s in place.parts]
+        shape[place.axis] = sum(evaluate(s, sizes) for s in along)
+    return (*({"B": call.batch, "T": call.time}[a] for a in axes), *shape)

@@ -1,0 +1,174 @@
+"""A call's sizes -> where every buffer's rows are, and which of them are the caller's own.
+
+Non-Goals: addresses (`cpu.executable`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from rnncc.artifact.kernel_tables import Buffer, Source
+from rnncc.runtime.cpu.planning.bound_program import requests, result_shape, touched
+from rnncc.runtime.cpu.planning.layouts import (
+    Layout,
+    axes_of,
+    is_padded,
+    needs_room,
+    room,
+    row_layout,
+    staggered,
+)
+from rnncc.runtime.cpu.planning.tiling import TileBinder
+
+
+class MemoryBinder(TileBinder):
+    """Lays out buffers."""
+
+    def lay_out(self) -> None:
+        call = self.call
+        whole = {
+            r[1]
+            for k in self.d.kernels
+            if k.kind != "scan"
+            for r in requests(k)
+            if r[0] == "address"
+        } | {n for k in self.d.kernels if k.function is None for n in touched(self.d, k)}
+        saved = {p.source.buffer for p in self.d.results if p.role == "residual"}
+        outputs = {p.source.buffer for p in self.d.results if p.role == "output"}
+        self.find_in_place(whole, saved if call.save else set())
+        parts = self.find_parts_in_place()
+        histories = {c.buffer for c in self.d.carries if c.history}
+        for buffer in self.d.buffers:
+            shape = tuple(self.out.size(s) for s in buffer.shape)
+            if buffer.storage == "param":
+                layout = self.residuals.get(buffer.name) or self.parameter(buffer, shape)
+                self.out.layouts[buffer.name] = layout
+                continue
+            layout = row_layout(shape, self.item, self.room(buffer))
+            if buffer.name in parts:
+                layout.strides = parts[buffer.name]
+            elif buffer.storage == "carry":
+                keep = buffer.name in histories and (call.save or buffer.name in whole)
+                layout.slots = call.time + 1 if keep else 2
+                layout.ring = -1 if keep else 1
+                layout.t = staggered(layout.row)
+                layout.b = layout.t * layout.slots
+                self.out.bytes[buffer.name] = layout.b * call.batch
+            else:
+                self.work(buffer, layout, buffer.name in whole, saved, outputs)
+            self.out.layouts[buffer.name] = layout
+            self.out.zero_bytes = max(self.out.zero_bytes, layout.row)
+
+    def work(
+        self, buffer: Buffer, layout: Layout, whole: bool, saved: set[str], outputs: set[str]
+    ) -> None:
+        """A buffer over the axes it varies over; steps nobody will read share one row."""
+        call = self.call
+        if buffer.name in self.out.fused:
+            self.out.bytes[buffer.name] = 0
+            return
+        steps = call.time if "T" in buffer.axes else 1
+        if not whole and "T" in buffer.axes:
+            name = buffer.name
+            read = (name in saved and call.save) or (name in outputs and not call.last_only)
+            if (name in saved or name in outputs) and not read:
+                steps = 1
+        if buffer.name in self.out.in_place.values():
+            self.callers_rows(buffer, layout, steps)
+            return
+        row = staggered(layout.row)
+        self.spread(buffer, layout, row, steps)
+        count = call.batch if "B" in buffer.axes else 1
+        self.out.bytes[buffer.name] = row * steps * count
+
+    def parameter(self, buffer: Buffer, shape: tuple[int, ...]) -> Layout:
+        """The caller's rows, or a copy of them: what is read vector by vector is padded."""
+        padded = is_padded(buffer, self.out.sizes)
+        layout = row_layout(shape, self.item, self.room(buffer) if padded else None)
+        given = self.copies_first.get(buffer.name)
+        if given is None and padded:  # a weight: one row
+            given = row_layout(shape, self.item).strides
+        if given is None:
+            self.callers_rows(buffer, layout, self.call.time if "T" in buffer.axes else 1)
+            return layout
+        # An axis that repeats one row goes on doing so.
+        step = layout.row
+        for axis, stride in reversed([*zip(buffer.axes, given, strict=False)]):
+            if stride:
+                setattr(layout, axis.lower(), step)
+                step *= self.call.time if axis == "T" else self.call.batch
+        layout.slots = self.call.time if "T" in buffer.axes else 1
+        self.out.bytes[buffer.name] = step
+        self.out.copied[buffer.name] = given
+        return layout
+
+    def callers_rows(self, buffer: Buffer, layout: Layout, steps: int) -> None:
+        """One after another, or as the caller has them."""
+        self.spread(buffer, layout, layout.row, steps)
+        if buffer.name in self.strides:
+            layout.b, layout.t = self.strides[buffer.name]
+
+    def spread(self, buffer: Buffer, layout: Layout, row: int, steps: int) -> None:
+        """Rows one after another; of one step, the same for all."""
+        layout.slots = steps
+        layout.t = row if "T" in buffer.axes and steps == self.call.time else 0
+        layout.b = row * steps if "B" in buffer.axes else 0
+
+    # ---- results where the caller wants them --------------------------------------------------
+
+    def find_in_place(self, whole: set[str], saved: set[str]) -> None:
+        """Results that kernels write where the caller wants them: those without padding, in rows
+        of their own."""
+        found = self.out.in_place
+        strides = {name: (b, t) for name, b, t in self.call.result_strides}
+        for place in self.d.results:
+            source = place.source
+            buffer = self.buffers[source.buffer]
+            if place.role == "residual" or place.parts or source.slot:
+                continue
+            if buffer.storage != "result" or buffer.name in {*saved, *found.values()}:
+                continue
+            if buffer.axes != axes_of(place, self.buffers):
+                continue
+            # Of a sequence that some kernel needs whole, the last step is a part.
+            part = place.role == "output" and self.call.last_only and buffer.name in whole
+            if not part and not needs_room(buffer, self.out.sizes):
+                found[place.name] = buffer.name
+                if place.name in strides:
+                    self.strides[buffer.name] = strides[place.name]
+
+    def find_parts_in_place(self) -> dict[str, tuple[int, ...]]:
+        """Gradients of weights that are made, whole or gate by gate, where the caller wants them:
+        strides of such buffers."""
+        found: dict[str, tuple[int, ...]] = {}
+        for place in self.d.results:
+            parts = place.parts or (place.source,)
+            names = [s.buffer for s in parts]
+            buffers = [self.buffers[n] for n in names]
+            if place.role != "grad_weight" or len({*names}) < len(names):
+                continue
+            if any(self.is_elsewhere(b, s, found) for b, s in zip(buffers, parts, strict=True)):
+                continue
+            shape = result_shape(place, self.buffers, self.call)
+            strides = row_layout(shape, self.item).strides
+            at, offsets = 0, self.out.parts_in_place.setdefault(place.name, [])
+            for buffer in buffers:
+                found[buffer.name] = strides
+                offsets.append((buffer.name, at))
+                if place.parts:
+                    at += self.out.size(buffer.shape[place.axis]) * strides[place.axis]
+        return found
+
+    def is_elsewhere(self, buffer: Buffer, source: Source, taken: Mapping[str, object]) -> bool:
+        """Whether a part of a result can't be in the caller's array."""
+        return bool(
+            buffer.storage != "work"
+            or buffer.axes
+            or buffer.name in taken
+            or source.axes != tuple(range(len(buffer.shape)))
+            or source.starts
+            or needs_room(buffer, self.out.sizes)
+        )
+
+    def room(self, buffer: Buffer) -> int:
+        return room(buffer, self.out.sizes)

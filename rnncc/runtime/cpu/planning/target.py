@@ -1,0 +1,138 @@
+"""What a direction runs on: whose machine code, whose memory, whose threads.
+
+    HOST             this machine
+    tests.cpu        Python, over memory that knows who wrote it
+
+Everything a plan is made of is made for a target, and what addresses a plan holds are its own.
+
+Non-Goals: what is planned (`kernel_arguments`, `executable`); whose arrays they are (`run`).
+"""
+
+from __future__ import annotations
+
+import ctypes
+import struct
+from collections.abc import Callable, Sequence
+from functools import cache, partial
+from typing import Any, Protocol
+
+import numpy as np
+
+from rnncc.common.machine import Machine, host
+from rnncc.runtime.common import memory_pool
+from rnncc.runtime.cpu.kernels.executor import Plan, perform, perform_again
+from rnncc.runtime.cpu.kernels.microkernels import Cores
+from rnncc.runtime.cpu.threads.dispatch import joined_team, max_threads, pool_of_workers
+from rnncc.runtime.cpu.threads.worker_pool import function_of
+from rnncc.runtime.jit.kernel import Kernel
+
+SHARED_BYTES = 1 << 18  # of copies, from which a second thread is worth waking
+
+
+class Target(Protocol):
+    """gap: bytes of nobody's behind each buffer. shared_bytes: of copies, from which threads share
+    them. pool: of memory; None is this machine's. address_of: where an array's data begin; blank:
+    the same of one that is to be written."""
+
+    gap: int
+    shared_bytes: int
+    pool: memory_pool.Pool | None
+    address_of: Callable[[np.ndarray], int]
+    blank: Callable[[np.ndarray], int]
+
+    @property
+    def machine(self) -> Machine: ...
+
+    @property
+    def threads(self) -> int:
+        """Parts that can run at the same time."""
+
+    def code(self, kernel: Kernel) -> int:
+        """Where a kernel's code is."""
+
+    def row_table(self, cores: Cores, vectors: int) -> int:
+        """Where `Cores.row_table` is."""
+
+    def run(self, plan: Plan, bases: list[int]) -> None:
+        """Everything a plan says, with these addresses of its groups."""
+
+    def repeated(self, plan: Plan, workspace: int) -> Callable[[], None]:
+        """What does once more all that a `run` in this workspace has done."""
+
+
+class Host:
+    """This machine."""
+
+    gap, shared_bytes, pool = 0, SHARED_BYTES, None
+
+    def __init__(self) -> None:
+        self.address_of = self.blank = memory_pool.address_of
+        self.run = run_plan
+
+    @property
+    def machine(self) -> Machine:
+        return host()
+
+    @property
+    def threads(self) -> int:
+        return max_threads()
+
+    def code(self, kernel: Kernel) -> int:
+        return kernel.address
+
+    def row_table(self, cores: Cores, vectors: int) -> int:
+        return memory_pool.address_of(cores.row_table(vectors))
+
+    def repeated(self, plan: Plan, workspace: int) -> Callable[[], None]:
+        run, address = _perform_again(), plan.address
+        pool = pool_of_workers() if plan.threads else None
+        if pool is None:
+            return partial(run, address, workspace, 0, 0)
+
+        def again() -> None:
+            control, post = pool.lend()
+            try:
+                run(address, workspace, control, post)
+            finally:
+                if control:
+                    pool.take_back()
+
+        return again
+
+
+@cache
+def _perform_again() -> Callable[..., None]:
+    return function_of(perform_again)
+
+
+@cache
+def _perform() -> Callable[[int, bytes, int, int], None]:
+    """`perform` as Python calls it, the bases as bytes."""
+    kinds = [ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
+    function: Callable[[int, bytes, int, int], None]
+    function = ctypes.CFUNCTYPE(None, *kinds)(perform.address)
+    return function
+
+
+@cache
+def _packer(count: int) -> Callable[..., bytes]:
+    return struct.Struct(f"{count}q").pack
+
+
+def run_plan(plan: Plan, bases: Sequence[int]) -> None:
+    """Everything a plan says, with these addresses of its groups."""
+    team = joined_team() if plan.threads else None
+    if team and team.run(perform.address, plan.address, bases, max_threads()):
+        return
+    words = _packer(len(bases))(*bases)
+    pool = pool_of_workers() if plan.threads and not team else None
+    control, post = pool.lend() if pool else (0, 0)
+    try:
+        _perform()(plan.address, words, control, post)
+    finally:
+        if control:
+            assert pool is not None
+            pool.take_back()
+
+
+HOST: Any = Host()

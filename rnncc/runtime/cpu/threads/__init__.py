@@ -1,0 +1,1 @@
+"""Threads: our own, and those of an OpenMP runtime."""

@@ -1,0 +1,202 @@
+"""Worker threads that help with one kernel at a time, whoever shows up.
+
+    part = next unclaimed part of the job      each thread, the caller too, until none is left
+
+The caller never waits for a thread that didn't come: it takes what is unclaimed itself, so on a
+busy machine a call costs what one thread needs, not what the scheduler lets a second one wait.
+(An OpenMP region waits for every thread of its team: measured, 16 ms for a call of 2 ms when one
+other process was busy.) Workers wait for the next job with their eyes open for a while, giving way
+to others, then sleep.
+
+One control block, words a cache line apart:
+    JOB      number of the latest job; negative: go home
+    WHAT     its kernel and block, stable until all its parts are done
+    TICKET   job number << 32 | its parts << 16 | next part to claim: one word, so that a slow
+             worker's claim is of the job it was made for, or of none
+    DONE     parts finished
+    SLEEPING workers that must be woken
+
+Non-Goals: dividing work (kernels do); barriers (`threads`).
+"""
+
+import atexit
+import ctypes
+import os
+import sys
+import threading
+from collections.abc import Callable
+from functools import cache
+
+import numpy as np
+
+from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.jit.helper import helper
+from rnncc.runtime.jit.kernel import Kernel, entry
+from rnncc.runtime.jit.kernel_namespace import (
+    atomic_add,
+    atomic_load,
+    atomic_store,
+    call_core,
+    call_kernel,
+    give_way,
+    pause,
+    set_word,
+    word,
+)
+
+JOB, WHAT, TICKET, DONE, SLEEPING, SEMAPHORE = 0, 64, 128, 192, 256, 320
+CONTROL_WORDS = 64
+_PART_BITS = 16
+_PART_MASK = (1 << _PART_BITS) - 1
+_SPINS_BEFORE_SLEEP = 30000  # 300 microseconds or more: the next kernel or call comes sooner
+_SPINS_BEFORE_GIVING_WAY = 4000
+_SPINS_BETWEEN_TURNS = 256  # whoever waits for this core has its turn: a framework's own threads
+
+
+@helper
+def take_parts(control):
+    """Runs parts of the current job until none is unclaimed."""
+    while True:
+        ticket = atomic_add(control + TICKET, 1)
+        part = ticket & _PART_MASK
+        if part >= (ticket >> _PART_BITS) & _PART_MASK:
+            return
+        call_kernel(word(control + WHAT, 0), word(control + WHAT, 1), part)
+        atomic_add(control + DONE, 1)
+
+
+@helper
+def lead(control, kernel, block, parts, post):
+    """Publishes a job, does what nobody else claims, waits for what others did claim."""
+    set_word(control + WHAT, 0, kernel)
+    set_word(control + WHAT, 1, block)
+    atomic_store(control + DONE, 0)
+    job = atomic_load(control + JOB) + 1
+    atomic_store(control + TICKET, job << 32 | parts << _PART_BITS)
+    atomic_store(control + JOB, job)
+    for _ in range(min(atomic_load(control + SLEEPING), parts - 1)):
+        call_core(post, control + SEMAPHORE, 0, 0, 0, 0, 0, 0, 0)
+    take_parts(control)
+    spins = 0
+    while atomic_load(control + DONE) < parts:
+        pause()
+        spins += 1
+        if spins > _SPINS_BEFORE_GIVING_WAY:
+            give_way()
+
+
+@entry
+def run_parts(control, kernel, block, parts, post):
+    """All parts of one job."""
+    lead(control, kernel, block, parts, post)
+
+
+@entry
+def work(control, wait):
+    """A worker's life."""
+    seen = 0
+    while True:
+        spins = 0
+        while atomic_load(control + JOB) == seen:
+            pause()
+            spins += 1
+            if spins % _SPINS_BETWEEN_TURNS == 0:
+                give_way()
+            if spins > _SPINS_BEFORE_SLEEP:
+                # Announced, then looked again: one sees the other, leader or sleeper.
+                atomic_add(control + SLEEPING, 1)
+                if atomic_load(control + JOB) == seen:
+                    call_core(wait, control + SEMAPHORE, 0, 0, 0, 0, 0, 0, 0)
+                atomic_add(control + SLEEPING, -1)
+                spins = 0
+        seen = atomic_load(control + JOB)
+        if seen < 0:
+            return
+        take_parts(control)
+
+
+@cache
+def function_of(entry: Kernel) -> Callable[..., None]:
+    """An entry as Python calls it: without the interpreter's lock."""
+    arguments = [ctypes.c_int64] * entry.arguments
+    function: Callable[..., None] = ctypes.CFUNCTYPE(None, *arguments)(entry.address)
+    return function
+
+
+def available() -> bool:
+    """Unnamed semaphores are needed to sleep on: Linux has them."""
+    return sys.platform.startswith("linux")
+
+
+def started(
+    count: int, life: Callable[..., object], words: tuple[object, ...]
+) -> list[threading.Thread]:
+    """So many threads, or as many as the system lets a process have: callers do what is left."""
+    running: list[threading.Thread] = []
+    for i in range(count):
+        thread = threading.Thread(target=life, args=words, daemon=True, name=f"rnncc-{i}")
+        try:
+            thread.start()
+        except RuntimeError:  # a limit on threads, or the interpreter is going home
+            break
+        running.append(thread)
+    return running
+
+
+class WorkerPool:
+    """`workers` threads, or fewer where no more can start, and the control block they watch."""
+
+    def __init__(self, workers: int):
+        libc = ctypes.CDLL(None)
+        self._post, self._wait = (
+            ctypes.cast(getattr(libc, name), ctypes.c_void_p).value
+            for name in ("sem_post", "sem_wait")
+        )
+        self._words = aligned((CONTROL_WORDS,), np.int64, zero=True)
+        # Workers may look at it until the process is gone.
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._words.base))
+        self._control = self._words.ctypes.data
+        libc.sem_init(ctypes.c_void_p(self._control + SEMAPHORE), 0, 0)
+        self._busy = threading.Lock()
+        self._run = function_of(run_parts)
+        work_ = function_of(work)
+        self._threads = started(workers, work_, (self._control, self._wait))
+        self._pid = os.getpid()
+        atexit.register(self.close)
+
+    @property
+    def size(self) -> int:
+        """How many workers there are."""
+        return len(self._threads)
+
+    def lend(self) -> tuple[int, int]:
+        """The control block, and what wakes workers, for jobs of one Python thread; zeros while
+        another one has them. Who is lent them calls `take_back`."""
+        assert self._post is not None
+        return (self._control, self._post) if self._busy.acquire(blocking=False) else (0, 0)
+
+    def take_back(self) -> None:
+        self._busy.release()
+
+    def run(self, kernel: int, block: int, parts: int) -> bool:
+        """Runs all parts; False, and nothing done, while another Python thread has the workers."""
+        control, post = self.lend()
+        if not control:
+            return False
+        try:
+            self._run(control, kernel, block, parts, post)
+        finally:
+            self.take_back()
+        return True
+
+    def close(self) -> None:
+        """Sends the workers home, before the machine code they run is unloaded."""
+        if os.getpid() != self._pid:
+            return
+        with self._busy:
+            self._words[JOB // 8] = -1
+            libc = ctypes.CDLL(None)
+            for _ in self._threads:
+                libc.sem_post(ctypes.c_void_p(self._control + SEMAPHORE))
+            for thread in self._threads:
+                thread.join(timeout=1.0)

@@ -1,0 +1,1 @@
+"""A GPU: memory, launches, graphs and the vendor's matrix products."""

@@ -1,0 +1,1 @@
+"""Tables and arrays on a GPU -> results."""

@@ -1,0 +1,174 @@
+"""One direction, once, on a device: memory, words, launches, results.
+
+Non-Goals: what stays the same between calls (`cuda.executable`); blocks of steps (`time_chunks`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from rnncc.artifact.kernel_tables import Buffer
+from rnncc.common.size_expressions import evaluate
+from rnncc.runtime.common.precision import PRECISION
+from rnncc.runtime.common.strides import repeated
+from rnncc.runtime.cpu.execution.run import Job, Residuals
+from rnncc.runtime.cpu.planning.copies import ONE_ROW, ZERO_ROW, Point, slot_offset
+from rnncc.runtime.cpu.planning.layouts import Layout
+from rnncc.runtime.cuda.driver.current_target import current
+from rnncc.runtime.cuda.driver.graphs import LEAST
+from rnncc.runtime.cuda.driver.target import CARRIER, Carrier, HostArrays, Piece
+from rnncc.runtime.cuda.kernels.kernel import RANGES
+from rnncc.runtime.cuda.planning.executable import COUNTERS, Multiplication, Plan
+
+if TYPE_CHECKING:
+    from rnncc.runtime.cuda.execution.engine import CudaSide
+
+WEIGHTS = ("weight", "constant")
+
+
+class CudaRun:
+    """One Job, once: `results`, and `residuals()`, as `cpu.run.Run` has them."""
+
+    def __init__(self, side: CudaSide, job: Job) -> None:
+        self.side, self.job = side, job
+        given: Carrier | None = job.arrays.get(CARRIER)
+        self.carrier = given or HostArrays(current())
+        self.target = self.carrier.target
+        self.pieces: dict[str, Piece] = {}
+        self.strides: list[tuple[str, int, int]] = []
+        for buffer, role, name in side.direction.params:
+            if role not in (*WEIGHTS, "residual", "seed"):
+                self.pieces[buffer] = self.enter(side.buffers[buffer], role, name)
+        call = job.call
+        if self.strides:
+            call = replace(call, strides=tuple(self.strides))
+        precision = job.arrays.get(PRECISION, "float32")
+        self.prepared = side.prepared(call, job.residuals, self.target, precision)
+        self.binding = self.prepared.binding
+        self.saved_arena: Piece | None = None
+        self.results = self.go()
+
+    def enter(self, buffer: Buffer, role: str, name: str) -> Piece:
+        """A parameter on the device."""
+        if role == "held" and name not in self.job.arrays:  # nothing has been put out yet
+            rest = [evaluate(s, dict(self.job.call.sizes)) for s in buffer.shape]
+            array: Any = repeated(np.zeros(rest, self.side.dtype), (self.job.call.batch,))
+        else:
+            array = self.job.arrays[name]
+        piece, strides = self.carrier.enter(array, np.dtype(self.side.dtype), len(buffer.axes))
+        if strides is not None:
+            b = strides[0] if "B" in buffer.axes else 0
+            t = strides[len(buffer.axes) - 1] if "T" in buffer.axes else 0
+            self.strides.append((buffer.name, b, t))
+        return piece
+
+    def go(self) -> dict[str, Any]:
+        made, job, dtype = self.prepared, self.job, np.dtype(self.side.dtype)
+        plan = made.plan(job.wanted)
+        places: dict[Point, int] = {name: piece.address for name, piece in self.pieces.items()}
+        for buffer, role, name in self.side.direction.params:
+            if role == "residual":
+                places[buffer] = job.residuals.places[name][0]
+            elif role in WEIGHTS:
+                piece = self.side.weight(job.version, name, job.arrays[name], self.carrier)
+                self.pieces[buffer], places[buffer] = piece, piece.address
+        offsets, size = made.shared_arena
+        self.arena = self.carrier.empty(size + plan.scratch_bytes)
+        places |= {name: self.arena.address + at for name, at in offsets.items()}
+        scratch = self.arena.address + size
+        places |= {name: scratch + at for name, at in plan.scratch.items()}
+        self.counters = Piece(places[COUNTERS], self.arena)
+        if made.saved:
+            offsets, size = made.saved_arena
+            self.saved_arena = self.carrier.empty(size)
+            places |= {name: self.saved_arena.address + at for name, at in offsets.items()}
+        places[ZERO_ROW] = self.target.zeros(self.binding.zero_bytes).address
+        results = {}
+        for name, shape, point in plan.results:
+            results[name] = self.carrier.result(shape, dtype)
+            places[point] = results[name].address
+        places[ONE_ROW] = self.target.ones(dtype.name, plan.ones).address
+        self.places = places
+        self.launch(plan, places)
+        names_given = self.given()
+        return {
+            name: self.carrier.leave(results[name], shape, dtype, job.out.get(name))
+            for name, shape, _ in plan.results
+            if name in names_given
+        }
+
+    def given(self) -> set[str]:
+        """Results this job asks for."""
+        wanted = self.job.wanted
+        return {
+            p.name
+            for p in self.side.direction.results
+            if p.role != "residual"
+            and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+        }
+
+    def launch(self, plan: Plan, places: Mapping[Point, int]) -> None:
+        self.target.enter()
+        words = plan.template.copy()
+        at, points, offsets = plan.where
+        words[at] = np.array([places[name] for name in plan.points], np.int64)[points] + offsets
+        for index in plan.seeds:
+            words[index] = int(self.job.arrays["seed"])
+        for index in plan.first_steps:
+            words[index] = self.job.first_step
+
+        def run(stream: Any, workspace: int) -> None:
+            self.launch_all(plan, words, stream, workspace)
+
+        if self.target.gpu.graphs and self.side.graphs and len(plan.launches) >= LEAST:
+            plan.graphs.launch(words.tobytes(), run, self.target, self.carrier.stream)
+        else:
+            run(self.carrier.stream, 0)
+
+    def launch_all(self, plan: Plan, words: np.ndarray, stream: Any, workspace: int) -> None:
+        """A plan's launches, one by one. workspace: an address for the library to use."""
+        for each in plan.launches:
+            if isinstance(each, Multiplication):
+                left, right, out = words[each.start : each.end].tolist()
+                self.target.multiply(
+                    each.product,
+                    (left, right, out),
+                    self.side.dtype,
+                    each.precision,
+                    stream=stream,
+                    workspace=workspace,
+                )
+                continue
+            if each.cooperative:
+                self.target.clear(self.counters, plan.counters, stream)
+            own = words[each.start : each.end]
+            own[:RANGES] = each.ranges
+            self.target.launch(
+                each.kernel,
+                self.side.dtype,
+                each.grid,
+                each.threads,
+                own,
+                shared=each.shared,
+                cooperative=each.cooperative,
+                stream=stream,
+            )
+
+    def residuals(self) -> Residuals:
+        """What the pullback reads; addresses are already at the slots they mean."""
+        found: dict[str, tuple[int, Layout]] = {}
+        owners: list[Any] = [self.saved_arena]
+        direction = self.side.direction
+        for place in direction.results:
+            if place.role == "residual":
+                name = place.source.buffer
+                layout = self.binding.layouts[name]
+                address = self.places[name]
+                address += slot_offset(place, layout, self.job.call.time, direction.reverse)
+                found[place.name] = (address, layout)
+                owners.append(self.pieces.get(name))
+        return Residuals(found, tuple(owners))

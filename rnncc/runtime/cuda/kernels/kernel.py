@@ -1,0 +1,94 @@
+"""`@kernel`: a function over 64-bit integers, as text for a target to compile.
+
+    @kernel
+    def scan(step_lo, step_hi, level_lo, level_hi, T, B, ...):
+        ...
+
+One launch runs some steps, and some levels of each: all of them, or, where launches take the place
+of barriers, one level of one step. The other words are addresses, strides and sizes. They are
+parameters, because a GPU reads those as constants: in registers they would take more than the sums.
+
+Non-Goals: compiling (`device`).
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Mapping
+from types import FunctionType
+from typing import Any
+
+from rnncc.artifact.stationary_weights import Shape
+from rnncc.runtime.jit.kernel import settled
+
+RANGES = 4  # words in front: steps and levels
+__all__ = ["Kernel", "Shape", "kernel", "rebound", "stationary", "summed"]
+
+Numbers = tuple[tuple[str, int], ...]
+
+
+class Kernel:
+    """A generated function, its name, and numbers that its machine code has built in."""
+
+    __slots__ = ("__weakref__", "_built", "constants", "function", "shapes", "summed", "twin")
+
+    def __init__(self, function: Callable[..., Any], constants: Numbers = ()) -> None:
+        self.function, self.constants = function, constants
+        self.twin: Kernel | None = None  # the same, with weights in registers
+        self.summed: Kernel | None = None  # the same, with sums that are made between launches
+        self.shapes: tuple[Any, ...] = ()  # what decides the numbers of a twin
+        self._built: dict[Numbers, Kernel] = {}
+
+    def built(self, constants: Mapping[str, int]) -> Kernel:
+        """The kernel with these numbers for its names in capitals."""
+        key = tuple(sorted(constants.items()))
+        return self._built.setdefault(key, Kernel(self.function, key))
+
+    @property
+    def words(self) -> int:
+        """How many integers it takes."""
+        return len(inspect.signature(self.function).parameters)
+
+    @property
+    def name(self) -> str:
+        return str(self.function.__name__)  # type: ignore[attr-defined]
+
+    def __repr__(self) -> str:
+        return f"<{self.name}>"
+
+    def __call__(self, *arguments: object) -> None:
+        raise TypeError(f"{self.name} runs on a GPU: a layer launches it")
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """Over the names that its module has so far."""
+    return Kernel(settled(function))
+
+
+def stationary(plain: Kernel, shapes: tuple[Any, ...]) -> Callable[[Callable[..., Any]], Kernel]:
+    """The twin of a kernel over the same words; `shapes`: see `artifact.stationary_weights`."""
+
+    def twin(function: Callable[..., Any]) -> Kernel:
+        plain.twin = made = Kernel(settled(function))
+        made.shapes = shapes
+        return made
+
+    return twin
+
+
+def summed(plain: Kernel) -> Callable[[Callable[..., Any]], Kernel]:
+    """The twin of a kernel over the same words that reads its sums."""
+
+    def twin(function: Callable[..., Any]) -> Kernel:
+        plain.summed = made = Kernel(settled(function))
+        return made
+
+    return twin
+
+
+def rebound(function: Any, names: Mapping[str, Any]) -> Any:
+    """The same function with other meanings of its global names."""
+    known = {**function.__globals__, **names}
+    made = FunctionType(function.__code__, known, function.__name__, function.__defaults__)
+    made.__qualname__, made.__doc__ = function.__qualname__, function.__doc__
+    return made

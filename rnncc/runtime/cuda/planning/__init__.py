@@ -1,0 +1,1 @@
+"""Tables and the sizes of a call -> what the call launches."""

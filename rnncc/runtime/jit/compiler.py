@@ -1,0 +1,222 @@
+"""A kernel's Python function to an object file: Numba types and lowers it, LLVM runs once.
+
+Numba would compile every helper three times over (a function, a wrapper for Python, one for C),
+optimise each alone and again inside each caller. Here a helper is lowered once a process and linked
+unoptimised into the kernels that call it; what is optimised and turned into machine code is the
+kernel, once, whole.
+
+Non-Goals: where objects are kept and run (`objects`); what the words of kernels mean (`simd`, …).
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from types import CellType, FunctionType
+from typing import Any
+
+import llvmlite.binding as llvm
+from llvmlite import ir
+from numba.core import compiler, sigutils, typed_passes, untyped_passes
+from numba.core.compiler_lock import global_compiler_lock
+from numba.core.compiler_machinery import PassManager
+from numba.core.registry import cpu_target
+from numba.core.typing.templates import make_concrete_template
+
+from rnncc.runtime.jit.helper import Helper
+from rnncc.runtime.jit.kernel_namespace import Word
+from rnncc.runtime.jit.object_cache import symbol
+
+
+class LeanCompiler(compiler.CompilerBase):
+    """Numba without the passes that generated text has no use for: a fifth less time.
+
+    Left out: closures, `with` and `literal_unroll`, Numba-level inlining (LLVM's remains), array
+    rewrites, dynamic raises. None of them can occur in a kernel.
+    """
+
+    PASSES = (
+        untyped_passes.TranslateByteCode,
+        untyped_passes.FixupArgs,
+        untyped_passes.IRProcessing,
+        untyped_passes.ReconstructSSA,
+        typed_passes.NopythonTypeInference,
+        typed_passes.AnnotateTypes,
+        typed_passes.PreLowerStripPhis,
+        typed_passes.NativeLowering,
+        typed_passes.NoPythonBackend,
+    )
+
+    def define_pipelines(self) -> list[PassManager]:
+        manager = PassManager("lean")
+        for step in self.PASSES:
+            manager.add_pass(step, step.__name__)
+        manager.finalize()
+        return [manager]
+
+
+class Library:
+    """What Numba writes a function's LLVM into, and hands from a callee to its callers.
+
+    It stands in for Numba's own, which would optimise each function alone and make machine code of
+    it. The methods are those that Numba's lowering calls.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.codegen = cpu_target.target_context.codegen()
+        self.callees: list[Any] = []
+        self.module: Any = None
+        self.recorded_timings: list[Any] = []
+        self._reload_init: set[Any] = set()
+
+    def create_ir_module(self, name: str) -> ir.Module:
+        module: ir.Module = self.codegen._create_empty_module(name)
+        return module
+
+    def add_ir_module(self, module: ir.Module) -> None:
+        self.module = llvm.parse_assembly(str(module))
+
+    def add_linking_library(self, library: Any) -> None:
+        if library not in self.callees:
+            self.callees.append(library)
+
+    def _ensure_finalized(self) -> None:
+        """Nothing is: callers link what is here as it is."""
+
+
+_helpers: dict[Helper, Library] = {}
+
+
+@global_compiler_lock
+def compile_function(function: Callable[..., Any], signature: str) -> bytes:
+    """The object file of a kernel."""
+    module = _optimised(function, signature)
+    data: bytes = _machine().emit_object(module)
+    return data
+
+
+@global_compiler_lock
+def assembly(function: Callable[..., Any], signature: str) -> str:
+    return str(_machine().emit_assembly(_optimised(function, signature)))
+
+
+@global_compiler_lock
+def llvm_text(function: Callable[..., Any], signature: str) -> str:
+    return str(_optimised(function, signature))
+
+
+def _machine() -> Any:
+    return cpu_target.target_context.codegen()._tm
+
+
+# ---- Python to LLVM ----------------------------------------------------------------------------
+
+
+def _lower(function: Callable[..., Any], signature: str) -> Any:
+    """What Numba makes of a function: its module, not optimised, and what that is linked with."""
+    args, result = sigutils.normalize_signature(signature)
+    options = compiler.Flags()
+    # numpy's error model: a division by zero gives inf instead of a Python exception. Nothing in a
+    # kernel counts references.
+    chosen = {"error_model": "numpy", "nopython": True, "_nrt": False}
+    cpu_target.options.parse_as_flags(options, chosen)
+    options.no_cpython_wrapper = True
+    options.no_cfunc_wrapper = True
+    options.no_compile = True
+    return compiler.compile_extra(
+        cpu_target.typing_context,
+        cpu_target.target_context,
+        _meant(function),
+        args,
+        result,
+        options,
+        {},
+        Library(function.__name__),
+        LeanCompiler,
+    )
+
+
+def _meant(function: Callable[..., Any]) -> FunctionType:
+    """The function with what its words stand for in place of the words; helpers made known."""
+    code = function.__code__
+    names = {n: _meaning(v) for n, v in function.__globals__.items() if n in code.co_names}
+    names["__name__"] = function.__module__
+    closure = tuple(CellType(_meaning(c.cell_contents)) for c in function.__closure__ or ())
+    return FunctionType(code, names, function.__name__, function.__defaults__, closure)
+
+
+def _meaning(value: Any) -> Any:
+    if isinstance(value, Word):
+        return value.meaning()
+    if isinstance(value, Helper) and value not in _helpers:
+        lowered = _lower(value.function, value.signature)
+        template = make_concrete_template(value.function.__name__, value, [lowered.signature])
+        cpu_target.typing_context.insert_user_function(value, template)
+        cpu_target.target_context.insert_user_function(value, lowered.fndesc, [lowered.library])
+        _helpers[value] = lowered.library
+    return value
+
+
+# ---- LLVM to machine code ----------------------------------------------------------------------
+
+
+def _optimised(function: Callable[..., Any], signature: str) -> Any:
+    lowered = _lower(function, signature)
+    module = lowered.library.module
+    _link(module, lowered.library.callees, [])
+    for each in (*module.functions, *module.global_variables):
+        if not each.is_declaration:
+            each.linkage = llvm.Linkage.internal
+    called = lowered.fndesc.llvm_func_name
+    name = symbol(_told_apart(str(module)))
+    module.get_function(called).linkage = llvm.Linkage.external
+    module.link_in(llvm.parse_assembly(_entry(name, lowered.fndesc)))
+    module.get_function(called).linkage = llvm.Linkage.internal
+    module.verify()
+    options = llvm.create_pipeline_tuning_options(speed_level=3)
+    options.loop_vectorization = True  # of what is drawn; all else is vectors already
+    passes = llvm.create_pass_builder(_machine(), options)
+    passes.getModulePassManager().run(module, passes)
+    _check(module, function)
+    return module
+
+
+def _entry(name: str, described: Any) -> str:
+    """A C function that calls Numba's. Its status is not looked at: kernels raise nothing."""
+    context = cpu_target.target_context
+    module = ir.Module(name)
+    kind = ir.FunctionType(ir.VoidType(), [ir.IntType(64)] * len(described.argtypes))
+    function = ir.Function(module, kind, name)
+    builder = ir.IRBuilder(function.append_basic_block())
+    inner = context.declare_function(module, described)
+    context.call_conv.call_function(
+        builder, inner, described.restype, described.argtypes, function.args
+    )
+    builder.ret_void()
+    return str(module)
+
+
+def _told_apart(text: str) -> str:
+    """The module's text without the numbers Numba counts functions of a process with."""
+    return re.sub(r"v\d+B", "B", text)
+
+
+def _link(module: Any, libraries: list[Any], linked: list[Any]) -> None:
+    for library in libraries:
+        if library in linked:
+            continue
+        linked.append(library)
+        if isinstance(library, Library):
+            module.link_in(library.module, preserve=True)
+            _link(module, library.callees, linked)
+        else:  # one of Numba's, which holds all that it calls
+            module.link_in(library._get_module_for_linking(), preserve=True)
+
+
+def _check(module: Any, function: Callable[..., Any]) -> None:
+    """Objects run without Python: what they call is LLVM's or the C library's."""
+    for each in module.functions:
+        name = each.name
+        if each.is_declaration and name.startswith(("Py", "_Py", "numba", "NRT", "_ZN")):
+            raise AssertionError(f"{function.__name__} would call {name}, which is Python's")

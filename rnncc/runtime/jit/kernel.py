@@ -1,0 +1,131 @@
+"""C-callable entries out of Python functions: `@kernel`, `@core`, `@entry`.
+
+    @kernel
+    def step(block, part):
+        ...
+
+    launch(step.address, block, parts)
+
+Machine code is read from the store, or compiled and put there, when `.address` is first asked for;
+only compiling imports Numba, so a process that finds everything in the store never does.
+
+Non-Goals: compiling (`codegen`); the cache of machine code (`objects`); running kernels (`launch`).
+"""
+
+from __future__ import annotations
+
+import inspect
+import threading
+import time
+from collections.abc import Callable
+from types import FunctionType
+from typing import Any
+
+from rnncc.runtime.common.fork_safety import held_in_forks
+from rnncc.runtime.jit.object_cache import MachineCode, find, llvm_lock, load, save
+
+CORE_ARGUMENTS = 8
+
+_COMPILING = threading.RLock()
+# A child that forks in the middle would find LLVM and Numba in the middle, and their locks taken.
+held_in_forks(_COMPILING)
+held_in_forks(llvm_lock())
+
+
+class Kernel:
+    """A Python function over int64 arguments, its machine code, and how long compiling took.
+
+    seconds: None where nothing had to be compiled, or hasn't been yet. one_row: the kernel that may
+    run in its place, on the same block, where a batch is one row and nothing is saved.
+    """
+
+    __slots__ = ("_code", "arguments", "function", "one_row", "seconds")
+
+    def __init__(self, function: Callable[..., Any], arguments: int) -> None:
+        self.function, self.arguments = function, arguments
+        self.seconds: float | None = None
+        self.one_row: Kernel | None = None
+        self._code: MachineCode | None = None
+
+    def __repr__(self) -> str:
+        took = "from the store" if self.seconds is None else f"compiled in {self.seconds:.3f} s"
+        return f"<{self.function.__name__}: {took if self.loaded else 'not loaded'}>"
+
+    def __call__(self, *args: object) -> None:
+        """The Python function itself: generated entries are only ever run through `.address`."""
+        raise TypeError(f"{self.function.__name__} is run through launch(kernel.address, …)")
+
+    @property
+    def signature(self) -> str:
+        return f"void({', '.join(['int64'] * self.arguments)})"
+
+    @property
+    def loaded(self) -> bool:
+        return self._code is not None
+
+    @property
+    def address(self) -> int:
+        """Where the machine code is."""
+        if self._code is None:
+            with _COMPILING:
+                if self._code is None:
+                    self._code = self._get()
+        return self._code.address
+
+    def _get(self) -> MachineCode:
+        found = find(self.function)
+        if found is not None:
+            return load(found, self.function)
+        from rnncc.runtime.jit.compiler import compile_function  # the one place that imports Numba
+
+        began = time.perf_counter()
+        data = compile_function(self.function, self.signature)
+        self.seconds = time.perf_counter() - began
+        save(self.function, data)
+        return load(data, self.function)
+
+    def assembly(self) -> str:
+        """The machine code as text, for reading; compiled anew."""
+        from rnncc.runtime.jit.compiler import assembly
+
+        return assembly(self.function, self.signature)
+
+    def ir(self) -> str:
+        """The optimised LLVM text, for reading; compiled anew."""
+        from rnncc.runtime.jit.compiler import llvm_text
+
+        return llvm_text(self.function, self.signature)
+
+
+def kernel(function: Callable[..., Any]) -> Kernel:
+    """An entry `void kernel(block, part)`, over the names that its module has so far."""
+    return Kernel(settled(function), 2)
+
+
+def settled(function: Any) -> Any:
+    """The function with its module's names as they are now: what the module binds later, such as
+    a cell's class of the user's own name, is none of its words."""
+    names = dict(function.__globals__)
+    made = FunctionType(function.__code__, names, function.__name__, None, function.__closure__)
+    made.__qualname__, made.__doc__ = function.__qualname__, function.__doc__
+    return made
+
+
+def one_row(plain: Kernel) -> Callable[[Callable[..., Any]], Kernel]:
+    """The twin of a kernel for batches of one row that saves nothing."""
+
+    def twin(function: Callable[..., Any]) -> Kernel:
+        plain.one_row = made = Kernel(settled(function), 2)
+        return made
+
+    return twin
+
+
+def core(function: Callable[..., Any]) -> Kernel:
+    """A function of eight int64, called from kernels by address."""
+    return Kernel(function, CORE_ARGUMENTS)
+
+
+def entry(function: Callable[..., Any]) -> Kernel:
+    """A function of as many int64 as it has parameters, called from Python by address."""
+    return Kernel(function, len(inspect.signature(function).parameters))

@@ -1,0 +1,77 @@
+"""The words kernels are written in, as names: what one stands for is imported when a kernel that
+uses it is compiled.
+
+    from rnncc.runtime.jit.kernel_namespace import host_vectors, word
+
+    v = host_vectors("float32")        # v.load, v.fma, v.exp …; v.width and v.bytes are numbers
+
+So a module of kernels can be imported, and its stored machine code run, without Numba.
+
+Non-Goals: the meanings (`raw`: integers, calls, atomics; `simd`: vectors).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import Any
+
+from rnncc.common.machine import ITEMSIZE, host
+
+
+class Word:
+    """Stands for what `meaning` returns."""
+
+    def meaning(self) -> Any:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class Raw(Word):
+    """A function of `raw`."""
+
+    name: str
+
+    def meaning(self) -> Any:
+        return getattr(import_module("rnncc.runtime.cpu.kernels.scalar_intrinsics"), self.name)
+
+    def __call__(self, *args: Any) -> Any:
+        raise TypeError(f"{self.name} is an operation of compiled functions")
+
+
+@dataclass(frozen=True)
+class Vectors(Word):
+    """The operations on `width` lanes of `dtype`."""
+
+    dtype: str
+    width: int
+
+    def __getattr__(self, name: str) -> Any:
+        raise AttributeError(f"{name} is an operation of compiled functions")
+
+    @property
+    def bytes(self) -> int:
+        return self.width * ITEMSIZE[self.dtype]
+
+    def meaning(self) -> Any:
+        return import_module("rnncc.runtime.cpu.kernels.simd").vectors(self.dtype, self.width)
+
+
+vectors = Vectors
+
+
+class HostVectors(Vectors):
+    """Operations at the width of whatever machine runs them."""
+
+
+def host_vectors(dtype: str) -> HostVectors:
+    """The operations at this machine's width: what generated modules use."""
+    return HostVectors(dtype, host().width(dtype))
+
+
+word, set_word = Raw("word"), Raw("set_word")
+call_core, call_kernel = Raw("call_core"), Raw("call_kernel")
+atomic_add, atomic_or = Raw("atomic_add"), Raw("atomic_or")
+atomic_load, atomic_store = Raw("atomic_load"), Raw("atomic_store")
+pause, give_way, prefetch = Raw("pause"), Raw("give_way"), Raw("prefetch")
+flush_denormals, restore_denormals = Raw("flush_denormals"), Raw("restore_denormals")

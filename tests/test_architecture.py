@@ -1,0 +1,174 @@
+"""The floor plan: packages import packages below them, modules import in no circle, and every
+module stays one that a person reads in a sitting."""
+
+from __future__ import annotations
+
+import ast
+import collections
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import rnncc.generated.cpu
+import rnncc.generated.cuda
+from rnncc.emit.module import render_module
+from rnncc.runtime.jit import module_grammar
+
+from .cases import NAMES, ROOT, spec_of
+
+PACKAGE = ROOT / "rnncc"
+# Each imports from those above it alone. A name that ends in .* is a package with all it holds.
+ORDER = (
+    "common",
+    "ir",
+    "frontend",
+    "artifact",
+    "lowering",
+    "passes",
+    "schedule",
+    "emit.shared",
+    "emit.cpu",
+    "emit.cuda",
+    "emit",
+    "runtime.common",
+    "runtime.jit",
+    "runtime.cpu.threads",
+    "runtime.cpu.kernels",
+    "runtime.cpu.planning",
+    "runtime.cpu.execution",
+    "runtime.cuda.kernels",
+    "runtime.cuda.driver",
+    "runtime.cuda.planning",
+    "runtime.cuda.execution",
+    "runtime.cuda.arrays",
+    "runtime.api",
+    "generated",
+    "compiler",
+    "oracle",
+    "layers",
+    "torch",
+    "keras.*",
+    "cli",
+)
+# Folders whose modules nobody needs to know, but for what they hold.
+BARE = ("runtime", "runtime.cpu", "runtime.cuda")
+MOST_MODULES, MOST_LINES, MOST_OF_A_FUNCTION = 16, 500, 60
+
+
+@dataclass(frozen=True)
+class Import:
+    """One module names another. for_types: for annotations alone; late: in a function."""
+
+    importer: str
+    imported: str
+    for_types: bool
+    late: bool
+
+
+def files() -> Iterator[Path]:
+    return (p for p in sorted(PACKAGE.rglob("*.py")) if "templates" not in p.parts)
+
+
+def name_of(path: Path) -> str:
+    """`rnncc/ir/ops.py` -> `ir.ops`, `rnncc/ir/__init__.py` -> `ir`."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+TREES = {name_of(p): ast.parse(p.read_text(encoding="utf-8")) for p in files()}
+PATHS = {name_of(p): p for p in files()}
+
+
+def imports_of(module: str, tree: ast.AST, types: bool = False, late: bool = False) -> Iterator:
+    for node in ast.iter_child_nodes(tree):
+        named: list[str] = []
+        if isinstance(node, ast.Import):
+            named = [a.name for a in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            assert not node.level, f"{module} imports by dots: say the whole name"
+            named = [f"{node.module}.{a.name}" for a in node.names]
+        for name in named:
+            if name.split(".")[0] == "rnncc":
+                target = name.removeprefix("rnncc").removeprefix(".")
+                while target not in TREES:
+                    target = target.rpartition(".")[0]
+                yield Import(module, target, types, late)
+        inside = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
+        yield from imports_of(module, node, types or inside, late or function)
+
+
+IMPORTS = [i for module, tree in TREES.items() for i in imports_of(module, tree)]
+
+
+def package_of(module: str) -> str:
+    """The entry of ORDER that a module belongs to; "" for the package itself."""
+    if module in ORDER:
+        return module
+    if f"{module.split('.')[0]}.*" in ORDER:
+        return f"{module.split('.')[0]}.*"
+    return module.rpartition(".")[0]
+
+
+def test_every_folder_has_its_place() -> None:
+    packages = {package_of(m) for m in TREES} - {"", *BARE}
+    assert packages == set(ORDER)
+    for folder in BARE:
+        assert not [
+            m
+            for m in TREES
+            if m.rpartition(".")[0] == folder
+            and m not in (*BARE, *ORDER)
+            and PATHS[m].name != "__init__.py"
+        ]
+
+
+@pytest.mark.parametrize("package", ORDER)
+def test_packages_import_from_those_above(package: str) -> None:
+    """For types alone and inside of functions, too."""
+    allowed = {*ORDER[: ORDER.index(package) + 1], *BARE}
+    wrong = [
+        i
+        for i in IMPORTS
+        if package_of(i.importer) == package
+        and package_of(i.imported) not in allowed
+        # The package's own names are handed on from where they are when they are first used.
+        and not (i.imported == "" and package == "cli")
+    ]
+    assert not wrong
+
+
+def test_layers_stand_on_the_compiler() -> None:
+    """On it and the runtime: what it took to compile them is none of their business."""
+    below = {
+        package_of(i.imported).split(".")[0] for i in IMPORTS if i.importer.startswith("layers.")
+    }
+    assert below == {"layers", "compiler", "runtime", "common", "artifact"}
+
+
+def test_folders_are_small() -> None:
+    held = collections.Counter(
+        m.rpartition(".")[0] for m in TREES if PATHS[m].name != "__init__.py"
+    )
+    assert not {f: n for f, n in held.items() if f.startswith("runtime") and n > MOST_MODULES}
+
+
+# ---- generated modules -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("target", ["cpu", "cuda"])
+@pytest.mark.parametrize("name", NAMES)
+def test_generated_modules_import_one_module(name: str, target: str) -> None:
+    tree = ast.parse(render_module(spec_of(name), target=target))
+    named = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
+    assert named == {f"rnncc.generated.{target}"}
+    assert not [n for n in ast.walk(tree) if isinstance(n, ast.Import)]
+
+
+@pytest.mark.parametrize("module", [rnncc.generated.cpu, rnncc.generated.cuda])
+def test_the_grammar_knows_what_is_offered(module: object) -> None:
+    offered = set(module.__all__)  # type: ignore[attr-defined]
+    assert module_grammar.RUNTIME[module.__name__] == offered  # type: ignore[attr-defined]
+    assert all(hasattr(module, n) for n in offered)
