@@ -70,11 +70,12 @@ def load(file: str, given: Iterable[str]) -> Settings:
             settings.sizes[name] = _whole(name, value)
         else:
             raise UsageError(_unknown(spec, name, kinds))
-    try:
-        bind_options(spec, settings.options)
-        lower(spec, settings.options, settings.functions)
-    except (TypeError, ValueError) as error:
-        raise UsageError(f"--set: {error}") from None
+    if settings.options or settings.functions:  # without any it was checked as it stands
+        try:
+            bind_options(spec, settings.options)
+            lower(spec, settings.options, settings.functions)
+        except (TypeError, ValueError) as error:
+            raise UsageError(f"--set: {error}") from None
     return dataclasses.replace(settings, spec=with_sizes(spec, settings.sizes))
 
 

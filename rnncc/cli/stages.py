@@ -52,9 +52,12 @@ def all_stages(settings: Settings, dtype: str, *, module: bool = True) -> Iterat
     """Every stage, first to last; `module`: that one, too."""
     yield Stage(WHOLE, "spec", settings.spec.text.rstrip() + "\n")
     for part, program in zip((FORWARD, TRAINING, PULLBACK), programs(settings), strict=True):
+        before, text = None, ""
         for name, after in stages(program):
+            if after is not before:
+                before, text = after, print_program(after)
             shown = "differentiate" if name == "lower" and part != FORWARD else name
-            yield Stage(part, shown, print_program(after))
+            yield Stage(part, shown, text)
         yield Stage(part, "schedule", print_schedule(schedule(after)))
     if module:
         text = render_module(settings.spec, settings.options, settings.functions, dtype)

@@ -39,7 +39,16 @@ def _pointwise(dtype: str) -> Callable[..., Type]:
         over = axes.pop() if len(axes) == 1 else union(*axes)
         return Type(types[0].shape, over, dtype)
 
-    return lambda attrs, *types: typed(*types)
+    def infer(attrs: Any, first: Type, *rest: Type) -> Type:
+        # Almost always one type throughout, and then the very one: nothing to be hashed.
+        if first.dtype != dtype:
+            return typed(first, *rest)
+        for other in rest:
+            if other is not first:
+                return typed(first, *rest)
+        return first
+
+    return infer
 
 
 def _elementwise(

@@ -16,12 +16,14 @@ class Names:
         self._taken: dict[str, int] = {}
 
     def __call__(self, value: Value) -> str:
-        if value not in self._given:
+        given = self._given.get(value)
+        if given is None:
             count = self._taken.get(value.name, 0)
             self._taken[value.name] = count + 1
             bare = value.name and value.name != "_" and count == 0
-            self._given[value] = value.name if bare else f"{value.name.rstrip('_')}_{count}"
-        return self._given[value]
+            given = value.name if bare else f"{value.name.rstrip('_')}_{count}"
+            self._given[value] = given
+        return given
 
 
 def _attr(value: object) -> str:
@@ -36,8 +38,10 @@ def _type(type_: Type) -> str:
 
 
 def _op(op: Op, names: Names) -> str:
-    attrs = [f"{k}={_attr(v)}" for k, v in op.attrs.items() if k != "type" and v != ""]
-    inside = ", ".join([*map(names, op.operands), *attrs])
+    parts = list(map(names, op.operands))
+    if op.attrs:
+        parts += [f"{k}={_attr(v)}" for k, v in op.attrs.items() if k != "type" and v != ""]
+    inside = ", ".join(parts)
     text = f"{names(op.result)} = {op.opcode}({inside})"
     where = f"  # line {op.span.line}" if op.span else ""
     return f"{text:<58} : {_type(op.result.type)}{where}"

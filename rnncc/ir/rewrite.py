@@ -41,6 +41,8 @@ from rnncc.ir.program import Carry, Op, Program, Result, Scan, Slice, Stack, Val
 
 def remap(op: Op, names: Mapping[Value, Value]) -> Op:
     """The op reading renamed operands; the op itself when nothing changes."""
+    if names.keys().isdisjoint(op.operands):
+        return op
     operands = tuple(names.get(o, o) for o in op.operands)
     return op if operands == op.operands else replace(op, operands=operands)
 
@@ -76,7 +78,7 @@ def definitions(ops: Iterable[Op]) -> dict[Value, Op]:
 def _live_ops(ops: tuple[Op, ...], live: set[Value]) -> tuple[Op, ...]:
     kept = []
     for op in reversed(ops):
-        if live.intersection(op.results):
+        if not live.isdisjoint(op.results):
             live.update(op.operands)
             kept.append(op)
     return tuple(reversed(kept))

@@ -55,12 +55,14 @@ def _check(ops: Iterable[Op], known: set[Value]) -> None:
     for op in ops:
         if op.opcode not in OPS:
             raise IRError(f"no op is called {op.opcode}")
-        for operand in op.operands:
-            _need(known, operand, op.opcode)
+        if not known.issuperset(op.operands):
+            for operand in op.operands:
+                _need(known, operand, op.opcode)
         wanted = OPS[op.opcode].infer(op.attrs, *(o.type for o in op.operands))
-        if wanted != op.result.type:
-            raise IRError(f"{op.opcode} gives {wanted}, its result says {op.result}")
-        _define(known, op.result)
+        result = op.result
+        if wanted is not result.type and wanted != result.type:
+            raise IRError(f"{op.opcode} gives {wanted}, its result says {result}")
+        _define(known, result)
 
 
 def _fits(narrow: Type, wide: Type) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from operator import itemgetter
 from typing import Any
 
 from rnncc.ir.builder import Builder
@@ -37,7 +38,7 @@ class Context(Builder):
     def emit(
         self, opcode: str, *operands: Value, name: str | None = None, span: Any = None, **attrs: Any
     ) -> Value:
-        key = (opcode, operands, tuple(sorted(attrs.items(), key=lambda kv: kv[0])))
+        key = (opcode, operands, _in_order(attrs))
         if key not in self._table:
             value = super().emit(opcode, *operands, name=name, span=span, **attrs)
             self.defs[value] = self.ops[-1]
@@ -46,10 +47,10 @@ class Context(Builder):
 
     def keep(self, op: Op) -> Value:
         """The op as it is, or the value of an equal one. Its type follows its operands."""
-        key = (op.opcode, op.operands, tuple(sorted(op.attrs.items(), key=lambda kv: kv[0])))
+        key = (op.opcode, op.operands, _in_order(op.attrs))
         if key not in self._table:
             type_ = OPS[op.opcode].infer(op.attrs, *(o.type for o in op.operands))
-            if type_ != op.result.type:
+            if type_ is not op.result.type and type_ != op.result.type:
                 op = replace(op, results=(Value(op.result.name, type_),))
             self.ops.append(op)
             self.defs[op.result] = op
@@ -89,3 +90,7 @@ def rule(*opcodes: str) -> Callable[[Rule], Rule]:
         return fn
 
     return register
+
+
+def _in_order(attrs: Mapping[str, Any]) -> tuple[tuple[str, Any], ...]:
+    return tuple(sorted(attrs.items(), key=itemgetter(0))) if attrs else ()

@@ -37,9 +37,12 @@ def fold_constants(ctx: Context, op: Op) -> Value | None:
     opdef = OPS[op.opcode]
     if opdef.kind is not Kind.POINTWISE or op.opcode == "stop_gradient":
         return None
-    numbers = [ctx.constant(o) for o in op.operands]
-    if any(n is None for n in numbers):
-        return None
+    numbers = []
+    for operand in op.operands:
+        number = ctx.constant(operand)
+        if number is None:
+            return None
+        numbers.append(number)
     with np.errstate(all="ignore"):
         value = opdef.numpy(*[np.asarray(n) for n in numbers])
     kind = op.result.type.dtype
