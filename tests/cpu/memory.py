@@ -57,7 +57,7 @@ class Piece:
         self.shape, self.strides = array.shape, array.strides
         self.state = bytearray([OUTSIDE]) * size
         self.states = np.frombuffer(self.state, np.uint8)
-        self.origins: dict[int, int] = {}
+        self.origins = np.zeros(0, np.int32)  # by byte; made by the first that is known
         self.regions: list[Region] = []
         self.laid: dict[str, Region] = {}
         self.name, self.writable = "an array", False
@@ -150,7 +150,7 @@ class Space:
             if array.size:
                 data, states = piece.elements(array.itemsize)
                 data[...], states[...] = 255, UNWRITTEN
-            piece.origins.clear()
+            piece.origins[...] = 0
         piece.writable = True
         return piece.address + piece.start
 
@@ -201,8 +201,8 @@ class Space:
 
     def origin(self, piece: Piece, at: int) -> int:
         """A number for what is read there without having been written."""
-        known = piece.origins.get(at)
-        if known is not None:
+        known = int(piece.origins[at])
+        if known:
             return known
         found = site()
         key = (*found.key, piece.region(at).split(" ")[0])
@@ -211,7 +211,14 @@ class Space:
             number = self.site_numbers[key] = len(self.sites)
             found.what = f"{piece.region(at)}, which nobody had written, was read"
             self.sites.append(found)
+        piece.origins[at] = number
         return number
+
+    def _origins(self, piece: Piece, at: int, size: int, item: int) -> np.ndarray:
+        """A number for each element there, 0 where none is known."""
+        if not len(piece.origins):
+            piece.origins = np.zeros(len(piece.state), np.int32)
+        return piece.origins[at : at + size : item]
 
     # ---- bytes ----------------------------------------------------------------------------------
 
@@ -239,8 +246,8 @@ class Space:
         ):
             return values, None
         unwritten = (piece.states[at : at + size].reshape(count, item) != WRITTEN).any(1)
-        bad = np.zeros(count, np.int32)
-        for lane in np.flatnonzero(unwritten).tolist():
+        bad = np.where(unwritten, self._origins(piece, at, size, item), 0)
+        for lane in np.flatnonzero(unwritten & (bad == 0)).tolist():
             bad[lane] = self.origin(piece, at + lane * item)
         return values, bad
 
@@ -260,11 +267,9 @@ class Space:
         if bad is None:
             piece.state[at : at + size] = _ONES[size]
             return
-        bad = np.broadcast_to(bad, values.shape)
         states = piece.states[at : at + size].reshape(count, item)
-        states[...] = np.where(bad > 0, UNWRITTEN, WRITTEN)[:, None]
-        for lane in np.flatnonzero(bad).tolist():
-            piece.origins[at + lane * item] = int(bad[lane])
+        states[...] = np.where(bad > 0, UNWRITTEN, WRITTEN)[..., None]
+        self._origins(piece, at, size, item)[...] = bad
 
     def _view(self, piece: Piece, at: int, count: int, kind: np.dtype, dtype: str) -> np.ndarray:
         first, rest = divmod(at, kind.itemsize)

@@ -167,9 +167,9 @@ class Simulator:
             return None
         index = tuple(int(n[0]) for n in np.nonzero(wrong)) if wrong.ndim else ()
         at = piece.start + sum(i * s for i, s in zip(index, array.strides))
-        origin = piece.origins.get(at)
+        origin = int(piece.origins[at]) if len(piece.origins) else 0
         what = f" of shape {list(array.shape)}, at {list(index)} and {int(wrong.sum()) - 1} more, "
-        if origin is None:
+        if not origin:
             return f"{what}was never written"
         return f"{what}is made of what nobody wrote: {self.space.sites[origin]}"
 
