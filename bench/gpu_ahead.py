@@ -27,8 +27,8 @@ import numpy as np
 from bench.gpu_worker import Task, handle
 from rnncc.artifact.grid_sync import Gpu
 from rnncc.runtime.cuda.driver.current_target import using
-from rnncc.runtime.cuda.driver.target import HostArrays, Piece
-from rnncc.runtime.cuda.kernels.kernel import Kernel
+from rnncc.runtime.cuda.driver.target import DeviceMemory, HostArrays
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel
 from rnncc.runtime.cuda.kernels.machine_code_cache import machine_code
 
 H100 = Gpu("a GPU to come", 132, 132, shared=227 * 1024, library="cuBLAS")
@@ -39,7 +39,7 @@ class Compiling:
 
     def __init__(self, gpu: Gpu = H100, capability: tuple[int, int] = (9, 0)) -> None:
         self.gpu, self.capability = gpu, capability
-        self.name, self.kernels = gpu.name, set[tuple[Kernel, str]]()
+        self.name, self.kernels = gpu.name, set[tuple[CudaKernel, str]]()
         self.cublas = SimpleNamespace(version=lambda: "none")
 
     def enter(self) -> None:
@@ -51,23 +51,23 @@ class Compiling:
     def driver_version(self) -> str:
         return "none"
 
-    def empty(self, size: int, stream: Any = None) -> Piece:
+    def empty(self, size: int, stream: Any = None) -> DeviceMemory:
         array = np.zeros(max(size, 1), np.uint8)
-        return Piece(array.ctypes.data, array)
+        return DeviceMemory(array.ctypes.data, array)
 
-    def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
-        return Piece(array.ctypes.data, array)
+    def upload(self, array: np.ndarray, stream: Any = None) -> DeviceMemory:
+        return DeviceMemory(array.ctypes.data, array)
 
-    def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
+    def clear(self, piece: DeviceMemory, size: int, stream: Any = None) -> None:
         pass
 
     def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
         array[...] = 0
 
-    def zeros(self, size: int) -> Piece:
+    def zeros(self, size: int) -> DeviceMemory:
         return self.empty(size)
 
-    def ones(self, dtype: str, count: int = 1) -> Piece:
+    def ones(self, dtype: str, count: int = 1) -> DeviceMemory:
         return self.empty(count * np.dtype(dtype).itemsize)
 
     def multiply(self, *_: Any, **__: Any) -> None:
@@ -79,11 +79,11 @@ class Compiling:
     def captured(self, run: Any, stream: Any) -> Any:
         raise RuntimeError("nothing is launched here")
 
-    def resident(self, kernel: Kernel, dtype: str, threads: int, shared: int) -> int:
+    def resident(self, kernel: CudaKernel, dtype: str, threads: int, shared: int) -> int:
         self.launch(kernel, dtype)
         return self.gpu.resident
 
-    def launch(self, kernel: Kernel, dtype: str, *_: Any, **__: Any) -> None:
+    def launch(self, kernel: CudaKernel, dtype: str, *_: Any, **__: Any) -> None:
         if (kernel, dtype) not in self.kernels:
             machine_code(kernel, dtype, self.capability)
             self.kernels.add((kernel, dtype))
@@ -118,7 +118,7 @@ class _Tensors(HostArrays):
         array = array.detach().numpy() if hasattr(array, "detach") else array
         return super().enter(array, dtype, lead)
 
-    def leave(self, piece: Piece, shape: Any, dtype: Any, out: Any = None) -> Any:
+    def leave(self, piece: DeviceMemory, shape: Any, dtype: Any, out: Any = None) -> Any:
         import torch
 
         found = torch.from_numpy(super().leave(piece, shape, dtype))

@@ -20,8 +20,8 @@ from rnncc.cli.probe import probe_sizes
 from rnncc.cli.settings import load
 from rnncc.runtime.common.precision import PRECISIONS
 from rnncc.runtime.cuda.driver.current_target import current
-from rnncc.runtime.cuda.driver.target import HostArrays, Target
-from rnncc.runtime.cuda.kernels.gemm_tiles import Contraction, Place, contract, launch_of
+from rnncc.runtime.cuda.driver.target import CudaTarget, HostArrays
+from rnncc.runtime.cuda.kernels.gemm_tiles import Contraction, TileOperand, contract, launch_of
 from rnncc.runtime.cuda.kernels.kernel import RANGES, kernel
 from rnncc.runtime.cuda.kernels.kernel_namespace import level_barrier
 from rnncc.runtime.cuda.kernels.matmuls import Work
@@ -144,9 +144,9 @@ def bulk_errors() -> dict[str, Any]:
     out = carrier.empty(4 * m * n)
     points: dict[Any, int] = {"a": pieces[0].address, "w": pieces[1].address, "out": out.address}
     c = Contraction(
-        Place("a", 0, (0, 4 * k), (0, 4)),
-        Place("w", 0, k=(0, 4 * n), n=4),
-        Place("out", 0, (0, 4 * n), n=4),
+        TileOperand("a", 0, (0, 4 * k), (0, 4)),
+        TileOperand("w", 0, k=(0, 4 * n), n=4),
+        TileOperand("out", 0, (0, 4 * n), n=4),
         (m, n, k),
         m,
         k,
@@ -197,7 +197,7 @@ def barriers(step_lo, step_hi, level_lo, level_hi, counter, waiting):
 
 def barrier_seconds(blocks: int, count: int = BARRIERS) -> float:
     """Of one barrier among so many blocks."""
-    target: Target = current()
+    target: CudaTarget = current()
     carrier = HostArrays(target)
     counter, times = carrier.empty(256), []
     for _ in range(4):

@@ -16,21 +16,21 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
 
-from rnncc.artifact.cell import Cell, Variant
+from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.frontend.diagnostics import nearest
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_file, check_text
 from rnncc.lowering.describe import describe
 from rnncc.runtime.api.layer import Layer, make_class
-from rnncc.runtime.api.layer_options import Binding, Engine, SecondEngine, storing
+from rnncc.runtime.api.layer_options import BoundCell, Engine, SecondEngine, storing
 from rnncc.runtime.api.validation import dtype_name
 from rnncc.runtime.common.fork_safety import open_in_children
 
 CELLS = Path(__file__).parent / "cells"
 TARGETS = ("cpu", "cuda")
 # spec, bound cell, variant -> engine
-EngineMaker = Callable[[CellSpec, Cell, Variant], Engine | SecondEngine]
+EngineMaker = Callable[[CellSpec, CellDescription, Variant], Engine | SecondEngine]
 
 
 def compile(  # the public name is rnncc.compile
@@ -78,17 +78,19 @@ def _built_in(name: str) -> Path:
 # ---- classes ---------------------------------------------------------------------------------
 
 
-def kernel_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine | SecondEngine:
+def kernel_engine(spec: CellSpec, cell: CellDescription, variant: Variant) -> Engine | SecondEngine:
     """The compiled kernels of one variant, for the CPU."""
     return _engine(spec, cell, variant, "cpu")
 
 
-def cuda_engine(spec: CellSpec, cell: Cell, variant: Variant) -> Engine | SecondEngine:
+def cuda_engine(spec: CellSpec, cell: CellDescription, variant: Variant) -> Engine | SecondEngine:
     """The kernels of one variant, for a GPU."""
     return _engine(spec, cell, variant, "cuda")
 
 
-def _engine(spec: CellSpec, cell: Cell, variant: Variant, target: str) -> Engine | SecondEngine:
+def _engine(
+    spec: CellSpec, cell: CellDescription, variant: Variant, target: str
+) -> Engine | SecondEngine:
     from rnncc.runtime.jit.module_cache import keyed_module
 
     def render() -> str:
@@ -109,22 +111,22 @@ class Compiler:
     def __init__(self, spec: CellSpec, dtype: str, engines: EngineMaker) -> None:
         self.spec, self.engines = spec, engines
         self.cell = describe(spec, dtype=dtype)
-        self._bindings: dict[tuple[Cell, str], Binding] = {}
+        self._bindings: dict[tuple[CellDescription, str], BoundCell] = {}
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
-    ) -> Binding:
+    ) -> BoundCell:
         """ValueError and TypeError for a wrong option or function, SpecError for what it breaks."""
         own = not options and not functions and dtype == self.cell.dtype
         cell = self.cell if own else describe(self.spec, options, functions, dtype)
         key = cell, repr(cell.options)  # True and 1 are equal, but not the same option
-        return self._bindings.setdefault(key, Binding(cell, self._engines_of(cell)))
+        return self._bindings.setdefault(key, BoundCell(cell, self._engines_of(cell)))
 
     def moved(self, target: str) -> Compiler:
         """The maker of the same class for another target. ValueError for an unknown one."""
         return Compiler(self.spec, self.cell.dtype, _maker_of(target))
 
-    def _engines_of(self, cell: Cell) -> Callable[[Variant], Engine | SecondEngine]:
+    def _engines_of(self, cell: CellDescription) -> Callable[[Variant], Engine | SecondEngine]:
         return storing(lambda variant: self.engines(self.spec, cell, variant))
 
 

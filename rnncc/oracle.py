@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Cell, Variant
+from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.compiler import layer_class as _layer_class
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.interp import interpret
@@ -35,7 +35,7 @@ def layer_class(spec: CellSpec, dtype: Any = "float64") -> type[Layer]:
 
 
 def oracle_engine(
-    spec: CellSpec, cell: Cell, variant: Variant
+    spec: CellSpec, cell: CellDescription, variant: Variant
 ) -> OracleEngine | OracleSecondEngine:
     program = lower(
         spec,

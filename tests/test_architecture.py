@@ -155,6 +155,24 @@ def test_folders_are_small() -> None:
     assert not {f: n for f, n in held.items() if f.startswith("runtime") and n > MOST_MODULES}
 
 
+def offered(framework: str) -> set[str]:
+    """The names that a framework's package hands on to users."""
+    imports = (n for n in ast.walk(TREES[framework]) if isinstance(n, ast.ImportFrom))
+    return {a.name for n in imports for a in n.names}
+
+
+def test_a_name_means_one_thing() -> None:
+    """No two classes of one name, but for what users know by that name in each framework."""
+    public = {f: offered(f) for f in ("layers", "keras", "torch")}
+    homes: dict[str, set[str]] = collections.defaultdict(set)
+    for module, tree in TREES.items():
+        for node in ast.iter_child_nodes(tree):
+            if isinstance(node, ast.ClassDef) and not node.name.startswith("_"):
+                if node.name not in public.get(module.split(".")[0], ()):
+                    homes[node.name].add(module)
+    assert not {n: found for n, found in homes.items() if len(found) > 1}
+
+
 # ---- generated modules -------------------------------------------------------------------------
 
 

@@ -20,7 +20,7 @@ import pytest
 
 from rnncc import compiler
 from rnncc.runtime.common.weight_formats import NARROW
-from rnncc.runtime.cpu.execution.engine import Engine
+from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.planning import tiling
 from rnncc.runtime.cpu.planning.tiling import TileBinder
 from rnncc.runtime.cpu.threads.dispatch import max_threads
@@ -126,7 +126,7 @@ def test_rows_of_a_batch_shared_or_units(name: str, monkeypatch: pytest.MonkeyPa
     monkeypatch.setattr(TileBinder, "reads_twice", lambda *_: True)
     monkeypatch.setattr(tiling, "BULK_WORK", 0)
     sides = {v: (e._forward.direction, e._backward.direction) for v, e in made(layer).items()}
-    anew = {v: Engine(layer.cell, *directions) for v, directions in sides.items()}
+    anew = {v: CpuEngine(layer.cell, *directions) for v, directions in sides.items()}
     monkeypatch.setattr(layer._binding, "_made", anew)
     layer._engines.clear()
     found = pair.gradients(layer), pair.values(layer)
@@ -138,7 +138,7 @@ def test_rows_of_a_batch_shared_or_units(name: str, monkeypatch: pytest.MonkeyPa
 
 def made(layer: Any) -> dict[Any, Any]:
     """The engines of its kernels that there are."""
-    return {v: e for v, e in layer._binding._made.items() if isinstance(e, Engine)}
+    return {v: e for v, e in layer._binding._made.items() if isinstance(e, CpuEngine)}
 
 
 # ---- rows and chunks ---------------------------------------------------------------------------

@@ -18,7 +18,7 @@ import pytest
 
 import rnncc
 from rnncc import compiler, oracle
-from rnncc.artifact.cell import Cell, Variant
+from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.layer import Layer, frozen_layer_class
@@ -402,7 +402,7 @@ def test_dropout_draws_in_training_from_the_seed(compiled: Compile) -> None:
 def test_rates_that_are_zero_ask_for_no_kernels_of_their_own() -> None:
     asked: list[Variant] = []
 
-    def engine(spec: CellSpec, cell: Cell, variant: Variant) -> Any:
+    def engine(spec: CellSpec, cell: CellDescription, variant: Variant) -> Any:
         asked.append(variant)
         return oracle.oracle_engine(spec, cell, variant)
 

@@ -17,7 +17,7 @@ import pytest
 
 import rnncc
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.jit.kernel import Kernel
+from rnncc.runtime.jit.kernel import CpuKernel
 from rnncc.runtime.jit.object_cache import Loader
 
 ROOT = Path(__file__).parent.parent
@@ -44,7 +44,7 @@ def held() -> Counter[str]:
     for each in gc.get_objects():
         if isinstance(each, type) and issubclass(each, Layer):
             found["classes"] += 1
-        elif isinstance(each, Kernel | Loader):
+        elif isinstance(each, CpuKernel | Loader):
             found[type(each).__name__] += 1
     return found
 

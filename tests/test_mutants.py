@@ -356,7 +356,7 @@ RUNTIME = (
         LSTM,
     ),
     Mutant(
-        "rnncc.runtime.cpu.planning.executable:Prepared._lay_out",
+        "rnncc.runtime.cpu.planning.executable:Executable._lay_out",
         "at += (colour - at) % PAGE",
         "at += 0",
         structure.test_large_buffers_begin_at_different_places_of_a_page,
@@ -374,20 +374,20 @@ RUNTIME = (
         structure.test_sizes_of_kept_memory,
     ),
     Mutant(
-        "rnncc.runtime.cpu.execution.engine:Side.find",
+        "rnncc.runtime.cpu.execution.engine:DirectionCache.find",
         "self.ready.move_to_end(key)",
         "pass",
         structure.test_what_was_used_last_is_kept,
     ),
     Mutant(
-        "rnncc.runtime.cpu.execution.engine:Side.prepared",
+        "rnncc.runtime.cpu.execution.engine:DirectionCache.prepared",
         "self.made.move_to_end(call)",
         "pass",
         structure.test_shapes_used_last_are_kept,
     ),
     # copies
     Mutant(
-        "rnncc.runtime.cpu.planning.executable:Prepared._moves",
+        "rnncc.runtime.cpu.planning.executable:Executable._moves",
         "q in p.share(part, parts)",
         "q in p.share(0, parts)",
         SHARED,

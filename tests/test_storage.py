@@ -120,10 +120,10 @@ def everywhere(self: TileBinder, kernel: Any) -> None:
 
 def fresh(layer: Any) -> None:
     """An engine that has bound nothing yet."""
-    from rnncc.runtime.cpu.execution.engine import Engine
+    from rnncc.runtime.cpu.execution.engine import CpuEngine
 
     variant, engine = layer._engine(False, False)
-    made = Engine(engine.cell, engine._forward.direction, engine._backward.direction)
+    made = CpuEngine(engine.cell, engine._forward.direction, engine._backward.direction)
     layer._engines[False, False] = variant, made.stored(layer.storage) if layer.storage else made
 
 

@@ -19,13 +19,13 @@ from rnncc.ir.program import Op, Program
 from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.runtime.common.memory_pool import size_class
-from rnncc.runtime.cpu.execution.engine import KEPT_SHAPES, Side, _apart
+from rnncc.runtime.cpu.execution.engine import KEPT_SHAPES, DirectionCache, _apart
 from rnncc.runtime.cpu.execution.run import Ready
 from rnncc.runtime.cpu.kernels.executor import plan_of
 from rnncc.runtime.cpu.planning import executable
-from rnncc.runtime.cpu.planning.bound_program import Binding, Call
+from rnncc.runtime.cpu.planning.bound_program import BoundProgram, CallKey
 from rnncc.runtime.cpu.planning.executable import COLOURED_BYTES, PAGE
-from rnncc.runtime.cpu.planning.kernel_arguments import Binder
+from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.schedule.build import schedule
 from tests import cases
@@ -45,7 +45,7 @@ def contractions(ops: Iterable[Op]) -> int:
     return sum(op.opcode == "contract" for op in ops)
 
 
-def sides() -> tuple[Side, Side]:
+def sides() -> tuple[DirectionCache, DirectionCache]:
     """Of an LSTM's training, on a machine that is told, its kernels in Python."""
     sim = Simulator(seed=1)
     sim.machine = MACHINE
@@ -55,11 +55,11 @@ def sides() -> tuple[Side, Side]:
 
 
 def bound(
-    side: Side, batch: int, time: int, threads: int = 2, sizes: Any = SIZES, **more: Any
-) -> Binding:
+    side: DirectionCache, batch: int, time: int, threads: int = 2, sizes: Any = SIZES, **more: Any
+) -> BoundProgram:
     machine = more.pop("machine", MACHINE)
-    call = Call(tuple(sizes), batch, time, more.pop("save", False), False, **more)
-    return Binder(side.direction, call, machine, "float32", threads, {}).bind()
+    call = CallKey(tuple(sizes), batch, time, more.pop("save", False), False, **more)
+    return ArgumentBinder(side.direction, call, machine, "float32", threads, {}).bind()
 
 
 # ---- passes and schedule ---------------------------------------------------------------------
@@ -147,8 +147,8 @@ def test_packing_and_large_copies_are_shared(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.setattr(executable, "plan_of", noted)
     forward, _ = sides()
     forward.target.shared_bytes = 1 << 18  # type: ignore[misc]
-    call = Call((("features", 200), ("units", 90)), 16, 300, False, False)
-    made = Side.prepare(forward, call, {})
+    call = CallKey((("features", 200), ("units", 90)), 16, 300, False, False)
+    made = DirectionCache.prepare(forward, call, {})
     packing = plans.pop()
     made.choice(None)
     assert 2 in packing
@@ -168,8 +168,8 @@ def test_sizes_of_kept_memory() -> None:
 def test_large_buffers_begin_at_different_places_of_a_page() -> None:
     forward, _ = sides()
     forward.target.gap = 0  # type: ignore[misc]
-    call = Call((("features", 24), ("units", 128)), 16, 40, True, False)
-    made = Side.prepare(forward, call, {})
+    call = CallKey((("features", 24), ("units", 128)), 16, 40, True, False)
+    made = DirectionCache.prepare(forward, call, {})
     large = [
         made.place(name).offset % PAGE
         for name, size in made.binding.bytes.items()
@@ -209,14 +209,14 @@ def test_what_was_used_last_is_kept() -> None:
 
 def test_shapes_used_last_are_kept() -> None:
     forward, _ = sides()
-    made: list[Call] = []
+    made: list[CallKey] = []
 
-    def prepare(call: Call, given: dict[str, Layout]) -> Any:
+    def prepare(call: CallKey, given: dict[str, Layout]) -> Any:
         made.append(call)
         return object()
 
     forward.prepare = prepare  # type: ignore[method-assign, assignment]
-    calls = [Call(SIZES, 1, n + 1, False, False) for n in range(KEPT_SHAPES + 1)]
+    calls = [CallKey(SIZES, 1, n + 1, False, False) for n in range(KEPT_SHAPES + 1)]
     residuals: Any = type("None_", (), {"places": {}})()
     for call in [*calls[:-1], calls[0], calls[-1], calls[0]]:
         forward.prepared(call, residuals)

@@ -16,7 +16,7 @@ from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence  # noqa: E40
 
 import rnncc.torch as ours  # noqa: E402
 from rnncc.torch import packed, paths, recurrence  # noqa: E402
-from rnncc.torch.packed import Rows  # noqa: E402
+from rnncc.torch.packed import PackedRows  # noqa: E402
 
 
 def recurrence_of(module: Any) -> Any:
@@ -233,7 +233,7 @@ def test_a_vectorized_jacobian() -> None:
 
 @pytest.mark.parametrize("sizes", [(3, 3, 2, 1), (1,), (4, 4), (5, 1, 1), (2, 1)])
 def test_rows_there_and_back(sizes: tuple[int, ...]) -> None:
-    rows, count = Rows(sizes), sum(sizes)
+    rows, count = PackedRows(sizes), sum(sizes)
     data = torch.arange(1.0, 1 + count * 6).reshape(count, 2, 3)
     whole = rows.pad(data, clear=True)
     lengths = [sum(n > b for n in sizes) for b in range(sizes[0])]

@@ -1,7 +1,8 @@
 """What a layer knows of its cell: names, shapes and defaults, with options and functions bound.
 
-A `Cell` is plain data without the compiler behind it: a generated module holds one literally, as
-`repr` writes it. Shapes are size expressions (`4 * units`) for `common.size_expressions`.
+A `CellDescription` is plain data without the compiler behind it: a generated module holds one
+literally, as `repr` writes it. Shapes are size expressions (`4 * units`) for
+`common.size_expressions`.
 
 Non-Goals: equations; binding sizes (`validation`); drawing weights (`common.initializers`).
 """
@@ -27,7 +28,7 @@ class _Literal:
 
 
 @dataclass(frozen=True, repr=False)
-class SizeDecl(_Literal):
+class SizeDescription(_Literal):
     """A size: read off the data, given, or else its default, an expression over other sizes."""
 
     name: str
@@ -67,7 +68,7 @@ class Constraint(_Literal):
 
 
 @dataclass(frozen=True, repr=False)
-class Cell(_Literal):
+class CellDescription(_Literal):
     """A bound cell.
 
     arguments: inputs and contexts by name, as a call takes them: in order of declaration.
@@ -81,7 +82,7 @@ class Cell(_Literal):
     name: str
     dtype: str
     doc: str = ""
-    sizes: tuple[SizeDecl, ...] = ()
+    sizes: tuple[SizeDescription, ...] = ()
     arguments: tuple[str, ...] = ()
     inputs: tuple[Array, ...] = ()
     contexts: tuple[Array, ...] = ()
@@ -131,7 +132,12 @@ class Variant(_Literal):
 
 
 def variant_of(
-    cell: Cell, rates: Mapping[str, float], *, training: bool, mask: bool, storage: str = ""
+    cell: CellDescription,
+    rates: Mapping[str, float],
+    *,
+    training: bool,
+    mask: bool,
+    storage: str = "",
 ) -> Variant:
     """The one variant for these rates: calls that mean the same share a module."""
     active = frozenset(r.name for r in cell.rates if rates[r.name])
@@ -141,7 +147,7 @@ def variant_of(
     return Variant(mask, drawn, active, storage=storage)
 
 
-def variants_of(cell: Cell, *, second_order: bool = False) -> tuple[Variant, ...]:
+def variants_of(cell: CellDescription, *, second_order: bool = False) -> tuple[Variant, ...]:
     """What a layer needs for any call: the plain cell, and with all its rates where it has some;
     each without a mask and with one.
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from rnncc.artifact.stationary_weights import WARP, Numbers, Room
+from rnncc.artifact.stationary_weights import WARP, BlockCapacity, Numbers
 
 THREADS = 256  # a block's: kernels may have 255 registers
 # Multiply-adds of a row's step that one block does about as fast as a barrier among blocks takes.
@@ -49,8 +49,8 @@ class Gpu:
     registers: int = 65_536
 
     @property
-    def room(self) -> Room:
-        return Room(self.shared, self.registers)
+    def room(self) -> BlockCapacity:
+        return BlockCapacity(self.shared, self.registers)
 
     @property
     def warps(self) -> tuple[int, ...]:
@@ -61,7 +61,7 @@ class Gpu:
 
 
 @dataclass(frozen=True, slots=True)
-class Loop:
+class ScanWork:
     """What a scan does. items: lanes of its widest level, of one row; work: multiply-adds of a
     row's step; levels: a step's; forms: in which its weights can stay, by warps of a block."""
 
@@ -100,7 +100,7 @@ class Tier:
         return {"block": 1, "launches": 0}.get(self.name, self.members)
 
 
-def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
+def choose(loop: ScanWork, gpu: Gpu, asked: str | None = None) -> Tier:
     """The tier of a loop. asked: this one, whatever it costs; ValueError if the device can't.
 
     >>> h200 = Gpu("H200", 132, 132)
@@ -145,12 +145,12 @@ def choose(loop: Loop, gpu: Gpu, asked: str | None = None) -> Tier:
     return Tier(name, 1, max(blocks, 1), gpu.threads, why, loop.products)
 
 
-def _resident(loop: Loop, gpu: Gpu, tier: str) -> int:
+def _resident(loop: ScanWork, gpu: Gpu, tier: str) -> int:
     """How many blocks of a tier's kernel are on the device at once, as far as is known."""
     return min(dict(loop.fits).get(tier, gpu.resident), gpu.resident)
 
 
-def _stationary(loop: Loop, gpu: Gpu) -> Tier | str:
+def _stationary(loop: ScanWork, gpu: Gpu) -> Tier | str:
     """The form that takes the least time, of those whose blocks are on the device at once."""
     if not loop.forms:
         return loop.why_not or "no contraction's weights can stay on the chip"
@@ -169,7 +169,7 @@ def _stationary(loop: Loop, gpu: Gpu) -> Tier | str:
     return Tier("stationary", groups, members, form.warps * WARP, why)
 
 
-def _fitting(loop: Loop, gpu: Gpu) -> Iterator[tuple[int, Numbers, int, int]]:
+def _fitting(loop: ScanWork, gpu: Gpu) -> Iterator[tuple[int, Numbers, int, int]]:
     """(time of a step, form, blocks of a group, groups)."""
     for form in loop.forms:
         members, resident = -(-form.lanes // form.warps), _resident_form(loop, gpu, form)
@@ -178,11 +178,11 @@ def _fitting(loop: Loop, gpu: Gpu) -> Iterator[tuple[int, Numbers, int, int]]:
             yield -(-loop.batch // groups) * form.warps * form.cost, form, members, groups
 
 
-def _resident_form(loop: Loop, gpu: Gpu, form: Numbers) -> int:
+def _resident_form(loop: ScanWork, gpu: Gpu, form: Numbers) -> int:
     return _resident(loop, gpu, f"stationary {form.warps}")
 
 
-def _one_block(loop: Loop, gpu: Gpu) -> Tier:
+def _one_block(loop: ScanWork, gpu: Gpu) -> Tier:
     groups = min(loop.batch, max(gpu.multiprocessors, 1))
     rows = -(-loop.batch // groups)
     threads = min(max(-(-rows * loop.items // WARP) * WARP, WARP), gpu.threads)
@@ -191,7 +191,7 @@ def _one_block(loop: Loop, gpu: Gpu) -> Tier:
     )
 
 
-def _shared(loop: Loop, gpu: Gpu, least: int, why_not: Tier | str) -> Tier:
+def _shared(loop: ScanWork, gpu: Gpu, least: int, why_not: Tier | str) -> Tier:
     """Blocks share lanes; groups of them share the batch, where one group has enough blocks."""
     resident = _resident(loop, gpu, "grid")
     share = max(loop.work // SHARE_WORK, 1)

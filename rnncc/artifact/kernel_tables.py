@@ -15,7 +15,7 @@ Sizes = tuple[str, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Buffer:
+class BufferSpec:
     """storage: param, carry, work or result. lanes: read vector by vector. parts: of a row that are
     read so, and don't begin with it: (where, how many elements)."""
 
@@ -28,7 +28,7 @@ class Buffer:
 
 
 @dataclass(frozen=True, slots=True)
-class Source:
+class BufferView:
     """A view of a buffer: its axis behind each axis wanted, and offsets (axis, size)."""
 
     buffer: str
@@ -38,10 +38,10 @@ class Source:
 
 
 @dataclass(frozen=True, slots=True)
-class Pack:
+class PackSpec:
     """Weights of one segment, a source for each gate: k axes, outer axes, and the lane axis."""
 
-    gates: tuple[Source, ...]
+    gates: tuple[BufferView, ...]
     k: tuple[int, ...]
     k_sizes: Sizes
     outer: tuple[int | None, ...]
@@ -49,41 +49,41 @@ class Pack:
 
 
 @dataclass(frozen=True, slots=True)
-class Operand:
+class OperandSpec:
     """What a segment reads of its rows: axes summed, and axes behind the outer axes."""
 
-    source: Source
+    source: BufferView
     k: tuple[int, ...]
     outer: tuple[int | None, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Core:
+class CoreSpec:
     """One core call of a stage: gates side by side, a pack for each segment (None: the weight
     belongs to the row), and rows of constants to start from (None: zeros). A result that goes
     straight where it belongs (`out`) needs no generated text, so its operands are told here."""
 
     gates: int
-    packs: tuple[Pack | None, ...]
+    packs: tuple[PackSpec | None, ...]
     segments: tuple[Sizes, ...]  # the sizes of each segment's k loop that become entries
-    init: tuple[Source | None, ...] | None = None
-    operands: tuple[Operand, ...] = ()
-    out: Source | None = None
+    init: tuple[BufferView | None, ...] | None = None
+    operands: tuple[OperandSpec, ...] = ()
+    out: BufferView | None = None
     start: str = ""  # a buffer with rows to go on from, of which the first `ahead` segments are a
     ahead: int = 0  # part already; or else the core adds them itself
 
 
 @dataclass(frozen=True, slots=True)
-class Grad:
+class GradSpec:
     """out[m, lane] = sum over rows of a[row, m] * d[row, lane]; without a: of d alone.
 
     outer: for each outer axis of the result but m, (its size, axis of a, of d, of out)
     k: axes summed besides the rows: (size, axis of a, axis of d)
     """
 
-    a: Source | None
-    d: Source
-    out: Source
+    a: BufferView | None
+    d: BufferView
+    out: BufferView
     rows: str
     m: tuple[int | None, int | None]  # the axis of a and of out that a tile's rows run over
     outer: tuple[tuple[str, int | None, int | None, int | None], ...] = ()
@@ -92,29 +92,29 @@ class Grad:
 
 
 @dataclass(frozen=True, slots=True)
-class Stage:
+class StageSpec:
     name: str
     kind: str  # lanes | grad
     shape: Sizes
-    cores: tuple[Core, ...]
-    grad: Grad | None = None
+    cores: tuple[CoreSpec, ...]
+    grad: GradSpec | None = None
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class CopySpec:
     """A move of elements in one row stage; a target alone is cleared."""
 
     stage: str
     kind: str
     index: int
     shape: Sizes  # of the source
-    source: Source | None
+    source: BufferView | None
     target_shape: Sizes
-    target: Source
+    target: BufferView
 
 
 @dataclass(frozen=True, slots=True)
-class Carry:
+class CarrySpec:
     buffer: str
     init: str  # the buffer it starts from; "" for zeros
     entry: bool  # zero after the first step
@@ -122,28 +122,28 @@ class Carry:
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class ResultSpec:
     """Where a result is: a buffer, and for a carry the slot; or parts joined along an axis."""
 
     name: str
     role: str
-    source: Source
-    parts: tuple[Source, ...] = ()
+    source: BufferView
+    parts: tuple[BufferView, ...] = ()
     axis: int = 0
 
 
 @dataclass(frozen=True, slots=True)
-class Summed:
+class SummedSpec:
     """Sums of a loop that may be products of matrices in every step: rows of [gates, lanes]."""
 
     level: int
     lanes: str
-    packs: tuple[Pack, ...]  # of each segment, its gates side by side
-    operands: tuple[Operand, ...]
+    packs: tuple[PackSpec, ...]  # of each segment, its gates side by side
+    operands: tuple[OperandSpec, ...]
 
 
 @dataclass(frozen=True, slots=True)
-class Kernel:
+class KernelSpec:
     """function: a generated kernel, or None where every stage is told whole in its tables."""
 
     name: str
@@ -155,19 +155,19 @@ class Kernel:
     levels: int
     stages: tuple[str, ...]
     writes: tuple[str, ...]  # buffers
-    summed: tuple[Summed, ...] = ()  # in the order of their numbers
+    summed: tuple[SummedSpec, ...] = ()  # in the order of their numbers
 
 
 @dataclass(frozen=True, slots=True)
-class Direction:
+class DirectionSpec:
     """Forward or backward: kernels in the order they run, and all they need."""
 
     name: str
     reverse: bool
     params: tuple[tuple[str, str, str], ...]  # buffer, role, the name callers use
-    buffers: tuple[Buffer, ...]
-    carries: tuple[Carry, ...]
-    stages: tuple[Stage, ...]
-    copies: tuple[Copy, ...]
-    kernels: tuple[Kernel, ...]
-    results: tuple[Place, ...]
+    buffers: tuple[BufferSpec, ...]
+    carries: tuple[CarrySpec, ...]
+    stages: tuple[StageSpec, ...]
+    copies: tuple[CopySpec, ...]
+    kernels: tuple[KernelSpec, ...]
+    results: tuple[ResultSpec, ...]

@@ -44,7 +44,7 @@ MOST_WORDS = 144
 
 
 @dataclass(frozen=True, slots=True)
-class Shape:
+class GroupShape:
     """What a group's numbers depend on; sizes are text."""
 
     lanes: str
@@ -56,7 +56,7 @@ class Shape:
 
 
 @dataclass(frozen=True, slots=True)
-class Room:
+class BlockCapacity:
     """What a block may have. shared: bytes; registers: 32-bit ones of a multiprocessor."""
 
     shared: int
@@ -109,11 +109,11 @@ def power_of_two(n: int) -> int:
 
 
 def numbers(
-    shapes: Sequence[Shape],
+    shapes: Sequence[GroupShape],
     size: Callable[[str], int],
     rows: int,
     warps: int,
-    room: Room,
+    room: BlockCapacity,
     words: int = 64,
     levels: int = 1,
 ) -> Numbers | str:
@@ -132,7 +132,7 @@ def numbers(
     return min(fitting, key=lambda f: f[0])[1]
 
 
-def _group(shape: Shape, size: Callable[[str], int], warps: int) -> _Group:
+def _group(shape: GroupShape, size: Callable[[str], int], warps: int) -> _Group:
     segments = [-(-size(k) // 128) for k in shape.ks]
     total, team = sum(segments), SUMS_A_READ // min(power_of_two(shape.gates), SUMS_A_READ)
     while team > 1 and (warps % team or -(-total // team) * team * 8 > total * 9):
@@ -156,7 +156,9 @@ def _kept(groups: Sequence[_Group]) -> int:
     return sum(4 * g.across * g.kept for g in groups)
 
 
-def _with_rows(groups: Sequence[_Group], tile: int, warps: int, room: Room, others: int) -> Numbers:
+def _with_rows(
+    groups: Sequence[_Group], tile: int, warps: int, room: BlockCapacity, others: int
+) -> Numbers:
     rows = [min(tile, max(MOST_SUMS // power_of_two(g.across), 1)) for g in groups]
     pool = max(r * power_of_two(g.across) for r, g in zip(rows, groups, strict=True))
     by_way = room.shared // (warps * WARP * WORD)  # they come by way of shared memory

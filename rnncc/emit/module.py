@@ -191,8 +191,8 @@ def render_module(
             _direction(variant.prefix, d, source, target, alone and d.name == "forward")
             for d in made
         ]
-        engine = "SecondEngine" if variant.second_order else "Engine"
-        engine = f"{'Cuda' if target == 'cuda' else ''}{engine}"
+        order = "Second" if variant.second_order else ""
+        engine = f"{target.capitalize()}{order}Engine"
         views.append(VariantView(Code(repr(variant)), engine, directions))
         legend = legend or _legend(program)
     first = (spec.doc.strip() or spec.name).split("\n")[0]

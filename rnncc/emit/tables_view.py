@@ -34,9 +34,9 @@ def _sizes(shape: Iterable[Size]) -> tuple[str, ...]:
     return tuple(map(str, shape))
 
 
-def _source(view: View) -> kernel_tables.Source:
+def _source(view: View) -> kernel_tables.BufferView:
     starts = tuple((a, str(s)) for a, s in view.starts)
-    return kernel_tables.Source(view.buffer.name, view.axes, starts, view.slot)
+    return kernel_tables.BufferView(view.buffer.name, view.axes, starts, view.slot)
 
 
 def direction_table(
@@ -60,7 +60,7 @@ def direction_table(
         if b.storage == "param"
     )
     buffers = tuple(
-        kernel_tables.Buffer(
+        kernel_tables.BufferSpec(
             *(b.name, _sizes(b.shape), b.axes, b.storage),
             b in vector_read,
             vector_read.get(b, ()),
@@ -75,7 +75,7 @@ def direction_table(
         for s in level.stages
         if _has_cores(s) and (cores or k.is_plain)
     ]
-    direction = kernel_tables.Direction(
+    direction = kernel_tables.DirectionSpec(
         name,
         schedule.reverse,
         params,
@@ -89,23 +89,23 @@ def direction_table(
     return literal(direction)
 
 
-def _carry(carry: CarrySlot, schedule: Schedule) -> kernel_tables.Carry:
+def _carry(carry: CarrySlot, schedule: Schedule) -> kernel_tables.CarrySpec:
     init = "" if carry.zero_start else schedule.places[carry.init].buffer.name
     history = carry.buffer.name in schedule.histories
-    return kernel_tables.Carry(carry.buffer.name, init, carry.entry, history)
+    return kernel_tables.CarrySpec(carry.buffer.name, init, carry.entry, history)
 
 
 def _has_cores(stage: Stage) -> bool:
     return isinstance(stage, GradStage) or (isinstance(stage, LaneStage) and bool(stage.groups))
 
 
-def _stage(stage: Stage) -> kernel_tables.Stage:
+def _stage(stage: Stage) -> kernel_tables.StageSpec:
     assert not isinstance(stage, RowStage)
     return _grad(stage) if isinstance(stage, GradStage) else _lanes(stage)
 
 
-def _kernel(kernel: Kernel, view: Any, cores: bool) -> kernel_tables.Kernel:
-    return kernel_tables.Kernel(
+def _kernel(kernel: Kernel, view: Any, cores: bool) -> kernel_tables.KernelSpec:
+    return kernel_tables.KernelSpec(
         view.name,
         None if cores and kernel.is_plain else Code(view.name),
         kernel.kind,
@@ -124,25 +124,29 @@ def _kernel(kernel: Kernel, view: Any, cores: bool) -> kernel_tables.Kernel:
     )
 
 
-def _summed(kernel: Kernel) -> Iterator[kernel_tables.Summed]:
+def _summed(kernel: Kernel) -> Iterator[kernel_tables.SummedSpec]:
     for level, stage, group in summed_groups(kernel):
         first = own_segments(group)
         ahead = len(group.accs[0].segments) - len(first)
         packs = [_pack(group, ahead + i) for i in range(len(first))]
-        yield kernel_tables.Summed(
+        yield kernel_tables.SummedSpec(
             level,
             str(stage.shape[0]),
             tuple(p for p in packs if p is not None),
-            tuple(kernel_tables.Operand(_source(s.a), tuple(a for a, _ in s.k), ()) for s in first),
+            tuple(
+                kernel_tables.OperandSpec(_source(s.a), tuple(a for a, _ in s.k), ()) for s in first
+            ),
         )
 
 
-def _place(result: Result, schedule: Schedule) -> kernel_tables.Place:
+def _place(result: Result, schedule: Schedule) -> kernel_tables.ResultSpec:
     join = schedule.joined.get(result.value)
     if join is None:
-        return kernel_tables.Place(result.name, result.role, _source(schedule.places[result.value]))
+        return kernel_tables.ResultSpec(
+            result.name, result.role, _source(schedule.places[result.value])
+        )
     parts = tuple(_source(schedule.places[o]) for o in join.operands)
-    return kernel_tables.Place(result.name, result.role, parts[0], parts, join.attrs["axis"])
+    return kernel_tables.ResultSpec(result.name, result.role, parts[0], parts, join.attrs["axis"])
 
 
 def _vector_read(schedule: Schedule) -> dict[Buffer, tuple[tuple[str, str], ...]]:
@@ -174,12 +178,12 @@ def _read_by_lanes(kernel: Kernel) -> Iterator[tuple[View, Size | int]]:
             yield stage.d, shape[-1] if shape else 1
 
 
-def _pack(group: Group, index: int) -> kernel_tables.Pack | None:
+def _pack(group: Group, index: int) -> kernel_tables.PackSpec | None:
     if group.rowwise:
         return None
     segments: list[Segment] = [a.segments[index] for a in group.accs]
     first = segments[0]
-    return kernel_tables.Pack(
+    return kernel_tables.PackSpec(
         tuple(_source(s.w) for s in segments),
         tuple(w for _, w in first.k),
         _sizes(first.k_sizes),
@@ -188,7 +192,7 @@ def _pack(group: Group, index: int) -> kernel_tables.Pack | None:
     )
 
 
-def _lanes(stage: LaneStage) -> kernel_tables.Stage:
+def _lanes(stage: LaneStage) -> kernel_tables.StageSpec:
     cores = []
     for group in stage.groups:
         count = len(group.accs[0].segments)
@@ -196,7 +200,7 @@ def _lanes(stage: LaneStage) -> kernel_tables.Stage:
         if any(a.init is not None for a in group.accs):
             init = tuple(_source(a.init) if a.init is not None else None for a in group.accs)
         cores.append(
-            kernel_tables.Core(
+            kernel_tables.CoreSpec(
                 len(group.accs),
                 tuple(_pack(group, i) for i in range(count)),
                 tuple(_sizes(s.k_sizes[:-1]) for s in group.accs[0].segments),
@@ -205,20 +209,22 @@ def _lanes(stage: LaneStage) -> kernel_tables.Stage:
                 **_start(group),
             )
         )
-    return kernel_tables.Stage(stage.name, "lanes", _sizes(stage.shape), tuple(cores))
+    return kernel_tables.StageSpec(stage.name, "lanes", _sizes(stage.shape), tuple(cores))
 
 
 def _direct(
     stage: LaneStage, group: Group
-) -> tuple[tuple[kernel_tables.Operand, ...], kernel_tables.Source]:
+) -> tuple[tuple[kernel_tables.OperandSpec, ...], kernel_tables.BufferView]:
     """Operands and place of a result that needs no epilogue."""
     acc = group.accs[0]
     operands = tuple(
-        kernel_tables.Operand(_source(s.a), tuple(a for a, _ in s.k), tuple(a for a, _ in s.outer))
+        kernel_tables.OperandSpec(
+            _source(s.a), tuple(a for a, _ in s.k), tuple(a for a, _ in s.outer)
+        )
         for s in acc.segments
     )
     if stage.tiled:
-        return operands, kernel_tables.Source(stage.tiled.name, (0, 1))
+        return operands, kernel_tables.BufferView(stage.tiled.name, (0, 1))
     place = next(s.view for s in stage.stores if s.value is acc.value)
     return operands, _source(place)
 
@@ -227,11 +233,11 @@ def _start(group: Group) -> dict[str, Any]:
     return {"start": group.start.name, "ahead": group.accs[0].ahead} if group.start else {}
 
 
-def _grad(stage: GradStage) -> kernel_tables.Stage:
+def _grad(stage: GradStage) -> kernel_tables.StageSpec:
     shape = stage.op.result.type.shape
     m_out = stage.m[1] if stage.m else None
     outer = tuple((str(shape[i]), a, d, i) for i, (a, d) in enumerate(stage.outer) if i != m_out)
-    grad = kernel_tables.Grad(
+    grad = kernel_tables.GradSpec(
         _source(stage.a) if stage.a is not None else None,
         _source(stage.d),
         _source(stage.target),
@@ -241,17 +247,17 @@ def _grad(stage: GradStage) -> kernel_tables.Stage:
         tuple((str(size), a, d) for a, d, size in stage.k),
         stage.kept,
     )
-    return kernel_tables.Stage(
-        stage.name, "grad", _sizes(shape), (kernel_tables.Core(1, (), ()),), grad
+    return kernel_tables.StageSpec(
+        stage.name, "grad", _sizes(shape), (kernel_tables.CoreSpec(1, (), ()),), grad
     )
 
 
-def _copies(stage: RowStage) -> list[kernel_tables.Copy]:
+def _copies(stage: RowStage) -> list[kernel_tables.CopySpec]:
     found = []
     target_shape = _sizes(stage.op.result.type.shape)
     if stage.op.opcode == "pad":
         found.append(
-            kernel_tables.Copy(
+            kernel_tables.CopySpec(
                 stage.name, "zero", 0, target_shape, None, target_shape, _source(stage.target)
             )
         )
@@ -262,7 +268,7 @@ def _copies(stage: RowStage) -> list[kernel_tables.Copy]:
     for i, (source, target) in enumerate(stage.copies):
         reshaped = stage.op.opcode == "reshape" and i == 0
         found.append(
-            kernel_tables.Copy(
+            kernel_tables.CopySpec(
                 stage.name,
                 "copy",
                 i,

@@ -15,7 +15,7 @@ from rnncc.frontend.spec import (
     Bad,
     Binary,
     CellSpec,
-    Choice,
+    Conditional,
     Expr,
     Layout,
     LayoutChoice,
@@ -103,7 +103,7 @@ def size_of(
                 return Size.name(name)
             else:
                 return None  # `names` has said so
-        case Choice():
+        case Conditional():
             chosen = fold(expr.condition, options)
             if isinstance(chosen, bool):
                 return size_of(spec, expr.yes if chosen else expr.no, options, errors)

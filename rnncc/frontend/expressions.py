@@ -17,9 +17,8 @@ from rnncc.frontend.spec import (
     Bad,
     Binary,
     Call,
-    Choice,
+    Conditional,
     Expr,
-    Group,
     Item,
     Keyword,
     Lambda,
@@ -27,6 +26,7 @@ from rnncc.frontend.spec import (
     Number,
     Text,
     Timed,
+    TupleExpr,
     Unary,
 )
 from rnncc.ir.program import Span
@@ -147,13 +147,13 @@ class Reader:
             case ast.IfExp():
                 # In the order of the text, so that mistakes are, too.
                 yes, condition, no = map(self.read, (node.body, node.test, node.orelse))
-                return Choice(condition, yes, no, span)
+                return Conditional(condition, yes, no, span)
             case ast.Call():
                 return self._call(node, span)
             case ast.Subscript():
                 return self._subscript(node, span)
             case ast.Tuple():
-                return Group(tuple(map(self.read, node.elts)), span)
+                return TupleExpr(tuple(map(self.read, node.elts)), span)
         what, help = _REFUSED.get(type(node), (type(node).__name__, ""))
         return self.bad("E110", node, what=what, help=help)
 

@@ -64,7 +64,7 @@ class Binary:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class Conditional:
     """yes if condition else no."""
 
     condition: Expr
@@ -99,7 +99,7 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class Group:
+class TupleExpr:
     """(a, b)."""
 
     items: tuple[Expr, ...]
@@ -120,7 +120,20 @@ class Bad:
     span: Span
 
 
-Expr = Number | Text | Name | Timed | Unary | Binary | Choice | Call | Item | Group | Lambda | Bad
+Expr = (
+    Number
+    | Text
+    | Name
+    | Timed
+    | Unary
+    | Binary
+    | Conditional
+    | Call
+    | Item
+    | TupleExpr
+    | Lambda
+    | Bad
+)
 
 # ---- declarations --------------------------------------------------------------------------
 
@@ -313,11 +326,11 @@ class CellSpec:
 _CHILDREN: dict[type, Callable[[Any], tuple[Expr | Layout, ...]]] = {
     Unary: lambda e: (e.operand,),
     Binary: lambda e: (e.left, e.right),
-    Choice: lambda e: (e.condition, e.yes, e.no),
+    Conditional: lambda e: (e.condition, e.yes, e.no),
     LayoutChoice: lambda e: (e.condition, e.yes, e.no),
     Call: lambda e: (*e.args, *(k.value for k in e.keywords)) if e.keywords else e.args,
     Item: lambda e: (e.value, *e.indices),
-    Group: lambda e: e.items,
+    TupleExpr: lambda e: e.items,
     Lambda: lambda e: (e.body,),
     Shape: lambda e: e.sizes,
 }

@@ -7,24 +7,24 @@ Non-Goals: what the names mean; each is documented where it comes from.
 
 from __future__ import annotations
 
-from rnncc.artifact.cell import Array, Cell, Constraint, Rate, SizeDecl, Variant
+from rnncc.artifact.cell import Array, CellDescription, Constraint, Rate, SizeDescription, Variant
 from rnncc.artifact.kernel_tables import (
-    Buffer,
-    Carry,
-    Copy,
-    Core,
-    Direction,
-    Grad,
-    Kernel,
-    Operand,
-    Pack,
-    Place,
-    Source,
-    Stage,
+    BufferSpec,
+    BufferView,
+    CarrySpec,
+    CopySpec,
+    CoreSpec,
+    DirectionSpec,
+    GradSpec,
+    KernelSpec,
+    OperandSpec,
+    PackSpec,
+    ResultSpec,
+    StageSpec,
 )
 from rnncc.runtime.api.layer import frozen_layer_class as layer_class
-from rnncc.runtime.cpu.execution.engine import Engine
-from rnncc.runtime.cpu.execution.second_engine import SecondEngine
+from rnncc.runtime.cpu.execution.engine import CpuEngine
+from rnncc.runtime.cpu.execution.second_engine import CpuSecondEngine
 from rnncc.runtime.cpu.kernels.barrier import barrier, check_in
 from rnncc.runtime.cpu.kernels.loop_helpers import (
     POINTER_BYTES,
@@ -62,24 +62,24 @@ __all__ = [
     "TILE_BYTES",
     "TURN_AT",
     "Array",
-    "Buffer",
-    "Carry",
-    "Cell",
+    "BufferSpec",
+    "BufferView",
+    "CarrySpec",
+    "CellDescription",
     "Constraint",
-    "Copy",
-    "Core",
-    "Direction",
-    "Engine",
-    "Grad",
-    "Kernel",
-    "Operand",
-    "Pack",
-    "Place",
+    "CopySpec",
+    "CoreSpec",
+    "CpuEngine",
+    "CpuSecondEngine",
+    "DirectionSpec",
+    "GradSpec",
+    "KernelSpec",
+    "OperandSpec",
+    "PackSpec",
     "Rate",
-    "SecondEngine",
-    "SizeDecl",
-    "Source",
-    "Stage",
+    "ResultSpec",
+    "SizeDescription",
+    "StageSpec",
     "Variant",
     "barrier",
     "call_core",

@@ -8,7 +8,7 @@ from functools import lru_cache
 from rnncc.ir.program import Op, Program, Type, Value
 
 
-class Names:
+class ValueNames:
     """The user's name for the first value that bears it, a numbered one for the rest."""
 
     def __init__(self) -> None:
@@ -37,7 +37,7 @@ def _type(type_: Type) -> str:
     return str(type_)
 
 
-def _op(op: Op, names: Names) -> str:
+def _op(op: Op, names: ValueNames) -> str:
     parts = list(map(names, op.operands))
     if op.attrs:
         parts += [f"{k}={_attr(v)}" for k, v in op.attrs.items() if k != "type" and v != ""]
@@ -47,14 +47,14 @@ def _op(op: Op, names: Names) -> str:
     return f"{text:<58} : {_type(op.result.type)}{where}"
 
 
-def _block(title: str, ops: Iterable[Op], names: Names, indent: str) -> list[str]:
+def _block(title: str, ops: Iterable[Op], names: ValueNames, indent: str) -> list[str]:
     body = [f"{indent}  {_op(op, names)}" for op in ops]
     return [f"{indent}{title}:", *body] if body else []
 
 
 def print_program(program: Program) -> str:
     """Deterministic text: the same program prints the same, whatever was built before it."""
-    names = Names()
+    names = ValueNames()
     out = [f"program {program.name}"]
     for param in program.params:
         out.append(f"  {param.role:<9} {names(param.value)} : {param.value.type}")

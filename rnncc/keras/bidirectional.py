@@ -13,17 +13,17 @@ from typing import Any
 import keras
 
 from rnncc import layers as native_layers
-from rnncc.keras.cells import AbstractCell
+from rnncc.keras.cells import KerasAbstractCell
 from rnncc.keras.joins import joined_sizes, joined_variables
 from rnncc.keras.recurrent import PACKAGE, as_shapes
-from rnncc.keras.rnn import RNN, Recurrent
+from rnncc.keras.rnn import RNN, RecurrentLayer
 from rnncc.layers.merges import check_mode
 
 _ALIKE = ("stateful", "return_sequences", "return_state")
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Bidirectional(Recurrent):
+class Bidirectional(RecurrentLayer):
     """A layer run in both directions.
 
     layer: a recurrent layer of this package; the directions are layers of its configuration with
@@ -68,7 +68,7 @@ class Bidirectional(Recurrent):
         if all(way.cell.settled for way in self.ways):
             _ = self.native  # refuses directions that don't fit
 
-    # ---- what `Computed` and `Recurrent` ask for ----
+    # ---- what `Computed` and `RecurrentLayer` ask for ----
 
     @property
     def native(self) -> native_layers.Bidirectional:
@@ -164,7 +164,7 @@ def _copy(layer: RNN, prefix: str, **changed: Any) -> RNN:
 
 
 def _check(what: str, layer: Any) -> None:
-    if isinstance(layer, AbstractCell):
+    if isinstance(layer, KerasAbstractCell):
         raise TypeError(f"{what} is a layer, not a cell: give RNN({type(layer).__name__}(...))")
     if not isinstance(layer, RNN):
         raise TypeError(

@@ -53,7 +53,7 @@ class _Rate:
         refuse_rate(type(owner).__name__, self.name, value)
 
 
-class BuiltInCell(Cell):
+class KerasBuiltInCell(Cell):
     """What the three cells have in common. Arguments are attributes, as in Keras."""
 
     layer_class: ClassVar[Any]
@@ -111,13 +111,13 @@ class BuiltInCell(Cell):
         return {**super(Cell, self).get_config(), **self.arguments()}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any]) -> BuiltInCell:
+    def from_config(cls, config: dict[str, Any]) -> KerasBuiltInCell:
         """A cell out of `get_config()`."""
         return cls(**config)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SimpleRNNCell(BuiltInCell):
+class SimpleRNNCell(KerasBuiltInCell):
     layer_class = native_layers.SimpleRNN
     computed_arguments = ("units", "activation", "use_bias", "dropout", "recurrent_dropout")
 
@@ -144,7 +144,7 @@ class SimpleRNNCell(BuiltInCell):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class GRUCell(BuiltInCell):
+class GRUCell(KerasBuiltInCell):
     layer_class = native_layers.GRU
     computed_arguments = (
         "units",
@@ -181,7 +181,7 @@ class GRUCell(BuiltInCell):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class LSTMCell(BuiltInCell):
+class LSTMCell(KerasBuiltInCell):
     layer_class = native_layers.LSTM
     computed_arguments = (
         "units",
@@ -224,10 +224,10 @@ def _held(layer: Any, *names: str) -> dict[str, Any]:
 # ---- layers --------------------------------------------------------------------------------------
 
 
-class BuiltIn(RNN):
+class KerasBuiltIn(RNN):
     """What the three layers have in common: the arguments of the cell are theirs."""
 
-    cell_class: ClassVar[type[BuiltInCell]]
+    cell_class: ClassVar[type[KerasBuiltInCell]]
     cell_name: ClassVar[str]  # Keras's
 
     def _make(self, arguments: dict[str, Any]) -> None:
@@ -249,13 +249,13 @@ class BuiltIn(RNN):
         return {**found, **self.cell.arguments(), **_held(self, "use_cudnn")}
 
     @classmethod
-    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> BuiltIn:
+    def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> KerasBuiltIn:
         """A layer out of `get_config()`."""
         return cls(**config)
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class SimpleRNN(BuiltIn):
+class SimpleRNN(KerasBuiltIn):
     cell_class, cell_name = SimpleRNNCell, "simple_rnn_cell"
 
     def __init__(
@@ -287,7 +287,7 @@ class SimpleRNN(BuiltIn):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class GRU(BuiltIn):
+class GRU(KerasBuiltIn):
     cell_class, cell_name = GRUCell, "gru_cell"
 
     def __init__(
@@ -322,7 +322,7 @@ class GRU(BuiltIn):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class LSTM(BuiltIn):
+class LSTM(KerasBuiltIn):
     cell_class, cell_name = LSTMCell, "lstm_cell"
 
     def __init__(

@@ -40,7 +40,7 @@ class Request:
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class SymbolicShapes:
     """What shapes tell, None where they don't. results: shapes of outputs, then of states."""
 
     sizes: dict[str, int]
@@ -51,11 +51,11 @@ class Known:
 
 
 @dataclass(slots=True, weakref_slot=True)
-class Saved:
+class SavedCall:
     """What a call leaves for its backward. No engine where nothing ran."""
 
     request: Request
-    known: Known
+    known: SymbolicShapes
     steps: int
     masks: Masking | None
     engine: Engine | None = None
@@ -68,13 +68,13 @@ class Begun:
     """The arrays of a call, before its kernels run."""
 
     arrays: dict[str, Any]
-    known: Known
+    known: SymbolicShapes
     masks: Masking | None
     version: Any
     steps: int
 
 
-def known_of(native: Layer, sizes: Mapping[str, int], shapes: Sequence[Dims]) -> Known:
+def known_of(native: Layer, sizes: Mapping[str, int], shapes: Sequence[Dims]) -> SymbolicShapes:
     """Of a call with arguments of these shapes, None for what isn't known yet. ValueError where
     they don't fit the cell."""
     cell = native.cell
@@ -84,7 +84,9 @@ def known_of(native: Layer, sizes: Mapping[str, int], shapes: Sequence[Dims]) ->
     lead: Dims = (bound.batch, bound.time) if native.return_sequences else (bound.batch,)
     states = {s.name: (bound.batch, *_dims(s, bound.sizes)) for s in cell.states}
     outputs = [(*lead, *_dims(o, bound.sizes)) for o in cell.outputs]
-    return Known(bound.sizes, bound.batch, bound.time, [*outputs, *states.values()], states)
+    return SymbolicShapes(
+        bound.sizes, bound.batch, bound.time, [*outputs, *states.values()], states
+    )
 
 
 def _dims(array: Array, sizes: Mapping[str, int]) -> Dims:

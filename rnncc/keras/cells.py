@@ -38,7 +38,7 @@ BY_WEIGHT = {
 }
 
 
-class AbstractCell(Computed):
+class KerasAbstractCell(Computed):
     """One cell, or several on top of each other."""
 
     def leaves(self) -> list[Cell]:
@@ -127,7 +127,7 @@ class AbstractCell(Computed):
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class Cell(AbstractCell):
+class Cell(KerasAbstractCell):
     """A cell from its equations.
 
     spec: the path of a .rnn file, a built-in cell's name, a class of rnncc.compile or a layer of

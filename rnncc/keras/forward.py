@@ -11,7 +11,15 @@ from typing import Any
 import numpy as np
 
 from rnncc.artifact.cell import Variant, variant_of
-from rnncc.keras.calls import Begun, Known, Request, Saved, content_key, known_of, stable_key
+from rnncc.keras.calls import (
+    Begun,
+    Request,
+    SavedCall,
+    SymbolicShapes,
+    content_key,
+    known_of,
+    stable_key,
+)
 from rnncc.keras.weights import WeightVersions, keep, new_version, serve
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.layer_options import Engine
@@ -53,11 +61,11 @@ class Forward:
         self.made: dict[Any, Any] = {}  # what mechanisms make of it
         self._lent = frozenset([*cell.arguments, *self.states, "valid", "_shown"])
         self.versions = WeightVersions()
-        self._known: dict[tuple[Dims, ...], Known] = {}
+        self._known: dict[tuple[Dims, ...], SymbolicShapes] = {}
         self._engines: dict[tuple[bool, bool], tuple[Engine, Variant]] = {}
         serve(self, native)
 
-    def known(self, shapes: Iterable[Iterable[int | None]]) -> Known:
+    def known(self, shapes: Iterable[Iterable[int | None]]) -> SymbolicShapes:
         """What the shapes of a call's arguments tell. ValueError where they don't fit the cell."""
         key = tuple([tuple(shape) for shape in shapes])
         found = self._known.get(key)
@@ -84,7 +92,7 @@ class Forward:
         save: bool,
         lent: bool = False,
         out: Sequence[np.ndarray] = (),
-    ) -> tuple[list[np.ndarray], Saved | None]:
+    ) -> tuple[list[np.ndarray], SavedCall | None]:
         """Results, owned by the caller; with `save`, what `backward` needs.
 
         lent: nobody will write the tensors before the backward, or they are handed over again for
@@ -93,7 +101,7 @@ class Forward:
         known, masks, arrays = begun.known, begun.masks, begun.arrays
         if not (known.batch and begun.steps):
             found = placed(self._nothing(arrays, known), out)
-            return found, Saved(request, known, 0, masks) if save else None
+            return found, SavedCall(request, known, 0, masks) if save else None
         engine, variant = self.engine(
             request.training, masks is not None and masks.valid is not None
         )
@@ -124,7 +132,9 @@ class Forward:
             assert masks is not None
             masks.fill(array)
         found = placed([whole[n] if n in whole else results[n] for n in self.results], out)
-        kept = Saved(request, known, begun.steps, masks, engine, saved, variant) if save else None
+        kept = (
+            SavedCall(request, known, begun.steps, masks, engine, saved, variant) if save else None
+        )
         return found, kept
 
     def hands_again(self, request: Request) -> bool:
@@ -132,9 +142,9 @@ class Forward:
         if request.masked or self.native.checkpoint_every:
             return False
         engine = self.engine(request.training, False)[0]
-        return type(engine) is runtime_engine.Engine
+        return type(engine) is runtime_engine.CpuEngine
 
-    def hand_again(self, saved: Saved, tensors: Sequence[np.ndarray]) -> None:
+    def hand_again(self, saved: SavedCall, tensors: Sequence[np.ndarray]) -> None:
         """The call's tensors, in memory that is there now: the same numbers."""
         kept = saved.saved
         if kept is None:
@@ -200,7 +210,7 @@ class Forward:
             keep(found[0], self.native)
         return found
 
-    def _nothing(self, arrays: Mapping[str, Any], known: Known) -> list[np.ndarray]:
+    def _nothing(self, arrays: Mapping[str, Any], known: SymbolicShapes) -> list[np.ndarray]:
         """No row or no step: outputs are empty or zero, the last states are the first."""
         shapes = known.results[: len(self.outputs)]
         zeros = [np.zeros(tuple(n or 0 for n in shape), self.dtype) for shape in shapes]

@@ -14,10 +14,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.keras.calls import Request, Saved, seed_of
+from rnncc.keras.calls import Request, SavedCall, seed_of
 from rnncc.keras.forward import placed
 from rnncc.keras.operation import Operation
-from rnncc.keras.paths import MOST_PATHS, Path, PathSaved, path_of
+from rnncc.keras.paths import MOST_PATHS, KerasPath, KerasPathSaved, path_of
 from rnncc.keras.pending import Pending
 
 
@@ -30,7 +30,7 @@ class GraphCalls:
         self.count = len(operation.names(request))
         self._lent: bool | None = None
         self._pending: Pending = operation.made.setdefault("pending", Pending())
-        self._paths: dict[Any, Path | None] = {}
+        self._paths: dict[Any, KerasPath | None] = {}
 
     def forward(
         self, arrays: Sequence[np.ndarray], *, save: bool, out: Sequence[np.ndarray] = ()
@@ -41,7 +41,7 @@ class GraphCalls:
         keep, places = save and not self.request.again, out[: len(self.operation.results)]
         key = keep, *[a.shape for a in tensors]
         path = self._paths.get(key) if out else None
-        saved: Saved | PathSaved | None
+        saved: SavedCall | KerasPathSaved | None
         if path is not None:
             found, saved = [*places], path.forward(tensors, seed, keep, places)
         else:
@@ -66,7 +66,7 @@ class GraphCalls:
         """Gradients of those tensors that are wanted; in `out`, if that is given."""
         tensors = arrays[: self.count]
         saved = self._pending.take(handle)
-        if isinstance(saved, PathSaved):
+        if isinstance(saved, KerasPathSaved):
             if out:
                 saved.path.backward(saved, tensors, cotangents, wanted, out)
                 return [*out]
@@ -80,7 +80,7 @@ class GraphCalls:
         grads = self.operation.backward(saved, cotangents, wanted, shapes, out)
         return [g for g in grads if g is not None]
 
-    def _keep(self, key: Any, path: Path | None) -> None:
+    def _keep(self, key: Any, path: KerasPath | None) -> None:
         """Calls like this one needn't look up what it has looked up."""
         if len(self._paths) >= MOST_PATHS:
             self._paths.clear()

@@ -17,7 +17,7 @@ import torch
 from torch import Tensor
 
 from rnncc.keras import on_device
-from rnncc.keras.calls import Known, Request, Saved, known_of, seed_of
+from rnncc.keras.calls import Request, SavedCall, SymbolicShapes, known_of, seed_of
 from rnncc.keras.operation import Operation
 from rnncc.keras.second import second
 from rnncc.torch import recurrence as recurrences
@@ -87,7 +87,7 @@ class _InTorch:
             raise RuntimeError(f"the layer of {self.key} is gone: keep the model that is run")
         return found
 
-    def known(self, arguments: Sequence[Tensor], *, real: bool) -> Known:
+    def known(self, arguments: Sequence[Tensor], *, real: bool) -> SymbolicShapes:
         """Shapes of results. real: not only shapes, which may be symbols."""
         operation, shapes = self.operation, [tuple(t.shape) for t in arguments]
         return (
@@ -102,7 +102,7 @@ class _InTorch:
         given: bool,
         masked: bool,
         save: bool,
-    ) -> tuple[list[Tensor], tuple[Saved, list[tuple[int, ...]]] | None]:
+    ) -> tuple[list[Tensor], tuple[SavedCall, list[tuple[int, ...]]] | None]:
         """See `rnncc.torch.recurrence.Recurrence.forward`."""
         request = Request(training, given, masked)
         arrays = [self._array(t) for t in tensors]
@@ -127,7 +127,7 @@ class _InTorch:
 
     def backward(
         self,
-        kept: tuple[Saved, list[tuple[int, ...]]],
+        kept: tuple[SavedCall, list[tuple[int, ...]]],
         cotangents: Sequence[Tensor | None],
         wanted: Sequence[bool],
     ) -> list[Tensor | None]:
@@ -139,7 +139,7 @@ class _InTorch:
 
     def second(
         self,
-        kept: tuple[Saved, list[tuple[int, ...]]],
+        kept: tuple[SavedCall, list[tuple[int, ...]]],
         cotangents: Sequence[Tensor | None],
         d_grads: Sequence[Tensor | None],
         wanted: Sequence[bool],

@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.keras.calls import Request, Saved
+from rnncc.keras.calls import Request, SavedCall
 from rnncc.keras.forward import Forward, placed, worth_it
 
 
@@ -24,7 +24,7 @@ class Operation(Forward):
 
     def backward(
         self,
-        saved: Saved,
+        saved: SavedCall,
         cotangents: Sequence[np.ndarray | None],
         wanted: Sequence[bool],
         shapes: Sequence[tuple[int, ...]],
@@ -64,12 +64,14 @@ class Operation(Forward):
         masks = ["valid"] * request.masked
         return [*self.cell.arguments, *masks, *(self.states if request.given else ()), *self.owned]
 
-    def wanted(self, saved: Saved, asked: Mapping[str, Any]) -> frozenset[str]:
+    def wanted(self, saved: SavedCall, asked: Mapping[str, Any]) -> frozenset[str]:
         """With the states that begin from a weight which is asked for."""
         begun = () if saved.request.given else self.starting
         return frozenset([*asked, *(s.name for s in begun if s.default in asked)])
 
-    def hand_on(self, saved: Saved, asked: Mapping[str, Any], found: dict[str, np.ndarray]) -> None:
+    def hand_on(
+        self, saved: SavedCall, asked: Mapping[str, Any], found: dict[str, np.ndarray]
+    ) -> None:
         """A state that began from a weight hands its gradient on."""
         for state in () if saved.request.given else self.starting:
             if state.default in asked and state.name in found:
@@ -77,7 +79,7 @@ class Operation(Forward):
                 found[name] = found[name] + total if name in found else total
 
     def cotangents(
-        self, saved: Saved, cotangents: Sequence[np.ndarray | None]
+        self, saved: SavedCall, cotangents: Sequence[np.ndarray | None]
     ) -> dict[str, np.ndarray]:
         """By name of result, as steps ran."""
         given = {n: d for n, d in zip(self.results, cotangents, strict=True) if d is not None}

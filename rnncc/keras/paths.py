@@ -19,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from rnncc.artifact.cell import Variant
-from rnncc.keras.calls import Known, Request, Saved
+from rnncc.keras.calls import Request, SavedCall, SymbolicShapes
 from rnncc.keras.operation import Operation
 from rnncc.keras.weights import new_version
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.allocators import of_every_step
 from rnncc.runtime.common.memory_pool import address_of
-from rnncc.runtime.cpu.execution.engine import Engine
+from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.fast_path import Direct
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 
@@ -34,10 +34,10 @@ Arrays = Sequence[np.ndarray]
 
 
 @dataclass(slots=True, weakref_slot=True)
-class PathSaved:
+class KerasPathSaved:
     """What a call leaves: nothing of its tensors."""
 
-    path: Path
+    path: KerasPath
     version: object
     packed: Packed
     memory: memory_pool.Lease
@@ -62,11 +62,16 @@ class _Back:
     turned: frozenset[int]
 
 
-class Path:
+class KerasPath:
     """Calls of one kind. at: of arguments and states by name, which tensor they are."""
 
     def __init__(
-        self, operation: Operation, request: Request, known: Known, variant: Variant, direct: Direct
+        self,
+        operation: Operation,
+        request: Request,
+        known: SymbolicShapes,
+        variant: Variant,
+        direct: Direct,
     ) -> None:
         self.operation, self.request, self.known = operation, request, known
         self.variant, self.direct = variant, direct
@@ -98,7 +103,7 @@ class Path:
 
     def forward(
         self, tensors: Arrays, seed: int | None, save: bool, out: Arrays
-    ) -> PathSaved | None:
+    ) -> KerasPathSaved | None:
         """Results into `out`; with `save`, what `backward` needs."""
         operation, direct = self.operation, self.direct
         weights = tensors[self.first_weight :]
@@ -114,9 +119,9 @@ class Path:
             return None
         left = memory_pool.POOL.lease(direct.saved_bytes)
         direct.run(packed, given, targets, number, address_of(left.array))
-        return PathSaved(self, version, packed, left, number)
+        return KerasPathSaved(self, version, packed, left, number)
 
-    def general(self, saved: PathSaved, tensors: Arrays) -> Saved:
+    def general(self, saved: KerasPathSaved, tensors: Arrays) -> SavedCall:
         """The same for whoever looks things up by name."""
         operation, known, request = self.operation, self.known, self.request
         arrays: dict[str, Any] = {**self.direct.constants, **operation.rates, "seed": saved.seed}
@@ -129,13 +134,13 @@ class Path:
         engine: Any = operation.engine(request.training, False)[0]
         assert known.batch is not None and known.time is not None
         kept = engine.saved(arrays, known.sizes, known.batch, known.time, saved.version, found)
-        return Saved(request, known, known.time, None, engine, kept, self.variant)
+        return SavedCall(request, known, known.time, None, engine, kept, self.variant)
 
     # ---- backward -----------------------------------------------------------------------------
 
     def backward(
         self,
-        saved: PathSaved,
+        saved: KerasPathSaved,
         tensors: Arrays,
         cotangents: Sequence[np.ndarray | None],
         wanted: Sequence[bool],
@@ -178,14 +183,14 @@ class Path:
 
     def _back(
         self,
-        saved: Saved,
+        saved: SavedCall,
         cotangents: Sequence[np.ndarray | None],
         wanted: Sequence[bool],
         shapes: Sequence[tuple[int, ...]],
     ) -> _Back | None:
         """What such backwards run; None where they have to go the long way."""
         operation, engine = self.operation, saved.engine
-        assert isinstance(engine, Engine)
+        assert isinstance(engine, CpuEngine)
         names = operation.names(self.request)
         asked = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
         handed = operation.cotangents(saved, cotangents)
@@ -217,7 +222,7 @@ class Path:
 
 def path_of(
     operation: Operation, request: Request, tensors: Arrays, seed: int | None, save: bool
-) -> Path | None:
+) -> KerasPath | None:
     """The path of calls like this one, if they can have one."""
     begins = bool(operation.starting) and not request.given
     if begins or not operation.hands_again(request):
@@ -227,7 +232,7 @@ def path_of(
     if not (known.batch and known.time):
         return None
     engine, variant = operation.engine(request.training, False)
-    assert isinstance(engine, Engine)
+    assert isinstance(engine, CpuEngine)
     if variant.training:
         arrays["seed"] = seed
     direct = engine.direct(
@@ -242,7 +247,7 @@ def path_of(
     )
     if direct is None or {n for n, _ in direct.places} != {*operation.results}:
         return None
-    return Path(operation, request, known, variant, direct)
+    return KerasPath(operation, request, known, variant, direct)
 
 
 def _written(kept: list[np.ndarray], last: np.ndarray, time: int) -> np.ndarray:

@@ -14,7 +14,7 @@ from typing import Any
 import keras
 from keras import ops, tree
 
-from rnncc.artifact.cell import Cell as Description
+from rnncc.artifact.cell import CellDescription
 from rnncc.keras.calls import Request, known_of
 from rnncc.keras.mechanism import HOW, prepare, run
 from rnncc.keras.operation import Operation
@@ -58,7 +58,7 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
     # ---- calls ----
 
     @property
-    def description(self) -> Description:
+    def description(self) -> CellDescription:
         return self.native.cell
 
     def operation(self) -> Operation:

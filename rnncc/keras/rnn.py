@@ -15,7 +15,7 @@ from keras import ops, tree
 
 from rnncc import layers as native_layers
 from rnncc.keras.arguments import dtype_of, taken
-from rnncc.keras.cells import KERAS, AbstractCell
+from rnncc.keras.cells import KERAS, KerasAbstractCell
 from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
 from rnncc.keras.recurrent import (
     PACKAGE,
@@ -40,7 +40,7 @@ FLAGS = (
 )
 
 
-class Recurrent(Computed):
+class RecurrentLayer(Computed):
     """What RNN and Bidirectional have in common: calls over sequences, states that stay."""
 
     return_sequences: bool
@@ -166,7 +166,7 @@ def one_step(shapes: Any) -> Any:
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class RNN(Recurrent):
+class RNN(RecurrentLayer):
     """A recurrent layer.
 
     cell: a cell of this package, one written in Python as Keras's RNN takes it (`PythonCell`: its
@@ -195,7 +195,7 @@ class RNN(Recurrent):
         precision: str = "float32",
         **keywords: Any,
     ) -> None:
-        made = isinstance(cell, AbstractCell | list | tuple) or is_python_cell(cell)
+        made = isinstance(cell, KerasAbstractCell | list | tuple) or is_python_cell(cell)
         own = keywords if made else taken(keywords, KERAS)
         super().__init__(**own)
         if not made:
@@ -213,7 +213,7 @@ class RNN(Recurrent):
                 "them agree"
             )
 
-    # ---- what `Computed` and `Recurrent` ask for ----
+    # ---- what `Computed` and `RecurrentLayer` ask for ----
 
     @property
     def native(self) -> native_layers.RNN:

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from rnncc.keras.calls import Saved
+from rnncc.keras.calls import SavedCall
 from rnncc.keras.operation import Operation
 from rnncc.runtime.common.allocators import of_every_step
 
@@ -19,7 +19,7 @@ Given = Sequence[np.ndarray | None]
 
 def second(
     operation: Operation,
-    saved: Saved,
+    saved: SavedCall,
     cotangents: Given,
     d_grads: Given,
     wanted: Sequence[bool],
@@ -55,7 +55,7 @@ def second(
 
 
 def _as_run(
-    operation: Operation, saved: Saved, given: Mapping[str, np.ndarray]
+    operation: Operation, saved: SavedCall, given: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Cotangents of gradients, by parameter, of the steps that ran."""
     d = {
@@ -69,7 +69,7 @@ def _as_run(
     return {n: np.ascontiguousarray(a) for n, a in d.items()}
 
 
-def _over_time(operation: Operation, saved: Saved, cotangents: Given) -> dict[str, np.ndarray]:
+def _over_time(operation: Operation, saved: SavedCall, cotangents: Given) -> dict[str, np.ndarray]:
     """Cotangents of every step."""
     whole = operation.cotangents(saved, cotangents)
     if not operation.native.return_sequences:
@@ -82,7 +82,7 @@ def _over_time(operation: Operation, saved: Saved, cotangents: Given) -> dict[st
 
 def _put_back(
     operation: Operation,
-    saved: Saved,
+    saved: SavedCall,
     name: str,
     shape: tuple[int, ...],
     found: np.ndarray | None,

@@ -9,13 +9,13 @@ from typing import Any
 
 import keras
 
-from rnncc.keras.cells import AbstractCell, Cell
+from rnncc.keras.cells import Cell, KerasAbstractCell
 from rnncc.keras.recurrent import PACKAGE
 from rnncc.keras.traced import PythonCell, is_python_cell
 
 
 @keras.saving.register_keras_serializable(PACKAGE)
-class StackedRNNCells(AbstractCell):
+class StackedRNNCells(KerasAbstractCell):
     """Cells on top of each other as one: each reads what the one below puts out.
 
     cells: a list of cells, or of what `Cell` takes. TypeError for what is no cell, ValueError for
@@ -60,14 +60,14 @@ def _deserialized(config: Any) -> Any:
     return keras.saving.deserialize_keras_object(config)
 
 
-def as_cell(given: Any, /, **keywords: Any) -> AbstractCell:
+def as_cell(given: Any, /, **keywords: Any) -> KerasAbstractCell:
     """A cell, a list of them stacked, one in Python, or what `Cell` takes. TypeError for anything
     else."""
     if isinstance(given, keras.layers.StackedRNNCells):
         given = given.cells
     if isinstance(given, list | tuple):
         given = StackedRNNCells(given)
-    if isinstance(given, AbstractCell):
+    if isinstance(given, KerasAbstractCell):
         if keywords:
             raise TypeError(f"{next(iter(keywords))} is chosen where the cell is made")
         return given

@@ -77,7 +77,7 @@ _SIGNATURES: dict[str, tuple[Any, ...]] = {  # what is returned, what is given
 # ---- memory --------------------------------------------------------------------------------------
 
 
-class Refused(Exception):
+class TensorFlowError(Exception):
     """TensorFlow said no: it has its own words for why."""
 
 
@@ -108,7 +108,7 @@ class _Status:
 
 def _check(status: int) -> None:
     if _api.GetCode(status):
-        raise Refused(_api.Message(status).decode())
+        raise TensorFlowError(_api.Message(status).decode())
 
 
 @dataclass(slots=True)
@@ -284,7 +284,7 @@ def _register(path: str) -> str:
     try:
         for name, stateful in ((PLAIN, False), (SAVING, True)):
             _register_op(name.encode(), stateful)
-    except Refused as error:
+    except TensorFlowError as error:
         return f"TensorFlow refused an op: {error}"
     return ""
 

@@ -16,9 +16,9 @@ from keras import tree
 from rnncc.compiler import compile_text
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.keras.arguments import dtype_of
-from rnncc.keras.cells import AbstractCell, Cell
+from rnncc.keras.cells import Cell, KerasAbstractCell
 from rnncc.keras.python.graph import Graph, graph_of
-from rnncc.keras.python.text import Equations, Writer
+from rnncc.keras.python.text import CellText, Writer
 from rnncc.keras.recurrent import PACKAGE, as_shapes, is_shape
 
 
@@ -26,7 +26,7 @@ def is_python_cell(given: Any) -> bool:
     """Whether this is what Keras takes for a cell."""
     return (
         isinstance(given, keras.layers.Layer)
-        and not isinstance(given, AbstractCell)
+        and not isinstance(given, KerasAbstractCell)
         and hasattr(given, "state_size")
         and callable(getattr(given, "call", None))
     )
@@ -42,12 +42,14 @@ class PythonCell(Cell):
     """
 
     def __init__(self, cell: Any, **keywords: Any) -> None:
-        AbstractCell.__init__(self, **{"dtype": cell.dtype_policy, "name": cell.name, **keywords})
+        KerasAbstractCell.__init__(
+            self, **{"dtype": cell.dtype_policy, "name": cell.name, **keywords}
+        )
         _refuse_own_dropout(cell)
         self.cell = cell
         self.seed_generator = None
         self._sizes: dict[str, int] = {}
-        self._equations: Equations | None = None
+        self._equations: CellText | None = None
         self._compiled: Any = None
 
     # ---- what is read ----

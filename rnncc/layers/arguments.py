@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Cell
+from rnncc.artifact.cell import CellDescription
 from rnncc.common import initializers
 from rnncc.runtime.api.validation import as_array, check_shape, flag
 
@@ -33,7 +33,7 @@ def given(scope: Mapping[str, Any]) -> dict[str, Any]:
     return {**found, **scope.get("keywords", {})}
 
 
-def keywords_of(arguments: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
+def keywords_of(arguments: Mapping[str, Any], cell: CellDescription) -> dict[str, Any]:
     """What a compiled layer of the cell takes of them.
 
     TypeError: a function that is Python, a regularizer or constraint. ValueError: an
@@ -62,7 +62,7 @@ def keywords_of(arguments: Mapping[str, Any], cell: Cell) -> dict[str, Any]:
     return found
 
 
-def _drawing(arguments: Mapping[str, Any], cell: Cell) -> dict[str, bool]:
+def _drawing(arguments: Mapping[str, Any], cell: CellDescription) -> dict[str, bool]:
     """How dropout is drawn: Keras's implementation 1 has a mask for each gate; without states'
     dropout, 2 has one for all. There is one computation, whatever it says."""
     implementation = arguments.get("implementation", 2)

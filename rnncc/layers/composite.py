@@ -12,14 +12,14 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Cell, Variant
+from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.layers.parts import Part
 from rnncc.layers.weights import Joint
 from rnncc.runtime.api.gradients import WRT, Gradients
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.api.layer_options import LAYER_OPTIONS, Binding, Engine, SecondEngine
+from rnncc.runtime.api.layer_options import LAYER_OPTIONS, BoundCell, Engine, SecondEngine
 from rnncc.runtime.api.second_pullback import SecondGradients, SecondPullback
-from rnncc.runtime.api.validation import Bound, Layout, nearest
+from rnncc.runtime.api.validation import Arrangement, Bound, nearest
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,18 +30,18 @@ class Joined:
     engines of second derivatives -> the one of the whole.
     """
 
-    cell: Cell
+    cell: CellDescription
     parts: tuple[Part, ...]
     joins: Callable[[Sequence[Engine]], Any]
     joins_again: Callable[[Any, Sequence[SecondEngine]], SecondEngine]
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
-    ) -> Binding:
+    ) -> BoundCell:
         """ValueError for another dtype than the parts have."""
         if dtype != self.cell.dtype:
             raise ValueError(f"{self.cell.name} has the dtype of its cells, {self.cell.dtype}")
-        return Binding(self.cell, self._engine)
+        return BoundCell(self.cell, self._engine)
 
     def _engine(self, variant: Variant) -> Any:
         engines = [part.engine(replace(variant, second_order=False)) for part in self.parts]
@@ -168,7 +168,7 @@ class Composite(Layer):
         given = keywords.get("initial_state")
         return y, Regrouped(self, pullback, self._arranged(given))
 
-    def _arranged(self, given: Any) -> Layout | None:
+    def _arranged(self, given: Any) -> Arrangement | None:
         """How gradients of initial states are grouped: as they were given, else as returned."""
         groups = self._state_groups()
         if groups is None or (given is not None and self._flat_states(given) is given):
@@ -177,7 +177,7 @@ class Composite(Layer):
 
 
 @dataclass(frozen=True, slots=True)
-class Groups(Layout):
+class Groups(Arrangement):
     """States of one cell together."""
 
     groups: tuple[tuple[str, ...], ...] = ()
@@ -189,7 +189,7 @@ class Groups(Layout):
 class Regrouped:
     """A pullback that takes dy as the composite returned y."""
 
-    def __init__(self, layer: Composite, pullback: Any, states: Layout | None) -> None:
+    def __init__(self, layer: Composite, pullback: Any, states: Arrangement | None) -> None:
         self._layer, self._pullback, self._states = layer, pullback, states
 
     def __call__(self, dy: Any, *rest: Any, **keywords: Any) -> Any:
@@ -210,7 +210,9 @@ class Regrouped:
 class RegroupedAgain:
     """A second pullback between gradients and cotangents as the composite arranges them."""
 
-    def __init__(self, layer: Composite, pullback: SecondPullback, states: Layout | None) -> None:
+    def __init__(
+        self, layer: Composite, pullback: SecondPullback, states: Arrangement | None
+    ) -> None:
         self._layer, self._pullback, self._states = layer, pullback, states
 
     def __call__(self, d_grads: Any, *rest: Any, **keywords: Any) -> SecondGradients:
@@ -240,7 +242,7 @@ class RegroupedAgain:
 class GroupedGradients(Gradients):
     """Gradients whose initial states are grouped by their cells."""
 
-    def __init__(self, found: Gradients, states: Layout) -> None:
+    def __init__(self, found: Gradients, states: Arrangement) -> None:
         super().__init__(found.inputs, found.weights, found)
         self._layout = states
 

@@ -17,7 +17,15 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from typing import Any
 
-from rnncc.artifact.cell import Array, Cell, Constraint, Rate, SizeDecl, Variant, variant_of
+from rnncc.artifact.cell import (
+    Array,
+    CellDescription,
+    Constraint,
+    Rate,
+    SizeDescription,
+    Variant,
+    variant_of,
+)
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.common.precision import PRECISION, refuse_on_cpu
 from rnncc.runtime.common.weight_formats import narrowed
@@ -31,7 +39,7 @@ class Part:
     prefix: str
 
     @property
-    def cell(self) -> Cell:
+    def cell(self) -> CellDescription:
         return self.layer.cell
 
     # ---- names out of the part ----
@@ -150,14 +158,14 @@ def joined(
     outputs: Sequence[Array],
     links: Sequence[Link],
     doc: str = "",
-) -> Cell:
+) -> CellDescription:
     """The description of a whole. ValueError when the parts compute with different dtypes."""
     dtypes = {p.layer.dtype for p in parts}
     if len(dtypes) > 1:
         each = ", ".join(f"{p.prefix} {p.layer.dtype}" for p in parts)
         raise ValueError(f"the cells of a {name} have one dtype, these have {each}")
     cells = [p.cell for p in parts]
-    return Cell(
+    return CellDescription(
         name=name,
         dtype=parts[0].layer.dtype,
         doc=doc,
@@ -190,7 +198,7 @@ def joined(
     )
 
 
-def _sizes(parts: Sequence[Part], links: Sequence[Link]) -> list[SizeDecl]:
+def _sizes(parts: Sequence[Part], links: Sequence[Link]) -> list[SizeDescription]:
     """What a layer was given stays; what one part reads is what another gives."""
     linked = {k.own: k.other for k in reversed(links)}
     found = []
@@ -199,7 +207,7 @@ def _sizes(parts: Sequence[Part], links: Sequence[Link]) -> list[SizeDecl]:
             name, given = part.size(size.name), part.layer._fixed.get(size.name)
             default = None if size.default is None else part.size(size.default)
             default = linked.get(name, default) if given is None else str(given)
-            found.append(SizeDecl(name, default))
+            found.append(SizeDescription(name, default))
     return found
 
 

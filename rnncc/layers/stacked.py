@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
-from rnncc.artifact.cell import Cell
+from rnncc.artifact.cell import CellDescription
 from rnncc.layers.composite import Composite, Joined
 from rnncc.layers.parts import Link, Part, joined, linked, mixed
 from rnncc.layers.stack import StackEngine
@@ -58,7 +58,7 @@ class Stacked(Composite):
         return [tuple(p.name(s.name) for s in p.cell.states) for p in self.parts if p.cell.states]
 
 
-def _described(parts: Sequence[Part]) -> Cell:
+def _described(parts: Sequence[Part]) -> CellDescription:
     """ValueError when a cell can't read what the one below puts out."""
     first, last = parts[0], parts[-1]
     links: list[Link] = []

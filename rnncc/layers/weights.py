@@ -11,15 +11,15 @@ import numpy as np
 
 from rnncc.layers.parts import Part
 from rnncc.runtime.api.validation import as_array, check_shape
-from rnncc.runtime.api.weights import Store
+from rnncc.runtime.api.weights import WeightStore
 
 
 class Joint:
     """What `api.weights.Store` is to a layer, over the stores of its parts."""
 
     def __init__(self, parts: Sequence[Part], order: Sequence[str]) -> None:
-        self.stores: list[Store] = []
-        self.owners: dict[str, tuple[Store, str]] = {}
+        self.stores: list[WeightStore] = []
+        self.owners: dict[str, tuple[WeightStore, str]] = {}
         for part in parts:
             store = part.layer._store
             assert store is not None
@@ -50,7 +50,7 @@ class Joint:
 
     def update(self, values: Mapping[str, object]) -> None:
         """All of them or none, by the names of the whole in what is refused."""
-        shares: dict[int, tuple[Store, dict[str, object]]] = {}
+        shares: dict[int, tuple[WeightStore, dict[str, object]]] = {}
         for name, value in values.items():
             store, own = self.owners[name]
             array = as_array(f"weight {name}", value, self.dtype, own=True)

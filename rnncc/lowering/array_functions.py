@@ -8,7 +8,7 @@ from __future__ import annotations
 from rnncc.frontend.limits import PARTS, RANK
 from rnncc.ir.program import Value
 from rnncc.ir.sizes import Size, product
-from rnncc.lowering.expressions import Evaluator, Operand, Refused, Shape, show
+from rnncc.lowering.expressions import Evaluator, Operand, Refusal, Shape, show
 from rnncc.lowering.functions import axis_of, function, size
 
 
@@ -17,16 +17,16 @@ def split(ev: Evaluator, v: Operand, n: Operand, axis: Operand = None) -> Operan
     """n equal parts, views in the order they stand."""
     x = ev.value(v)
     if type(n) is not int:
-        raise Refused("E510", what="the number of parts")
+        raise Refusal("E510", what="the number of parts")
     at = axis_of(x, axis, "split")
     whole = x.type.shape[at]
     if n < 1 or (whole.is_constant and whole.constant % n):
-        raise Refused("E412", size=whole, n=n)
+        raise Refusal("E412", size=whole, n=n)
     part = whole // n
     if n > PARTS:
-        raise Refused("E421", n=n, most=PARTS)
+        raise Refusal("E421", n=n, most=PARTS)
     if not ev.same_size(part * n, whole, f"{whole} must be divisible by {n}"):
-        raise Refused("E412", size=whole, n=n)
+        raise Refusal("E412", size=whole, n=n)
     return tuple(ev.b.slice(x, at, part * i, part) for i in range(n))
 
 
@@ -43,7 +43,7 @@ def concat(ev: Evaluator, *vs: Operand, axis: Operand = None) -> Operand:
             j == at or ev.same_size(a, c) for j, (a, c) in enumerate(zip(first, own, strict=True))
         )
         if not same:
-            raise Refused("E417", left=show(first), right=show(own), axis=at)
+            raise Refusal("E417", left=show(first), right=show(own), axis=at)
         xs[i] = ev.fit(x, (*first[:at], own[at], *first[at + 1 :]))
     return ev.b.concat(tuple(xs), at)
 
@@ -53,19 +53,19 @@ def reshape(ev: Evaluator, v: Operand, shape: Operand) -> Operand:
     x = ev.value(v)
     items = shape if isinstance(shape, tuple) else (shape,)
     if len(items) > RANK:
-        raise Refused("E423", n=len(items), most=RANK)
+        raise Refusal("E423", n=len(items), most=RANK)
     free = [i for i, item in enumerate(items) if type(item) is int and item == -1]
     whole = product(x.type.shape)
     sizes = [Size.of(1) if i in free else size(item) for i, item in enumerate(items)]
     if len(free) > 1 or any(s.is_constant and s.constant < 1 for s in sizes):
-        raise Refused("E402", help="whole numbers, sizes, and at most one -1")
+        raise Refusal("E402", help="whole numbers, sizes, and at most one -1")
     if free:
         sizes[free[0]] = whole // product(tuple(sizes))
     wanted = tuple(sizes)
     count = product(wanted)
     message = f"{show(x.type.shape)} and {show(wanted)} must have as many elements"
     if not ev.same_size(whole, count, message):
-        raise Refused(
+        raise Refusal(
             "E414", left=show(x.type.shape), left_count=whole, right=show(wanted), right_count=count
         )
     return ev.b.reshape(x, wanted)
@@ -81,7 +81,7 @@ def transpose(ev: Evaluator, v: Operand, axes: Operand = None) -> Operand:
     if any(type(a) is not int for a in perm) or sorted(a % max(rank, 1) for a in perm) != list(
         range(rank)
     ):
-        raise Refused("E419", axes=axes, shape=show(x.type.shape))
+        raise Refusal("E419", axes=axes, shape=show(x.type.shape))
     return ev.b.transpose(x, tuple(a % rank for a in perm))
 
 
@@ -89,7 +89,7 @@ def transpose(ev: Evaluator, v: Operand, axes: Operand = None) -> Operand:
 def einsum(ev: Evaluator, subscripts: Operand, *vs: Operand) -> Operand:
     """Operands are contracted from left to right, two at a time."""
     if not isinstance(subscripts, str):
-        raise Refused("E415", reason="the subscripts are a text")
+        raise Refusal("E415", reason="the subscripts are a text")
     xs = [ev.value(v) for v in vs]
     labels, out = _labels(subscripts, xs)
     xs = _agree(ev, labels, xs)
@@ -112,11 +112,11 @@ def _labels(subscripts: str, xs: list[Value]) -> tuple[list[str], str]:
     inputs, arrow, out = text.partition("->")
     labels = inputs.split(",")
 
-    def wrong(reason: str) -> Refused:
-        return Refused("E415", reason=reason, help='as in einsum("k,kl->l", v, W)')
+    def wrong(reason: str) -> Refusal:
+        return Refusal("E415", reason=reason, help='as in einsum("k,kl->l", v, W)')
 
     if len(out) > RANK:
-        raise Refused("E423", n=len(out), most=RANK)
+        raise Refusal("E423", n=len(out), most=RANK)
     if not arrow:
         raise wrong("the result's letters are missing after ->")
     if not all(c.isascii() and c.isalpha() for c in inputs.replace(",", "") + out):
@@ -142,7 +142,7 @@ def _agree(ev: Evaluator, labels: list[str], xs: list[Value]) -> list[Value]:
     for label, x in zip(labels, xs, strict=True):
         for c, own in zip(label, x.type.shape, strict=True):
             if not ev.same_size(sizes.setdefault(c, own), own):
-                raise Refused("E415", reason=f"{c} is both {sizes[c]} and {own}")
+                raise Refusal("E415", reason=f"{c} is both {sizes[c]} and {own}")
         shape: Shape = tuple(sizes[c] for c in label)
         fitted.append(ev.fit(x, shape))
     return fitted

@@ -29,7 +29,7 @@ from rnncc.frontend.spec import (
 )
 from rnncc.ir.program import Program
 from rnncc.ir.sizes import Size
-from rnncc.lowering.expressions import Constraint
+from rnncc.lowering.expressions import SizeEquality
 from rnncc.lowering.lower import elaborate, examine
 
 Shape = tuple[Size, ...]
@@ -88,10 +88,10 @@ def output_shapes(
 
 def constraints(
     spec: CellSpec, options: Options = None, functions: Options = None
-) -> list[Constraint]:
+) -> list[SizeEquality]:
     """Sizes that must turn out equal once they are bound; each pair once."""
     _, equations = elaborate(spec, options, functions)
-    unique: dict[tuple[Size, Size], Constraint] = {}
+    unique: dict[tuple[Size, Size], SizeEquality] = {}
     for c in equations.constraints:
         unique.setdefault((c.left, c.right), c)
     return list(unique.values())

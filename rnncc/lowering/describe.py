@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from pathlib import PurePath
 
-from rnncc.artifact.cell import Array, Cell, Constraint, Rate, SizeDecl
+from rnncc.artifact.cell import Array, CellDescription, Constraint, Rate, SizeDescription
 from rnncc.common import initializers
 from rnncc.frontend.diagnostics import Diagnostic, SpecError
 from rnncc.frontend.elaborate import bind_options, sizes_of
@@ -16,9 +16,8 @@ from rnncc.frontend.spec import (
     Binary,
     Call,
     CellSpec,
-    Choice,
+    Conditional,
     Expr,
-    Group,
     Initializer,
     Item,
     Lambda,
@@ -26,6 +25,7 @@ from rnncc.frontend.spec import (
     Number,
     Text,
     Timed,
+    TupleExpr,
     Unary,
 )
 from rnncc.ir.program import Program
@@ -50,7 +50,7 @@ Given = Mapping[str, object] | None
 
 def describe(
     spec: CellSpec, options: Given = None, functions: Given = None, dtype: str = "float32"
-) -> Cell:
+) -> CellDescription:
     """The cell as its layers see it.
 
     ValueError and TypeError: a wrong option or function; SpecError: mistakes that these options
@@ -63,12 +63,12 @@ def describe(
     starts = initial_weights(spec)
     weights = weight_shapes(spec, options, functions)
     constants = constant_shapes(spec, options, functions)
-    return Cell(
+    return CellDescription(
         name=spec.name,
         dtype=dtype,
         doc=spec.doc,
         sizes=tuple(
-            SizeDecl(name, None if size is None else size_text(size))
+            SizeDescription(name, None if size is None else size_text(size))
             for name, size in sizes_of(spec, bound).items()
         ),
         arguments=tuple(
@@ -198,7 +198,7 @@ def _expr(node: Expr) -> str:
             return f"{node.op}{' ' if node.op == 'not' else ''}{_inner(node.operand)}"
         case Binary():
             return f"{_inner(node.left)} {node.op} {_inner(node.right)}"
-        case Choice():
+        case Conditional():
             condition, yes, no = map(_inner, (node.condition, node.yes, node.no))
             return f"{yes} if {condition} else {no}"
         case Call():
@@ -206,7 +206,7 @@ def _expr(node: Expr) -> str:
             return f"{node.function}({', '.join(given)})"
         case Item():
             return f"{_inner(node.value)}[{', '.join(map(_expr, node.indices))}]"
-        case Group():
+        case TupleExpr():
             items = ", ".join(map(_expr, node.items))
             return f"({items},)" if len(node.items) == 1 else f"({items})"
         case Lambda():
@@ -216,6 +216,6 @@ def _expr(node: Expr) -> str:
 
 def _inner(node: Expr) -> str:
     text = _expr(node)
-    nested = isinstance(node, Unary | Binary | Choice | Lambda)
+    nested = isinstance(node, Unary | Binary | Conditional | Lambda)
     nested = nested or (isinstance(node, Number) and node.value < 0)
     return f"({text})" if nested else text

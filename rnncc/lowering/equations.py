@@ -33,11 +33,11 @@ from rnncc.ir.sizes import Size
 from rnncc.lowering import array_functions  # noqa: F401  (fills FUNCTIONS)
 from rnncc.lowering.expressions import (
     POISON,
-    Constraint,
     Evaluator,
     Operand,
-    Refused,
+    Refusal,
     Shape,
+    SizeEquality,
     shape_of_operand,
     show,
 )
@@ -216,7 +216,7 @@ class Equations(Evaluator):
     def _unknown(self, code: str, name: str) -> Operand:
         """`names` has read the text, but not functions given in place of declared ones."""
         if self.calling and self.overridden & set(self.calling):
-            raise Refused(code, name=name, help="in a function given to the layer")
+            raise Refusal(code, name=name, help="in a function given to the layer")
         return POISON
 
     def _cycle(self, equation: Equation) -> None:
@@ -305,7 +305,7 @@ class Equations(Evaluator):
         given = [a for a in node.args if not self._is_rate(node, a)]
         for at, (argument, operand) in enumerate(zip(given, args, strict=True)):
             if isinstance(operand, tuple) and at not in allowed.get(node.function, ()):
-                raise Refused("E416", argument.span, help="give each a name: a, b = split(v, 2)")
+                raise Refusal("E416", argument.span, help="give each a name: a, b = split(v, 2)")
 
     def _library(self, name: str, args: list[Operand], keywords: dict[str, Operand]) -> Operand:
         if name not in FUNCTIONS:
@@ -314,7 +314,7 @@ class Equations(Evaluator):
             if not self.overridden:
                 return POISON  # `names` has said so
             count = len(args) + len(keywords)
-            raise Refused("E501", name=name, signature=SIGNATURES[name], count=count)
+            raise Refusal("E501", name=name, signature=SIGNATURES[name], count=count)
         return FUNCTIONS[name](self, *args, **keywords)
 
     def _declared(self, node: Call, args: list[Operand], keywords: dict[str, Operand]) -> Operand:
@@ -322,12 +322,12 @@ class Equations(Evaluator):
         if isinstance(body, str):
             return self._library(body, args, keywords)
         if node.function in self.calling:
-            raise Refused("E509", name=node.function)
+            raise Refusal("E509", name=node.function)
         if len(args) + len(keywords) != len(body.params) or not set(keywords) <= set(body.params):
             if node.function not in self.overridden:
                 return POISON  # `names` has said so
             count = len(args) + len(keywords)
-            raise Refused("E501", name=node.function, signature=Signature(body.params), count=count)
+            raise Refusal("E501", name=node.function, signature=Signature(body.params), count=count)
         scope = dict(zip(body.params, args, strict=False)) | keywords
         self.bound.append(scope)
         self.calling.append(node.function)
@@ -362,7 +362,7 @@ class Equations(Evaluator):
     def _random(self, node: Call, args: list[Operand], keywords: dict[str, Operand]) -> Operand:
         rate = _rate_of(node)
         if self.calling:
-            raise Refused("E508", name=node.function, help="drop where the function is called")
+            raise Refusal("E508", name=node.function, help="drop where the function is called")
         if rate is None or not _fits(node.function, node.args, [k.name for k in node.keywords]):
             return POISON  # `names` has said so
         where = (node.function_span.line, node.function_span.col)
@@ -382,10 +382,10 @@ class Equations(Evaluator):
         if operand is POISON:
             return None
         if isinstance(operand, bool) or not isinstance(operand, int | float):
-            raise Refused("E506", node.span, help="a rate, or a number in [0, 1)")
+            raise Refusal("E506", node.span, help="a rate, or a number in [0, 1)")
         rate = known(operand, "the rate")
         if not 0 <= rate < 1:
-            raise Refused("E210", node.span, text=f"{operand}")
+            raise Refusal("E210", node.span, text=f"{operand}")
         return rate or None
 
     def _seed(self) -> Value:
@@ -415,4 +415,4 @@ def _fits(name: str, args: Sequence[object], keywords: Collection[str]) -> bool:
     )
 
 
-__all__ = ["Constraint", "Equations", "SpecError", "shape_of_operand", "show"]
+__all__ = ["Equations", "SizeEquality", "SpecError", "shape_of_operand", "show"]

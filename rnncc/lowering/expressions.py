@@ -21,15 +21,15 @@ from rnncc.frontend.spec import (
     Binary,
     Call,
     CellSpec,
-    Choice,
+    Conditional,
     Expr,
-    Group,
     Item,
     Lambda,
     Name,
     Number,
     Text,
     Timed,
+    TupleExpr,
     Unary,
 )
 from rnncc.ir.builder import Builder
@@ -50,7 +50,7 @@ class Exhausted(Exception):
     """The cell asks for more than is evaluated of any."""
 
 
-class Refused(Exception):
+class Refusal(Exception):
     """A mistake in the expression being evaluated; becomes a diagnostic at its span."""
 
     def __init__(
@@ -66,7 +66,7 @@ class Refused(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Constraint:
+class SizeEquality:
     """Two sizes that must turn out equal once sizes are bound."""
 
     left: Size
@@ -110,7 +110,7 @@ class Evaluator:
     ) -> None:
         self.spec, self.options, self.defaults, self.errors = spec, options, defaults, errors
         self.b = Builder()
-        self.constraints: list[Constraint] = []
+        self.constraints: list[SizeEquality] = []
         self.bound: list[dict[str, Operand]] = []  # arguments of the lambdas being evaluated
         self.level = 0  # expressions around the one being evaluated, those of callers with them
         self.evaluated = 0
@@ -146,14 +146,14 @@ class Evaluator:
             if self.work > WORK:
                 raise Exhausted
             return self._evaluate(node) if left is None else self._joined(node, left)
-        except (Refused, TooLarge) as error:
+        except (Refusal, TooLarge) as error:
             self.report(error, node.span)
             return POISON
         finally:
             self.b.span = outer
             self.level -= 1
 
-    def report(self, error: Refused | TooLarge, span: Span) -> None:
+    def report(self, error: Refusal | TooLarge, span: Span) -> None:
         """A mistake at its own span, or at this one."""
         if isinstance(error, TooLarge):
             self.errors.add("E422", span, reason=error)
@@ -193,25 +193,25 @@ class Evaluator:
                 return self._unary(node)
             case Binary():
                 return self._binary(node)
-            case Choice():
+            case Conditional():
                 return self._choice(node)
             case Call():
                 return self.call(node)
             case Item():
                 return self._item(node)
-            case Group():
+            case TupleExpr():
                 return tuple(map(self.evaluate, node.items))
             case Bad() | Lambda():
                 return POISON
 
-    def _choice(self, node: Choice) -> Operand:
+    def _choice(self, node: Conditional) -> Operand:
         condition = self.evaluate(node.condition)
         if condition is POISON:
             self.evaluate(node.yes)
             self.evaluate(node.no)
             return POISON
         if isinstance(condition, Value | Size | tuple):
-            raise Refused("E504", node.condition.span, help="write where(condition, a, b)")
+            raise Refusal("E504", node.condition.span, help="write where(condition, a, b)")
         return self.evaluate(node.yes if condition else node.no)
 
     def _unary(self, node: Unary) -> Operand:
@@ -231,12 +231,12 @@ class Evaluator:
         """An operand that is one value, not several."""
         operand = self.evaluate(node)
         if isinstance(operand, tuple):
-            raise Refused("E416", node.span, help="give each a name: a, b = split(v, 2)")
+            raise Refusal("E416", node.span, help="give each a name: a, b = split(v, 2)")
         return operand
 
     def numeric(self, operand: Operand, span: Span) -> None:
         if isinstance(operand, str):
-            raise Refused("E511", span, help="a text is compared with ==, in a choice")
+            raise Refusal("E511", span, help="a text is compared with ==, in a choice")
 
     def _binary(self, node: Binary) -> Operand:
         """The leftmost operand first: long sums don't recurse."""
@@ -258,9 +258,9 @@ class Evaluator:
             return self._binary_values(node, left, right)
         text = isinstance(left, str) or isinstance(right, str)
         if text and node.op not in ("==", "!=", "and", "or"):
-            raise Refused("E511", help="a text is compared with ==, in a choice")
+            raise Refusal("E511", help="a text is compared with ==, in a choice")
         if node.op == "@":
-            raise Refused("E406", shape="a number", help="multiply with *")
+            raise Refusal("E406", shape="a number", help="multiply with *")
         if isinstance(left, Size) or isinstance(right, Size):
             return self._binary_sizes(node, left, right)
         return self._fold(node, left, right)
@@ -273,11 +273,11 @@ class Evaluator:
             if type(result) is int and abs(result) > WHOLE:
                 result = float(result)  # as it is in the end; a whole number would grow and grow
         except ZeroDivisionError:
-            raise Refused("E512", reason="division by zero") from None
+            raise Refusal("E512", reason="division by zero") from None
         except (OverflowError, TypeError):
-            raise Refused("E512", reason="not a finite number") from None
+            raise Refusal("E512", reason="not a finite number") from None
         if isinstance(result, complex) or (isinstance(result, float) and not math.isfinite(result)):
-            raise Refused("E512", reason="not a finite number")
+            raise Refusal("E512", reason="not a finite number")
         return result
 
     def _binary_sizes(self, node: Binary, left: Operand, right: Operand) -> Operand:
@@ -286,7 +286,7 @@ class Evaluator:
         if whole and node.op in ("+", "-", "*", "//"):
             a, c = Size.of(left), Size.of(right)
             if node.op == "//" and not c.terms:
-                raise Refused("E512", reason="division by zero")
+                raise Refusal("E512", reason="division by zero")
             return SIZE_OPERATORS[node.op](a, c)
         return self._binary_values(node, left, right)
 
@@ -298,7 +298,7 @@ class Evaluator:
         if node.op == "**":
             return self.power(left, right)
         if node.op == "//":
-            raise Refused("E512", reason="// divides sizes, not values", help="use /")
+            raise Refusal("E512", reason="// divides sizes, not values", help="use /")
         if node.op in ("and", "or"):
             left = self.boolean(left, node.left.span)
             right = self.boolean(right, node.right.span)
@@ -339,8 +339,8 @@ class Evaluator:
         if isinstance(operand, int | float):
             return self.b.full(float(operand))
         if isinstance(operand, str):
-            raise Refused("E511")
-        raise Refused("E416", help="give each a name: a, b = split(v, 2)")
+            raise Refusal("E511")
+        raise Refusal("E416", help="give each a name: a, b = split(v, 2)")
 
     def number(self, operand: Operand) -> Value | float:
         """A Value of numbers or a Python float: truth becomes 1.0 and 0.0, a size its extent."""
@@ -358,7 +358,7 @@ class Evaluator:
             return operand
         if isinstance(operand, Value) and operand.type.dtype == "bool":
             return operand
-        raise Refused("E505", span, help="compare it, as in v > 0")
+        raise Refusal("E505", span, help="compare it, as in v > 0")
 
     # ---- shapes ----
 
@@ -370,7 +370,7 @@ class Evaluator:
             return False
         span = self.b.span or Span(1, 1, 2)
         self.constraints.append(
-            Constraint(left, right, span, message or f"{left} and {right} must be equal")
+            SizeEquality(left, right, span, message or f"{left} and {right} must be equal")
         )
         return True
 
@@ -399,7 +399,7 @@ class Evaluator:
             elif self.same_size(a, c):
                 out.append(a)
             else:
-                raise Refused("E405", left=show(left), right=show(right))
+                raise Refusal("E405", left=show(left), right=show(right))
         return tuple(out)
 
     def stretch(self, value: Value, shape: Shape) -> Value:
@@ -432,10 +432,10 @@ class Evaluator:
         for shape, operand in ((a, node.left), (c, node.right)):
             if len(shape) not in (1, 2):
                 hint = "multiply with *" if not shape else 'write einsum("hk,hkl->hl", a, b)'
-                raise Refused("E406", operand.span, help=hint, shape=show(shape))
+                raise Refusal("E406", operand.span, help=hint, shape=show(shape))
         inner = c[0]
         if not self.same_size(a[-1], inner):
-            raise Refused(
+            raise Refusal(
                 "E404",
                 notes=(self.describe(node.left, left), self.describe(node.right, right)),
                 help=self._matmul_hint(node, a, c),
@@ -480,13 +480,13 @@ class Evaluator:
             return POISON
         for index, expr in zip(indices, node.indices, strict=True):
             if type(index) is not int and not isinstance(index, Size):
-                raise Refused("E409", expr.span)
+                raise Refusal("E409", expr.span)
         if isinstance(value, tuple):
             return self._tuple_item(value, indices, node)
         value = self.value(value)
         shape = value.type.shape
         if len(indices) > len(shape):
-            raise Refused("E408", shape=show(shape), index=", ".join(map(str, indices)))
+            raise Refusal("E408", shape=show(shape), index=", ".join(map(str, indices)))
         for index, expr in zip(indices, node.indices, strict=True):
             value = self.take(value, index, expr.span)
         return value
@@ -496,7 +496,7 @@ class Evaluator:
     ) -> Operand:
         (index, *rest) = indices
         if rest or not isinstance(index, int) or not -len(value) <= index < len(value):
-            raise Refused("E408", shape=f"{len(value)} values", index=index)
+            raise Refusal("E408", shape=f"{len(value)} values", index=index)
         return value[index]
 
     def take(self, value: Value, index: int | Size, span: Span) -> Value:
@@ -505,7 +505,7 @@ class Evaluator:
         at = Size.of(index)
         if isinstance(index, int):
             if size.is_constant and not -size.constant <= index < size.constant:
-                raise Refused("E408", span, shape=show(value.type.shape), index=index)
+                raise Refusal("E408", span, shape=show(value.type.shape), index=index)
             at = size + index if index < 0 else at
         self._within(at, value.type.shape, index, span)
         part = self.b.slice(value, 0, at, Size.of(1))
@@ -515,10 +515,10 @@ class Evaluator:
         """An index that only sizes can tell to be one of its axis becomes a constraint."""
         over = at // shape[0]  # 0 where it is
         if over.is_constant and over.constant:
-            raise Refused("E408", span, shape=show(shape), index=index)
+            raise Refusal("E408", span, shape=show(shape), index=index)
         if not over.is_constant and index != -1:
             message = f"{show(shape)} has no element {index}"
-            self.constraints.append(Constraint(over, Size.of(0), span, message))
+            self.constraints.append(SizeEquality(over, Size.of(0), span, message))
 
     def elements(self, value: Value) -> Size:
         return product(value.type.shape)

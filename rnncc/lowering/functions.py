@@ -14,7 +14,7 @@ from collections.abc import Callable
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Value
 from rnncc.ir.sizes import Size
-from rnncc.lowering.expressions import Evaluator, Operand, Refused, show
+from rnncc.lowering.expressions import Evaluator, Operand, Refusal, show
 
 Function = Callable[..., Operand]
 FUNCTIONS: dict[str, Function] = {}
@@ -41,7 +41,7 @@ FUNCTIONS["exponential"] = FUNCTIONS["exp"]
 def known(operand: Operand, what: str) -> float:
     """A number known before anything runs."""
     if isinstance(operand, bool) or not isinstance(operand, int | float):
-        raise Refused("E510", what=what)
+        raise Refusal("E510", what=what)
     return float(operand)
 
 
@@ -125,7 +125,7 @@ def _above(ev: Evaluator, x: Value) -> Value:
 def gelu(ev: Evaluator, v: Operand, approximate: Operand = False) -> Operand:
     b, x = ev.b, _above(ev, ev.value(v))
     if not isinstance(approximate, bool):
-        raise Refused("E510", what="approximate")
+        raise Refusal("E510", what="approximate")
     if approximate:
         cubed = b.add(x, b.mul(0.044715, b.mul(x, b.mul(x, x))))
         bell = b.tanh(b.mul(math.sqrt(2 / math.pi), cubed))
@@ -250,7 +250,7 @@ def outer(ev: Evaluator, a: Operand, b: Operand) -> Operand:
     x, y = ev.value(a), ev.value(b)
     for v in (x, y):
         if len(v.type.shape) != 1:
-            raise Refused(
+            raise Refusal(
                 "E405",
                 left=show(x.type.shape),
                 right=show(y.type.shape),
@@ -269,12 +269,12 @@ def axis_of(v: Value, axis: Operand, name: str) -> int:
     if axis is None:
         if rank != 1:
             hint = "" if rank else "it has no axis at all"
-            raise Refused("E410", function=name, shape=show(v.type.shape), help=hint)
+            raise Refusal("E410", function=name, shape=show(v.type.shape), help=hint)
         return 0
     if type(axis) is not int:
-        raise Refused("E510", what="axis")
+        raise Refusal("E510", what="axis")
     if not -rank <= axis < rank:
-        raise Refused("E411", shape=show(v.type.shape), axis=axis)
+        raise Refusal("E411", shape=show(v.type.shape), axis=axis)
     return axis % rank
 
 
@@ -361,4 +361,4 @@ def rms_norm(ev: Evaluator, v: Operand, eps: Operand = 1e-5, axis: Operand = Non
 def size(operand: Operand, what: str = "a shape") -> Size:
     if type(operand) is int or isinstance(operand, Size):
         return Size.of(operand)
-    raise Refused("E402", help="whole numbers, sizes and + - * //")
+    raise Refusal("E402", help="whole numbers, sizes and + - * //")

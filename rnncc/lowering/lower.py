@@ -40,7 +40,7 @@ from rnncc.ir.rewrite import definitions
 from rnncc.ir.sizes import TooLarge
 from rnncc.ir.verify import verify
 from rnncc.lowering.equations import Equations
-from rnncc.lowering.expressions import POISON, Operand, Refused, show
+from rnncc.lowering.expressions import POISON, Operand, Refusal, show
 
 
 def lower(
@@ -228,8 +228,8 @@ class _Lowering:
             own = value.type.shape
             fits = len(own) == len(shape) and all(map(self.eq.same_size, shape, own))
             if own and not fits:
-                raise Refused("E407", name=name, state=show(shape), shape=show(own))
-        except (Refused, TooLarge) as error:
+                raise Refusal("E407", name=name, state=show(shape), shape=show(own))
+        except (Refusal, TooLarge) as error:
             target = next(t for t in equation.targets if t.name == name)
             self.eq.report(error, target.span)
             return None
@@ -286,7 +286,7 @@ class _Lowering:
         self.b.span = node.span
         try:
             value = self.eq.value(operand)
-        except (Refused, TooLarge) as error:
+        except (Refusal, TooLarge) as error:
             self.eq.report(error, node.span)
             return None
         return value

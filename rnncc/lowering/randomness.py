@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnncc.ir.program import Value
-from rnncc.lowering.expressions import Evaluator, Operand, Refused, Shape
+from rnncc.lowering.expressions import Evaluator, Operand, Refusal, Shape
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,7 +27,7 @@ class Site:
 
 def _per(per: Operand) -> str:
     if per not in ("step", "sequence"):
-        raise Refused("E507")
+        raise Refusal("E507")
     assert isinstance(per, str)
     return per
 
@@ -46,7 +46,7 @@ def drop(ev: Evaluator, site: Site, v: Operand, per: Operand = "sequence") -> Op
     x = ev.value(v)
     axes = "B" if "B" in x.type.axes else ""
     if not axes and per == "step":
-        raise Refused("E513")
+        raise Refusal("E513")
     kept = _kept(ev, site, x.type.shape, axes, per)
     rate = site.rate
     scale = ev.b.div(1.0, ev.b.sub(1.0, rate)) if isinstance(rate, Value) else 1 / (1 - rate)
@@ -65,7 +65,7 @@ def zoneout(
     if site.training:
         axes = "B" if "B" in fresh.type.axes + stale.type.axes else ""
         if not axes and per == "step":
-            raise Refused("E513")
+            raise Refusal("E513")
         kept = _kept(ev, site, fresh.type.shape, axes, per)
         return ev.b.where(kept, fresh, stale)
     rate = site.rate

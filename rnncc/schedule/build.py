@@ -14,7 +14,7 @@ from rnncc.ir.rewrite import definitions
 from rnncc.ir.verify import verify
 from rnncc.schedule.accumulate import Sum
 from rnncc.schedule.hoisted_inputs import find_starts
-from rnncc.schedule.legalize import Path, legalize, path_through
+from rnncc.schedule.legalize import ViewPath, legalize, path_through
 from rnncc.schedule.model import (
     Buffer,
     CarrySlot,
@@ -29,7 +29,7 @@ from rnncc.schedule.model import (
     packs,
     written,
 )
-from rnncc.schedule.region import Names, RegionInput, RegionOutput, build_region
+from rnncc.schedule.region import Identifiers, RegionInput, RegionOutput, build_region
 from rnncc.schedule.verify import verify_schedule
 
 
@@ -41,7 +41,7 @@ def schedule(program: Program) -> Schedule:
 @dataclass
 class _Build:
     program: Program
-    names: Names = field(default_factory=Names)
+    names: Identifiers = field(default_factory=Identifiers)
     buffers: list[Buffer] = field(default_factory=list)
     places: dict[Value, View] = field(default_factory=dict)
     carries: list[CarrySlot] = field(default_factory=list)
@@ -274,10 +274,10 @@ def _whole(buffer: Buffer) -> View:
 
 def _roots(ops: tuple[Op, ...]) -> dict[Value, Value]:
     """What each view of a region is a view of."""
-    paths: dict[Value, Path] = {}
+    paths: dict[Value, ViewPath] = {}
     for op in ops:
         for operand in op.operands[:1]:
-            inner = paths.get(operand) or Path(operand, tuple(range(len(operand.type.shape))))
+            inner = paths.get(operand) or ViewPath(operand, tuple(range(len(operand.type.shape))))
             path = path_through(op, inner)
             if path is not None:
                 paths[op.result] = path

@@ -19,7 +19,7 @@ from rnncc.ir.sizes import Size
 
 
 @dataclass(frozen=True, slots=True)
-class Path:
+class ViewPath:
     """A value as a view of a root: the root's axis behind each of its axes, and offsets."""
 
     root: Value
@@ -39,7 +39,7 @@ class Path:
         return not self.part and self.axes == tuple(range(len(self.root.type.shape)))
 
 
-def path_through(op: Op, inner: Path) -> Path | None:
+def path_through(op: Op, inner: ViewPath) -> ViewPath | None:
     """The path of a view op's result, given its operand's; None when it is no view."""
     axes, starts, part = inner.axes, inner.starts, inner.part
     match op.opcode:
@@ -48,25 +48,25 @@ def path_through(op: Op, inner: Path) -> Path | None:
         case "slice":
             axis = axes[op.attrs["axis"]]
             if axis is None:
-                return Path(inner.root, axes, starts, True)
+                return ViewPath(inner.root, axes, starts, True)
             start = op.attrs["start"]
             merged = dict(starts)
             merged[axis] = merged.get(axis, Size.of(0)) + start
             kept = tuple(sorted((a, s) for a, s in merged.items() if s.terms))
-            return Path(inner.root, axes, kept, True)
+            return ViewPath(inner.root, axes, kept, True)
         case "transpose":
-            return Path(inner.root, tuple(axes[i] for i in op.attrs["perm"]), starts, part)
+            return ViewPath(inner.root, tuple(axes[i] for i in op.attrs["perm"]), starts, part)
         case "broadcast":
             spread: list[int | None] = [None] * len(op.attrs["shape"])
             for i, axis in enumerate(op.attrs["dims"]):
                 spread[axis] = axes[i]
-            return Path(inner.root, tuple(spread), starts, part)
+            return ViewPath(inner.root, tuple(spread), starts, part)
         case "reshape":
             return _reshape_path(op, inner)
     return None
 
 
-def _reshape_path(op: Op, inner: Path) -> Path | None:
+def _reshape_path(op: Op, inner: ViewPath) -> ViewPath | None:
     """A reshape that only adds or drops axes of length 1."""
     one = Size.of(1)
     old = [(a, s) for a, s in zip(inner.axes, op.operands[0].type.shape, strict=True) if s != one]
@@ -78,7 +78,7 @@ def _reshape_path(op: Op, inner: Path) -> Path | None:
             axes.append(old.pop(0)[0])
         else:
             return None
-    return None if old else Path(inner.root, tuple(axes), inner.starts, inner.part)
+    return None if old else ViewPath(inner.root, tuple(axes), inner.starts, inner.part)
 
 
 class _Region:
@@ -87,15 +87,15 @@ class _Region:
     early: what weights alone make is there before weights are packed.
     """
 
-    def __init__(self, paths: dict[Value, Path], early: bool = False) -> None:
+    def __init__(self, paths: dict[Value, ViewPath], early: bool = False) -> None:
         self.b = Builder()
         self.paths, self.early = paths, early
         self.earlier = {p.root for p in paths.values()}
         self.leaves: set[Value] = set()
 
-    def path(self, value: Value) -> Path:
+    def path(self, value: Value) -> ViewPath:
         if value not in self.paths:
-            self.paths[value] = Path(value, tuple(range(len(value.type.shape))))
+            self.paths[value] = ViewPath(value, tuple(range(len(value.type.shape))))
         return self.paths[value]
 
     def keep(self, op: Op) -> None:
@@ -145,10 +145,10 @@ class _Region:
 
 
 def legalize(program: Program) -> Program:
-    paths: dict[Value, Path] = {}
+    paths: dict[Value, ViewPath] = {}
     names: dict[Value, Value] = {}
     for param in program.params:
-        paths[param.value] = Path(param.value, tuple(range(len(param.value.type.shape))))
+        paths[param.value] = ViewPath(param.value, tuple(range(len(param.value.type.shape))))
     region = _Region(paths, early=True)
     before = _rewrite(program.before, region, names)
     scan = program.scan

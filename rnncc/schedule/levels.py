@@ -16,7 +16,7 @@ from rnncc.ir.program import Op, Value
 from rnncc.ir.rewrite import remap
 from rnncc.ir.sizes import Size
 from rnncc.schedule.accumulate import Node, Sum, accumulate
-from rnncc.schedule.legalize import Path, path_through
+from rnncc.schedule.legalize import ViewPath, path_through
 
 StageKey = tuple[object, ...]  # what ops of one level share when they share a stage
 
@@ -46,7 +46,7 @@ class Levels:
         self.known = known
         self.leaves = leaves
         self.in_scan, self.late = in_scan, late
-        self.paths: dict[Value, Path] = {}
+        self.paths: dict[Value, ViewPath] = {}
         self.placed: dict[Value, Placed] = {}
         self.outside: set[Value] = set()
         computed = self._computed(ops)
@@ -55,9 +55,9 @@ class Levels:
         for node in accumulate(computed, single, rows, self.by_row, starts, late):
             self._place(node)
 
-    def path(self, value: Value) -> Path:
+    def path(self, value: Value) -> ViewPath:
         if value not in self.paths:
-            self.paths[value] = Path(value, tuple(range(len(value.type.shape))))
+            self.paths[value] = ViewPath(value, tuple(range(len(value.type.shape))))
         return self.paths[value]
 
     def plain(self, value: Value) -> Value:

@@ -20,7 +20,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rnncc.ir.ops import OPS, Kind
-from rnncc.ir.printer import Names
+from rnncc.ir.printer import ValueNames
 from rnncc.ir.program import Op, Type, Value
 from rnncc.schedule.model import (
     Acc,
@@ -51,7 +51,7 @@ def print_schedule(schedule: Schedule) -> str:
 class _Printer:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule = schedule
-        self.values = Names()
+        self.values = ValueNames()
         for param in schedule.program.params:
             self.values(param.value)
         self.leaves = {

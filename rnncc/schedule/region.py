@@ -22,7 +22,7 @@ from rnncc.schedule.model import Buffer, Group, LaneStage, RowStage, Stage, Stor
 
 
 @dataclass
-class Names:
+class Identifiers:
     """Identifiers for buffers and stages, each once."""
 
     taken: dict[str, int] = field(default_factory=dict)
@@ -43,7 +43,7 @@ class RegionInput:
     in_scan: bool
     zero_start: set[Buffer]  # carries that are zero at the first step
     leaves: Mapping[Value, Op]  # constants and extents of the whole program
-    names: Names
+    names: Identifiers
     starts: Mapping[Value, Sum] = field(default_factory=dict)  # hoisted sums to go on from
     late: bool = False  # what it works out is there after weights are packed, as in a scan
 

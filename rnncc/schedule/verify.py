@@ -18,7 +18,7 @@ from rnncc.ir.opdef import IRError
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Type, Value, line_of
 from rnncc.schedule.accumulate import is_gemm
-from rnncc.schedule.legalize import Path, path_through
+from rnncc.schedule.legalize import ViewPath, path_through
 from rnncc.schedule.model import (
     Acc,
     Buffer,
@@ -329,7 +329,7 @@ class _Check:
             self.op = None
             raise self.fail(f"{gemms} contractions are done in {self.segments} parts of sums")
 
-    def summed(self, region: tuple[Op, ...], paths: dict[Value, Path]) -> set[Value]:
+    def summed(self, region: tuple[Op, ...], paths: dict[Value, ViewPath]) -> set[Value]:
         """Terms of sums that were made, or that the loop goes on from."""
         begun = self.program.scan.xs if self.program.scan else ()
         found = {s.source for s in begun} if region is self.program.before else set()
@@ -345,13 +345,13 @@ class _Check:
         yield self.program.after
 
 
-def _paths(region: tuple[Op, ...]) -> dict[Value, Path]:
+def _paths(region: tuple[Op, ...]) -> dict[Value, ViewPath]:
     """The values of a region that are views."""
-    paths: dict[Value, Path] = {}
+    paths: dict[Value, ViewPath] = {}
     for op in region:
         for operand in op.operands[:1]:
             rank = len(operand.type.shape)
-            inner = paths.get(operand) or Path(operand, tuple(range(rank)))
+            inner = paths.get(operand) or ViewPath(operand, tuple(range(rank)))
             path = path_through(op, inner)
             if path is not None:
                 paths[op.result] = path

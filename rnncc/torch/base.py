@@ -15,8 +15,8 @@ from rnncc.artifact.cell import variant_of
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.api.validation import SizeBinder, array_shape
 from rnncc.torch.arrays import unreadable
-from rnncc.torch.paths import Path
-from rnncc.torch.recipe import DTYPES, Choice, Known, Recipe, kernels_of
+from rnncc.torch.paths import TensorPath
+from rnncc.torch.recipe import DTYPES, ArgumentShapes, DirectionGradients, Recipe, kernels_of
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes a recurrence remembers
 
@@ -44,11 +44,11 @@ class RecurrenceBase:
         self.starting = tuple(s for s in cell.states if s.default)
         backwards = recipe.in_place and any(recipe.directions)
         self._lies_plain = not recipe.return_sequences or not (recipe.time_major or backwards)
-        self._choices: dict[tuple[bool, ...], list[Choice]] = {}
-        self._known: dict[tuple[Any, ...], Known] = {}
+        self._choices: dict[tuple[bool, ...], list[DirectionGradients]] = {}
+        self._known: dict[tuple[Any, ...], ArgumentShapes] = {}
         # Calls of one direction, first step first, may take the same path again.
         self._has_paths = recipe.directions == (False,)
-        self._paths: dict[tuple[Any, ...], Path] = {}
+        self._paths: dict[tuple[Any, ...], TensorPath] = {}
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
@@ -60,7 +60,7 @@ class RecurrenceBase:
 
     # ---- the door -----------------------------------------------------------------------------
 
-    def known(self, arguments: Sequence[Tensor], *, real: bool) -> Known:
+    def known(self, arguments: Sequence[Tensor], *, real: bool) -> ArgumentShapes:
         """Sizes and shapes of a call. real: not only shapes, which may be symbols.
         ValueError where they don't fit the cell."""
         recipe = self.recipe
@@ -88,9 +88,9 @@ class RecurrenceBase:
             else {}
         )
         states = [(*before, *shape) for shape in shapes.values()]
-        return Known(bound.sizes, batch, time, [*outputs, *states], zeros)
+        return ArgumentShapes(bound.sizes, batch, time, [*outputs, *states], zeros)
 
-    def _enter(self, arguments: Sequence[Tensor], states: Sequence[Tensor]) -> Known:
+    def _enter(self, arguments: Sequence[Tensor], states: Sequence[Tensor]) -> ArgumentShapes:
         """What is known of a call whose tensors were checked."""
         key = tuple([t.shape for t in arguments])
         found = self._known.get(key)

@@ -17,8 +17,8 @@ from rnncc.torch.arrays import array_of
 from rnncc.torch.base import RecurrenceBase
 from rnncc.torch.on_device import SavedOnDevice
 from rnncc.torch.on_device_second import second
-from rnncc.torch.paths import PathSaved
-from rnncc.torch.recipe import Choice, Saved, Way
+from rnncc.torch.paths import TensorPathSaved
+from rnncc.torch.recipe import DirectionGradients, SavedTensors, Way
 
 
 class RecurrenceGradients(RecurrenceBase):
@@ -27,10 +27,13 @@ class RecurrenceGradients(RecurrenceBase):
     # ---- backward -----------------------------------------------------------------------------
 
     def backward(
-        self, saved: Saved | PathSaved, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
+        self,
+        saved: SavedTensors | TensorPathSaved,
+        cotangents: Sequence[Tensor | None],
+        wanted: Sequence[bool],
     ) -> list[Tensor | None]:
         """Gradients of a call's tensors, those wanted. cotangents: of its results; None is zero."""
-        if isinstance(saved, PathSaved):
+        if isinstance(saved, TensorPathSaved):
             assert saved.memory is not None
             return saved.path.backward(saved, saved.tensors, saved.memory, wanted, cotangents)
         if isinstance(saved, SavedOnDevice):
@@ -48,7 +51,9 @@ class RecurrenceGradients(RecurrenceBase):
             self._back(number, saved, handed, choice, grads)
         return grads
 
-    def choose(self, number: int, saved: Saved, wanted: Sequence[bool]) -> Choice:
+    def choose(
+        self, number: int, saved: SavedTensors, wanted: Sequence[bool]
+    ) -> DirectionGradients:
         cell = self.cell
         states = len(cell.arguments) + saved.masked
         weights = states + len(self.states) * saved.given + number * len(self.owned)
@@ -57,14 +62,14 @@ class RecurrenceGradients(RecurrenceBase):
         trained = {w.name: at for at, w in enumerate(cell.weights, weights) if wanted[at]}
         begun = () if saved.given else tuple(s for s in self.starting if s.default in trained)
         names = frozenset([*arguments, *first, *trained, *(s.name for s in begun)])
-        return Choice(arguments, first, trained, begun, names)
+        return DirectionGradients(arguments, first, trained, begun, names)
 
     def _back(
         self,
         number: int,
-        saved: Saved,
+        saved: SavedTensors,
         handed: Sequence[np.ndarray | None],
-        choice: Choice,
+        choice: DirectionGradients,
         grads: list[Tensor | None],
     ) -> None:
         """One direction; what it finds is added to `grads`."""
@@ -85,8 +90,8 @@ class RecurrenceGradients(RecurrenceBase):
     def _collect(
         self,
         number: int,
-        saved: Saved,
-        choice: Choice,
+        saved: SavedTensors,
+        choice: DirectionGradients,
         found: dict[str, np.ndarray],
         out: Mapping[str, np.ndarray],
         grads: list[Tensor | None],
@@ -108,7 +113,7 @@ class RecurrenceGradients(RecurrenceBase):
 
     def second(
         self,
-        saved: Saved | PathSaved,
+        saved: SavedTensors | TensorPathSaved,
         cotangents: Sequence[Tensor | None],
         d_grads: Sequence[Tensor | None],
         wanted: Sequence[bool],
@@ -116,7 +121,7 @@ class RecurrenceGradients(RecurrenceBase):
         """Gradients of sum(d_grads * gradients), of all cotangents and of those tensors wanted.
 
         d_grads: like the gradients that `backward` returns; None is zero."""
-        if isinstance(saved, PathSaved):
+        if isinstance(saved, TensorPathSaved):
             assert saved.memory is not None
             saved = saved.general(saved.tensors, saved.memory)
         if isinstance(saved, SavedOnDevice):
@@ -146,7 +151,11 @@ class RecurrenceGradients(RecurrenceBase):
         return list(back), grads
 
     def _d_grads(
-        self, number: int, saved: Saved, choice: Choice, given: Sequence[np.ndarray | None]
+        self,
+        number: int,
+        saved: SavedTensors,
+        choice: DirectionGradients,
+        given: Sequence[np.ndarray | None],
     ) -> dict[str, np.ndarray]:
         """Cotangents of one direction's gradients, by parameter."""
         d: dict[str, np.ndarray] = {}
@@ -165,7 +174,7 @@ class RecurrenceGradients(RecurrenceBase):
         return d
 
     def _over_time(
-        self, way: Way, given: Mapping[str, np.ndarray], saved: Saved
+        self, way: Way, given: Mapping[str, np.ndarray], saved: SavedTensors
     ) -> dict[str, np.ndarray]:
         """Cotangents of every step."""
         if self.recipe.return_sequences:

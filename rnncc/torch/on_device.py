@@ -22,7 +22,7 @@ from rnncc.runtime.api.masking import Masking, masking
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.common.precision import PRECISION
 from rnncc.runtime.cuda.driver.target import CARRIER, Carrier
-from rnncc.torch.recipe import Choice, Known
+from rnncc.torch.recipe import ArgumentShapes, DirectionGradients
 
 if TYPE_CHECKING:
     from rnncc.torch.recurrence import Recurrence
@@ -60,7 +60,7 @@ class SavedOnDevice:
 
     owner: OnDevice
     ways: list[_Way]
-    known: Known
+    known: ArgumentShapes
     given: bool
     masked: bool
     shapes: list[torch.Size]
@@ -177,7 +177,7 @@ class OnDevice:
         arrays: dict[str, Any],
         states: Sequence[Tensor],
         number: int,
-        known: Known,
+        known: ArgumentShapes,
         like: Tensor,
     ) -> dict[str, Tensor]:
         """The initial states: the given ones, what the cell declares, or zeros."""
@@ -194,7 +194,7 @@ class OnDevice:
                 found[state.name] = like.new_zeros(own_shape)
         return found
 
-    def _masking(self, mask: Tensor | None, known: Known, order: Order) -> Masking | None:
+    def _masking(self, mask: Tensor | None, known: ArgumentShapes, order: Order) -> Masking | None:
         if mask is None:
             return None
         values, lengths = mask.detach().cpu().numpy(), mask.ndim == 1
@@ -207,7 +207,9 @@ class OnDevice:
             backwards=order.backwards,
         )
 
-    def _nothing(self, arrays: dict[str, Any], known: Known, like: Tensor) -> dict[str, Tensor]:
+    def _nothing(
+        self, arrays: dict[str, Any], known: ArgumentShapes, like: Tensor
+    ) -> dict[str, Tensor]:
         """No row or no step: outputs are empty or zero, the last states are the first."""
         of = self.of
         lead = (known.batch, known.time) if of.recipe.return_sequences else (known.batch,)
@@ -298,7 +300,7 @@ class OnDevice:
         self,
         number: int,
         saved: SavedOnDevice,
-        choice: Choice,
+        choice: DirectionGradients,
         found: dict[str, Tensor],
         grads: list[Tensor | None],
     ) -> None:

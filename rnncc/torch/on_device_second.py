@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from rnncc.torch.on_device import OnDevice, SavedOnDevice, run
-from rnncc.torch.recipe import Choice
+from rnncc.torch.recipe import DirectionGradients
 
 
 def second(
@@ -50,7 +50,7 @@ def _as_run(
     device: OnDevice,
     number: int,
     saved: SavedOnDevice,
-    choice: Choice,
+    choice: DirectionGradients,
     given: Sequence[Tensor | None],
 ) -> dict[str, Tensor]:
     """Cotangents of one direction's gradients, by parameter, of the steps that ran."""

@@ -27,8 +27,8 @@ from torch import Tensor
 
 from rnncc.torch.arrays import PLAIN
 from rnncc.torch.derivatives import Source, each, refuse_dual
-from rnncc.torch.paths import PathSaved
-from rnncc.torch.recipe import Saved
+from rnncc.torch.paths import TensorPathSaved
+from rnncc.torch.recipe import SavedTensors
 from rnncc.torch.recurrence import RECURRENCES, Recurrence
 from rnncc.torch.threads import join_torch
 
@@ -111,7 +111,7 @@ class _Run(torch.autograd.Function):
         results, saved = recurrence.forward(tensors, seed, training, given, masked, True)
         ctx.recurrence, ctx.saved = recurrence, saved
         ctx.set_materialize_grads(False)
-        if type(saved) is PathSaved:  # autograd keeps what it holds
+        if type(saved) is TensorPathSaved:  # autograd keeps what it holds
             ctx.save_for_backward(*tensors, saved.memory)
             saved.tensors, saved.memory = (), None
         else:
@@ -122,7 +122,7 @@ class _Run(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
         tensors = ctx.saved_tensors  # torch refuses those that were changed in between
         wanted, saved, left = ctx.needs_input_grad[5:], ctx.saved, None
-        if type(saved) is PathSaved:
+        if type(saved) is TensorPathSaved:
             *tensors, left = tensors
         if torch.is_grad_enabled():  # create_graph=True
             if left is not None:
@@ -159,14 +159,14 @@ _library.define(
 class _Handle(np.ndarray):
     """One number, and what it stands for."""
 
-    saved: Saved
+    saved: SavedTensors
 
 
 _handles: weakref.WeakValueDictionary[int, _Handle] = weakref.WeakValueDictionary()
 _numbers = itertools.count(1)
 
 
-def _handle(saved: Saved) -> Tensor:
+def _handle(saved: SavedTensors) -> Tensor:
     number = next(_numbers)
     array = np.array([number], np.int64).view(_Handle)
     array.saved = saved
@@ -174,7 +174,7 @@ def _handle(saved: Saved) -> Tensor:
     return torch.from_numpy(array)
 
 
-def _saved(handle: Tensor) -> Saved:
+def _saved(handle: Tensor) -> SavedTensors:
     found = _handles.get(int(handle))
     if found is None:
         raise RuntimeError(

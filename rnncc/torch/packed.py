@@ -31,7 +31,7 @@ _SHARED_BYTES = 2**18  # of a copy, from which a second thread is worth waking
 _DTYPES = {torch_dtype: np.dtype(name) for name, torch_dtype in DTYPES.items()}
 
 
-class Rows:
+class PackedRows:
     """Where the rows of PackedSequences with these batch sizes stand.
 
     lengths: of each sequence, [batch]; None where they are alike."""
@@ -99,11 +99,11 @@ def _pieces(sizes: Sequence[int]) -> Iterator[tuple[int, int, int]]:
 
 
 @lru_cache(64)
-def _rows(sizes: tuple[int, ...]) -> Rows:
-    return Rows(sizes)
+def _rows(sizes: tuple[int, ...]) -> PackedRows:
+    return PackedRows(sizes)
 
 
-def rows_of(batch_sizes: Tensor) -> Rows:
+def rows_of(batch_sizes: Tensor) -> PackedRows:
     """The rows of a PackedSequence."""
     return _rows(tuple(batch_sizes.tolist()))
 
@@ -120,7 +120,7 @@ class OverRows:
 
     Its tensors are the recurrence's with rows, and no mask."""
 
-    def __init__(self, recurrence: Recurrence, rows: Rows) -> None:
+    def __init__(self, recurrence: Recurrence, rows: PackedRows) -> None:
         self._recurrence, self._rows = recurrence, rows
         self._masked = rows.lengths is not None
         self.cell, self.draws, self.key = recurrence.cell, recurrence.draws, recurrence.key

@@ -28,11 +28,11 @@ from rnncc.artifact.cell import Variant
 from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.memory_pool import address_of
-from rnncc.runtime.cpu.execution.engine import Engine
+from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.fast_path import Direct
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 from rnncc.torch.arrays import array_of
-from rnncc.torch.recipe import Known, Saved, Way
+from rnncc.torch.recipe import ArgumentShapes, SavedTensors, Way
 
 if TYPE_CHECKING:
     from rnncc.torch.recurrence import Recurrence
@@ -64,11 +64,11 @@ def path_key(
 
 
 @dataclass(slots=True, weakref_slot=True)
-class PathSaved:
+class TensorPathSaved:
     """What a call leaves for its backward. tensors, memory: the call's tensors and what kernels
     saved, unless autograd keeps them (`ops`)."""
 
-    path: Path
+    path: TensorPath
     version: object
     weights: Mapping[str, np.ndarray]
     packed: Packed
@@ -77,7 +77,7 @@ class PathSaved:
     tensors: Sequence[Tensor]
     memory: Tensor | None
 
-    def general(self, tensors: Sequence[Tensor], left: Tensor) -> Saved:
+    def general(self, tensors: Sequence[Tensor], left: Tensor) -> SavedTensors:
         """The same for whoever looks things up by name."""
         path, known = self.path, self.path.known
         arrays: dict[str, Any] = {**self.weights, **path.constants}
@@ -95,7 +95,7 @@ class PathSaved:
         saved = engine.saved(arrays, sizes, known.batch, known.time, self.version, found)
         masks = Masking(self.steps[0], known.time, known.time, path.zeros) if self.steps else None
         way = Way(engine, saved, masks, known.time, path.variant)
-        return Saved([way], known, path.given, path.masked, [t.shape for t in tensors])
+        return SavedTensors([way], known, path.given, path.masked, [t.shape for t in tensors])
 
 
 @dataclass(slots=True)
@@ -117,15 +117,15 @@ class _Back:
     zeros: list[int]
 
 
-class Path:
+class TensorPath:
     """Calls of one kind. at: of arguments and states by name, which tensor they are."""
 
     def __init__(
         self,
         recurrence: Recurrence,
-        engine: Engine,
+        engine: CpuEngine,
         variant: Variant,
-        known: Known,
+        known: ArgumentShapes,
         direct: Direct,
         given: bool,
         masked: bool,
@@ -171,7 +171,7 @@ class Path:
 
     def forward(
         self, tensors: Sequence[Tensor], seed: Tensor | None, save: bool, counted: Steps | None
-    ) -> tuple[list[Tensor], PathSaved | None] | None:
+    ) -> tuple[list[Tensor], TensorPathSaved | None] | None:
         """See `Recurrence.forward`; None where this call isn't of the kind after all."""
         recurrence, direct = self.recurrence, self.direct
         given = self._given.copy()
@@ -200,13 +200,15 @@ class Path:
             return results, None
         left = new((direct.saved_bytes + memory_pool.SLACK,), BYTES, torch.uint8)
         direct.run(packed, given, targets, number, left.data_ptr())
-        return results, PathSaved(self, version, weights, packed, steps, number, tensors, left)
+        return results, TensorPathSaved(
+            self, version, weights, packed, steps, number, tensors, left
+        )
 
     # ---- backward -----------------------------------------------------------------------------
 
     def backward(
         self,
-        saved: PathSaved,
+        saved: TensorPathSaved,
         tensors: Sequence[Tensor],
         left: Tensor,
         wanted: Sequence[bool],
@@ -250,7 +252,7 @@ class Path:
         return found
 
     def _back(
-        self, saved: Saved, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
+        self, saved: SavedTensors, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
     ) -> _Back | None:
         """What such backwards run; None where they have to go the long way."""
         recurrence, (way,) = self.recurrence, saved.ways

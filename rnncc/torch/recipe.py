@@ -16,7 +16,7 @@ import torch
 
 from rnncc.artifact.cell import Array, Variant
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.api.layer_options import Binding, Engine
+from rnncc.runtime.api.layer_options import BoundCell, Engine
 from rnncc.runtime.api.masking import Masking
 from rnncc.torch.weights import WeightSets
 
@@ -48,7 +48,7 @@ class Recipe:
     precision: str = "float32"
     storage: str = ""
 
-    def binding(self) -> Binding:
+    def binding(self) -> BoundCell:
         """The cell with its options bound, the same one for as long as the class lives."""
         maker = self.layer_class.maker
         return maker.bind(dict(self.options), dict(self.functions), self.dtype)
@@ -69,7 +69,7 @@ _keys: WeakKeyDictionary[type[Layer], dict[Recipe, str]] = WeakKeyDictionary()
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class ArgumentShapes:
     """What the shapes of arguments tell. results: shapes of outputs, then of states as they are
     given and returned. zeros: states to start from, which nobody writes."""
 
@@ -92,18 +92,18 @@ class Way:
 
 
 @dataclass(slots=True, weakref_slot=True)
-class Saved:
+class SavedTensors:
     """What a call leaves for its backward."""
 
     ways: list[Way]
-    known: Known
+    known: ArgumentShapes
     given: bool
     masked: bool
     shapes: list[torch.Size]
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class DirectionGradients:
     """The gradients one direction is asked for: where they belong among the tensors of a call."""
 
     arguments: dict[str, int]
@@ -117,7 +117,7 @@ class Choice:
 class Kernels:
     """What all recurrences of a bound cell share."""
 
-    binding: Binding
+    binding: BoundCell
     weights: WeightSets = field(default_factory=WeightSets)
     engines: dict[tuple[bool, bool, Any], tuple[Engine, Variant]] = field(default_factory=dict)
 
@@ -135,6 +135,6 @@ class Kernels:
 _kernels: WeakValueDictionary[int, Kernels] = WeakValueDictionary()
 
 
-def kernels_of(binding: Binding) -> Kernels:
+def kernels_of(binding: BoundCell) -> Kernels:
     """Those of a bound cell; they keep it alive, so that its id stays its own while they live."""
     return _kernels.setdefault(id(binding), Kernels(binding))

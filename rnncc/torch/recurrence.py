@@ -26,12 +26,12 @@ from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.common.precision import refuse_on_cpu
-from rnncc.runtime.cpu.execution.engine import Engine as CpuEngine
+from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.torch.arrays import array_of
 from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.on_device import is_elsewhere, on_device
-from rnncc.torch.paths import MOST_PATHS, Path, Steps, path_key
-from rnncc.torch.recipe import Known, Recipe, Saved, Way
+from rnncc.torch.paths import MOST_PATHS, Steps, TensorPath, path_key
+from rnncc.torch.recipe import ArgumentShapes, Recipe, SavedTensors, Way
 
 
 class Recurrence(RecurrenceGradients):
@@ -136,7 +136,9 @@ class Recurrence(RecurrenceGradients):
                 done = path.forward(tensors, seed, save, counted) if path is not None else None
                 if done is not None:
                     return done
-        kept = Saved(ways, known, given, masked, [t.shape for t in tensors]) if save else None
+        kept = (
+            SavedTensors(ways, known, given, masked, [t.shape for t in tensors]) if save else None
+        )
         return [t for t in targets if t is not None], kept
 
     def _keep_path(
@@ -144,7 +146,7 @@ class Recurrence(RecurrenceGradients):
         key: tuple[Any, ...],
         way: Way,
         arrays: dict[str, Any],
-        known: Known,
+        known: ArgumentShapes,
         version: object,
         out: Mapping[str, np.ndarray],
         tensors: Sequence[Tensor],
@@ -171,9 +173,11 @@ class Recurrence(RecurrenceGradients):
         if direct is not None and {n for n, _ in direct.places} == {*self.results}:
             if len(self._paths) >= MOST_PATHS:
                 self._paths.clear()
-            self._paths[key] = Path(self, engine, variant, known, direct, given, masked, tensors)
+            self._paths[key] = TensorPath(
+                self, engine, variant, known, direct, given, masked, tensors
+            )
 
-    def steps_of(self, mask: Tensor, known: Known) -> Steps | None:
+    def steps_of(self, mask: Tensor, known: ArgumentShapes) -> Steps | None:
         """Which steps count and which are shown, as numbers; None where all count, or some don't
         run at all."""
         masks = self._masking(mask, known, self.orders[0])
@@ -199,7 +203,11 @@ class Recurrence(RecurrenceGradients):
         return found
 
     def _begin(
-        self, arrays: dict[str, Any], begun: Sequence[np.ndarray], number: int, known: Known
+        self,
+        arrays: dict[str, Any],
+        begun: Sequence[np.ndarray],
+        number: int,
+        known: ArgumentShapes,
     ) -> None:
         """The initial states, into `arrays`: the given ones, what the cell declares, or zeros."""
         if begun:
@@ -212,7 +220,7 @@ class Recurrence(RecurrenceGradients):
             arrays[state.name] = np.array(start, order="C")
 
     def _places(
-        self, targets: list[Tensor | None], known: Known, number: int, steps: int
+        self, targets: list[Tensor | None], known: ArgumentShapes, number: int, steps: int
     ) -> dict[str, np.ndarray]:
         """Where results go that have to lie otherwise than kernels lay them, by name, [batch, time,
         ...] as steps run; their tensors into `targets`."""
@@ -247,7 +255,7 @@ class Recurrence(RecurrenceGradients):
                 stacked = self.recipe.stacked and name not in self.outputs
                 targets[at] = torch.from_numpy(array[None] if stacked else array)
 
-    def _masking(self, mask: Tensor | None, known: Known, order: Order) -> Masking | None:
+    def _masking(self, mask: Tensor | None, known: ArgumentShapes, order: Order) -> Masking | None:
         if mask is None:
             return None
         values, lengths = array_of(mask), mask.ndim == 1

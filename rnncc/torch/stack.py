@@ -25,7 +25,7 @@ from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.validation import an
 from rnncc.runtime.common.precision import precision_of
 from rnncc.torch.ops import NO_SCRIPT, is_plain, run
-from rnncc.torch.packed import OverRows, Rows, rows_of
+from rnncc.torch.packed import OverRows, PackedRows, rows_of
 from rnncc.torch.recipe import DTYPES, Recipe
 from rnncc.torch.recurrence import Recurrence, by_steps, recurrence_of
 
@@ -179,7 +179,7 @@ class _Stack(torch.nn.RNNBase):
         return [held[n] if n in held else getattr(self, n) for n in names]  # type: ignore[misc]
 
     def _layers(
-        self, x: Tensor, states: list[Tensor] | None, steps: Tensor | Rows | None
+        self, x: Tensor, states: list[Tensor] | None, steps: Tensor | PackedRows | None
     ) -> tuple[Tensor, list[Tensor]]:
         """The outputs of the last layer, and the last states of all of them. steps: lengths, or
         what the rows are that x is."""
@@ -200,7 +200,9 @@ class _Stack(torch.nn.RNNBase):
                 tensors += states if self.num_layers == 1 else [s[rows] for s in states]
             tensors += self._weights(layer * ways, ways)
             x, *finals = run(
-                OverRows(by_steps(recurrence), steps) if isinstance(steps, Rows) else recurrence,
+                OverRows(by_steps(recurrence), steps)
+                if isinstance(steps, PackedRows)
+                else recurrence,
                 tensors,
                 training=self.training,
                 given=states is not None,

@@ -23,8 +23,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Cell, Variant
-from rnncc.artifact.kernel_tables import Kernel as KernelTable
+from rnncc.artifact.cell import CellDescription, Variant
+from rnncc.artifact.kernel_tables import KernelSpec
 from rnncc.common.machine import Machine
 from rnncc.compiler import Compiler
 from rnncc.emit.module import render_module
@@ -33,17 +33,24 @@ from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.layer import Layer, make_class
 from rnncc.runtime.api.validation import dtype_name
 from rnncc.runtime.common.memory_pool import aligned
-from rnncc.runtime.cpu.execution.engine import Engine, Side
+from rnncc.runtime.cpu.execution.engine import CpuEngine, DirectionCache
 from rnncc.runtime.cpu.execution.run import ANYWHERE
-from rnncc.runtime.cpu.execution.second_engine import SecondEngine
+from rnncc.runtime.cpu.execution.second_engine import CpuSecondEngine
 from rnncc.runtime.cpu.kernels.address_spaces import PACKED, SAVED, WORKSPACE
-from rnncc.runtime.cpu.kernels.executor import WORDS_AT, Place, Plan, Region, perform, perform_again
+from rnncc.runtime.cpu.kernels.executor import (
+    WORDS_AT,
+    Plan,
+    Region,
+    SpaceOffset,
+    perform,
+    perform_again,
+)
 from rnncc.runtime.cpu.kernels.loop_helpers import TURN_AT
 from rnncc.runtime.cpu.kernels.microkernels import Cores
-from rnncc.runtime.cpu.planning.executable import Prepared
-from rnncc.runtime.cpu.planning.kernel_arguments import Binder
+from rnncc.runtime.cpu.planning.executable import Executable
+from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 from rnncc.runtime.cpu.planning.layouts import REACH, Layout
-from rnncc.runtime.jit.kernel import Kernel
+from rnncc.runtime.jit.kernel import CpuKernel
 from tests.cpu.memory import UNWRITTEN, KernelFault, Piece, Pool, Space
 from tests.cpu.places import TEXT
 from tests.cpu.threads import Threads
@@ -102,7 +109,7 @@ class Simulator:
         self.tables: dict[tuple[Cores, int], np.ndarray] = {}
         self.address_of, self.blank = self.space.given, self.space.blank
 
-    def code(self, kernel: Kernel) -> int:
+    def code(self, kernel: CpuKernel) -> int:
         return self.words.code(kernel)
 
     def row_table(self, cores: Cores, vectors: int) -> int:
@@ -118,7 +125,7 @@ class Simulator:
 
     def run(self, plan: Plan, bases: list[int]) -> None:
         space = self.space
-        words = Region("words of blocks", Place(WORKSPACE, int(plan.array[WORDS_AT])), 0)
+        words = Region("words of blocks", SpaceOffset(WORKSPACE, int(plan.array[WORDS_AT])), 0)
         words = Region(words.name, words.place, plan.workspace_bytes - words.place.offset)
         for group, title in ((WORKSPACE, "workspace"), (SAVED, "saved"), (PACKED, "packed")):
             own = [r for r in plan.regions if r.place.group == group and r.size]
@@ -174,18 +181,18 @@ class Simulator:
         return f"{what}is made of what nobody wrote: {self.space.sites[origin]}"
 
 
-class _Binder(Binder):
+class _Binder(ArgumentBinder):
     """Chooses as for work of any size: what results never depend on."""
 
     def __init__(self, ways: Ways, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.ways = ways
 
-    def work_of(self, kernel: KernelTable) -> tuple[int, int]:
+    def work_of(self, kernel: KernelSpec) -> tuple[int, int]:
         work, rows = super().work_of(kernel)
         return work * self.ways.work, rows
 
-    def choose_starts(self, kernel: KernelTable) -> None:
+    def choose_starts(self, kernel: KernelSpec) -> None:
         if self.ways.fuse is None:
             super().choose_starts(kernel)
         elif self.ways.fuse and kernel.kind == "scan":
@@ -193,17 +200,17 @@ class _Binder(Binder):
                 self.out.fused |= {core.start for core in stage.cores if core.start}
 
 
-class _Side(Side):
+class _Side(DirectionCache):
     target: Simulator
 
-    def prepare(self, call: Any, given: dict[str, Layout]) -> Prepared:
+    def prepare(self, call: Any, given: dict[str, Layout]) -> Executable:
         sim = self.target
         machine = sim.machine, self.dtype, sim.threads
         binder = _Binder(sim.ways, self.direction, call, *machine, given)
-        return Prepared(binder.bind(), self.direction, self.params, self.buffers, sim)
+        return Executable(binder.bind(), self.direction, self.params, self.buffers, sim)
 
 
-def simulated_module(spec: CellSpec, cell: Cell, variant: Variant) -> ModuleType:
+def simulated_module(spec: CellSpec, cell: CellDescription, variant: Variant) -> ModuleType:
     """The generated module, without a file."""
     text = render_module(
         spec, dict(cell.options), dict(cell.functions), cell.dtype, (variant,), target="cpu"
@@ -214,13 +221,15 @@ def simulated_module(spec: CellSpec, cell: Cell, variant: Variant) -> ModuleType
     return module
 
 
-def _engine(sim: Simulator, spec: CellSpec, cell: Cell, variant: Variant) -> Engine | SecondEngine:
+def _engine(
+    sim: Simulator, spec: CellSpec, cell: CellDescription, variant: Variant
+) -> CpuEngine | CpuSecondEngine:
     made = simulated_module(spec, cell, variant)._ENGINES[variant]
     side = partial(_Side, target=sim)
-    if isinstance(made, SecondEngine):
+    if isinstance(made, CpuSecondEngine):
         sides = (made._forward, made._backward, made._backward_pullback, made._forward_pullback)
-        return SecondEngine(made.cell, *(s.direction for s in sides), side)
-    return Engine(made.cell, made._forward.direction, made._backward.direction, side)
+        return CpuSecondEngine(made.cell, *(s.direction for s in sides), side)
+    return CpuEngine(made.cell, made._forward.direction, made._backward.direction, side)
 
 
 def simulated_class(

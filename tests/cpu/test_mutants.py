@@ -276,7 +276,7 @@ def _shrunk(binding: Any, *_: object) -> Any:
 
 
 PLANNING: dict[str, tuple[Any, str, Callable[..., Any], type[KernelFault] | None]] = {
-    "a buffer a vector too small": (kernel_arguments.Binder, "bind", _shrunk, KernelFault),
+    "a buffer a vector too small": (kernel_arguments.ArgumentBinder, "bind", _shrunk, KernelFault),
     "rows without padding": (buffer_layout, "is_padded", lambda found, *_: False, KernelFault),
     "parts of rows without room": (buffer_layout, "room", lambda found, *_: 16, None),
     "no start from zeros": (copies.Mover, "starts", lambda found, *_: found[1:], KernelFault),
@@ -300,7 +300,7 @@ PLANNING: dict[str, tuple[Any, str, Callable[..., Any], type[KernelFault] | None
         None,
     ),
     "a stride of the wrong axis": (
-        kernel_arguments.Binder,
+        kernel_arguments.ArgumentBinder,
         "row_stride",
         lambda found, *_: found + 64,
         None,
@@ -313,7 +313,7 @@ PLANNING: dict[str, tuple[Any, str, Callable[..., Any], type[KernelFault] | None
         KernelFault,
     ),
     "what weights alone decide is made once a call's time": (
-        executable.Prepared,
+        executable.Executable,
         "_weight_buffers",
         lambda found, *_: [],
         KernelFault,

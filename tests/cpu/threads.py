@@ -28,7 +28,7 @@ from rnncc.runtime.cpu.kernels.executor import (
     Plan,
 )
 from rnncc.runtime.cpu.threads.worker_pool import CONTROL_WORDS, work
-from rnncc.runtime.jit.kernel import Kernel
+from rnncc.runtime.jit.kernel import CpuKernel
 from tests.cpu.memory import Space
 from tests.cpu.words import Words
 
@@ -118,7 +118,7 @@ class Threads:
 
     # ---- plans -----------------------------------------------------------------------------------
 
-    def run(self, entry: Kernel, plan: Plan, address: int, second: int, workspace: int) -> None:
+    def run(self, entry: CpuKernel, plan: Plan, address: int, second: int, workspace: int) -> None:
         """entry(address, second, control, post), the workers helping if they come."""
         head = plan.array[:HEAD_WORDS]
         table = plan.array[HEAD_WORDS + head[WORDS] + 2 * head[FIXUPS] :].reshape(-1, LAUNCH_WORDS)

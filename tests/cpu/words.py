@@ -17,7 +17,7 @@ import numpy as np
 
 from rnncc.common.machine import Machine
 from rnncc.runtime.jit.helper import Helper
-from rnncc.runtime.jit.kernel import Kernel
+from rnncc.runtime.jit.kernel import CpuKernel
 from rnncc.runtime.jit.kernel_namespace import HostVectors, Raw
 from rnncc.runtime.jit.kernel_namespace import Vectors as VectorsWord
 from tests.cpu.lanes import Vectors
@@ -39,7 +39,7 @@ class Words:
 
     def __init__(self, space: Space, machine: Machine) -> None:
         self.space, self.machine = space, machine
-        self.codes: list[Kernel | Callable[..., None]] = []
+        self.codes: list[CpuKernel | Callable[..., None]] = []
         self.numbers: dict[Any, int] = {}
         self.bound: dict[Any, Callable[..., Any]] = {}
         self.vectors: dict[tuple[str, int], Vectors] = {}
@@ -69,7 +69,7 @@ class Words:
 
     # ---- code ------------------------------------------------------------------------------------
 
-    def code(self, what: Kernel | Callable[..., None]) -> int:
+    def code(self, what: CpuKernel | Callable[..., None]) -> int:
         """Its address."""
         number = self.numbers.get(what)
         if number is None:
@@ -77,7 +77,7 @@ class Words:
             self.codes.append(what)
         return CODE + number * 64
 
-    def at(self, address: int) -> Kernel | Callable[..., None]:
+    def at(self, address: int) -> CpuKernel | Callable[..., None]:
         number, rest = divmod(address - CODE, 64)
         if rest or not 0 <= number < len(self.codes):
             raise self.space.fault(f"a call of {address:#x}, where there is no code")
@@ -85,7 +85,7 @@ class Words:
 
     def call(self, address: int, *arguments: int) -> None:
         found = self.at(address)
-        if not isinstance(found, Kernel):
+        if not isinstance(found, CpuKernel):
             found(*arguments)
             return
         if len(arguments) != found.arguments:

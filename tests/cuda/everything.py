@@ -21,7 +21,7 @@ from typing import Any
 
 from rnncc.runtime.cuda.kernels.copies import move
 from rnncc.runtime.cuda.kernels.gemm_tiles import add_parts, contract
-from rnncc.runtime.cuda.kernels.kernel import Kernel
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel
 from tests import cases
 from tests.cuda.source import text_of
 from tests.cuda.test_cells import FEW, TIERS, shapes_for
@@ -129,7 +129,7 @@ class Assembled:
     def __init__(self) -> None:
         self.known: dict[Any, list[tuple[list[str], int]]] = {}
 
-    def of(self, kernels: Sequence[Kernel]) -> dict[str, Any]:
+    def of(self, kernels: Sequence[CudaKernel]) -> dict[str, Any]:
         wrong, most = [], 0
         for kernel in kernels:
             key = text_of(kernel.function), kernel.constants
@@ -148,7 +148,7 @@ class Assembled:
         return {"said": f"{len(kernels)} kernels for {arches}, {most} registers", "wrong": wrong}
 
 
-def with_twins(name: str, variant: str) -> list[Kernel]:
+def with_twins(name: str, variant: str) -> list[CudaKernel]:
     """All kernels of a cell, those too that read sums of products; those whose weights stay on the
     chip take long, so built-in ones'."""
     own = kernels_of(name, variant)

@@ -22,8 +22,8 @@ import greenlet
 import numpy as np
 
 from rnncc.artifact.grid_sync import Gpu
-from rnncc.runtime.cuda.driver.target import Piece
-from rnncc.runtime.cuda.kernels.kernel import Kernel, rebound
+from rnncc.runtime.cuda.driver.target import DeviceMemory
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel, rebound
 from rnncc.runtime.cuda.kernels.matmuls import Product
 from rnncc.runtime.cuda.kernels.namespace_bindings import meanings
 from tests.cuda.library import multiply
@@ -104,24 +104,24 @@ class Simulator:
     def enter(self) -> None:
         pass
 
-    def empty(self, size: int, stream: Any = None) -> Piece:
+    def empty(self, size: int, stream: Any = None) -> DeviceMemory:
         return self.space.allocate(size)
 
-    def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
+    def upload(self, array: np.ndarray, stream: Any = None) -> DeviceMemory:
         piece = self.space.allocate(array.nbytes)
         self.space.fill(piece.address, array)
         return piece
 
-    def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
+    def clear(self, piece: DeviceMemory, size: int, stream: Any = None) -> None:
         self.space.fill(piece.address, np.zeros(size, np.uint8))
 
     def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
         self.space.copy(address, array)
 
-    def zeros(self, size: int) -> Piece:
+    def zeros(self, size: int) -> DeviceMemory:
         return self.upload(np.zeros(size, np.uint8))
 
-    def ones(self, dtype: str, count: int = 1) -> Piece:
+    def ones(self, dtype: str, count: int = 1) -> DeviceMemory:
         return self.upload(np.ones(count, dtype))
 
     def multiply(
@@ -137,13 +137,13 @@ class Simulator:
         self.multiplied.append((product, precision))
         multiply(self.space, product, places, dtype, precision)
 
-    def resident(self, kernel: Kernel, dtype: str, threads: int, shared: int) -> int:
+    def resident(self, kernel: CudaKernel, dtype: str, threads: int, shared: int) -> int:
         twin = kernel.name.endswith("_stationary")
         return min(self.fits.get("stationary" if twin else "grid", 1 << 20), self.gpu.resident)
 
     def launch(
         self,
-        kernel: Kernel,
+        kernel: CudaKernel,
         dtype: str,
         grid: int,
         threads: int,

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.cuda.driver.target import Piece
+from rnncc.runtime.cuda.driver.target import DeviceMemory
 
 BASE = 1 << 20
 GUARD = 256
@@ -41,7 +41,7 @@ class Space:
         self.written: dict[int, list[Stamp]] = {}
         self.read: dict[int, Stamp] = {}
 
-    def allocate(self, size: int) -> Piece:
+    def allocate(self, size: int) -> DeviceMemory:
         """Poisoned: NaN in either precision."""
         at = -(-self.end // GUARD) * GUARD + GUARD
         size = -(-max(size, 1) // 8) * 8
@@ -51,7 +51,7 @@ class Space:
         low = at - self.base
         self.data[low : low + size] = 0xFF
         self.state[low // WORD : (low + size) // WORD] = 1
-        return Piece(at, None)
+        return DeviceMemory(at, None)
 
     def fill(self, address: int, array: np.ndarray) -> None:
         low, data = address - self.base, np.ascontiguousarray(array).view(np.uint8).ravel()

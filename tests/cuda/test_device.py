@@ -19,7 +19,7 @@ from rnncc.runtime.cuda.driver import device as devices
 from rnncc.runtime.cuda.driver.current_target import using
 from rnncc.runtime.cuda.driver.device import CudaError, Device
 from rnncc.runtime.cuda.kernels.copies import move
-from rnncc.runtime.cuda.kernels.kernel import Kernel
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 
@@ -56,7 +56,7 @@ class FakeDriver:
     def __init__(self, simulator: Simulator, fits: int = 1, **attributes: int) -> None:
         self.simulator, self.fits = simulator, fits
         self.attributes = {**ATTRIBUTES, **attributes}
-        self.kernels: list[tuple[Kernel, str]] = []
+        self.kernels: list[tuple[CudaKernel, str]] = []
         self.asked: list[str] = []
         self.live: dict[int, int] = {}
         self.free: dict[int, list[int]] = {}
@@ -257,7 +257,7 @@ def driver(monkeypatch: pytest.MonkeyPatch) -> FakeDriver:
     monkeypatch.setattr(devices, "_driver", lambda: fake)
 
     def machine_code(
-        kernel: Kernel, dtype: str, capability: tuple[int, int], *, anew: bool = False
+        kernel: CudaKernel, dtype: str, capability: tuple[int, int], *, anew: bool = False
     ) -> Any:
         assert capability == (9, 0)
         fake.kernels.append((kernel, dtype))
@@ -311,11 +311,13 @@ def test_machine_code_that_the_driver_refuses(driver: FakeDriver) -> None:
 def test_kernels_that_nobody_has_leave_memory(driver: FakeDriver) -> None:
     """Their code stays on the device, for graphs that hold it, once."""
     device = Device()
-    found = [device.function(Kernel(move.function), "float32")]
+    found = [device.function(CudaKernel(move.function), "float32")]
     driver.kernels.clear()
     gc.collect()
     assert not device.functions
-    found.append(device.function(Kernel(move.function), "float32"))  # the same number, so the same
+    found.append(
+        device.function(CudaKernel(move.function), "float32")
+    )  # the same number, so the same
     assert found[0] == found[1] and driver.asked.count("cuModuleLoadData") == 1
 
 

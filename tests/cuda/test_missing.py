@@ -226,5 +226,5 @@ def test_too_large_for_the_chip() -> None:
     """Weights for which blocks have no room are read at every step, and the plan says why."""
     h200 = grid_sync.Gpu("H200", 132, 132, shared=227 * 1024)
     why = "weights of 16 warps take 512 KiB of a block, more than it has room for"
-    found = grid_sync.choose(grid_sync.Loop(8, 2048, 16_777_216, 1, why_not=why), h200)
+    found = grid_sync.choose(grid_sync.ScanWork(8, 2048, 16_777_216, 1, why_not=why), h200)
     assert found.name == "grid" and found.why.endswith(why)

@@ -22,7 +22,7 @@ from rnncc.runtime.cuda.driver import cublas
 from rnncc.runtime.cuda.driver import device as devices
 from rnncc.runtime.cuda.driver.current_target import using
 from rnncc.runtime.cuda.kernels import copies
-from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
+from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.kernels.matmuls import COPIES, Product, merged, work_of
 from rnncc.runtime.cuda.planning import gemm_choice, tiler
 from tests import cases
@@ -85,14 +85,14 @@ def test_rows(a_order: str, out_order: str, w_order: str, begin: int) -> None:
     *out_m, out_n = strides(before.shape, out_order)
     w_k, w_n = strides(w.shape, w_order)
     c = Contraction(
-        Place("a", 0, tuple(a_m), (0, a_k)),
-        Place("w", 0, k=(0, w_k), n=w_n),
-        Place("out", 0, tuple(out_m), n=out_n),
+        TileOperand("a", 0, tuple(a_m), (0, a_k)),
+        TileOperand("w", 0, k=(0, w_k), n=w_n),
+        TileOperand("out", 0, tuple(out_m), n=out_n),
         (B * T, N, K),
         T,
         K,
         begin,
-        Place("row", 0, n=4) if begin == CONSTANTS else None,
+        TileOperand("row", 0, n=4) if begin == CONSTANTS else None,
     )
     given = {"a": flat(a, a_order), "w": flat(w, w_order), "row": row}
     found = computed(c, {**given, "out": flat(before, out_order)})
@@ -141,9 +141,9 @@ def test_gradients(a_order: str, d_order: str, wide: int) -> None:
     *a_k, a_m = strides(a.shape, a_order)
     *d_k, d_n = strides(d.shape, d_order)
     c = Contraction(
-        Place("a", 0, (0, a_m), tuple(a_k)),
-        Place("d", 0, k=tuple(d_k), n=d_n),
-        Place("out", 0, (0, 4 * N), n=4),
+        TileOperand("a", 0, (0, a_m), tuple(a_k)),
+        TileOperand("d", 0, k=tuple(d_k), n=d_n),
+        TileOperand("out", 0, (0, 4 * N), n=4),
         (wide, N, B * T),
         wide,
         T,
@@ -161,9 +161,9 @@ def test_sums_alone() -> None:
     """A bias's gradient: rows of ones times what is summed."""
     d = np.random.default_rng(0).standard_normal((T, B, N)).astype("float32")
     c = Contraction(
-        Place(ONE_ROW, 0),
-        Place("d", 0, k=(4 * N, 4 * N * B), n=4),
-        Place("out", 0, n=4),
+        TileOperand(ONE_ROW, 0),
+        TileOperand("d", 0, k=(4 * N, 4 * N * B), n=4),
+        TileOperand("out", 0, n=4),
         (1, N, B * T),
         1,
         T,
@@ -177,14 +177,14 @@ def test_sums_alone() -> None:
 def test_gates_side_by_side_are_one_product() -> None:
     def gate(g: int, begin: int, operand: str) -> Contraction:
         return Contraction(
-            Place(operand, 0, (4 * K * T, 4 * K), (0, 4)),
-            Place(f"w {operand}", 4 * N * g, k=(0, 16 * N), n=4),
-            Place("out", 4 * N * g, (16 * N * T, 16 * N), n=4),
+            TileOperand(operand, 0, (4 * K * T, 4 * K), (0, 4)),
+            TileOperand(f"w {operand}", 4 * N * g, k=(0, 16 * N), n=4),
+            TileOperand("out", 4 * N * g, (16 * N * T, 16 * N), n=4),
             (B * T, N, K),
             T,
             K,
             begin,
-            Place("bias", 4 * N * g, n=4) if begin == CONSTANTS else None,
+            TileOperand("bias", 4 * N * g, n=4) if begin == CONSTANTS else None,
         )
 
     pairs = [(g, b, x) for g in range(4) for b, x in ((CONSTANTS, "x"), (ADDS, "y"))]
@@ -197,9 +197,9 @@ def test_gates_side_by_side_are_one_product() -> None:
 
 def test_strides_of_no_matrix_are_for_tiles() -> None:
     c = Contraction(
-        Place("a", 0, (0, 0), (0, 4)),  # every row the same one
-        Place("w", 0, k=(0, 4 * N), n=4),
-        Place("out", 0, (0, 4 * N), n=4),
+        TileOperand("a", 0, (0, 0), (0, 4)),  # every row the same one
+        TileOperand("w", 0, k=(0, 4 * N), n=4),
+        TileOperand("out", 0, (0, 4 * N), n=4),
         (B, N, K),
         B,
         K,
@@ -343,9 +343,9 @@ def test_arguments_of_cublas() -> None:
     library = FakeLibrary()
     product = work_of(
         Contraction(
-            Place("a", 0, (4 * K * T, 4 * K), (0, 4)),
-            Place("w", 0, k=(0, 4), n=4 * K),  # transposed
-            Place("out", 0, (4 * N, 4 * N * B), n=4),
+            TileOperand("a", 0, (4 * K * T, 4 * K), (0, 4)),
+            TileOperand("w", 0, k=(0, 4), n=4 * K),  # transposed
+            TileOperand("out", 0, (4 * N, 4 * N * B), n=4),
             (B * T, N, K),
             T,
             K,

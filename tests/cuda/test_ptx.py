@@ -16,10 +16,10 @@ import pytest
 
 from rnncc import compiler
 from rnncc.artifact.cell import Variant
-from rnncc.artifact.stationary_weights import Room, numbers
+from rnncc.artifact.stationary_weights import BlockCapacity, numbers
 from rnncc.common.size_expressions import evaluate
 from rnncc.lowering.describe import describe
-from rnncc.runtime.cuda.kernels.kernel import Kernel
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel
 from tests import cases
 from tests.conftest import Golden
 from tests.cuda.test_mutants import changed
@@ -39,7 +39,7 @@ def _compilers() -> None:
     pytest.importorskip("cuda.bindings.nvjitlink", reason="nvJitLink isn't installed")
 
 
-def kernels_of(name: str, variant: str) -> list[Kernel]:
+def kernels_of(name: str, variant: str) -> list[CudaKernel]:
     """Both directions' kernels."""
     return [k.function for k in tables_of(name, variant)]
 
@@ -58,7 +58,7 @@ def tables_of(name: str, variant: str) -> list[Any]:
     return [k for side in sides for k in side.direction.kernels]
 
 
-def compiled(kernel: Kernel, capability: tuple[int, int], dtype: str = "float32") -> Any:
+def compiled(kernel: CudaKernel, capability: tuple[int, int], dtype: str = "float32") -> Any:
     """PTX and the assembler's report."""
     from rnncc.runtime.cuda.kernels import ptx
 
@@ -94,11 +94,11 @@ def test_loops_compile(name: str, variant: str, capability: tuple[int, int]) -> 
 
 def twins_of(
     name: str, units: int, rows: int, variant: str = "plain", warps: int = 8, shared: int = 227
-) -> list[Kernel]:
+) -> list[CudaKernel]:
     """The loops whose weights can stay on the chip, for that size; where there are stages between
     their sums, not in blocks of more warps than usual."""
     sizes = cases.sizes_for(cases.spec_of(name), units, units)
-    room = Room(shared * 1024)
+    room = BlockCapacity(shared * 1024)
     found = []
     for table in tables_of(name, variant):
         twin = table.function.twin
@@ -120,7 +120,7 @@ def test_doubles_are_refused() -> None:
     (scan,) = (k for k in kernels_of("lstm", "plain") if k.name == "forward_scan")
     mutant = changed(r"v\.tanh\((\w+)\)", r"v.tanh(\1) * 1.0")(scan.function)
     with pytest.raises(TypingError):
-        compiled(Kernel(mutant), (9, 0))
+        compiled(CudaKernel(mutant), (9, 0))
 
 
 # ---- what a simulated grid can't show: caches, and the order in which memory is seen ------------

@@ -13,7 +13,7 @@ import pytest
 import torch
 
 from rnncc.runtime.cuda.arrays.torch_tensors import rows_are_dense
-from rnncc.runtime.cuda.driver.target import HostArrays, Piece
+from rnncc.runtime.cuda.driver.target import DeviceMemory, HostArrays
 from rnncc.torch import GRU, LSTM, Recurrent, on_device
 from tests import cases
 from tests.cuda.gridsim import Simulator
@@ -29,7 +29,7 @@ class Believing(HostArrays):
             array = array.detach().numpy()
         return super().enter(array, dtype, lead)
 
-    def leave(self, piece: Piece, shape: Any, dtype: Any, out: Any = None) -> Any:
+    def leave(self, piece: DeviceMemory, shape: Any, dtype: Any, out: Any = None) -> Any:
         found = torch.from_numpy(super().leave(piece, shape, dtype))
         return found if out is None else out.copy_(found)
 

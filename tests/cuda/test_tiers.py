@@ -15,8 +15,8 @@ from rnncc import compiler
 from rnncc.artifact.cell import Variant
 from rnncc.artifact.grid_sync import Gpu
 from rnncc.lowering.describe import describe
-from rnncc.runtime.cpu.planning.bound_program import Call
-from rnncc.runtime.cuda.planning.kernel_arguments import Binder, Binding
+from rnncc.runtime.cpu.planning.bound_program import CallKey
+from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder, CudaBoundProgram
 from tests import cases
 
 BATCHES, UNITS = (1, 8, 16, 32, 64, 128), (64, 128, 256, 512, 768, 1024, 1536)
@@ -33,10 +33,10 @@ def engine(cell: str, variant: str) -> Any:
     return compiler.cuda_engine(spec, describe(spec), VARIANTS[variant])
 
 
-def bound(side: Any, cell: str, gpu: Gpu, batch: int, units: int) -> Binding:
+def bound(side: Any, cell: str, gpu: Gpu, batch: int, units: int) -> CudaBoundProgram:
     sizes = cases.sizes_for(cases.spec_of(cell), units, units)
-    call = Call(tuple(sorted(sizes.items())), batch, 128, True, False)
-    return Binder(side.direction, call, "float32", gpu, {}).bind()
+    call = CallKey(tuple(sorted(sizes.items())), batch, 128, True, False)
+    return CudaArgumentBinder(side.direction, call, "float32", gpu, {}).bind()
 
 
 def loops() -> Iterator[tuple[str, str, str, Gpu]]:
@@ -63,7 +63,7 @@ def test_weights_stay_where_they_have_to(which: tuple[str, str, str, Gpu]) -> No
                 assert tier.threads == 32 * numbers.warps
 
 
-def said(found: Binding) -> str:
+def said(found: CudaBoundProgram) -> str:
     """A tier in short: blocks of a group x groups, warps, KiB of weights in shared memory."""
     tier, numbers = found.tier, found.numbers
     assert tier is not None

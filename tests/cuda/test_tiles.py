@@ -7,7 +7,7 @@ import pytest
 
 from rnncc.runtime.cpu.planning.copies import ZERO_ROW, Point
 from rnncc.runtime.cuda.kernels import gemm_tiles
-from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
+from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.planning import tiler
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
@@ -58,14 +58,14 @@ def test_ragged_tiles() -> None:
     batch, time, k, n = 5, 14, 19, 66
     a, w, row = (rng.standard_normal(s).astype("float32") for s in ((time, batch, k), (n, k), (n,)))
     c = Contraction(
-        Place("a", 0, (4 * k, 4 * k * batch), (0, 4)),
-        Place("w", 0, k=(0, 4), n=4 * k),
-        Place("out", 0, (4 * n * time, 4 * n), n=4),
+        TileOperand("a", 0, (4 * k, 4 * k * batch), (0, 4)),
+        TileOperand("w", 0, k=(0, 4), n=4 * k),
+        TileOperand("out", 0, (4 * n * time, 4 * n), n=4),
         (batch * time, n, k),
         time,
         k,
         CONSTANTS,
-        Place("row", 0, n=4),
+        TileOperand("row", 0, n=4),
     )
     found = launched(c, {"a": a, "w": w, "row": row}, np.zeros((batch, time, n), "float32"))
     right = np.einsum("tbk,nk->btn", a.astype(float), w) + row
@@ -84,9 +84,9 @@ def test_blocks_that_share_k(monkeypatch: pytest.MonkeyPatch) -> None:
     batch, time, m, n = 3, 17, 7, 9
     a, d = (rng.standard_normal((batch, time, x)).astype("float32") for x in (m, n))
     c = Contraction(
-        Place("a", 0, (0, 4), (4 * m * time, 4 * m)),
-        Place("d", 0, k=(4 * n * time, 4 * n), n=4),
-        Place("out", 0, (0, 4 * n), n=4),
+        TileOperand("a", 0, (0, 4), (4 * m * time, 4 * m)),
+        TileOperand("d", 0, k=(4 * n * time, 4 * n), n=4),
+        TileOperand("out", 0, (0, 4 * n), n=4),
         (m, n, batch * time),
         m,
         time,

@@ -43,13 +43,13 @@ def trained(options: dict[str, Any]) -> list[np.ndarray]:
 def test_the_same_bits(name: str, monkeypatch: Any) -> None:
     gone: list[str] = []
     for what in ("forward", "backward"):
-        run = getattr(graph_calls.Path, what)
+        run = getattr(graph_calls.KerasPath, what)
 
         def counted(*given: Any, run: Any = run, what: str = what) -> Any:
             gone.append(what)
             return run(*given)
 
-        monkeypatch.setattr(graph_calls.Path, what, counted)
+        monkeypatch.setattr(graph_calls.KerasPath, what, counted)
     found = trained(OPTIONS[name])
     assert gone.count("forward") >= 6 and gone.count("backward") >= 4, gone
     monkeypatch.setattr(graph_calls, "path_of", lambda *_: None)

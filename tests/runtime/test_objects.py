@@ -16,7 +16,7 @@ from rnncc.runtime.cpu.threads.dispatch import launch
 from rnncc.runtime.jit import object_cache
 from rnncc.runtime.jit.compiler import compile_function
 from rnncc.runtime.jit.fingerprint import Unknown, fingerprint
-from rnncc.runtime.jit.kernel import Kernel, kernel
+from rnncc.runtime.jit.kernel import CpuKernel, kernel
 from rnncc.runtime.jit.kernel_namespace import set_word, word
 from rnncc.runtime.jit.module_cache import text_module
 
@@ -77,7 +77,7 @@ def module(fresh_store: Path) -> ModuleType:
     return text_module("kernels", f"{MODULE}\n\n# {fresh_store}\n")
 
 
-def run(made: Kernel, value: int) -> int:
+def run(made: CpuKernel, value: int) -> int:
     block = aligned((1,), np.int64, zero=True)
     block[0] = value
     launch(made.address, block.ctypes.data)
@@ -88,7 +88,7 @@ def test_an_object_is_kept_and_found(module, fresh_store: Path) -> None:
     assert run(module.double, 21) == 42
     assert module.double.seconds is not None
     assert [p.name.split(".")[1] for p in fresh_store.glob("kernels.*.o")] == ["double"]
-    again = Kernel(module.double.function, 2)
+    again = CpuKernel(module.double.function, 2)
     assert run(again, 4) == 8
     assert again.seconds is None, "compiled although the store had it"
     assert run(module.triple, 5) == 15
@@ -141,7 +141,7 @@ def test_a_file_changed_since_it_was_imported(fresh_store: Path, tmp_path: Path)
     """What is kept is what ran, not what the file says by now."""
     path = tmp_path / "changing.py"
 
-    def imported() -> Kernel:
+    def imported() -> CpuKernel:
         spec = importlib.util.spec_from_file_location("changing", path)
         assert spec is not None and spec.loader is not None
         made = importlib.util.module_from_spec(spec)

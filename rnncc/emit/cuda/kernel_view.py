@@ -18,8 +18,8 @@ from rnncc.emit.cuda.items import items_of
 from rnncc.emit.cuda.row_stages import row_views
 from rnncc.emit.cuda.statements import ScalarStatements
 from rnncc.emit.cuda.stationary import Stationary, fits, item_lines
-from rnncc.emit.cuda.summed import Summed, summed_groups
-from rnncc.emit.cuda.views import KernelView, StageView
+from rnncc.emit.cuda.summed import SummedGroups, summed_groups
+from rnncc.emit.cuda.views import CudaKernelView, StageView
 from rnncc.emit.shared.addresses import Addresses
 from rnncc.emit.shared.kernel_names import Words
 from rnncc.emit.shared.views import Loop
@@ -45,7 +45,7 @@ class CudaKernelWriter:
             op.result: op for op in schedule.program.ops() if OPS[op.opcode].kind is Kind.LEAF
         }
 
-    def view(self) -> KernelView:
+    def view(self) -> CudaKernelView:
         kernel = self.kernel
         for name in SCAN if kernel.kind == "scan" else ("rows",):
             self.words.requests[(name,)] = name
@@ -65,16 +65,16 @@ class CudaKernelWriter:
                 each.words, each.requests = last.words, last.requests
         return view
 
-    def twin(self) -> KernelView:
+    def twin(self) -> CudaKernelView:
         """The kernel with the weights of its contractions in registers, wherever they can be."""
         made = Stationary(self.at)
         view = self._kernel(self._levels(lambda s: self.stationary_stage(s, made)))
         view.prologue, view.shapes = made.prologue, literal(tuple(made.shapes), 4)
         return view
 
-    def summed(self) -> KernelView:
+    def summed(self) -> CudaKernelView:
         """The kernel that reads the sums of its contractions, wherever they are products."""
-        made = Summed(self.at)
+        made = SummedGroups(self.at)
         return self._kernel(self._levels(lambda s: self.lane_stage(s, made.sums(s))))
 
     def _levels(self, other: Callable[[LaneStage], StageView]) -> list[list[StageView]]:
@@ -92,11 +92,11 @@ class CudaKernelWriter:
             for level in self.kernel.levels
         ]
 
-    def _kernel(self, levels: list[list[StageView]]) -> KernelView:
+    def _kernel(self, levels: list[list[StageView]]) -> CudaKernelView:
         kernel, requests = self.kernel, self.words.requests
         words = [(name, " ".join(filter(None, request))) for request, name in requests.items()]
         lines = self.at.step_lines
-        view = KernelView(
+        view = CudaKernelView(
             kernel.name, kernel.kind, Code(), words, list(requests), lines, levels, kernel.reverse
         )
         view.anew = kernel.kind == "scan" and len(levels) > KEPT_LEVELS

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-from rnncc.artifact.stationary_weights import MOST_ROWS, Shape
+from rnncc.artifact.stationary_weights import MOST_ROWS, GroupShape
 from rnncc.emit.cuda.contractions import acc_name, start_of
 from rnncc.emit.shared.addresses import Addresses
 from rnncc.schedule.model import Acc, Buffer, Kernel, LaneStage, Segment
@@ -57,7 +57,7 @@ class Stationary:
 
     def __init__(self, at: Addresses) -> None:
         self.at = at
-        self.shapes: list[Shape] = []
+        self.shapes: list[GroupShape] = []
         self.in_registers: list[str] = []
         self.in_shared: list[str] = []
 
@@ -73,7 +73,7 @@ class Stationary:
             n = len(self.shapes)
             accs = group.accs
             ks = tuple(str(s.k_sizes[0]) for s in _own(accs[0]))
-            self.shapes.append(Shape(str(stage.shape[0]), len(accs), ks))
+            self.shapes.append(GroupShape(str(stage.shape[0]), len(accs), ks))
             self._load_weights(n, stage, accs)
             lines += self._tile(n, accs)
             for g, acc in enumerate(accs):

@@ -37,7 +37,7 @@ def summed_groups(kernel: Kernel) -> Iterator[tuple[int, LaneStage, Group]]:
         yield from found
 
 
-class Summed:
+class SummedGroups:
     """The groups of one kernel, numbered."""
 
     def __init__(self, at: Addresses) -> None:

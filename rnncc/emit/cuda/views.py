@@ -37,7 +37,7 @@ class StageView:
 
 
 @dataclass
-class KernelView:
+class CudaKernelView:
     name: str
     kind: str
     doc: Code
@@ -48,9 +48,9 @@ class KernelView:
     reverse: bool
     anew: bool = False  # places of items aren't kept from step to step
     prologue: list[str] = field(default_factory=list)  # before the loop
-    twin: KernelView | None = None  # the same with weights in registers
+    twin: CudaKernelView | None = None  # the same with weights in registers
     shapes: str = ""  # what decides a twin's numbers
-    summed: KernelView | None = None  # the same with sums that are made between launches
+    summed: CudaKernelView | None = None  # the same with sums that are made between launches
 
     @property
     def sizes(self) -> list[str]:

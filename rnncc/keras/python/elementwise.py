@@ -15,8 +15,8 @@ from rnncc.keras.python.values import (
     PRODUCT,
     SIGN,
     SUM,
+    TracedValue,
     Unreadable,
-    Value,
     beside,
     number,
     result,
@@ -54,7 +54,9 @@ _WITH = {
 }
 
 
-def _function(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _function(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     name, given = _WITH.get(type(applied.operation).__name__) or (
         _FUNCTIONS[type(applied.operation).__name__],
         {},
@@ -85,7 +87,9 @@ _BINARY = {
 
 
 @word(*_BINARY)
-def _binary(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _binary(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     sign, left, right = _BINARY[type(applied.operation).__name__]
     a, b = (beside(v, values, writer) for v in values)
     binds = COMPARED if sign[0] in "<>=!" else left
@@ -93,61 +97,75 @@ def _binary(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequen
 
 
 @word("Power")
-def _power(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _power(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     a, b = (beside(v, values, writer) for v in values)
     return [result(applied, f"{a.within(ATOM)} ** {b.within(ATOM)}", POWER)]
 
 
 @word("Maximum", "Minimum", "Where")
-def _called(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _called(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     name = type(applied.operation).__name__.lower()
     texts = [beside(v, values, writer).text for v in values]
     return [result(applied, f"{name}({', '.join(texts)})")]
 
 
 @word("Negative")
-def _negative(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _negative(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     return [result(applied, f"-{values[0].within(POWER)}", SIGN)]
 
 
 @word("Reciprocal")
-def _reciprocal(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _reciprocal(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     return [result(applied, f"1 / {values[0].within(SIGN)}", PRODUCT)]
 
 
 @word("Clip", reads=("x_min", "x_max"))
-def _clip(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _clip(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     low, high = (number(n) for n in (applied.operation.x_min, applied.operation.x_max))
     return [result(applied, f"clip({values[0].text}, {low}, {high})")]
 
 
 @word("Threshold", reads=("threshold", "default_value"))
-def _threshold(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _threshold(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     own = applied.operation
     given = f"{number(own.threshold)}, {number(own.default_value)}"
     return [result(applied, f"threshold({values[0].text}, {given})")]
 
 
 @word("OnesLike", "ZerosLike", reads=("dtype",))
-def _constant(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
-    return [Value("1" if type(applied.operation).__name__ == "OnesLike" else "0")]
+def _constant(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
+    return [TracedValue("1" if type(applied.operation).__name__ == "OnesLike" else "0")]
 
 
 @word("Cast", "ConvertToTensor", "Identity", reads=("dtype",))
-def _same(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _same(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     """Of another kind of numbers already (`kinds`), where it gives another."""
     return [values[0]]
 
 
 @word("LogicalAnd", "LogicalOr")
-def _both(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _both(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     sign = "and" if type(applied.operation).__name__ == "LogicalAnd" else "or"
     a, b = (f"({beside(v, values, writer).text})" for v in values)
     return [result(applied, f"({a} {sign} {b})")]
 
 
 @word("Dropout", reads=("rate", "noise_shape", "seed", "kwargs"))
-def _dropout(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _dropout(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     layer = applied.operation
     if getattr(layer, "noise_shape", None) is not None:
         raise Unreadable("takes a noise_shape")

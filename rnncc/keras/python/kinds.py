@@ -17,7 +17,7 @@ from typing import Any
 import keras
 
 from rnncc.keras.python.graph import Applied, is_symbolic
-from rnncc.keras.python.values import ATOM, COMPARED, READS, SUM, Unreadable, Value
+from rnncc.keras.python.values import ATOM, COMPARED, READS, SUM, TracedValue, Unreadable
 
 _WHOLE = ("int32", "int64")
 _OF_CONDITIONS = ("LogicalAnd", "LogicalOr", "Where")  # operations that read conditions as such
@@ -53,8 +53,8 @@ def kind_of(given: Any) -> str:
 
 
 def in_kind(
-    step: Applied, read: Sequence[Any], values: Sequence[Value], floats: Collection[str]
-) -> list[Value]:
+    step: Applied, read: Sequence[Any], values: Sequence[TracedValue], floats: Collection[str]
+) -> list[TracedValue]:
     """The operands as equations count them. Unreadable where they would count otherwise."""
     name = type(step.operation).__name__
     kinds, made = [kind_of(a) for a in read], [kind_of(t) for t in step.outputs]

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 from rnncc.keras.python.values import (
     ATOM,
+    TracedValue,
     Unreadable,
-    Value,
     along_of,
     axis_of,
     result,
@@ -30,7 +30,9 @@ _MOST_PARTS = 32  # that a slice is put together of
 
 
 @word("Reshape", "ExpandDims", "Squeeze", "Flatten", "Ravel", reads=("newshape", "axis"))
-def _reshape(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _reshape(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     rows, shape = row_shape(applied.outputs[0].shape)
     if rows != values[0].rows:
         raise Unreadable("gives the axis of the batch another place")
@@ -38,7 +40,9 @@ def _reshape(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seque
 
 
 @word("BroadcastTo", reads=("shape",))
-def _broadcast(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _broadcast(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     rows, shape = row_shape(applied.outputs[0].shape)
     if (rows, shape) == (values[0].rows, values[0].shape):
         return [values[0]]
@@ -48,7 +52,9 @@ def _broadcast(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
 @word(
     "Transpose", "Swapaxes", "Moveaxis", reads=("axes", "axis1", "axis2", "source", "destination")
 )
-def _transpose(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _transpose(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     own, value = applied.operation, values[0]
     rank = len(value.shape) + value.rows
     order = [*range(rank)]
@@ -70,7 +76,9 @@ def _transpose(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
 
 
 @word("Concatenate", reads=("axis",))
-def _concatenate(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _concatenate(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     if len({v.rows for v in values}) > 1:
         raise Unreadable("puts rows of a batch beside what has no batch")
     axis = axis_of(applied.operation.axis, values[0])
@@ -81,17 +89,21 @@ def _concatenate(writer: Writer, applied: Applied, values: Sequence[Value]) -> S
 
 
 @word("Stack", reads=("axis",))
-def _stack(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _stack(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     if len({v.rows for v in values}) > 1:
         raise Unreadable("puts rows of a batch beside what has no batch")
-    axis = axis_of(applied.operation.axis, Value("", (0, *values[0].shape), values[0].rows))
+    axis = axis_of(applied.operation.axis, TracedValue("", (0, *values[0].shape), values[0].rows))
     shape = (*values[0].shape[:axis], 1, *values[0].shape[axis:])
     parts = [writer.reshaped(v, shape).text for v in values]
     return [result(applied, f"concat({', '.join(parts)}{along_of(axis, shape)})")]
 
 
 @word("Split", reads=("indices_or_sections", "axis"))
-def _split(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _split(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     value, own = values[0], applied.operation
     axis, count = axis_of(own.axis, value), own.indices_or_sections
     if not isinstance(count, int):
@@ -103,7 +115,7 @@ def _split(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequenc
 
 
 @word("GetItem")
-def _item(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _item(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     key = applied.args[1] if len(applied.args) > 1 else applied.keywords["key"]
     keys = [*key] if isinstance(key, tuple | list) else [key]
     value = values[0]
@@ -127,14 +139,14 @@ def _item(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence
     return [value]
 
 
-def _with_one(value: Value, axis: int) -> tuple[int, ...]:
+def _with_one(value: TracedValue, axis: int) -> tuple[int, ...]:
     if value.rows and axis == 0:
         raise Unreadable("gives the axis of the batch another place")
     at = axis - value.rows
     return (*value.shape[:at], 1, *value.shape[at:])
 
 
-def _sliced(writer: Writer, value: Value, key: slice, axis: int) -> Value:
+def _sliced(writer: Writer, value: TracedValue, key: slice, axis: int) -> TracedValue:
     if key == slice(None):
         return value
     own = axis_of(axis, value)
@@ -153,21 +165,23 @@ def _sliced(writer: Writer, value: Value, key: slice, axis: int) -> Value:
         return parts[0]
     shape = (*value.shape[:own], width, *value.shape[own + 1 :])
     text = f"concat({', '.join(p.text for p in parts)}{along_of(own, value.shape)})"
-    return Value(text, shape, value.rows)
+    return TracedValue(text, shape, value.rows)
 
 
-def _taken(writer: Writer, value: Value, index: int, axis: int) -> Value:
+def _taken(writer: Writer, value: TracedValue, index: int, axis: int) -> TracedValue:
     own = axis_of(axis, value)
     shape = (*value.shape[:own], *value.shape[own + 1 :])
     index = index % value.shape[own] if value.shape[own] else index
     if own == 0:
-        return Value(f"{value.within(ATOM)}[{index}]", shape, value.rows)
+        return TracedValue(f"{value.within(ATOM)}[{index}]", shape, value.rows)
     part = writer.parts(value, value.shape[own], own)[index]
     return writer.reshaped(part, shape)
 
 
 @word("Unstack", reads=("num", "axis"))
-def _unstack(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _unstack(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     value, axis = writer.named(values[0]), applied.operation.axis
     rank = len(value.shape) + value.rows
     count = value.shape[axis_of(axis, value)]

@@ -15,8 +15,8 @@ from rnncc.keras.python.values import (
     PRODUCT,
     SIGN,
     SUM,
+    TracedValue,
     Unreadable,
-    Value,
     along_of,
     axis_of,
     number,
@@ -30,7 +30,9 @@ if TYPE_CHECKING:
 
 
 @word("Matmul", "Dot")
-def _matmul(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _matmul(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     a, b = values
     if not a.shape or not b.shape:
         return [result(applied, f"{a.within(PRODUCT)} * {b.within(PRODUCT)}", PRODUCT)]
@@ -44,7 +46,9 @@ def _matmul(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequen
 
 
 @word("Tensordot", reads=("axes",))
-def _tensordot(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _tensordot(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     axes = applied.operation.axes
     if axes not in (1, [1, 0], (1, 0), [[1], [0]]):
         raise Unreadable(f"takes axes={axes}: write an einsum")
@@ -52,7 +56,9 @@ def _tensordot(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
 
 
 @word("Einsum", reads=("subscripts",))
-def _einsum(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _einsum(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     text = applied.operation.subscripts.replace(" ", "")
     if "..." in text or "->" not in text:
         raise Unreadable("has subscripts without -> or with an ellipsis: write them out")
@@ -69,19 +75,23 @@ def _einsum(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequen
 
 
 @word("Softmax", "LogSoftmax", reads=("axis",))
-def _softmax(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _softmax(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     name = "softmax" if type(applied.operation).__name__ == "Softmax" else "log_softmax"
     along = along_of(axis_of(applied.operation.axis, values[0]), values[0].shape)
     return [result(applied, f"{name}({values[0].text}{along})")]
 
 
 @word("Cumsum", reads=("axis",))
-def _cumsum(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _cumsum(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     along = along_of(axis_of(applied.operation.axis, values[0]), values[0].shape)
     return [result(applied, f"cumsum({values[0].text}{along})")]
 
 
-def _reduced(name: str, value: Value, axes: Any, keep: bool, writer: Writer) -> Value:
+def _reduced(name: str, value: TracedValue, axes: Any, keep: bool, writer: Writer) -> TracedValue:
     """A value without these axes of Keras's, or with ones in their place."""
     if axes is None:
         axes = range(len(value.shape) + value.rows)
@@ -90,7 +100,7 @@ def _reduced(name: str, value: Value, axes: Any, keep: bool, writer: Writer) -> 
     for axis in own:
         text = f"{name}({text}{along_of(axis, shape)})"
         del shape[axis]
-    found = Value(text, tuple(shape), value.rows)
+    found = TracedValue(text, tuple(shape), value.rows)
     if keep:
         kept = tuple(1 if a in own else n for a, n in enumerate(value.shape))
         return writer.reshaped(found, kept)
@@ -103,7 +113,9 @@ def _axes(operation: Any) -> Any:
 
 
 @word("Sum", "Mean", "Max", "Min", "Amax", "Amin", reads=("axis", "keepdims", "initial"))
-def _reduction(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _reduction(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     own = applied.operation
     name = type(own).__name__.lower().removeprefix("a")
     if getattr(own, "initial", None) is not None:
@@ -112,34 +124,38 @@ def _reduction(writer: Writer, applied: Applied, values: Sequence[Value]) -> Seq
 
 
 @word("Logsumexp", reads=("axis", "keepdims"))
-def _logsumexp(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _logsumexp(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     own, value = applied.operation, writer.named(values[0])
     highest = writer.named(_reduced("max", value, _axes(own), True, writer))
-    powers = Value(f"exp({value.text} - {highest.text})", value.shape, value.rows)
+    powers = TracedValue(f"exp({value.text} - {highest.text})", value.shape, value.rows)
     total = _reduced("sum", powers, _axes(own), own.keepdims, writer)
     highest = writer.reshaped(highest, total.shape)
-    return [Value(f"log({total.text}) + {highest.text}", total.shape, value.rows, SUM)]
+    return [TracedValue(f"log({total.text}) + {highest.text}", total.shape, value.rows, SUM)]
 
 
 @word("Glu", reads=("axis",))
-def _glu(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _glu(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     a, b = writer.parts(values[0], 2, axis_of(applied.operation.axis, values[0]))
     return [result(applied, f"{a.text} * sigmoid({b.text})", PRODUCT)]
 
 
 @word("Var", "Std", reads=("axis", "keepdims"))
-def _variance(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _variance(
+    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+) -> Sequence[TracedValue]:
     own, value = applied.operation, writer.named(values[0])
     mean = _reduced("mean", value, _axes(own), True, writer)
-    square = Value(f"square({value.text} - {mean.text})", value.shape, value.rows)
+    square = TracedValue(f"square({value.text} - {mean.text})", value.shape, value.rows)
     found = _reduced("mean", square, _axes(own), own.keepdims, writer)
     if type(own).__name__ == "Var":
         return [found]
-    return [Value(f"sqrt({found.text})", found.shape, found.rows)]
+    return [TracedValue(f"sqrt({found.text})", found.shape, found.rows)]
 
 
 @word("LayerNorm", "RMSNorm", reads=("axis", "epsilon", "rms_scaling"))
-def _norm(writer: Writer, applied: Applied, values: Sequence[Value]) -> Sequence[Value]:
+def _norm(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     own, value = applied.operation, values[0]
     axes = [own.axis] if isinstance(own.axis, int) else [*own.axis]
     if len(axes) != 1:

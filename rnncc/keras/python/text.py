@@ -27,8 +27,8 @@ from rnncc.keras.python.values import (
     ATOM,
     COMPARED,
     SIGN,
+    TracedValue,
     Unreadable,
-    Value,
     along_of,
     number,
     row_shape,
@@ -40,7 +40,7 @@ _FIRST_ONLY = ("GetItem", "Dropout")  # operations whose other arguments are no 
 
 
 @dataclass(frozen=True, slots=True)
-class Equations:
+class CellText:
     """A cell's text, the numbers of its sizes, and its variables by their names there."""
 
     text: str
@@ -79,15 +79,15 @@ class Writer:
         self.weights = {id(variable): self.fresh(identifier(name)) for variable, name, _ in found}
         self.trained = {id(variable) for variable, _, trained in found if trained}
         self.inputs, self.states = self._leaves(graph.inputs, "x"), self._leaves(graph.states, "h")
-        self._values: dict[int, Value] = {}
+        self._values: dict[int, TracedValue] = {}
         for names, tensors, time in (
             (self.inputs, graph.inputs, "t"),
             (self.states, graph.states, "t-1"),
         ):
             for name, tensor in zip(names, tensors, strict=True):
                 shape = row_shape(tensor.shape)[1]
-                self._values[id(tensor)] = Value(f"{name}[{time}]", shape, rows=True)
-        self._parts: dict[tuple[str, int, int], list[Value]] = {}
+                self._values[id(tensor)] = TracedValue(f"{name}[{time}]", shape, rows=True)
+        self._parts: dict[tuple[str, int, int], list[TracedValue]] = {}
         self._named: dict[str, str] = {}
         read = [a for step in graph.order for a in operands(step)]
         ends = [*graph.outputs, *graph.after]
@@ -111,7 +111,7 @@ class Writer:
 
     # ---- values ----
 
-    def value(self, given: Any) -> Value:
+    def value(self, given: Any) -> TracedValue:
         """An operand."""
         if is_symbolic(given):
             found = self.graph.found(given)
@@ -126,19 +126,19 @@ class Writer:
         if isinstance(given, str):
             raise Unreadable(f"reads the text {given!r}")
         if isinstance(given, bool):
-            return Value("1 > 0" if given else "1 < 0", binds=COMPARED)
+            return TracedValue("1 > 0" if given else "1 < 0", binds=COMPARED)
         if isinstance(given, int | float):
-            return Value(number(given), binds=ATOM if given >= 0 else SIGN)
+            return TracedValue(number(given), binds=ATOM if given >= 0 else SIGN)
         return self._constant(given)
 
-    def _weight(self, variable: Any) -> Value:
+    def _weight(self, variable: Any) -> TracedValue:
         name = self.weights.get(id(variable))
         if name is None:
             raise Unreadable(f"reads the variable {variable.name}, which no layer of it holds")
         self.used[name] = variable
-        return Value(name, tuple(variable.shape))
+        return TracedValue(name, tuple(variable.shape))
 
-    def _constant(self, given: Any) -> Value:
+    def _constant(self, given: Any) -> TracedValue:
         array = np.asarray(keras.ops.convert_to_numpy(given))
         if array.size and array.dtype.kind in "biuf" and (array == array.flat[0]).all():
             return self.value(array.flat[0].item())
@@ -147,7 +147,7 @@ class Writer:
             "(add_weight, trainable=False)"
         )
 
-    def named(self, value: Value) -> Value:
+    def named(self, value: TracedValue) -> TracedValue:
         """With a name, if it is more than that."""
         if re.fullmatch(r"[A-Za-z]\w*(\[t(-1)?\])?", value.text):
             return value
@@ -155,18 +155,18 @@ class Writer:
         if name is None:
             name = self._named[value.text] = self.fresh("z")
             self.lines.append(f"{name} = {value.text}")
-        return Value(name, value.shape, value.rows)
+        return TracedValue(name, value.shape, value.rows)
 
-    def reshaped(self, value: Value, shape: tuple[int, ...]) -> Value:
+    def reshaped(self, value: TracedValue, shape: tuple[int, ...]) -> TracedValue:
         """The same numbers in another shape of a row."""
         if shape == value.shape:
             return value
         if not shape:
-            return Value(value.within(ATOM) + "[0]" * len(value.shape), (), value.rows)
+            return TracedValue(value.within(ATOM) + "[0]" * len(value.shape), (), value.rows)
         text = f"reshape({value.text}, {self.sizes.shape(shape)})"
-        return Value(text, shape, value.rows)
+        return TracedValue(text, shape, value.rows)
 
-    def parts(self, value: Value, count: int, axis: int) -> list[Value]:
+    def parts(self, value: TracedValue, count: int, axis: int) -> list[TracedValue]:
         """Equal parts along an axis of a row."""
         value = self.named(value)
         key = value.text, count, axis
@@ -179,7 +179,7 @@ class Writer:
             self.lines.append(f"{left} = {right}")
             width = value.shape[axis] // count
             shape = (*value.shape[:axis], width, *value.shape[axis + 1 :])
-            found = self._parts[key] = [Value(n, shape, value.rows) for n in names]
+            found = self._parts[key] = [TracedValue(n, shape, value.rows) for n in names]
         return found
 
     def rate(self, layer: Any) -> str:
@@ -190,7 +190,7 @@ class Writer:
 
     # ---- equations ----
 
-    def write(self) -> Equations:
+    def write(self) -> CellText:
         """TypeError for what there are no words for."""
         for step in self.graph.order:
             try:
@@ -212,7 +212,7 @@ class Writer:
         except Unreadable as why:
             raise TypeError(f"{type(self.cell).__name__} can't be compiled: it {why}") from None
         text = "\n".join([*self._head(), "", *self.lines, f"return {', '.join(shown)}", ""])
-        return Equations(text, dict(self.sizes.values), dict(self.used))
+        return CellText(text, dict(self.sizes.values), dict(self.used))
 
     def _apply(self, step: Applied) -> None:
         word = WORDS.get(type(step.operation).__name__)
@@ -228,7 +228,7 @@ class Writer:
             state = self._next.get(id(tensor))
             if state is not None and value.rows:
                 self.lines.append(f"{state}[t] = {value.text}")
-                value = Value(f"{state}[t]", value.shape, rows=True)
+                value = TracedValue(f"{state}[t]", value.shape, rows=True)
             elif self._reads[id(tensor)] > 1 or len(value.text) > _LONGEST:
                 value = self.named(value)
             self._values[id(tensor)] = value

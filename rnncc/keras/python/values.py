@@ -25,7 +25,7 @@ class Unreadable(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Value:
+class TracedValue:
     """An expression. shape: of one row. rows: whether rows of the batch differ in it."""
 
     text: str
@@ -38,7 +38,7 @@ class Value:
         return self.text if self.binds <= binds else f"({self.text})"
 
 
-Word = Callable[["Writer", "Applied", Sequence[Value]], Sequence[Value]]
+Word = Callable[["Writer", "Applied", Sequence[TracedValue]], Sequence[TracedValue]]
 WORDS: dict[str, Word] = {}
 READS: dict[str, frozenset[str]] = {}
 
@@ -55,10 +55,10 @@ def word(*names: str, reads: Collection[str] = ()) -> Callable[[Word], Word]:
     return keep
 
 
-def result(applied: Applied, text: str, binds: int = ATOM) -> Value:
+def result(applied: Applied, text: str, binds: int = ATOM) -> TracedValue:
     """A value of the shape Keras says."""
     rows, shape = row_shape(applied.outputs[0].shape)
-    return Value(text, shape, rows, binds)
+    return TracedValue(text, shape, rows, binds)
 
 
 def row_shape(shape: Sequence[int | None]) -> tuple[bool, tuple[int, ...]]:
@@ -70,7 +70,7 @@ def row_shape(shape: Sequence[int | None]) -> tuple[bool, tuple[int, ...]]:
     return rows, own
 
 
-def axis_of(axis: Any, value: Value) -> int:
+def axis_of(axis: Any, value: TracedValue) -> int:
     """Of one row."""
     rank = len(value.shape) + value.rows
     if not isinstance(axis, int):
@@ -86,7 +86,7 @@ def along_of(axis: int, shape: Sequence[int]) -> str:
     return f", axis={axis}" if len(shape) > 1 else ""
 
 
-def beside(value: Value, others: Sequence[Value], writer: Writer) -> Value:
+def beside(value: TracedValue, others: Sequence[TracedValue], writer: Writer) -> TracedValue:
     """An operand as it stands beside others: without the axis that broadcasts over the batch."""
     rank = max((len(o.shape) for o in others if o.rows), default=-1)
     if rank < 0:

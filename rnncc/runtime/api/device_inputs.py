@@ -42,6 +42,6 @@ def room_of(arrays: Mapping[str, Any], dtype: np.dtype[Any]) -> Any:
     carrier = arrays.get(CARRIER)
     if carrier is None:
         return None
-    from rnncc.runtime.cuda.driver.target import CarriedRoom
+    from rnncc.runtime.cuda.driver.target import CarriedAllocator
 
-    return CarriedRoom(carrier, dtype)
+    return CarriedAllocator(carrier, dtype)

@@ -11,10 +11,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Array, Cell
+from rnncc.artifact.cell import Array, CellDescription
 from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.api.time_axis import Order
-from rnncc.runtime.api.validation import Layout, nearest
+from rnncc.runtime.api.validation import Arrangement, nearest
 from rnncc.runtime.common.memory_pool import aligned
 
 WRT = ("inputs", "weights", "initial_state")
@@ -48,7 +48,7 @@ class Gradients:
 
 
 @dataclass(frozen=True, slots=True)
-class Names:
+class CellNames:
     """A cell's arguments, results and weights by what they are. timed: inputs that have steps."""
 
     timed: frozenset[str]
@@ -57,7 +57,7 @@ class Names:
     trained: tuple[str, ...]
 
     @classmethod
-    def of(cls, cell: Cell) -> Names:
+    def of(cls, cell: CellDescription) -> CellNames:
         return cls(
             frozenset(i.name for i in cell.inputs),
             tuple(o.name for o in cell.outputs),
@@ -70,8 +70,8 @@ class Names:
 class Trace:
     """What a call leaves for its pullback, beside what the engine saved."""
 
-    cell: Cell
-    names: Names
+    cell: CellDescription
+    names: CellNames
     dtype: np.dtype[Any]
     batch: int
     steps: int  # that ran
@@ -79,8 +79,8 @@ class Trace:
     # they were given back.
     shapes: Mapping[str, tuple[int, ...]]
     returned: Mapping[str, tuple[int, ...]]
-    inputs: Layout
-    states: Layout | None  # None: none were given
+    inputs: Arrangement
+    states: Arrangement | None  # None: none were given
     given_states: frozenset[str]
     return_sequences: bool
     return_state: bool
@@ -144,13 +144,13 @@ class Trace:
         return self.order.run(array)[:, : self.steps] if name in self.timed else array
 
     @property
-    def state_layout(self) -> Layout:
+    def state_layout(self) -> Arrangement:
         """How initial states were given, else a tuple of them all."""
-        return self.states or Layout("tuple", tuple(s.name for s in self.cell.states))
+        return self.states or Arrangement("tuple", tuple(s.name for s in self.cell.states))
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class GradientChoice:
     """The gradients a caller chose, of "inputs", "weights" and "initial_state"."""
 
     trace: Trace
@@ -172,9 +172,11 @@ class Choice:
         ]
 
     @property
-    def states(self) -> Layout:
+    def states(self) -> Arrangement:
         """How the gradients of initial states are arranged."""
-        return self.trace.state_layout if "initial_state" in self.kinds else Layout("tuple", ())
+        return (
+            self.trace.state_layout if "initial_state" in self.kinds else Arrangement("tuple", ())
+        )
 
     def names(self) -> list[str]:
         """What has to be computed for inputs and weights."""

@@ -18,15 +18,15 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Cell, Variant, covering, variant_of
+from rnncc.artifact.cell import CellDescription, Variant, covering, variant_of
 from rnncc.runtime.api.device_inputs import bring, room_of
-from rnncc.runtime.api.layer_base import ATTRIBUTES, Known, LayerBase
+from rnncc.runtime.api.layer_base import ATTRIBUTES, CallShapes, LayerBase
 from rnncc.runtime.api.layer_options import ChosenRate, Engine, Frozen, LayerType, Maker
 from rnncc.runtime.api.masking import Masking, masking
 from rnncc.runtime.api.pullback import Pullback, Trace
 from rnncc.runtime.api.stream import Stream
 from rnncc.runtime.api.validation import (
-    Layout,
+    Arrangement,
     array_shape,
     as_array,
     check_shape,
@@ -50,11 +50,11 @@ class _Call:
     sizes: dict[str, int]
     batch: int
     time: int
-    inputs: Layout
-    states: Layout | None
+    inputs: Arrangement
+    states: Arrangement | None
     given_states: frozenset[str]
     version: int
-    known: Known
+    known: CallShapes
     masking: Masking | None = None
 
     @property
@@ -305,7 +305,7 @@ class Layer(LayerBase):
 
     def _first_seen(
         self, key: tuple[tuple[int, ...], ...], arrays: Mapping[str, np.ndarray]
-    ) -> Known:
+    ) -> CallShapes:
         """The sizes of a call whose shapes are new; the weights, if it is the first."""
         bound = self._bind({n: a.shape for n, a in arrays.items()})
         assert bound.batch is not None and bound.time is not None
@@ -317,7 +317,7 @@ class Layer(LayerBase):
         states = {s.name: (bound.batch, *array_shape(s, bound.sizes)) for s in self.cell.states}
         given = {n: self._as_run(n, a).shape for n, a in arrays.items()}
         shapes = {**given, **states, **self._store.shapes}
-        known = Known(bound.sizes, bound.batch, bound.time, states, shapes)
+        known = CallShapes(bound.sizes, bound.batch, bound.time, states, shapes)
         self._known[key] = known
         return known
 
@@ -332,7 +332,7 @@ class Layer(LayerBase):
         arrays: dict[str, Any],
         initial_state: Any,
         shapes: Mapping[str, tuple[int, ...]],
-    ) -> tuple[Layout | None, frozenset[str]]:
+    ) -> tuple[Arrangement | None, frozenset[str]]:
         """The initial states, into `arrays`; how they were given, and which don't start from what
         the cell declares."""
         kept = self._kept if self.stateful else {}
@@ -377,7 +377,9 @@ class Layer(LayerBase):
         return layout, frozenset((*given, *kept))
 
 
-def frozen_layer_class(cell: Cell, engines: Mapping[Variant, Any], module: str) -> type[Layer]:
+def frozen_layer_class(
+    cell: CellDescription, engines: Mapping[Variant, Any], module: str
+) -> type[Layer]:
     """The class of a generated module, its options frozen; pickled by its module and name."""
 
     def engine(variant: Variant) -> Any:

@@ -15,21 +15,21 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from rnncc.artifact.cell import Array, Cell, Variant, names_of, variant_of
+from rnncc.artifact.cell import Array, CellDescription, Variant, names_of, variant_of
 from rnncc.common import initializers
 from rnncc.runtime.api import weight_files
-from rnncc.runtime.api.gradients import Names
+from rnncc.runtime.api.gradients import CellNames
 from rnncc.runtime.api.layer_options import Engine, LayerType, Maker, sort_keywords
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.api.validation import (
+    Arrangement,
     Bound,
-    Layout,
     SizeBinder,
     array_shape,
     spread,
     whole_number,
 )
-from rnncc.runtime.api.weights import Arrays, Store
+from rnncc.runtime.api.weights import Arrays, WeightStore
 from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.common.weight_formats import narrowed
 
@@ -71,7 +71,7 @@ CHECKPOINTED = "only carries are saved every so many steps, the rest is computed
 
 
 @dataclass(frozen=True, slots=True)
-class Known:
+class CallShapes:
     """What a call's shapes tell. states: their shapes, [batch, ...]. shapes: of arguments as their
     steps run, of states and of weights."""
 
@@ -100,7 +100,7 @@ class LayerBase(metaclass=LayerType):
         chosen = sort_keywords(maker.cell, sizes, keywords)
         self._chosen = chosen
         self._binding = maker.bind(chosen.options, chosen.functions, chosen.dtype)
-        self.cell: Cell = self._binding.cell
+        self.cell: CellDescription = self._binding.cell
         self.dtype: str = chosen.dtype
         self.name = chosen.name
         self.return_sequences, self.return_state = chosen.return_sequences, chosen.return_state
@@ -114,7 +114,7 @@ class LayerBase(metaclass=LayerType):
         self.seed = secrets.randbits(63) if chosen.seed is None else chosen.seed
         self._fixed = dict(chosen.sizes)  # what every call has to agree with
         self._origin = "given to the layer"
-        self._store: Store | None = None
+        self._store: WeightStore | None = None
         self._calls = 0
         self._prepare()
 
@@ -125,14 +125,14 @@ class LayerBase(metaclass=LayerType):
         self._states = [s.name for s in cell.states]
         self._finals = [f"final_{s}" for s in self._states]
         self._outputs = [o.name for o in cell.outputs]
-        self._names = Names.of(cell)
+        self._names = CellNames.of(cell)
         self._starts = any(s.default for s in cell.states)
         names = cell.arguments
-        self._alone = Layout("bare", names) if len(names) == 1 else None
+        self._alone = Arrangement("bare", names) if len(names) == 1 else None
         self._order = Order(self.time_major, self.go_backwards)
         inputs = {i.name for i in cell.inputs}
         self._lead = {n: 2 if n in inputs else 1 for n in names}  # axes that aren't features
-        self._known: dict[tuple[tuple[int, ...], ...], Known] = {}
+        self._known: dict[tuple[tuple[int, ...], ...], CallShapes] = {}
         # By `training`, and whether there is a mask.
         self._engines: dict[tuple[bool, bool], tuple[Variant, Engine]] = {}
         self._last: Engine | None = None
@@ -182,7 +182,7 @@ class LayerBase(metaclass=LayerType):
             if self._store is not None:
                 return
             arrays = (*self.cell.weights, *self.cell.constants)
-            store = Store(self._dtype, shapes)
+            store = WeightStore(self._dtype, shapes)
             store.update(values or {a.name: self._drawn(a, store.shapes[a.name]) for a in arrays})
             self._fixed = {n: v for n, v in sizes.items() if n in needed or n in self._fixed}
             self._origin = "fixed by the layer's weights"
@@ -261,7 +261,7 @@ class LayerBase(metaclass=LayerType):
         constants = {n: s for n, s in shapes.items() if n not in weights}
         print_fn(summary(f"{self.name}: {self!r}", weights, constants))
 
-    def _built(self) -> Store:
+    def _built(self) -> WeightStore:
         if self._store is None:
             raise ValueError(
                 f"{self.cell.name} has no weights yet: call it, or build it with the shapes to come"
@@ -373,7 +373,7 @@ class LayerBase(metaclass=LayerType):
         if self._target is not None:
             self.to(self._target)
         if arrays is not None:
-            store = Store(self._dtype, {n: a.shape for n, a in arrays.items()})
+            store = WeightStore(self._dtype, {n: a.shape for n, a in arrays.items()})
             store.update(arrays)
             self._store = store
 

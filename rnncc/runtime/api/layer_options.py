@@ -16,7 +16,7 @@ from typing import Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 
-from rnncc.artifact.cell import Cell, OptionValue, Variant, names_of
+from rnncc.artifact.cell import CellDescription, OptionValue, Variant, names_of
 from rnncc.runtime.api.validation import (
     dtype_name,
     flag,
@@ -147,10 +147,10 @@ class SecondEngine(Protocol):
 
 
 @dataclass
-class Binding:
+class BoundCell:
     """A cell with its options bound, and its engines, made when first asked for."""
 
-    cell: Cell
+    cell: CellDescription
     engines: Callable[[Variant], Any]  # an Engine, or a SecondEngine of variants that say so
     _made: dict[Variant, Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
@@ -191,23 +191,23 @@ def storing(engines: Callable[[Variant], Any]) -> Callable[[Variant], Any]:
 class Maker(Protocol):
     """Binds options and functions. `cell`: with every default."""
 
-    cell: Cell
+    cell: CellDescription
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
-    ) -> Binding: ...
+    ) -> BoundCell: ...
 
 
 class Frozen:
     """The maker of a generated module: another choice than the written one is refused."""
 
-    def __init__(self, cell: Cell, engines: Callable[[Variant], Any]) -> None:
+    def __init__(self, cell: CellDescription, engines: Callable[[Variant], Any]) -> None:
         self.cell = cell
-        self.binding = Binding(cell, storing(engines))
+        self.binding = BoundCell(cell, storing(engines))
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
-    ) -> Binding:
+    ) -> BoundCell:
         """ValueError names the `--set` that makes the module which is asked for."""
         cell = self.cell
         written: dict[str, object] = {**dict(cell.options), **dict(cell.functions)}
@@ -328,7 +328,7 @@ class Choices:
         return shown
 
 
-def refuse_keywords(cell: Cell, taken: Iterable[str], whose: str) -> None:
+def refuse_keywords(cell: CellDescription, taken: Iterable[str], whose: str) -> None:
     """ValueError for a keyword of the cell's that another class takes for one of its own."""
     names = [*(s.name for s in cell.sizes), *(r.name for r in cell.rates)]
     names += [name for name, _ in (*cell.options, *cell.functions)]
@@ -340,13 +340,15 @@ def refuse_keywords(cell: Cell, taken: Iterable[str], whose: str) -> None:
             )
 
 
-def read_off(cell: Cell) -> frozenset[str]:
+def read_off(cell: CellDescription) -> frozenset[str]:
     """The sizes a call's arrays tell: those that stand alone in the shape of one."""
     shapes = [text for a in (*cell.inputs, *cell.contexts) for text in a.shape]
     return frozenset(s.name for s in cell.sizes if s.name in shapes)
 
 
-def sort_keywords(cell: Cell, positional: tuple[object, ...], given: Mapping[str, Any]) -> Choices:
+def sort_keywords(
+    cell: CellDescription, positional: tuple[object, ...], given: Mapping[str, Any]
+) -> Choices:
     """TypeError for an unknown or missing keyword or a wrong kind, ValueError for a wrong value."""
     told = read_off(cell)
     needed = [s.name for s in cell.sizes if s.default is None and s.name not in told]
@@ -395,7 +397,7 @@ def sort_keywords(cell: Cell, positional: tuple[object, ...], given: Mapping[str
 
 
 def _layer_option(
-    cell: Cell, chosen: Choices, name: str, value: Any, kinds: Mapping[str, set[str]]
+    cell: CellDescription, chosen: Choices, name: str, value: Any, kinds: Mapping[str, set[str]]
 ) -> None:
     if name in _FLAGS:
         setattr(chosen, name, flag(name, value))
@@ -421,7 +423,7 @@ def _layer_option(
         raise TypeError(f"{cell.name} has no keyword {name}{nearest(name, known)}")
 
 
-def _demand(cell: Cell, sizes: Mapping[str, int], told: frozenset[str]) -> None:
+def _demand(cell: CellDescription, sizes: Mapping[str, int], told: frozenset[str]) -> None:
     """Every size must be given, told by the data, or follow from others by default."""
     known = {*sizes, *told}
     count = -1

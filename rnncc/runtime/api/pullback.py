@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.api.gradients import WRT, Choice, Gradients, Trace, chosen
+from rnncc.runtime.api.gradients import WRT, GradientChoice, Gradients, Trace, chosen
 from rnncc.runtime.api.layer_options import Engine, SecondEngine
 from rnncc.runtime.api.second_pullback import SecondPullback
 from rnncc.runtime.api.validation import as_array, check_shape
@@ -49,7 +49,7 @@ class Pullback:
         RuntimeError after a call that consumed; ValueError and TypeError for a dy unlike y.
         """
         self._alive()
-        trace, choice = self._trace, Choice(self._trace, chosen(wrt, WRT))
+        trace, choice = self._trace, GradientChoice(self._trace, chosen(wrt, WRT))
         run = _Run(trace, self._engine, self._saved, self._cotangents(dy))
         later = wrt is None and trace.states is None and not consume and trace.steps < LATER_STEPS
         states = choice.states
@@ -69,7 +69,7 @@ class Pullback:
         dy, wrt: as for a call. ValueError too for a module written without second derivatives.
         """
         self._alive()
-        trace, choice = self._trace, Choice(self._trace, chosen(wrt, WRT))
+        trace, choice = self._trace, GradientChoice(self._trace, chosen(wrt, WRT))
         run = _Run(trace, self._engine, self._saved, self._cotangents(dy))
         names = dict.fromkeys([*choice.names(), *choice.states.names])
         engine = again = None

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.api.gradients import WRT, Choice, Gradients, chosen
+from rnncc.runtime.api.gradients import WRT, GradientChoice, Gradients, chosen
 from rnncc.runtime.api.layer_options import SecondEngine
 from rnncc.runtime.api.validation import as_array, check_shape, nearest, spread
 
@@ -33,7 +33,7 @@ class SecondGradients:
 class SecondPullback:
     """pullback2(d_grads) -> SecondGradients. See `Pullback.vjp`."""
 
-    def __init__(self, choice: Choice, engine: SecondEngine | None, saved: Any) -> None:
+    def __init__(self, choice: GradientChoice, engine: SecondEngine | None, saved: Any) -> None:
         self._choice, self._engine, self._saved = choice, engine, saved
 
     def __call__(self, d_grads: Any, wrt: Sequence[str] | None = None) -> SecondGradients:
@@ -47,7 +47,7 @@ class SecondPullback:
         """
         kinds = chosen(wrt, SECOND)
         trace = self._choice.trace
-        choice = Choice(trace, kinds - {"dy"})
+        choice = GradientChoice(trace, kinds - {"dy"})
         cotangents = self._cotangents(d_grads)
         results = [*trace.outputs, *trace.finals] if "dy" in kinds else []
         names = dict.fromkeys([*choice.names(), *choice.states.names])

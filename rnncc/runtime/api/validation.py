@@ -15,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Array, Cell, names_of
+from rnncc.artifact.cell import Array, CellDescription, names_of
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.device_arrays import as_gpu_array, is_on_gpu
 from rnncc.runtime.common.strides import has_dense_rows
@@ -183,7 +183,7 @@ def check_shape(name: str, array: np.ndarray, expected: tuple[int, ...], what: s
 
 
 @dataclass(frozen=True, slots=True)
-class Layout:
+class Arrangement:
     """How a user arranged several values; `arrange` puts others into the same arrangement."""
 
     kind: str  # bare tuple list dict
@@ -198,7 +198,7 @@ class Layout:
         return picked if self.kind == "list" else tuple(picked)
 
 
-def spread(what: str, given: object, names: Sequence[str]) -> tuple[dict[str, Any], Layout]:
+def spread(what: str, given: object, names: Sequence[str]) -> tuple[dict[str, Any], Arrangement]:
     """Values by name out of a bare value (for one name), a tuple or list, or a dict.
 
     Of one name, a list is the value itself: nested lists are arrays. TypeError and ValueError
@@ -212,10 +212,10 @@ def spread(what: str, given: object, names: Sequence[str]) -> tuple[dict[str, An
         missing = [n for n in names if n not in given]
         if missing:
             raise ValueError(f"{what} lacks {', '.join(missing)}: give {listed}")
-        return {n: given[n] for n in names}, Layout("dict", tuple(names))
+        return {n: given[n] for n in names}, Arrangement("dict", tuple(names))
     sequence = isinstance(given, tuple) or (isinstance(given, list) and len(names) > 1)
     if len(names) == 1 and not (isinstance(given, tuple) and len(given) == 1):
-        return {names[0]: given}, Layout("bare", tuple(names))
+        return {names[0]: given}, Arrangement("bare", tuple(names))
     if not sequence:
         kind = type(given).__name__
         raise TypeError(f"{what} takes {len(names)} arrays ({listed}): a tuple or dict, not {kind}")
@@ -223,7 +223,7 @@ def spread(what: str, given: object, names: Sequence[str]) -> tuple[dict[str, An
     if len(given) != len(names):
         raise ValueError(f"{what} takes {len(names)} arrays ({listed}), {len(given)} were given")
     kind = "list" if isinstance(given, list) else "tuple"
-    return dict(zip(names, given, strict=True)), Layout(kind, tuple(names))
+    return dict(zip(names, given, strict=True)), Arrangement(kind, tuple(names))
 
 
 # ---- sizes -----------------------------------------------------------------------------------
@@ -243,7 +243,7 @@ class SizeBinder:
 
     def __init__(
         self,
-        cell: Cell,
+        cell: CellDescription,
         given: Mapping[str, int],
         origin: str,
         origins: Mapping[str, str] | None = None,

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 import numpy as np
 import numpy.lib.format as npy
 
-from rnncc.artifact.cell import Cell
+from rnncc.artifact.cell import CellDescription
 
 _ABOUT = "_about"  # no weight's name starts with an underscore
 _MOST_ABOUT = 2**20  # bytes
@@ -36,7 +36,7 @@ Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 def write(
     path: str | os.PathLike[str],
-    cell: Cell,
+    cell: CellDescription,
     sizes: Mapping[str, int],
     arrays: Mapping[str, np.ndarray],
 ) -> None:
@@ -134,7 +134,9 @@ class Weights:
 
 
 @contextmanager
-def opened(path: str | os.PathLike[str], cell: Cell, *, strict: bool) -> Iterator[Weights]:
+def opened(
+    path: str | os.PathLike[str], cell: CellDescription, *, strict: bool
+) -> Iterator[Weights]:
     """A file of weights of this cell; of its arrays only their names are known to be right.
 
     ValueError: not such a file, of another cell, or (strict) of this cell's text or options as
@@ -155,7 +157,7 @@ def opened(path: str | os.PathLike[str], cell: Cell, *, strict: bool) -> Iterato
         yield found
 
 
-def _archive(file: BinaryIO, cell: Cell) -> zipfile.ZipFile:
+def _archive(file: BinaryIO, cell: CellDescription) -> zipfile.ZipFile:
     """The open archive; its directory is no longer than that of this cell's arrays may be."""
     if file.read(4) != b"PK\x03\x04":
         raise ValueError("it is no .npz file")
@@ -199,7 +201,7 @@ def _described(about: object) -> dict[str, Any]:
     return found
 
 
-def _about(cell: Cell, sizes: Mapping[str, int]) -> dict[str, Any]:
+def _about(cell: CellDescription, sizes: Mapping[str, int]) -> dict[str, Any]:
     return {
         "cell": cell.name,
         "sha256": cell.sha256,
@@ -209,7 +211,7 @@ def _about(cell: Cell, sizes: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _compare(found: Weights, cell: Cell, strict: bool) -> None:
+def _compare(found: Weights, cell: CellDescription, strict: bool) -> None:
     """ValueError unless the file's weights are called as the cell's, and mean the same."""
     where, theirs, own = found.where, found.about, _about(cell, {})
     # How a cell runs, and what it draws, is not what its weights mean.

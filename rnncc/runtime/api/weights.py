@@ -19,7 +19,7 @@ from rnncc.runtime.api.validation import as_array, check_shape, nearest
 _versions = itertools.count(1)  # across layers: engines are shared by all layers of a class
 
 
-class Store:
+class WeightStore:
     """Weights and constants of one layer by name, and a number that changes whenever one does."""
 
     def __init__(self, dtype: np.dtype[Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
@@ -50,7 +50,9 @@ class Arrays(Mapping[str, np.ndarray]):
     raises: arrays are read-only, write `weights["kernel"] = weights["kernel"] + step`.
     """
 
-    def __init__(self, store: Store | None, names: Sequence[str], owner: str, kind: str) -> None:
+    def __init__(
+        self, store: WeightStore | None, names: Sequence[str], owner: str, kind: str
+    ) -> None:
         self._store, self._names = store, tuple(names)
         self._owner, self._kind = owner, kind
 
@@ -60,7 +62,7 @@ class Arrays(Mapping[str, np.ndarray]):
     def __setitem__(self, name: str, value: object) -> None:
         self._built(name).update({name: value})
 
-    def _built(self, name: object) -> Store:
+    def _built(self, name: object) -> WeightStore:
         if name not in self._names:
             raise KeyError(
                 f"{self._owner} has no {self._kind} {name!r}{nearest(str(name), self._names)}"

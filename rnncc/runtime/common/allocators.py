@@ -21,7 +21,7 @@ from rnncc.runtime.common.strides import repeated
 KEPT_SHAPES = 64
 
 
-class Room(Protocol):
+class Allocator(Protocol):
     def empty(self, shape: tuple[int, ...]) -> Any:
         """An array with anything in it."""
 
@@ -36,14 +36,14 @@ class Room(Protocol):
 
 
 def of_every_step(last: Any, steps: int, zeros: Callable[[tuple[int, ...]], Any]) -> Any:
-    """A cotangent of the last step, [batch, ...], as one of every step. zeros: as of a `Room`."""
+    """A cotangent of the last step, [batch, ...], as one of every step. zeros: an `Allocator`'s."""
     whole = zeros((len(last), steps, *last.shape[1:]))
     whole[:, -1] = last
     return whole
 
 
-class HostRoom:
-    """A `Room` of NumPy's arrays. Thread-safe."""
+class HostAllocator:
+    """A `Allocator` of NumPy's arrays. Thread-safe."""
 
     def __init__(self, dtype: Any, pool: memory_pool.Pool | None = None) -> None:
         """pool: of memory; None is this machine's."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import warnings
 
-from rnncc.artifact.cell import Cell
+from rnncc.artifact.cell import CellDescription
 
 _told: set[int] = set()  # hashes: what was said outlives no cell
 
@@ -16,7 +16,7 @@ class NeverLearns(UserWarning):
     """A weight of a cell that is trained gets no gradient, whatever the data."""
 
 
-def sentences(cell: Cell) -> list[tuple[int, str]]:
+def sentences(cell: CellDescription) -> list[tuple[int, str]]:
     """What there is to say of each such weight, after the line it is declared on."""
     return [
         (
@@ -28,7 +28,7 @@ def sentences(cell: Cell) -> list[tuple[int, str]]:
     ]
 
 
-def warn(cell: Cell) -> None:
+def warn(cell: CellDescription) -> None:
     """Once for each cell and choice of options, at the line of the weight."""
     key = hash(cell)
     if key in _told:

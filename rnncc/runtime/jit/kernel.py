@@ -32,7 +32,7 @@ held_in_forks(_COMPILING)
 held_in_forks(llvm_lock())
 
 
-class Kernel:
+class CpuKernel:
     """A Python function over int64 arguments, its machine code, and how long compiling took.
 
     seconds: None where nothing had to be compiled, or hasn't been yet. one_row: the kernel that may
@@ -44,7 +44,7 @@ class Kernel:
     def __init__(self, function: Callable[..., Any], arguments: int) -> None:
         self.function, self.arguments = function, arguments
         self.seconds: float | None = None
-        self.one_row: Kernel | None = None
+        self.one_row: CpuKernel | None = None
         self._code: MachineCode | None = None
 
     def __repr__(self) -> str:
@@ -97,9 +97,9 @@ class Kernel:
         return llvm_text(self.function, self.signature)
 
 
-def kernel(function: Callable[..., Any]) -> Kernel:
+def kernel(function: Callable[..., Any]) -> CpuKernel:
     """An entry `void kernel(block, part)`, over the names that its module has so far."""
-    return Kernel(settled(function), 2)
+    return CpuKernel(settled(function), 2)
 
 
 def settled(function: Any) -> Any:
@@ -111,21 +111,21 @@ def settled(function: Any) -> Any:
     return made
 
 
-def one_row(plain: Kernel) -> Callable[[Callable[..., Any]], Kernel]:
+def one_row(plain: CpuKernel) -> Callable[[Callable[..., Any]], CpuKernel]:
     """The twin of a kernel for batches of one row that saves nothing."""
 
-    def twin(function: Callable[..., Any]) -> Kernel:
-        plain.one_row = made = Kernel(settled(function), 2)
+    def twin(function: Callable[..., Any]) -> CpuKernel:
+        plain.one_row = made = CpuKernel(settled(function), 2)
         return made
 
     return twin
 
 
-def core(function: Callable[..., Any]) -> Kernel:
+def core(function: Callable[..., Any]) -> CpuKernel:
     """A function of eight int64, called from kernels by address."""
-    return Kernel(function, CORE_ARGUMENTS)
+    return CpuKernel(function, CORE_ARGUMENTS)
 
 
-def entry(function: Callable[..., Any]) -> Kernel:
+def entry(function: Callable[..., Any]) -> CpuKernel:
     """A function of as many int64 as it has parameters, called from Python by address."""
-    return Kernel(function, len(inspect.signature(function).parameters))
+    return CpuKernel(function, len(inspect.signature(function).parameters))

@@ -22,28 +22,31 @@ import ast
 # What a module may call where it holds data; decorators of its functions; what kernels are written
 # with. All of it is what `rnncc.generated` offers (tests hold the two together).
 TABLES = (
-    "Array Buffer Carry Cell Constraint Copy Core Direction Grad Kernel Operand Pack Place Rate "
-    "SizeDecl Source Stage Summed Variant"
+    "Array BufferSpec BufferView CarrySpec CellDescription Constraint CopySpec CoreSpec "
+    "DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate ResultSpec SizeDescription "
+    "StageSpec SummedSpec Variant"
 )
-ENGINES = "CudaEngine CudaSecondEngine Engine SecondEngine layer_class"
-NOUNS = frozenset(f"{TABLES} {ENGINES} Shape host_vectors vectors".split())
+ENGINES = "CpuEngine CpuSecondEngine CudaEngine CudaSecondEngine layer_class"
+NOUNS = frozenset(f"{TABLES} {ENGINES} GroupShape host_vectors vectors".split())
 DECORATORS = frozenset(("core", "kernel", "one_row", "stationary", "summed"))
 RUNTIME = {
     module: frozenset(names.split())
     for module, names in {
         "rnncc.generated.cpu": (
-            "Array Buffer Carry Cell Constraint Copy Core Direction Engine Grad Kernel Operand "
-            "POINTERS_AT POINTER_BYTES Pack Place ROW_BLOCK Rate SPILLS_AT SecondEngine SizeDecl "
-            "Source Stage TILE_BYTES TURN_AT Variant barrier call_core check_in contract_rows "
+            "POINTERS_AT POINTER_BYTES ROW_BLOCK SPILLS_AT TILE_BYTES TURN_AT Array BufferSpec "
+            "BufferView CarrySpec CellDescription Constraint CopySpec CoreSpec CpuEngine "
+            "CpuSecondEngine DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate "
+            "ResultSpec SizeDescription StageSpec Variant barrier call_core check_in contract_rows "
             "copy_pieces draw_float32 draw_float64 fetch_tile flush_denormals host_vectors kernel "
             "lane_range layer_class one_row restore_denormals row_key row_range segment set_word "
             "share word"
         ),
         "rnncc.generated.cuda": (
-            "Array Buffer COUNTER_BYTES Carry Cell Constraint Core CudaEngine CudaSecondEngine "
-            "Direction F Grad Kernel Operand Pack Place Rate Shape SizeDecl Source Stage Summed "
-            "Variant anew cuda kernel layer_class level_barrier row_key share stationary summed "
-            "team_sum uniform v"
+            "COUNTER_BYTES F Array BufferSpec BufferView CarrySpec CellDescription Constraint "
+            "CoreSpec CudaEngine CudaSecondEngine DirectionSpec GradSpec GroupShape KernelSpec "
+            "OperandSpec PackSpec Rate ResultSpec SizeDescription StageSpec SummedSpec Variant "
+            "anew cuda kernel layer_class level_barrier row_key share stationary summed team_sum "
+            "uniform v"
         ),
         # Cores and row helpers, which know no cell.
         "rnncc.runtime.jit.kernel": "core",

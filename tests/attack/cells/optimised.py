@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Cell, Variant
+from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.compiler import layer_class
 from rnncc.frontend.spec import CellSpec
 from rnncc.oracle import OracleEngine, OracleSecondEngine, oracle_engine
@@ -18,7 +18,7 @@ from rnncc.schedule.legalize import legalize
 
 
 def optimised_engine(
-    spec: CellSpec, cell: Cell, variant: Variant
+    spec: CellSpec, cell: CellDescription, variant: Variant
 ) -> OracleEngine | OracleSecondEngine:
     engine = oracle_engine(spec, cell, variant)
     if isinstance(engine, OracleEngine):

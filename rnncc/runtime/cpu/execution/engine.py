@@ -18,10 +18,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import Direction
+from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.machine import ITEMSIZE, host
 from rnncc.runtime.common import learning, memory_pool
-from rnncc.runtime.common.allocators import HostRoom
+from rnncc.runtime.common.allocators import HostAllocator
 from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.common.memory_pool import write_into
 from rnncc.runtime.cpu.execution.fast_path import Direct
@@ -36,45 +36,45 @@ from rnncc.runtime.cpu.execution.time_chunks import (
     cotangents_of,
     forward,
 )
-from rnncc.runtime.cpu.planning.bound_program import Call, result_shape
-from rnncc.runtime.cpu.planning.executable import Params, Prepared
-from rnncc.runtime.cpu.planning.kernel_arguments import Binder
+from rnncc.runtime.cpu.planning.bound_program import CallKey, result_shape
+from rnncc.runtime.cpu.planning.executable import Executable, Params
+from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 from rnncc.runtime.cpu.planning.layouts import Layout
-from rnncc.runtime.cpu.planning.target import HOST, Target
+from rnncc.runtime.cpu.planning.target import HOST, CpuTarget
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 from rnncc.runtime.cpu.threads.dispatch import threading_reason
-from rnncc.runtime.jit.kernel import Kernel
+from rnncc.runtime.jit.kernel import CpuKernel
 
 KEPT_SHAPES = 64
 KEPT_VERSIONS = 4
 NOTHING: Arrays = MappingProxyType({})
 
-__all__ = ["Engine", "Saved"]
+__all__ = ["CpuEngine", "Saved"]
 
-Ran = tuple[Prepared | None, int]
+Ran = tuple[Executable | None, int]
 
 
 @dataclass
-class Side:
+class DirectionCache:
     """One direction with its caches."""
 
-    direction: Direction
+    direction: DirectionSpec
     dtype: str
-    made: OrderedDict[Call, Prepared] = field(default_factory=OrderedDict)
+    made: OrderedDict[CallKey, Executable] = field(default_factory=OrderedDict)
     ready: OrderedDict[Any, Ready] = field(default_factory=OrderedDict)
     packs: OrderedDict[Any, Packed] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
-    last: Prepared | None = None
+    last: Executable | None = None
     steps: int = 0  # of the last call, whatever its blocks
     kept_packs: int = KEPT_VERSIONS
-    target: Target = HOST
+    target: CpuTarget = HOST
 
     def __post_init__(self) -> None:
         open_in_children(self, "lock")
         self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
         self.buffers = {b.name: b for b in self.direction.buffers}
         self.params = Params.of(self.direction)
-        self.host = HostRoom(self.np_dtype, self.target.pool)
+        self.host = HostAllocator(self.np_dtype, self.target.pool)
         self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
 
     def keep(self, layers: int) -> None:
@@ -86,7 +86,7 @@ class Side:
         """The last run, and how many steps it was a block of."""
         return self.last, self.steps
 
-    def room(self, arrays: Arrays) -> HostRoom:
+    def room(self, arrays: Arrays) -> HostAllocator:
         """Who makes arrays for a call."""
         return self.host
 
@@ -110,7 +110,7 @@ class Side:
         """The job, done."""
         return Run(self, job)
 
-    def prepared(self, call: Call, residuals: Residuals) -> Prepared:
+    def prepared(self, call: CallKey, residuals: Residuals) -> Executable:
         """What doesn't change between calls of these sizes and strides; made at the first."""
         with self.lock:
             found = self.made.get(call)
@@ -127,14 +127,16 @@ class Side:
             self.last = found
             return found
 
-    def prepare(self, call: Call, given: dict[str, Layout]) -> Prepared:
+    def prepare(self, call: CallKey, given: dict[str, Layout]) -> Executable:
         """given: where the rows of residuals are."""
         target = self.target
-        binder = Binder(self.direction, call, target.machine, self.dtype, target.threads, given)
-        return Prepared(binder.bind(), self.direction, self.params, self.buffers, target)
+        binder = ArgumentBinder(
+            self.direction, call, target.machine, self.dtype, target.threads, given
+        )
+        return Executable(binder.bind(), self.direction, self.params, self.buffers, target)
 
 
-class Engine:
+class CpuEngine:
     """Both directions of one compiled cell. Thread-safe; owns no layer's state."""
 
     on_gpu = reads_gpu_arrays = False
@@ -142,23 +144,23 @@ class Engine:
     def __init__(
         self,
         cell: Any,
-        forward: Direction,
-        backward: Direction,
-        side: Callable[..., Side] = Side,
+        forward: DirectionSpec,
+        backward: DirectionSpec,
+        side: Callable[..., DirectionCache] = DirectionCache,
     ) -> None:
         """side: makes a direction's side."""
         self.cell, self.storage, self._side = cell, "", side
         self.dtype = np.dtype(cell.dtype)
         self._forward = side(forward, cell.dtype)
         self._backward = side(backward, cell.dtype)
-        self._calls: dict[Any, Call] = {}
+        self._calls: dict[Any, CallKey] = {}
 
-    def stored(self, storage: str) -> Engine:
+    def stored(self, storage: str) -> CpuEngine:
         """The same kernels over narrow weights. See `layer_options.storing`."""
         if self.dtype != np.float32:
             raise ValueError(f"weights={storage!r} narrows float32: this layer is {self.dtype}")
         directions = self._forward.direction, self._backward.direction
-        made = Engine(self.cell, *directions, self._side)
+        made = CpuEngine(self.cell, *directions, self._side)
         made.storage = storage
         return made
 
@@ -286,11 +288,13 @@ class Engine:
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace. See `layer_options.Engine`."""
-        return block_steps(self._forward, Call(tuple(sorted(sizes.items())), batch, 1, False, True))
+        return block_steps(
+            self._forward, CallKey(tuple(sorted(sizes.items())), batch, 1, False, True)
+        )
 
     def _call(
         self, sizes: Mapping[str, int], batch: int, time: int, save: bool, last_only: bool
-    ) -> Call:
+    ) -> CallKey:
         """The same one for the same numbers, so that it is found at a glance in what is kept."""
         key = (batch, time, save, last_only, *sizes.items())
         found = self._calls.get(key)
@@ -298,7 +302,7 @@ class Engine:
             if len(self._calls) >= 4 * KEPT_SHAPES:
                 self._calls.clear()
             storage = "" if save else self.storage
-            found = Call(
+            found = CallKey(
                 tuple(sorted(sizes.items())), batch, time, save, last_only, storage=storage
             )
             self._calls[key] = found
@@ -347,11 +351,11 @@ class Engine:
         return frozenset(k.name for k in kernels if _is_loaded(k.function))
 
 
-def _is_loaded(kernel: Kernel) -> bool:
+def _is_loaded(kernel: CpuKernel) -> bool:
     return kernel.loaded or (kernel.one_row is not None and kernel.one_row.loaded)
 
 
-def _check_out(side: Side, call: Call, prefix: str, out: Arrays) -> None:
+def _check_out(side: DirectionCache, call: CallKey, prefix: str, out: Arrays) -> None:
     """Kernels write where they are told: ValueError unless every array is what a result needs."""
     places = {p.name: p for p in side.direction.results if p.role not in ("residual", "held")}
     for name, array in out.items():

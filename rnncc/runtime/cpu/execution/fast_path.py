@@ -30,9 +30,9 @@ from rnncc.runtime.cpu.planning.target import run_plan
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cpu.execution.engine import Side
+    from rnncc.runtime.cpu.execution.engine import DirectionCache
     from rnncc.runtime.cpu.kernels.executor import Plan
-    from rnncc.runtime.cpu.planning.executable import Prepared
+    from rnncc.runtime.cpu.planning.executable import Executable
 
 
 class Direct(Run):
@@ -46,9 +46,9 @@ class Direct(Run):
 
     __slots__ = ("_made", "_plan", "_rates", "constants", "names", "places", "saved_bytes")
     _plan: Plan
-    _made: Prepared
+    _made: Executable
 
-    def __init__(self, side: Side, job: Job, kept: Iterable[str] = ()) -> None:
+    def __init__(self, side: DirectionCache, job: Job, kept: Iterable[str] = ()) -> None:
         super().__init__(side, job)
         given = dict(zip(self.names, self.arrays, strict=True))
         self.constants = {n: given[n] for n in given.keys() & set(kept)}

@@ -8,10 +8,10 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cpu.execution.engine import Ran, Side
+    from rnncc.runtime.cpu.execution.engine import DirectionCache, Ran
 
 
-def plan_side(title: str, side: Side, ran: Ran | None = None) -> list[str]:
+def plan_side(title: str, side: DirectionCache, ran: Ran | None = None) -> list[str]:
     """One direction's kernels. ran: of an earlier call than the last."""
     prepared, steps = ran or side.ran
     if prepared is None:

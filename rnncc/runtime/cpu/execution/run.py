@@ -11,18 +11,18 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import Buffer
+from rnncc.artifact.kernel_tables import BufferSpec
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.memory_pool import write_into
 from rnncc.runtime.common.strides import has_dense_rows, repeated, row_strides
-from rnncc.runtime.cpu.planning.bound_program import Call
+from rnncc.runtime.cpu.planning.bound_program import CallKey
 from rnncc.runtime.cpu.planning.layouts import Layout, axes_of, is_padded
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cpu.execution.engine import Side
-    from rnncc.runtime.cpu.planning.executable import Choice, Prepared
+    from rnncc.runtime.cpu.execution.engine import DirectionCache
+    from rnncc.runtime.cpu.planning.executable import Executable, ResultChoice
 
 Arrays = Mapping[str, Any]
 ANYWHERE = 64  # an address for what takes no memory
@@ -51,7 +51,7 @@ class Job:
     """
 
     arrays: Arrays
-    call: Call
+    call: CallKey
     version: object
     residuals: Residuals = NO_RESIDUALS
     wanted: frozenset[str] | None = None
@@ -64,8 +64,8 @@ class Ready:
     """What arrays with these strides take. later: results that kernels can't write where their
     caller wants them."""
 
-    prepared: Prepared
-    choice: Choice
+    prepared: Executable
+    choice: ResultChoice
     later: tuple[str, ...]
 
 
@@ -76,7 +76,7 @@ class Run:
     results: dict[str, np.ndarray]
     _saved: memory_pool.Lease | None
 
-    def __init__(self, side: Side, job: Job) -> None:
+    def __init__(self, side: DirectionCache, job: Job) -> None:
         self.side, self.job = side, job
         arrays, dtype = job.arrays, side.np_dtype
         given: list[np.ndarray] = []
@@ -144,7 +144,7 @@ class Run:
 
     # ---- arrays -------------------------------------------------------------------------------
 
-    def _converted(self, buffer: Buffer, name: str, given: Any) -> np.ndarray:
+    def _converted(self, buffer: BufferSpec, name: str, given: Any) -> np.ndarray:
         """A parameter that isn't an array of the side's dtype."""
         if given is None and name not in self.job.arrays:  # held: nothing has been put out yet
             rest = [evaluate(s, dict(self.job.call.sizes)) for s in buffer.shape]
@@ -187,7 +187,7 @@ class Run:
 
     # ---- weights --------------------------------------------------------------------------------
 
-    def _find_packed(self, made: Prepared, seed: int) -> Packed:
+    def _find_packed(self, made: Executable, seed: int) -> Packed:
         """Packed weights of this version, for these tiles."""
         arrays, side = self.job.arrays, self.side
         address_of = side.target.address_of
@@ -236,7 +236,7 @@ class Repeated(Run):
         self._again()
 
 
-def find_packed(side: Side, key: object) -> Packed | None:
+def find_packed(side: DirectionCache, key: object) -> Packed | None:
     """What was packed under this key, if it is kept."""
     with side.lock:
         found = side.packs.get(key)
@@ -245,7 +245,7 @@ def find_packed(side: Side, key: object) -> Packed | None:
         return found
 
 
-def keep_packed(side: Side, key: object, made: Packed) -> Packed:
+def keep_packed(side: DirectionCache, key: object, made: Packed) -> Packed:
     with side.lock:
         side.packs[key] = made
         while len(side.packs) > side.kept_packs:
@@ -254,8 +254,8 @@ def keep_packed(side: Side, key: object, made: Packed) -> Packed:
 
 
 def pack(
-    side: Side,
-    made: Prepared,
+    side: DirectionCache,
+    made: Executable,
     weights: Arrays,
     seed: int,
     given: Sequence[int],

@@ -15,9 +15,9 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import Direction
+from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.size_expressions import evaluate
-from rnncc.runtime.cpu.execution.engine import Side
+from rnncc.runtime.cpu.execution.engine import DirectionCache
 from rnncc.runtime.cpu.execution.report import plan_side
 from rnncc.runtime.cpu.execution.run import NO_RESIDUALS, Arrays, Job, Residuals
 from rnncc.runtime.cpu.execution.time_chunks import Saved
@@ -36,17 +36,17 @@ class SavedAgain:
         return SavedAgain(self.first, dict(self.arrays), self.residuals)
 
 
-class SecondEngine:
+class CpuSecondEngine:
     """`layer_options.SecondEngine` on kernels. Thread-safe; owns no layer's state."""
 
     def __init__(
         self,
         cell: Any,
-        forward: Direction,
-        backward: Direction,
-        backward_pullback: Direction,
-        forward_pullback: Direction,
-        side: Callable[..., Side] = Side,
+        forward: DirectionSpec,
+        backward: DirectionSpec,
+        backward_pullback: DirectionSpec,
+        forward_pullback: DirectionSpec,
+        side: Callable[..., DirectionCache] = DirectionCache,
     ) -> None:
         """side: makes a direction's side."""
         self.cell = cell
@@ -88,7 +88,7 @@ class SecondEngine:
         return {name.removeprefix("d_"): array for name, array in found.items()}
 
     def _run(
-        self, side: Side, again: SavedAgain, wanted: frozenset[str] | None = None
+        self, side: DirectionCache, again: SavedAgain, wanted: frozenset[str] | None = None
     ) -> dict[str, Any]:
         """One direction: its results; what it saves joins what is known."""
         first = again.first
@@ -106,7 +106,7 @@ class SecondEngine:
         again.residuals = again.residuals.joined(run.residuals())
         return run.results
 
-    def _zeros(self, side: Side, again: SavedAgain) -> Mapping[str, Any]:
+    def _zeros(self, side: DirectionCache, again: SavedAgain) -> Mapping[str, Any]:
         """For the cotangents nobody gave."""
         first, zeros = again.first, {}
         room = side.room(first.arrays)

@@ -21,15 +21,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any
 
-from rnncc.artifact.kernel_tables import Direction
+from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.size_expressions import evaluate
-from rnncc.runtime.common.allocators import Room
+from rnncc.runtime.common.allocators import Allocator
 from rnncc.runtime.cpu.execution.run import Arrays, Job, Residuals
-from rnncc.runtime.cpu.planning.bound_program import Call, result_shape
+from rnncc.runtime.cpu.planning.bound_program import CallKey, result_shape
 from rnncc.runtime.cpu.planning.layouts import pad
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cpu.execution.engine import Side
+    from rnncc.runtime.cpu.execution.engine import DirectionCache
 
 LEAST_STEPS = 64
 BLOCK_BYTES = 4 * 2**20
@@ -53,7 +53,7 @@ class Saved:
     """What a pullback owns: parameters as they were, how the call was shaped, and its blocks."""
 
     arrays: dict[str, Any]
-    call: Call
+    call: CallKey
     version: object
     first_step: int
     blocks: list[Block]
@@ -64,12 +64,12 @@ class Saved:
         return len(self.blocks) == 1 and self.blocks[0].residuals is not None
 
 
-def carries_of(direction: Direction) -> list[str]:
+def carries_of(direction: DirectionSpec) -> list[str]:
     """Parameters a block starts from; its results `final_<name>` are where the next one starts."""
     return [name for _, role, name in direction.params if role in CARRIED]
 
 
-def block_steps(side: Side, call: Call, most: int | None = None) -> int:
+def block_steps(side: DirectionCache, call: CallKey, most: int | None = None) -> int:
     """How many steps at once need a workspace of at most so many bytes, or a small one."""
     sizes, row = dict(call.sizes), 0
     for buffer in side.direction.buffers:
@@ -95,7 +95,7 @@ def borders(time: int, steps: int, every: int | None = None) -> Iterator[tuple[i
         begin = end
 
 
-def _part(direction: Direction, arrays: Arrays, block: Block, time: int) -> dict[str, Any]:
+def _part(direction: DirectionSpec, arrays: Arrays, block: Block, time: int) -> dict[str, Any]:
     """The arrays of some of a call's steps, from the block's carries."""
     found = {**arrays, **block.carries}
     if (block.begin, block.end) != (0, time):
@@ -105,7 +105,9 @@ def _part(direction: Direction, arrays: Arrays, block: Block, time: int) -> dict
     return found
 
 
-def _sequences(side: Side, role: str, call: Call, out: Arrays, room: Room) -> dict[str, Any]:
+def _sequences(
+    side: DirectionCache, role: str, call: CallKey, out: Arrays, room: Allocator
+) -> dict[str, Any]:
     """Results over all steps, whole: every block writes its own."""
     found = {}
     for place in side.direction.results:
@@ -121,7 +123,7 @@ def _sequences(side: Side, role: str, call: Call, out: Arrays, room: Room) -> di
 
 
 def forward(
-    side: Side, job: Job, steps: int, every: int | None, carry: bool = False
+    side: DirectionCache, job: Job, steps: int, every: int | None, carry: bool = False
 ) -> tuple[dict[str, Any], list[Block]]:
     """Results by name, and the blocks a pullback needs if `job.call.save`. carry: with those of
     carries that callers don't see."""
@@ -161,7 +163,12 @@ def forward(
 
 
 def backward(
-    ahead: Side, back: Side, saved: Saved, cotangents: Arrays, wanted: frozenset[str], out: Arrays
+    ahead: DirectionCache,
+    back: DirectionCache,
+    saved: Saved,
+    cotangents: Arrays,
+    wanted: frozenset[str],
+    out: Arrays,
 ) -> dict[str, Any]:
     """Gradients by parameter. Cotangents by result, those of outputs of every step or as they were
     returned; a missing one is zero."""
@@ -198,7 +205,7 @@ def backward(
     return {n.removeprefix("d_"): a for n, a in sequences.items()} | totals
 
 
-def _of_every_step(side: Side, cotangents: Arrays) -> list[str]:
+def _of_every_step(side: DirectionCache, cotangents: Arrays) -> list[str]:
     """Cotangents that enter at more than the last step."""
     lead = {p.name: 2 for p in side.direction.results if p.role == "output"}
     buffers = {p.name: side.buffers[p.source.buffer] for p in side.direction.results}
@@ -206,7 +213,7 @@ def _of_every_step(side: Side, cotangents: Arrays) -> list[str]:
 
 
 def cotangents_of(
-    side: Side, handed: Arrays, call: Call, block: Block, room: Room
+    side: DirectionCache, handed: Arrays, call: CallKey, block: Block, room: Allocator
 ) -> dict[str, Any]:
     """What comes into a block from behind: cotangents of its steps and of its last carries."""
     found = {}

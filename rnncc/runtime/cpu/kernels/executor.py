@@ -74,7 +74,7 @@ def perform_again(plan, workspace, control, post):
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class SpaceOffset:
     """A group of addresses, by number, and bytes from it."""
 
     group: int
@@ -82,17 +82,17 @@ class Place:
 
 
 @dataclass(slots=True)
-class Piece:
+class ArgumentBlock:
     """A block: its words, and which of them are addresses."""
 
     words: np.ndarray
-    addresses: list[tuple[int, Place]]
+    addresses: list[tuple[int, SpaceOffset]]
 
 
 @dataclass(frozen=True, slots=True)
 class Launch:
     kernel: int
-    piece: Piece
+    piece: ArgumentBlock
     parts: int
 
 
@@ -101,7 +101,7 @@ class Region:
     """A buffer, or anything else that is laid out: so many bytes, of which nobody else has any."""
 
     name: str
-    place: Place
+    place: SpaceOffset
     size: int
 
 

@@ -13,7 +13,7 @@ from functools import cache
 
 from rnncc.common.machine import ITEMSIZE, Machine, host
 from rnncc.common.template_loader import render
-from rnncc.runtime.jit.kernel import CORE_ARGUMENTS, Kernel
+from rnncc.runtime.jit.kernel import CORE_ARGUMENTS, CpuKernel
 from rnncc.runtime.jit.module_cache import keyed_module
 
 _CALL = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * CORE_ARGUMENTS)
@@ -31,7 +31,7 @@ class Reduction:
 
 
 @dataclass(frozen=True, slots=True)
-class Copy:
+class StridedCopy:
     """One kind of strided copy as the template writes it."""
 
     name: str
@@ -47,14 +47,14 @@ REDUCTIONS = (
     Reduction("min", "v.inf", "v.minimum(acc, v.load(at))", "v.minimum(acc, rest)", "fold_min"),
 )
 COPIES = (
-    Copy(
+    StridedCopy(
         "copy",
         "dst = src, element by element.",
         "v.load(at)",
         "v.load_first(at, n - i)",
         "w.get(at)",
     ),
-    Copy(
+    StridedCopy(
         "add",
         "dst += src, element by element.",
         "v.load(to) + v.load(at)",
@@ -72,10 +72,10 @@ class RowsView:
     width: int
     size: int
     reductions: tuple[Reduction, ...] = REDUCTIONS
-    copies: tuple[Copy, ...] = COPIES
+    copies: tuple[StridedCopy, ...] = COPIES
 
 
-class Rows:
+class RowKernels:
     """The row helpers of one dtype on one machine, by name."""
 
     NAMES = (
@@ -94,7 +94,7 @@ class Rows:
         )
         self._entries: dict = {}
 
-    def kernel(self, name: str) -> Kernel:
+    def kernel(self, name: str) -> CpuKernel:
         if name not in self.NAMES:
             raise ValueError(f"no row helper {name!r}; there are {', '.join(self.NAMES)}")
         return getattr(self.module, name)
@@ -111,6 +111,6 @@ class Rows:
 
 
 @cache
-def rows(dtype: str, machine: Machine | None = None) -> Rows:
+def rows(dtype: str, machine: Machine | None = None) -> RowKernels:
     """The row helpers of that dtype, for the host unless another machine is named."""
-    return Rows(dtype, machine or host())
+    return RowKernels(dtype, machine or host())

@@ -12,14 +12,22 @@ from functools import lru_cache
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import Buffer, Core, Direction, Kernel, Place, Source, Stage
+from rnncc.artifact.kernel_tables import (
+    BufferSpec,
+    BufferView,
+    CoreSpec,
+    DirectionSpec,
+    KernelSpec,
+    ResultSpec,
+    StageSpec,
+)
 from rnncc.common.machine import Machine
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.weight_formats import FULL, STORAGES, Storage
 from rnncc.runtime.cpu.planning.layouts import Layout, axes_of
 
 
-def requests(kernel: Kernel) -> tuple[tuple[str, ...], ...]:
+def requests(kernel: KernelSpec) -> tuple[tuple[str, ...], ...]:
     """What each word of a kernel's block is."""
     return _split(kernel.requests)
 
@@ -29,7 +37,7 @@ def _split(texts: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
     return tuple(tuple(text.split("|")) for text in texts)
 
 
-def touched(direction: Direction, kernel: Kernel) -> set[str]:
+def touched(direction: DirectionSpec, kernel: KernelSpec) -> set[str]:
     """The buffers a kernel reads or writes."""
     names = {r[1] for r in requests(kernel) if r[0] == "address"}
     if kernel.function is None:
@@ -44,7 +52,7 @@ def touched(direction: Direction, kernel: Kernel) -> set[str]:
     return names
 
 
-def chosen_results(direction: Direction, wanted: frozenset[str] | None) -> list[Place]:
+def chosen_results(direction: DirectionSpec, wanted: frozenset[str] | None) -> list[ResultSpec]:
     """The results of these names; None is all but those of carries that callers don't see."""
     return [
         p
@@ -55,7 +63,7 @@ def chosen_results(direction: Direction, wanted: frozenset[str] | None) -> list[
 
 
 def needed_kernels(
-    direction: Direction, places: Iterable[Place], wanted: frozenset[str] | None
+    direction: DirectionSpec, places: Iterable[ResultSpec], wanted: frozenset[str] | None
 ) -> set[str]:
     """Kernels that such results depend on: of those behind the loop, not all."""
     kept = [p for p in direction.results if p.role == "residual"]
@@ -76,7 +84,7 @@ class Tiling:
 
 
 @dataclass(frozen=True, slots=True)
-class Call:
+class CallKey:
     """What a Binding is made for; hashable.
 
     strides, result_strides: (parameter's buffer or result's name, bytes from row to row of the
@@ -107,7 +115,7 @@ class Call:
 
 @dataclass(slots=True)
 class BoundKernel:
-    kernel: Kernel
+    kernel: KernelSpec
     parts: int
     template: np.ndarray
     addresses: list[tuple[int, str, int]]  # word, buffer, offset
@@ -117,11 +125,11 @@ class BoundKernel:
 
 
 @dataclass(slots=True)
-class Binding:
+class BoundProgram:
     """Numbers for one Direction and Call."""
 
-    direction: Direction
-    call: Call
+    direction: DirectionSpec
+    call: CallKey
     sizes: dict[str, int]
     machine: Machine
     dtype: str
@@ -141,12 +149,12 @@ class Binding:
     def size(self, text: str) -> int:
         return evaluate(text, self.sizes)
 
-    def stride(self, source: Source, axis: int | None) -> int:
+    def stride(self, source: BufferView, axis: int | None) -> int:
         """Bytes from element to element along an axis of a view; 0 where it repeats."""
         behind = None if axis is None else source.axes[axis]
         return 0 if behind is None else self.layouts[source.buffer].strides[behind]
 
-    def storage(self, stage: Stage) -> Storage:
+    def storage(self, stage: StageSpec) -> Storage:
         """Of what is packed for a stage. What weights alone decide is worked out from whole ones,
         and gradients have their rows read where they are."""
         whole = stage.grad is not None or stage.name in self.early
@@ -158,7 +166,7 @@ class Binding:
         kernels = (k for k in self.direction.kernels if k.kind == "weights")
         return frozenset(name for k in kernels for name in k.stages)
 
-    def is_unused(self, core: Core, k: int) -> bool:
+    def is_unused(self, core: CoreSpec, k: int) -> bool:
         """Whether a segment's sum is made elsewhere: before the loop, or in it."""
         if core.start:
             return k < core.ahead and core.start not in self.fused
@@ -183,8 +191,8 @@ class PackLayout:
     k_counts: tuple[int, ...]
 
 
-def pack_layout(binding: Binding, stage: Stage, i: int, k: int, row: int) -> PackLayout:
-    core: Core = stage.cores[i]
+def pack_layout(binding: BoundProgram, stage: StageSpec, i: int, k: int, row: int) -> PackLayout:
+    core: CoreSpec = stage.cores[i]
     pack = core.packs[k]
     assert pack is not None
     counts = [binding.size(s) for s in pack.k_sizes]
@@ -208,7 +216,9 @@ def pack_layout(binding: Binding, stage: Stage, i: int, k: int, row: int) -> Pac
     return PackLayout(tuple(outer), tuple(strides), tile, step, kept, tuple(counts))
 
 
-def result_shape(place: Place, buffers: Mapping[str, Buffer], call: Call) -> tuple[int, ...]:
+def result_shape(
+    place: ResultSpec, buffers: Mapping[str, BufferSpec], call: CallKey
+) -> tuple[int, ...]:
     """Of a result, as its caller sees it."""
     sizes, axes = dict(call.sizes), axes_of(place, buffers)
     if call.last_only and place.role == "output":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from rnncc.artifact.kernel_tables import Buffer, Source
+from rnncc.artifact.kernel_tables import BufferSpec, BufferView
 from rnncc.runtime.cpu.planning.bound_program import requests, result_shape, touched
 from rnncc.runtime.cpu.planning.layouts import (
     Layout,
@@ -60,7 +60,7 @@ class MemoryBinder(TileBinder):
             self.out.zero_bytes = max(self.out.zero_bytes, layout.row)
 
     def work(
-        self, buffer: Buffer, layout: Layout, whole: bool, saved: set[str], outputs: set[str]
+        self, buffer: BufferSpec, layout: Layout, whole: bool, saved: set[str], outputs: set[str]
     ) -> None:
         """A buffer over the axes it varies over; steps nobody will read share one row."""
         call = self.call
@@ -81,7 +81,7 @@ class MemoryBinder(TileBinder):
         count = call.batch if "B" in buffer.axes else 1
         self.out.bytes[buffer.name] = row * steps * count
 
-    def parameter(self, buffer: Buffer, shape: tuple[int, ...]) -> Layout:
+    def parameter(self, buffer: BufferSpec, shape: tuple[int, ...]) -> Layout:
         """The caller's rows, or a copy of them: what is read vector by vector is padded."""
         padded = is_padded(buffer, self.out.sizes)
         layout = row_layout(shape, self.item, self.room(buffer) if padded else None)
@@ -102,13 +102,13 @@ class MemoryBinder(TileBinder):
         self.out.copied[buffer.name] = given
         return layout
 
-    def callers_rows(self, buffer: Buffer, layout: Layout, steps: int) -> None:
+    def callers_rows(self, buffer: BufferSpec, layout: Layout, steps: int) -> None:
         """One after another, or as the caller has them."""
         self.spread(buffer, layout, layout.row, steps)
         if buffer.name in self.strides:
             layout.b, layout.t = self.strides[buffer.name]
 
-    def spread(self, buffer: Buffer, layout: Layout, row: int, steps: int) -> None:
+    def spread(self, buffer: BufferSpec, layout: Layout, row: int, steps: int) -> None:
         """Rows one after another; of one step, the same for all."""
         layout.slots = steps
         layout.t = row if "T" in buffer.axes and steps == self.call.time else 0
@@ -159,7 +159,9 @@ class MemoryBinder(TileBinder):
                     at += self.out.size(buffer.shape[place.axis]) * strides[place.axis]
         return found
 
-    def is_elsewhere(self, buffer: Buffer, source: Source, taken: Mapping[str, object]) -> bool:
+    def is_elsewhere(
+        self, buffer: BufferSpec, source: BufferView, taken: Mapping[str, object]
+    ) -> bool:
         """Whether a part of a result can't be in the caller's array."""
         return bool(
             buffer.storage != "work"
@@ -170,5 +172,5 @@ class MemoryBinder(TileBinder):
             or needs_room(buffer, self.out.sizes)
         )
 
-    def room(self, buffer: Buffer) -> int:
+    def room(self, buffer: BufferSpec) -> int:
         return room(buffer, self.out.sizes)

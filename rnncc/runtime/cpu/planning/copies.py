@@ -15,11 +15,11 @@ from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import product
 
-from rnncc.artifact.kernel_tables import Buffer, Carry, Direction, Place
+from rnncc.artifact.kernel_tables import BufferSpec, CarrySpec, DirectionSpec, ResultSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.cpu.kernels.loop_helpers import DESC_WORDS, copy_pieces
 from rnncc.runtime.cpu.kernels.microkernels import LANE_PAD
-from rnncc.runtime.cpu.planning.bound_program import Binding
+from rnncc.runtime.cpu.planning.bound_program import BoundProgram
 from rnncc.runtime.cpu.planning.layouts import Layout, axes_of, pad
 from rnncc.runtime.jit.kernel import kernel
 from rnncc.runtime.jit.kernel_namespace import word
@@ -40,7 +40,7 @@ def move_all(block, part):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class CopyEnd:
     """One end of a copy: what it is in (a `Point`), bytes from there, and strides."""
 
     point: Point
@@ -51,8 +51,8 @@ class Side:
 @dataclass(frozen=True, slots=True)
 class Move:
     shape: tuple[int, ...]
-    source: Side
-    target: Side
+    source: CopyEnd
+    target: CopyEnd
 
     def pieces(self) -> Iterator[Move]:
         """The same elements in copies of few axes: those that lie one in another are one."""
@@ -71,8 +71,8 @@ class Move:
             t_at = sum(i * t for i, (_, _, t) in zip(index, outer, strict=True))
             yield Move(
                 shape,
-                Side(self.source.point, self.source.offset + s_at, source),
-                Side(self.target.point, self.target.offset + t_at, target),
+                CopyEnd(self.source.point, self.source.offset + s_at, source),
+                CopyEnd(self.target.point, self.target.offset + t_at, target),
             )
 
     def share(self, part: int, parts: int) -> Iterator[Move]:
@@ -82,7 +82,7 @@ class Move:
         if begin < end:
             shape = (*self.shape[:axis], end - begin, *self.shape[axis + 1 :])
             ends = (
-                Side(s.point, s.offset + begin * s.strides[axis], s.strides)
+                CopyEnd(s.point, s.offset + begin * s.strides[axis], s.strides)
                 for s in (self.source, self.target)
             )
             yield Move(shape, *ends)
@@ -108,7 +108,11 @@ class Mover:
     """The moves of one Direction and its Binding."""
 
     def __init__(
-        self, direction: Direction, binding: Binding, buffers: dict[str, Buffer], dtype: str
+        self,
+        direction: DirectionSpec,
+        binding: BoundProgram,
+        buffers: dict[str, BufferSpec],
+        dtype: str,
     ) -> None:
         self.d, self.binding, self.buffers = direction, binding, buffers
         self.item = ITEMSIZE[dtype]
@@ -118,7 +122,7 @@ class Mover:
 
     # ---- parameters -----------------------------------------------------------------------------
 
-    def copies(self, buffers: Iterable[Buffer]) -> list[Move]:
+    def copies(self, buffers: Iterable[BufferSpec]) -> list[Move]:
         """Of parameters that are copied first; axes that repeat one row, once."""
         found = []
         for buffer in buffers:
@@ -130,8 +134,8 @@ class Mover:
             lead = [counts[a] for a in buffer.axes]
             shape = [n if step else 1 for n, step in lead] + [*layout.shape]
             own = [step for _, step in lead] + [*layout.strides]
-            source = Side(callers(buffer.name), 0, given)
-            found.append(Move(tuple(shape), source, Side(buffer.name, 0, tuple(own))))
+            source = CopyEnd(callers(buffer.name), 0, given)
+            found.append(Move(tuple(shape), source, CopyEnd(buffer.name, 0, tuple(own))))
         return found
 
     # ---- carries --------------------------------------------------------------------------------
@@ -143,7 +147,7 @@ class Mover:
         ]
         return [self._start(c) for c in made]
 
-    def _start(self, carry: Carry) -> Move:
+    def _start(self, carry: CarrySpec) -> Move:
         first = self.call.time if self.d.reverse else 0
         if not carry.init:
             return self._cleared(carry.buffer, first)
@@ -151,7 +155,7 @@ class Mover:
         b = layout.b if "B" in self.buffers[carry.init].axes else 0
         target = self._slot(carry.buffer, first)
         shape = (self.call.batch, *(layout.shape or (1,)))
-        source = Side(carry.init, 0, (b, *(layout.strides or (self.item,))))
+        source = CopyEnd(carry.init, 0, (b, *(layout.strides or (self.item,))))
         return Move(shape, source, target)
 
     def ends(self) -> list[Move]:
@@ -159,21 +163,21 @@ class Mover:
         last = 0 if self.d.reverse else self.call.time
         return [self._cleared(c.buffer, last) for c in self.d.carries if c.entry]
 
-    def _slot(self, buffer: str, step: int) -> Side:
+    def _slot(self, buffer: str, step: int) -> CopyEnd:
         layout = self.binding.layouts[buffer]
         offset = (step & layout.ring) * layout.t
-        return Side(buffer, offset, (layout.b, *(layout.strides or (self.item,))))
+        return CopyEnd(buffer, offset, (layout.b, *(layout.strides or (self.item,))))
 
     def _cleared(self, buffer: str, step: int) -> Move:
         """Zeros, in the padding as well."""
         layout = self.binding.layouts[buffer]
         row = (*layout.shape[:-1], pad(layout.last)) if layout.shape else (LANE_PAD,)
-        zeros = Side(ZERO_ROW, 0, (0,) * (1 + len(row)))
+        zeros = CopyEnd(ZERO_ROW, 0, (0,) * (1 + len(row)))
         return Move((self.call.batch, *row), zeros, self._slot(buffer, step))
 
     # ---- results --------------------------------------------------------------------------------
 
-    def results(self, place: Place, shape: tuple[int, ...]) -> list[Move]:
+    def results(self, place: ResultSpec, shape: tuple[int, ...]) -> list[Move]:
         """A result into its own array of that shape; parts side by side."""
         strides = dense_strides(shape, self.item)
         axes = axes_of(place, self.buffers)
@@ -198,15 +202,15 @@ class Mover:
             if place.parts:
                 joined = len(lead) + place.axis
                 at, begin = begin * strides[joined], begin + part[joined]
-            target = Side(result_point(place.name), at, strides)
-            found.append(Move(part, Side(source.buffer, offset, read), target))
+            target = CopyEnd(result_point(place.name), at, strides)
+            found.append(Move(part, CopyEnd(source.buffer, offset, read), target))
         return found
 
-    def _slot_offset(self, place: Place, layout: Layout) -> int:
+    def _slot_offset(self, place: ResultSpec, layout: Layout) -> int:
         return slot_offset(place, layout, self.call.time, self.d.reverse)
 
 
-def slot_offset(place: Place, layout: Layout, time: int, reverse: bool) -> int:
+def slot_offset(place: ResultSpec, layout: Layout, time: int, reverse: bool) -> int:
     """Bytes from a carry's first slot to the one a result means; of other buffers, 0."""
     slot = place.source.slot
     if not slot:

@@ -17,7 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import Buffer, Direction
+from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
 from rnncc.runtime.common.weight_formats import FULL
@@ -31,11 +31,11 @@ from rnncc.runtime.cpu.kernels.address_spaces import (
 )
 from rnncc.runtime.cpu.kernels.barrier import sync_words
 from rnncc.runtime.cpu.kernels.executor import (
+    ArgumentBlock,
     Launch,
-    Piece,
-    Place,
     Plan,
     Region,
+    SpaceOffset,
     Workspace,
     plan_of,
 )
@@ -43,8 +43,8 @@ from rnncc.runtime.cpu.kernels.gemm import contract_bulk, sum_bulk
 from rnncc.runtime.cpu.kernels.microkernels import cores
 from rnncc.runtime.cpu.kernels.row_kernels import rows
 from rnncc.runtime.cpu.planning.bound_program import (
-    Binding,
     BoundKernel,
+    BoundProgram,
     chosen_results,
     needed_kernels,
     requests,
@@ -66,9 +66,9 @@ from rnncc.runtime.cpu.planning.copies import (
 )
 from rnncc.runtime.cpu.planning.layouts import REACH, Layout
 from rnncc.runtime.cpu.planning.strided_copies import copy_pieces
-from rnncc.runtime.cpu.planning.target import Target
+from rnncc.runtime.cpu.planning.target import CpuTarget
 from rnncc.runtime.cpu.planning.weight_packing import Packing, Planner
-from rnncc.runtime.jit.kernel import Kernel
+from rnncc.runtime.jit.kernel import CpuKernel
 
 WEIGHTS = ("weight", "constant")
 COLOURED_BYTES = 1 << 14
@@ -85,14 +85,18 @@ def _round(n: int) -> int:
 class Params:
     """A direction's parameters by how a call brings them: (buffer, name callers use)."""
 
-    given: tuple[tuple[Buffer, str], ...]
-    residuals: tuple[tuple[Buffer, str], ...]
-    weights: tuple[tuple[Buffer, str], ...]
+    given: tuple[tuple[BufferSpec, str], ...]
+    residuals: tuple[tuple[BufferSpec, str], ...]
+    weights: tuple[tuple[BufferSpec, str], ...]
 
     @classmethod
-    def of(cls, direction: Direction) -> Params:
+    def of(cls, direction: DirectionSpec) -> Params:
         buffers = {b.name: b for b in direction.buffers}
-        found: dict[str, list[tuple[Buffer, str]]] = {"given": [], "residuals": [], "weights": []}
+        found: dict[str, list[tuple[BufferSpec, str]]] = {
+            "given": [],
+            "residuals": [],
+            "weights": [],
+        }
         for buffer, role, name in direction.params:
             if role != "seed":
                 kind = "residuals" if role == "residual" else "given"
@@ -100,7 +104,7 @@ class Params:
         return cls(**{kind: tuple(pairs) for kind, pairs in found.items()})
 
     @property
-    def serving_all(self) -> list[Buffer]:
+    def serving_all(self) -> list[BufferSpec]:
         """Of all rows and steps: weights, rates, cotangents of gradients of weights."""
         return [b for b, _ in (*self.given, *self.weights) if not b.axes]
 
@@ -111,7 +115,7 @@ class Params:
 
 
 @dataclass(frozen=True, slots=True)
-class Choice:
+class ResultChoice:
     """What some results take. arrays: those kernels or copies write, by name of result, with their
     shape; results: those that were chosen."""
 
@@ -125,30 +129,30 @@ class Residual:
     """Where a forward leaves one."""
 
     name: str
-    place: Place
+    place: SpaceOffset
     layout: Layout
 
 
-class Prepared:
+class Executable:
     """What doesn't change between calls of one Binding."""
 
     def __init__(
         self,
-        binding: Binding,
-        direction: Direction,
+        binding: BoundProgram,
+        direction: DirectionSpec,
         params: Params,
-        buffers: dict[str, Buffer],
-        target: Target,
+        buffers: dict[str, BufferSpec],
+        target: CpuTarget,
     ) -> None:
         self.binding, self.direction, self.params = binding, direction, params
         self.target, self.machine = target, binding.machine
         self.regions: list[Region] = []
         self.buffers, self.dtype = buffers, binding.dtype
-        self._places: dict[Point, Place] = {}
+        self._places: dict[Point, SpaceOffset] = {}
         for number, (buffer, _) in enumerate(
             (*params.given, *params.residuals, *params.weights), GIVEN
         ):
-            self._places[buffer.name] = Place(number)
+            self._places[buffer.name] = SpaceOffset(number)
         # Parameters that are copied first have two places: the caller's, and ours.
         self._places |= {callers(n): self._places[n] for n in binding.bytes if n in self._places}
         saved = self._saved() if binding.call.save else []
@@ -162,12 +166,12 @@ class Prepared:
         self.draws_weights = False  # packed weights differ from seed to seed
         self.pack_plan, self.packed_bytes = self._pack(early)
         self.tile_key = binding.tile_key
-        self._choices: dict[frozenset[str] | None, Choice] = {}
+        self._choices: dict[frozenset[str] | None, ResultChoice] = {}
         self.residuals = [*self._residuals()] if binding.call.save else []
 
     # ---- places -------------------------------------------------------------------------------
 
-    def place(self, point: Point) -> Place:
+    def place(self, point: Point) -> SpaceOffset:
         """Where a buffer, a result, or anything else a block points at is."""
         return self._places[point]
 
@@ -184,10 +188,10 @@ class Prepared:
             if size >= COLOURED_BYTES:
                 at += (colour - at) % PAGE
                 colour = (colour + COLOUR) % PAGE
-            at = self._reserve(name, Place(group, at), size)
+            at = self._reserve(name, SpaceOffset(group, at), size)
         return at
 
-    def _reserve(self, point: Point, place: Place, size: int) -> int:
+    def _reserve(self, point: Point, place: SpaceOffset, size: int) -> int:
         """Gives a point its place; where the next one may begin."""
         self._places[point] = place
         name = point if isinstance(point, str) else " ".join(("our", *point))
@@ -197,17 +201,17 @@ class Prepared:
     def _globals(self, at: int) -> Workspace:
         parts = max((k.parts for k in self.binding.kernels), default=1)
         scratch, zero_bytes = self.binding.scratch_bytes, _round(self.binding.zero_bytes)
-        self._places[SCRATCH] = Place(WORKSPACE, at)
+        self._places[SCRATCH] = SpaceOffset(WORKSPACE, at)
         for part in range(parts):
-            place = Place(WORKSPACE, at + part * scratch)
+            place = SpaceOffset(WORKSPACE, at + part * scratch)
             self.regions.append(Region(f"our scratch of part {part}", place, scratch))
         sync = at + _round(scratch * parts) + self.target.gap
         # Copies and packing have as many parts as there are threads.
         words = sync_words(max(parts, self.binding.threads))
-        zeros = self._reserve(SYNC, Place(WORKSPACE, sync), words * 8)
+        zeros = self._reserve(SYNC, SpaceOffset(WORKSPACE, sync), words * 8)
         ones = zeros + zero_bytes  # `perform` clears all that lies between them
-        self._reserve(ZERO_ROW, Place(WORKSPACE, zeros), zero_bytes)
-        end = self._reserve(ONE_ROW, Place(WORKSPACE, ones), ALIGNMENT)
+        self._reserve(ZERO_ROW, SpaceOffset(WORKSPACE, zeros), zero_bytes)
+        end = self._reserve(ONE_ROW, SpaceOffset(WORKSPACE, ones), ALIGNMENT)
         return Workspace(sync, zeros, ones, end)
 
     def _weight_buffers(self) -> list[str]:
@@ -238,7 +242,7 @@ class Prepared:
                 # Never in what a caller gave: that may be gone, or handed over again elsewhere.
                 assert place.group in (SAVED, PACKED), result
                 moved = slot_offset(result, layout, time, reverse)
-                yield Residual(result.name, Place(place.group, place.offset + moved), layout)
+                yield Residual(result.name, SpaceOffset(place.group, place.offset + moved), layout)
 
     # ---- blocks -------------------------------------------------------------------------------
 
@@ -251,7 +255,7 @@ class Prepared:
         return plan_of([*launches], self.workspace, one, self.regions, results)
 
     def _kernel(self, bound: BoundKernel) -> Launch:
-        piece = Piece(bound.template.copy(), [])
+        piece = ArgumentBlock(bound.template.copy(), [])
         for index, name, offset in bound.addresses:
             piece.words[index] = offset
             piece.addresses.append((index, self._places[name]))
@@ -281,9 +285,13 @@ class Prepared:
                 addresses.append((len(words), self._places[piece.source.point]))
                 addresses.append((len(words) + 1, self._places[piece.target.point]))
                 words += piece.words()
-        yield Launch(self.target.code(move_all), Piece(np.array(words, np.int64), addresses), parts)
+        yield Launch(
+            self.target.code(move_all), ArgumentBlock(np.array(words, np.int64), addresses), parts
+        )
 
-    def _resolve(self, words: np.ndarray, index: int, request: tuple[str, ...]) -> Place | None:
+    def _resolve(
+        self, words: np.ndarray, index: int, request: tuple[str, ...]
+    ) -> SpaceOffset | None:
         """A constant is added to the block here; else where what the word points at is."""
         match request:
             case ("cores", stage, i):
@@ -310,9 +318,9 @@ class Prepared:
                 self.keep.append(np.array(copy_pieces(copy, self.binding), np.int64))
                 words[index] += self.target.address_of(self.keep[-1])
             case ("seed",):
-                return Place(SEED)
+                return SpaceOffset(SEED)
             case ("first step",):
-                return Place(FIRST_STEP)
+                return SpaceOffset(FIRST_STEP)
             case _:
                 return self._places[request]
         return None
@@ -332,7 +340,7 @@ class Prepared:
             launches.append(planner.launch(own))
             for request, (offset, size) in packing.places.items():
                 if request not in self._places:
-                    self._reserve(request, Place(PACKED, offset), size)
+                    self._reserve(request, SpaceOffset(PACKED, offset), size)
 
         for bound in filter(_is_early, self.binding.kernels):
             pack(bound.kernel.stages)
@@ -343,14 +351,14 @@ class Prepared:
 
     # ---- what a call runs -----------------------------------------------------------------------
 
-    def choice(self, wanted: frozenset[str] | None) -> Choice:
+    def choice(self, wanted: frozenset[str] | None) -> ResultChoice:
         """Of the results that were chosen; None is all but those of carries that nobody sees."""
         found = self._choices.get(wanted)
         if found is None:
             found = self._choices[wanted] = self._choose(wanted)
         return found
 
-    def _choose(self, wanted: frozenset[str] | None) -> Choice:
+    def _choose(self, wanted: frozenset[str] | None) -> ResultChoice:
         places = chosen_results(self.direction, wanted)
         needed = needed_kernels(self.direction, places, wanted)
         in_place, names = self.binding.in_place, {p.name for p in places}
@@ -361,9 +369,9 @@ class Prepared:
             if p.name in names or p.name in in_place or p.name in in_parts
         }
         for number, name in enumerate(shapes, self.params.results_at):
-            self._places[in_place.get(name) or result_point(name)] = Place(number)
+            self._places[in_place.get(name) or result_point(name)] = SpaceOffset(number)
             for buffer, offset in in_parts.get(name, ()):
-                self._places[buffer] = Place(number, offset)
+                self._places[buffer] = SpaceOffset(number, offset)
         copied = [p for p in places if p.name not in in_place and p.name not in in_parts]
         moves = [m for p in copied for m in self.mover.results(p, shapes[p.name])]
         own = [k for k in self.binding.kernels if not _is_early(k) and k.kernel.name in needed]
@@ -371,7 +379,7 @@ class Prepared:
             n: name for n, name in enumerate(shapes, self.params.results_at) if name in names
         }
         plan = self._plan(self._in_order(own, moves), results)
-        return Choice(plan, tuple(p.name for p in places), tuple(shapes.items()))
+        return ResultChoice(plan, tuple(p.name for p in places), tuple(shapes.items()))
 
     def _in_order(self, kernels: list[BoundKernel], results: list[Move]) -> Iterator[Launch]:
         """Kernels with the copies around them."""
@@ -391,7 +399,7 @@ def _is_early(bound: BoundKernel) -> bool:
     return bound.kernel.kind == "weights" and bound.kernel.phase == "before"
 
 
-def _entry(bound: BoundKernel) -> Kernel:
-    entry: Kernel | None = bound.kernel.function
+def _entry(bound: BoundKernel) -> CpuKernel:
+    entry: CpuKernel | None = bound.kernel.function
     twin = entry.one_row if entry and bound.one_row else None
     return twin or entry or (sum_bulk if bound.kernel.kind == "grads" else contract_bulk)

@@ -11,23 +11,25 @@ from __future__ import annotations
 from itertools import product
 from typing import TYPE_CHECKING
 
-from rnncc.artifact.kernel_tables import Grad, Kernel, Operand, Source, Stage
+from rnncc.artifact.kernel_tables import BufferView, GradSpec, KernelSpec, OperandSpec, StageSpec
 from rnncc.runtime.cpu.planning.bound_program import Tiling
 from rnncc.runtime.cpu.planning.copies import ONE_ROW, ZERO_ROW
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cpu.planning.kernel_arguments import Binder
+    from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 
 Request = tuple[str, ...]
 Word = int | tuple[Request, int]  # a number, or an answer of the call's and an offset to add
 
 
-def address(binder: Binder, source: Source, moved: int = 0) -> Word:
+def address(binder: ArgumentBinder, source: BufferView, moved: int = 0) -> Word:
     starts = ",".join(f"{a}:{s}" for a, s in source.starts)
     return ("address", source.buffer, source.slot, starts), moved
 
 
-def contract_calls(binder: Binder, kernel: Kernel, flat: tuple[int, int]) -> tuple[int, list[Word]]:
+def contract_calls(
+    binder: ArgumentBinder, kernel: KernelSpec, flat: tuple[int, int]
+) -> tuple[int, list[Word]]:
     """(number of calls, their words) of a kernel over rows."""
     words: list[Word] = []
     count = 0
@@ -43,7 +45,9 @@ def contract_calls(binder: Binder, kernel: Kernel, flat: tuple[int, int]) -> tup
     return count, words
 
 
-def _rows(binder: Binder, source: Source, kernel: Kernel, flat: tuple[int, int]) -> tuple[int, int]:
+def _rows(
+    binder: ArgumentBinder, source: BufferView, kernel: KernelSpec, flat: tuple[int, int]
+) -> tuple[int, int]:
     """Bytes from row to row, outer and inner."""
     buffer = binder.buffers[source.buffer]
     if not buffer.axes:
@@ -55,9 +59,9 @@ def _rows(binder: Binder, source: Source, kernel: Kernel, flat: tuple[int, int])
 
 
 def _contract(
-    binder: Binder,
-    kernel: Kernel,
-    stage: Stage,
+    binder: ArgumentBinder,
+    kernel: KernelSpec,
+    stage: StageSpec,
     i: int,
     index: tuple[int, ...],
     flat: tuple[int, int],
@@ -94,12 +98,12 @@ def _contract(
 
 
 def _segments(
-    binder: Binder,
-    kernel: Kernel,
-    stage: Stage,
+    binder: ArgumentBinder,
+    kernel: KernelSpec,
+    stage: StageSpec,
     i: int,
     k: int,
-    operand: Operand,
+    operand: OperandSpec,
     index: tuple[int, ...],
     row: int,
     flat: tuple[int, int],
@@ -134,7 +138,7 @@ def _segments(
     return found
 
 
-def sum_calls(binder: Binder, kernel: Kernel) -> tuple[int, int, list[Word]]:
+def sum_calls(binder: ArgumentBinder, kernel: KernelSpec) -> tuple[int, int, list[Word]]:
     """(number of calls, work of all tiles, their words) of a kernel of gradients.
 
     Calls that read the same rows follow one another, so that threads, each with its share of all
@@ -158,27 +162,27 @@ def sum_calls(binder: Binder, kernel: Kernel) -> tuple[int, int, list[Word]]:
     return count, work, words
 
 
-def _tile_work(binder: Binder, grad: Grad, tiling: Tiling) -> int:
+def _tile_work(binder: ArgumentBinder, grad: GradSpec, tiling: Tiling) -> int:
     """What a tile takes beside others, so that threads with as much of it are done together: its
     vectors; of a single row it waits for its own sums as long as two would take."""
     return max(min(tiling.row_tile, binder.out.size(grad.rows)), 2) * tiling.unit_blocks
 
 
 def _sum(
-    binder: Binder, stage: Stage, grad: Grad, index: tuple[int, ...], begin: int
+    binder: ArgumentBinder, stage: StageSpec, grad: GradSpec, index: tuple[int, ...], begin: int
 ) -> list[Word]:
     """begin: the work of the tiles before the call's first."""
     tiling = binder.out.tilings[stage.name]
     kept, outer = index[0], index[1:]
 
-    def moved(source: Source, which: int) -> int:
+    def moved(source: BufferView, which: int) -> int:
         at = kept * binder.kept_stride(source.buffer, grad.kept)
         return at + sum(
             n * binder.out.stride(source, axes[which])
             for n, (_, *axes) in zip(outer, grad.outer, strict=True)
         )
 
-    def rows(source: Source) -> tuple[int, int]:
+    def rows(source: BufferView) -> tuple[int, int]:
         return tuple(  # type: ignore[return-value]
             binder.grad_stride(stage, source.buffer, which) for which in "01"
         )

@@ -31,14 +31,14 @@ import math
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import Kernel, Stage
+from rnncc.artifact.kernel_tables import KernelSpec, StageSpec
 from rnncc.runtime.cpu.kernels.loop_helpers import (
     PANEL_AT,
     PANEL_ROWS,
     PANEL_SCRATCH,
     SEGMENT_BYTES,
 )
-from rnncc.runtime.cpu.planning.bound_program import Binding, BoundKernel, requests
+from rnncc.runtime.cpu.planning.bound_program import BoundKernel, BoundProgram, requests
 from rnncc.runtime.cpu.planning.buffer_layout import MemoryBinder
 from rnncc.runtime.cpu.planning.copies import SCRATCH, ZERO_ROW
 from rnncc.runtime.cpu.planning.gemm_calls import Word, contract_calls, sum_calls
@@ -46,10 +46,10 @@ from rnncc.runtime.cpu.planning.layouts import pad
 from rnncc.runtime.cpu.planning.tiling import FETCH_DEPTH
 
 
-class Binder(MemoryBinder):
+class ArgumentBinder(MemoryBinder):
     """Answers every request of every kernel's block."""
 
-    def bind(self) -> Binding:
+    def bind(self) -> BoundProgram:
         for stage in self.d.stages:
             self.out.tilings[stage.name] = self.tile(stage)
         for kernel in self.d.kernels:
@@ -66,7 +66,7 @@ class Binder(MemoryBinder):
                 self.out.kernels.append(self.bind_kernel(kernel))
         return self.out
 
-    def table_bytes(self, stage: Stage) -> int:
+    def table_bytes(self, stage: StageSpec) -> int:
         """Entries a stage's segments need, group after group."""
         if stage.grad:
             n0, n1 = self.grad_rows(stage)
@@ -82,11 +82,11 @@ class Binder(MemoryBinder):
 
     # ---- rows of gradients --------------------------------------------------------------------
 
-    def grad_axes(self, stage: Stage) -> set[str]:
+    def grad_axes(self, stage: StageSpec) -> set[str]:
         """The axes of rows a gradient's operands vary over."""
         return {axis for name in self.grad_operands(stage) for axis in self.row_axes(name)}
 
-    def grad_operands(self, stage: Stage) -> list[str]:
+    def grad_operands(self, stage: StageSpec) -> list[str]:
         assert stage.grad is not None
         return [s.buffer for s in (stage.grad.a, stage.grad.d) if s]
 
@@ -96,14 +96,14 @@ class Binder(MemoryBinder):
             return 0
         return self.out.layouts[name].b if kept == "B" else self.out.layouts[name].t
 
-    def kept(self, stage: Stage) -> str:
+    def kept(self, stage: StageSpec) -> str:
         return stage.grad.kept if stage.grad else ""
 
     def row_axes(self, name: str) -> set[str]:
         buffer = self.buffers[name]
         return {"B", "T"} if buffer.storage == "carry" else set(buffer.axes)
 
-    def grad_rows(self, stage: Stage) -> tuple[int, int]:
+    def grad_rows(self, stage: StageSpec) -> tuple[int, int]:
         """The two-level range of rows a gradient sums over; one level where strides allow."""
         batch, time = self.call.batch, self.call.time
         axes = self.grad_axes(stage) - {self.kept(stage)}
@@ -115,7 +115,7 @@ class Binder(MemoryBinder):
         )
         return (1, batch * time) if uniform else (batch, time)
 
-    def grad_stride(self, stage: Stage, name: str, which: str) -> int:
+    def grad_stride(self, stage: StageSpec, name: str, which: str) -> int:
         layout, own = self.out.layouts[name], self.row_axes(name)
         inner = "T" if "T" in self.grad_axes(stage) - {self.kept(stage)} else "B"
         axis = inner if which == "1" else "B"
@@ -125,7 +125,7 @@ class Binder(MemoryBinder):
 
     # ---- words ------------------------------------------------------------------------------
 
-    def bind_kernel(self, kernel: Kernel) -> BoundKernel:
+    def bind_kernel(self, kernel: KernelSpec) -> BoundKernel:
         if kernel.function is None:
             return self.bind_plain(kernel)
         parts, shared, why = self.parts(kernel)
@@ -145,7 +145,7 @@ class Binder(MemoryBinder):
                 bound.others.append((index, request))
         return bound
 
-    def bind_plain(self, kernel: Kernel) -> BoundKernel:
+    def bind_plain(self, kernel: KernelSpec) -> BoundKernel:
         """A kernel of contractions alone: the block is its calls."""
         parts, shared, why = self.parts(kernel)
         flat = self.row_levels(kernel)
@@ -177,7 +177,7 @@ class Binder(MemoryBinder):
         else:
             bound.others.append((index, ("init", stage, i) if core.init else ZERO_ROW))
 
-    def row_levels(self, kernel: Kernel) -> tuple[int, int]:
+    def row_levels(self, kernel: KernelSpec) -> tuple[int, int]:
         """(n0, n1) of a bulk kernel; n0 is 1 where all rows are evenly spaced.
 
         Else n1 is the longer of batch and time, unless generated text asks which row is which."""
@@ -219,7 +219,7 @@ class Binder(MemoryBinder):
 
     def answer(
         self,
-        kernel: Kernel,
+        kernel: KernelSpec,
         request: tuple[str, ...],
         parts: int,
         shared: bool,

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rnncc.artifact.kernel_tables import Buffer, Place
+from rnncc.artifact.kernel_tables import BufferSpec, ResultSpec
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.cpu.kernels.microkernels import LANE_PAD
 
@@ -26,19 +26,19 @@ def pad(n: int) -> int:
     return -(-n // lanes) * lanes
 
 
-def room(buffer: Buffer, sizes: Mapping[str, int]) -> int:
+def room(buffer: BufferSpec, sizes: Mapping[str, int]) -> int:
     """Elements from row to row along the last axis: no vector that is read ends behind them."""
     last = evaluate(buffer.shape[-1], sizes) if buffer.shape else 1
     ends = [evaluate(start, sizes) + pad(evaluate(n, sizes)) for start, n in buffer.parts]
     return max([pad(last), *(-(-end // LANE_PAD) * LANE_PAD for end in ends)])
 
 
-def needs_room(buffer: Buffer, sizes: Mapping[str, int]) -> bool:
+def needs_room(buffer: BufferSpec, sizes: Mapping[str, int]) -> bool:
     """Whether vectors end behind a row, where a caller has something else."""
     return room(buffer, sizes) > (evaluate(buffer.shape[-1], sizes) if buffer.shape else 1)
 
 
-def is_padded(buffer: Buffer, sizes: Mapping[str, int]) -> bool:
+def is_padded(buffer: BufferSpec, sizes: Mapping[str, int]) -> bool:
     """Whether rows of a parameter are copied into longer ones: those read vector by vector."""
     return buffer.lanes and needs_room(buffer, sizes)
 
@@ -76,7 +76,7 @@ def row_layout(shape: tuple[int, ...], item: int, last: int | None = None) -> La
     return Layout(shape, tuple(reversed(strides))[: len(shape)], step)
 
 
-def axes_of(place: Place, buffers: Mapping[str, Buffer]) -> str:
+def axes_of(place: ResultSpec, buffers: Mapping[str, BufferSpec]) -> str:
     """The axes of a result before its features."""
     kind = place.role.removeprefix("grad_")
     if kind == "cotangent":  # of an output, or of a state

@@ -11,16 +11,16 @@ from __future__ import annotations
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from rnncc.artifact.kernel_tables import Copy, Source
+from rnncc.artifact.kernel_tables import BufferView, CopySpec
 from rnncc.runtime.cpu.kernels.loop_helpers import DESC_WORDS
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cpu.planning.bound_program import Binding
+    from rnncc.runtime.cpu.planning.bound_program import BoundProgram
 
 MAX_RANK = 6
 
 
-def copy_pieces(copy: Copy, binding: Binding) -> list[list[int]]:
+def copy_pieces(copy: CopySpec, binding: BoundProgram) -> list[list[int]]:
     """[source offset, target offset, rank, shape…, source strides…, target strides…] each."""
     shape = [binding.size(s) for s in copy.shape]
     target_shape = [binding.size(s) for s in copy.target_shape]
@@ -48,7 +48,7 @@ def _piece(s_at: int, t_at: int, shape: list[int], s: list[int], t: list[int]) -
     return words + [0] * (DESC_WORDS - len(words))
 
 
-def _strides(source: Source, binding: Binding) -> list[int]:
+def _strides(source: BufferView, binding: BoundProgram) -> list[int]:
     layout = binding.layouts[source.buffer]
     return [0 if a is None else layout.strides[a] for a in source.axes]
 

@@ -24,12 +24,12 @@ from rnncc.runtime.cpu.kernels.executor import Plan, perform, perform_again
 from rnncc.runtime.cpu.kernels.microkernels import Cores
 from rnncc.runtime.cpu.threads.dispatch import joined_team, max_threads, pool_of_workers
 from rnncc.runtime.cpu.threads.worker_pool import function_of
-from rnncc.runtime.jit.kernel import Kernel
+from rnncc.runtime.jit.kernel import CpuKernel
 
 SHARED_BYTES = 1 << 18  # of copies, from which a second thread is worth waking
 
 
-class Target(Protocol):
+class CpuTarget(Protocol):
     """gap: bytes of nobody's behind each buffer. shared_bytes: of copies, from which threads share
     them. pool: of memory; None is this machine's. address_of: where an array's data begin; blank:
     the same of one that is to be written."""
@@ -47,7 +47,7 @@ class Target(Protocol):
     def threads(self) -> int:
         """Parts that can run at the same time."""
 
-    def code(self, kernel: Kernel) -> int:
+    def code(self, kernel: CpuKernel) -> int:
         """Where a kernel's code is."""
 
     def row_table(self, cores: Cores, vectors: int) -> int:
@@ -77,7 +77,7 @@ class Host:
     def threads(self) -> int:
         return max_threads()
 
-    def code(self, kernel: Kernel) -> int:
+    def code(self, kernel: CpuKernel) -> int:
         return kernel.address
 
     def row_table(self, cores: Cores, vectors: int) -> int:

@@ -9,12 +9,18 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
-from rnncc.artifact.kernel_tables import Core, Direction, Kernel, Stage
+from rnncc.artifact.kernel_tables import CoreSpec, DirectionSpec, KernelSpec, StageSpec
 from rnncc.common.machine import ITEMSIZE, Machine
 from rnncc.runtime.cpu.kernels.barrier import MOST_SPINS
 from rnncc.runtime.cpu.kernels.loop_helpers import ROW_BLOCK
 from rnncc.runtime.cpu.kernels.microkernels import ONE_ROW, WIDE, cores
-from rnncc.runtime.cpu.planning.bound_program import Binding, Call, PackLayout, Tiling, pack_layout
+from rnncc.runtime.cpu.planning.bound_program import (
+    BoundProgram,
+    CallKey,
+    PackLayout,
+    Tiling,
+    pack_layout,
+)
 from rnncc.runtime.cpu.planning.layouts import Layout, pad
 
 SHARED_WORK = 24_000  # multiply-adds a level from which its barrier costs less than it saves
@@ -35,8 +41,8 @@ class TileBinder:
 
     def __init__(
         self,
-        direction: Direction,
-        call: Call,
+        direction: DirectionSpec,
+        call: CallKey,
         machine: Machine,
         dtype: str,
         threads: int,
@@ -54,12 +60,12 @@ class TileBinder:
         self.buffers = {b.name: b for b in direction.buffers}
         self.stages = {s.name: s for s in direction.stages}
         self.copies = {(c.stage, c.kind, str(c.index)): c for c in direction.copies}
-        self.out = Binding(direction, call, dict(call.sizes), machine, dtype, threads)
+        self.out = BoundProgram(direction, call, dict(call.sizes), machine, dtype, threads)
         self.table_sizes: dict[tuple[str, str], int] = {}
 
     # ---- what a loop starts from --------------------------------------------------------------
 
-    def choose_starts(self, kernel: Kernel) -> None:
+    def choose_starts(self, kernel: KernelSpec) -> None:
         """x @ W in the loop or before it. In the loop, no rows of it are written and read again;
         before it, W is read once for many rows. So in the loop where a thread has rows enough for
         each reading of them, the more the farther they are."""
@@ -73,7 +79,7 @@ class TileBinder:
             if fits or self.call.time == 1 or self.depth_ahead(stage) <= FUSED_DEPTH:
                 self.out.fused |= {core.start for core in stage.cores if core.start}
 
-    def packed_bytes(self, stage: Stage, read: bool = False) -> int:
+    def packed_bytes(self, stage: StageSpec, read: bool = False) -> int:
         """Of a stage's weights, with those that may be read before the loop; or of those read in
         it alone."""
         return sum(
@@ -83,7 +89,7 @@ class TileBinder:
             if pack is not None and not (read and self.out.is_unused(core, k))
         )
 
-    def choose_far(self, kernel: Kernel) -> None:
+    def choose_far(self, kernel: KernelSpec) -> None:
         """Weights that a thread reads once a step, for one row, and that its second cache can't
         keep from step to step, are asked for ahead."""
         if kernel.kind != "scan" or self.call.batch > 1:
@@ -94,18 +100,18 @@ class TileBinder:
         if size > self.machine.l2 * 3 // 4:
             self.out.far |= {stage.name for stage in stages}
 
-    def depth_ahead(self, stage: Stage) -> int:
+    def depth_ahead(self, stage: StageSpec) -> int:
         """Multiply-adds of one element that may be made before the loop."""
         packs = [p for core in stage.cores for p in core.packs[: core.ahead] if p]
         return sum(math.prod(map(self.out.size, pack.k_sizes)) for pack in packs)
 
-    def is_idle(self, kernel: Kernel) -> bool:
+    def is_idle(self, kernel: KernelSpec) -> bool:
         """Whether all that the kernel makes, the loop makes itself."""
         return bool(kernel.writes) and self.out.fused.issuperset(kernel.writes)
 
     # ---- tiles ------------------------------------------------------------------------------
 
-    def rows_of(self, stage: Stage) -> int:
+    def rows_of(self, stage: StageSpec) -> int:
         """How many rows a tile of this stage can hope for."""
         if stage.grad:
             return self.out.size(stage.grad.rows)
@@ -117,7 +123,7 @@ class TileBinder:
         count = self.call.batch if "B" in kernel.axes else 1
         return count * (self.call.time if "T" in kernel.axes else 1)
 
-    def tile(self, stage: Stage) -> Tiling:
+    def tile(self, stage: StageSpec) -> Tiling:
         last = self.out.size(stage.shape[-1]) if stage.shape else 1
         blocks = pad(last) // self.width
         gates = max(c.gates for c in stage.cores)
@@ -132,7 +138,7 @@ class TileBinder:
         row_tile = min(made.max_rows(c.gates * unit_blocks) for c in stage.cores)
         return Tiling(unit_blocks, blocks // unit_blocks, row_tile)
 
-    def even_tiles(self, kernel: Kernel) -> None:
+    def even_tiles(self, kernel: KernelSpec) -> None:
         """Cuts a thread's rows of a step into tiles alike: 10 rows into 5 and 5, not 8 and 2, since
         a tile of few accumulators waits for its own sums."""
         if kernel.kind != "scan":
@@ -149,7 +155,7 @@ class TileBinder:
     def pack_layout(self, stage: str, i: int, k: int) -> PackLayout:
         return pack_layout(self.out, self.stages[stage], i, k, self.tile_row(stage, i))
 
-    def core(self, stage: str, i: str) -> Core:
+    def core(self, stage: str, i: str) -> CoreSpec:
         return self.stages[stage].cores[int(i)]
 
     def depth(self, stage: str) -> int:
@@ -159,12 +165,12 @@ class TileBinder:
 
     # ---- threads ----------------------------------------------------------------------------
 
-    def step_rows(self, kernel: Kernel) -> int:
+    def step_rows(self, kernel: KernelSpec) -> int:
         """Rows of a step that one thread makes, at most."""
         count, shared, _ = self.parts(kernel)
         return self.call.batch if shared else -(-self.call.batch // count)
 
-    def work_of(self, kernel: Kernel) -> tuple[int, int]:
+    def work_of(self, kernel: KernelSpec) -> tuple[int, int]:
         """Multiply-adds of a row (a step in a scan), and rows."""
         total = 0
         for name in kernel.stages:
@@ -182,7 +188,7 @@ class TileBinder:
         steps = self.call.time if "T" in kernel.axes or kernel.kind == "grads" else 1
         return total or 1000, rows_ * steps
 
-    def lanes_apart(self, kernel: Kernel) -> int:
+    def lanes_apart(self, kernel: KernelSpec) -> int:
         """Into how many tiles the lanes of a row fall that threads may make without waiting for
         each other: contractions alone, none of which reads what another one made."""
         stages = [self.stages[s] for s in kernel.stages]
@@ -191,19 +197,19 @@ class TileBinder:
             return 1
         return min(self.out.tilings[s].tiles for s in kernel.stages)
 
-    def patience(self, kernel: Kernel) -> int:
+    def patience(self, kernel: KernelSpec) -> int:
         """How often a thread that shares units looks for the others: about as long as it takes to
         do all the work alone, since a sleeping thread may take longer than a step."""
         work, rows = self.work_of(kernel)
         return max(min(work * rows * self.call.time // WORK_A_SPIN, MOST_SPINS), 1)
 
-    def reads_twice(self, kernel: Kernel, rows: int) -> bool:
+    def reads_twice(self, kernel: KernelSpec, rows: int) -> bool:
         """Whether a thread with so many rows of its own would wait for weights that another one
         reads, too."""
         size = sum(self.packed_bytes(self.stages[n]) for n in kernel.stages)
         return rows * self.machine.l2 <= READ_ROWS * size
 
-    def parts(self, kernel: Kernel) -> tuple[int, bool, str]:
+    def parts(self, kernel: KernelSpec) -> tuple[int, bool, str]:
         """Threads, whether they share the lanes of every row, and why."""
         work, row_count = self.work_of(kernel)
         if self.threads == 1 or kernel.kind == "weights":

@@ -16,20 +16,20 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import Core, Source, Stage
+from rnncc.artifact.kernel_tables import BufferView, CoreSpec, StageSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
 from rnncc.runtime.cpu.kernels.address_spaces import PACKED
-from rnncc.runtime.cpu.kernels.executor import Launch, Piece, Place
+from rnncc.runtime.cpu.kernels.executor import ArgumentBlock, Launch, SpaceOffset
 from rnncc.runtime.cpu.kernels.loop_helpers import share
 from rnncc.runtime.cpu.kernels.quantized_packing import PACKERS
-from rnncc.runtime.cpu.planning.bound_program import Binding, PackLayout, pack_layout
+from rnncc.runtime.cpu.planning.bound_program import BoundProgram, PackLayout, pack_layout
 from rnncc.runtime.cpu.planning.copies import ZERO_ROW, Point
 from rnncc.runtime.jit.kernel import kernel
 from rnncc.runtime.jit.kernel_namespace import call_core, word
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cpu.planning.executable import Prepared
+    from rnncc.runtime.cpu.planning.executable import Executable
 
 HEAD_WORDS = 2  # jobs, parts
 JOB_WORDS = 4  # helper, target, tiles, words of this job; then the helper's description
@@ -77,16 +77,16 @@ class Packing:
 class Planner:
     """Writes the jobs of every stage."""
 
-    def __init__(self, prepared: Prepared, packing: Packing, helper: int) -> None:
+    def __init__(self, prepared: Executable, packing: Packing, helper: int) -> None:
         self.prepared, self.out, self.helper = prepared, packing, helper
-        self.binding: Binding = prepared.binding
+        self.binding: BoundProgram = prepared.binding
         self.item = ITEMSIZE[prepared.dtype]
 
-    def launch(self, stages: Iterable[Stage]) -> Launch:
+    def launch(self, stages: Iterable[StageSpec]) -> Launch:
         """What packs for these stages, each thread its tiles of each."""
         begin = self.out.size
         self.block: list[int] = [0, 1]
-        self.addresses: list[tuple[int, Place]] = []
+        self.addresses: list[tuple[int, SpaceOffset]] = []
         count = 0
         for stage in stages:
             for i, core in enumerate(stage.cores):
@@ -101,10 +101,10 @@ class Planner:
             else 1
         )
         self.block[0], self.block[1] = count, parts
-        piece = Piece(np.array(self.block, np.int64), self.addresses)
+        piece = ArgumentBlock(np.array(self.block, np.int64), self.addresses)
         return Launch(self.prepared.target.code(pack_all), piece, parts)
 
-    def _starts_here(self, core: Core) -> bool:
+    def _starts_here(self, core: CoreSpec) -> bool:
         """Whether constants are where this core starts, and not one that hands its sums on."""
         if core.start:
             return core.start in self.binding.fused
@@ -116,22 +116,22 @@ class Planner:
         target: int,
         tiles: int,
         description: list[int],
-        gates: list[tuple[Place, list[int]]],
+        gates: list[tuple[SpaceOffset, list[int]]],
     ) -> None:
         """Gates are (where one is, offset and strides)."""
-        self.addresses.append((len(self.block) + 1, Place(PACKED)))
+        self.addresses.append((len(self.block) + 1, SpaceOffset(PACKED)))
         words = JOB_WORDS + PACK_WORDS + GATE_WORDS * len(gates)
         self.block += [helper, target, tiles, words, *description]
         for place, strides in gates:
             self.addresses.append((len(self.block), place))
             self.block += strides
 
-    def _gate(self, source: Source, moved: int) -> tuple[Place, int]:
+    def _gate(self, source: BufferView, moved: int) -> tuple[SpaceOffset, int]:
         layout = self.binding.layouts[source.buffer]
         start = sum(self.binding.size(size) * layout.strides[a] for a, size in source.starts)
         return self.prepared.place(source.buffer), start + moved
 
-    def _pack(self, stage: Stage, i: int, k: int) -> int:
+    def _pack(self, stage: StageSpec, i: int, k: int) -> int:
         """How many jobs."""
         pack = stage.cores[i].packs[k]
         assert pack is not None
@@ -161,7 +161,7 @@ class Planner:
             self._job(helper, target, tiling.tiles, description, gates)
         return len(indices)
 
-    def _init(self, stage: Stage, i: int) -> int:
+    def _init(self, stage: StageSpec, i: int) -> int:
         """Rows of constants in the tiles' order; gates without one start from zeros."""
         sources = stage.cores[i].init
         assert sources is not None

@@ -31,7 +31,7 @@ import numpy as np
 
 from rnncc.runtime.common.memory_pool import aligned
 from rnncc.runtime.jit.helper import helper
-from rnncc.runtime.jit.kernel import Kernel, entry
+from rnncc.runtime.jit.kernel import CpuKernel, entry
 from rnncc.runtime.jit.kernel_namespace import (
     atomic_add,
     atomic_load,
@@ -116,7 +116,7 @@ def work(control, wait):
 
 
 @cache
-def function_of(entry: Kernel) -> Callable[..., None]:
+def function_of(entry: CpuKernel) -> Callable[..., None]:
     """An entry as Python calls it: without the interpreter's lock."""
     arguments = [ctypes.c_int64] * entry.arguments
     function: Callable[..., None] = ctypes.CFUNCTYPE(None, *arguments)(entry.address)

@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.runtime.cuda.driver.current_target import current
-from rnncc.runtime.cuda.driver.target import Piece, Target
+from rnncc.runtime.cuda.driver.target import CudaTarget, DeviceMemory
 
 
 class InterfaceArrays:
@@ -23,7 +23,7 @@ class InterfaceArrays:
 
     copies = True  # weights are NumPy's: each is copied once a version
 
-    def __init__(self, target: Target, library: Any) -> None:
+    def __init__(self, target: CudaTarget, library: Any) -> None:
         """library: a module with CuPy's names."""
         self.target, self.library = target, library
         self.stream = int(library.cuda.get_current_stream().ptr)
@@ -38,15 +38,15 @@ class InterfaceArrays:
         library = sys.modules[type(like).__module__.partition(".")[0]]
         return InterfaceArrays(target, library)
 
-    def empty(self, size: int) -> Piece:
+    def empty(self, size: int) -> DeviceMemory:
         return self.piece(self.library.empty(max(size, 1), "uint8"))
 
-    def piece(self, array: Any) -> Piece:
-        return Piece(int(array.__cuda_array_interface__["data"][0]), array)
+    def piece(self, array: Any) -> DeviceMemory:
+        return DeviceMemory(int(array.__cuda_array_interface__["data"][0]), array)
 
     def enter(
         self, array: Any, dtype: np.dtype[Any], lead: int = 0
-    ) -> tuple[Piece, tuple[int, ...] | None]:
+    ) -> tuple[DeviceMemory, tuple[int, ...] | None]:
         if isinstance(array, np.generic) or type(array) is np.ndarray:
             return self.piece(self.library.asarray(np.ascontiguousarray(array, dtype))), None
         array = array.astype(dtype, copy=False)
@@ -56,11 +56,11 @@ class InterfaceArrays:
             return self.piece(self.library.ascontiguousarray(array)), None
         return self.piece(array), tuple(array.strides)
 
-    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
+    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceMemory:
         return self.piece(self.library.empty(shape, dtype))
 
     def leave(
-        self, piece: Piece, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
+        self, piece: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
     ) -> Any:
         if out is None:
             return piece.owner

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.runtime.cuda.driver.target import Piece, Target
+from rnncc.runtime.cuda.driver.target import CudaTarget, DeviceMemory
 
 
 class TorchArrays:
@@ -20,20 +20,20 @@ class TorchArrays:
 
     copies = False
 
-    def __init__(self, target: Target, like: Any) -> None:
+    def __init__(self, target: CudaTarget, like: Any) -> None:
         """like: a tensor of the device."""
         import torch
 
         self.torch, self.target, self.device = torch, target, like.device
         self.stream = torch.cuda.current_stream(like.device).cuda_stream
 
-    def empty(self, size: int) -> Piece:
+    def empty(self, size: int) -> DeviceMemory:
         made = self.torch.empty(max(size, 1), dtype=self.torch.uint8, device=self.device)
-        return Piece(made.data_ptr(), made)
+        return DeviceMemory(made.data_ptr(), made)
 
     def enter(
         self, array: Any, dtype: np.dtype[Any], lead: int = 0
-    ) -> tuple[Piece, tuple[int, ...] | None]:
+    ) -> tuple[DeviceMemory, tuple[int, ...] | None]:
         kind = getattr(self.torch, dtype.name)
         if not isinstance(array, self.torch.Tensor):
             array = self.torch.as_tensor(np.array(array, dtype))
@@ -43,14 +43,14 @@ class TorchArrays:
         strides = None
         if not array.is_contiguous():
             strides = tuple(s * array.element_size() for s in array.stride())
-        return Piece(array.data_ptr(), array), strides
+        return DeviceMemory(array.data_ptr(), array), strides
 
-    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
+    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceMemory:
         made = self.torch.empty(shape, dtype=getattr(self.torch, dtype.name), device=self.device)
-        return Piece(made.data_ptr(), made)
+        return DeviceMemory(made.data_ptr(), made)
 
     def leave(
-        self, piece: Piece, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
+        self, piece: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
     ) -> Any:
         if out is None:
             return piece.owner

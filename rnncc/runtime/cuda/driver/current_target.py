@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 from rnncc.runtime.cuda.driver.device import device
-from rnncc.runtime.cuda.driver.target import Target
+from rnncc.runtime.cuda.driver.target import CudaTarget
 
-_chosen: list[Target] = []
+_chosen: list[CudaTarget] = []
 
 
 @contextmanager
-def using(target: Target) -> Iterator[Target]:
+def using(target: CudaTarget) -> Iterator[CudaTarget]:
     """Kernels of this process run there."""
     _chosen.append(target)
     try:
@@ -24,7 +24,7 @@ def using(target: Target) -> Iterator[Target]:
         _chosen.remove(target)
 
 
-def current() -> Target:
+def current() -> CudaTarget:
     """The target in use, else the first device. RuntimeError says what a device is missing."""
     if _chosen:
         return _chosen[-1]

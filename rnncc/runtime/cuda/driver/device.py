@@ -24,8 +24,8 @@ from rnncc.artifact.grid_sync import Gpu
 from rnncc.common.machine import Missing
 from rnncc.runtime.cuda.driver.cublas import WORKSPACE, Cublas
 from rnncc.runtime.cuda.driver.graphs import Launches
-from rnncc.runtime.cuda.driver.target import Piece
-from rnncc.runtime.cuda.kernels.kernel import Kernel
+from rnncc.runtime.cuda.driver.target import DeviceMemory
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel
 from rnncc.runtime.cuda.kernels.machine_code_cache import INSTALL, machine_code
 from rnncc.runtime.cuda.kernels.matmuls import Product
 
@@ -72,12 +72,14 @@ class Device:
         self.success = getattr(getattr(self.driver, "CUresult", None), "CUDA_SUCCESS", None)
         self.number, self.process = number, os.getpid()
         self.lock = threading.RLock()
-        self.functions: WeakKeyDictionary[Kernel, dict[str, Any]] = WeakKeyDictionary()
+        self.functions: WeakKeyDictionary[CudaKernel, dict[str, Any]] = WeakKeyDictionary()
         # By what they are of. They stay: graphs that others have captured may launch them.
         self.modules: dict[bytes, Any] = {}
-        self.zero: list[tuple[int, Piece]] = []  # all are kept: something may still read them
-        self.one: dict[str, tuple[int, Piece]] = {}
-        self.kept: list[Piece] = []
+        self.zero: list[
+            tuple[int, DeviceMemory]
+        ] = []  # all are kept: something may still read them
+        self.one: dict[str, tuple[int, DeviceMemory]] = {}
+        self.kept: list[DeviceMemory] = []
         count = self.ask("cuDeviceGetCount")
         if number >= count:
             raise Missing(f"there is no CUDA device {number}: the driver sees {count}")
@@ -115,7 +117,7 @@ class Device:
             registers=self.attribute("MAX_REGISTERS_PER_MULTIPROCESSOR"),
         )
         self.capturing: Any = None  # the stream that graphs are captured on
-        self.workspaces: dict[int, Piece] = {}  # by stream
+        self.workspaces: dict[int, DeviceMemory] = {}  # by stream
 
     # ---- the driver ---------------------------------------------------------------------------
 
@@ -160,7 +162,7 @@ class Device:
 
     # ---- memory -------------------------------------------------------------------------------
 
-    def empty(self, size: int, stream: Any = None) -> Piece:
+    def empty(self, size: int, stream: Any = None) -> DeviceMemory:
         try:
             if self.pooled:
                 address = int(self.ask("cuMemAllocAsync", max(size, 1), stream or 0))
@@ -175,7 +177,7 @@ class Device:
                 f"{total / 2**20:.0f} MiB are free. A smaller batch needs less, and so does "
                 "checkpoint_every="
             ) from None
-        return Piece(address, _Memory(self, address, stream or 0))
+        return DeviceMemory(address, _Memory(self, address, stream or 0))
 
     def release(self, address: int, stream: int) -> None:
         """Memory back to the pool, once what was launched before has run."""
@@ -196,7 +198,7 @@ class Device:
         self.ask("cuMemPoolSetAttribute", pool, kind, self.driver.cuuint64_t(2**64 - 1))
         return True
 
-    def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
+    def upload(self, array: np.ndarray, stream: Any = None) -> DeviceMemory:
         piece = self.empty(array.nbytes)
         if array.nbytes:  # from pageable memory: the array has been read when this returns
             self.ask(
@@ -204,7 +206,7 @@ class Device:
             )
         return piece
 
-    def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
+    def clear(self, piece: DeviceMemory, size: int, stream: Any = None) -> None:
         self.ask("cuMemsetD8Async", piece.address, 0, size, stream or 0)
 
     def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
@@ -212,7 +214,7 @@ class Device:
             self.ask("cuMemcpyDtoHAsync", array.ctypes.data, address, array.nbytes, stream or 0)
         self.ask("cuStreamSynchronize", stream or 0)
 
-    def zeros(self, size: int) -> Piece:
+    def zeros(self, size: int) -> DeviceMemory:
         with self.lock:
             if not self.zero or self.zero[-1][0] < size:
                 self.enter()
@@ -220,7 +222,7 @@ class Device:
                 self.ask("cuStreamSynchronize", 0)  # other streams read it, too
             return self.zero[-1][1]
 
-    def ones(self, dtype: str, count: int = 1) -> Piece:
+    def ones(self, dtype: str, count: int = 1) -> DeviceMemory:
         with self.lock:
             known, piece = self.one.get(dtype, (0, None))
             if known < count:
@@ -236,7 +238,7 @@ class Device:
 
     def launch(
         self,
-        kernel: Kernel,
+        kernel: CudaKernel,
         dtype: str,
         grid: int,
         threads: int,
@@ -322,7 +324,7 @@ class Device:
             with self.current():
                 self.ask("cuGraphExecDestroy", graph)
 
-    def resident(self, kernel: Kernel, dtype: str, threads: int, shared: int) -> int:
+    def resident(self, kernel: CudaKernel, dtype: str, threads: int, shared: int) -> int:
         self.enter()
         return self.fits(self.function(kernel, dtype, shared), threads, shared)
 
@@ -331,7 +333,7 @@ class Device:
         return int(each) * self.gpu.multiprocessors
 
     def check_resident(
-        self, kernel: Kernel, function: Any, grid: int, threads: int, shared: int
+        self, kernel: CudaKernel, function: Any, grid: int, threads: int, shared: int
     ) -> None:
         """RuntimeError unless all blocks fit at once: blocks that wait for others would hang."""
         fits = self.fits(function, threads, shared)
@@ -341,7 +343,7 @@ class Device:
                 f"{fits} fit on {self.name} at once"
             )
 
-    def loaded(self, kernel: Kernel, dtype: str) -> Any:
+    def loaded(self, kernel: CudaKernel, dtype: str) -> Any:
         """The kernel's function, out of the store if the driver takes what is there."""
         name, code = machine_code(kernel, dtype, self.capability)
         try:
@@ -364,7 +366,7 @@ class Device:
             found = self.modules[key] = self.ask("cuModuleLoadData", code)
         return found
 
-    def function(self, kernel: Kernel, dtype: str, shared: int = 0) -> Any:
+    def function(self, kernel: CudaKernel, dtype: str, shared: int = 0) -> Any:
         """The kernel on the device, compiled or out of the store."""
         with self.lock:
             found = self.functions.get(kernel, {}).get(dtype)

@@ -26,7 +26,7 @@ KEPT = 32  # graphs of a plan: a long call has a block of steps after the other
 SEEN = 64  # words of a plan that have come once
 
 
-class Graph(Protocol):
+class LaunchGraph(Protocol):
     def launch(self, stream: Any) -> None: ...
 
 
@@ -38,7 +38,7 @@ class Graphs:
     """Those of one plan. Thread-safe."""
 
     def __init__(self) -> None:
-        self.kept: OrderedDict[Key, Graph] = OrderedDict()
+        self.kept: OrderedDict[Key, LaunchGraph] = OrderedDict()
         self.seen: OrderedDict[Key, None] = OrderedDict()
         self.why_not = ""
         self.lock = threading.RLock()
@@ -68,11 +68,11 @@ class Graphs:
         else:
             graph.launch(stream)
 
-    def _made(self, key: Key, run: Launches, target: Any, stream: Any) -> Graph | None:
+    def _made(self, key: Key, run: Launches, target: Any, stream: Any) -> LaunchGraph | None:
         """A graph that is kept; None, and why, where the driver makes none."""
         del self.seen[key]
         try:
-            graph: Graph = target.captured(run, stream)
+            graph: LaunchGraph = target.captured(run, stream)
         except RuntimeError as error:
             self.why_not = str(error)
             return None

@@ -16,43 +16,43 @@ import numpy as np
 
 from rnncc.artifact.grid_sync import Gpu
 from rnncc.runtime.common.device_arrays import CARRIER
-from rnncc.runtime.cuda.driver.graphs import Graph, Launches
-from rnncc.runtime.cuda.kernels.kernel import Kernel
+from rnncc.runtime.cuda.driver.graphs import Launches, LaunchGraph
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel
 from rnncc.runtime.cuda.kernels.matmuls import Product
 
-__all__ = ["CARRIER", "CarriedRoom", "Carrier", "HostArrays", "Piece", "Target"]
+__all__ = ["CARRIER", "CarriedAllocator", "Carrier", "CudaTarget", "DeviceMemory", "HostArrays"]
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class DeviceMemory:
     """Memory of the device: where it begins, and what keeps it alive."""
 
     address: int
     owner: Any
 
 
-class Target(Protocol):
+class CudaTarget(Protocol):
     gpu: Gpu
 
     def enter(self) -> None:
         """Makes the device the thread's own, for the calls of a target that come next."""
 
-    def empty(self, size: int, stream: Any = None) -> Piece:
+    def empty(self, size: int, stream: Any = None) -> DeviceMemory:
         """So many bytes, at a multiple of 256, with anything in them."""
 
-    def upload(self, array: np.ndarray, stream: Any = None) -> Piece:
+    def upload(self, array: np.ndarray, stream: Any = None) -> DeviceMemory:
         """A copy of a C-contiguous array."""
 
-    def clear(self, piece: Piece, size: int, stream: Any = None) -> None:
+    def clear(self, piece: DeviceMemory, size: int, stream: Any = None) -> None:
         """Zeros over so many bytes."""
 
     def download(self, address: int, array: np.ndarray, stream: Any = None) -> None:
         """Fills a C-contiguous array, once all that was launched before is done."""
 
-    def zeros(self, size: int) -> Piece:
+    def zeros(self, size: int) -> DeviceMemory:
         """So many zero bytes that nobody writes."""
 
-    def ones(self, dtype: str, count: int = 1) -> Piece:
+    def ones(self, dtype: str, count: int = 1) -> DeviceMemory:
         """So many times the number one, which nobody writes over."""
 
     def multiply(
@@ -70,16 +70,16 @@ class Target(Protocol):
     def is_capturing(self, stream: Any) -> bool:
         """Whether somebody makes a graph of what is launched there."""
 
-    def captured(self, run: Launches, stream: Any) -> Graph:
+    def captured(self, run: Launches, stream: Any) -> LaunchGraph:
         """What `run` launches, as a graph to be launched on that stream; nothing has run yet. Asked
         of a target with `gpu.graphs`. RuntimeError where there can't be one."""
 
-    def resident(self, kernel: Kernel, dtype: str, threads: int, shared: int) -> int:
+    def resident(self, kernel: CudaKernel, dtype: str, threads: int, shared: int) -> int:
         """How many blocks of a kernel are on the device at once."""
 
     def launch(
         self,
-        kernel: Kernel,
+        kernel: CudaKernel,
         dtype: str,
         grid: int,
         threads: int,
@@ -94,29 +94,29 @@ class Target(Protocol):
 
 
 class Carrier(Protocol):
-    target: Target
+    target: CudaTarget
     stream: Any
     copies: bool  # what enters is a copy, worth keeping
 
-    def empty(self, size: int) -> Piece: ...
+    def empty(self, size: int) -> DeviceMemory: ...
 
     def enter(
         self, array: Any, dtype: np.dtype[Any], lead: int = 0
-    ) -> tuple[Piece, tuple[int, ...] | None]:
+    ) -> tuple[DeviceMemory, tuple[int, ...] | None]:
         """An argument on the device, and its strides in bytes where its first `lead` axes lie
         otherwise than in a C-contiguous array."""
 
-    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
+    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceMemory:
         """Room for a result."""
 
     def leave(
-        self, piece: Piece, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
+        self, piece: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
     ) -> Any:
         """A result as its caller gets it, in `out` if that is given."""
 
 
-class CarriedRoom:
-    """A `allocators.Room` of a carrier's arrays."""
+class CarriedAllocator:
+    """A `allocators.Allocator` of a carrier's arrays."""
 
     def __init__(self, carrier: Carrier, dtype: np.dtype[Any]) -> None:
         self.carrier, self.dtype = carrier, dtype
@@ -146,23 +146,23 @@ class HostArrays:
     stream = None
     copies = True
 
-    def __init__(self, target: Target) -> None:
+    def __init__(self, target: CudaTarget) -> None:
         self.target = target
         target.enter()
 
-    def empty(self, size: int) -> Piece:
+    def empty(self, size: int) -> DeviceMemory:
         return self.target.empty(size)
 
     def enter(
         self, array: Any, dtype: np.dtype[Any], lead: int = 0
-    ) -> tuple[Piece, tuple[int, ...] | None]:
+    ) -> tuple[DeviceMemory, tuple[int, ...] | None]:
         return self.target.upload(np.ascontiguousarray(array, dtype)), None
 
-    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Piece:
+    def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceMemory:
         return self.target.empty(int(np.prod(shape, dtype=int)) * dtype.itemsize)
 
     def leave(
-        self, piece: Piece, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
+        self, piece: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None
     ) -> np.ndarray:
         if out is not None and out.flags.c_contiguous:
             self.target.download(piece.address, out)

@@ -14,13 +14,13 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import Direction
+from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common import learning
-from rnncc.runtime.common.allocators import HostRoom, Room
+from rnncc.runtime.common.allocators import Allocator, HostAllocator
 from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.cpu.execution.run import Arrays, Job, Residuals
-from rnncc.runtime.cpu.execution.second_engine import SecondEngine
+from rnncc.runtime.cpu.execution.second_engine import CpuSecondEngine
 from rnncc.runtime.cpu.execution.time_chunks import (
     LEAST_STEPS,
     Saved,
@@ -28,13 +28,19 @@ from rnncc.runtime.cpu.execution.time_chunks import (
     block_steps,
     forward,
 )
-from rnncc.runtime.cpu.planning.bound_program import Call
+from rnncc.runtime.cpu.planning.bound_program import CallKey
 from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.runtime.cuda.driver.graphs import LEAST
-from rnncc.runtime.cuda.driver.target import CARRIER, CarriedRoom, Carrier, Piece, Target
+from rnncc.runtime.cuda.driver.target import (
+    CARRIER,
+    CarriedAllocator,
+    Carrier,
+    CudaTarget,
+    DeviceMemory,
+)
 from rnncc.runtime.cuda.execution.run import CudaRun
-from rnncc.runtime.cuda.planning.executable import Prepared
-from rnncc.runtime.cuda.planning.kernel_arguments import Binder
+from rnncc.runtime.cuda.planning.executable import CudaExecutable
+from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder
 from rnncc.runtime.cuda.planning.tiler import Tiler
 
 KEPT_SHAPES = 32
@@ -44,17 +50,17 @@ NOTHING: Arrays = MappingProxyType({})
 
 
 @dataclass
-class CudaSide:
+class CudaDirectionCache:
     """One direction with its caches."""
 
-    direction: Direction
+    direction: DirectionSpec
     dtype: str
     tier: str | None = None  # asked for, instead of the one that is chosen
     graphs: bool = True  # launches are kept as graphs where that can be
-    made: OrderedDict[Any, Prepared] = field(default_factory=OrderedDict)
-    weights: OrderedDict[Any, tuple[Any, Piece]] = field(default_factory=OrderedDict)
+    made: OrderedDict[Any, CudaExecutable] = field(default_factory=OrderedDict)
+    weights: OrderedDict[Any, tuple[Any, DeviceMemory]] = field(default_factory=OrderedDict)
     lock: threading.RLock = field(default_factory=threading.RLock)
-    last: Prepared | None = None
+    last: CudaExecutable | None = None
     steps: int = 0  # of the last call, whatever its blocks
     layers: int = 1
 
@@ -62,7 +68,7 @@ class CudaSide:
         open_in_children(self, "lock")
         self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
         self.buffers = {b.name: b for b in self.direction.buffers}
-        self.host = HostRoom(self.np_dtype)
+        self.host = HostAllocator(self.np_dtype)
         names = [n for _, role, n in self.direction.params if role in ("weight", "constant")]
         self.weights_a_version = max(len(names), 1)
 
@@ -70,14 +76,14 @@ class CudaSide:
         """The job, done."""
         return CudaRun(self, job)
 
-    def room(self, arrays: Arrays) -> Room:
+    def room(self, arrays: Arrays) -> Allocator:
         """Who makes arrays for a call."""
         carrier = arrays.get(CARRIER)
-        return self.host if carrier is None else CarriedRoom(carrier, self.np_dtype)
+        return self.host if carrier is None else CarriedAllocator(carrier, self.np_dtype)
 
     def prepared(
-        self, call: Call, residuals: Residuals, target: Target, precision: str = "float32"
-    ) -> Prepared:
+        self, call: CallKey, residuals: Residuals, target: CudaTarget, precision: str = "float32"
+    ) -> CudaExecutable:
         """What doesn't change between calls of these sizes and strides; made at the first."""
         gpu = target.gpu
         key = call, gpu, self.tier, precision
@@ -92,7 +98,7 @@ class CudaSide:
                 binder = self.bound(call, target, given, precision)
                 binding = binder.out
                 Tiler(binder).tile(gpu, precision)
-                found = Prepared(binding, self.direction, self.buffers, self.dtype, gpu)
+                found = CudaExecutable(binding, self.direction, self.buffers, self.dtype, gpu)
                 self.made[key] = found
                 if len(self.made) > KEPT_SHAPES:
                     self.made.popitem(last=False)
@@ -102,14 +108,16 @@ class CudaSide:
             return found
 
     def bound(
-        self, call: Call, target: Target, given: Mapping[str, Layout], precision: str
-    ) -> Binder:
+        self, call: CallKey, target: CudaTarget, given: Mapping[str, Layout], precision: str
+    ) -> CudaArgumentBinder:
         """The numbers of a call, in the first tier whose blocks are on the device at once if they
         wait for each other. What fits is known of a compiled kernel alone."""
         fits: dict[str, int] = {}
         while True:
             known = tuple(fits.items())
-            binder = Binder(self.direction, call, self.dtype, target.gpu, given, self.tier, known)
+            binder = CudaArgumentBinder(
+                self.direction, call, self.dtype, target.gpu, given, self.tier, known
+            )
             binder.out.precision = precision
             tier = binder.bind().tier
             if tier is None or tier.waiting < 2 or self.tier is not None:
@@ -119,7 +127,7 @@ class CudaSide:
             if tier.blocks <= fits[tier.kernel]:
                 return binder
 
-    def weight(self, version: object, name: str, array: Any, carrier: Carrier) -> Piece:
+    def weight(self, version: object, name: str, array: Any, carrier: Carrier) -> DeviceMemory:
         """A weight on the device, copied once a version if it has to be."""
         if not carrier.copies:
             return carrier.enter(array, np.dtype(self.dtype))[0]
@@ -142,12 +150,12 @@ class CudaEngine:
 
     on_gpu = reads_gpu_arrays = True
 
-    def __init__(self, cell: Any, forward: Direction, backward: Direction) -> None:
+    def __init__(self, cell: Any, forward: DirectionSpec, backward: DirectionSpec) -> None:
         self.cell = cell
         self.dtype = np.dtype(cell.dtype)
         # To `blocks` they are sides like any other.
-        self._forward: Any = CudaSide(forward, cell.dtype)
-        self._backward: Any = CudaSide(backward, cell.dtype)
+        self._forward: Any = CudaDirectionCache(forward, cell.dtype)
+        self._backward: Any = CudaDirectionCache(backward, cell.dtype)
 
     def stored(self, storage: str) -> CudaEngine:
         """ValueError: kernels of a GPU read weights as they are."""
@@ -175,7 +183,7 @@ class CudaEngine:
         carry: bool = False,
     ) -> tuple[dict[str, Any], Saved | None]:
         """Results by name; with `save`, what `backward` needs. See `layer_options.Engine`."""
-        call = Call(tuple(sorted(sizes.items())), batch, time, save, last_only)
+        call = CallKey(tuple(sorted(sizes.items())), batch, time, save, last_only)
         job = Job(arrays, call, version, out=dict(out), first_step=first_step)
         steps = time if time <= LEAST_STEPS else block_steps(self._forward, call, BLOCK_BYTES)
         results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
@@ -199,7 +207,7 @@ class CudaEngine:
         out: Arrays,
     ) -> Callable[[], None]:
         """One inference over and over on the same arrays. See `layer_options.Engine`."""
-        call = Call(tuple(sorted(sizes.items())), batch, time, False, last_only)
+        call = CallKey(tuple(sorted(sizes.items())), batch, time, False, last_only)
         job = Job(arrays, call, version, out=dict(out))
 
         def again() -> None:
@@ -215,7 +223,7 @@ class CudaEngine:
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace. See `layer_options.Engine`."""
-        call = Call(tuple(sorted(sizes.items())), batch, 1, False, True)
+        call = CallKey(tuple(sorted(sizes.items())), batch, 1, False, True)
         return block_steps(self._forward, call, BLOCK_BYTES)
 
     def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
@@ -243,7 +251,7 @@ class CudaEngine:
     # ---- what ran -----------------------------------------------------------------------------
 
     @property
-    def last(self) -> tuple[Prepared | None, Prepared | None]:
+    def last(self) -> tuple[CudaExecutable | None, CudaExecutable | None]:
         return self._forward.last, self._backward.last
 
     def plan(self, last: Any = None) -> str:
@@ -254,13 +262,13 @@ class CudaEngine:
         return "\n".join(lines)
 
 
-class CudaSecondEngine(SecondEngine):
+class CudaSecondEngine(CpuSecondEngine):
     """`layer_options.SecondEngine` on a GPU."""
 
-    def __init__(self, cell: Any, *directions: Direction) -> None:
+    def __init__(self, cell: Any, *directions: DirectionSpec) -> None:
         self.cell = cell
         self.dtype = np.dtype(cell.dtype)
-        sides: list[Any] = [CudaSide(d, cell.dtype) for d in directions]
+        sides: list[Any] = [CudaDirectionCache(d, cell.dtype) for d in directions]
         self._forward, self._backward, self._backward_pullback, self._forward_pullback = sides
 
     def plan(self) -> str:
@@ -274,7 +282,7 @@ class CudaSecondEngine(SecondEngine):
         return "\n".join(s for title, side in sides.items() for s in plan_side(title, side.last))
 
 
-def plan_side(title: str, made: Prepared | None) -> list[str]:
+def plan_side(title: str, made: CudaExecutable | None) -> list[str]:
     """One direction's kernels."""
     if made is None:
         return [f"{title}: has not run"]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import Buffer
+from rnncc.artifact.kernel_tables import BufferSpec
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.precision import PRECISION
 from rnncc.runtime.common.strides import repeated
@@ -20,12 +20,12 @@ from rnncc.runtime.cpu.planning.copies import ONE_ROW, ZERO_ROW, Point, slot_off
 from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.runtime.cuda.driver.current_target import current
 from rnncc.runtime.cuda.driver.graphs import LEAST
-from rnncc.runtime.cuda.driver.target import CARRIER, Carrier, HostArrays, Piece
+from rnncc.runtime.cuda.driver.target import CARRIER, Carrier, DeviceMemory, HostArrays
 from rnncc.runtime.cuda.kernels.kernel import RANGES
-from rnncc.runtime.cuda.planning.executable import COUNTERS, Multiplication, Plan
+from rnncc.runtime.cuda.planning.executable import COUNTERS, CudaPlan, Multiplication
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cuda.execution.engine import CudaSide
+    from rnncc.runtime.cuda.execution.engine import CudaDirectionCache
 
 WEIGHTS = ("weight", "constant")
 
@@ -33,12 +33,12 @@ WEIGHTS = ("weight", "constant")
 class CudaRun:
     """One Job, once: `results`, and `residuals()`, as `cpu.run.Run` has them."""
 
-    def __init__(self, side: CudaSide, job: Job) -> None:
+    def __init__(self, side: CudaDirectionCache, job: Job) -> None:
         self.side, self.job = side, job
         given: Carrier | None = job.arrays.get(CARRIER)
         self.carrier = given or HostArrays(current())
         self.target = self.carrier.target
-        self.pieces: dict[str, Piece] = {}
+        self.pieces: dict[str, DeviceMemory] = {}
         self.strides: list[tuple[str, int, int]] = []
         for buffer, role, name in side.direction.params:
             if role not in (*WEIGHTS, "residual", "seed"):
@@ -49,10 +49,10 @@ class CudaRun:
         precision = job.arrays.get(PRECISION, "float32")
         self.prepared = side.prepared(call, job.residuals, self.target, precision)
         self.binding = self.prepared.binding
-        self.saved_arena: Piece | None = None
+        self.saved_arena: DeviceMemory | None = None
         self.results = self.go()
 
-    def enter(self, buffer: Buffer, role: str, name: str) -> Piece:
+    def enter(self, buffer: BufferSpec, role: str, name: str) -> DeviceMemory:
         """A parameter on the device."""
         if role == "held" and name not in self.job.arrays:  # nothing has been put out yet
             rest = [evaluate(s, dict(self.job.call.sizes)) for s in buffer.shape]
@@ -81,7 +81,7 @@ class CudaRun:
         places |= {name: self.arena.address + at for name, at in offsets.items()}
         scratch = self.arena.address + size
         places |= {name: scratch + at for name, at in plan.scratch.items()}
-        self.counters = Piece(places[COUNTERS], self.arena)
+        self.counters = DeviceMemory(places[COUNTERS], self.arena)
         if made.saved:
             offsets, size = made.saved_arena
             self.saved_arena = self.carrier.empty(size)
@@ -111,7 +111,7 @@ class CudaRun:
             and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
         }
 
-    def launch(self, plan: Plan, places: Mapping[Point, int]) -> None:
+    def launch(self, plan: CudaPlan, places: Mapping[Point, int]) -> None:
         self.target.enter()
         words = plan.template.copy()
         at, points, offsets = plan.where
@@ -129,7 +129,7 @@ class CudaRun:
         else:
             run(self.carrier.stream, 0)
 
-    def launch_all(self, plan: Plan, words: np.ndarray, stream: Any, workspace: int) -> None:
+    def launch_all(self, plan: CudaPlan, words: np.ndarray, stream: Any, workspace: int) -> None:
         """A plan's launches, one by one. workspace: an address for the library to use."""
         for each in plan.launches:
             if isinstance(each, Multiplication):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 
-from rnncc.runtime.cpu.planning.copies import MAX_RANK, ZERO_ROW, Move, Mover, Side
+from rnncc.runtime.cpu.planning.copies import MAX_RANK, ZERO_ROW, CopyEnd, Move, Mover
 from rnncc.runtime.cuda.kernels.kernel import kernel
 from rnncc.runtime.cuda.kernels.kernel_namespace import cuda, v
 
@@ -18,7 +18,7 @@ class DenseMover(Mover):
     def _cleared(self, buffer: str, step: int) -> Move:
         layout = self.binding.layouts[buffer]
         row = layout.shape or (1,)
-        zeros = Side(ZERO_ROW, 0, (0,) * (1 + len(row)))
+        zeros = CopyEnd(ZERO_ROW, 0, (0,) * (1 + len(row)))
         return Move((self.call.batch, *row), zeros, self._slot(buffer, step))
 
 

@@ -132,7 +132,7 @@ def add_parts(
 
 
 @dataclass(frozen=True, slots=True)
-class Place:
+class TileOperand:
     """An operand or result: what it is in, bytes from there, and
     strides of m or n and k."""
 
@@ -145,14 +145,14 @@ class Place:
 
 @dataclass(frozen=True, slots=True)
 class Contraction:
-    a: Place
-    w: Place
-    out: Place
+    a: TileOperand
+    w: TileOperand
+    out: TileOperand
     counts: tuple[int, int, int]  # m, n, k
     m_inner: int
     k_inner: int
     begin: int = ZEROS
-    constants: Place | None = None
+    constants: TileOperand | None = None
 
     @property
     def work(self) -> int:
@@ -195,13 +195,13 @@ def launch_of(c: Contraction, item: int, processors: int) -> TileLaunch:
     out, part_bytes = c.out, 0
     if parts > 1:
         part_bytes = m * n * item
-        out = Place(PARTS, 0, (n * item, 0), n=item)
+        out = TileOperand(PARTS, 0, (n * item, 0), n=item)
     m_inner = 1 if parts > 1 else c.m_inner
     a_m = c.a.m
     if parts > 1:  # rows of parts are one axis
         assert c.m_inner == m, "gradients' m is one axis"
         a_m = (c.a.m[1], 0)
-    constants = c.constants or Place(ZERO_ROW, 0)
+    constants = c.constants or TileOperand(ZERO_ROW, 0)
     words = [
         0, *a_m, *c.a.k, int(c.a.k[1] == item),
         0, *c.w.k, c.w.n, int(c.w.k[1] == item),

@@ -18,31 +18,31 @@ from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
-from rnncc.artifact.stationary_weights import Shape
+from rnncc.artifact.stationary_weights import GroupShape
 from rnncc.runtime.jit.kernel import settled
 
 RANGES = 4  # words in front: steps and levels
-__all__ = ["Kernel", "Shape", "kernel", "rebound", "stationary", "summed"]
+__all__ = ["CudaKernel", "GroupShape", "kernel", "rebound", "stationary", "summed"]
 
 Numbers = tuple[tuple[str, int], ...]
 
 
-class Kernel:
+class CudaKernel:
     """A generated function, its name, and numbers that its machine code has built in."""
 
     __slots__ = ("__weakref__", "_built", "constants", "function", "shapes", "summed", "twin")
 
     def __init__(self, function: Callable[..., Any], constants: Numbers = ()) -> None:
         self.function, self.constants = function, constants
-        self.twin: Kernel | None = None  # the same, with weights in registers
-        self.summed: Kernel | None = None  # the same, with sums that are made between launches
+        self.twin: CudaKernel | None = None  # the same, with weights in registers
+        self.summed: CudaKernel | None = None  # the same, with sums that are made between launches
         self.shapes: tuple[Any, ...] = ()  # what decides the numbers of a twin
-        self._built: dict[Numbers, Kernel] = {}
+        self._built: dict[Numbers, CudaKernel] = {}
 
-    def built(self, constants: Mapping[str, int]) -> Kernel:
+    def built(self, constants: Mapping[str, int]) -> CudaKernel:
         """The kernel with these numbers for its names in capitals."""
         key = tuple(sorted(constants.items()))
-        return self._built.setdefault(key, Kernel(self.function, key))
+        return self._built.setdefault(key, CudaKernel(self.function, key))
 
     @property
     def words(self) -> int:
@@ -60,27 +60,29 @@ class Kernel:
         raise TypeError(f"{self.name} runs on a GPU: a layer launches it")
 
 
-def kernel(function: Callable[..., Any]) -> Kernel:
+def kernel(function: Callable[..., Any]) -> CudaKernel:
     """Over the names that its module has so far."""
-    return Kernel(settled(function))
+    return CudaKernel(settled(function))
 
 
-def stationary(plain: Kernel, shapes: tuple[Any, ...]) -> Callable[[Callable[..., Any]], Kernel]:
+def stationary(
+    plain: CudaKernel, shapes: tuple[Any, ...]
+) -> Callable[[Callable[..., Any]], CudaKernel]:
     """The twin of a kernel over the same words; `shapes`: see `artifact.stationary_weights`."""
 
-    def twin(function: Callable[..., Any]) -> Kernel:
-        plain.twin = made = Kernel(settled(function))
+    def twin(function: Callable[..., Any]) -> CudaKernel:
+        plain.twin = made = CudaKernel(settled(function))
         made.shapes = shapes
         return made
 
     return twin
 
 
-def summed(plain: Kernel) -> Callable[[Callable[..., Any]], Kernel]:
+def summed(plain: CudaKernel) -> Callable[[Callable[..., Any]], CudaKernel]:
     """The twin of a kernel over the same words that reads its sums."""
 
-    def twin(function: Callable[..., Any]) -> Kernel:
-        plain.summed = made = Kernel(settled(function))
+    def twin(function: Callable[..., Any]) -> CudaKernel:
+        plain.summed = made = CudaKernel(settled(function))
         return made
 
     return twin

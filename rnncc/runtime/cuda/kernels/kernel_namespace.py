@@ -21,7 +21,7 @@ from typing import Any
 COUNTER_BYTES = 128  # a counter has a line of the cache for itself
 
 
-class Name:
+class TargetName:
     """A name whose meaning depends on the target."""
 
     def __init__(self, name: str) -> None:
@@ -33,16 +33,24 @@ class Name:
     def __getattr__(self, part: str) -> Any:
         if part.startswith("__"):
             raise AttributeError(part)
-        return Name(f"{self.name}.{part}")
+        return TargetName(f"{self.name}.{part}")
 
     def __call__(self, *arguments: Any) -> Any:
         raise TypeError(f"{self.name} has a meaning inside of kernels only, which a target runs")
 
 
-cuda, v = Name("cuda"), Name("v")
-F, U, I = Name("F"), Name("U"), Name("I")  # noqa: E741
-add_release, load_acquire, anew = Name("add_release"), Name("load_acquire"), Name("anew")
-give_up = Name("give_up")
-SIZE: Any = Name("SIZE")
-level_barrier, share, team_sum = Name("level_barrier"), Name("share"), Name("team_sum")
-row_key, uniform, mix = Name("row_key"), Name("uniform"), Name("mix")
+cuda, v = TargetName("cuda"), TargetName("v")
+F, U, I = TargetName("F"), TargetName("U"), TargetName("I")  # noqa: E741
+add_release, load_acquire, anew = (
+    TargetName("add_release"),
+    TargetName("load_acquire"),
+    TargetName("anew"),
+)
+give_up = TargetName("give_up")
+SIZE: Any = TargetName("SIZE")
+level_barrier, share, team_sum = (
+    TargetName("level_barrier"),
+    TargetName("share"),
+    TargetName("team_sum"),
+)
+row_key, uniform, mix = TargetName("row_key"), TargetName("uniform"), TargetName("mix")

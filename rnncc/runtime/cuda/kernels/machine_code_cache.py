@@ -12,7 +12,7 @@ import hashlib
 
 from rnncc.artifact.grid_sync import THREADS
 from rnncc.common.machine import Missing
-from rnncc.runtime.cuda.kernels.kernel import Kernel
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel
 from rnncc.runtime.jit.cache_folder import entry_name, read, write, written_by
 from rnncc.runtime.jit.fingerprint import spelt_code
 from rnncc.runtime.jit.module_cache import compiler_hash, python_version
@@ -21,7 +21,7 @@ INSTALL = "pip install 'rnncc[cuda]'"
 
 
 def machine_code(
-    kernel: Kernel, dtype: str, capability: tuple[int, int], *, anew: bool = False
+    kernel: CudaKernel, dtype: str, capability: tuple[int, int], *, anew: bool = False
 ) -> tuple[str, bytes]:
     """The kernel's name on a device, and its cubin (without nvJitLink: PTX, for the driver).
 
@@ -59,7 +59,7 @@ def machine_code(
     return name, code
 
 
-def _about(kernel: Kernel, dtype: str, capability: tuple[int, int]) -> str:
+def _about(kernel: CudaKernel, dtype: str, capability: tuple[int, int]) -> str:
     """All that decides what a kernel computes."""
     code = spelt_code(kernel.function.__code__)  # type: ignore[attr-defined]
     what = repr((code, kernel.constants, dtype, capability, THREADS))

@@ -18,8 +18,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rnncc.runtime.cpu.planning.copies import ONE_ROW, Move, Point, Side
-from rnncc.runtime.cuda.kernels.gemm_tiles import CONSTANTS, ZEROS, Contraction, Place
+from rnncc.runtime.cpu.planning.copies import ONE_ROW, CopyEnd, Move, Point
+from rnncc.runtime.cuda.kernels.gemm_tiles import CONSTANTS, ZEROS, Contraction, TileOperand
 
 MOST = 2**31 - 1  # of every size and stride: the library has 32 bits for them
 COPIES = ("copies",)  # the point of copied operands
@@ -136,7 +136,7 @@ def _split(counts: tuple[int, int], a: tuple[int, int], out: tuple[int, int]) ->
 
 def _copied(
     c: Contraction, m_counts: tuple[int, int], k_counts: tuple[int, int], item: int
-) -> tuple[list[Move], Place, Place, Axis]:
+) -> tuple[list[Move], TileOperand, TileOperand, Axis]:
     """The smaller operand in the other's order of k; both, where that has none."""
     m, n, k = c.counts
     a_alone, w_alone = one_axis(k_counts, c.a.k), one_axis(k_counts, c.w.k)
@@ -158,9 +158,9 @@ def _copied(
             assert found is not None, "asked for before"
             step = found[1][0]
         shape = (k_counts[outer], k_counts[inner], own)
-        source = Side(place.point, place.offset, (place.k[outer], place.k[inner], step))
+        source = CopyEnd(place.point, place.offset, (place.k[outer], place.k[inner], step))
         row = own * item
-        moves.append(Move(shape, source, Side(COPIES, at, (row * shape[1], row, item))))
+        moves.append(Move(shape, source, CopyEnd(COPIES, at, (row * shape[1], row, item))))
         dense = [0, 0]
         dense[outer], dense[inner] = row * shape[1], row
         more: dict[str, Any] = {"n": item}
@@ -183,8 +183,8 @@ def _bytes(move: Move, item: int) -> int:
 def _begun(c: Contraction, m_counts: tuple[int, int]) -> Move:
     """The constants in every row of the result."""
     assert c.constants is not None
-    source = Side(c.constants.point, c.constants.offset, (0, 0, c.constants.n))
-    target = Side(c.out.point, c.out.offset, (*c.out.m, c.out.n))
+    source = CopyEnd(c.constants.point, c.constants.offset, (0, 0, c.constants.n))
+    target = CopyEnd(c.out.point, c.out.offset, (*c.out.m, c.out.n))
     return Move((*m_counts, c.counts[1]), source, target)
 
 

@@ -18,7 +18,7 @@ from typing import Any
 
 from rnncc.artifact.grid_sync import THREADS, WARP
 from rnncc.runtime.cuda.kernels.instructions import COPIES, names
-from rnncc.runtime.cuda.kernels.kernel import Kernel, rebound
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel, rebound
 from rnncc.runtime.cuda.kernels.toolkit import named
 
 Capability = tuple[int, int]
@@ -54,24 +54,24 @@ def stand_in(capability: Capability) -> Iterator[None]:
         api.current_context, devices.get_context = old
 
 
-def function_of(kernel: Kernel, dtype: str, capability: Capability) -> Any:
+def function_of(kernel: CudaKernel, dtype: str, capability: Capability) -> Any:
     """The kernel's function as numba-cuda compiles it."""
     known = names(dtype, capability >= COPIES)
     return rebound(kernel.function, {**known, **dict(kernel.constants)})
 
 
-def signature(kernel: Kernel) -> Any:
+def signature(kernel: CudaKernel) -> Any:
     from numba.cuda import types
 
     return types.void(*[types.int64] * kernel.words)
 
 
-def threads_of(kernel: Kernel) -> int:
+def threads_of(kernel: CudaKernel) -> int:
     """The most a block of it has."""
     return WARP * dict(kernel.constants).get("WARPS", THREADS // WARP)
 
 
-def ptx(kernel: Kernel, dtype: str, capability: Capability = (9, 0)) -> str:
+def ptx(kernel: CudaKernel, dtype: str, capability: Capability = (9, 0)) -> str:
     """The kernel's PTX. numba's TypingError where the text is no kernel."""
     with named():
         from numba import cuda
@@ -79,7 +79,7 @@ def ptx(kernel: Kernel, dtype: str, capability: Capability = (9, 0)) -> str:
         return _ptx(cuda, kernel, dtype, capability)
 
 
-def _ptx(cuda: Any, kernel: Kernel, dtype: str, capability: Capability) -> str:
+def _ptx(cuda: Any, kernel: CudaKernel, dtype: str, capability: Capability) -> str:
     with stand_in(capability):
         text, _ = cuda.compile_ptx(
             function_of(kernel, dtype, capability),

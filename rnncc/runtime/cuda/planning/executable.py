@@ -15,7 +15,7 @@ from itertools import groupby
 import numpy as np
 
 from rnncc.artifact.grid_sync import WARP, Gpu
-from rnncc.artifact.kernel_tables import Buffer, Direction
+from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.cpu.planning.bound_program import chosen_results, needed_kernels, result_shape
 from rnncc.runtime.cpu.planning.copies import Move, Point, result_point
@@ -23,11 +23,11 @@ from rnncc.runtime.cuda.driver.graphs import Graphs
 from rnncc.runtime.cuda.kernels.copies import DenseMover, move, words_of
 from rnncc.runtime.cuda.kernels.gemm_tiles import PARTS, Contraction, add_parts, contract, launch_of
 from rnncc.runtime.cuda.kernels.gemm_tiles import THREADS as TILE_THREADS
-from rnncc.runtime.cuda.kernels.kernel import RANGES, Kernel
+from rnncc.runtime.cuda.kernels.kernel import RANGES, CudaKernel
 from rnncc.runtime.cuda.kernels.kernel_namespace import COUNTER_BYTES
 from rnncc.runtime.cuda.kernels.matmuls import COPIES, Multiply, Product, Work
 from rnncc.runtime.cuda.planning.gemm_choice import Bulk
-from rnncc.runtime.cuda.planning.kernel_arguments import Binding, BoundKernel, round_up
+from rnncc.runtime.cuda.planning.kernel_arguments import CudaBoundKernel, CudaBoundProgram, round_up
 from rnncc.runtime.cuda.planning.step_matmuls import SUMS
 
 COUNTERS = ("counters",)
@@ -35,10 +35,10 @@ Patch = tuple[int, Point, int]  # word, what it points at, bytes from there
 
 
 @dataclass(frozen=True, slots=True)
-class Launch:
+class CudaLaunch:
     """One launch: its words are those from `start` to `end`. ranges: steps and levels it runs."""
 
-    kernel: Kernel
+    kernel: CudaKernel
     start: int
     end: int
     grid: int
@@ -62,14 +62,14 @@ NOWHERE = (np.zeros(0, np.int64),) * 3
 
 
 @dataclass(slots=True)
-class Plan:
+class CudaPlan:
     """What one choice of results runs. results: name, shape, and what the array is pointed at."""
 
     template: np.ndarray
     patches: list[Patch] = field(default_factory=list)
     seeds: list[int] = field(default_factory=list)
     first_steps: list[int] = field(default_factory=list)
-    launches: list[Launch | Multiplication] = field(default_factory=list)
+    launches: list[CudaLaunch | Multiplication] = field(default_factory=list)
     results: list[tuple[str, tuple[int, ...], Point]] = field(default_factory=list)
     counters: int = COUNTER_BYTES  # bytes of them
     parts: int = 0  # bytes of sums that are added up later
@@ -84,10 +84,10 @@ class Plan:
 
 
 @dataclass
-class Prepared:
-    binding: Binding
-    direction: Direction
-    buffers: dict[str, Buffer]
+class CudaExecutable:
+    binding: CudaBoundProgram
+    direction: DirectionSpec
+    buffers: dict[str, BufferSpec]
     dtype: str
     gpu: Gpu
 
@@ -97,8 +97,8 @@ class Prepared:
         self.shared = [n for n in self.binding.bytes if n not in self.saved]
         self.shared_arena, self.saved_arena = self.arena(self.shared), self.arena(self.saved)
         self.mover = DenseMover(self.direction, self.binding, self.buffers, self.dtype)  # type: ignore[arg-type]
-        self._plans: dict[frozenset[str] | None, Plan] = {}
-        self.last: Plan | None = None
+        self._plans: dict[frozenset[str] | None, CudaPlan] = {}
+        self.last: CudaPlan | None = None
 
     def arena(self, names: Iterable[str]) -> tuple[dict[str, int], int]:
         """Buffers one after another: where each begins, and the size of all."""
@@ -107,7 +107,7 @@ class Prepared:
             places[name], at = at, at + round_up(self.binding.bytes[name])
         return places, round_up(max(at, 1))
 
-    def plan(self, wanted: frozenset[str] | None) -> Plan:
+    def plan(self, wanted: frozenset[str] | None) -> CudaPlan:
         """For these results; None is all but those of carries that callers don't see."""
         found = self._plans.get(wanted)
         if found is None:
@@ -115,7 +115,7 @@ class Prepared:
         self.last = found
         return found
 
-    def _plan(self, wanted: frozenset[str] | None) -> Plan:
+    def _plan(self, wanted: frozenset[str] | None) -> CudaPlan:
         places = chosen_results(self.direction, wanted)
         needed = needed_kernels(self.direction, places, wanted)
         in_place = self.binding.in_place
@@ -138,8 +138,8 @@ class Prepared:
         return plan
 
     def _in_order(
-        self, kernels: list[BoundKernel], results: list[Move]
-    ) -> Iterator[BoundKernel | list[Move]]:
+        self, kernels: list[CudaBoundKernel], results: list[Move]
+    ) -> Iterator[CudaBoundKernel | list[Move]]:
         by_phase = {phase: list(ks) for phase, ks in groupby(kernels, lambda k: k.kernel.phase)}
         yield self.mover.starts(computed=False)
         yield from by_phase.get("before", [])
@@ -153,11 +153,11 @@ class Prepared:
 class _Writer:
     """Launches in order, and their blocks side by side."""
 
-    def __init__(self, binding: Binding, gpu: Gpu, item: int, reverse: bool) -> None:
+    def __init__(self, binding: CudaBoundProgram, gpu: Gpu, item: int, reverse: bool) -> None:
         self.binding, self.gpu, self.item, self.reverse = binding, gpu, item, reverse
         self.pieces: list[np.ndarray] = []
         self.at = 0
-        self.out = Plan(np.zeros(0, np.int64))
+        self.out = CudaPlan(np.zeros(0, np.int64))
 
     def add(self, words: np.ndarray) -> tuple[int, int]:
         """Words of a launch, behind room for its ranges: where the words begin, and all of it."""
@@ -177,7 +177,7 @@ class _Writer:
             self.out.patches.append((first, piece.source.point, piece.source.offset))
             self.out.patches.append((first + 1, piece.target.point, piece.target.offset))
             size = self.grid(words[2]), self.threads(words[2])
-            self.out.launches.append(Launch(move, start, self.at, *size, (0, 1, 0, 1)))
+            self.out.launches.append(CudaLaunch(move, start, self.at, *size, (0, 1, 0, 1)))
 
     def threads(self, items: int) -> int:
         return min(-(-max(items, 1) // WARP) * WARP, self.gpu.threads)
@@ -213,10 +213,10 @@ class _Writer:
             first, start = self.add(np.array(words, np.int64))
             self.out.patches += [(first + i, point, at) for i, point, at in patches]
             size = blocks, TILE_THREADS
-            launch = Launch(function, start, self.at, *size, (0, 1, 0, 1), False, bytes_)
+            launch = CudaLaunch(function, start, self.at, *size, (0, 1, 0, 1), False, bytes_)
             self.out.launches.append(launch)
 
-    def kernel(self, bound: BoundKernel) -> None:
+    def kernel(self, bound: CudaBoundKernel) -> None:
         bulk = self.binding.bulk.get(bound.kernel.name)
         if bulk is not None:
             self.bulk(bulk)
@@ -241,9 +241,11 @@ class _Writer:
         for level in range(levels):  # a level reads what the one before has written
             ranges = (0, 1, level, level + 1)
             grid, threads = self.grid(bound.items), self.threads(bound.items)
-            self.out.launches.append(Launch(kernel.function, start, self.at, grid, threads, ranges))
+            self.out.launches.append(
+                CudaLaunch(kernel.function, start, self.at, grid, threads, ranges)
+            )
 
-    def scan(self, function: Kernel, start: int, levels: int) -> None:
+    def scan(self, function: CudaKernel, start: int, levels: int) -> None:
         tier, time = self.binding.tier, self.binding.call.time
         assert tier is not None
         size, launches = (tier.blocks, tier.threads), self.out.launches
@@ -252,11 +254,11 @@ class _Writer:
             assert function.twin is not None
             twin, ranges = function.twin.built(found.constants), (0, time, 0, levels)
             waits = tier.waiting > 1
-            launches.append(Launch(twin, start, self.at, *size, ranges, waits, found.shared))
+            launches.append(CudaLaunch(twin, start, self.at, *size, ranges, waits, found.shared))
             return
         if tier.name != "launches":
             ranges = (0, time, 0, levels)
-            launches.append(Launch(function, start, self.at, *size, ranges, tier.waiting > 1))
+            launches.append(CudaLaunch(function, start, self.at, *size, ranges, tier.waiting > 1))
             return
         steps, reads = self.binding.steps, function
         if steps is not None:
@@ -268,9 +270,9 @@ class _Writer:
                 for made in steps.at(t, level) if steps is not None else ():
                     self.multiply(made, self.binding.precision)
                 ranges = (step, step + 1, level, level + 1)
-                launches.append(Launch(reads, start, end, *size, ranges))
+                launches.append(CudaLaunch(reads, start, end, *size, ranges))
 
-    def plan(self) -> Plan:
+    def plan(self) -> CudaPlan:
         tier = self.binding.tier
         self.out.counters = COUNTER_BYTES * (tier.groups if tier else 1)
         if self.pieces:

@@ -26,12 +26,12 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.grid_sync import WARP, Gpu, Loop, Tier, choose
-from rnncc.artifact.kernel_tables import Buffer, Direction, Kernel
+from rnncc.artifact.grid_sync import WARP, Gpu, ScanWork, Tier, choose
+from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec, KernelSpec
 from rnncc.artifact.stationary_weights import Numbers, numbers
 from rnncc.common.machine import ITEMSIZE
 from rnncc.common.size_expressions import evaluate
-from rnncc.runtime.cpu.planning.bound_program import Call, requests, touched
+from rnncc.runtime.cpu.planning.bound_program import CallKey, requests, touched
 from rnncc.runtime.cpu.planning.copies import Point
 from rnncc.runtime.cpu.planning.layouts import Layout, axes_of, row_layout
 from rnncc.runtime.cuda.planning.step_matmuls import SUMS, Steps
@@ -41,10 +41,10 @@ RATE_OF_STATEMENTS = 64  # multiply-adds that a lane's statements cost, as a gue
 
 
 @dataclass(slots=True)
-class BoundKernel:
+class CudaBoundKernel:
     """addresses: (word, buffer, bytes from its first row); others: what only a call knows."""
 
-    kernel: Kernel
+    kernel: KernelSpec
     template: np.ndarray
     addresses: list[tuple[int, Point, int]]
     others: list[tuple[int, Point]]
@@ -52,8 +52,8 @@ class BoundKernel:
 
 
 @dataclass(slots=True)
-class Binding:
-    call: Call
+class CudaBoundProgram:
+    call: CallKey
     sizes: dict[str, int]
     tier: Tier | None = None
     numbers: Numbers | None = None  # of the loop's twin, where that is what runs
@@ -61,7 +61,7 @@ class Binding:
     layouts: dict[str, Layout] = field(default_factory=dict)
     bytes: dict[str, int] = field(default_factory=dict)  # buffers this side allocates
     in_place: dict[str, str] = field(default_factory=dict)  # results that are buffers
-    kernels: list[BoundKernel] = field(default_factory=list)
+    kernels: list[CudaBoundKernel] = field(default_factory=list)
     precision: str = "float32"  # of the library's operands
     bulk: dict[str, Any] = field(default_factory=dict)  # kernels that are contractions alone
     zero_bytes: int = ALIGNMENT
@@ -71,11 +71,11 @@ def round_up(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
-class Binder:
+class CudaArgumentBinder:
     def __init__(
         self,
-        direction: Direction,
-        call: Call,
+        direction: DirectionSpec,
+        call: CallKey,
         dtype: str,
         gpu: Gpu,
         residuals: Mapping[str, Layout],
@@ -87,9 +87,9 @@ class Binder:
         self.item = ITEMSIZE[dtype]
         self.buffers = {b.name: b for b in direction.buffers}
         self.strides = {name: (b, t) for name, b, t in call.strides}
-        self.out = Binding(call, dict(call.sizes))
+        self.out = CudaBoundProgram(call, dict(call.sizes))
 
-    def bind(self) -> Binding:
+    def bind(self) -> CudaBoundProgram:
         self.lay_out()
         for kernel in self.d.kernels:
             if kernel.kind == "scan":
@@ -102,7 +102,7 @@ class Binder:
 
     # ---- the loop -----------------------------------------------------------------------------
 
-    def choose_tier(self, kernel: Kernel) -> None:
+    def choose_tier(self, kernel: KernelSpec) -> None:
         forms, why = self.forms(kernel)
         loop = self.loop(kernel)
         steps = Steps(self, kernel) if self.gpu.library else None
@@ -125,7 +125,7 @@ class Binder:
             return scan.function, 0
         return scan.function.twin.built(found.constants), found.shared
 
-    def forms(self, kernel: Kernel) -> tuple[tuple[Numbers, ...], str]:
+    def forms(self, kernel: KernelSpec) -> tuple[tuple[Numbers, ...], str]:
         """In which the kernel's weights can stay, or why they can't."""
         if kernel.function.twin is None:
             return (), "no contraction has one axis of lanes and weights that nobody changes"
@@ -137,12 +137,12 @@ class Binder:
         forms = tuple(f for f in found if not isinstance(f, str))
         return forms, "" if forms else str(found[-1])
 
-    def stationary(self, kernel: Kernel, rows: int, warps: int) -> Numbers | str:
+    def stationary(self, kernel: KernelSpec, rows: int, warps: int) -> Numbers | str:
         """The numbers of the kernel's twin, or why there are none."""
         twin, room = kernel.function.twin, self.gpu.room
         return numbers(twin.shapes, self.size, rows, warps, room, twin.words, kernel.levels)
 
-    def loop(self, kernel: Kernel) -> Loop:
+    def loop(self, kernel: KernelSpec) -> ScanWork:
         """How much there is to do in a step: lanes as wide as anything it writes, and weights read
         once a row."""
         items = max((self.elements(n) for n in kernel.writes), default=1)
@@ -151,7 +151,7 @@ class Binder:
             for name in touched(self.d, kernel)
             if self.buffers[name].axes == "" and len(self.buffers[name].shape) > 1
         )
-        return Loop(self.call.batch, items, weights + RATE_OF_STATEMENTS * items, kernel.levels)
+        return ScanWork(self.call.batch, items, weights + RATE_OF_STATEMENTS * items, kernel.levels)
 
     def elements(self, name: str) -> int:
         return math.prod(self.size(s) for s in self.buffers[name].shape)
@@ -185,7 +185,7 @@ class Binder:
             self.out.layouts[buffer.name] = layout
             self.out.zero_bytes = max(self.out.zero_bytes, layout.row)
 
-    def callers_rows(self, buffer: Buffer, layout: Layout) -> None:
+    def callers_rows(self, buffer: BufferSpec, layout: Layout) -> None:
         """[B, T, ...] as the caller has them."""
         steps = self.call.time if "T" in buffer.axes else 1
         layout.t = layout.row if "T" in buffer.axes else 0
@@ -210,9 +210,9 @@ class Binder:
 
     # ---- words --------------------------------------------------------------------------------
 
-    def bind_kernel(self, kernel: Kernel) -> BoundKernel:
+    def bind_kernel(self, kernel: KernelSpec) -> CudaBoundKernel:
         items = max((self.elements(n) for n in kernel.writes), default=1) * self.rows_of(kernel)
-        bound = BoundKernel(kernel, np.zeros(len(kernel.requests), np.int64), [], [], items)
+        bound = CudaBoundKernel(kernel, np.zeros(len(kernel.requests), np.int64), [], [], items)
         for index, request in enumerate(requests(kernel)):
             value = self.answer(kernel, request)
             if request[0] == "sums":
@@ -227,7 +227,7 @@ class Binder:
                 bound.others.append((index, request))
         return bound
 
-    def rows_of(self, kernel: Kernel) -> int:
+    def rows_of(self, kernel: KernelSpec) -> int:
         counts = {"B": self.call.batch, "T": self.call.time}
         axes = "B" if kernel.kind == "scan" else kernel.axes
         return math.prod(counts[a] for a in axes)
@@ -244,7 +244,7 @@ class Binder:
             return at + (last & layout.ring) * layout.t
         return at + layout.t * int((slot == "in") == self.d.reverse) if slot else at
 
-    def answer(self, kernel: Kernel, request: tuple[str, ...]) -> int | None:
+    def answer(self, kernel: KernelSpec, request: tuple[str, ...]) -> int | None:
         """The word, or None where only a call can tell."""
         layouts, tier = self.out.layouts, self.out.tier
         match request:

@@ -11,12 +11,12 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from rnncc.artifact.kernel_tables import Kernel, Operand, Pack, Source
-from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, ZEROS, Contraction, Place
+from rnncc.artifact.kernel_tables import BufferView, KernelSpec, OperandSpec, PackSpec
+from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.kernels.matmuls import Multiply, merged, work_of
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cuda.planning.kernel_arguments import Binder
+    from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder
 
 SUMS = ("sums",)  # the point
 
@@ -24,7 +24,7 @@ SUMS = ("sums",)  # the point
 class Steps:
     """The products of one kernel at any step. bytes: of all sums; offsets: of each group's."""
 
-    def __init__(self, binder: Binder, kernel: Kernel) -> None:
+    def __init__(self, binder: CudaArgumentBinder, kernel: KernelSpec) -> None:
         self.binder, self.kernel = binder, kernel
         self.offsets: list[int] = []
         self.bytes = 0
@@ -55,7 +55,7 @@ class Steps:
             lanes, gates = binder.size(group.lanes), len(group.packs[0].gates)
             row = gates * lanes * item
             for g in range(gates):
-                out = Place(SUMS, self.offsets[n] + g * lanes * item, (0, row), n=item)
+                out = TileOperand(SUMS, self.offsets[n] + g * lanes * item, (0, row), n=item)
                 for s, (pack, operand) in enumerate(zip(group.packs, group.operands, strict=True)):
                     k = binder.size(pack.k_sizes[0])
                     yield Contraction(
@@ -68,7 +68,7 @@ class Steps:
                         ADDS if s else ZEROS,
                     )
 
-    def _operand(self, operand: Operand, t: int) -> Place:
+    def _operand(self, operand: OperandSpec, t: int) -> TileOperand:
         """Its rows at this step, as `emit.shared.addresses` has them."""
         source, binder = operand.source, self.binder
         layout, buffer = binder.out.layouts[source.buffer], binder.buffers[source.buffer]
@@ -81,18 +81,18 @@ class Steps:
         elif "T" in buffer.axes:
             at += t * layout.t
         rows = layout.b if buffer.storage == "carry" or "B" in buffer.axes else 0
-        return Place(source.buffer, at, (0, rows), (0, self._stride(source, operand.k[0])))
+        return TileOperand(source.buffer, at, (0, rows), (0, self._stride(source, operand.k[0])))
 
-    def _weight(self, pack: Pack, g: int) -> Place:
+    def _weight(self, pack: PackSpec, g: int) -> TileOperand:
         w = pack.gates[g]
         at = self.binder.offset(("address", w.buffer, w.slot, _starts(w)))
         lane = 0 if pack.lane is None else self._stride(w, pack.lane)
-        return Place(w.buffer, at, k=(0, self._stride(w, pack.k[0])), n=lane)
+        return TileOperand(w.buffer, at, k=(0, self._stride(w, pack.k[0])), n=lane)
 
-    def _stride(self, source: Source, axis: int) -> int:
+    def _stride(self, source: BufferView, axis: int) -> int:
         behind = source.axes[axis]
         return 0 if behind is None else self.binder.out.layouts[source.buffer].strides[behind]
 
 
-def _starts(source: Source) -> str:
+def _starts(source: BufferView) -> str:
     return ",".join(f"{a}:{s}" for a, s in source.starts)

@@ -9,11 +9,18 @@ import math
 from collections.abc import Iterator
 
 from rnncc.artifact.grid_sync import Gpu
-from rnncc.artifact.kernel_tables import Core, Grad, Kernel, Pack, Source, Stage
+from rnncc.artifact.kernel_tables import (
+    BufferView,
+    CoreSpec,
+    GradSpec,
+    KernelSpec,
+    PackSpec,
+    StageSpec,
+)
 from rnncc.runtime.cpu.planning.copies import ONE_ROW
-from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, Place
+from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.planning.gemm_choice import bulk_of
-from rnncc.runtime.cuda.planning.kernel_arguments import Binder
+from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder
 
 MOST_CALLS = 32  # launches that a kernel may become
 LEAST_WORK = 1 << 20  # multiply-adds from which they are worth launches of their own
@@ -22,11 +29,11 @@ LEAST_WORK = 1 << 20  # multiply-adds from which they are worth launches of thei
 class Tiler:
     """The contractions a kernel consists of, with the numbers of a Binder."""
 
-    def __init__(self, binder: Binder) -> None:
+    def __init__(self, binder: CudaArgumentBinder) -> None:
         self.binder, self.d = binder, binder.d
         self.layouts = binder.out.layouts
 
-    def of(self, kernel: Kernel) -> list[Contraction] | None:
+    def of(self, kernel: KernelSpec) -> list[Contraction] | None:
         """All that the kernel does; None where tiles have no form for it, or are no gain."""
         stages = [s for s in self.d.stages if s.name in kernel.stages]
         if not stages or kernel.kind not in ("rows", "grads"):
@@ -48,17 +55,17 @@ class Tiler:
 
     # ---- places ---------------------------------------------------------------------------------
 
-    def _offset(self, source: Source, index: dict[int, int]) -> int:
+    def _offset(self, source: BufferView, index: dict[int, int]) -> int:
         """Bytes from a buffer's base to a view's element, the first of the axes not indexed."""
         starts = ",".join(f"{a}:{s}" for a, s in source.starts)
         at = self.binder.offset(("address", source.buffer, source.slot, starts))
         return at + sum(i * self._stride(source, axis) for axis, i in index.items())
 
-    def _stride(self, source: Source, axis: int | None) -> int:
+    def _stride(self, source: BufferView, axis: int | None) -> int:
         behind = None if axis is None else source.axes[axis]
         return 0 if behind is None else self.layouts[source.buffer].strides[behind]
 
-    def _rows(self, source: Source, axes: str) -> tuple[int, int]:
+    def _rows(self, source: BufferView, axes: str) -> tuple[int, int]:
         """Strides of rows: of the outer axis and of the inner one."""
         layout = self.layouts[source.buffer]
         strides = {"B": layout.b, "T": layout.t}
@@ -75,7 +82,7 @@ class Tiler:
 
     # ---- rows -----------------------------------------------------------------------------------
 
-    def _lanes(self, kernel: Kernel, stage: Stage) -> Iterator[Contraction]:
+    def _lanes(self, kernel: KernelSpec, stage: StageSpec) -> Iterator[Contraction]:
         """Sums over k of weights, for every row: a contraction a gate and segment."""
         outer = [self.binder.size(s) for s in stage.shape[:-1]]
         if not stage.shape or math.prod(outer) > MOST_CALLS:
@@ -86,7 +93,12 @@ class Tiler:
                     yield from self._sum(kernel, stage, core, gate, index)
 
     def _sum(
-        self, kernel: Kernel, stage: Stage, core: Core, gate: int, index: tuple[int, ...]
+        self,
+        kernel: KernelSpec,
+        stage: StageSpec,
+        core: CoreSpec,
+        gate: int,
+        index: tuple[int, ...],
     ) -> Iterator[Contraction]:
         out = core.out
         if out is None:
@@ -96,8 +108,8 @@ class Tiler:
         tiled = core.gates > 1  # rows of gates side by side
         place = {0: gate} if tiled else dict(enumerate(index))
         if tiled:
-            out = Source(out.buffer, (0, 1))
-        target = Place(
+            out = BufferView(out.buffer, (0, 1))
+        target = TileOperand(
             out.buffer,
             self._offset(out, place),
             self._rows(out, kernel.axes),
@@ -108,7 +120,9 @@ class Tiler:
         if row is not None:
             at = {i: x for i, x in enumerate(index) if row.axes[i] is not None}
             begin = CONSTANTS
-            constants = Place(row.buffer, self._offset(row, at), n=self._stride(row, len(index)))
+            constants = TileOperand(
+                row.buffer, self._offset(row, at), n=self._stride(row, len(index))
+            )
         for operand, pack in zip(core.operands, core.packs, strict=True):
             if pack is None or len(pack.k) > 2:
                 return
@@ -119,22 +133,23 @@ class Tiler:
             begin, constants = ADDS, None
 
     def _segment(
-        self, kernel: Kernel, a: Source, a_k: tuple[int, ...], a_outer: tuple[int | None, ...],
-        pack: Pack, gate: int, index: tuple[int, ...], out: Place, counts: tuple[int, int],
-        inner: int, begin: int, constants: Place | None,
+        self, kernel: KernelSpec, a: BufferView, a_k: tuple[int, ...],
+        a_outer: tuple[int | None, ...], pack: PackSpec, gate: int, index: tuple[int, ...],
+        out: TileOperand, counts: tuple[int, int], inner: int, begin: int,
+        constants: TileOperand | None,
     ) -> Contraction:  # fmt: skip
         w = pack.gates[gate]
         sizes = [self.binder.size(s) for s in pack.k_sizes]
         a_at = {axis: i for axis, i in zip(a_outer, index, strict=True) if axis is not None}
         w_at = {axis: i for axis, i in zip(pack.outer, index, strict=True) if axis is not None}
         return Contraction(
-            Place(
+            TileOperand(
                 a.buffer,
                 self._offset(a, a_at),
                 self._rows(a, kernel.axes),
                 _pair([self._stride(a, axis) for axis in a_k]),
             ),
-            Place(
+            TileOperand(
                 w.buffer,
                 self._offset(w, w_at),
                 k=_pair([self._stride(w, axis) for axis in pack.k]),
@@ -150,7 +165,7 @@ class Tiler:
 
     # ---- gradients ------------------------------------------------------------------------------
 
-    def _grad(self, stage: Stage) -> Iterator[Contraction]:
+    def _grad(self, stage: StageSpec) -> Iterator[Contraction]:
         """Sums over rows and steps: rows are k."""
         grad = stage.grad
         assert grad is not None
@@ -167,20 +182,22 @@ class Tiler:
                 for at, axis in ((a_at, a_axis), (d_at, d_axis), (out_at, out_axis)):
                     if axis is not None:
                         at[axis] = i
-            a = Place(ONE_ROW, 0)
+            a = TileOperand(ONE_ROW, 0)
             if grad.a is not None:
                 m = (0, self._stride(grad.a, m_a))
-                a = Place(grad.a.buffer, self._offset(grad.a, a_at), m, self._rows(grad.a, axes))
+                a = TileOperand(
+                    grad.a.buffer, self._offset(grad.a, a_at), m, self._rows(grad.a, axes)
+                )
             last = len(grad.d.axes) - 1
             yield Contraction(
                 a,
-                Place(
+                TileOperand(
                     grad.d.buffer,
                     self._offset(grad.d, d_at),
                     k=self._rows(grad.d, axes),
                     n=self._stride(grad.d, last) if stage.shape else 0,
                 ),
-                Place(
+                TileOperand(
                     grad.out.buffer,
                     self._offset(grad.out, out_at),
                     (0, self._stride(grad.out, m_out)),
@@ -191,7 +208,7 @@ class Tiler:
                 inner,
             )
 
-    def _summed(self, grad: Grad) -> set[str]:
+    def _summed(self, grad: GradSpec) -> set[str]:
         found: set[str] = set()
         for source in (grad.a, grad.d):
             if source is not None:
