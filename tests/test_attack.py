@@ -6,8 +6,12 @@ import pytest
 
 from tests.attack.__main__ import ATTACKS, attack_of, try_once
 
+SLOW = ("cache", "guard", "threads", "torch")
 
-@pytest.mark.parametrize("name", ATTACKS)
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(n, marks=[pytest.mark.slow] * (n in SLOW)) for n in ATTACKS]
+)
 def test_short_form_finds_nothing(name: str) -> None:
     attack = attack_of(name)
     assert attack.name == name and attack.short < attack.count

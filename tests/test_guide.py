@@ -25,6 +25,7 @@ print("== done")
 """
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_guide(backend: str, tmp_path: Path) -> None:
     for name in ("keras", backend, "sklearn", "matplotlib"):

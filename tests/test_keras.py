@@ -37,6 +37,7 @@ def in_process(backend: str, *arguments: str) -> subprocess.CompletedProcess[str
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", BACKENDS)
 def test_backend(backend: str) -> None:
     for name in ("keras", backend):

@@ -29,13 +29,15 @@ def findings(indices: range, engine: str) -> list[str]:
     return [str(f) for f in found if f is not None]
 
 
-@pytest.mark.parametrize("tens", range(10))
+@pytest.mark.slow
+@pytest.mark.parametrize("tens", range(5))
 def test_random_cells(tens: int) -> None:
     found = findings(range(10 * tens, 10 * tens + 10), cells.ENGINE)
     assert not found, "\n\n".join(found)
 
 
-@pytest.mark.parametrize("index", range(1000, 1010))
+@pytest.mark.slow
+@pytest.mark.parametrize("index", range(1001, 1006))
 def test_random_cells_compiled(index: int) -> None:
     found = findings(range(index, index + 1), "compiled")
     assert not found, found[0]

@@ -31,6 +31,7 @@ def blocks() -> list[tuple[str, str, str, int]]:
     ]
 
 
+@pytest.mark.slow
 def test_code_blocks_run(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, rnncc_cli: Callable[..., object]
 ) -> None:

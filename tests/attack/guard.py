@@ -265,6 +265,6 @@ ATTACK = Attack(
     name="guard",
     about="no byte before or behind an array is read or written",
     count=1000,
-    short=6,
+    short=3,
     attempt=attempt,
 )

@@ -633,4 +633,4 @@ def attempt(index: int, seed: int) -> str | None:
     return None
 
 
-ATTACK = Attack("torch", "random derivatives of modules of rnncc.torch", 2_000, 12, attempt)
+ATTACK = Attack("torch", "random derivatives of modules of rnncc.torch", 2_000, 8, attempt)

@@ -12,7 +12,7 @@ import rnncc
 from rnncc.runtime.cpu.execution import time_chunks
 from tests import cases
 from tests.cpu.simulate import Simulator, simulated_class
-from tests.cpu.twins import LIMIT, Shape, Twins
+from tests.cpu.twins import LIMIT, Shape, Twins, flat
 
 SHAPE: Shape = (5, 3, 4, 3)
 
@@ -37,15 +37,18 @@ def test_options(options: dict[str, object]) -> None:
     assert error <= LIMIT["float64"], (whose, error)
 
 
-@pytest.mark.parametrize("name", ["gru", "delays"])
-def test_second_derivatives(name: str) -> None:
-    twins = Twins.of(name, "mask", SHAPE, Simulator(32, 2, seed=8), return_state=False)
+@pytest.mark.parametrize("variant", ["mask", "plain"])
+@pytest.mark.parametrize("name", ["gru", "delays", "fast_weights", "context_attention"])
+def test_second_derivatives(name: str, variant: str) -> None:
+    twins = Twins.of(name, variant, SHAPE, Simulator(32, 2, seed=8), return_state=False)
     found = []
     for layer in (twins.layer, twins.reference):
-        y, pullback = layer.vjp(twins.inputs, mask=twins.call["mask"])
-        grads, again = pullback.vjp(np.ones_like(y))
+        y, pullback = layer.vjp(twins.inputs, mask=twins.call.get("mask"))
+        ones = tuple(map(np.ones_like, y)) if isinstance(y, tuple) else np.ones_like(y)
+        grads, again = pullback.vjp(ones)
         second = again({"inputs": grads.inputs, "weights": grads.weights})
-        found.append({**second.weights, **second.inputs, "dy": second.dy})
+        dy = {f"dy {i}": a for i, a in enumerate(flat(second.dy))}
+        found.append({**second.weights, **second.inputs, **dy})
     error, whose = cases.worst(*found)
     assert error <= LIMIT["float64"], (whose, error)
 

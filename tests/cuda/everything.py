@@ -15,7 +15,6 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,15 @@ from tests import cases
 from tests.cuda.source import text_of
 from tests.cuda.test_cells import FEW, TIERS, shapes_for
 from tests.cuda.test_cells import simulator as simulator_of
-from tests.cuda.test_ptx import BUILT_IN, CAPABILITIES, compiled, faults, kernels_of, twins_of
+from tests.cuda.test_ptx import (
+    BUILT_IN,
+    CAPABILITIES,
+    compiled,
+    faults,
+    kernels_of,
+    twins_of,
+    typed_once,
+)
 from tests.cuda.twins import LIMIT, Twins
 
 LOG = cases.ROOT / ".pytest_cache" / "cuda_everything.jsonl"
@@ -102,25 +109,6 @@ def simulated(name: str, variant: str) -> dict[str, Any]:
 
 
 # ---- PTX and machine code ----------------------------------------------------------------------
-
-
-@contextmanager
-def typed_once() -> Iterator[None]:
-    """One kernel is compiled in here: numba types it once, whatever the architectures."""
-    from numba.cuda import compiler
-
-    whole, made = compiler._compile_pyfunc_with_fixup, []
-
-    def first(*given: Any, **more: Any) -> Any:
-        if not made:
-            made.append(whole(*given, **more))
-        return made[0]
-
-    compiler._compile_pyfunc_with_fixup = first
-    try:
-        yield
-    finally:
-        compiler._compile_pyfunc_with_fixup = whole
 
 
 class Assembled:

@@ -19,12 +19,14 @@ from rnncc import keras as own
 from tests.in_keras.helpers import (
     BACKEND,
     NAMES,
+    WHOLE,
     X,
     assert_close,
     model_of,
     numbers,
     pair,
     uniform,
+    whole,
 )
 
 ROOT = Path(__file__).parents[2]
@@ -90,6 +92,7 @@ def test_no_xla_in_tensorflow() -> None:
     assert "no XLA" in own.LSTM(6).plan()
 
 
+@whole
 def test_shapes_of_the_guide() -> None:
     model = keras.Sequential(
         [
@@ -255,7 +258,7 @@ def test_stateful_models(way: dict[str, Any]) -> None:
 
 
 def bodies() -> dict[str, Any]:
-    return {
+    found = {
         "options": own.LSTM(
             5,
             activation="relu",
@@ -269,6 +272,7 @@ def bodies() -> dict[str, Any]:
         "file": own.RNN(str(ROOT / "examples" / "coupled_peephole.rnn"), units=6),
         "named": own.RNN("peephole_lstm", units=5),
     }
+    return found if WHOLE else {name: found[name] for name in ("both", "file")}
 
 
 LOAD = """
@@ -303,6 +307,7 @@ def test_files_in_a_fresh_process(tmp_path: Path) -> None:
         np.testing.assert_array_equal(np.load(tmp_path / f"{name}.npy"), y)
 
 
+@whole
 def test_weights_of_keras(tmp_path: Path) -> None:
     """A file of weights that Keras's layers wrote, and the other way round."""
     path = str(tmp_path / "model.weights.h5")
@@ -330,6 +335,7 @@ def test_configurations() -> None:
         assert made.get_config() == body.get_config()
 
 
+@whole
 def test_clones() -> None:
     model = model_of(own.GRU(5, return_sequences=True), own.Bidirectional(own.LSTM(3)))
     made = keras.models.clone_model(model)
