@@ -9,8 +9,10 @@ import jinja2
 import pytest
 from jinja2 import meta, nodes
 
+from rnncc.artifact.cell import Variant
 from rnncc.common.template_loader import environment, template_root
-from rnncc.emit.module import render_module
+from rnncc.emit.module import compile_program, render_module
+from rnncc.lowering.lower import lower
 
 from .cases import NAMES, spec_of
 
@@ -86,6 +88,25 @@ def test_modules_read_only_words_that_exist(name: str) -> None:
             own |= {a.arg for a in node.args.args}
             read = {n.id for n in names if isinstance(n.ctx, ast.Load)}
             assert not read - own - outer - {"kernel"}, node.name
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_contraction_cites_its_equation(name: str) -> None:
+    """However it was split, turned or moved on its way, in both directions."""
+    program = lower(spec_of(name), {}, {})
+    lines = {op.span.line for op in program.ops() if op.opcode == "contract" and op.span}
+    for made in compile_program(program):
+        for op in made.schedule.program.ops():
+            if op.opcode == "contract":
+                assert op.span is not None and op.span.line in lines, op
+
+
+@pytest.mark.parametrize("name", ["lstm", "gru"])
+def test_a_loop_says_what_it_multiplies(name: str) -> None:
+    text = render_module(spec_of(name), variants=(Variant(),))
+    loops = re.split(r"\n\n\n", text)
+    for loop in [f for f in loops if "def forward_scan(" in f or "def backward_scan(" in f]:
+        assert any(" @ " in line for line in loop.split("\n") if line.lstrip().startswith("# "))
 
 
 @pytest.mark.parametrize("name", ["simple_rnn", "matrix_memory"])

@@ -68,8 +68,9 @@ class Builder:
         labels: tuple[str, str, str],
         over: str = "",
         name: str | None = None,
+        span: Span | None = None,
     ) -> Value:
-        return self.emit("contract", a, b, labels=labels, over=over, name=name)
+        return self.emit("contract", a, b, labels=labels, over=over, name=name, span=span)
 
     def sum_over(self, x: Value, over: str) -> Value:
         """Sum over rows ("B") and steps ("T"); the value itself when there is nothing to sum."""

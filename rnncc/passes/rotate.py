@@ -163,7 +163,7 @@ def _contract_again(b: Builder, op: Op, u: Value, w: Value, flipped: bool) -> Va
     """The contraction, of another u."""
     b.span = op.span
     pair = (w, u) if flipped else (u, w)
-    return b.contract(*pair, op.attrs["labels"], name=op.result.name)
+    return b.contract(*pair, op.attrs["labels"], name=op.result.name, span=op.span)
 
 
 Leaf = TypeVar("Leaf", Value, Op)

@@ -119,7 +119,9 @@ def _slice_contract(ctx: Context, op: Op, made: Op) -> Value:
         if label in labels:
             operand = ctx.slice(operand, labels.index(label), op.attrs["start"], op.attrs["size"])
         operands.append(operand)
-    return ctx.contract(operands[0], operands[1], made.attrs["labels"], made.attrs["over"])
+    labels, over = made.attrs["labels"], made.attrs["over"]
+    a, b = operands
+    return ctx.contract(a, b, labels, over, span=made.span)
 
 
 @rule("add")
@@ -184,7 +186,8 @@ def _reshape_contract(ctx: Context, made: Op, shape: tuple[Size, ...]) -> Value 
         return None
     fresh = [x for x in "abcdefghijklmnopqrstuvwxyz" if x not in la + lb][: len(shape)]
     new = ctx.reshape(w, (*w.type.shape[:summed], *shape))
-    return ctx.contract(a, new, (la, lb[:summed] + "".join(fresh), "".join(fresh)))
+    labels = (la, lb[:summed] + "".join(fresh), "".join(fresh))
+    return ctx.contract(a, new, labels, span=made.span)
 
 
 @rule("transpose")
@@ -204,7 +207,7 @@ def _transpose(ctx: Context, op: Op) -> Value | None:
         la, lb, out = made.attrs["labels"]
         labels = (la, lb, "".join(out[i] for i in perm))
         a, b = made.operands
-        return ctx.contract(a, b, labels, made.attrs["over"])
+        return ctx.contract(a, b, labels, made.attrs["over"], span=made.span)
     return None
 
 
@@ -314,7 +317,7 @@ def _sum_over(ctx: Context, op: Op) -> Value | None:
             if made.opcode == "sum_over":
                 return ctx.sum_over(made.operands[0], joined)
             a, b = made.operands
-            return ctx.contract(a, b, made.attrs["labels"], joined)
+            return ctx.contract(a, b, made.attrs["labels"], joined, span=made.span)
         if made.opcode in ("concat", "pad", "reshape", "transpose", "sum"):
             parts = [ctx.sum_over(o, over) for o in made.operands]
             return ctx.emit(made.opcode, *parts, **made.attrs)

@@ -241,7 +241,8 @@ class _Build:
                 if group.start is None:
                     continue
                 accs = tuple(
-                    replace(a, segments=a.segments[: a.ahead], ahead=0) for a in group.accs
+                    replace(a, segments=a.segments[: a.ahead], ops=a.ops[: a.ahead], ahead=0)
+                    for a in group.accs
                 )
                 name = self.names("stage")
                 stages.append(

@@ -28,7 +28,7 @@ def groups(
         rowwise = any(by_row(c.operands[1]) for c in contractions)
         first = node.start.init if node.start else node.init
         init = view(first) if first is not None else None
-        acc = Acc(node.result, segments, init, node.contractions[0], len(ahead))
+        acc = Acc(node.result, segments, contractions, init, len(ahead))
         key: tuple[object, ...] = (rowwise, len(ahead), *(s.shape_key() for s in segments))
         if rowwise:
             key = (*key, node.result)

@@ -85,13 +85,14 @@ class Segment:
 class Acc:
     """One accumulator: where it starts and what is added.
 
-    ahead: so many of the segments may have been added before the loop (see `hoisted_inputs`).
+    ops: the contraction behind each segment. ahead: so many of the segments may have been added
+    before the loop (see `hoisted_inputs`).
     """
 
     value: Value
     segments: tuple[Segment, ...]
+    ops: tuple[Op, ...]
     init: View | None = None  # a row of constants, e.g. a bias
-    op: Op | None = None
     ahead: int = 0
 
 
@@ -120,6 +121,11 @@ class LaneStage:
     stores: list[Store] = field(default_factory=list)
     reads: dict[Value, View] = field(default_factory=dict)  # what it doesn't compute itself
     tiled: Buffer | None = None  # where its only group's tiles go as they are: a loop's start
+
+    @property
+    def all_ops(self) -> list[Op]:
+        """What it computes: contractions, then what is made of them."""
+        return [*(op for g in self.groups for a in g.accs for op in a.ops), *self.ops]
 
     @property
     def direct(self) -> bool:

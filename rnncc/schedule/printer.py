@@ -132,9 +132,9 @@ class _Printer:
         name = self.values(acc.value)
         if acc.init is not None:
             yield f"{name} = {view_text(acc.init)}"
-        for number, segment in enumerate(acc.segments):
-            line = _line(acc.op) if number >= acc.ahead else ", which may be there already"
-            yield f"{name} += {_segment(segment)}{line}"
+        for number, (segment, op) in enumerate(zip(acc.segments, acc.ops, strict=True)):
+            there = ", which may be there already" if number < acc.ahead else ""
+            yield f"{name} += {_segment(segment)}{there}{_line(op)}"
 
     def grad_stage(self, stage: GradStage) -> Iterator[str]:
         left = "" if stage.a is None else f"{view_text(stage.a)} x "

@@ -133,7 +133,7 @@ class _Check:
         own: set[Value] = set()
         for group in stage.groups:
             for acc in group.accs:
-                self.op = acc.op
+                self.op = acc.ops[0]
                 self.acc(stage, group, acc)
                 own.add(self.makes(acc.value, stage))
         for op in stage.ops:

@@ -98,7 +98,7 @@ class KernelWriter:
     def lane_stage(self, stage: LaneStage) -> LaneView:
         outer = [Loop(f"o{i}", self.at.size(s)) for i, s in enumerate(stage.shape[:-1])]
         view = LaneView(outer=outer, direct=stage.direct, one_row=self.one_row)
-        view.comments = self.comments([*stage.ops, *(a.op for g in stage.groups for a in g.accs)])
+        view.comments = self.comments(stage.all_ops)
         if stage.groups:
             view.unit_blocks = self.words(f"{stage.name}_u", "unit blocks", stage.name)
             view.tiles = self.words(f"{stage.name}_tiles", "tiles", stage.name)

@@ -124,7 +124,7 @@ class CudaKernelWriter:
         outer = items.axes[:-1]
         view = StageView(count=items.count, places=items.places)
         view.places += ["q = lane * SIZE"] if shape else ["lane = 0", "q = 0"]
-        view.comments = self.comments([*stage.ops, *(a.op for g in stage.groups for a in g.accs)])
+        view.comments = self.comments(stage.all_ops)
         for i in range(len(stage.groups)) if sums is None else ():
             view.lines += contraction_lines(at, stage, i, outer)
         view.lines += item_lines(sums or {})
@@ -139,7 +139,7 @@ class CudaKernelWriter:
 
     def stationary_stage(self, stage: LaneStage, made: Stationary) -> StageView:
         view = StageView(kind="tiles", lanes=self.at.size(stage.shape[0]))
-        view.comments = self.comments([*stage.ops, *(a.op for g in stage.groups for a in g.accs)])
+        view.comments = self.comments(stage.all_ops)
         view.core, sums = made.core_lines(stage)
         view.lines = [*item_lines(sums), *self.statements(stage, [])]
         return view
