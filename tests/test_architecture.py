@@ -54,7 +54,7 @@ ORDER = (
 )
 # Folders whose modules nobody needs to know, but for what they hold.
 BARE = ("runtime", "runtime.cpu", "runtime.cuda")
-MOST_MODULES, MOST_LINES, MOST_OF_A_FUNCTION = 16, 500, 60
+MOST_MODULES, MOST_LINES = 16, 500
 
 
 @dataclass(frozen=True)
@@ -148,11 +148,40 @@ def test_layers_stand_on_the_compiler() -> None:
     assert below == {"layers", "compiler", "runtime", "common", "artifact"}
 
 
+def circles() -> list[set[str]]:
+    """Modules that import each other, over any way round."""
+    graph: dict[str, set[str]] = collections.defaultdict(set)
+    for i in IMPORTS:
+        if i.importer and i.imported:  # the package itself names what it hands on
+            graph[i.importer].add(i.imported)
+
+    def reached(start: str) -> set[str]:
+        found: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = graph[waiting.pop()] - found
+            found |= new
+            waiting += new
+        return found
+
+    reach = {m: reached(m) for m in TREES}
+    return [{b for b in reach[a] if a in reach[b]} for a in sorted(TREES) if a in reach[a]]
+
+
+def test_no_imports_in_circles() -> None:
+    """Of any kind: what knows each other's types is one thing, or one of them knows too much."""
+    assert not [c for c in circles() if "torch.recurrence" not in c]  # that one is still to be cut
+
+
 def test_folders_are_small() -> None:
     held = collections.Counter(
         m.rpartition(".")[0] for m in TREES if PATHS[m].name != "__init__.py"
     )
     assert not {f: n for f, n in held.items() if f.startswith("runtime") and n > MOST_MODULES}
+
+
+def test_modules_are_short() -> None:
+    assert not [m for m, p in PATHS.items() if len(p.read_text().splitlines()) > MOST_LINES]
 
 
 def offered(framework: str) -> set[str]:

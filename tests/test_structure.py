@@ -19,8 +19,9 @@ from rnncc.ir.program import Op, Program
 from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.runtime.common.memory_pool import size_class
-from rnncc.runtime.cpu.execution.engine import KEPT_SHAPES, DirectionCache, _apart
-from rnncc.runtime.cpu.execution.run import Ready
+from rnncc.runtime.cpu.execution.direction_cache import KEPT_SHAPES, Ready
+from rnncc.runtime.cpu.execution.engine import _apart
+from rnncc.runtime.cpu.execution.run import Direction
 from rnncc.runtime.cpu.kernels.executor import plan_of
 from rnncc.runtime.cpu.planning import executable
 from rnncc.runtime.cpu.planning.bound_program import BoundProgram, CallKey
@@ -45,7 +46,7 @@ def contractions(ops: Iterable[Op]) -> int:
     return sum(op.opcode == "contract" for op in ops)
 
 
-def sides() -> tuple[DirectionCache, DirectionCache]:
+def sides() -> tuple[Direction, Direction]:
     """Of an LSTM's training, on a machine that is told, its kernels in Python."""
     sim = Simulator(seed=1)
     sim.machine = MACHINE
@@ -55,7 +56,7 @@ def sides() -> tuple[DirectionCache, DirectionCache]:
 
 
 def bound(
-    side: DirectionCache, batch: int, time: int, threads: int = 2, sizes: Any = SIZES, **more: Any
+    side: Direction, batch: int, time: int, threads: int = 2, sizes: Any = SIZES, **more: Any
 ) -> BoundProgram:
     machine = more.pop("machine", MACHINE)
     call = CallKey(tuple(sizes), batch, time, more.pop("save", False), False, **more)
@@ -148,7 +149,7 @@ def test_packing_and_large_copies_are_shared(monkeypatch: pytest.MonkeyPatch) ->
     forward, _ = sides()
     forward.target.shared_bytes = 1 << 18  # type: ignore[misc]
     call = CallKey((("features", 200), ("units", 90)), 16, 300, False, False)
-    made = DirectionCache.prepare(forward, call, {})
+    made = Direction.prepare(forward, call, {})
     packing = plans.pop()
     made.choice(None)
     assert 2 in packing
@@ -169,7 +170,7 @@ def test_large_buffers_begin_at_different_places_of_a_page() -> None:
     forward, _ = sides()
     forward.target.gap = 0  # type: ignore[misc]
     call = CallKey((("features", 24), ("units", 128)), 16, 40, True, False)
-    made = DirectionCache.prepare(forward, call, {})
+    made = Direction.prepare(forward, call, {})
     large = [
         made.place(name).offset % PAGE
         for name, size in made.binding.bytes.items()

@@ -5,16 +5,13 @@ Non-Goals: which of them become views (`schedule.legalize`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from rnncc.ir.opdef import Attrs, Kind, OpDef, define, union
+from rnncc.ir.opdef import Attrs, Emits, Kind, OpDef, define, union
 from rnncc.ir.program import Op, Type, Value
 from rnncc.ir.sizes import Size
-
-if TYPE_CHECKING:
-    from rnncc.ir.builder import Builder
 
 
 def _infer_reshape(attrs: Attrs, x: Type) -> Type:
@@ -34,7 +31,7 @@ define(
 )
 
 
-def _vjp_transpose(b: Builder, op: Op, dy: Value) -> tuple[Value]:
+def _vjp_transpose(b: Emits, op: Op, dy: Value) -> tuple[Value]:
     perm = op.attrs["perm"]
     return (b.transpose(dy, tuple(perm.index(i) for i in range(len(perm)))),)
 
@@ -69,12 +66,12 @@ def _np_pad(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
     return np.pad(x, widths)
 
 
-def _vjp_slice(b: Builder, op: Op, dy: Value) -> tuple[Value]:
+def _vjp_slice(b: Emits, op: Op, dy: Value) -> tuple[Value]:
     axis = op.attrs["axis"]
     return (b.pad(dy, axis, op.attrs["start"], op.operands[0].type.shape[axis]),)
 
 
-def _vjp_pad(b: Builder, op: Op, dy: Value) -> tuple[Value]:
+def _vjp_pad(b: Emits, op: Op, dy: Value) -> tuple[Value]:
     axis = op.attrs["axis"]
     return (b.slice(dy, axis, op.attrs["start"], op.operands[0].type.shape[axis]),)
 
@@ -131,7 +128,7 @@ def _np_concat(op: Op, env: Any, *xs: np.ndarray) -> np.ndarray:
     )
 
 
-def _vjp_concat(b: Builder, op: Op, dy: Value) -> tuple[Value, ...]:
+def _vjp_concat(b: Emits, op: Op, dy: Value) -> tuple[Value, ...]:
     axis, start, parts = op.attrs["axis"], Size.of(0), []
     for x in op.operands:
         parts.append(b.slice(dy, axis, start, x.type.shape[axis]))
@@ -149,7 +146,7 @@ def _np_broadcast(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
     return np.broadcast_to(x.reshape([*x.shape[:2], *spread]), [*x.shape[:2], *sizes])
 
 
-def _vjp_broadcast(b: Builder, op: Op, dy: Value) -> tuple[Value]:
+def _vjp_broadcast(b: Emits, op: Op, dy: Value) -> tuple[Value]:
     for axis in reversed(range(len(op.attrs["shape"]))):
         if axis not in op.attrs["dims"]:
             dy = b.reduce("sum", dy, axis)

@@ -8,17 +8,27 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import Enum
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from rnncc.ir.program import Op, Type, Value
 
-if TYPE_CHECKING:
-    from rnncc.ir.builder import Builder
-
 Attrs = Mapping[str, Any]
-Vjp = Callable[["Builder", Op, Value], tuple[Value | None, ...]]
+
+
+class Emits(Protocol):
+    """What a vjp is written with: it makes ops, as a `Builder` does. Every pointwise op of the
+    table is a method."""
+
+    def emit(self, opcode: str, *operands: Value, **attrs: Any) -> Value: ...
+
+    def like(self, value: Any, model: Value) -> Value: ...
+
+    def __getattr__(self, opcode: str) -> Any: ...
+
+
+Vjp = Callable[[Emits, Op, Value], tuple[Value | None, ...]]
 
 
 class Kind(Enum):

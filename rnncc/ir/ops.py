@@ -15,17 +15,14 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rnncc.ir import layout_ops, sum_ops  # noqa: F401  enter their ops in the table
-from rnncc.ir.opdef import OPS, IRError, Kind, OpDef, define, union
+from rnncc.ir.opdef import OPS, Emits, IRError, Kind, OpDef, define, union
 from rnncc.ir.program import Op, Type, Value
 from rnncc.ir.random import uniform
-
-if TYPE_CHECKING:
-    from rnncc.ir.builder import Builder
 
 __all__ = ["OPS", "IRError", "Kind", "OpDef"]
 
@@ -62,7 +59,7 @@ def _elementwise(
 ) -> None:
     """A pointwise op whose vjp is written as f(b, dy, y, *xs)."""
 
-    def adapted(b: Builder, op: Op, dy: Value) -> tuple[Value | None, ...]:
+    def adapted(b: Emits, op: Op, dy: Value) -> tuple[Value | None, ...]:
         assert vjp is not None
         return vjp(b, dy, op.result, *op.operands)
 
@@ -140,7 +137,7 @@ _elementwise("stop_gradient", lambda x: x, "{0}", lambda b, dy, y, x: (None,))
 # fmt: on
 
 
-def _power_slopes(b: Builder, dy: Value, y: Value, x: Value, z: Value) -> tuple[Value, Value]:
+def _power_slopes(b: Emits, dy: Value, y: Value, x: Value, z: Value) -> tuple[Value, Value]:
     """Of x ** z: z x ** (z - 1), 0 where z is 0, whatever x is; and y log(x), which is -inf at
     0 ** z of negative z, 0 at other powers of 0, and 0 for negative x, where z has no slope."""
     one, zero = b.like(1.0, x), b.like(0.0, x)
@@ -150,7 +147,7 @@ def _power_slopes(b: Builder, dy: Value, y: Value, x: Value, z: Value) -> tuple[
     return b.mul(dy, b.where(flat, b.like(0.0, slope), slope)), b.mul(dy, b.mul(y, b.log(base)))
 
 
-def _split_at_ties(b: Builder, dy: Value, y: Value, x: Value, z: Value) -> tuple[Value, Value]:
+def _split_at_ties(b: Emits, dy: Value, y: Value, x: Value, z: Value) -> tuple[Value, Value]:
     """Where both operands are the extremum each gets half, as JAX and torch define it."""
     half = b.where(b.eq(x, z), b.mul(dy, 0.5), dy)
     nothing = b.like(0.0, half)

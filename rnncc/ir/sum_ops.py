@@ -5,16 +5,13 @@ Non-Goals: how a contraction is placed (`schedule`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from rnncc.ir.opdef import Attrs, IRError, Kind, OpDef, define, union
+from rnncc.ir.opdef import Attrs, Emits, IRError, Kind, OpDef, define, union
 from rnncc.ir.program import Op, Type, Value
 from rnncc.ir.sizes import Size
-
-if TYPE_CHECKING:
-    from rnncc.ir.builder import Builder
 
 
 def _check_over(over: str, axes: str) -> None:
@@ -56,7 +53,7 @@ def _np_contract(op: Op, env: Any, a: np.ndarray, b: np.ndarray) -> np.ndarray:
     return y.reshape([next(lead) if x in kept else 1 for x in "BT"] + [*y.shape[len(kept) :]])
 
 
-def _vjp_contract(b: Builder, op: Op, dy: Value) -> tuple[Value, Value]:
+def _vjp_contract(b: Emits, op: Op, dy: Value) -> tuple[Value, Value]:
     la, lb, out = op.attrs["labels"]
     x, z = op.operands
 
@@ -101,13 +98,13 @@ def _infer_reduce(attrs: Attrs, x: Type) -> Type:
     return Type(x.shape[:axis] + x.shape[axis + 1 :], x.axes)
 
 
-def _along(b: Builder, op: Op, y: Value) -> Value:
+def _along(b: Emits, op: Op, y: Value) -> Value:
     """A reduced value spread over the axis it was reduced along."""
     axis, shape = op.attrs["axis"], op.operands[0].type.shape
     return b.broadcast(y, shape, tuple(i for i in range(len(shape)) if i != axis))
 
 
-def _vjp_extremum(b: Builder, op: Op, dy: Value) -> tuple[Value]:
+def _vjp_extremum(b: Emits, op: Op, dy: Value) -> tuple[Value]:
     """The gradient is shared among all elements that attain the extremum (as in JAX)."""
     (x,) = op.operands
     hit = b.where(b.eq(x, _along(b, op, op.result)), b.like(1.0, x), b.like(0.0, x))

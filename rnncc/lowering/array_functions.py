@@ -8,8 +8,9 @@ from __future__ import annotations
 from rnncc.frontend.limits import PARTS, RANK
 from rnncc.ir.program import Value
 from rnncc.ir.sizes import Size, product
-from rnncc.lowering.expressions import Evaluator, Operand, Refusal, Shape, show
+from rnncc.lowering.expressions import Evaluator
 from rnncc.lowering.functions import axis_of, function, size
+from rnncc.lowering.operands import Operand, Refusal, Shape, show
 
 
 @function

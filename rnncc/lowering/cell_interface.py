@@ -29,8 +29,8 @@ from rnncc.frontend.spec import (
 )
 from rnncc.ir.program import Program
 from rnncc.ir.sizes import Size
-from rnncc.lowering.expressions import SizeEquality
 from rnncc.lowering.lower import elaborate, examine
+from rnncc.lowering.operands import SizeEquality
 
 Shape = tuple[Size, ...]
 Options = Mapping[str, object] | None

@@ -31,9 +31,10 @@ from rnncc.frontend.spec import (
 from rnncc.ir.program import Type, Value
 from rnncc.ir.sizes import Size
 from rnncc.lowering import array_functions  # noqa: F401  (fills FUNCTIONS)
-from rnncc.lowering.expressions import (
+from rnncc.lowering.expressions import Evaluator
+from rnncc.lowering.functions import FUNCTIONS, known
+from rnncc.lowering.operands import (
     POISON,
-    Evaluator,
     Operand,
     Refusal,
     Shape,
@@ -41,7 +42,6 @@ from rnncc.lowering.expressions import (
     shape_of_operand,
     show,
 )
-from rnncc.lowering.functions import FUNCTIONS, known
 from rnncc.lowering.randomness import Site, drop, zoneout
 
 FunctionValue = str | Lambda

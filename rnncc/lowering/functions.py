@@ -14,7 +14,8 @@ from collections.abc import Callable
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Value
 from rnncc.ir.sizes import Size
-from rnncc.lowering.expressions import Evaluator, Operand, Refusal, show
+from rnncc.lowering.expressions import Evaluator
+from rnncc.lowering.operands import Operand, Refusal, show
 
 Function = Callable[..., Operand]
 FUNCTIONS: dict[str, Function] = {}

@@ -40,7 +40,7 @@ from rnncc.ir.rewrite import definitions
 from rnncc.ir.sizes import TooLarge
 from rnncc.ir.verify import verify
 from rnncc.lowering.equations import Equations
-from rnncc.lowering.expressions import POISON, Operand, Refusal, show
+from rnncc.lowering.operands import POISON, Operand, Refusal, show
 
 
 def lower(

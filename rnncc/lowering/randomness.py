@@ -12,7 +12,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from rnncc.ir.program import Value
-from rnncc.lowering.expressions import Evaluator, Operand, Refusal, Shape
+from rnncc.lowering.expressions import Evaluator
+from rnncc.lowering.operands import Operand, Refusal, Shape
 
 
 @dataclass(frozen=True, slots=True)

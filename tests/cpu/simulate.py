@@ -33,8 +33,8 @@ from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.layer import Layer, make_class
 from rnncc.runtime.api.validation import dtype_name
 from rnncc.runtime.common.memory_pool import aligned
-from rnncc.runtime.cpu.execution.engine import CpuEngine, DirectionCache
-from rnncc.runtime.cpu.execution.run import ANYWHERE
+from rnncc.runtime.cpu.execution.engine import CpuEngine
+from rnncc.runtime.cpu.execution.run import ANYWHERE, Direction
 from rnncc.runtime.cpu.execution.second_engine import CpuSecondEngine
 from rnncc.runtime.cpu.kernels.address_spaces import PACKED, SAVED, WORKSPACE
 from rnncc.runtime.cpu.kernels.executor import (
@@ -200,7 +200,7 @@ class _Binder(ArgumentBinder):
                 self.out.fused |= {core.start for core in stage.cores if core.start}
 
 
-class _Side(DirectionCache):
+class _Side(Direction):
     target: Simulator
 
     def prepare(self, call: Any, given: dict[str, Layout]) -> Executable:

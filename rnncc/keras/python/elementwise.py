@@ -6,8 +6,8 @@ Non-Goals: sums, axes (`sums`); shapes (`layouts`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
 
+from rnncc.keras.python.graph import Applied
 from rnncc.keras.python.values import (
     ATOM,
     COMPARED,
@@ -17,16 +17,12 @@ from rnncc.keras.python.values import (
     SUM,
     TracedValue,
     Unreadable,
+    Writes,
     beside,
     number,
     result,
     word,
 )
-
-if TYPE_CHECKING:
-    from rnncc.keras.python.graph import Applied
-    from rnncc.keras.python.text import Writer
-
 
 _ALIKE = (
     "relu6 sigmoid softplus softsign silu log_sigmoid hard_sigmoid hard_silu hard_tanh selu "
@@ -55,7 +51,7 @@ _WITH = {
 
 
 def _function(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     name, given = _WITH.get(type(applied.operation).__name__) or (
         _FUNCTIONS[type(applied.operation).__name__],
@@ -88,7 +84,7 @@ _BINARY = {
 
 @word(*_BINARY)
 def _binary(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     sign, left, right = _BINARY[type(applied.operation).__name__]
     a, b = (beside(v, values, writer) for v in values)
@@ -98,7 +94,7 @@ def _binary(
 
 @word("Power")
 def _power(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     a, b = (beside(v, values, writer) for v in values)
     return [result(applied, f"{a.within(ATOM)} ** {b.within(ATOM)}", POWER)]
@@ -106,7 +102,7 @@ def _power(
 
 @word("Maximum", "Minimum", "Where")
 def _called(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     name = type(applied.operation).__name__.lower()
     texts = [beside(v, values, writer).text for v in values]
@@ -115,27 +111,27 @@ def _called(
 
 @word("Negative")
 def _negative(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     return [result(applied, f"-{values[0].within(POWER)}", SIGN)]
 
 
 @word("Reciprocal")
 def _reciprocal(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     return [result(applied, f"1 / {values[0].within(SIGN)}", PRODUCT)]
 
 
 @word("Clip", reads=("x_min", "x_max"))
-def _clip(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
+def _clip(writer: Writes, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     low, high = (number(n) for n in (applied.operation.x_min, applied.operation.x_max))
     return [result(applied, f"clip({values[0].text}, {low}, {high})")]
 
 
 @word("Threshold", reads=("threshold", "default_value"))
 def _threshold(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     own = applied.operation
     given = f"{number(own.threshold)}, {number(own.default_value)}"
@@ -144,19 +140,19 @@ def _threshold(
 
 @word("OnesLike", "ZerosLike", reads=("dtype",))
 def _constant(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     return [TracedValue("1" if type(applied.operation).__name__ == "OnesLike" else "0")]
 
 
 @word("Cast", "ConvertToTensor", "Identity", reads=("dtype",))
-def _same(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
+def _same(writer: Writes, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     """Of another kind of numbers already (`kinds`), where it gives another."""
     return [values[0]]
 
 
 @word("LogicalAnd", "LogicalOr")
-def _both(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
+def _both(writer: Writes, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     sign = "and" if type(applied.operation).__name__ == "LogicalAnd" else "or"
     a, b = (f"({beside(v, values, writer).text})" for v in values)
     return [result(applied, f"({a} {sign} {b})")]
@@ -164,7 +160,7 @@ def _both(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Se
 
 @word("Dropout", reads=("rate", "noise_shape", "seed", "kwargs"))
 def _dropout(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     layer = applied.operation
     if getattr(layer, "noise_shape", None) is not None:

@@ -8,12 +8,13 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import TYPE_CHECKING
 
+from rnncc.keras.python.graph import Applied
 from rnncc.keras.python.values import (
     ATOM,
     TracedValue,
     Unreadable,
+    Writes,
     along_of,
     axis_of,
     result,
@@ -21,17 +22,12 @@ from rnncc.keras.python.values import (
     word,
 )
 
-if TYPE_CHECKING:
-    from rnncc.keras.python.graph import Applied
-    from rnncc.keras.python.text import Writer
-
-
 _MOST_PARTS = 32  # that a slice is put together of
 
 
 @word("Reshape", "ExpandDims", "Squeeze", "Flatten", "Ravel", reads=("newshape", "axis"))
 def _reshape(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     rows, shape = row_shape(applied.outputs[0].shape)
     if rows != values[0].rows:
@@ -41,7 +37,7 @@ def _reshape(
 
 @word("BroadcastTo", reads=("shape",))
 def _broadcast(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     rows, shape = row_shape(applied.outputs[0].shape)
     if (rows, shape) == (values[0].rows, values[0].shape):
@@ -53,7 +49,7 @@ def _broadcast(
     "Transpose", "Swapaxes", "Moveaxis", reads=("axes", "axis1", "axis2", "source", "destination")
 )
 def _transpose(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     own, value = applied.operation, values[0]
     rank = len(value.shape) + value.rows
@@ -77,7 +73,7 @@ def _transpose(
 
 @word("Concatenate", reads=("axis",))
 def _concatenate(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     if len({v.rows for v in values}) > 1:
         raise Unreadable("puts rows of a batch beside what has no batch")
@@ -90,7 +86,7 @@ def _concatenate(
 
 @word("Stack", reads=("axis",))
 def _stack(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     if len({v.rows for v in values}) > 1:
         raise Unreadable("puts rows of a batch beside what has no batch")
@@ -102,7 +98,7 @@ def _stack(
 
 @word("Split", reads=("indices_or_sections", "axis"))
 def _split(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     value, own = values[0], applied.operation
     axis, count = axis_of(own.axis, value), own.indices_or_sections
@@ -115,7 +111,7 @@ def _split(
 
 
 @word("GetItem")
-def _item(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
+def _item(writer: Writes, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     key = applied.args[1] if len(applied.args) > 1 else applied.keywords["key"]
     keys = [*key] if isinstance(key, tuple | list) else [key]
     value = values[0]
@@ -146,7 +142,7 @@ def _with_one(value: TracedValue, axis: int) -> tuple[int, ...]:
     return (*value.shape[:at], 1, *value.shape[at:])
 
 
-def _sliced(writer: Writer, value: TracedValue, key: slice, axis: int) -> TracedValue:
+def _sliced(writer: Writes, value: TracedValue, key: slice, axis: int) -> TracedValue:
     if key == slice(None):
         return value
     own = axis_of(axis, value)
@@ -168,7 +164,7 @@ def _sliced(writer: Writer, value: TracedValue, key: slice, axis: int) -> Traced
     return TracedValue(text, shape, value.rows)
 
 
-def _taken(writer: Writer, value: TracedValue, index: int, axis: int) -> TracedValue:
+def _taken(writer: Writes, value: TracedValue, index: int, axis: int) -> TracedValue:
     own = axis_of(axis, value)
     shape = (*value.shape[:own], *value.shape[own + 1 :])
     index = index % value.shape[own] if value.shape[own] else index
@@ -180,7 +176,7 @@ def _taken(writer: Writer, value: TracedValue, index: int, axis: int) -> TracedV
 
 @word("Unstack", reads=("num", "axis"))
 def _unstack(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     value, axis = writer.named(values[0]), applied.operation.axis
     rank = len(value.shape) + value.rows

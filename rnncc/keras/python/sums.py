@@ -6,10 +6,11 @@ Non-Goals: shapes (`layouts`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import keras
 
+from rnncc.keras.python.graph import Applied
 from rnncc.keras.python.values import (
     ATOM,
     PRODUCT,
@@ -17,6 +18,7 @@ from rnncc.keras.python.values import (
     SUM,
     TracedValue,
     Unreadable,
+    Writes,
     along_of,
     axis_of,
     number,
@@ -24,14 +26,10 @@ from rnncc.keras.python.values import (
     word,
 )
 
-if TYPE_CHECKING:
-    from rnncc.keras.python.graph import Applied
-    from rnncc.keras.python.text import Writer
-
 
 @word("Matmul", "Dot")
 def _matmul(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     a, b = values
     if not a.shape or not b.shape:
@@ -47,7 +45,7 @@ def _matmul(
 
 @word("Tensordot", reads=("axes",))
 def _tensordot(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     axes = applied.operation.axes
     if axes not in (1, [1, 0], (1, 0), [[1], [0]]):
@@ -57,7 +55,7 @@ def _tensordot(
 
 @word("Einsum", reads=("subscripts",))
 def _einsum(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     text = applied.operation.subscripts.replace(" ", "")
     if "..." in text or "->" not in text:
@@ -76,7 +74,7 @@ def _einsum(
 
 @word("Softmax", "LogSoftmax", reads=("axis",))
 def _softmax(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     name = "softmax" if type(applied.operation).__name__ == "Softmax" else "log_softmax"
     along = along_of(axis_of(applied.operation.axis, values[0]), values[0].shape)
@@ -85,13 +83,13 @@ def _softmax(
 
 @word("Cumsum", reads=("axis",))
 def _cumsum(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     along = along_of(axis_of(applied.operation.axis, values[0]), values[0].shape)
     return [result(applied, f"cumsum({values[0].text}{along})")]
 
 
-def _reduced(name: str, value: TracedValue, axes: Any, keep: bool, writer: Writer) -> TracedValue:
+def _reduced(name: str, value: TracedValue, axes: Any, keep: bool, writer: Writes) -> TracedValue:
     """A value without these axes of Keras's, or with ones in their place."""
     if axes is None:
         axes = range(len(value.shape) + value.rows)
@@ -114,7 +112,7 @@ def _axes(operation: Any) -> Any:
 
 @word("Sum", "Mean", "Max", "Min", "Amax", "Amin", reads=("axis", "keepdims", "initial"))
 def _reduction(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     own = applied.operation
     name = type(own).__name__.lower().removeprefix("a")
@@ -125,7 +123,7 @@ def _reduction(
 
 @word("Logsumexp", reads=("axis", "keepdims"))
 def _logsumexp(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     own, value = applied.operation, writer.named(values[0])
     highest = writer.named(_reduced("max", value, _axes(own), True, writer))
@@ -136,14 +134,14 @@ def _logsumexp(
 
 
 @word("Glu", reads=("axis",))
-def _glu(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
+def _glu(writer: Writes, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     a, b = writer.parts(values[0], 2, axis_of(applied.operation.axis, values[0]))
     return [result(applied, f"{a.text} * sigmoid({b.text})", PRODUCT)]
 
 
 @word("Var", "Std", reads=("axis", "keepdims"))
 def _variance(
-    writer: Writer, applied: Applied, values: Sequence[TracedValue]
+    writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     own, value = applied.operation, writer.named(values[0])
     mean = _reduced("mean", value, _axes(own), True, writer)
@@ -155,7 +153,7 @@ def _variance(
 
 
 @word("LayerNorm", "RMSNorm", reads=("axis", "epsilon", "rms_scaling"))
-def _norm(writer: Writer, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
+def _norm(writer: Writes, applied: Applied, values: Sequence[TracedValue]) -> Sequence[TracedValue]:
     own, value = applied.operation, values[0]
     axes = [own.axis] if isinstance(own.axis, int) else [*own.axis]
     if len(axes) != 1:

@@ -11,11 +11,10 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-if TYPE_CHECKING:
-    from rnncc.keras.python.graph import Applied
-    from rnncc.keras.python.text import Writer
+from rnncc.keras.python.graph import Applied
+from rnncc.keras.python.sizes import Sizes
 
 ATOM, POWER, SIGN, PRODUCT, SUM, COMPARED = range(6)  # what binds how tightly
 
@@ -38,7 +37,26 @@ class TracedValue:
         return self.text if self.binds <= binds else f"({self.text})"
 
 
-Word = Callable[["Writer", "Applied", Sequence[TracedValue]], Sequence[TracedValue]]
+class Writes(Protocol):
+    """What words write with: the text so far, and its names. drops: with what Dropout does."""
+
+    drops: bool
+
+    @property
+    def sizes(self) -> Sizes: ...
+
+    def value(self, given: Any) -> TracedValue: ...
+
+    def named(self, value: TracedValue) -> TracedValue: ...
+
+    def reshaped(self, value: TracedValue, shape: tuple[int, ...]) -> TracedValue: ...
+
+    def parts(self, value: TracedValue, count: int, axis: int) -> list[TracedValue]: ...
+
+    def rate(self, layer: Any) -> str: ...
+
+
+Word = Callable[[Writes, Applied, Sequence[TracedValue]], Sequence[TracedValue]]
 WORDS: dict[str, Word] = {}
 READS: dict[str, frozenset[str]] = {}
 
@@ -86,7 +104,7 @@ def along_of(axis: int, shape: Sequence[int]) -> str:
     return f", axis={axis}" if len(shape) > 1 else ""
 
 
-def beside(value: TracedValue, others: Sequence[TracedValue], writer: Writer) -> TracedValue:
+def beside(value: TracedValue, others: Sequence[TracedValue], writer: Writes) -> TracedValue:
     """An operand as it stands beside others: without the axis that broadcasts over the batch."""
     rank = max((len(o.shape) for o in others if o.rows), default=-1)
     if rank < 0:

@@ -12,24 +12,21 @@ Non-Goals: training; masks; other shapes than the first (a stateful layer does a
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from rnncc.runtime.api.validation import array_shape, as_array, check_shape, spread
-
-if TYPE_CHECKING:
-    from rnncc.runtime.api.layer import Layer
 
 
 class Stream:
     """Made by `Layer.stream`. Not for two threads at once; any number of streams of one layer is.
 
     inputs: the arrays that calls write into and kernels read, by name; outputs: those that kernels
-    write. To save the copies, fill `inputs`, call `run()`, read `outputs`.
+    write. To save the copies, fill `inputs`, call `run()`, read `outputs`. layer: the `Layer`.
     """
 
-    def __init__(self, layer: Layer, example: Any, initial_state: Any = None) -> None:
+    def __init__(self, layer: Any, example: Any, initial_state: Any = None) -> None:
         if layer.go_backwards:
             raise ValueError("a stream runs forwards: this layer has go_backwards=True")
         call = layer._enter(example, initial_state, None, None)

@@ -9,24 +9,21 @@ and dtype; initial values, options, layers (`layer`).
 
 from __future__ import annotations
 
-import threading
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from rnncc.artifact.kernel_tables import DirectionSpec
-from rnncc.common.machine import ITEMSIZE, host
+from rnncc.common.machine import host
 from rnncc.runtime.common import learning, memory_pool
-from rnncc.runtime.common.allocators import HostAllocator
-from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.common.memory_pool import write_into
+from rnncc.runtime.cpu.execution.direction_cache import KEPT_SHAPES, Ran
 from rnncc.runtime.cpu.execution.fast_path import Direct
+from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
 from rnncc.runtime.cpu.execution.report import plan_side
-from rnncc.runtime.cpu.execution.run import Arrays, Job, Ready, Repeated, Residuals, Run
+from rnncc.runtime.cpu.execution.run import Direction, Repeated
 from rnncc.runtime.cpu.execution.time_chunks import (
     LEAST_STEPS,
     Block,
@@ -37,103 +34,12 @@ from rnncc.runtime.cpu.execution.time_chunks import (
     forward,
 )
 from rnncc.runtime.cpu.planning.bound_program import CallKey, result_shape
-from rnncc.runtime.cpu.planning.executable import Executable, Params
-from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
-from rnncc.runtime.cpu.planning.layouts import Layout
-from rnncc.runtime.cpu.planning.target import HOST, CpuTarget
-from rnncc.runtime.cpu.planning.weight_packing import Packed
 from rnncc.runtime.cpu.threads.dispatch import threading_reason
 from rnncc.runtime.jit.kernel import CpuKernel
 
-KEPT_SHAPES = 64
-KEPT_VERSIONS = 4
 NOTHING: Arrays = MappingProxyType({})
 
 __all__ = ["CpuEngine", "Saved"]
-
-Ran = tuple[Executable | None, int]
-
-
-@dataclass
-class DirectionCache:
-    """One direction with its caches."""
-
-    direction: DirectionSpec
-    dtype: str
-    made: OrderedDict[CallKey, Executable] = field(default_factory=OrderedDict)
-    ready: OrderedDict[Any, Ready] = field(default_factory=OrderedDict)
-    packs: OrderedDict[Any, Packed] = field(default_factory=OrderedDict)
-    lock: threading.RLock = field(default_factory=threading.RLock)
-    last: Executable | None = None
-    steps: int = 0  # of the last call, whatever its blocks
-    kept_packs: int = KEPT_VERSIONS
-    target: CpuTarget = HOST
-
-    def __post_init__(self) -> None:
-        open_in_children(self, "lock")
-        self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
-        self.buffers = {b.name: b for b in self.direction.buffers}
-        self.params = Params.of(self.direction)
-        self.host = HostAllocator(self.np_dtype, self.target.pool)
-        self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
-
-    def keep(self, layers: int) -> None:
-        """Room for what is made of the weights of so many layers, and of a few versions more."""
-        self.kept_packs = max(layers, 1) - 1 + KEPT_VERSIONS
-
-    @property
-    def ran(self) -> Ran:
-        """The last run, and how many steps it was a block of."""
-        return self.last, self.steps
-
-    def room(self, arrays: Arrays) -> HostAllocator:
-        """Who makes arrays for a call."""
-        return self.host
-
-    def find(self, key: Any) -> Ready | None:
-        """What arrays with these strides take, if it is known."""
-        with self.lock:
-            found = self.ready.get(key)
-            if found is not None:
-                self.ready.move_to_end(key)
-                self.last = found.prepared
-            return found
-
-    def keep_ready(self, key: Any, made: Ready) -> Ready:
-        with self.lock:
-            self.ready[key] = made
-            if len(self.ready) > KEPT_SHAPES:
-                self.ready.popitem(last=False)
-            return made
-
-    def run(self, job: Job) -> Run:
-        """The job, done."""
-        return Run(self, job)
-
-    def prepared(self, call: CallKey, residuals: Residuals) -> Executable:
-        """What doesn't change between calls of these sizes and strides; made at the first."""
-        with self.lock:
-            found = self.made.get(call)
-            if found is None:
-                given = {
-                    buffer.name: residuals.places[name][1] for buffer, name in self.params.residuals
-                }
-                found = self.prepare(call, given)
-                self.made[call] = found
-                if len(self.made) > KEPT_SHAPES:
-                    self.made.popitem(last=False)
-            else:
-                self.made.move_to_end(call)
-            self.last = found
-            return found
-
-    def prepare(self, call: CallKey, given: dict[str, Layout]) -> Executable:
-        """given: where the rows of residuals are."""
-        target = self.target
-        binder = ArgumentBinder(
-            self.direction, call, target.machine, self.dtype, target.threads, given
-        )
-        return Executable(binder.bind(), self.direction, self.params, self.buffers, target)
 
 
 class CpuEngine:
@@ -146,7 +52,7 @@ class CpuEngine:
         cell: Any,
         forward: DirectionSpec,
         backward: DirectionSpec,
-        side: Callable[..., DirectionCache] = DirectionCache,
+        side: Callable[..., Direction] = Direction,
     ) -> None:
         """side: makes a direction's side."""
         self.cell, self.storage, self._side = cell, "", side
@@ -355,7 +261,7 @@ def _is_loaded(kernel: CpuKernel) -> bool:
     return kernel.loaded or (kernel.one_row is not None and kernel.one_row.loaded)
 
 
-def _check_out(side: DirectionCache, call: CallKey, prefix: str, out: Arrays) -> None:
+def _check_out(side: Direction, call: CallKey, prefix: str, out: Arrays) -> None:
     """Kernels write where they are told: ValueError unless every array is what a result needs."""
     places = {p.name: p for p in side.direction.results if p.role not in ("residual", "held")}
     for name, array in out.items():

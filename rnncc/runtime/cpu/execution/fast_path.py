@@ -15,22 +15,14 @@ from typing import TYPE_CHECKING
 
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.memory_pool import address_of
-from rnncc.runtime.cpu.execution.run import (
-    ANYWHERE,
-    Arrays,
-    Job,
-    Residuals,
-    Run,
-    find_packed,
-    keep_packed,
-    pack,
-)
+from rnncc.runtime.cpu.execution.direction_cache import DirectionCache
+from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
+from rnncc.runtime.cpu.execution.run import ANYWHERE, Run, find_packed, keep_packed, pack
 from rnncc.runtime.cpu.kernels.address_spaces import SAVED
 from rnncc.runtime.cpu.planning.target import run_plan
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cpu.execution.engine import DirectionCache
     from rnncc.runtime.cpu.kernels.executor import Plan
     from rnncc.runtime.cpu.planning.executable import Executable
 

@@ -5,10 +5,7 @@ Non-Goals: choosing any of it (`cpu.kernel_arguments`).
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    from rnncc.runtime.cpu.execution.engine import DirectionCache, Ran
+from rnncc.runtime.cpu.execution.direction_cache import DirectionCache, Ran
 
 
 def plan_side(title: str, side: DirectionCache, ran: Ran | None = None) -> list[str]:

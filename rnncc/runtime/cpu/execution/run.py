@@ -5,9 +5,9 @@ Non-Goals: what stays the same between calls (`cpu.executable`); running it (`pe
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Any
+from collections.abc import Sequence
+from dataclasses import replace
+from typing import Any
 
 import numpy as np
 
@@ -16,57 +16,13 @@ from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.memory_pool import write_into
 from rnncc.runtime.common.strides import has_dense_rows, repeated, row_strides
-from rnncc.runtime.cpu.planning.bound_program import CallKey
-from rnncc.runtime.cpu.planning.layouts import Layout, axes_of, is_padded
+from rnncc.runtime.cpu.execution.direction_cache import DirectionCache, Ready
+from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
+from rnncc.runtime.cpu.planning.executable import Executable
+from rnncc.runtime.cpu.planning.layouts import axes_of, is_padded
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 
-if TYPE_CHECKING:
-    from rnncc.runtime.cpu.execution.engine import DirectionCache
-    from rnncc.runtime.cpu.planning.executable import Executable, ResultChoice
-
-Arrays = Mapping[str, Any]
 ANYWHERE = 64  # an address for what takes no memory
-
-
-@dataclass(frozen=True, eq=False, slots=True)
-class Residuals:
-    """What forwards have saved, by name: addresses and layouts. owners: keep the memory alive."""
-
-    places: dict[str, tuple[int, Layout]] = field(default_factory=dict)
-    owners: tuple[object, ...] = ()
-
-    def joined(self, others: Residuals) -> Residuals:
-        return Residuals(self.places | others.places, self.owners + others.owners)
-
-
-NO_RESIDUALS = Residuals()
-
-
-@dataclass(slots=True)
-class Job:
-    """What is asked of one direction.
-
-    wanted: the results to give; None is all of them but those of carries that callers don't see.
-    out: arrays to write results into. first_step: what draws count steps from.
-    """
-
-    arrays: Arrays
-    call: CallKey
-    version: object
-    residuals: Residuals = NO_RESIDUALS
-    wanted: frozenset[str] | None = None
-    out: Arrays = field(default_factory=dict)
-    first_step: int = 0
-
-
-@dataclass(slots=True)
-class Ready:
-    """What arrays with these strides take. later: results that kernels can't write where their
-    caller wants them."""
-
-    prepared: Executable
-    choice: ResultChoice
-    later: tuple[str, ...]
 
 
 class Run:
@@ -234,6 +190,14 @@ class Repeated(Run):
 
     def again(self) -> None:
         self._again()
+
+
+class Direction(DirectionCache):
+    """One direction of a cell."""
+
+    def run(self, job: Job) -> Run:
+        """The job, done."""
+        return Run(self, job)
 
 
 def find_packed(side: DirectionCache, key: object) -> Packed | None:

@@ -17,9 +17,9 @@ import numpy as np
 
 from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.size_expressions import evaluate
-from rnncc.runtime.cpu.execution.engine import DirectionCache
+from rnncc.runtime.cpu.execution.job import NO_RESIDUALS, Arrays, Job, Residuals
 from rnncc.runtime.cpu.execution.report import plan_side
-from rnncc.runtime.cpu.execution.run import NO_RESIDUALS, Arrays, Job, Residuals
+from rnncc.runtime.cpu.execution.run import Direction
 from rnncc.runtime.cpu.execution.time_chunks import Saved
 
 
@@ -46,7 +46,7 @@ class CpuSecondEngine:
         backward: DirectionSpec,
         backward_pullback: DirectionSpec,
         forward_pullback: DirectionSpec,
-        side: Callable[..., DirectionCache] = DirectionCache,
+        side: Callable[..., Direction] = Direction,
     ) -> None:
         """side: makes a direction's side."""
         self.cell = cell
@@ -88,7 +88,7 @@ class CpuSecondEngine:
         return {name.removeprefix("d_"): array for name, array in found.items()}
 
     def _run(
-        self, side: DirectionCache, again: SavedAgain, wanted: frozenset[str] | None = None
+        self, side: Direction, again: SavedAgain, wanted: frozenset[str] | None = None
     ) -> dict[str, Any]:
         """One direction: its results; what it saves joins what is known."""
         first = again.first
@@ -106,7 +106,7 @@ class CpuSecondEngine:
         again.residuals = again.residuals.joined(run.residuals())
         return run.results
 
-    def _zeros(self, side: DirectionCache, again: SavedAgain) -> Mapping[str, Any]:
+    def _zeros(self, side: Direction, again: SavedAgain) -> Mapping[str, Any]:
         """For the cotangents nobody gave."""
         first, zeros = again.first, {}
         room = side.room(first.arrays)

@@ -17,19 +17,16 @@ Non-Goals: one run (`call`); checking arrays.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
-from rnncc.artifact.kernel_tables import DirectionSpec
+from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.allocators import Allocator
-from rnncc.runtime.cpu.execution.run import Arrays, Job, Residuals
+from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
 from rnncc.runtime.cpu.planning.bound_program import CallKey, result_shape
 from rnncc.runtime.cpu.planning.layouts import pad
-
-if TYPE_CHECKING:
-    from rnncc.runtime.cpu.execution.engine import DirectionCache
 
 LEAST_STEPS = 64
 BLOCK_BYTES = 4 * 2**20
@@ -64,12 +61,42 @@ class Saved:
         return len(self.blocks) == 1 and self.blocks[0].residuals is not None
 
 
+class Done(Protocol):
+    """A job that was done."""
+
+    @property
+    def results(self) -> dict[str, Any]: ...
+
+    def residuals(self) -> Residuals: ...
+
+
+class Runs(Protocol):
+    """One direction of a cell, on the CPU or on a GPU."""
+
+    @property
+    def direction(self) -> DirectionSpec: ...
+
+    @property
+    def buffers(self) -> Mapping[str, BufferSpec]: ...
+
+    @property
+    def item(self) -> int: ...
+
+    def run(self, job: Job) -> Done:
+        """The job, done."""
+        ...
+
+    def room(self, arrays: Arrays) -> Allocator:
+        """Who makes arrays for a call."""
+        ...
+
+
 def carries_of(direction: DirectionSpec) -> list[str]:
     """Parameters a block starts from; its results `final_<name>` are where the next one starts."""
     return [name for _, role, name in direction.params if role in CARRIED]
 
 
-def block_steps(side: DirectionCache, call: CallKey, most: int | None = None) -> int:
+def block_steps(side: Runs, call: CallKey, most: int | None = None) -> int:
     """How many steps at once need a workspace of at most so many bytes, or a small one."""
     sizes, row = dict(call.sizes), 0
     for buffer in side.direction.buffers:
@@ -106,7 +133,7 @@ def _part(direction: DirectionSpec, arrays: Arrays, block: Block, time: int) -> 
 
 
 def _sequences(
-    side: DirectionCache, role: str, call: CallKey, out: Arrays, room: Allocator
+    side: Runs, role: str, call: CallKey, out: Arrays, room: Allocator
 ) -> dict[str, Any]:
     """Results over all steps, whole: every block writes its own."""
     found = {}
@@ -123,7 +150,7 @@ def _sequences(
 
 
 def forward(
-    side: DirectionCache, job: Job, steps: int, every: int | None, carry: bool = False
+    side: Runs, job: Job, steps: int, every: int | None, carry: bool = False
 ) -> tuple[dict[str, Any], list[Block]]:
     """Results by name, and the blocks a pullback needs if `job.call.save`. carry: with those of
     carries that callers don't see."""
@@ -163,8 +190,8 @@ def forward(
 
 
 def backward(
-    ahead: DirectionCache,
-    back: DirectionCache,
+    ahead: Runs,
+    back: Runs,
     saved: Saved,
     cotangents: Arrays,
     wanted: frozenset[str],
@@ -205,7 +232,7 @@ def backward(
     return {n.removeprefix("d_"): a for n, a in sequences.items()} | totals
 
 
-def _of_every_step(side: DirectionCache, cotangents: Arrays) -> list[str]:
+def _of_every_step(side: Runs, cotangents: Arrays) -> list[str]:
     """Cotangents that enter at more than the last step."""
     lead = {p.name: 2 for p in side.direction.results if p.role == "output"}
     buffers = {p.name: side.buffers[p.source.buffer] for p in side.direction.results}
@@ -213,7 +240,7 @@ def _of_every_step(side: DirectionCache, cotangents: Arrays) -> list[str]:
 
 
 def cotangents_of(
-    side: DirectionCache, handed: Arrays, call: CallKey, block: Block, room: Allocator
+    side: Runs, handed: Arrays, call: CallKey, block: Block, room: Allocator
 ) -> dict[str, Any]:
     """What comes into a block from behind: cotangents of its steps and of its last carries."""
     found = {}

@@ -9,26 +9,23 @@ Non-Goals: running them.
 from __future__ import annotations
 
 from itertools import product
-from typing import TYPE_CHECKING
 
 from rnncc.artifact.kernel_tables import BufferView, GradSpec, KernelSpec, OperandSpec, StageSpec
 from rnncc.runtime.cpu.planning.bound_program import Tiling
+from rnncc.runtime.cpu.planning.buffer_strides import StrideBinder
 from rnncc.runtime.cpu.planning.copies import ONE_ROW, ZERO_ROW
-
-if TYPE_CHECKING:
-    from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 
 Request = tuple[str, ...]
 Word = int | tuple[Request, int]  # a number, or an answer of the call's and an offset to add
 
 
-def address(binder: ArgumentBinder, source: BufferView, moved: int = 0) -> Word:
+def address(binder: StrideBinder, source: BufferView, moved: int = 0) -> Word:
     starts = ",".join(f"{a}:{s}" for a, s in source.starts)
     return ("address", source.buffer, source.slot, starts), moved
 
 
 def contract_calls(
-    binder: ArgumentBinder, kernel: KernelSpec, flat: tuple[int, int]
+    binder: StrideBinder, kernel: KernelSpec, flat: tuple[int, int]
 ) -> tuple[int, list[Word]]:
     """(number of calls, their words) of a kernel over rows."""
     words: list[Word] = []
@@ -46,7 +43,7 @@ def contract_calls(
 
 
 def _rows(
-    binder: ArgumentBinder, source: BufferView, kernel: KernelSpec, flat: tuple[int, int]
+    binder: StrideBinder, source: BufferView, kernel: KernelSpec, flat: tuple[int, int]
 ) -> tuple[int, int]:
     """Bytes from row to row, outer and inner."""
     buffer = binder.buffers[source.buffer]
@@ -59,7 +56,7 @@ def _rows(
 
 
 def _contract(
-    binder: ArgumentBinder,
+    binder: StrideBinder,
     kernel: KernelSpec,
     stage: StageSpec,
     i: int,
@@ -98,7 +95,7 @@ def _contract(
 
 
 def _segments(
-    binder: ArgumentBinder,
+    binder: StrideBinder,
     kernel: KernelSpec,
     stage: StageSpec,
     i: int,
@@ -138,7 +135,7 @@ def _segments(
     return found
 
 
-def sum_calls(binder: ArgumentBinder, kernel: KernelSpec) -> tuple[int, int, list[Word]]:
+def sum_calls(binder: StrideBinder, kernel: KernelSpec) -> tuple[int, int, list[Word]]:
     """(number of calls, work of all tiles, their words) of a kernel of gradients.
 
     Calls that read the same rows follow one another, so that threads, each with its share of all
@@ -162,14 +159,14 @@ def sum_calls(binder: ArgumentBinder, kernel: KernelSpec) -> tuple[int, int, lis
     return count, work, words
 
 
-def _tile_work(binder: ArgumentBinder, grad: GradSpec, tiling: Tiling) -> int:
+def _tile_work(binder: StrideBinder, grad: GradSpec, tiling: Tiling) -> int:
     """What a tile takes beside others, so that threads with as much of it are done together: its
     vectors; of a single row it waits for its own sums as long as two would take."""
     return max(min(tiling.row_tile, binder.out.size(grad.rows)), 2) * tiling.unit_blocks
 
 
 def _sum(
-    binder: ArgumentBinder, stage: StageSpec, grad: GradSpec, index: tuple[int, ...], begin: int
+    binder: StrideBinder, stage: StageSpec, grad: GradSpec, index: tuple[int, ...], begin: int
 ) -> list[Word]:
     """begin: the work of the tiles before the call's first."""
     tiling = binder.out.tilings[stage.name]

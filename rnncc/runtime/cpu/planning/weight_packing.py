@@ -12,7 +12,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import Protocol
 
 import numpy as np
 
@@ -25,11 +25,9 @@ from rnncc.runtime.cpu.kernels.loop_helpers import share
 from rnncc.runtime.cpu.kernels.quantized_packing import PACKERS
 from rnncc.runtime.cpu.planning.bound_program import BoundProgram, PackLayout, pack_layout
 from rnncc.runtime.cpu.planning.copies import ZERO_ROW, Point
+from rnncc.runtime.cpu.planning.target import CpuTarget
 from rnncc.runtime.jit.kernel import kernel
 from rnncc.runtime.jit.kernel_namespace import call_core, word
-
-if TYPE_CHECKING:
-    from rnncc.runtime.cpu.planning.executable import Executable
 
 HEAD_WORDS = 2  # jobs, parts
 JOB_WORDS = 4  # helper, target, tiles, words of this job; then the helper's description
@@ -74,10 +72,22 @@ class Packing:
         return at
 
 
+class PlacedBuffers(Protocol):
+    """Buffers of a call that have their places."""
+
+    binding: BoundProgram
+    dtype: str
+    target: CpuTarget
+
+    def place(self, point: Point) -> SpaceOffset:
+        """Where a buffer is."""
+        ...
+
+
 class Planner:
     """Writes the jobs of every stage."""
 
-    def __init__(self, prepared: Executable, packing: Packing, helper: int) -> None:
+    def __init__(self, prepared: PlacedBuffers, packing: Packing, helper: int) -> None:
         self.prepared, self.out, self.helper = prepared, packing, helper
         self.binding: BoundProgram = prepared.binding
         self.item = ITEMSIZE[prepared.dtype]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
@@ -15,17 +15,15 @@ from rnncc.artifact.kernel_tables import BufferSpec
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.precision import PRECISION
 from rnncc.runtime.common.strides import repeated
-from rnncc.runtime.cpu.execution.run import Job, Residuals
+from rnncc.runtime.cpu.execution.job import Job, Residuals
 from rnncc.runtime.cpu.planning.copies import ONE_ROW, ZERO_ROW, Point, slot_offset
 from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.runtime.cuda.driver.current_target import current
 from rnncc.runtime.cuda.driver.graphs import LEAST
 from rnncc.runtime.cuda.driver.target import CARRIER, Carrier, DeviceMemory, HostArrays
+from rnncc.runtime.cuda.execution.direction_cache import CudaDirectionCache
 from rnncc.runtime.cuda.kernels.kernel import RANGES
 from rnncc.runtime.cuda.planning.executable import COUNTERS, CudaPlan, Multiplication
-
-if TYPE_CHECKING:
-    from rnncc.runtime.cuda.execution.engine import CudaDirectionCache
 
 WEIGHTS = ("weight", "constant")
 
@@ -172,3 +170,11 @@ class CudaRun:
                 found[place.name] = (address, layout)
                 owners.append(self.pieces.get(name))
         return Residuals(found, tuple(owners))
+
+
+class CudaDirection(CudaDirectionCache):
+    """One direction of a cell."""
+
+    def run(self, job: Job) -> CudaRun:
+        """The job, done."""
+        return CudaRun(self, job)

@@ -100,6 +100,10 @@ class CudaArgumentBinder:
     def size(self, text: str) -> int:
         return evaluate(text, self.out.sizes)
 
+    @property
+    def layouts(self) -> dict[str, Layout]:
+        return self.out.layouts
+
     # ---- the loop -----------------------------------------------------------------------------
 
     def choose_tier(self, kernel: KernelSpec) -> None:

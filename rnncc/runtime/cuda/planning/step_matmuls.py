@@ -9,22 +9,44 @@ Non-Goals: whether a loop runs that way (`artifact.grid_sync`); products of thei
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import Any, Protocol
 
-from rnncc.artifact.kernel_tables import BufferView, KernelSpec, OperandSpec, PackSpec
+from rnncc.artifact.kernel_tables import (
+    BufferSpec,
+    BufferView,
+    DirectionSpec,
+    KernelSpec,
+    OperandSpec,
+    PackSpec,
+)
+from rnncc.runtime.cpu.planning.bound_program import CallKey
+from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.kernels.matmuls import Multiply, merged, work_of
 
-if TYPE_CHECKING:
-    from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder
-
 SUMS = ("sums",)  # the point
+
+
+class BoundSizes(Protocol):
+    """Sizes, strides and places of a call that is being bound."""
+
+    d: DirectionSpec
+    call: CallKey
+    item: int
+    buffers: dict[str, BufferSpec]
+
+    @property
+    def layouts(self) -> dict[str, Layout]: ...
+
+    def size(self, text: str) -> int: ...
+
+    def offset(self, request: Any) -> int: ...
 
 
 class Steps:
     """The products of one kernel at any step. bytes: of all sums; offsets: of each group's."""
 
-    def __init__(self, binder: CudaArgumentBinder, kernel: KernelSpec) -> None:
+    def __init__(self, binder: BoundSizes, kernel: KernelSpec) -> None:
         self.binder, self.kernel = binder, kernel
         self.offsets: list[int] = []
         self.bytes = 0
@@ -71,7 +93,7 @@ class Steps:
     def _operand(self, operand: OperandSpec, t: int) -> TileOperand:
         """Its rows at this step, as `emit.shared.addresses` has them."""
         source, binder = operand.source, self.binder
-        layout, buffer = binder.out.layouts[source.buffer], binder.buffers[source.buffer]
+        layout, buffer = binder.layouts[source.buffer], binder.buffers[source.buffer]
         at = binder.offset(("address", source.buffer, "", _starts(source)))
         if source.slot == "final":
             at = binder.offset(("address", source.buffer, "final", _starts(source)))
@@ -91,7 +113,7 @@ class Steps:
 
     def _stride(self, source: BufferView, axis: int) -> int:
         behind = source.axes[axis]
-        return 0 if behind is None else self.binder.out.layouts[source.buffer].strides[behind]
+        return 0 if behind is None else self.binder.layouts[source.buffer].strides[behind]
 
 
 def _starts(source: BufferView) -> str:
