@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 from collections.abc import Callable, Mapping
+from functools import partial
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -103,6 +104,22 @@ def _engine(
     module = keyed_module(f"{cell.name.lower()}_{target}", key, render)
     engine: Engine | SecondEngine = module._ENGINES[variant]
     return engine
+
+
+def engines_of_text(
+    text: str, cell: CellDescription, target: str
+) -> Callable[[Variant], Engine | SecondEngine]:
+    """The engines of a generated module's cell, out of the text that the module holds.
+
+    SpecError for a text that is no cell; ValueError for one that isn't the module's own.
+    """
+    spec = check_text(text, cell.source)
+    if describe(spec, dict(cell.options), dict(cell.functions), cell.dtype) != cell:
+        raise ValueError(
+            f"this module of {cell.name} was changed: its SPEC is not the text that its kernels "
+            f"were made of; run rnncc compile {cell.source} again"
+        )
+    return partial(_maker_of(target), spec, cell)
 
 
 class Compiler:

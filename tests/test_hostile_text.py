@@ -19,7 +19,7 @@ import pytest
 from rnncc.artifact.cell import Variant
 from rnncc.artifact.literals import quoted
 from rnncc.common.template_loader import environment
-from rnncc.common.user_text import Code, comment, documented
+from rnncc.common.user_text import Code, comment, documented, text_literal
 from rnncc.emit.module import render_module
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.lowering.cell_interface import check_text
@@ -71,9 +71,10 @@ def nothing_ran() -> Iterator[None]:
 def imported(text: str, target: str = "cpu", filename: str = "<text>") -> dict[str, object]:
     """The module of a cell, checked and run."""
     spec = check_text(text, filename)
-    made = render_module(spec, variants=(Variant(),), target=target)
+    made = render_module(spec, variants=(Variant(),), target=target, on_demand=True)
     module: dict[str, object] = {"__name__": "hostile"}
     exec(compile(check_module(made), "<module>", "exec"), module)
+    assert module["SPEC"] == spec.text
     return module
 
 
@@ -123,6 +124,9 @@ def test_a_docstring_says_what_was_given() -> None:
         text = f'"""{documented(hostile)}"""'
         assert ast.literal_eval(text) == hostile
         assert ast.literal_eval(quoted(hostile)) == hostile
+        for whole in (hostile, f"{hostile}\n", f"{hostile}\n'''", f"{hostile}'", f"{hostile} \n"):
+            shown = text_literal(whole)
+            assert ast.literal_eval(str(shown)) == whole and " \n" not in shown
         assert "\n" not in comment(hostile) and len(comment(hostile).splitlines()) == 1
 
 

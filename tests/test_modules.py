@@ -16,8 +16,9 @@ import pytest
 
 import rnncc
 from rnncc import compiler
-from rnncc.artifact.cell import Variant, covering, variants_of
+from rnncc.artifact.cell import Variant, covering, plain_variants, variants_of
 from rnncc.emit.module import render_module
+from rnncc.frontend.diagnostics import SpecError
 from rnncc.runtime.api.layer import Layer
 
 CELLS = Path(__file__).parent / "cells"
@@ -119,6 +120,61 @@ def test_cells_without_rates_differ_by_their_mask_alone(tmp_path: Path) -> None:
     assert "TRAINING" not in (tmp_path / "delays.py").read_text()
 
 
+def test_a_plain_module_renders_the_rest_on_demand(tmp_path: Path) -> None:
+    module = written(tmp_path, "lstm", variants=plain_variants(), on_demand=True)
+    assert list(module._ENGINES) == [Variant()]
+    x = np.random.default_rng(0).normal(size=(3, 4, 2))
+    mask = np.arange(4) < [[4], [1], [3]]
+    for rates in ({}, {"dropout": 0.3}):
+        frozen = module.LSTM(units=5, seed=1, return_sequences=True, **rates)
+        other = rnncc.compile("lstm", dtype="float64")(
+            units=5, seed=1, return_sequences=True, **rates
+        )
+        assert "rendered on demand" not in frozen.plan()
+        same(frozen, other, x, seed=7)
+        assert ("rendered on demand" in frozen.plan()) == bool(rates)
+        same(frozen, other, x, seed=7, mask=mask)
+        assert "rendered on demand" in frozen.plan() and "rendered" not in other.plan()
+    y, pullback = frozen.vjp(x, training=False)
+    one = pullback.vjp(np.ones_like(y))[1]({"inputs": np.ones_like(x)})
+    y, pullback = other.vjp(x, training=False)
+    two = pullback.vjp(np.ones_like(y))[1]({"inputs": np.ones_like(x)})
+    np.testing.assert_array_equal(one.inputs, two.inputs)
+
+
+def test_options_and_functions_of_a_module_are_those_it_renders_with(tmp_path: Path) -> None:
+    given = {"reset_after": False}, {"activation": "lambda v: v / (1 + abs(v))"}
+    module = written(
+        tmp_path,
+        "gru",
+        options=given[0],
+        functions=given[1],
+        variants=plain_variants(),
+        on_demand=True,
+    )
+    x, mask = np.random.default_rng(0).normal(size=(3, 4, 2)), np.arange(4) < [[4], [1], [3]]
+    frozen = module.GRU(units=5, seed=1, return_sequences=True, dropout=0.5)
+    other = rnncc.compile("gru", dtype="float64")(
+        units=5, seed=1, return_sequences=True, dropout=0.5, **given[0], **given[1]
+    )
+    same(frozen, other, x, seed=7, mask=mask)
+
+
+def test_a_module_renders_its_own_text_alone(tmp_path: Path) -> None:
+    written(tmp_path, "simple_rnn", variants=plain_variants(), on_demand=True)
+    text, x = (tmp_path / "simplernn.py").read_text(), np.ones((2, 3, 4))
+    for old, new, error in (
+        ("@ recurrent_kernel", "* recurrent_kernel", SpecError),
+        ("h[t] = activation(", "h[t] = 2 * activation(", ValueError),
+    ):
+        module: dict[str, Any] = {"__name__": "changed"}
+        exec(text.replace(old, new, 1), module)
+        layer = module["SimpleRNN"](units=3)
+        assert layer(x).shape == (2, 3)  # what is written needs no text
+        with pytest.raises(error):
+            layer(x, mask=np.arange(3) < [[2], [3]])
+
+
 def test_what_a_module_lacks_it_names(tmp_path: Path) -> None:
     module = written(tmp_path, "lstm", variants=(Variant(),))
     layer, x = module.LSTM(units=3, dropout=0.1), np.zeros((2, 3, 4))
@@ -171,9 +227,19 @@ def test_a_module_alone_in_another_process(tmp_path: Path) -> None:
     (tmp_path / "mine.py").write_text(texts.pop())
     code = (
         "import sys; from mine import Zoning; import numpy as np\n"
-        "assert Zoning(keep=0.5)(np.ones((1, 2, 3)), training=True).shape == (1, 3)\n"
+        "mask = np.arange(2) < [[2], [1]]\n"
+        "for given in ({}, {'mask': mask}):\n"
+        "    y, back = Zoning(keep=0.5).vjp(np.ones((2, 2, 3)), training=True, **given)\n"
+        "    assert y.shape == back(y).inputs.shape[::2]\n"
         "found = {m.split('.')[1] for m in sys.modules if m.startswith('rnncc.')}\n"
-        "assert not found & {'frontend', 'ir', 'passes'}, found"
+        "compiler = 'compiler frontend ir lowering passes schedule emit'\n"
+        "assert not found & set(compiler.split()), found\n"
+        "print('jinja2' in sys.modules)"
     )
-    environment = {**os.environ, "PYTHONPATH": root}
-    subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
+    environment = {**os.environ, "PYTHONPATH": root, "RNNCC_CACHE": str(tmp_path / "cache")}
+    # Cores, which know no cell, are rendered once a machine.
+    for rendered in ("True\n", "False\n"):
+        out = subprocess.check_output(
+            [sys.executable, "-c", code], text=True, cwd=tmp_path, env=environment
+        )
+        assert out == rendered

@@ -167,6 +167,11 @@ def variants_of(cell: CellDescription, *, second_order: bool = False) -> tuple[V
     return tuple(found)
 
 
+def plain_variants(*, second_order: bool = False) -> tuple[Variant, ...]:
+    """What a call without a mask needs where nothing is drawn."""
+    return (Variant(), Variant(second_order=True)) if second_order else (Variant(),)
+
+
 def covering(variant: Variant, made: Iterable[Variant]) -> Variant | None:
     """One of those made that does what this one does; the other rates it may have are zero."""
     fits = [

@@ -1,7 +1,7 @@
 """The command `rnncc`: arguments in, one of five commands run, an exit code out.
 
     rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu|cuda] [--dtype float32]
-                       [--second-order]
+                       [--variants plain|all] [--second-order]
     rnncc explain FILE [--after PASS] [--diff] [--backward]
     rnncc check FILE
     rnncc cells
@@ -84,6 +84,12 @@ def _parser() -> argparse.ArgumentParser:
     _cell_arguments(compile_)
     compile_.add_argument("-o", "--output", metavar="OUT.py", help="default: FILE's name, here")
     compile_.add_argument("--target", choices=["cpu", "cuda"], default="cpu")
+    compile_.add_argument(
+        "--variants",
+        choices=["plain", "all"],
+        default="plain",
+        help="plain: the others are rendered when a call needs them; all: nothing ever is",
+    )
     compile_.add_argument(
         "--second-order",
         action="store_true",

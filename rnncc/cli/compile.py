@@ -17,6 +17,7 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from rnncc.artifact.cell import plain_variants
 from rnncc.cli.cells import parameter_count
 from rnncc.cli.settings import Settings, UsageError, find_cell, load
 from rnncc.cli.stages import programs
@@ -29,6 +30,10 @@ from rnncc.schedule.model import GradStage, LaneStage, Schedule
 
 SEAL = "# Written by rnncc compile: sha256 "  # of all that stands before it
 LARGEST = 1 << 28  # bytes of a file that is looked at
+WRITTEN = (
+    "plain; others (masked, drawn ...) are rendered from the module's text when a call needs them",
+    "all that a call can need: nothing is rendered later",
+)
 _CHOSEN = {"cpu": "vectors, threads and tiles", "cuda": "tiers, blocks and threads"}
 
 
@@ -37,18 +42,21 @@ def run(arguments: argparse.Namespace) -> int:
     target = output_path(arguments.file, arguments.output)
     refuse_overwriting(target, force=arguments.force)
     settings = load(arguments.file, arguments.settings)
+    every = arguments.variants == "all"
     text = render_module(
         settings.spec,
         settings.options,
         settings.functions,
         arguments.dtype,
+        () if every else plain_variants(second_order=arguments.second_order),
         second_order=arguments.second_order,
         target=arguments.target,
+        on_demand=not every,
     )
     write_whole(target, sealed(check_module(text)))
     seconds = time.perf_counter() - started
     made_for = f"{arguments.target}, {arguments.dtype}"
-    summarise(settings, made_for, target, len(text.splitlines()), seconds)
+    summarise(settings, made_for, WRITTEN[every], target, len(text.splitlines()), seconds)
     return 0
 
 
@@ -128,7 +136,9 @@ def write_whole(path: Path, text: str) -> None:
 # ---- the summary -----------------------------------------------------------------------------
 
 
-def summarise(settings: Settings, made_for: str, target: Path, lines: int, seconds: float) -> None:
+def summarise(
+    settings: Settings, made_for: str, variants: str, target: Path, lines: int, seconds: float
+) -> None:
     spec = settings.spec
     _, training, pullback = map(optimise, programs(settings))
     ahead, back = schedule(training), schedule(pullback)
@@ -148,6 +158,7 @@ def summarise(settings: Settings, made_for: str, target: Path, lines: int, secon
         "saved": ", ".join(f"{r.name.split('.')[0]}{_axes(r.value.type.shape)}" for r in saved)
         or "nothing",
         "kernels": f"forward {_kernels(ahead)}; backward {_kernels(back)}",
+        "variants": variants,
         "for": f"{made_for}: {_CHOSEN[made_for.split(',')[0]]} are chosen where it runs",
         "wrote": f"{target} ({lines} lines) in {seconds:.2f} s",
     }

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from rnncc.artifact.cell import plain_variants
 from rnncc.cli.settings import Settings
 from rnncc.emit.module import DIFFERENTIABLE, render_module
 from rnncc.ir.printer import print_program
@@ -60,5 +61,12 @@ def all_stages(settings: Settings, dtype: str, *, module: bool = True) -> Iterat
             yield Stage(part, shown, text)
         yield Stage(part, "schedule", print_schedule(schedule(after)))
     if module:
-        text = render_module(settings.spec, settings.options, settings.functions, dtype)
+        text = render_module(
+            settings.spec,
+            settings.options,
+            settings.functions,
+            dtype,
+            plain_variants(),
+            on_demand=True,
+        )
         yield Stage(WHOLE, "module", text)

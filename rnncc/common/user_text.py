@@ -1,8 +1,8 @@
 """The user's text -> what may stand in a module: a comment, or a part of a docstring.
 
-These two and `quoted` (`artifact.literals`) are the only ways by which anything of the user's
-reaches a module. Templates print nothing else: `printed` lets pass what is `Code`, and of plain
-text only what can't hold a string, an escape or a second line.
+These, `text_literal` and `quoted` (`artifact.literals`) are the only ways by which anything of the
+user's reaches a module. Templates print nothing else: `printed` lets pass what is `Code`, and of
+plain text only what can't hold a string, an escape or a second line.
 
     >>> print(comment('z = x[t]  # C:\\\\new\\x0b'), documented('say \"\"\"hi\"\"\" in C:\\\\new'))
     z = x[t]  # C:\\new\\x0b say \\"\\""hi\\"\\"" in C:\\\\new
@@ -34,6 +34,22 @@ def documented(text: str) -> Code:
     """The text as a line of a docstring: what it says is what was given, and it ends nowhere."""
     shown = "".join(map(_visible, text.replace("\\", "\\\\")))
     return Code(_QUOTES.sub(r"\\" + '"', shown))
+
+
+def text_literal(text: str) -> Code:
+    """A literal of the whole text, line by line as it was written."""
+    lines = [*map(_visible_line, text.replace("\\", "\\\\").split("\n"))]
+    shown = "\n".join(lines)
+    mark = "'''"  # a spec's own title has the others
+    if mark in shown or shown.endswith("'"):
+        mark, shown = '"""', _QUOTES.sub(r"\\" + '"', shown)
+    return Code(f"{mark}\\\n{shown}{mark}")
+
+
+def _visible_line(line: str) -> str:
+    """Blanks at its end are told: editors drop them."""
+    shown = "".join(map(_visible, line))
+    return shown[:-1] + r"\x20" if shown.endswith(" ") else shown
 
 
 def _visible(character: str) -> str:

@@ -15,7 +15,7 @@ from typing import Any
 from rnncc.artifact.cell import Variant, variants_of
 from rnncc.artifact.literals import literal
 from rnncc.common.template_loader import render
-from rnncc.common.user_text import Code, comment, documented
+from rnncc.common.user_text import Code, comment, documented, text_literal
 from rnncc.common.version import __version__
 from rnncc.emit.cpu.kernel_view import KernelWriter
 from rnncc.emit.cuda.kernel_view import CudaKernelWriter
@@ -144,6 +144,7 @@ class ModuleView:
     how: Code
     filename: Code
     sha: str
+    spec: Code
     equations: list[Code]
     legend: list[str]
     variants: list[VariantView]
@@ -160,11 +161,13 @@ def render_module(
     *,
     second_order: bool = False,
     target: str = "cpu",
+    on_demand: bool = False,
 ) -> str:
     """The module's text, with kernels for these variants, else for all that a layer may ask for.
 
     second_order: without `variants`, those of second derivatives are among them. target: a folder
-    of templates.
+    of templates. on_demand: the module holds the cell's text in place of the equations alone, and
+    renders what it lacks when a call first asks for it.
     """
     cell = describe(spec, options or {}, functions or {}, dtype)
     stem = _stem(spec)
@@ -207,7 +210,8 @@ def render_module(
             how=documented(f"run `rnncc compile {stem}`"),
             filename=documented(stem),
             sha=spec.sha256[:16],
-            equations=[documented(line.rstrip()) for line in _equation_lines(spec)],
+            spec=text_literal(spec.text) if on_demand else Code(),
+            equations=[] if on_demand else list(map(documented, _equation_lines(spec))),
             legend=legend,
             variants=views,
             cell=literal(cell, 0, len("CELL = ")),
@@ -224,7 +228,7 @@ def _equation_lines(spec: CellSpec) -> list[str]:
     """The equations as the user wrote them: every line after the last declaration."""
     lines = spec.text.split("\n")
     start = min((e.span.line for e in spec.equations), default=1)
-    return lines[start - 1 : -1 if not lines[-1].strip() else None]
+    return [line.rstrip() for line in lines[start - 1 : -1 if not lines[-1].strip() else None]]
 
 
 def _legend(program: Program) -> list[str]:

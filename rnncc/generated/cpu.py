@@ -22,7 +22,7 @@ from rnncc.artifact.kernel_tables import (
     ResultSpec,
     StageSpec,
 )
-from rnncc.runtime.api.layer import frozen_layer_class as layer_class
+from rnncc.generated.on_demand import cpu_layer_class as layer_class
 from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.second_engine import CpuSecondEngine
 from rnncc.runtime.cpu.kernels.barrier import barrier, check_in

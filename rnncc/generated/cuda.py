@@ -17,7 +17,7 @@ from rnncc.artifact.kernel_tables import (
     StageSpec,
     SummedSpec,
 )
-from rnncc.runtime.api.layer import frozen_layer_class as layer_class
+from rnncc.generated.on_demand import cuda_layer_class as layer_class
 from rnncc.runtime.cuda.execution.engine import CudaEngine, CudaSecondEngine
 from rnncc.runtime.cuda.kernels.kernel import GroupShape, kernel, stationary, summed
 from rnncc.runtime.cuda.kernels.kernel_namespace import (

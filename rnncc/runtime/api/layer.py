@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import Any
 
@@ -378,12 +378,20 @@ class Layer(LayerBase):
 
 
 def frozen_layer_class(
-    cell: CellDescription, engines: Mapping[Variant, Any], module: str
+    cell: CellDescription,
+    engines: Mapping[Variant, Any],
+    module: str,
+    rendered: Callable[[Variant], Any] | None = None,
 ) -> type[Layer]:
-    """The class of a generated module, its options frozen; pickled by its module and name."""
+    """The class of a generated module, its options frozen; pickled by its module and name.
+
+    rendered: makes the engine of a variant that the module was written without.
+    """
 
     def engine(variant: Variant) -> Any:
         found = covering(variant, engines)
+        if found is None and rendered is not None:
+            return rendered(variant)
         if found is None and variant.second_order:
             raise ValueError(
                 f"this module of {cell.name} was written without second derivatives: run rnncc "
@@ -397,7 +405,10 @@ def frozen_layer_class(
             )
         return engines[found]
 
-    return make_class(Frozen(cell, engine), module, None)
+    def is_written(variant: Variant) -> bool:
+        return covering(replace(variant, storage=""), engines) is not None
+
+    return make_class(Frozen(cell, engine, is_written), module, None)
 
 
 def make_class(

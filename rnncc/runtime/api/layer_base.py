@@ -67,6 +67,7 @@ UNROLLED = (
     "SimpleRNN took from 5 % less to 5 % more time"
 )
 STORED = "calls read contractions' weights so; those with gradients (vjp) read them whole"
+RENDERED = "rendered on demand: the module was written without these kernels"
 CHECKPOINTED = "only carries are saved every so many steps, the rest is computed again"
 
 
@@ -336,8 +337,10 @@ class LayerBase(metaclass=LayerType):
             self.cell, self._chosen.rates, training=False, mask=False, storage=self.storage
         )
         engine = self._last or self._binding.engine(plain)
-        words = next((v.words for v, e in self._engines.values() if e is engine), "")
-        lines = [f"{self!r}, {self.dtype}{words}"]
+        variant = next((v for v, e in self._engines.values() if e is engine), plain)
+        lines = [f"{self!r}, {self.dtype}{variant.words}"]
+        if self._binding.is_written is not None and not self._binding.is_written(variant):
+            lines.append(RENDERED)
         if self.unroll:
             lines.append(f"unroll={self.unroll}: {UNROLLED}")
         if self.checkpoint_every:

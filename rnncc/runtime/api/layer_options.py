@@ -152,6 +152,7 @@ class BoundCell:
 
     cell: CellDescription
     engines: Callable[[Variant], Any]  # an Engine, or a SecondEngine of variants that say so
+    is_written: Callable[[Variant], bool] | None = None  # in the class's module; None: it has none
     _made: dict[Variant, Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
 
@@ -201,9 +202,14 @@ class Maker(Protocol):
 class Frozen:
     """The maker of a generated module: another choice than the written one is refused."""
 
-    def __init__(self, cell: CellDescription, engines: Callable[[Variant], Any]) -> None:
+    def __init__(
+        self,
+        cell: CellDescription,
+        engines: Callable[[Variant], Any],
+        is_written: Callable[[Variant], bool],
+    ) -> None:
         self.cell = cell
-        self.binding = BoundCell(cell, storing(engines))
+        self.binding = BoundCell(cell, storing(engines), is_written)
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
