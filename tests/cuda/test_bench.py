@@ -12,10 +12,15 @@ from typing import Any
 import pytest
 from rich.console import Console
 
-from bench import gpu_ahead, gpu_check, gpu_ready, gpu_session, gpu_suite, gpu_worker
-from bench.gpu_cases import Case, cases
-from bench.gpu_session import Session
-from bench.gpu_worker import Lost, Worker, handle
+from bench.gpu import ahead as gpu_ahead
+from bench.gpu import check as gpu_check
+from bench.gpu import ready as gpu_ready
+from bench.gpu import session as gpu_session
+from bench.gpu import suite as gpu_suite
+from bench.gpu import worker as gpu_worker
+from bench.gpu.cases import Case, cases
+from bench.gpu.session import Session
+from bench.gpu.worker import Lost, Worker, handle
 from bench.harness import Effort
 from rnncc.artifact.grid_sync import TIERS
 from rnncc.runtime.cuda.driver.current_target import using
@@ -103,7 +108,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_run(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is said, and the rest goes on."""
-    monkeypatch.setattr("bench.gpu_time.SECONDS", 0.0)
+    monkeypatch.setattr("bench.gpu.timing.SECONDS", 0.0)
     said: list[str] = []
     kept: list[str] = []
     effort = Effort(report=said.append, partial=lambda r: kept.append(json.dumps(r.as_json())))
@@ -198,7 +203,7 @@ def test_every_case_on_a_gpu_that_only_compiles(
     """What is asked of torch and of ours where there are tiers and precisions; zeros come back."""
     made: list[str] = []
     monkeypatch.setattr(gpu_ahead, "machine_code", lambda kernel, *_: made.append(kernel.name))
-    monkeypatch.setattr("bench.gpu_time.SECONDS", 0.0)
+    monkeypatch.setattr("bench.gpu.timing.SECONDS", 0.0)
     checks, warm = gpu_ready.to_do(["gru"])
     assert len(warm) == len(SMALL)
     with gpu_ahead.compiling(gpu_ahead.Compiling()):
@@ -218,7 +223,7 @@ def test_every_case_on_a_gpu_that_only_compiles(
 
 def test_what_is_held_against_the_library(small: None) -> None:
     """Outputs, the input's gradient and all the weights'."""
-    from bench.gpu_time import Where, built_in
+    from bench.gpu.timing import Where, built_in
 
     contenders, _ = built_in(SMALL[1], Where("cpu"))
     parts = [c.call() for c in contenders[:2]]

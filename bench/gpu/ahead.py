@@ -1,6 +1,6 @@
-"""`python -m bench.gpu_ahead`: kernels of `bench gpu` into the store, where there is no GPU.
+"""`python -m bench.gpu.ahead`: kernels of `bench gpu` into the store, where there is no GPU.
 
-    RNNCC_CACHE=FOLDER python -m bench.gpu_ahead [--multiprocessors N] [--capability 9.0] [--jobs N]
+    RNNCC_CACHE=FOLDER python -m bench.gpu.ahead [--multiprocessors N] [--capability 9.0] [--jobs N]
 
 All that `bench gpu --check` checks and times is gone through on a device that compiles what it is
 asked to launch, and launches nothing. A machine with a GPU that then has FOLDER, and the same
@@ -24,7 +24,7 @@ from typing import Any
 
 import numpy as np
 
-from bench.gpu_worker import Task, handle
+from bench.gpu.worker import Task, handle
 from rnncc.artifact.grid_sync import Gpu
 from rnncc.runtime.cuda.driver.current_target import using
 from rnncc.runtime.cuda.driver.target import DeviceMemory, HostArrays
@@ -136,10 +136,10 @@ def compiled(
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    from bench.gpu_ready import to_do
+    from bench.gpu.ready import to_do
     from rnncc.cli.settings import builtin_cells
 
-    parser = argparse.ArgumentParser("python -m bench.gpu_ahead")
+    parser = argparse.ArgumentParser("python -m bench.gpu.ahead")
     parser.add_argument("--multiprocessors", type=int, default=H100.multiprocessors)
     parser.add_argument("--shared", type=int, default=H100.shared, help="bytes of a block")
     parser.add_argument("--capability", default="9.0")

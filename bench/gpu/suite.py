@@ -4,8 +4,8 @@
 
 Right first: every built-in cell in every tier against the float64 interpreter, values and all
 gradients, by several processes, which compile kernels on the way (or find them in the store, where
-`bench.gpu_ahead` has been). Then one process times what `gpu_cases` lists until the time is up:
-the command ends within MINUTES (`gpu_session`). A process that fails, hangs or leaves its device
+`bench.gpu.ahead` has been). Then one process times what `cases` lists until the time is up:
+the command ends within MINUTES (`session`). A process that fails, hangs or leaves its device
 broken costs its own task, no other. Each finding is printed when it is made, and the file is
 written anew after each check and case, so that a command that was cut short leaves what it had
 found.
@@ -18,11 +18,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
-from bench.gpu_cases import GATES, Case, cases
-from bench.gpu_check import installed
-from bench.gpu_ready import ERROR, ready
-from bench.gpu_session import Session
-from bench.gpu_worker import Lost
+from bench.gpu.cases import GATES, Case, cases
+from bench.gpu.check import installed
+from bench.gpu.ready import ERROR, ready
+from bench.gpu.session import Session
+from bench.gpu.worker import Lost
 from bench.harness import Effort, Timing
 from bench.result import Bar, Result
 

@@ -1,6 +1,6 @@
 """What a GPU computes, against float64: cells in their tiers, products and tiles, barriers.
 
-Non-Goals: order, processes (`gpu_suite`, `gpu_worker`); times of layers (`gpu_time`).
+Non-Goals: order, processes (`suite`, `worker`); times of layers (`timing`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 A turn is a few calls between two events, so that short calls are timed as they come in a row. All
 of it runs as well on a CPU's tensors and clock, which is how it is tested.
 
-Non-Goals: which cases there are (`gpu_cases`); processes (`gpu_worker`).
+Non-Goals: which cases there are (`cases`); processes (`worker`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench.contenders.cells import CELLS, HEADS, ops_of
-from bench.gpu_cases import Case
+from bench.gpu.cases import Case
 from rnncc.artifact.cell import variant_of
 from rnncc.artifact.grid_sync import TIERS
 from rnncc.runtime.common.precision import PRECISIONS

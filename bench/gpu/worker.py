@@ -1,9 +1,9 @@
-"""`python -m bench.gpu_worker`: one task a line, one answer a line; and whoever asks it.
+"""`python -m bench.gpu.worker`: one task a line, one answer a line; and whoever asks it.
 
 A kernel that reads where it may not takes its whole process with it, and one that waits for ever
 takes a device. So whatever touches the device runs in a process that can be ended and begun anew.
 
-Non-Goals: which tasks there are, and in what order (`gpu_suite`).
+Non-Goals: which tasks there are, and in what order (`suite`).
 """
 
 from __future__ import annotations
@@ -24,14 +24,16 @@ from typing import Any
 Task = dict[str, Any]
 TAIL = 600  # characters of what a process had to say
 TRACE = 1500  # of where it failed: there may be no second try
-COMMAND = ("-m", "bench.gpu_worker")
+COMMAND = ("-m", "bench.gpu.worker")
 PATIENCE = 10.0  # seconds in which a process that was ended is gone
 
 
 def handle(task: Task) -> dict[str, Any]:
     """Does a task. Whatever it raises is an answer, too: `failed`."""
-    from bench import gpu_arrays, gpu_check, gpu_time
-    from bench.gpu_cases import Case
+    from bench.gpu import arrays as gpu_arrays
+    from bench.gpu import check as gpu_check
+    from bench.gpu import timing as gpu_time
+    from bench.gpu.cases import Case
 
     try:
         match task["do"]:
@@ -114,7 +116,7 @@ class Worker:
         self.answers = queue.Queue()
         self.process = made = subprocess.Popen(
             [sys.executable, *COMMAND],
-            cwd=Path(__file__).parent.parent,
+            cwd=Path(__file__).parents[2],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.log,

@@ -3,7 +3,7 @@
 Each way to hand them over is held against the same layer with NumPy's arrays. What isn't installed
 is said.
 
-Non-Goals: times; every cell (`gpu_check`).
+Non-Goals: times; every cell (`check`).
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
 """Before anything is timed: every cell in every tier against float64, and kernels compiled.
 
 Several processes do it, each a job of tasks after the other. What is in the store already, as
-`bench.gpu_ahead` leaves it, is compiled no more.
+`bench.gpu.ahead` leaves it, is compiled no more.
 
-Non-Goals: how far off a cell is (`gpu_check`).
+Non-Goals: how far off a cell is (`check`).
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from bench.gpu_cases import Case, cases
-from bench.gpu_session import Session
-from bench.gpu_worker import Task
+from bench.gpu.cases import Case, cases
+from bench.gpu.session import Session
+from bench.gpu.worker import Task
 from bench.result import Bar
 from rnncc.artifact.grid_sync import TIERS
 from rnncc.cli.settings import builtin_cells

@@ -1,6 +1,6 @@
 """One run of `bench gpu`: its clock, what it has found, and whoever it asks.
 
-Non-Goals: what is asked (`gpu_ready`, `gpu_suite`).
+Non-Goals: what is asked (`ready`, `suite`).
 """
 
 from __future__ import annotations
@@ -14,8 +14,8 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
-from bench.gpu_cases import Case
-from bench.gpu_worker import Lost, Task, Worker
+from bench.gpu.cases import Case
+from bench.gpu.worker import Lost, Task, Worker
 from bench.harness import Effort
 from bench.result import Result
 
