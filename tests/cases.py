@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rnncc.emit.module import render_module
 from rnncc.frontend.elaborate import sizes_of
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
@@ -49,6 +50,12 @@ def lowered(name: str, variant: str = "plain") -> Program:
     drawn = variant == "drawn"
     rates = frozenset(r.name for r in spec.rates) if drawn else frozenset()
     return lower(spec, mask=variant == "mask", training=drawn, active_rates=rates)
+
+
+@cache
+def module_text(name: str, target: str = "cpu") -> str:
+    """The cell's generated module, in single precision."""
+    return render_module(spec_of(name), target=target)
 
 
 def variants(names: Iterable[str]) -> list[tuple[str, str]]:

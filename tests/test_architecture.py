@@ -13,10 +13,9 @@ import pytest
 
 import rnncc.generated.cpu
 import rnncc.generated.cuda
-from rnncc.emit.module import render_module
 from rnncc.runtime.jit import module_grammar
 
-from .cases import NAMES, ROOT, spec_of
+from .cases import NAMES, ROOT, module_text
 
 PACKAGE = ROOT / "rnncc"
 # Each imports from those above it alone. A name that ends in .* is a package with all it holds.
@@ -208,7 +207,7 @@ def test_a_name_means_one_thing() -> None:
 @pytest.mark.parametrize("target", ["cpu", "cuda"])
 @pytest.mark.parametrize("name", NAMES)
 def test_generated_modules_import_one_module(name: str, target: str) -> None:
-    tree = ast.parse(render_module(spec_of(name), target=target))
+    tree = ast.parse(module_text(name, target))
     named = {n.module for n in ast.walk(tree) if isinstance(n, ast.ImportFrom)}
     assert named == {f"rnncc.generated.{target}"}
     assert not [n for n in ast.walk(tree) if isinstance(n, ast.Import)]

@@ -180,7 +180,7 @@ def test_a_row_alone_and_among_others(name: str) -> None:
 @pytest.mark.parametrize("units", [17, 40])
 def test_a_masked_row_alone_and_among_others(name: str, units: int) -> None:
     """A row alone that saves nothing runs kernels of its own; a call for gradients doesn't."""
-    pair = Pair.of(name, "float32", (units, 3, 6, 7))
+    pair = Pair.of(name, dtype_of(name), (units, 3, 6, 7))
     layer = pair.kernels
     inputs, states = pair.call(layer, pair.arguments)
     mask = np.random.default_rng(3).random((3, 6)) < 0.6

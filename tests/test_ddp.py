@@ -53,10 +53,12 @@ def alone() -> dict[int, float]:
     return found
 
 
+@pytest.mark.slow
 def test_two_processes_train_as_one(alone: dict[int, float]) -> None:
     assert torchrun() == pytest.approx(alone, abs=2e-6)
 
 
+@pytest.mark.slow
 def test_a_killed_worker_is_started_again(alone: dict[int, float], tmp_path: Path) -> None:
     arguments = ("--checkpoint", str(tmp_path / "state.pt"), "--die-at", "3")
     assert torchrun(*arguments, restarts=1) == pytest.approx(alone, abs=2e-6)

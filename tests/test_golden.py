@@ -46,6 +46,7 @@ def test_a_step_as_a_kernel(golden: Golden) -> None:
     golden("\n\n\n".join(steps) + "\n", "simple_rnn-steps.txt")
 
 
+@pytest.mark.slow
 def test_modules_are_the_same_bytes_whatever_the_hashes() -> None:
     script = (
         "import sys; from pathlib import Path; from rnncc.cli.settings import load\n"

@@ -12,6 +12,9 @@ import pytest
 from tests.test_keras import BACKENDS, ROOT, installed
 
 GUIDE = ROOT / "examples" / "guide"
+# Torch runs them all, the other backends take turns: each script meets two.
+SCRIPTS = sorted(GUIDE.glob("*.py"))
+RUN_BY = {"torch": SCRIPTS, "jax": SCRIPTS[::2], "tensorflow": SCRIPTS[1::2]}
 # runpy leaves each script a namespace of its own; the process and its imports are shared.
 RUN = """
 import runpy, sys
@@ -31,8 +34,6 @@ def test_guide(backend: str, tmp_path: Path) -> None:
     for name in ("keras", backend, "sklearn", "matplotlib"):
         if not installed(name):
             pytest.skip(f"no {name}")
-    scripts = sorted(str(path) for path in GUIDE.glob("*.py"))
-    assert len(scripts) == 8
     environment = {
         **os.environ,
         "KERAS_BACKEND": backend,
@@ -40,7 +41,7 @@ def test_guide(backend: str, tmp_path: Path) -> None:
         "TF_CPP_MIN_LOG_LEVEL": "3",
     }
     done = subprocess.run(
-        [sys.executable, "-c", RUN, *scripts],
+        [sys.executable, "-c", RUN, *map(str, RUN_BY[backend])],
         env=environment,
         cwd=tmp_path,
         capture_output=True,
@@ -48,10 +49,14 @@ def test_guide(backend: str, tmp_path: Path) -> None:
         check=False,
     )
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    assert "== done" in done.stdout and "247,296" in done.stdout
-    assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
+    assert "== done" in done.stdout
+    names = {path.name for path in RUN_BY[backend]}
+    assert ("247,296" in done.stdout) == ("layers.py" in names)
+    if "digits.py" in names:
+        assert (tmp_path / "digits.png").read_bytes().startswith(b"\x89PNG")
 
 
 def test_the_list_of_scripts_is_whole() -> None:
+    assert len(SCRIPTS) == 8 and {*RUN_BY["jax"], *RUN_BY["tensorflow"]} == {*SCRIPTS}
     listed = (GUIDE / "README.md").read_text()
     assert all(f"`{path.name}`" in listed for path in GUIDE.glob("*.py"))

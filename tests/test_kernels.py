@@ -44,7 +44,6 @@ SINGLE = (
     "layer_norm_lstm",
     "slstm",
     "fast_weights",
-    "matrix_memory",
     "delays",
     "noise",
     "comparisons",
@@ -230,6 +229,7 @@ def test_the_last_step_alone(name: str) -> None:
         np.testing.assert_array_equal(found[output.name], whole[output.name][:, -1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["simple_rnn", "lstm", "gru_d", "slstm", "noise"])
 def test_what_is_drawn_is_drawn_again(name: str) -> None:
     """Dropout and zoneout: of inputs, states, weights and gates, a step's or a sequence's."""
@@ -304,6 +304,7 @@ OPTIONS = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "chosen"), OPTIONS, ids=str)
 def test_other_options(name: str, chosen: dict[str, Any]) -> None:
     pair = Pair.of(name, "float64", (17, 5, 6, 3), **chosen)

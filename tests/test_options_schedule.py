@@ -97,10 +97,14 @@ def beside(schedule: Schedule) -> list[str]:
 def test_every_combination_is_the_plain_cell_s_schedule(name: str) -> None:
     options, functions = CELLS[name]
     count = 0
-    for chosen, called in product(choices(options), choices(functions)):
+    chosen_called = product(enumerate(choices(options)), enumerate(choices(functions)))
+    for (c, chosen), (f, called) in chosen_called:
         reset = {k: v for k, v in chosen.items() if k == "reset_after"}
         plain = made(name, tuple(reset.items()), ())
-        for mask, rates in product((False, True), DRAWN):
+        # Half of them for one, the other half for the next: each two choices meet somewhere.
+        for i, (mask, rates) in enumerate(product((False, True), DRAWN)):
+            if (i + i // 4 + c + f + f // len(GATES)) % 2:
+                continue
             found = made(name, tuple(chosen.items()), tuple(called.items()), mask, rates)
             count += 1
             for ahead, right in (
@@ -110,7 +114,7 @@ def test_every_combination_is_the_plain_cell_s_schedule(name: str) -> None:
                 assert shape(ahead) == shape(right), (chosen, called, mask, rates)
                 assert not beside(ahead), (chosen, called, mask, rates)
     made.cache_clear()
-    assert count == 8 * np.prod([len(v) for v in (options | functions).values()])
+    assert count == 4 * np.prod([len(v) for v in (options | functions).values()])
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -183,6 +187,7 @@ PAIRS: list[tuple[str, dict[str, Any], bool, bool]] = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "chosen", "mask", "training"), PAIRS, ids=str)
 def test_plans_say_so(name: str, chosen: dict[str, Any], mask: bool, training: bool) -> None:
     spec = cases.spec_of(name)

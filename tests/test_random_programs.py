@@ -75,6 +75,7 @@ def test_passes_keep_the_meaning(seed: int) -> None:
         assert errors[0] <= 1e-6, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", COMPILED)
 def test_kernels_are_the_interpreter(seed: int) -> None:
     spec = spec_of(seed)

@@ -80,7 +80,15 @@ def assert_slopes(case: Case) -> None:
         assert max(slope_errors(value, at, claimed, rng, directions=2)) <= LIMIT, wrt
 
 
-@pytest.mark.parametrize(("name", "variant"), cases.variants(cases.SLOPED))
+# Every cell as it is; a mask and draws add ops that each have slopes of their own below.
+TRIED = [
+    (name, variant)
+    for name, variant in cases.variants(cases.SLOPED)
+    if variant == "plain" or cases.SLOPED.index(name) % 2 == (variant == "mask")
+]
+
+
+@pytest.mark.parametrize(("name", "variant"), TRIED)
 def test_second_derivatives_are_slopes(name: str, variant: str) -> None:
     assert_slopes(case_of(name, variant))
 

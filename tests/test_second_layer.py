@@ -23,11 +23,11 @@ from tests.cases import Arrays, error, slope_errors
 from tests.test_kernels import Pair
 
 LIMIT = {"float64": 1e-11, "float32": 1e-4}
-# Several inputs and outputs, states that start from a weight, delays. Products of activations and
-# attention, of many kernels, are simulated (`tests/cpu`); `test_second_layers` has contexts.
+# Several inputs and outputs, states that start from a weight, delays. Products of activations,
+# attention and two levels a step, of many kernels, are simulated (`tests/cpu`); contexts are those
+# of `test_second_layers`.
 CELLS: list[tuple[str, dict[str, Any]]] = [
     ("lstm", {}),
-    ("gru", {"reset_after": False}),
     ("nested", {}),
     ("delays", {}),
     ("learned_start", {}),
@@ -126,6 +126,7 @@ def random(*shape: int, seed: int = 0) -> np.ndarray:
     return np.random.default_rng(seed).uniform(-1, 1, shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("sequences", [False, True])
 def test_kernels_are_slopes(sequences: bool, training: bool) -> None:

@@ -152,6 +152,7 @@ ARRANGED: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", ARRANGED)
 def test_arrangements_are_slopes(what: str) -> None:
     layer, x = ARRANGED[what](), random(3, 4, 2)

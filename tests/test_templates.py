@@ -14,7 +14,7 @@ from rnncc.common.template_loader import environment, template_root
 from rnncc.emit.module import compile_program, render_module
 from rnncc.lowering.lower import lower
 
-from .cases import NAMES, spec_of
+from .cases import NAMES, module_text, spec_of
 
 TEMPLATES = sorted(p.relative_to(template_root()).as_posix() for p in template_root().rglob("*.j*"))
 ROOTS = [n for n in TEMPLATES if n.endswith(".py.jinja")]
@@ -57,7 +57,7 @@ def test_a_missing_value_is_an_error() -> None:
 
 @pytest.mark.parametrize("name", NAMES)
 def test_modules_are_tidy(name: str) -> None:
-    text = render_module(spec_of(name))
+    text = module_text(name)
     ast.parse(text)
     wrong = [
         f"{number}: {line}"
@@ -72,7 +72,7 @@ def test_modules_are_tidy(name: str) -> None:
 @pytest.mark.parametrize("name", NAMES)
 def test_modules_read_only_words_that_exist(name: str) -> None:
     """Every name a generated function reads is its own, the module's, or Python's."""
-    module = ast.parse(render_module(spec_of(name)))
+    module = ast.parse(module_text(name))
     outer = {"float", "range", "min", "max"}
     for node in module.body:
         if isinstance(node, ast.ImportFrom):
@@ -111,4 +111,4 @@ def test_a_loop_says_what_it_multiplies(name: str) -> None:
 
 @pytest.mark.parametrize("name", ["simple_rnn", "matrix_memory"])
 def test_the_same_spec_gives_the_same_bytes(name: str) -> None:
-    assert render_module(spec_of(name)) == render_module(spec_of(name))
+    assert module_text(name) == render_module(spec_of(name))

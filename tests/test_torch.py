@@ -156,6 +156,7 @@ def test_packed_sequences(name: str, batch_first: bool) -> None:
     agree(theirs, own, call([3, 3, 3, 3], True), x, [])
 
 
+@pytest.mark.slow
 def test_gradients_of_gradients_through_packed_rows() -> None:
     layer = ours.GRU(2, 3, dtype=torch.float64)
     x = torch.randn(4, 3, 2, dtype=torch.float64, requires_grad=True)
@@ -527,6 +528,7 @@ def test_gradients_of_some_and_again() -> None:
         assert not module(torch.randn(3, 2, 2))[0].requires_grad
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_as_one_graph(backend: str) -> None:
     torch._dynamo.reset()

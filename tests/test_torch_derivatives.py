@@ -179,6 +179,7 @@ def test_products_of_hessians_are_differentiated_by_vectors_again_and_again() ->
     same(*found[::-1])
 
 
+@pytest.mark.slow
 def test_drawn_and_masked_derivatives_are_those_of_what_was_drawn() -> None:
     """Against differences: the same seed, the same masks."""
     cell = rnncc.compile_text(TEXT, dtype="float64")

@@ -41,6 +41,7 @@ KINDS: dict[str, Callable[[], Any]] = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", KINDS)
 def test_the_bits_of_the_long_way(kind: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Values, gradients and second derivatives, in training and without; x a view or not."""

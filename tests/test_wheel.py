@@ -60,6 +60,7 @@ print(y.shape, pullback(np.ones_like(y)).inputs.shape)
 """
 
 
+@pytest.mark.slow
 def test_the_wheel_works_outside_the_checkout(wheel: Path, tmp_path: Path) -> None:
     """In a new environment that sees this one's packages, but not its rnncc."""
     folder = tmp_path / "venv"

@@ -38,9 +38,13 @@ def test_options(options: dict[str, object]) -> None:
 
 
 @pytest.mark.parametrize("variant", ["mask", "plain"])
-@pytest.mark.parametrize("name", ["gru", "delays", "fast_weights", "context_attention"])
+@pytest.mark.parametrize(
+    "name", ["gru", "gru, reset before", "delays", "fast_weights", "context_attention"]
+)
 def test_second_derivatives(name: str, variant: str) -> None:
-    twins = Twins.of(name, variant, SHAPE, Simulator(32, 2, seed=8), return_state=False)
+    name, *before = name.split(", ")
+    chosen = {"return_state": False} | ({"reset_after": False} if before else {})
+    twins = Twins.of(name, variant, SHAPE, Simulator(32, 2, seed=8), **chosen)
     found = []
     for layer in (twins.layer, twins.reference):
         y, pullback = layer.vjp(twins.inputs, mask=twins.call.get("mask"))

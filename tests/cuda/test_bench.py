@@ -106,6 +106,7 @@ def small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch, "compile", lambda step, **_: step)
 
 
+@pytest.mark.slow
 def test_a_run(small: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """What fails is said, and the rest goes on."""
     monkeypatch.setattr("bench.gpu.timing.SECONDS", 0.0)
@@ -243,6 +244,7 @@ def test_cases_come_once_and_the_bars_first() -> None:
 # ---- tasks -----------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_check, "BULK", (33, 20, 18))
     monkeypatch.setattr(gpu_check, "BARRIERS", 3)

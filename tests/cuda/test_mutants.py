@@ -84,6 +84,7 @@ TWINS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("what", TWINS)
 def test_stationary_mutant_is_caught(what: str) -> None:
     old, new = TWINS[what]

@@ -141,6 +141,7 @@ def seconds(module: Any, x: Any, **keywords: Any) -> list[Any]:
     return [slope, x.grad, dy.grad, *(p.grad for p in module.parameters())]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "mask"])
 @pytest.mark.parametrize("sequences", [False, True], ids=["last", "sequences"])
 def test_second_derivatives(monkeypatch: pytest.MonkeyPatch, sequences: bool, masked: bool) -> None:
@@ -151,6 +152,7 @@ def test_second_derivatives(monkeypatch: pytest.MonkeyPatch, sequences: bool, ma
     agree(monkeypatch, module, torch.randn(2, 5, 3), found_by=seconds, **given)
 
 
+@pytest.mark.slow
 def test_second_derivatives_of_both_directions(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     module = GRU(3, 4, batch_first=True, bidirectional=True)

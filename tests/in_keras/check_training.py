@@ -186,6 +186,7 @@ def test_dropout_is_fresh_in_every_step(way: dict[str, Any]) -> None:
     assert len({round(loss, 6) for loss in losses}) == 4
 
 
+@whole
 def test_regularizers_and_constraints() -> None:
     options = {
         "kernel_regularizer": "l2",
