@@ -93,3 +93,10 @@ def test_the_house_is_as_described() -> None:
     assert folders == listed
     for name in re.findall(r"^ {6}(\w+\.py)", text, re.MULTILINE):
         assert (ROOT / "rnncc" / name).exists()
+
+
+def test_the_glossary_names_files_that_exist() -> None:
+    text = (ROOT / "docs/glossary.md").read_text(encoding="utf-8")
+    named = re.findall(r"`((?:rnncc|tests)/[\w/]+\.py)`", text)
+    assert len(named) > 30
+    assert not [n for n in named if not (ROOT / n).exists()]
