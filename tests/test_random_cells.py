@@ -30,7 +30,7 @@ def findings(indices: range, engine: str) -> list[str]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("tens", range(4))
+@pytest.mark.parametrize("tens", range(10))
 def test_random_cells(tens: int) -> None:
     found = findings(range(10 * tens, 10 * tens + 10), cells.ENGINE)
     assert not found, "\n\n".join(found)
