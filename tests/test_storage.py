@@ -122,9 +122,11 @@ def fresh(layer: Any) -> None:
     """An engine that has bound nothing yet."""
     from rnncc.runtime.cpu.execution.engine import CpuEngine
 
-    variant, engine = layer._engine(False, False)
+    kernels = layer._engine(False, False)
+    engine = kernels.engine
     made = CpuEngine(engine.cell, engine._forward.direction, engine._backward.direction)
-    layer._engines[False, False] = variant, made.stored(layer.storage) if layer.storage else made
+    again = made.stored(layer.storage) if layer.storage else made
+    layer._engines[False, False] = kernels._replace(engine=again)
 
 
 def test_weights_asked_for_ahead_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

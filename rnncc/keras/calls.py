@@ -63,17 +63,6 @@ class SavedCall:
     variant: Variant | None = None
 
 
-@dataclass(frozen=True, slots=True)
-class Begun:
-    """The arrays of a call, before its kernels run."""
-
-    arrays: dict[str, Any]
-    known: SymbolicShapes
-    masks: Masking | None
-    version: Any
-    steps: int
-
-
 def known_of(native: Layer, sizes: Mapping[str, int], shapes: Sequence[Dims]) -> SymbolicShapes:
     """Of a call with arguments of these shapes, None for what isn't known yet. ValueError where
     they don't fit the cell."""

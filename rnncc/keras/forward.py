@@ -6,13 +6,13 @@ Non-Goals: the way back (`operation`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Variant, variant_of
+from rnncc.artifact.cell import variant_of
 from rnncc.keras.calls import (
-    Begun,
     Request,
     SavedCall,
     SymbolicShapes,
@@ -21,13 +21,12 @@ from rnncc.keras.calls import (
     stable_key,
 )
 from rnncc.keras.weights import WeightVersions, keep, new_version, serve
+from rnncc.runtime.api.call import CellKernels, NumpyCall, kernels_for
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.api.layer_options import Engine
 from rnncc.runtime.api.masking import masking
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.api.validation import Dims
 from rnncc.runtime.common.memory_pool import aligned
-from rnncc.runtime.common.precision import refuse_on_cpu
 from rnncc.runtime.cpu.execution import engine as runtime_engine
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes an operation remembers
@@ -62,7 +61,7 @@ class Forward:
         self._lent = frozenset([*cell.arguments, *self.states, "valid", "_shown"])
         self.versions = WeightVersions()
         self._known: dict[tuple[Dims, ...], SymbolicShapes] = {}
-        self._engines: dict[tuple[bool, bool], tuple[Engine, Variant]] = {}
+        self._engines: dict[tuple[bool, bool], CellKernels] = {}
         serve(self, native)
 
     def known(self, shapes: Iterable[Iterable[int | None]]) -> SymbolicShapes:
@@ -78,7 +77,7 @@ class Forward:
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
         ran = self.made.get("on device", {}).values()
-        plans = [*(e.plan() for e, _ in self._engines.values()), *(r.plan() for r in ran)]
+        plans = [*(e.plan() for _, e, _ in self._engines.values()), *(r.plan() for r in ran)]
         return "\n".join(plans) or "has not run"
 
     # ---- forward ------------------------------------------------------------------------------
@@ -97,51 +96,22 @@ class Forward:
 
         lent: nobody will write the tensors before the backward, or they are handed over again for
         it (`hand_again`). out: arrays to write the results into, which are those returned then."""
-        begun = self.begin(request, tensors, save and lent)
-        known, masks, arrays = begun.known, begun.masks, begun.arrays
-        if not (known.batch and begun.steps):
-            found = placed(self._nothing(arrays, known), out)
-            return found, SavedCall(request, known, 0, masks) if save else None
-        engine, variant = self.engine(
-            request.training, masks is not None and masks.valid is not None
-        )
-        arrays.update(self.rates)
-        if variant.training:
-            assert seed is not None
-            arrays["seed"] = seed
-        sequences = self.native.return_sequences
-        cut = sequences and masks is not None and begun.steps < masks.time
-        places = dict(zip(self.results, out, strict=True)) if out else {}
-        whole: dict[str, np.ndarray] = {}
-        if cut:
-            shapes = zip(self.outputs, known.results, strict=False)
-            whole = {n: places[n] if out else aligned(s, self.dtype) for n, s in shapes}
-        results, saved = engine.forward(
-            masks.cut(arrays, self.timed) if masks else arrays,
-            known.sizes,
-            known.batch,
-            begun.steps,
-            version=begun.version,
-            save=save,
-            last_only=not sequences,
-            out=worth_it(places) | {n: a[:, : begun.steps] for n, a in whole.items()},
-            checkpoint_every=self.native.checkpoint_every if save else None,
-            lent=self._lent if lent else frozenset(() if request.given else self.states),
-        )
-        for array in whole.values():
-            assert masks is not None
-            masks.fill(array)
-        found = placed([whole[n] if n in whole else results[n] for n in self.results], out)
-        kept = (
-            SavedCall(request, known, begun.steps, masks, engine, saved, variant) if save else None
-        )
-        return found, kept
+        call = self.begin(request, tensors, save and lent)
+        if lent:
+            call.lent = self._lent
+        call.out = dict(zip(self.results, out, strict=True)) if out else {}
+        results, saved, engine, variant = call.run(request.training, seed, save)
+        found = placed([results[n] for n in self.results], out)
+        if not save:
+            return found, None
+        steps = call.steps if engine is not None else 0
+        return found, SavedCall(request, call.known, steps, call.masks, engine, saved, variant)
 
     def hands_again(self, request: Request) -> bool:
         """Whether calls of this kind can do with tensors that are handed over again."""
         if request.masked or self.native.checkpoint_every:
             return False
-        engine = self.engine(request.training, False)[0]
+        engine = self.engine(request.training, False).engine
         return type(engine) is runtime_engine.CpuEngine
 
     def hand_again(self, saved: SavedCall, tensors: Sequence[np.ndarray]) -> None:
@@ -158,8 +128,8 @@ class Forward:
             arrays.update(zip(self.states, tensors[at:], strict=False))
         arrays.update(zip(self.owned, tensors[len(tensors) - len(self.owned) :], strict=True))
 
-    def begin(self, request: Request, tensors: Sequence[np.ndarray], lent: bool) -> Begun:
-        """The arrays of a call by name. lent: its weights are of a version of their own."""
+    def begin(self, request: Request, tensors: Sequence[np.ndarray], lent: bool) -> OperationCall:
+        """A call with its arrays. lent: its weights are of a version of their own."""
         cell = self.cell
         at = len(cell.arguments)
         read = dict(zip(cell.arguments, tensors, strict=False))
@@ -173,23 +143,32 @@ class Forward:
         arrays.update(read)
         if self.order.backwards:
             arrays.update({n: self.order.run(read[n]) for n in self.timed})
-        for name, shape in known.states.items():
-            if request.given:
-                arrays[name] = tensors[at]
-                if tensors[at].shape != shape:
-                    raise ValueError(
-                        f"initial state {name} of {cell.name} has shape "
-                        f"{list(tensors[at].shape)}, expected {list(shape)}"
-                    )
-                at += 1
-            else:
-                arrays[name] = np.zeros(tuple(n or 0 for n in shape), self.dtype)
-        if not request.given:
-            for state in self.starting:
-                arrays[state.name][...] = arrays[str(state.default)]
-        masks = None
+        given = dict(zip(self.states, tensors[at:], strict=False)) if request.given else {}
+        shapes = {n: tuple(d or 0 for d in shape) for n, shape in known.states.items()}
+        for name, array in given.items():
+            if array.shape != shapes[name]:
+                raise ValueError(
+                    f"initial state {name} of {cell.name} has shape "
+                    f"{list(array.shape)}, expected {list(shapes[name])}"
+                )
+        call = OperationCall(
+            cell,
+            self.native,
+            arrays,
+            known.sizes,
+            known.batch,
+            known.time,
+            version,
+            None,
+            frozenset(() if request.given else self.states),
+            self.dtype,
+            self,
+            known,
+            {},
+        )
+        call.start(given, shapes)
         if mask is not None:
-            masks = masking(
+            call.masks = masking(
                 mask,
                 None,
                 known.batch,
@@ -197,24 +176,46 @@ class Forward:
                 zeros=self.zeros,
                 backwards=self.order.backwards,
             )
-        return Begun(arrays, known, masks, version, masks.steps if masks else known.time)
+        return call
 
-    def engine(self, training: bool, masked: bool) -> tuple[Engine, Variant]:
-        """The kernels of such calls, and which variant they are."""
+    def engine(self, training: bool, masked: bool) -> CellKernels:
+        """The kernels of such calls."""
         found = self._engines.get((training, masked))
         if found is None:
-            variant = variant_of(self.cell, self.rates, training=training, mask=masked)
-            found = self.native._binding.engine(variant), variant
-            refuse_on_cpu(self.cell.name, self.native.precision)
-            self._engines[training, masked] = found
-            keep(found[0], self.native)
+            native = self.native
+            found = self._engines[training, masked] = kernels_for(
+                native._binding,
+                self.rates,
+                training=training,
+                masked=masked,
+                precision=native.precision,
+            )
+            keep(found.engine, native)
         return found
 
-    def _nothing(self, arrays: Mapping[str, Any], known: SymbolicShapes) -> list[np.ndarray]:
-        """No row or no step: outputs are empty or zero, the last states are the first."""
-        shapes = known.results[: len(self.outputs)]
-        zeros = [np.zeros(tuple(n or 0 for n in shape), self.dtype) for shape in shapes]
-        return [*zeros, *(np.array(arrays[name]) for name in self.states)]
+
+@dataclass(slots=True)
+class OperationCall(NumpyCall):
+    """One call of an operation. out: by name where results are wanted, if not in new arrays."""
+
+    operation: Forward
+    known: SymbolicShapes
+    out: dict[str, np.ndarray]
+
+    def kernels(self, training: bool, masked: bool) -> CellKernels:
+        return self.operation.engine(training, masked)
+
+    def seed(self, given: int | None) -> int:
+        assert given is not None
+        return given
+
+    def places(self, cut: bool) -> dict[str, np.ndarray]:
+        places = worth_it(self.out)
+        if cut:
+            results = zip(self.operation.outputs, self.known.results, strict=False)
+            dtype = self.dtype
+            places |= {n: self.out[n] if self.out else aligned(s, dtype) for n, s in results}
+        return places
 
 
 # ---- results in arrays of others -----------------------------------------------------------------

@@ -131,7 +131,7 @@ class KerasPath:
         arrays.update(zip(operation.owned, tensors[self.first_weight :], strict=True))
         left = saved.memory
         found = self.direct.looked_up(address_of(left.array), saved.packed, left)
-        engine: Any = operation.engine(request.training, False)[0]
+        engine: Any = operation.engine(request.training, False).engine
         assert known.batch is not None and known.time is not None
         kept = engine.saved(arrays, known.sizes, known.batch, known.time, saved.version, found)
         return SavedCall(request, known, known.time, None, engine, kept, self.variant)
@@ -227,12 +227,13 @@ def path_of(
     begins = bool(operation.starting) and not request.given
     if begins or not operation.hands_again(request):
         return None
-    begun = operation.begin(request, tensors, lent=True)
-    known, arrays = begun.known, begun.arrays | operation.rates
+    call = operation.begin(request, tensors, lent=True)
+    known = call.known
     if not (known.batch and known.time):
         return None
-    engine, variant = operation.engine(request.training, False)
+    variant, engine, arguments = operation.engine(request.training, False)
     assert isinstance(engine, CpuEngine)
+    arrays = call.arrays | arguments
     if variant.training:
         arrays["seed"] = seed
     direct = engine.direct(
@@ -240,7 +241,7 @@ def path_of(
         known.sizes,
         known.batch,
         known.time,
-        version=begun.version,
+        version=call.version,
         save=save,
         last_only=not operation.native.return_sequences,
         kept=[*operation.rates, *(() if request.given else operation.states)],

@@ -52,9 +52,9 @@ class RecurrenceBase:
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
-        engines = [engine for engine, _ in self.kernels.engines.values()]
+        engines = [kernels.engine for kernels in self.kernels.engines.values()]
         device = self.__dict__.get("_on_device")  # where its tensors were a GPU's
-        engines += device.engines.values() if device is not None else ()
+        engines += [k.engine for k in device.engines.values()] if device is not None else []
         plans = [engine.plan() for engine in engines]
         return "\n".join(plans) or "has not run"
 
@@ -81,14 +81,11 @@ class RecurrenceBase:
             whole = (*outer[1:], last * ways) if array.shape else ()
             outputs.append((*lead, *whole))
         before = (ways, batch) if recipe.stacked else (batch,)
-        shapes = {s.name: array_shape(s, bound.sizes) for s in self.cell.states}
-        zeros = (
-            {n: np.zeros((batch, *shape), self.dtype) for n, shape in shapes.items()}
-            if real
-            else {}
-        )
-        states = [(*before, *shape) for shape in shapes.values()]
-        return ArgumentShapes(bound.sizes, batch, time, [*outputs, *states], zeros)
+        own = {s.name: (batch, *array_shape(s, bound.sizes)) for s in self.cell.states}
+        plain = [s.name for s in self.cell.states if real and s.default is None]
+        zeros = {n: np.zeros(own[n], self.dtype) for n in plain}
+        states = [(*before, *shape[1:]) for shape in own.values()]
+        return ArgumentShapes(bound.sizes, batch, time, [*outputs, *states], own, zeros)
 
     def _enter(self, arguments: Sequence[Tensor], states: Sequence[Tensor]) -> ArgumentShapes:
         """What is known of a call whose tensors were checked."""

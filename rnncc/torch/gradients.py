@@ -18,7 +18,7 @@ from rnncc.torch.base import RecurrenceBase
 from rnncc.torch.on_device import SavedOnDevice
 from rnncc.torch.on_device_second import second
 from rnncc.torch.paths import TensorPathSaved
-from rnncc.torch.recipe import DirectionGradients, SavedTensors, Way
+from rnncc.torch.recipe import DirectionGradients, DirectionSaved, SavedTensors
 
 
 class RecurrenceGradients(RecurrenceBase):
@@ -138,7 +138,6 @@ class RecurrenceGradients(RecurrenceBase):
             if way.engine is None:  # nothing ran: gradients of first states are the last ones'
                 found = {f"d.final_{n}": d[n] for n in self.states if n in d}
             else:
-                assert way.variant is not None
                 engine = self.kernels.binding.second_engine(way.variant)
                 whole = self._over_time(way, self.cotangents(number, way, handed), saved)
                 _, again = engine.gradients(way.saved, whole)
@@ -174,7 +173,7 @@ class RecurrenceGradients(RecurrenceBase):
         return d
 
     def _over_time(
-        self, way: Way, given: Mapping[str, np.ndarray], saved: SavedTensors
+        self, way: DirectionSaved, given: Mapping[str, np.ndarray], saved: SavedTensors
     ) -> dict[str, np.ndarray]:
         """Cotangents of every step."""
         if self.recipe.return_sequences:
@@ -187,7 +186,7 @@ class RecurrenceGradients(RecurrenceBase):
         return whole
 
     def _put_back(
-        self, name: str, number: int, way: Way, target: np.ndarray, found: np.ndarray
+        self, name: str, number: int, way: DirectionSaved, target: np.ndarray, found: np.ndarray
     ) -> None:
         """The gradient of a result's cotangent where it belongs."""
         if name not in self.outputs:
@@ -204,7 +203,7 @@ class RecurrenceGradients(RecurrenceBase):
     # ---- arrays -------------------------------------------------------------------------------
 
     def cotangents(
-        self, number: int, way: Way, handed: Sequence[np.ndarray | None]
+        self, number: int, way: DirectionSaved, handed: Sequence[np.ndarray | None]
     ) -> dict[str, np.ndarray]:
         """One direction's, by name of result, [batch, steps, ...] as steps run."""
         given: dict[str, np.ndarray] = {}

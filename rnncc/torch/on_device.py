@@ -10,19 +10,19 @@ over a simulated one.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from rnncc.artifact.cell import Variant, variant_of
+from rnncc.runtime.api.call import CellCall, CellKernels, kernels_for
 from rnncc.runtime.api.masking import Masking, masking
 from rnncc.runtime.api.time_axis import Order
-from rnncc.runtime.common.precision import PRECISION
-from rnncc.runtime.cuda.driver.target import CARRIER, Carrier
-from rnncc.torch.recipe import ArgumentShapes, DirectionGradients
+from rnncc.runtime.common.device_arrays import CARRIER
+from rnncc.runtime.cuda.driver.target import Carrier
+from rnncc.torch.recipe import ArgumentShapes, DirectionGradients, DirectionSaved
 
 if TYPE_CHECKING:
     from rnncc.torch.recurrence import Recurrence
@@ -43,23 +43,12 @@ def carrier_of(tensor: Tensor) -> Carrier:
     return TorchArrays(device(tensor.device.index or 0), tensor)
 
 
-@dataclass(slots=True)
-class _Way:
-    """One direction of one call; no engine where nothing ran."""
-
-    engine: Any
-    saved: Any
-    masks: Masking | None
-    steps: int
-    variant: Variant | None = None
-
-
 @dataclass(slots=True, weakref_slot=True)
 class SavedOnDevice:
     """What a call leaves for its backward."""
 
     owner: OnDevice
-    ways: list[_Way]
+    ways: list[DirectionSaved]
     known: ArgumentShapes
     given: bool
     masked: bool
@@ -89,7 +78,7 @@ class OnDevice:
         self.binding = moved("cuda").bind(
             dict(recipe.options), dict(recipe.functions), recipe.dtype
         )
-        self.engines: dict[Variant, Any] = {}  # that ran
+        self.engines: dict[tuple[bool, bool], CellKernels] = {}  # that ran
 
     # ---- forward ------------------------------------------------------------------------------
 
@@ -111,50 +100,65 @@ class OnDevice:
         states = tensors[at : at + len(of.states)] if given else ()
         weights = tensors[at + len(states) :]
         known = of.known(tensors[: len(arguments)], real=False)
-        count = len(of.owned)
         found: list[dict[str, Tensor]] = []
-        ways: list[_Way] = []
-        for number, order in enumerate(of.orders):
-            own = weights[number * count : (number + 1) * count]
-            arrays: dict[str, Any] = dict(zip(of.owned, own, strict=True))
-            arrays |= {n: run(order, t) if n in of.timed else t for n, t in arguments.items()}
-            arrays |= self._begin(arrays, states, number, known, tensors[0])
-            masks = self._masking(mask, known, order)
-            steps = masks.steps if masks else known.time
-            if not (known.batch and steps):
-                found.append(self._nothing(arrays, known, tensors[0]))
-                ways.append(_Way(None, None, masks, 0))
-                continue
-            variant = variant_of(
-                of.cell,
-                of.rates,
-                training=training,
-                mask=masks is not None and masks.valid is not None,
-                storage=of.recipe.storage,
-            )
-            engine = self.engines[variant] = self.binding.engine(variant)
-            arrays |= of.rates
-            if variant.training:
-                assert seed is not None
-                arrays["seed"] = int(seed)
-            arrays[CARRIER] = carrier
-            arrays[PRECISION] = of.recipe.precision
-            results, saved = engine.forward(
-                masks.cut(arrays, of.timed) if masks else arrays,
-                known.sizes,
-                known.batch,
-                steps,
-                version=None,
-                save=save,
-                last_only=not of.recipe.return_sequences,
-                checkpoint_every=of.recipe.checkpoint_every if save else None,
-                lent=frozenset(arrays) | {"valid", "_shown"},
-            )
-            found.append(self._filled(results, masks))
-            ways.append(_Way(engine, saved, masks, steps, variant))
+        ways: list[DirectionSaved] = []
+        for number in range(len(of.orders)):
+            call = self._call(number, arguments, weights, known, carrier)
+            own = [t[number] if of.recipe.stacked else t for t in states]
+            call.start(dict(zip(of.states, own, strict=False)), known.states)
+            call.lent = frozenset(call.arrays) | {"valid", "_shown"}
+            call.masks = self._masking(mask, known, of.orders[number])
+            ran = call.run(training, seed, save)
+            found.append(ran.results)
+            ways.append(DirectionSaved.of(call, ran))
         shapes = [t.shape for t in tensors]
         kept = SavedOnDevice(self, ways, known, given, masked, shapes, tensors[0])
         return self._joined(found), kept if save else None
+
+    def _call(
+        self,
+        number: int,
+        arguments: Mapping[str, Tensor],
+        weights: Sequence[Tensor],
+        known: ArgumentShapes,
+        carrier: Carrier,
+    ) -> DeviceCall:
+        """One direction's call: its weights, and arguments as its steps run."""
+        of = self.of
+        order, count = of.orders[number], len(of.owned)
+        own = weights[number * count : (number + 1) * count]
+        arrays: dict[str, Any] = dict(zip(of.owned, own, strict=True))
+        arrays |= {n: run(order, t) if n in of.timed else t for n, t in arguments.items()}
+        arrays[CARRIER] = carrier
+        return DeviceCall(
+            of.cell,
+            of.recipe,
+            arrays,
+            known.sizes,
+            known.batch,
+            known.time,
+            None,
+            None,
+            frozenset(),
+            self,
+            next(iter(arguments.values())),
+        )
+
+    def engine(self, training: bool, masked: bool) -> CellKernels:
+        """The kernels of such calls."""
+        key = training, masked
+        found = self.engines.get(key)
+        if found is None:
+            recipe = self.of.recipe
+            found = self.engines[key] = kernels_for(
+                self.binding,
+                self.of.rates,
+                training=training,
+                masked=masked,
+                storage=recipe.storage,
+                precision=recipe.precision,
+            )
+        return found
 
     def _check(self, tensors: Sequence[Tensor], masked: bool) -> None:
         """TypeError for a tensor of another device or dtype than the first."""
@@ -172,28 +176,6 @@ class OnDevice:
                     "them agree"
                 )
 
-    def _begin(
-        self,
-        arrays: dict[str, Any],
-        states: Sequence[Tensor],
-        number: int,
-        known: ArgumentShapes,
-        like: Tensor,
-    ) -> dict[str, Tensor]:
-        """The initial states: the given ones, what the cell declares, or zeros."""
-        of = self.of
-        if states:
-            own = [t[number] if of.recipe.stacked else t for t in states]
-            return dict(zip(of.states, own, strict=True))
-        found = {}
-        for state, shape in zip(of.cell.states, known.results[len(of.outputs) :], strict=True):
-            own_shape = shape[1:] if of.recipe.stacked else shape
-            if state.default:
-                found[state.name] = arrays[state.default].expand(own_shape).contiguous()
-            else:
-                found[state.name] = like.new_zeros(own_shape)
-        return found
-
     def _masking(self, mask: Tensor | None, known: ArgumentShapes, order: Order) -> Masking | None:
         if mask is None:
             return None
@@ -206,31 +188,6 @@ class OnDevice:
             zeros=self.of.recipe.zeros,
             backwards=order.backwards,
         )
-
-    def _nothing(
-        self, arrays: dict[str, Any], known: ArgumentShapes, like: Tensor
-    ) -> dict[str, Tensor]:
-        """No row or no step: outputs are empty or zero, the last states are the first."""
-        of = self.of
-        lead = (known.batch, known.time) if of.recipe.return_sequences else (known.batch,)
-        found = {}
-        for name, shape in zip(of.outputs, known.results, strict=False):
-            rest = shape[len(lead) :]
-            if rest:
-                rest = (*rest[:-1], rest[-1] // len(of.orders))
-            found[name] = like.new_zeros((*lead, *rest))
-        return found | {f"final_{s}": arrays[s].clone() for s in of.states}
-
-    def _filled(self, results: dict[str, Tensor], masks: Masking | None) -> dict[str, Tensor]:
-        """Outputs of all steps, those that didn't run too."""
-        if masks is None or masks.steps == masks.time or not self.of.recipe.return_sequences:
-            return results
-        filled = dict(results)
-        for name in self.of.outputs:
-            ran = results[name]
-            rest = ran[:, -1:].expand(-1, masks.time - masks.steps, *ran.shape[2:])
-            filled[name] = torch.cat([ran, torch.zeros_like(rest) if masks.zeros else rest], 1)
-        return filled
 
     def _joined(self, found: list[dict[str, Tensor]]) -> list[Tensor]:
         """Results as they are given back: directions side by side, steps in the user's order."""
@@ -328,6 +285,41 @@ class OnDevice:
             if gradient is None:
                 gradient = saved.like.new_zeros(saved.shapes[at])
             grads[at] = gradient.reshape(saved.shapes[at])
+
+
+@dataclass(slots=True)
+class DeviceCall(CellCall):
+    """One direction of a call over tensors of a GPU. like: one of them."""
+
+    device: OnDevice
+    like: Tensor
+
+    def kernels(self, training: bool, masked: bool) -> CellKernels:
+        return self.device.engine(training, masked)
+
+    def seed(self, given: Tensor | None) -> int:
+        assert given is not None
+        return int(given)
+
+    def zeros(self, shape: tuple[int, ...]) -> Tensor:
+        return self.like.new_zeros(shape)
+
+    def repeated(self, array: Tensor, shape: tuple[int, ...]) -> Tensor:
+        return array.expand(shape).contiguous()
+
+    def copy(self, array: Tensor) -> Tensor:
+        return array.clone()
+
+    def filled(self, results: dict[str, Tensor], places: Mapping[str, Any]) -> dict[str, Tensor]:
+        filled, masks = dict(results), self.masks
+        assert masks is not None
+        for output in self.cell.outputs:
+            ran = results[output.name]
+            rest = ran[:, -1:].expand(-1, masks.time - masks.steps, *ran.shape[2:])
+            filled[output.name] = torch.cat(
+                [ran, torch.zeros_like(rest) if masks.zeros else rest], 1
+            )
+        return filled
 
 
 # ---- steps -----------------------------------------------------------------------------------

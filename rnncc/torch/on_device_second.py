@@ -33,7 +33,6 @@ def second(
         if way.engine is None:  # nothing ran: gradients of first states are the last ones'
             found = {f"d.final_{n}": d[n] for n in of.states if n in d}
         else:
-            assert way.variant is not None
             engine = device.binding.second_engine(way.variant)
             whole = device.cotangents(number, saved, cotangents)
             _, again = engine.gradients(way.saved, whole)

@@ -32,7 +32,7 @@ from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.fast_path import Direct
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 from rnncc.torch.arrays import array_of
-from rnncc.torch.recipe import ArgumentShapes, SavedTensors, Way
+from rnncc.torch.recipe import ArgumentShapes, DirectionSaved, SavedTensors
 
 if TYPE_CHECKING:
     from rnncc.torch.recurrence import Recurrence
@@ -94,7 +94,7 @@ class TensorPathSaved:
         engine, sizes = path.engine, known.sizes
         saved = engine.saved(arrays, sizes, known.batch, known.time, self.version, found)
         masks = Masking(self.steps[0], known.time, known.time, path.zeros) if self.steps else None
-        way = Way(engine, saved, masks, known.time, path.variant)
+        way = DirectionSaved(engine, saved, masks, known.time, path.variant)
         return SavedTensors([way], known, path.given, path.masked, [t.shape for t in tensors])
 
 

@@ -15,8 +15,9 @@ import numpy as np
 import torch
 
 from rnncc.artifact.cell import Array, Variant
+from rnncc.runtime.api.call import CellCall, CellKernels, Ran
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.api.layer_options import BoundCell, Engine
+from rnncc.runtime.api.layer_options import BoundCell
 from rnncc.runtime.api.masking import Masking
 from rnncc.torch.weights import WeightSets
 
@@ -71,31 +72,38 @@ _keys: WeakKeyDictionary[type[Layer], dict[Recipe, str]] = WeakKeyDictionary()
 @dataclass(frozen=True, slots=True)
 class ArgumentShapes:
     """What the shapes of arguments tell. results: shapes of outputs, then of states as they are
-    given and returned. zeros: states to start from, which nobody writes."""
+    given and returned. states: shapes of one direction's. zeros: those that start so; nobody
+    writes them."""
 
     sizes: dict[str, int]
     batch: int
     time: int
     results: list[tuple[int, ...]]
+    states: dict[str, tuple[int, ...]]
     zeros: dict[str, np.ndarray]
 
 
 @dataclass(slots=True)
-class Way:
+class DirectionSaved:
     """One direction of one call: what its backward needs. No engine where nothing ran."""
 
-    engine: Engine | None
+    engine: Any
     saved: Any
     masks: Masking | None
     steps: int
-    variant: Variant | None = None
+    variant: Variant
+
+    @classmethod
+    def of(cls, call: CellCall, ran: Ran) -> DirectionSaved:
+        steps = call.steps if ran.engine is not None else 0
+        return cls(ran.engine, ran.saved, call.masks, steps, ran.variant)
 
 
 @dataclass(slots=True, weakref_slot=True)
 class SavedTensors:
     """What a call leaves for its backward."""
 
-    ways: list[Way]
+    ways: list[DirectionSaved]
     known: ArgumentShapes
     given: bool
     masked: bool
@@ -119,7 +127,7 @@ class Kernels:
 
     binding: BoundCell
     weights: WeightSets = field(default_factory=WeightSets)
-    engines: dict[tuple[bool, bool, Any], tuple[Engine, Variant]] = field(default_factory=dict)
+    engines: dict[tuple[bool, bool, Any], CellKernels] = field(default_factory=dict)
 
     def serve(self, user: object, layers: int) -> None:
         """So many layers more use them in turns, for as long as their user lives."""
@@ -128,8 +136,8 @@ class Kernels:
 
     def _grow(self, layers: int) -> None:
         self.weights.grow(layers)
-        for engine, _ in self.engines.values():
-            engine.keep(self.weights.room)
+        for kernels in self.engines.values():
+            kernels.engine.keep(self.weights.room)
 
 
 _kernels: WeakValueDictionary[int, Kernels] = WeakValueDictionary()

@@ -11,7 +11,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 from weakref import WeakValueDictionary
 
@@ -19,19 +19,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnncc.artifact.cell import Variant, variant_of
-from rnncc.runtime.api.layer_options import Engine
+from rnncc.runtime.api.call import CellKernels, NumpyCall, Ran, kernels_for
 from rnncc.runtime.api.masking import Masking, masking
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.fork_safety import open_in_children
-from rnncc.runtime.common.precision import refuse_on_cpu
 from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.torch.arrays import array_of
 from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.on_device import is_elsewhere, on_device
 from rnncc.torch.paths import MOST_PATHS, Steps, TensorPath, path_key
-from rnncc.torch.recipe import ArgumentShapes, Recipe, SavedTensors, Way
+from rnncc.torch.recipe import ArgumentShapes, DirectionSaved, Recipe, SavedTensors
 
 
 class Recurrence(RecurrenceGradients):
@@ -64,7 +62,7 @@ class Recurrence(RecurrenceGradients):
         if is_elsewhere(tensors[0]):
             with torch.cuda.device_of(tensors[0]):  # afterwards torch's device is what it was
                 return on_device(self).forward(tensors, seed, training, given, masked, save)
-        cell, recipe = self.cell, self.recipe
+        cell = self.cell
         at = len(cell.arguments)
         key: tuple[Any, ...] | None = None
         if self._has_paths:
@@ -78,7 +76,6 @@ class Recurrence(RecurrenceGradients):
             done = path.forward(tensors, seed, save, counted) if path is not None else None
             if done is not None:
                 return done
-        refuse_on_cpu(cell.name, recipe.precision)
         arguments = tensors[:at]
         mask = tensors[at] if masked else None
         at += masked
@@ -88,50 +85,20 @@ class Recurrence(RecurrenceGradients):
         read = {n: array_of(t) for n, t in zip(cell.arguments, arguments, strict=True)}
         begun = [array_of(t) for t in states]
         targets: list[Tensor | None] = [None] * len(self.results)
-        ways: list[Way] = []
-        count = len(self.owned)
-        for number, order in enumerate(self.orders):
-            own = weights[number * count : (number + 1) * count]
-            version, values = self.kernels.weights.find(self.owned, own, self.check_weights, save)
-            arrays: dict[str, Any] = dict(values)
-            arrays.update(read)
-            if not order.is_plain:
-                arrays.update({n: order.run(read[n]) for n in self.timed})
-            self._begin(arrays, begun, number, known)
-            masks = self._masking(mask, known, order)
-            steps = masks.steps if masks else known.time
-            out = self._places(targets, known, number, steps)
-            if not (known.batch and steps):
-                self._nothing(arrays, out)
-                ways.append(Way(None, None, masks, 0))
+        ways: list[DirectionSaved] = []
+        for number in range(len(self.orders)):
+            call = self._call(number, read, weights, known, targets, save)
+            call.start(self._given(begun, number) if given else known.zeros, known.states)
+            call.masks = self._masking(mask, known, call.order)
+            ran = call.run(training, seed, save)
+            self._wrap(targets, ran.results)
+            ways.append(DirectionSaved.of(call, ran))
+            if ran.engine is None:
                 continue
-            engine, variant = self._engine(training, masks is not None and masks.valid is not None)
-            arrays.update(self.rates)
-            if variant.training:
-                assert seed is not None
-                arrays["seed"] = int(seed)
-            cut = masks is not None and steps < known.time and recipe.return_sequences
-            found, saved = engine.forward(
-                masks.cut(arrays, self.timed) if masks else arrays,
-                known.sizes,
-                known.batch,
-                steps,
-                version=version,
-                save=save,
-                last_only=not recipe.return_sequences,
-                out=self._cut(out, steps) if cut else out,
-                checkpoint_every=recipe.checkpoint_every if save else None,
-                lent=self._lent,
-            )
-            if cut and masks:
-                for name in self.outputs:
-                    masks.fill(out[name])
-            self._wrap(targets, found)
-            ways.append(Way(engine, saved, masks, steps, variant))
-            if key is not None and key not in self._paths and steps == known.time:
+            if key is not None and key not in self._paths and call.steps == known.time:
                 if any(t.is_neg() for t in tensors[:end]):  # read were copies, which lie otherwise
                     continue
-                self._keep_path(key, ways[0], arrays, known, version, out, tensors)
+                self._keep_path(key, call, ran, known, tensors)
                 path = self._paths.get(key) if save and _has_hooks() else None
                 done = path.forward(tensors, seed, save, counted) if path is not None else None
                 if done is not None:
@@ -141,40 +108,71 @@ class Recurrence(RecurrenceGradients):
         )
         return [t for t in targets if t is not None], kept
 
+    def _call(
+        self,
+        number: int,
+        read: Mapping[str, np.ndarray],
+        weights: Sequence[Tensor],
+        known: ArgumentShapes,
+        targets: list[Tensor | None],
+        save: bool,
+    ) -> TensorCall:
+        """One direction's call: its weights, and arguments as its steps run."""
+        count, order = len(self.owned), self.orders[number]
+        own = weights[number * count : (number + 1) * count]
+        version, values = self.kernels.weights.find(self.owned, own, self.check_weights, save)
+        arrays: dict[str, Any] = {**values, **read}
+        if not order.is_plain:
+            arrays.update({n: order.run(read[n]) for n in self.timed})
+        return TensorCall(
+            self.cell,
+            self.recipe,
+            arrays,
+            known.sizes,
+            known.batch,
+            known.time,
+            version,
+            None,
+            self._lent,
+            self.dtype,
+            self,
+            known,
+            number,
+            targets,
+        )
+
     def _keep_path(
         self,
         key: tuple[Any, ...],
-        way: Way,
-        arrays: dict[str, Any],
+        call: TensorCall,
+        ran: Ran,
         known: ArgumentShapes,
-        version: object,
-        out: Mapping[str, np.ndarray],
         tensors: Sequence[Tensor],
     ) -> None:
         """Calls like this one needn't look up what it has looked up."""
         _, given, masked, save, *_ = key
-        masks, engine, variant = way.masks, way.engine, way.variant
+        masks, engine = call.masks, ran.engine
         begins = bool(self.starting) and not given
-        if not isinstance(engine, CpuEngine) or variant is None or begins:
+        if not isinstance(engine, CpuEngine) or begins:
             return
         if (save and self.recipe.checkpoint_every) or masked != (masks is not None):
             return
         direct = engine.direct(
-            masks.cut(arrays, self.timed) if masks else arrays,
+            masks.cut(call.arrays, self.timed) if masks else call.arrays,
             known.sizes,
             known.batch,
             known.time,
-            version=version,
+            version=call.version,
             save=save,
             last_only=not self.recipe.return_sequences,
-            out=out,
+            out=call.places(False),
             kept=[*self.rates, *(() if given else self.states)],
         )
         if direct is not None and {n for n, _ in direct.places} == {*self.results}:
             if len(self._paths) >= MOST_PATHS:
                 self._paths.clear()
             self._paths[key] = TensorPath(
-                self, engine, variant, known, direct, given, masked, tensors
+                self, engine, ran.variant, known, direct, given, masked, tensors
             )
 
     def steps_of(self, mask: Tensor, known: ArgumentShapes) -> Steps | None:
@@ -188,36 +186,27 @@ class Recurrence(RecurrenceGradients):
             return None
         return cut["valid"].astype(self.dtype), cut["_shown"].astype(self.dtype)
 
-    def _engine(self, training: bool, masked: bool) -> tuple[Engine, Variant]:
-        """The kernels, and which they are."""
-        storage = self.recipe.storage
-        kernels, key = self.kernels, (training, masked, (self.recipe.rates, storage))
+    def _engine(self, training: bool, masked: bool) -> CellKernels:
+        """The kernels of such calls."""
+        recipe, kernels = self.recipe, self.kernels
+        key = training, masked, (recipe.rates, recipe.storage, recipe.precision)
         found = kernels.engines.get(key)
         if found is None:
-            variant = variant_of(
-                self.cell, self.rates, training=training, mask=masked, storage=storage
+            found = kernels.engines[key] = kernels_for(
+                kernels.binding,
+                self.rates,
+                training=training,
+                masked=masked,
+                storage=recipe.storage,
+                precision=recipe.precision,
             )
-            found = kernels.binding.engine(variant), variant
-            kernels.engines[key] = found
-            found[0].keep(self.kernels.weights.room)
+            found.engine.keep(kernels.weights.room)
         return found
 
-    def _begin(
-        self,
-        arrays: dict[str, Any],
-        begun: Sequence[np.ndarray],
-        number: int,
-        known: ArgumentShapes,
-    ) -> None:
-        """The initial states, into `arrays`: the given ones, what the cell declares, or zeros."""
-        if begun:
-            for name, array in zip(self.states, begun, strict=True):
-                arrays[name] = array[number] if self.recipe.stacked else array
-            return
-        arrays.update(known.zeros)
-        for state in self.starting:
-            start = np.broadcast_to(arrays[str(state.default)], known.zeros[state.name].shape)
-            arrays[state.name] = np.array(start, order="C")
+    def _given(self, begun: Sequence[np.ndarray], number: int) -> dict[str, np.ndarray]:
+        """One direction's states, of those that were given."""
+        own = [array[number] if self.recipe.stacked else array for array in begun]
+        return dict(zip(self.states, own, strict=True))
 
     def _places(
         self, targets: list[Tensor | None], known: ArgumentShapes, number: int, steps: int
@@ -243,10 +232,6 @@ class Recurrence(RecurrenceGradients):
                 out[name] = view[number] if self.recipe.stacked else view
         return out
 
-    def _cut(self, out: Mapping[str, np.ndarray], steps: int) -> dict[str, np.ndarray]:
-        """Places for the results of a call that runs so many steps."""
-        return {n: a[:, :steps] if n in self.outputs else a for n, a in out.items()}
-
     def _wrap(self, targets: list[Tensor | None], found: Mapping[str, np.ndarray]) -> None:
         """Results that lie as kernels laid them."""
         for at, name in enumerate(self.results):
@@ -268,12 +253,29 @@ class Recurrence(RecurrenceGradients):
             backwards=order.backwards,
         )
 
-    def _nothing(self, arrays: Mapping[str, Any], out: Mapping[str, np.ndarray]) -> None:
-        """No row or no step: outputs are empty or zero, the last states are the first."""
-        for name in self.outputs:
-            out[name][...] = 0
-        for name in self.states:
-            out[f"final_{name}"][...] = arrays[name]
+
+@dataclass(slots=True)
+class TensorCall(NumpyCall):
+    """One direction of a recurrence's call. targets: the results, as far as they were made."""
+
+    recurrence: Recurrence
+    known: ArgumentShapes
+    number: int
+    targets: list[Tensor | None]
+
+    @property
+    def order(self) -> Order:
+        return self.recurrence.orders[self.number]
+
+    def kernels(self, training: bool, masked: bool) -> CellKernels:
+        return self.recurrence._engine(training, masked)
+
+    def seed(self, given: Tensor | None) -> int:
+        assert given is not None
+        return int(given)
+
+    def places(self, cut: bool) -> dict[str, np.ndarray]:
+        return self.recurrence._places(self.targets, self.known, self.number, self.steps)
 
 
 def _has_hooks() -> bool:

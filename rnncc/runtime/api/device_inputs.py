@@ -17,8 +17,10 @@ from rnncc.runtime.common.device_arrays import CARRIER, is_on_gpu
 def bring(arrays: dict[str, Any], engine: Engine, cell: str) -> None:
     """Names the carrier of a call whose arrays lie on a GPU, if some do. TypeError where the
     engine doesn't read them."""
-    like = next((a for a in arrays.values() if is_on_gpu(a)), None)
-    if like is None:
+    for like in arrays.values():
+        if is_on_gpu(like):
+            break
+    else:
         return
     if not engine.reads_gpu_arrays:
         if engine.on_gpu:

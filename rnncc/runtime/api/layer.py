@@ -18,11 +18,12 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import CellDescription, Variant, covering, variant_of
+from rnncc.artifact.cell import CellDescription, Variant, covering
+from rnncc.runtime.api.call import NO_PLACES, CellKernels, NumpyCall, Ran, kernels_for
 from rnncc.runtime.api.device_inputs import bring, room_of
 from rnncc.runtime.api.layer_base import ATTRIBUTES, CallShapes, LayerBase
-from rnncc.runtime.api.layer_options import ChosenRate, Engine, Frozen, LayerType, Maker
-from rnncc.runtime.api.masking import Masking, masking
+from rnncc.runtime.api.layer_options import ChosenRate, Frozen, LayerType, Maker
+from rnncc.runtime.api.masking import masking
 from rnncc.runtime.api.pullback import Pullback, Trace
 from rnncc.runtime.api.stream import Stream
 from rnncc.runtime.api.validation import (
@@ -36,31 +37,44 @@ from rnncc.runtime.api.validation import (
     switch,
 )
 from rnncc.runtime.common import memory_pool
-from rnncc.runtime.common.precision import PRECISION, refuse_on_cpu
 
+NO_NAMES: frozenset[str] = frozenset()
+NO_STATES: Mapping[str, Any] = {}
 _MOST_SHAPES = 256  # sets of shapes whose sizes a layer remembers
 
 
 @dataclass(slots=True)
-class _Call:
-    """One call after the door. version: of the weights among the arrays. masking: None where
-    every step counts."""
+class LayerCall(NumpyCall):
+    """One call of a layer. inputs, states: how they were given; given_states: those that don't
+    start from what the cell declares."""
 
-    arrays: dict[str, Any]
-    sizes: dict[str, int]
-    batch: int
-    time: int
-    inputs: Arrangement
-    states: Arrangement | None
-    given_states: frozenset[str]
-    version: int
+    layer: Layer
     known: CallShapes
-    masking: Masking | None = None
+    inputs: Arrangement
+    states: Arrangement | None = None
+    given_states: frozenset[str] = NO_NAMES
 
-    @property
-    def steps(self) -> int:
-        """How many steps run."""
-        return self.masking.steps if self.masking else self.time
+    def kernels(self, training: bool, masked: bool) -> CellKernels:
+        layer = self.layer
+        found = layer._engines.get((training, masked)) or layer._engine(training, masked)
+        bring(self.arrays, found.engine, self.cell.name)
+        layer._last = found.engine
+        return found
+
+    def seed(self, given: int | None) -> int:
+        return self.layer._next_seed(given)
+
+    def places(self, cut: bool) -> Mapping[str, Any]:
+        layer = self.layer
+        if not (cut or layer.time_major) or not layer.return_sequences:
+            return NO_PLACES
+        lead = (self.time, self.batch) if layer.time_major else (self.batch, self.time)
+        room = room_of(self.arrays, self.dtype)
+        empty = room.empty if room else partial(memory_pool.POOL.array, dtype=self.dtype)
+        return {
+            o.name: layer._order.turn(empty((*lead, *array_shape(o, self.sizes))))
+            for o in self.cell.outputs
+        }
 
 
 class Layer(LayerBase):
@@ -112,7 +126,7 @@ class Layer(LayerBase):
         Raises TypeError and ValueError for arrays of a wrong kind or shape.
         """
         call = self._enter(inputs, initial_state, mask, lengths)
-        return self._leave(self._forward(call, training, seed, save=False)[0])
+        return self._leave(self._forward(call, training, seed, False)[0])
 
     def vjp(
         self,
@@ -129,7 +143,7 @@ class Layer(LayerBase):
         Gradients of masked inputs are zero.
         """
         call = self._enter(inputs, initial_state, mask, lengths)
-        results, saved, engine, variant = self._forward(call, training, seed, save=True)
+        results, saved, engine, variant = self._forward(call, training, seed, True)
         returned = {n: self._given(n, a).shape for n, a in results.items()}
         trace = Trace(
             self.cell,
@@ -145,7 +159,7 @@ class Layer(LayerBase):
             self.return_sequences,
             self.return_state,
             self._order,
-            call.masking,
+            call.masks,
             room_of(call.arrays, self._dtype),
         )
         again = partial(self._binding.second_engine, variant)
@@ -159,82 +173,28 @@ class Layer(LayerBase):
         """
         return Stream(self, example, initial_state)
 
-    def _forward(
-        self, call: _Call, training: bool | None, seed: int | None, *, save: bool
-    ) -> tuple[dict[str, np.ndarray], Any, Engine | None, Variant]:
+    def _forward(self, call: LayerCall, training: bool | None, seed: int | None, save: bool) -> Ran:
         if training is not True and training is not False:
             training = switch("training", training)
         if seed is not None:
             seed = seed_of_draws(seed)
-        if not (call.batch and call.steps):
-            return self._nothing(call), None, None, Variant()
-        masks = call.masking
-        key = training, masks is not None and masks.valid is not None
-        variant, engine = self._engines.get(key) or self._engine(*key)
-        call.arrays.update(self._chosen.rates)
-        if variant.training:
-            call.arrays["seed"] = self._next_seed(seed)
-        if self.precision != "float32":
-            call.arrays[PRECISION] = self.precision
-        bring(call.arrays, engine, self.cell.name)
-        self._last = engine
-        asked: dict[str, Any] = {}
-        if save and self.checkpoint_every:
-            asked["checkpoint_every"] = self.checkpoint_every
-        cut = call.steps < call.time
-        whole: dict[str, np.ndarray] = {}
-        if self.return_sequences and (self.time_major or cut):
-            whole = self._sequences(call)
-            asked["out"] = {n: a[:, : call.steps] for n, a in whole.items()}
-        results, saved = engine.forward(
-            masks.cut(call.arrays, [i.name for i in self.cell.inputs]) if masks else call.arrays,
-            call.sizes,
-            call.batch,
-            call.steps,
-            version=call.version,
-            save=save,
-            last_only=not self.return_sequences,
-            **asked,
-        )
-        if masks and cut:
-            for array in whole.values():
-                masks.fill(array)
-        return {**results, **whole}, saved, engine, variant
-
-    def _sequences(self, call: _Call) -> dict[str, np.ndarray]:
-        """New arrays for outputs of every step, [batch, time, ...] as they run."""
-        lead = (call.time, call.batch) if self.time_major else (call.batch, call.time)
-        room = room_of(call.arrays, self._dtype)
-        empty = room.empty if room else partial(memory_pool.POOL.array, dtype=self._dtype)
-        return {
-            o.name: self._order.turn(empty((*lead, *array_shape(o, call.sizes))))
-            for o in self.cell.outputs
-        }
+        return call.run(training, seed, save)
 
     def _given(self, name: str, array: np.ndarray) -> np.ndarray:
         """A result as it is given back."""
         turned = self.return_sequences and name in self._outputs
         return self._order.turn(array) if turned else array
 
-    def _engine(self, training: bool, mask: bool) -> tuple[Variant, Engine]:
-        variant = variant_of(
-            self.cell, self._chosen.rates, training=training, mask=mask, storage=self.storage
+    def _engine(self, training: bool, mask: bool) -> CellKernels:
+        found = self._engines[training, mask] = kernels_for(
+            self._binding,
+            self._chosen.rates,
+            training=training,
+            masked=mask,
+            storage=self.storage,
+            precision=self.precision,
         )
-        engine = self._binding.engine(variant)
-        if not engine.on_gpu:
-            refuse_on_cpu(self.cell.name, self.precision)
-        found = self._engines[training, mask] = variant, engine
         return found
-
-    def _nothing(self, call: _Call) -> dict[str, np.ndarray]:
-        """No row or no step: outputs are empty or zero, the last states are the first."""
-        lead = (call.batch, call.time) if self.return_sequences else (call.batch,)
-        results = {
-            o.name: np.zeros((*lead, *array_shape(o, call.sizes)), self._dtype)
-            for o in self.cell.outputs
-        }
-        finals = zip(self._finals, self._states, strict=True)
-        return results | {final: call.arrays[name].copy() for final, name in finals}
 
     def _leave(self, results: Mapping[str, np.ndarray]) -> Any:
         if self.stateful:
@@ -260,7 +220,7 @@ class Layer(LayerBase):
 
     # ---- the door ----
 
-    def _enter(self, inputs: Any, initial_state: Any, mask: Any, lengths: Any) -> _Call:
+    def _enter(self, inputs: Any, initial_state: Any, mask: Any, lengths: Any) -> LayerCall:
         """Arrays, sizes and weights of a call."""
         arrays: dict[str, Any]
         layout = self._alone
@@ -278,11 +238,28 @@ class Layer(LayerBase):
             arrays = {n: self._as_run(n, a) for n, a in arrays.items()}
         version, weights = self._store.current
         arrays.update(weights)
-        states, given = self._begin(arrays, initial_state, known.states)
-        masks = None
+        call = LayerCall(
+            self.cell,
+            self,
+            arrays,
+            known.sizes,
+            known.batch,
+            known.time,
+            version,
+            None,
+            NO_NAMES,
+            self._dtype,
+            self,
+            known,
+            layout,
+        )
+        if initial_state is None and not self._kept:  # nearly every call
+            call.start(NO_STATES, known.states)
+        else:
+            self._begin(call, initial_state)
         if mask is not None or lengths is not None:
             zeros = self.zero_output_for_mask and self.return_sequences
-            masks = masking(
+            call.masks = masking(
                 mask,
                 lengths,
                 known.batch,
@@ -290,18 +267,7 @@ class Layer(LayerBase):
                 zeros=zeros,
                 backwards=self.go_backwards,
             )
-        return _Call(
-            arrays,
-            known.sizes,
-            known.batch,
-            known.time,
-            layout,
-            states,
-            given,
-            version,
-            known,
-            masks,
-        )
+        return call
 
     def _first_seen(
         self, key: tuple[tuple[int, ...], ...], arrays: Mapping[str, np.ndarray]
@@ -327,14 +293,9 @@ class Layer(LayerBase):
     def _as_run(self, name: str, array: np.ndarray) -> np.ndarray:
         return self._order.run(array) if name in self._names.timed else array
 
-    def _begin(
-        self,
-        arrays: dict[str, Any],
-        initial_state: Any,
-        shapes: Mapping[str, tuple[int, ...]],
-    ) -> tuple[Arrangement | None, frozenset[str]]:
-        """The initial states, into `arrays`; how they were given, and which don't start from what
-        the cell declares."""
+    def _begin(self, call: LayerCall, initial_state: Any) -> None:
+        """The call's initial states, those that a user or the call before has given among them."""
+        shapes = call.known.states
         kept = self._kept if self.stateful else {}
         for name, array in kept.items():
             if array.shape != shapes[name]:
@@ -342,12 +303,7 @@ class Layer(LayerBase):
                     f"this call has batch {shapes[name][0]}, the one before had {len(array)}: "
                     "calls of a stateful layer have one batch size until reset_states()"
                 )
-        if initial_state is None and not self._starts and not kept:
-            for name, shape in shapes.items():
-                arrays[name] = np.zeros(shape, self._dtype)
-            return None, frozenset()
         given: dict[str, Any] = {}
-        layout = None
         if initial_state is not None:
             what = f"initial_state of {self.cell.name}"
             names: Sequence[str] = self._states
@@ -359,22 +315,15 @@ class Layer(LayerBase):
                     raise ValueError(message + nearest(str(unknown[0]), self._states))
             elif len(names) == 1 and isinstance(initial_state, list) and len(initial_state) == 1:
                 initial_state = tuple(initial_state)  # Keras's way of giving one state
-            given, layout = spread(what, initial_state, names)
-            given = {n: v for n, v in given.items() if v is not None}
-        for state in self.cell.states:
-            shape = shapes[state.name]
-            if state.name in given:
-                label = f"initial state {state.name}"
-                array = as_array(label, given[state.name], self._dtype, lead=1)
-                check_shape(label, array, shape)
-            elif state.name in kept:
-                array = kept[state.name]
-            elif state.default is not None:
-                array = np.ascontiguousarray(np.broadcast_to(arrays[state.default], shape))
-            else:
-                array = np.zeros(shape, self._dtype)
-            arrays[state.name] = array
-        return layout, frozenset((*given, *kept))
+            values, call.states = spread(what, initial_state, names)
+            for name in self._states:
+                if values.get(name) is not None:
+                    label = f"initial state {name}"
+                    array = given[name] = as_array(label, values[name], self._dtype, lead=1)
+                    check_shape(label, array, shapes[name])
+        given = {**kept, **given}
+        call.given_states = frozenset(given)
+        call.start(given, shapes)
 
 
 def frozen_layer_class(

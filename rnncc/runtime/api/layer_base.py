@@ -15,9 +15,10 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from rnncc.artifact.cell import Array, CellDescription, Variant, names_of, variant_of
+from rnncc.artifact.cell import Array, CellDescription, names_of, variant_of
 from rnncc.common import initializers
 from rnncc.runtime.api import weight_files
+from rnncc.runtime.api.call import CellKernels
 from rnncc.runtime.api.gradients import CellNames
 from rnncc.runtime.api.layer_options import Engine, LayerType, Maker, sort_keywords
 from rnncc.runtime.api.time_axis import Order
@@ -135,7 +136,7 @@ class LayerBase(metaclass=LayerType):
         self._lead = {n: 2 if n in inputs else 1 for n in names}  # axes that aren't features
         self._known: dict[tuple[tuple[int, ...], ...], CallShapes] = {}
         # By `training`, and whether there is a mask.
-        self._engines: dict[tuple[bool, bool], tuple[Variant, Engine]] = {}
+        self._engines: dict[tuple[bool, bool], CellKernels] = {}
         self._last: Engine | None = None
 
     # ---- weights ----
@@ -337,7 +338,8 @@ class LayerBase(metaclass=LayerType):
             self.cell, self._chosen.rates, training=False, mask=False, storage=self.storage
         )
         engine = self._last or self._binding.engine(plain)
-        variant = next((v for v, e in self._engines.values() if e is engine), plain)
+        ran = (k.variant for k in self._engines.values() if k.engine is engine)
+        variant = next(ran, plain)
         lines = [f"{self!r}, {self.dtype}{variant.words}"]
         if self._binding.is_written is not None and not self._binding.is_written(variant):
             lines.append(RENDERED)

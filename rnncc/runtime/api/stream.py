@@ -63,7 +63,7 @@ class Stream:
         layer = self._layer
         self._version, weights = self._store.current
         before = {n: a.copy() for n, a in self._now.items()}
-        _, engine = layer._engines.get((False, False)) or layer._engine(False, False)
+        engine = (layer._engines.get((False, False)) or layer._engine(False, False)).engine
         self._again = engine.repeat(
             {**weights, **layer._chosen.rates, **self._reads},
             self._sizes,
