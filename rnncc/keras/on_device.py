@@ -15,7 +15,6 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from itertools import pairwise
 from typing import Any
 
 import torch
@@ -24,7 +23,9 @@ from torch import Tensor
 from rnncc import layers as native_layers
 from rnncc.keras.calls import Request, seed_of
 from rnncc.keras.operation import Operation
+from rnncc.layers.wiring import DirectionsWiring, StackWiring
 from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.common.precision import PRECISION
 from rnncc.torch.ops import run as run_op
 from rnncc.torch.recipe import Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of
@@ -50,15 +51,16 @@ def run(
         request,
         # Which steps run is decided on the CPU: one copy serves every cell.
         None if mask is None else mask.cpu(),
-        None if seed is None else _number(seed),
         native.return_sequences,
         operation.zeros,
         native.checkpoint_every,
         operation.made.setdefault("on device", {}),
         native.go_backwards,
-        native.precision,
     )
-    outputs, finals = _run(native, {**named, **operation.rates}, operation.sizes, call)
+    arguments = {**named, **operation.rates, PRECISION: native.precision}
+    if seed is not None:
+        arguments["seed"] = _number(seed)
+    outputs, finals = _run(native, arguments, operation.sizes, call)
     return [*outputs, *(finals[name] for name in operation.states)]
 
 
@@ -77,27 +79,20 @@ class _Call:
 
     request: Request
     mask: Tensor | None
-    seed: int | None
     sequences: bool
     zeros: bool
     every: int | None
     used: dict[str, Recurrence]
     backwards: bool
-    precision: str
 
     def turned(self) -> _Call:
         """Of steps that were turned round: they run as they lie."""
-        mask = None if self.mask is None else self.mask.flip(1)
+        mask = None if self.mask is None else _turned(self.mask)
         return replace(self, mask=mask, backwards=False)
-
-    def of(self, part: Any) -> _Call:
-        """Of one of a layer's parts."""
-        seed = None if self.seed is None else part.seed(self.seed)
-        return replace(self, seed=seed, precision=part.precision(self.precision))
 
 
 def _run(native: Layer, named: Mapping[str, Any], sizes: Mapping[str, int], call: _Call) -> Found:
-    """A layer over arguments, states, weights and rates by its own names for them."""
+    """A layer over all that it reads, by its own names."""
     if isinstance(native, native_layers.Bidirectional):
         return _directions(native, named, sizes, call)
     if isinstance(native, native_layers.RNN):
@@ -120,11 +115,11 @@ def _recurrence(
         return_sequences=call.sequences,
         zeros=call.zeros and call.sequences,
         checkpoint_every=call.every,
-        precision=call.precision,
+        precision=named.get(PRECISION, "float32"),
     )
     recurrence = recurrence_of(recipe)
     call.used[recurrence.key] = recurrence
-    masked, given = call.mask is not None, call.request.given
+    masked, given, seed = call.mask is not None, call.request.given, named.get("seed")
     tensors = [
         *(named[a] for a in cell.arguments),
         *([call.mask] if masked else []),
@@ -137,7 +132,7 @@ def _recurrence(
         training=call.request.training,
         given=given,
         masked=masked,
-        seed=None if call.seed is None else torch.tensor(call.seed),
+        seed=None if seed is None else torch.tensor(seed),
     )
     count = len(recurrence.outputs)
     return [*results[:count]], dict(zip(recurrence.states, results[count:], strict=True))
@@ -145,23 +140,19 @@ def _recurrence(
 
 def _stack(native: Layer, named: Mapping[str, Any], sizes: Mapping[str, int], call: _Call) -> Found:
     """Cells, each over the whole sequence before the next."""
-    parts: Sequence[Any] = native.parts  # type: ignore[attr-defined]
-    if len(parts) == 1:
-        return _run(parts[0].layer, named, sizes, call.of(parts[0]))
-    feed = {a.name: named[a.name] for a in parts[0].cell.inputs}
-    if call.backwards:
-        feed, call = {n: t.flip(1) for n, t in feed.items()}, call.turned()
+    stack = StackWiring(native.parts)  # type: ignore[attr-defined]
+    feed = {n: named[n] for n in stack.first}
+    if call.backwards and len(stack.parts) > 1:
+        feed, call = {n: _turned(t) for n, t in feed.items()}, call.turned()
     finals: dict[str, Tensor] = {}
-    for part, above in pairwise([*parts, None]):
-        first = part is parts[0]
-        own = {**part.inside(named), **feed}
-        for context in part.cell.contexts:
-            own[context.name] = named[context.name if first else part.name(context.name)]
-        asked = call.of(part) if above is None else replace(call.of(part), sequences=True)
+    for k, part in enumerate(stack.parts):
+        inner = part is not stack.parts[-1]
+        asked = replace(call, sequences=True) if inner else call
+        own = {**stack.given(k, named), **feed}
         outputs, last = _run(part.layer, own, part.sizes(sizes), asked)
         finals |= {part.name(n): t for n, t in last.items()}
-        if above is not None:
-            feed = {a.name: t for a, t in zip(above.cell.inputs, outputs, strict=True)}
+        names = [o.name for o in part.cell.outputs]
+        feed = stack.read(k, dict(zip(names, outputs, strict=True)))
     return outputs, finals
 
 
@@ -171,23 +162,24 @@ def _directions(
     sizes: Mapping[str, int],
     call: _Call,
 ) -> Found:
-    arguments = native.parts[0].cell.arguments
-    timed = {a.name for a in native.parts[0].cell.inputs}
+    both = DirectionsWiring(native.parts, _turned)
     if call.backwards:
-        named, call = {n: t.flip(1) if n in timed else t for n, t in named.items()}, call.turned()
+        named = {n: _turned(t) if n in both.timed else t for n, t in named.items()}
+        call = call.turned()
     sides: list[list[Tensor]] = []
     finals: dict[str, Tensor] = {}
-    for side, part in enumerate(native.parts):
-        own, asked = part.inside(named), call.of(part)
-        for name, outside in zip(part.cell.arguments, arguments, strict=True):
-            tensor = named[outside]
-            own[name] = tensor.flip(1) if side and outside in timed else tensor
-        asked = asked.turned() if side else asked
-        outputs, last = _run(part.layer, own, part.sizes(sizes), asked)
-        sides.append([t.flip(1) if side and call.sequences else t for t in outputs])
+    for side, part in enumerate(both.parts):
+        asked = call.turned() if side else call
+        outputs, last = _run(part.layer, both.given(side, named), part.sizes(sizes), asked)
+        sides.append([_turned(t) if side and call.sequences else t for t in outputs])
         finals |= {part.name(n): t for n, t in last.items()}
     ahead, back = sides
     merge = MERGES.get(native.merge_mode or "")
     if merge is None:
         return [*ahead, *back], finals
     return [merge(a, b) for a, b in zip(ahead, back, strict=True)], finals
+
+
+def _turned(tensor: Tensor) -> Tensor:
+    """The last step first."""
+    return tensor.flip(1)

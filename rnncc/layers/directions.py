@@ -2,7 +2,8 @@
 
 The second reads x[:, ::-1] and writes its outputs backwards: views, nothing is copied.
 
-Non-Goals: kernels; names of arrays (`parts`); what becomes of both outputs (`merges`).
+Non-Goals: kernels; names of arrays (`parts`), who reads which (`wiring`); what becomes of both
+outputs (`merges`).
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 
 from rnncc.layers.merges import Kept, Merge, turned
 from rnncc.layers.parts import Part
+from rnncc.layers.wiring import DirectionsWiring
 from rnncc.runtime.api.layer_options import Engine, Tensors
 from rnncc.runtime.common.memory_pool import write_into
 
@@ -31,23 +33,17 @@ class _Saved:
     merged: Kept
 
 
-class DirectionsEngine:
+class DirectionsEngine(DirectionsWiring):
     """`layer_options.Engine` over those of two directions."""
 
     reads_gpu_arrays = False  # they are turned and merged by NumPy
 
     def __init__(self, parts: Sequence[Part], engines: Sequence[Engine], merge: Merge) -> None:
-        self.parts, self.engines, self.merge = tuple(parts), tuple(engines), merge
+        super().__init__(parts)
+        self.engines, self.merge = tuple(engines), merge
         self.dtype = np.dtype(parts[0].layer.dtype)
         self._lasts: list[Any] = [None] * len(engines)
         self.on_gpu = all(engine.on_gpu for engine in engines)
-        self._timed = {a.name for a in parts[0].cell.inputs}
-        cells = [part.cell for part in parts]
-        arguments = [[*(a.name for a in c.inputs), *(a.name for a in c.contexts)] for c in cells]
-        # (own name, name outside) of what each direction reads: the arguments of the first.
-        self._reads = [[*zip(own, arguments[0], strict=True)] for own in arguments]
-        sides = zip(self.parts, self._reads, strict=True)
-        self.outside = [dict(part.pairs) | dict(reads) for part, reads in sides]
 
     # ---- forward -------------------------------------------------------------------------------
 
@@ -99,24 +95,15 @@ class DirectionsEngine:
         raise ValueError("both directions need the whole sequence: a stream has one step's")
 
     def _given(self, side: int, arrays: Tensors, last_only: bool) -> dict[str, Any]:
-        """What a direction reads."""
-        part = self.parts[side]
-        found = part.inside(arrays)
-        for own, name in self._reads[side]:
-            found[own] = self.turned(side, name, arrays[name])
+        """What a direction reads, with its masks."""
+        found = self.given(side, arrays)
         if "valid" in arrays:
             valid = found["valid"] = turned(side, arrays["valid"], True)
             # Of every step, outputs of masked ones are zeros; of the last, those of rows without
             # a valid step, in the order in which they ran.
             shown = turned(side, arrays["_shown"], True)
             found["_shown"] = np.logical_or.accumulate(valid, axis=1) if last_only else shown
-        if "seed" in arrays:
-            found["seed"] = part.seed(arrays["seed"])
-        return found | part.rounding(arrays)
-
-    def turned(self, side: int, name: str, array: np.ndarray) -> np.ndarray:
-        """What has the shape of an argument, in the order in which a direction runs, or back."""
-        return turned(side, array, name in self._timed)
+        return found
 
     def keep(self, layers: int) -> None:
         """See `layer_options.Engine`."""
@@ -154,10 +141,6 @@ class DirectionsEngine:
             self._lasts[side] = engine.last
             self.collect(side, found, results)
         return write_into(out, results)
-
-    def asked(self, side: int, wanted: frozenset[str]) -> frozenset[str]:
-        """The gradients of a direction that are wanted."""
-        return frozenset(own for own, name in self.outside[side].items() if name in wanted)
 
     def collect(self, side: int, found: Tensors, results: dict[str, np.ndarray]) -> None:
         """Gradients of a direction, added to those of both."""

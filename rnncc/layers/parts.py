@@ -107,10 +107,15 @@ class Part:
         own: str = self.layer.precision
         return whole if own == "float32" else own
 
-    def rounding(self, values: Mapping[str, Any]) -> dict[str, str]:
-        """That among a call's arrays."""
-        found = self.precision(values.get(PRECISION, "float32"))
-        return {} if found == "float32" else {PRECISION: found}
+    def beside(self, values: Mapping[str, Any]) -> dict[str, Any]:
+        """Of a call's arguments, the seed that the part draws from and its products' rounding."""
+        found: dict[str, Any] = {}
+        if "seed" in values:
+            found["seed"] = self.seed(values["seed"])
+        rounding = self.precision(values.get(PRECISION, "float32"))
+        if rounding != "float32":
+            found[PRECISION] = rounding
+        return found
 
     def seed(self, seed: int) -> int:
         """What the part draws from: parts draw apart from one another."""

@@ -9,7 +9,7 @@ grow with time.
 
     training   one block, in which every cell keeps what its pullback needs
 
-Non-Goals: kernels; names of arrays (`parts`).
+Non-Goals: kernels; names of arrays (`parts`), who reads which (`wiring`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from itertools import pairwise
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from rnncc.layers.parts import Part
+from rnncc.layers.wiring import StackWiring
 from rnncc.runtime.api.layer_options import Engine, Tensors
 from rnncc.runtime.api.validation import array_shape
 from rnncc.runtime.common import memory_pool
@@ -43,26 +43,15 @@ class _Saved:
     cells: list[Any]
 
 
-class StackEngine:
+class StackEngine(StackWiring):
     """`layer_options.Engine` over those of the cells, first to last."""
 
     reads_gpu_arrays = False  # what one cell hands to the next is NumPy's
 
     def __init__(self, parts: Sequence[Part], engines: Sequence[Engine]) -> None:
-        self.parts, self.engines = tuple(parts), tuple(engines)
+        super().__init__(parts)
+        self.engines = tuple(engines)
         self.dtype = np.dtype(parts[0].layer.dtype)
-        self._first = [a.name for a in parts[0].cell.inputs]
-        # What each cell reads: outputs of the one below by the names of its own inputs.
-        self._reads = [
-            [(a.name, o.name) for a, o in zip(above.cell.inputs, below.cell.outputs, strict=True)]
-            for below, above in pairwise(self.parts)
-        ]
-        # Names outside of what each cell reads and no other cell makes, by its own.
-        self.outside = [dict(part.pairs) for part in self.parts]
-        self.outside[0] |= {n: n for n in self._first}
-        for k, part in enumerate(self.parts):
-            contexts = [c.name for c in part.cell.contexts]
-            self.outside[k] |= {n: part.name(n) if k else n for n in contexts}
         self._shown = ""
         self._lasts: list[Any] = [None] * len(engines)
         self.on_gpu = all(engine.on_gpu for engine in engines)
@@ -86,7 +75,7 @@ class StackEngine:
         carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         """See `layer_options.Engine`."""
-        given = [self._given(k, arrays) for k in range(len(self.parts))]
+        given = [self.given(k, arrays) for k in range(len(self.parts))]
         own_sizes = [part.sizes(sizes) for part in self.parts]
         short = save or time <= time_chunks.LEAST_STEPS
         steps = time if short else min(time, self.block_steps(sizes, batch))
@@ -101,7 +90,7 @@ class StackEngine:
             for begin, end in borders(time, steps):
                 whole = (begin, end) == (0, time)
                 cut = slice(None) if whole else slice(begin, end)
-                feed = {n: arrays[n][:, cut] for n in self._first}
+                feed = {n: arrays[n][:, cut] for n in self.first}
                 masks = {n: arrays[n][:, cut] for n in ("valid", "_shown") if n in arrays}
                 for k, engine in enumerate(self.engines):
                     last = k == len(self.engines) - 1
@@ -147,7 +136,7 @@ class StackEngine:
     ) -> Callable[[], None]:
         """See `layer_options.Engine`: every cell over the whole block, then the next."""
         self._shown = f"1 block(s) of at most {time} steps, batch {batch}"
-        feed = {n: arrays[n] for n in self._first}
+        feed = {n: arrays[n] for n in self.first}
         steps: list[Callable[[], None]] = []
         for k, engine in enumerate(self.engines):
             part, last = self.parts[k], k == len(self.engines) - 1
@@ -162,7 +151,7 @@ class StackEngine:
             finals = {FINAL + s.name: out[FINAL + part.name(s.name)] for s in part.cell.states}
             steps.append(
                 engine.repeat(
-                    {**self._given(k, arrays), **feed},
+                    {**self.given(k, arrays), **feed},
                     own,
                     batch,
                     time,
@@ -173,7 +162,7 @@ class StackEngine:
             )
             self._lasts[k] = engine.last
             if not last:
-                feed = {own_name: places[name] for own_name, name in self._reads[k]}
+                feed = self.read(k, places)
 
         def again() -> None:
             for step in steps:
@@ -184,8 +173,8 @@ class StackEngine:
     def _lent(self, k: int, lent: frozenset[str]) -> frozenset[str]:
         """What one cell puts out is there for the next one alone."""
         if k:
-            return frozenset(own for own, _ in self._reads[k - 1])
-        return lent.intersection(self._first)
+            return frozenset(self.below(k))
+        return lent.intersection(self.first)
 
     def keep(self, layers: int) -> None:
         """See `layer_options.Engine`."""
@@ -196,16 +185,6 @@ class StackEngine:
         """How many steps at once need a small workspace in every cell."""
         cells = zip(self.parts, self.engines, strict=True)
         return min(engine.block_steps(part.sizes(sizes), batch) for part, engine in cells)
-
-    def _given(self, k: int, arrays: Tensors) -> dict[str, Any]:
-        """What a cell reads beside its inputs."""
-        part = self.parts[k]
-        found = part.inside(arrays)
-        for context in part.cell.contexts:
-            found[context.name] = arrays[context.name if k == 0 else part.name(context.name)]
-        if "seed" in arrays:
-            found["seed"] = part.seed(arrays["seed"])
-        return found | part.rounding(arrays)
 
     def _sequences(
         self, sizes: Mapping[str, int], batch: int, time: int, out: Tensors
@@ -254,28 +233,6 @@ class StackEngine:
             results |= {name: found[own] for own, name in outside.items() if own in found}
             handed = self.handed(k, found)
         return results
-
-    def asked(self, k: int, wanted: frozenset[str]) -> frozenset[str]:
-        """The gradients of a cell that are wanted, or that others which are need."""
-        own = {own for own, name in self.outside[k].items() if name in wanted}
-        return frozenset(own.union(self.below(k) if self.wants(k, wanted) else ()))
-
-    def wants(self, k: int, wanted: frozenset[str]) -> bool:
-        """Whether gradients below this cell are asked for."""
-        return any(not wanted.isdisjoint(self.outside[i].values()) for i in range(k))
-
-    def below(self, k: int) -> list[str]:
-        """What a cell reads of the one below."""
-        return [own for own, _ in self._reads[k - 1]] if k else []
-
-    def handed(self, k: int, found: Tensors) -> dict[str, Any]:
-        """Gradients of what a cell reads of the one below, by the names they have there."""
-        return {o: found[own] for own, o in self._reads[k - 1] if own in found} if k else {}
-
-    def read(self, k: int, found: Tensors) -> dict[str, Any]:
-        """What a cell puts out, by the names the one above reads it under."""
-        reads = self._reads[k] if k + 1 < len(self.parts) else []
-        return {own: found[o] for own, o in reads if o in found}
 
     # ---- what ran --------------------------------------------------------------------------------
 
