@@ -43,6 +43,7 @@ ORDER = (
     "runtime.cuda.execution",
     "runtime.cuda.arrays",
     "runtime.api",
+    "adapters",
     "compiler",
     "generated",
     "oracle",
@@ -170,6 +171,18 @@ def circles() -> list[set[str]]:
 def test_no_imports_in_circles() -> None:
     """Of any kind: what knows each other's types is one thing, or one of them knows too much."""
     assert not [c for c in circles() if "torch.recurrence" not in c]  # that one is still to be cut
+
+
+def test_a_call_is_written_once() -> None:
+    """Which variant runs is decided for layers, Keras and torch in one place; a layer of layers
+    asks for its parts' variants, and a plan for the one that nothing was asked of."""
+    deciding = {
+        module
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func) == "variant_of"
+    }
+    assert deciding == {"runtime.api.call", "runtime.api.layer_base", "layers.parts"}
 
 
 def test_folders_are_small() -> None:

@@ -11,7 +11,6 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import variant_of
 from rnncc.keras.calls import (
     Request,
     SavedCall,
@@ -21,7 +20,7 @@ from rnncc.keras.calls import (
     stable_key,
 )
 from rnncc.keras.weights import WeightVersions, keep, new_version, serve
-from rnncc.runtime.api.call import CellKernels, NumpyCall, kernels_for
+from rnncc.runtime.api.call import CellKernels, NumpyCall, draws, kernels_for
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.masking import masking
 from rnncc.runtime.api.time_axis import Order
@@ -54,7 +53,7 @@ class Forward:
         self.owned = [a.name for a in (*cell.weights, *cell.constants)]
         self.results = [*self.outputs, *(f"final_{s}" for s in self.states)]
         self.rates: dict[str, float] = dict(native._chosen.rates)
-        self.draws = variant_of(cell, self.rates, training=True, mask=False).training
+        self.draws = draws(cell, self.rates)
         self.starting = tuple(s for s in cell.states if s.default)
         self.zeros = native.zero_output_for_mask and native.return_sequences
         self.made: dict[Any, Any] = {}  # what mechanisms make of it

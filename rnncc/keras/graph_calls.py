@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.adapters.fast_path import MOST_PATHS
 from rnncc.keras.calls import Request, SavedCall, seed_of
 from rnncc.keras.forward import placed
 from rnncc.keras.operation import Operation
-from rnncc.keras.paths import MOST_PATHS, KerasPath, KerasPathSaved, path_of
+from rnncc.keras.paths import KerasPath, KerasPathSaved, path_of
 from rnncc.keras.pending import Pending
 
 

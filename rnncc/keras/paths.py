@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.adapters.fast_path import BackwardPath, FastPath
 from rnncc.artifact.cell import Variant
 from rnncc.keras.calls import Request, SavedCall, SymbolicShapes
 from rnncc.keras.operation import Operation
@@ -29,7 +30,6 @@ from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.fast_path import Direct
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 
-MOST_PATHS = 64  # of one kind of call
 Arrays = Sequence[np.ndarray]
 
 
@@ -46,45 +46,33 @@ class KerasPathSaved:
 
 @dataclass(slots=True)
 class _Back:
-    """A backward. given: addresses, 0 of what a call brings: `read` and `handed` are (place there,
-    number of the tensor or of the cotangent). last: cotangents of a last step alone, by their
-    number, as (place, arrays of zeros with room for it). left: residuals in order. targets: of each
-    place that is written, the number among the gradients, -1 where nobody asked. turned: those of
-    what steps read from its end."""
+    """A backward. handed: cotangents that are read where they are; last: those of a last step
+    alone, by their number, as (place, arrays of zeros with room for it). turned: gradients of what
+    steps read from its end."""
 
-    direct: Direct
-    given: list[int]
-    read: list[tuple[int, int]]
+    path: BackwardPath
     handed: list[tuple[int, int]]
     last: dict[int, tuple[int, list[np.ndarray]]]
-    left: list[str]
-    targets: list[tuple[int, tuple[int, ...]]]
     turned: frozenset[int]
 
 
-class KerasPath:
-    """Calls of one kind. at: of arguments and states by name, which tensor they are."""
+class KerasPath(FastPath):
+    """Calls of one kind over a graph's arrays."""
 
     def __init__(
         self,
         operation: Operation,
         request: Request,
         known: SymbolicShapes,
+        engine: CpuEngine,
         variant: Variant,
         direct: Direct,
     ) -> None:
+        cell, rates, order = operation.cell, operation.rates, operation.order
+        given = request.given
+        super().__init__(cell, rates, order, known, engine, variant, direct, given, False)
         self.operation, self.request, self.known = operation, request, known
-        self.variant, self.direct = variant, direct
-        cell = operation.cell
-        self.at = {n: i for i, n in enumerate(cell.arguments)}
-        if request.given:
-            first = len(self.at)
-            self.at |= {n: first + i for i, n in enumerate(operation.states)}
-        self.first_weight = len(self.at)
-        self._given = direct.fixed
-        self._read = [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at]
-        numbers = {n: i for i, n in enumerate(operation.results)}
-        self._targets = [numbers[n] for n, _ in direct.places]
+        self._targets = [self.results[n] for n, _ in direct.places]
         self._backs: dict[Any, _Back | None] = {}
 
     def _addresses(
@@ -123,18 +111,11 @@ class KerasPath:
 
     def general(self, saved: KerasPathSaved, tensors: Arrays) -> SavedCall:
         """The same for whoever looks things up by name."""
-        operation, known, request = self.operation, self.known, self.request
-        arrays: dict[str, Any] = {**self.direct.constants, **operation.rates, "seed": saved.seed}
-        for name, at in self.at.items():
-            timed = name in operation.timed
-            arrays[name] = operation.order.run(tensors[at]) if timed else tensors[at]
-        arrays.update(zip(operation.owned, tensors[self.first_weight :], strict=True))
-        left = saved.memory
-        found = self.direct.looked_up(address_of(left.array), saved.packed, left)
-        engine: Any = operation.engine(request.training, False).engine
-        assert known.batch is not None and known.time is not None
-        kept = engine.saved(arrays, known.sizes, known.batch, known.time, saved.version, found)
-        return SavedCall(request, known, known.time, None, engine, kept, self.variant)
+        weights = dict(zip(self.operation.owned, tensors[self.first_weight :], strict=True))
+        named, left = self.named(tensors, weights, saved.seed), saved.memory
+        kept = self.saved(named, saved.version, saved.packed, address_of(left.array), left)
+        variant = self.variant
+        return SavedCall(self.request, self.known, self.time, None, self.engine, kept, variant)
 
     # ---- backward -----------------------------------------------------------------------------
 
@@ -156,7 +137,8 @@ class KerasPath:
                 self._backs[key] = self._back(general, cotangents, wanted, shapes)
             self.operation.backward(general, cotangents, wanted, shapes, out)
             return
-        given = self._addresses(back.given, back.read, tensors)
+        path = back.path
+        given = self._addresses(path.given, path.read, tensors)
         for i, at in back.handed:
             given[i] = address_of(cotangents[at])  # type: ignore[arg-type]
         borrowed = []
@@ -167,17 +149,17 @@ class KerasPath:
             borrowed.append((kept, whole))
             given[i] = address_of(whole)
         named = dict(zip(self.operation.owned, tensors[self.first_weight :], strict=True))
-        made = [np.empty(shape, self.operation.dtype) for at, shape in back.targets if at < 0]
+        made = [np.empty(shape, self.operation.dtype) for at, shape in path.targets if at < 0]
         rest = iter(made)
-        places = [out[at] if at >= 0 else next(rest) for at, _ in back.targets]
+        places = [out[at] if at >= 0 else next(rest) for at, _ in path.targets]
         turn = self.operation.order.run
         targets = [
             address_of(turn(a) if at in back.turned else a)
-            for a, (at, _) in zip(places, back.targets, strict=True)
+            for a, (at, _) in zip(places, path.targets, strict=True)
         ]
-        left = self.direct.left(address_of(saved.memory.array), saved.packed, back.left)
-        packed = back.direct.packed(saved.version, named, given, saved.seed)
-        back.direct.run(packed, given, targets, saved.seed, residuals=left)
+        left = self.direct.left(address_of(saved.memory.array), saved.packed, path.left)
+        packed = path.direct.packed(saved.version, named, given, saved.seed)
+        path.direct.run(packed, given, targets, saved.seed, residuals=left)
         for kept, whole in borrowed:
             kept.append(whole)
 
@@ -189,34 +171,22 @@ class KerasPath:
         shapes: Sequence[tuple[int, ...]],
     ) -> _Back | None:
         """What such backwards run; None where they have to go the long way."""
-        operation, engine = self.operation, saved.engine
-        assert isinstance(engine, CpuEngine)
+        operation = self.operation
         names = operation.names(self.request)
-        asked = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
+        shaped = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
+        asked = {n: (i, s) for i, (n, s) in enumerate(shaped.items())}
         handed = operation.cotangents(saved, cotangents)
-        places = {}
-        if operation.order.backwards:
-            for name in operation.timed:
-                if name in asked:
-                    places[name] = operation.order.run(np.empty(asked[name], operation.dtype))
-        kept = [*self.direct.constants, *operation.rates]
-        direct = engine.direct_back(saved.saved, handed, frozenset(asked), places, kept)
-        order = {f"d_{n}": i for i, n in enumerate(asked)}
-        if direct is None or not order.keys() <= {n for n, _ in direct.places}:
+        path = self.backward_path(saved.saved, handed, asked, operation.dtype)
+        if path is None or not {*range(len(asked))} <= {at for at, _ in path.targets}:
             return None
-        number = {n: i for i, n in enumerate(operation.results)}
-        come = [(i, n[2:]) for i, n in enumerate(direct.names) if n.startswith("d.")]
-        come = [(i, n) for i, n in come if n in handed]  # others are zeros
-        lasts = set() if operation.native.return_sequences else {*operation.outputs}
+        sequences, outputs = operation.native.return_sequences, len(operation.outputs)
+        lasts = [(i, at) for i, at in path.handed if not sequences and at < outputs]
+        turned = self.timed & asked.keys() if operation.order.backwards else ()
         return _Back(
-            direct,
-            direct.fixed,
-            [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at],
-            [(i, number[n]) for i, n in come if n not in lasts],
-            {number[n]: (i, []) for i, n in come if n in lasts},
-            [name for _, name in direct.side.params.residuals],
-            [(order.get(n, -1), shape) for n, shape in direct.places],
-            frozenset(order[f"d_{n}"] for n in places),
+            path,
+            [pair for pair in path.handed if pair not in lasts],
+            {at: (i, []) for i, at in lasts},
+            frozenset(asked[n][0] for n in turned),
         )
 
 
@@ -248,7 +218,7 @@ def path_of(
     )
     if direct is None or {n for n, _ in direct.places} != {*operation.results}:
         return None
-    return KerasPath(operation, request, known, variant, direct)
+    return KerasPath(operation, request, known, engine, variant, direct)
 
 
 def _written(kept: list[np.ndarray], last: np.ndarray, time: int) -> np.ndarray:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rnncc.artifact.cell import variant_of
+from rnncc.runtime.api.call import draws
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.api.validation import SizeBinder, array_shape
 from rnncc.torch.arrays import unreadable
@@ -35,7 +35,7 @@ class RecurrenceBase:
         self.timed = {a.name for a in cell.inputs}
         self.states = [s.name for s in cell.states]
         self.owned = [a.name for a in (*cell.weights, *cell.constants)]
-        self.draws = variant_of(cell, self.rates, training=True, mask=False).training
+        self.draws = draws(cell, self.rates)
         self.kernels = kernels_of(binding)
         self.outputs = [o.name for o in cell.outputs]
         self.results = [*self.outputs, *(f"final_{s}" for s in self.states)]

@@ -24,6 +24,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnncc.adapters.fast_path import MASKS, BackwardPath, FastPath
 from rnncc.artifact.cell import Variant
 from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.common import memory_pool
@@ -37,7 +38,6 @@ from rnncc.torch.recipe import ArgumentShapes, DirectionSaved, SavedTensors
 if TYPE_CHECKING:
     from rnncc.torch.recurrence import Recurrence
 
-MOST_PATHS = 64  # of one recurrence
 BYTES = np.dtype(np.uint8)
 Steps = tuple[np.ndarray, ...]  # which count, which are shown, [batch, time]; none: all
 
@@ -80,45 +80,30 @@ class TensorPathSaved:
     def general(self, tensors: Sequence[Tensor], left: Tensor) -> SavedTensors:
         """The same for whoever looks things up by name."""
         path, known = self.path, self.path.known
-        arrays: dict[str, Any] = {**self.weights, **path.constants}
-        recurrence = path.recurrence
-        for name, at in path.at.items():
-            array = arrays[name] = array_of(tensors[at])
-            if name in recurrence.timed:
-                arrays[name] = recurrence.orders[0].run(array)
-            elif path.stacked and name in recurrence.states:
-                arrays[name] = array[0]
-        arrays.update(zip(("valid", "_shown"), self.steps, strict=False))
-        arrays["seed"] = self.seed
-        found = path.direct.looked_up(left.data_ptr(), self.packed, left)
-        engine, sizes = path.engine, known.sizes
-        saved = engine.saved(arrays, sizes, known.batch, known.time, self.version, found)
+        arrays = [array_of(t) for t in tensors[: path.first_weight]]
+        if path.stacked:
+            for at in range(path.arguments + path.masked, path.first_weight):
+                arrays[at] = arrays[at][0]
+        named = path.named(arrays, self.weights, self.seed)
+        named.update(zip(MASKS, self.steps, strict=False))
+        saved = path.saved(named, self.version, self.packed, left.data_ptr(), left)
         masks = Masking(self.steps[0], known.time, known.time, path.zeros) if self.steps else None
-        way = DirectionSaved(engine, saved, masks, known.time, path.variant)
+        way = DirectionSaved(path.engine, saved, masks, known.time, path.variant)
         return SavedTensors([way], known, path.given, path.masked, [t.shape for t in tensors])
 
 
 @dataclass(slots=True)
 class _Back:
-    """A backward: what runs, which cotangents it reads and where gradients belong.
+    """A backward. gradients: of each array that is written, the number of the tensor, -1 where
+    nobody asked, and what makes it. zeros: tensors that nothing depends on."""
 
-    given: addresses, 0 of what a call brings: `read` and `handed` are (place there, number of the
-    tensor or cotangent), `steps` places of masks. gradients: of each place that is written, the
-    number of the tensor, -1 where nobody asked, and what makes it. zeros: tensors that nothing
-    depends on."""
-
-    direct: Direct
-    given: list[int]
-    read: list[tuple[int, int]]
-    handed: list[tuple[int, int]]
-    steps: list[int]
-    left: list[str]
+    path: BackwardPath
     gradients: list[tuple[int, Callable[[], Tensor]]]
     zeros: list[int]
 
 
-class TensorPath:
-    """Calls of one kind. at: of arguments and states by name, which tensor they are."""
+class TensorPath(FastPath):
+    """Calls of one kind over tensors."""
 
     def __init__(
         self,
@@ -131,22 +116,11 @@ class TensorPath:
         masked: bool,
         tensors: Sequence[Tensor],
     ) -> None:
-        self.recurrence, self.engine, self.variant = recurrence, engine, variant
-        self.known, self.direct = known, direct
-        self.given, self.masked = given, masked
+        cell, rates, order = recurrence.cell, recurrence.rates, recurrence.orders[0]
+        super().__init__(cell, rates, order, known, engine, variant, direct, given, masked)
+        self.recurrence, self.known = recurrence, known
         self.stacked, self.zeros = recurrence.recipe.stacked, recurrence.recipe.zeros
-        cell = recurrence.cell
-        self.at = {n: i for i, n in enumerate(cell.arguments)}
-        self.arguments = len(self.at)
-        first = self.first = self.arguments + masked
-        if given:
-            self.at |= {n: first + i for i, n in enumerate(recurrence.states)}
-        self.first_weight = first + len(recurrence.states) * given
-        self.constants = {**direct.constants, **recurrence.rates}
-        self._given = direct.fixed
-        self._read = [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at]
         self._strides = [(at, tensors[at].stride()) for _, at in self._read]
-        self._steps = [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names]
         made = dict(zip(recurrence.results, known.results, strict=True))
         dtype, torch_dtype = recurrence.dtype, recurrence.torch_dtype
         self._makers = [maker(made[n], dtype, torch_dtype) for n, _ in direct.places]
@@ -227,21 +201,22 @@ class TensorPath:
             if fits and key not in self._backs:
                 self._backs[key] = self._back(general, cotangents, wanted)
             return grads
-        given = back.given.copy()
-        for i, at in back.read:
+        path = back.path
+        given = path.given.copy()
+        for i, at in path.read:
             given[i] = tensors[at].data_ptr()
-        for i, at in back.handed:
+        for i, at in path.handed:
             given[i] = addresses[at]
-        for i, array in zip(back.steps, saved.steps, strict=False):
+        for i, array in zip(path.steps, saved.steps, strict=False):
             given[i] = address_of(array)
         made = [make() for _, make in back.gradients]
-        direct = back.direct
+        direct = path.direct
         direct.run(
             direct.packed(saved.version, saved.weights, given, saved.seed),
             given,
             [t.data_ptr() for t in made],
             saved.seed,
-            residuals=self.direct.left(left.data_ptr(), saved.packed, back.left),
+            residuals=self.direct.left(left.data_ptr(), saved.packed, path.left),
         )
         found: list[Tensor | None] = [None] * len(tensors)
         for (at, _), t in zip(back.gradients, made, strict=True):
@@ -261,26 +236,17 @@ class TensorPath:
         choice = recurrence.choose(0, saved, wanted)
         handed = [None if t is None else array_of(t) for t in cotangents]
         named = recurrence.cotangents(0, way, handed)
-        order, out = recurrence.orders[0], {}
-        if not order.is_plain:
-            for name in recurrence.timed & choice.arguments.keys():
-                shape = saved.shapes[choice.arguments[name]]
-                out[name] = order.run(np.empty(shape, recurrence.dtype))
-        direct = self.engine.direct_back(way.saved, named, choice.names, out, self.constants)
         where = {**choice.arguments, **choice.states, **choice.trained}
-        if direct is None:
+        asked = {n: (at, tuple(saved.shapes[at])) for n, at in where.items()}
+        path = self.backward_path(way.saved, named, asked, recurrence.dtype)
+        if path is None:
             return None
-        number = {n: i for i, n in enumerate(recurrence.results)}
-        names = [n.removeprefix("d.") for n in direct.names]
-        places = [(where.get(n.removeprefix("d_"), -1), shape) for n, shape in direct.places]
-        made, kinds = {at for at, _ in places}, (recurrence.dtype, recurrence.torch_dtype)
+        made, kinds = {at for at, _ in path.targets}, (recurrence.dtype, recurrence.torch_dtype)
         return _Back(
-            direct,
-            direct.fixed,
-            [(i, self.at[n]) for i, n in enumerate(direct.names) if n in self.at],
-            [(i, number[n]) for i, n in enumerate(names) if n in named],
-            [direct.names.index(n) for n in ("valid", "_shown") if n in direct.names],
-            [name for _, name in direct.side.params.residuals],
-            [(at, maker(saved.shapes[at] if at >= 0 else shape, *kinds)) for at, shape in places],
+            path,
+            [
+                (at, maker(saved.shapes[at] if at >= 0 else shape, *kinds))
+                for at, shape in path.targets
+            ],
             [at for at in where.values() if at not in made],
         )

@@ -19,6 +19,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnncc.adapters.fast_path import MOST_PATHS
 from rnncc.runtime.api.call import CellKernels, NumpyCall, Ran, kernels_for
 from rnncc.runtime.api.masking import Masking, masking
 from rnncc.runtime.api.time_axis import Order
@@ -28,7 +29,7 @@ from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.torch.arrays import array_of
 from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.on_device import is_elsewhere, on_device
-from rnncc.torch.paths import MOST_PATHS, Steps, TensorPath, path_key
+from rnncc.torch.paths import Steps, TensorPath, path_key
 from rnncc.torch.recipe import ArgumentShapes, DirectionSaved, Recipe, SavedTensors
 
 

@@ -60,6 +60,11 @@ def kernels_for(
     return CellKernels(variant, engine, arguments)
 
 
+def draws(cell: CellDescription, rates: Mapping[str, float]) -> bool:
+    """Whether training draws numbers, from a seed."""
+    return variant_of(cell, rates, training=True, mask=False).training
+
+
 class CallOptions(Protocol):
     """What a layer says of all of its calls."""
 

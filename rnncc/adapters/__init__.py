@@ -1,0 +1,1 @@
+"""What frameworks' adapters (`rnncc.torch`, `rnncc.keras`) have in common."""
