@@ -1,7 +1,7 @@
 """The printed form of stages, held as files: a change of a pass shows as a diff to review.
 
 Every stage of two cells, the smallest and the one everybody knows; of two more where they begin
-and end. Of modules two kernels; the rest is held by what it computes.
+and end. Of modules two are whole, and two kernels; the rest is held by what it computes.
 """
 
 from __future__ import annotations
@@ -44,6 +44,13 @@ def test_a_step_as_a_kernel(golden: Golden) -> None:
     steps = [f for f in functions if re.match(r"@kernel\ndef (forward|backward)_scan\(", f)]
     assert len(steps) == 2
     golden("\n\n\n".join(steps) + "\n", "simple_rnn-steps.txt")
+
+
+@pytest.mark.parametrize("cell", ["lstm", "gru"])
+def test_the_whole_module(cell: str, golden: Golden) -> None:
+    """What `rnncc compile` writes, all of it."""
+    (module,) = [s for s in all_stages(load(cell, []), "float32") if s.name == "module"]
+    golden(module.text, f"{cell}-module.txt")
 
 
 @pytest.mark.slow

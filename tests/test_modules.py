@@ -142,6 +142,20 @@ def test_a_plain_module_renders_the_rest_on_demand(tmp_path: Path) -> None:
     np.testing.assert_array_equal(one.inputs, two.inputs)
 
 
+def test_one_row_has_its_twin_on_demand(tmp_path: Path) -> None:
+    module = written(tmp_path, "gru", variants=plain_variants(), on_demand=True)
+    frozen, other = module.GRU(units=5, seed=1), rnncc.compile("gru", dtype="float64")(5, seed=1)
+    x = np.random.default_rng(0).normal(size=(3, 4, 2))
+    np.testing.assert_array_equal(frozen(x), other(x))
+    assert "one row" not in frozen.plan()
+    np.testing.assert_array_equal(frozen(x[:1]), other(x[:1]))
+    assert "for one row that saves nothing, rendered on demand" in frozen.plan()
+    assert "for one row that saves nothing;" in other.plan()
+    module = written(tmp_path, "gru", variants=plain_variants())
+    module.GRU(units=5, seed=1)(x[:1])
+    assert "one_row" in (tmp_path / "gru.py").read_text()
+
+
 def test_options_and_functions_of_a_module_are_those_it_renders_with(tmp_path: Path) -> None:
     given = {"reset_after": False}, {"activation": "lambda v: v / (1 + abs(v))"}
     module = written(

@@ -39,13 +39,13 @@ class BufferView:
 
 @dataclass(frozen=True, slots=True)
 class PackSpec:
-    """Weights of one segment, a source for each gate: k axes, outer axes, and the lane axis."""
+    """Weights of one segment, a source for each gate: k axes, the lane axis, and outer axes."""
 
     gates: tuple[BufferView, ...]
     k: tuple[int, ...]
     k_sizes: Sizes
-    outer: tuple[int | None, ...]
     lane: int | None
+    outer: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +54,7 @@ class OperandSpec:
 
     source: BufferView
     k: tuple[int, ...]
-    outer: tuple[int | None, ...]
+    outer: tuple[int | None, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,8 +84,8 @@ class GradSpec:
     a: BufferView | None
     d: BufferView
     out: BufferView
-    rows: str
-    m: tuple[int | None, int | None]  # the axis of a and of out that a tile's rows run over
+    rows: str = "1"
+    m: tuple[int | None, int | None] = (None, None)  # axes of a and out that a tile's rows run over
     outer: tuple[tuple[str, int | None, int | None, int | None], ...] = ()
     k: tuple[tuple[str, int, int], ...] = ()
     kept: str = ""
@@ -96,7 +96,7 @@ class StageSpec:
     name: str
     kind: str  # lanes | grad
     shape: Sizes
-    cores: tuple[CoreSpec, ...]
+    cores: tuple[CoreSpec, ...] = (CoreSpec(1, (), ()),)
     grad: GradSpec | None = None
 
 

@@ -121,11 +121,13 @@ def _document(view: KernelView, made: Schedule) -> Code:
     lines = [over, ""]
     for buffer in made.buffers:
         if buffer.name in touched:
-            dims = ", ".join([*buffer.axes, *map(str, buffer.shape)])
             slots = ", a slot a step" if buffer.storage == "carry" else ""
-            lines.append(f"{buffer.name:<20} [{dims}]  {buffer.storage}{slots}")
-    lines = [*lines, ""] if len(lines) > 2 else [over]
-    return Code("\n".join(map(documented, lines)))
+            lines.append(f"{buffer.name:<20} {buffer.described}  {buffer.storage}{slots}")
+    if len(lines) == 2:
+        return documented(over)
+    inside = [documented(line) for line in lines[1:]]
+    shown = [f"    {line}" if line else "" for line in inside]
+    return Code("\n".join([documented(over), *shown, "    "]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +191,7 @@ def render_module(
         )
         made = compile_second(program) if variant.second_order else compile_program(program)
         # Step after step of one row is what is called without a gradient in mind.
-        alone = target == "cpu" and not (variant.training or variant.second_order)
+        alone = target == "cpu" and not (variant.training or variant.second_order or on_demand)
         directions = [
             _direction(variant.prefix, d, source, target, alone and d.name == "forward")
             for d in made

@@ -133,9 +133,7 @@ def _summed(kernel: Kernel) -> Iterator[kernel_tables.SummedSpec]:
             level,
             str(stage.shape[0]),
             tuple(p for p in packs if p is not None),
-            tuple(
-                kernel_tables.OperandSpec(_source(s.a), tuple(a for a, _ in s.k), ()) for s in first
-            ),
+            tuple(kernel_tables.OperandSpec(_source(s.a), tuple(a for a, _ in s.k)) for s in first),
         )
 
 
@@ -187,8 +185,8 @@ def _pack(group: Group, index: int) -> kernel_tables.PackSpec | None:
         tuple(_source(s.w) for s in segments),
         tuple(w for _, w in first.k),
         _sizes(first.k_sizes),
-        tuple(w for _, w in first.outer),
         first.lane,
+        tuple(w for _, w in first.outer),
     )
 
 
@@ -247,9 +245,7 @@ def _grad(stage: GradStage) -> kernel_tables.StageSpec:
         tuple((str(size), a, d) for a, d, size in stage.k),
         stage.kept,
     )
-    return kernel_tables.StageSpec(
-        stage.name, "grad", _sizes(shape), (kernel_tables.CoreSpec(1, (), ()),), grad
-    )
+    return kernel_tables.StageSpec(stage.name, "grad", _sizes(shape), grad=grad)
 
 
 def _copies(stage: RowStage) -> list[kernel_tables.CopySpec]:

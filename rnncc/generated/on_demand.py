@@ -1,9 +1,9 @@
 """The layer class of a generated module, and what the module was written without.
 
 A module that holds its cell's text renders further kernels (for masks, for what is drawn, for
-second derivatives) when a call first needs them, as `rnncc.compile` does, and the cache keeps them.
-One without the text (`rnncc compile --variants all`) never renders: nothing here imports the
-compiler then.
+second derivatives, for batches of one row) when a call first needs them, as `rnncc.compile` does,
+and the cache keeps them. One without the text (`rnncc compile --variants all`) never renders:
+nothing here imports the compiler then.
 
 Non-Goals: rendering (`compiler`).
 """
@@ -11,7 +11,7 @@ Non-Goals: rendering (`compiler`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache
+from functools import cache, partial
 from typing import Any
 
 from rnncc.artifact.cell import CellDescription, Variant
@@ -40,6 +40,10 @@ def _layer_class(
     spec: str | None,
 ) -> type[Layer]:
     rendered = None if spec is None else _rendering(target, cell, spec)
+    if rendered is not None and target == "cpu":
+        for variant, engine in engines.items():
+            if not (variant.training or variant.second_order):
+                engine.render_one_row(partial(rendered, variant))
     return frozen_layer_class(cell, engines, module, rendered)
 
 

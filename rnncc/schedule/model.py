@@ -36,6 +36,11 @@ class Buffer:
     storage: str
     value: Value
 
+    @property
+    def described(self) -> str:
+        """Its axes and shape, as people write them: `[B, T, 4 * units]`."""
+        return f"[{', '.join([*self.axes, *map(str, self.shape)])}]"
+
 
 @dataclass(frozen=True, slots=True)
 class View:

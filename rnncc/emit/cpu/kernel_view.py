@@ -60,7 +60,7 @@ class KernelWriter:
             if stages:
                 levels.append(stages)
         requests, lines = list(self.words.requests), self.at.step_lines
-        words = self.words.lines()
+        words = self.words.lines({b.name: b.described for b in self.schedule.buffers})
         return KernelView(
             kernel.name, kernel.kind, Code(), words, requests, lines, levels, kernel.reverse
         )

@@ -13,7 +13,7 @@ So a weight called `range`, `block` or `lambda_` is `range_ptr`, `block_ptr` and
 
 An integer of the block is asked for by a request, a short tuple of text that the runtime resolves
 when it binds sizes and arrays (`cpu.kernel_arguments` lists them all); the kernel has
-`h_stride_b = word(block, 7)  # stride h B`.
+`h_ptr, h_stride_b = word(block, 6), word(block, 7)  # [B, units]`.
 
 Non-Goals: values.
 """
@@ -21,12 +21,14 @@ Non-Goals: values.
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
 Request = tuple[str, ...]
 
 # What may be meant of a name of the user's.
 MEANINGS = "ptr|ring|size|stride_[a-z0-9_]+|"
+WIDTH = 96  # of a line in a function
 _USERS = re.compile(rf"\w+_({MEANINGS})")
 
 
@@ -62,10 +64,18 @@ class Words:
         """For a second kernel over the same block: the same words, none of them used yet."""
         return Words(dict(self.requests), set(self.requests.values()))
 
-    def lines(self) -> list[tuple[int, str, str]]:
-        """Those that are used: number, identifier, what it is."""
-        rows = enumerate(self.requests.items())
-        return [(n, name, " ".join(filter(None, r))) for n, (r, name) in rows if r in self.used]
+    def lines(self, shapes: Mapping[str, str]) -> list[str]:
+        """Statements that read those that are used: as many a line as fit, each line about one
+        thing. shapes: of arrays, which a comment tells; of stages it tells what is asked."""
+        groups: dict[str, list[tuple[str, str, Request]]] = {}
+        for number, (request, name) in enumerate(self.requests.items()):
+            if request in self.used:
+                subject = request[1] if len(request) > 1 and request[0] != "size" else ""
+                row = name, f"word(block, {number})", request
+                groups.setdefault(subject, []).append(row)
+        return [
+            line for subject, rows in groups.items() for line in _filled(rows, shapes.get(subject))
+        ]
 
     def fresh(self, name: str) -> str:
         """An identifier of ours that nothing else has."""
@@ -90,3 +100,29 @@ class Words:
         self.taken.add(candidate)
         self.counts[plain] = count  # as far as that all are taken for good
         return candidate
+
+
+def _filled(rows: Iterable[tuple[str, str, Request]], shape: str | None) -> list[str]:
+    lines: list[str] = []
+    taken: list[tuple[str, str, Request]] = []
+    for row in rows:
+        # What an array is, is said where there is room; its docstring says it, too.
+        comment = "" if shape else _asked([*taken, row])
+        if taken and len(_line([*taken, row]) + comment) > WIDTH:
+            lines.append(_line(taken) + ("" if shape else _asked(taken)))
+            taken = []
+        taken.append(row)
+    lines.append(_line(taken) + ("" if shape else _asked(taken)))
+    if shape and len(f"{lines[0]}  # {shape}") <= WIDTH:
+        lines[0] += f"  # {shape}"
+    return lines
+
+
+def _line(rows: list[tuple[str, str, Request]]) -> str:
+    names, words, _ = zip(*rows, strict=True)
+    return f"{', '.join(names)} = {', '.join(words)}"
+
+
+def _asked(rows: list[tuple[str, str, Request]]) -> str:
+    asked = [" ".join((r[0], *r[2:])) for _, _, r in rows if len(r) > 1 and r[0] != "size"]
+    return f"  # {', '.join(asked)}" if asked else ""

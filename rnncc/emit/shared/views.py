@@ -84,7 +84,7 @@ class KernelView:
     name: str
     kind: str
     doc: Code
-    words: list[tuple[int, str, str]]  # number in the block, identifier, what it is
+    words: list[str]  # statements that read them
     requests: list[Request]
     step_lines: list[str]
     levels: list[list[LaneView | RowView]]

@@ -36,15 +36,17 @@ class CpuKernel:
     """A Python function over int64 arguments, its machine code, and how long compiling took.
 
     seconds: None where nothing had to be compiled, or hasn't been yet. one_row: the kernel that may
-    run in its place, on the same block, where a batch is one row and nothing is saved.
+    run in its place, on the same block, where a batch is one row and nothing is saved;
+    `render_one_row` makes it when it is first asked for, where its module was written without.
     """
 
-    __slots__ = ("_code", "arguments", "function", "one_row", "seconds")
+    __slots__ = ("_code", "_one_row", "arguments", "function", "render_one_row", "seconds")
 
     def __init__(self, function: Callable[..., Any], arguments: int) -> None:
         self.function, self.arguments = function, arguments
         self.seconds: float | None = None
-        self.one_row: CpuKernel | None = None
+        self._one_row: CpuKernel | None = None
+        self.render_one_row: Callable[[], CpuKernel | None] | None = None
         self._code: MachineCode | None = None
 
     def __repr__(self) -> str:
@@ -62,6 +64,22 @@ class CpuKernel:
     @property
     def loaded(self) -> bool:
         return self._code is not None
+
+    @property
+    def one_row(self) -> CpuKernel | None:
+        if self._one_row is None and self.render_one_row is not None:
+            with _COMPILING:
+                self._one_row = self._one_row or self.render_one_row()
+        return self._one_row
+
+    @one_row.setter
+    def one_row(self, twin: CpuKernel) -> None:
+        self._one_row = twin
+
+    @property
+    def any_loaded(self) -> bool:
+        """Whether it or its twin has been run; nothing is rendered to find out."""
+        return self.loaded or (self._one_row is not None and self._one_row.loaded)
 
     @property
     def address(self) -> int:

@@ -10,6 +10,7 @@ and dtype; initial values, options, layers (`layer`).
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 from types import MappingProxyType
 from typing import Any
 
@@ -69,6 +70,19 @@ class CpuEngine:
         made = CpuEngine(self.cell, *directions, self._side)
         made.storage = storage
         return made
+
+    def render_one_row(self, rendered: Callable[[], CpuEngine]) -> None:
+        """The loops' twins for one row are another engine's, of the same program, made when they
+        are first asked for."""
+
+        def twin(name: str, requests: tuple[str, ...]) -> CpuKernel | None:
+            same = (k for k in rendered()._forward.direction.kernels if k.name == name)
+            found = next((k for k in same if k.requests == requests), None)
+            return found.function.one_row if found else None
+
+        for kernel in self._forward.direction.kernels:
+            if kernel.kind == "scan":
+                kernel.function.render_one_row = partial(twin, kernel.name, kernel.requests)
 
     # ---- calls --------------------------------------------------------------------------------
 
@@ -258,7 +272,7 @@ class CpuEngine:
 
 
 def _is_loaded(kernel: CpuKernel) -> bool:
-    return kernel.loaded or (kernel.one_row is not None and kernel.one_row.loaded)
+    return kernel.any_loaded
 
 
 def _check_out(side: Direction, call: CallKey, prefix: str, out: Arrays) -> None:

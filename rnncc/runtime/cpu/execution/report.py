@@ -25,7 +25,9 @@ def plan_side(title: str, side: DirectionCache, ran: Ran | None = None) -> list[
         levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
         levels += " a step" if kernel.kind == "scan" else ""
         made = "generated" if kernel.function else "contractions alone, nothing generated"
-        made += " for one row that saves nothing" if bound.one_row else ""
+        if bound.one_row:
+            made += " for one row that saves nothing"
+            made += ", rendered on demand" if kernel.function.render_one_row else ""
         lines.append(f"  {kernel.name}: {kernel.kind}, {levels}, {made}; {bound.why}")
         for name in kernel.stages:
             tiling, stage = binding.tilings[name], stages[name]
