@@ -717,3 +717,14 @@ def test_importing_rnncc_leaves_torch_alone() -> None:
     subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": str(ROOT)}, check=True
     )
+
+
+@pytest.mark.parametrize("name", ["recurrent_dropout", "activation", "use_bias", "units"])
+def test_what_a_module_was_made_with_is_not_set_later(name: str) -> None:
+    """It would do nothing: kernels have it from where the module was made."""
+    module = rnncc.torch.Recurrent("lstm", units=3, recurrent_dropout=0.2)
+    with pytest.raises(AttributeError, match=rf"^{name} is chosen where Recurrent is made: make"):
+        setattr(module, name, 0.5)
+    with pytest.raises(AttributeError, match="return_sequences is chosen where"):
+        module.return_sequences = True
+    module.note = "anything else is anybody's"

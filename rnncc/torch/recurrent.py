@@ -20,7 +20,7 @@ from rnncc.artifact.cell import Array, names_of
 from rnncc.common import initializers
 from rnncc.compiler import compile as compile_cell
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.api.layer_options import read_off, refuse_keywords, sort_keywords
+from rnncc.runtime.api.layer_options import LAYER_OPTIONS, read_off, refuse_keywords, sort_keywords
 from rnncc.runtime.api.validation import SizeBinder, an, array_shape, nearest, spread, whole_number
 from rnncc.runtime.common.precision import precision_of
 from rnncc.runtime.common.weight_formats import narrowed
@@ -34,6 +34,8 @@ _INSTEAD = {
     "seed": "torch.manual_seed fixes initial weights and dropout",
     "stateful": "hand the last states on with return_state=True and initial_state=",
 }
+# What a module is made with and keeps, beside what its cell declares.
+_SETTLED = frozenset(LAYER_OPTIONS) - {"name", "seed", "dtype"}
 
 
 class Recurrent(torch.nn.Module):
@@ -92,6 +94,18 @@ class Recurrent(torch.nn.Module):
         self._owned = [a.name for a in (*self._cell.weights, *self._cell.constants)]
         if self._weight_sizes() <= self._bind_unseen().keys():
             self._build({})
+        settled = (self._cell.options, self._cell.functions, self._cell.rates, self._cell.sizes)
+        self._settled = frozenset(_SETTLED).union(*(map(_name_in, each) for each in settled))
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """AttributeError for what was chosen where the module was made: kernels have it from
+        there, so setting it would do nothing."""
+        if name in self.__dict__.get("_settled", ()):
+            raise AttributeError(
+                f"{name} is chosen where Recurrent is made: make another one with "
+                f"{name}={value!r}, and give it the weights, load_state_dict(module.state_dict())"
+            )
+        super().__setattr__(name, value)
 
     def _free(self, name: str) -> None:
         if hasattr(self, name):
@@ -311,6 +325,11 @@ class Recurrent(torch.nn.Module):
     def extra_repr(self) -> str:
         shown = {**self._chosen.keywords(), **self._sizes}
         return ", ".join([self._cell.name, *(f"{k}={v!r}" for k, v in shown.items())])
+
+
+def _name_in(entry: Any) -> str:
+    """Of an option or a function, (name, value), or of a rate or a size."""
+    return str(entry[0] if isinstance(entry, tuple) else entry.name)
 
 
 def _input_size(cell: Any, sizes: Sequence[int], keywords: Mapping[str, Any]) -> str:
