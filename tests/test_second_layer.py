@@ -402,9 +402,10 @@ def test_nothing_is_compiled_before_it_is_asked_for(fresh_store: Path) -> None:
 
 
 def test_modules_of_the_command_line(tmp_path: Path, rnncc_cli: Callable[..., Any]) -> None:
-    """Without --second-order a module names it; with it, it does what a compiled class does."""
+    """A module with its text makes what wasn't written; one without names --second-order."""
     x, found = random(2, 4, 3), []
-    for name, flags in (("first", ()), ("second", ("--second-order",))):
+    all_of_first = ("--variants", "all")
+    for name, flags in (("demand", ()), ("all", all_of_first), ("second", ("--second-order",))):
         path = tmp_path / f"{name}.py"
         made = rnncc_cli("compile", "simple_rnn", "-o", path, "--dtype", "float64", *flags)
         assert made.code == 0, made.err
@@ -415,7 +416,7 @@ def test_modules_of_the_command_line(tmp_path: Path, rnncc_cli: Callable[..., An
         spec.loader.exec_module(module)
         layer = module.SimpleRNN(units=3, seed=1)
         y, pullback = layer.vjp(x)
-        if not flags:
+        if flags is all_of_first:
             with pytest.raises(ValueError, match=r"rnncc compile simple_rnn\.rnn --second-order"):
                 pullback.vjp(y)
             pullback(y)
@@ -424,9 +425,11 @@ def test_modules_of_the_command_line(tmp_path: Path, rnncc_cli: Callable[..., An
     layer = rnncc.compile("simple_rnn", dtype="float64")(units=3, seed=1)
     y, pullback = layer.vjp(x)
     found.append(pullback.vjp(like(y, 1))[1]({"inputs": x}))
-    one, two = map(flat, found)
-    for part, array in one.items():
-        np.testing.assert_array_equal(array, two[part], err_msg=part)
+    *made, right = map(flat, found)
+    assert len(made) == 2
+    for one in made:
+        for part, array in one.items():
+            np.testing.assert_array_equal(array, right[part], err_msg=part)
 
 
 ORDERS: dict[str, dict[str, Any]] = {

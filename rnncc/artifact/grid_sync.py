@@ -104,16 +104,16 @@ def choose(loop: ScanWork, gpu: Gpu, asked: str | None = None) -> Tier:
     """The tier of a loop. asked: this one, whatever it costs; ValueError if the device can't.
 
     >>> h200 = Gpu("H200", 132, 132)
-    >>> choose(Loop(8, 64, 16_384, 1), h200).name
+    >>> choose(ScanWork(8, 64, 16_384, 1), h200).name
     'block'
     >>> form = Numbers({"KEPT_0": 8}, 36_864, lanes=1024, warps=8, held=0, cost=128)
-    >>> choose(Loop(8, 1024, 4_194_304, 1, (form,)), h200).why
+    >>> choose(ScanWork(8, 1024, 4_194_304, 1, (form,)), h200).why
     '128 blocks of 8 warps share 1024 lanes'
-    >>> choose(Loop(8, 1024, 4_194_304, 1, why_not="weights change"), h200).why
+    >>> choose(ScanWork(8, 1024, 4_194_304, 1, why_not="weights change"), h200).why
     '128 blocks share 1024 lanes; weights are read at every step: weights change'
-    >>> choose(Loop(8, 1024, 4_194_304, 1), Gpu("shared", 16, 0, cooperative=False)).name
+    >>> choose(ScanWork(8, 1024, 4_194_304, 1), Gpu("shared", 16, 0, cooperative=False)).name
     'launches'
-    >>> wide = Loop(8, 2048, 16_777_216, 1, why_not="too many registers", products=True)
+    >>> wide = ScanWork(8, 2048, 16_777_216, 1, why_not="too many registers", products=True)
     >>> choose(wide, Gpu("H200", 132, 132, library="cuBLAS")).why
     "a level's products by cuBLAS, then a launch: too many registers"
     """

@@ -7,8 +7,8 @@ thread has about four sums for each k it reads, for reading takes as long as fou
 A thread's weights are 4 * gates * team * chunks; those that registers don't hold, shared memory
 does.
 
-    >>> group = Shape("units", 4, ("units",))
-    >>> h200 = Room(shared=227 * 1024)
+    >>> group = GroupShape("units", 4, ("units",))
+    >>> h200 = BlockCapacity(shared=227 * 1024)
     >>> found = numbers([group], {"units": 1024}.__getitem__, rows=8, warps=8, room=h200)
     >>> found.constants["KEPT_0"], found.constants["ROWS_0"], found.shared // 1024, found.lanes
     (8, 8, 128, 1024)
