@@ -1,4 +1,4 @@
-"""What `cpu.kernel_arguments` makes of a Direction and one call's sizes.
+"""What `cpu.kernel_arguments` makes of a direction and one call's sizes.
 
 Non-Goals: making it (`cpu.kernel_arguments`).
 """
@@ -85,7 +85,7 @@ class Tiling:
 
 @dataclass(frozen=True, slots=True)
 class CallKey:
-    """What a Binding is made for; hashable.
+    """What a BoundProgram is made for; hashable.
 
     strides, result_strides: (parameter's buffer or result's name, bytes from row to row of the
     batch, from step to step) of callers' arrays whose rows don't lie one after another. copies:

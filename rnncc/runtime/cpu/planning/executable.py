@@ -1,4 +1,4 @@
-"""A Binding -> everything a call needs that doesn't change from call to call.
+"""A BoundProgram -> everything a call needs that doesn't change from call to call.
 
 Every buffer has its place: a group of addresses (`groups`) and an offset. So what a call runs,
 kernels and the copies around them, is a plan over those groups (`perform`), and so is what is done
@@ -134,7 +134,7 @@ class Residual:
 
 
 class Executable:
-    """What doesn't change between calls of one Binding."""
+    """What doesn't change between calls of one BoundProgram."""
 
     def __init__(
         self,

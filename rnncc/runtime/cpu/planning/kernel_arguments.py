@@ -1,8 +1,9 @@
-"""A Direction and one call's sizes -> a Binding: layouts, tiles, threads, and every word of every
-kernel's block.
+"""A direction's tables and one call's sizes -> a BoundProgram: layouts, tiles, threads, and every
+word of every kernel's block.
 
-A Binding is made once for a set of sizes, batch, time, strides and machine, and serves any number
-of calls: addresses are filled in a call (`engine`). Results never depend on anything chosen here.
+A BoundProgram is made once for a set of sizes, batch, time, strides and machine, and serves any
+number of calls: addresses are filled in a call (`engine`). Results never depend on anything chosen
+here.
 
 Requests a kernel may make (see `emit.cpu.kernel_view`), by their first part:
     T B parts sync scratch_base scratch_bytes tables_at n0 n1 zeros ones

@@ -1,4 +1,4 @@
-"""A Binding -> what a call launches, in order: blocks of words, with the addresses left out.
+"""A CudaBoundProgram -> what a call launches, in order: blocks of words, without addresses.
 
 All words of a call are one array; every word that is an address is a place in it, what it points
 at, and an offset. A call copies the array and adds the addresses of its own memory.

@@ -1,4 +1,5 @@
-"""A Direction and one call's sizes -> a Binding: layouts, and every word of every kernel's block.
+"""A direction's tables and one call's sizes -> a CudaBoundProgram: layouts, and every word of every
+kernel's block.
 
 Requests a kernel makes (see `emit.cuda.kernel_view`), by their first part:
     T B rows n1                counts

@@ -27,7 +27,7 @@ LEAST_WORK = 1 << 20  # multiply-adds from which they are worth launches of thei
 
 
 class Tiler:
-    """The contractions a kernel consists of, with the numbers of a Binder."""
+    """The contractions a kernel consists of, with the numbers of a call."""
 
     def __init__(self, binder: CudaArgumentBinder) -> None:
         self.binder, self.d = binder, binder.d
