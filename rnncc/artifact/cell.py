@@ -15,6 +15,8 @@ from dataclasses import dataclass, replace
 from functools import cache
 from typing import Any
 
+from rnncc.artifact.literals import literal
+
 OptionValue = bool | int | float | str
 
 
@@ -22,8 +24,6 @@ class _Literal:
     """Dataclasses whose repr is Python in the house's layout, defaults left out."""
 
     def __repr__(self) -> str:
-        from rnncc.artifact.literals import literal  # which needs jinja2: only to be read
-
         return str(literal(self))
 
 

@@ -13,9 +13,12 @@ Non-Goals: whether a whole module is one that templates make (`module_grammar`).
 from __future__ import annotations
 
 import re
+from typing import TYPE_CHECKING
 
-from jinja2 import Undefined
 from markupsafe import Markup
+
+if TYPE_CHECKING:
+    from jinja2 import Undefined
 
 # jinja's own type for text that stands for itself: its macros and filters hand it on.
 Code = Markup
@@ -61,8 +64,12 @@ def _visible(character: str) -> str:
 
 def printed(value: object) -> Code | int | Undefined:
     """What a template prints. TypeError for text that nobody has made safe."""
-    if isinstance(value, Code | int | Undefined):  # the last says itself what is missing
+    if isinstance(value, Code | int):
         return value
     if isinstance(value, str) and _OURS.fullmatch(value):
         return Code(value)
+    from jinja2 import Undefined  # here, since a cell's key is a literal and needs no template
+
+    if isinstance(value, Undefined):  # it says itself what is missing
+        return value
     raise TypeError(f"a template may not print {value!r}: it is neither Code nor a line of ours")
