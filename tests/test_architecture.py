@@ -59,12 +59,10 @@ MOST_MODULES, MOST_LINES = 16, 500
 
 @dataclass(frozen=True)
 class Import:
-    """One module names another. for_types: for annotations alone; late: in a function."""
+    """One module names another: for annotations alone and inside of functions, too."""
 
     importer: str
     imported: str
-    for_types: bool
-    late: bool
 
 
 def files() -> Iterator[Path]:
@@ -81,8 +79,8 @@ TREES = {name_of(p): ast.parse(p.read_text(encoding="utf-8")) for p in files()}
 PATHS = {name_of(p): p for p in files()}
 
 
-def imports_of(module: str, tree: ast.AST, types: bool = False, late: bool = False) -> Iterator:
-    for node in ast.iter_child_nodes(tree):
+def imports_of(module: str, tree: ast.Module) -> Iterator[Import]:
+    for node in ast.walk(tree):
         named: list[str] = []
         if isinstance(node, ast.Import):
             named = [a.name for a in node.names]
@@ -94,10 +92,7 @@ def imports_of(module: str, tree: ast.AST, types: bool = False, late: bool = Fal
                 target = name.removeprefix("rnncc").removeprefix(".")
                 while target not in TREES:
                     target = target.rpartition(".")[0]
-                yield Import(module, target, types, late)
-        inside = isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
-        function = isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)
-        yield from imports_of(module, node, types or inside, late or function)
+                yield Import(module, target)
 
 
 IMPORTS = [i for module, tree in TREES.items() for i in imports_of(module, tree)]
