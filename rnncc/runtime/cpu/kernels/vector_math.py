@@ -17,8 +17,6 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
-I1 = ir.IntType(1)
-
 
 class Lanes:
     """An LLVM vector of floats, integers or truth values, and the builder that emits more."""
@@ -242,13 +240,6 @@ def exp(x: Lanes) -> Lanes:
     half = fma(n, 0.5, _ROUNDER[bits])
     rest = (n - (half - _ROUNDER[bits])) + _ROUNDER[bits]
     return y * _power_of_two(half) * _power_of_two(rest)
-
-
-def _exp_bounded(x: Lanes) -> Lanes:
-    """exp for x already within the exponents of normal numbers: one scaling instead of two."""
-    rounded, _, r = _reduce(x)
-    y = fma(r * r, polynomial(r, _EXP_TAIL[x.bits]), r + 1.0)
-    return y * _power_of_two(rounded)
 
 
 def _expm1_bounded(x: Lanes) -> Lanes:
