@@ -18,11 +18,11 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from rnncc.artifact.cell import CellDescription, Variant
+from rnncc.driver import Derivation
 from rnncc.frontend.diagnostics import nearest
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_file, check_text
-from rnncc.lowering.describe import describe
 from rnncc.runtime.api.layer import Layer, make_class
 from rnncc.runtime.api.layer_options import BoundCell, Engine, SecondEngine, storing
 from rnncc.runtime.api.validation import dtype_name
@@ -95,10 +95,7 @@ def _engine(
     from rnncc.runtime.jit.module_cache import keyed_module
 
     def render() -> str:
-        from rnncc.emit.module import render_module
-
-        options, functions = dict(cell.options), dict(cell.functions)
-        return render_module(spec, options, functions, cell.dtype, (variant,), target=target)
+        return Derivation.of(spec, cell).module(cell.dtype, (variant,), target=target)
 
     key = repr((spec.text, spec.filename, cell.options, cell.functions, cell.dtype, variant))
     module = keyed_module(f"{cell.name.lower()}_{target}", key, render)
@@ -114,7 +111,7 @@ def engines_of_text(
     SpecError for a text that is no cell; ValueError for one that isn't the module's own.
     """
     spec = check_text(text, cell.source)
-    if describe(spec, dict(cell.options), dict(cell.functions), cell.dtype) != cell:
+    if Derivation.of(spec, cell).cell(cell.dtype) != cell:
         raise ValueError(
             f"this module of {cell.name} was changed: its SPEC is not the text that its kernels "
             f"were made of; run rnncc compile {cell.source} again"
@@ -127,7 +124,7 @@ class Compiler:
 
     def __init__(self, spec: CellSpec, dtype: str, engines: EngineMaker) -> None:
         self.spec, self.engines = spec, engines
-        self.cell = describe(spec, dtype=dtype)
+        self.cell = Derivation(spec).cell(dtype)
         self._bindings: dict[tuple[CellDescription, str], BoundCell] = {}
 
     def bind(
@@ -135,7 +132,7 @@ class Compiler:
     ) -> BoundCell:
         """ValueError and TypeError for a wrong option or function, SpecError for what it breaks."""
         own = not options and not functions and dtype == self.cell.dtype
-        cell = self.cell if own else describe(self.spec, options, functions, dtype)
+        cell = self.cell if own else Derivation(self.spec, options, functions).cell(dtype)
         key = cell, repr(cell.options)  # True and 1 are equal, but not the same option
         return self._bindings.setdefault(key, BoundCell(cell, self._engines_of(cell)))
 

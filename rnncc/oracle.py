@@ -14,19 +14,16 @@ import numpy as np
 
 from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.compiler import layer_class as _layer_class
+from rnncc.driver import Derivation, Programs
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.interp import interpret
 from rnncc.ir.program import Param, Program, Value
 from rnncc.ir.rewrite import remap_program
-from rnncc.lowering.lower import lower
-from rnncc.passes.pipeline import gradient
-from rnncc.passes.second import second_order
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.common.memory_pool import write_into
 from rnncc.runtime.cpu.execution.time_chunks import LEAST_STEPS
 
 NOTHING: Mapping[str, np.ndarray] = MappingProxyType({})
-_TRAINED = ("input", "context", "state", "held", "weight")
 
 
 def layer_class(spec: CellSpec, dtype: Any = "float64") -> type[Layer]:
@@ -37,16 +34,9 @@ def layer_class(spec: CellSpec, dtype: Any = "float64") -> type[Layer]:
 def oracle_engine(
     spec: CellSpec, cell: CellDescription, variant: Variant
 ) -> OracleEngine | OracleSecondEngine:
-    program = lower(
-        spec,
-        dict(cell.options),
-        dict(cell.functions),
-        mask=variant.mask,
-        training=variant.training,
-        active_rates=variant.active_rates,
-    )
+    programs = Derivation.of(spec, cell).programs(variant)
     kind = OracleSecondEngine if variant.second_order else OracleEngine
-    return kind(program, np.dtype(cell.dtype))
+    return kind(programs, np.dtype(cell.dtype))
 
 
 @dataclass(frozen=True)
@@ -63,9 +53,9 @@ class OracleEngine:
 
     on_gpu = reads_gpu_arrays = False
 
-    def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
-        self.program, self.dtype = program, dtype
-        self.training, pullback = gradient(program, _trained(program))
+    def __init__(self, programs: Programs, dtype: np.dtype[Any]) -> None:
+        self.program, self.dtype = programs.lowered, dtype
+        self.training, pullback = programs.gradient
         self.pullback = _distinct(pullback)
         # The forward's results that the pullback takes, by the names it takes them under.
         values = {r.value: r.name for r in self.training.results}
@@ -185,8 +175,8 @@ class OracleEngine:
 class OracleSecondEngine:
     """`layer_options.SecondEngine` over `ir.interp`."""
 
-    def __init__(self, program: Program, dtype: np.dtype[Any]) -> None:
-        self.programs, self.dtype = second_order(program, _trained(program)), dtype
+    def __init__(self, programs: Programs, dtype: np.dtype[Any]) -> None:
+        self.programs, self.dtype = programs.second_order, dtype
 
     def gradients(
         self, saved: _Saved, cotangents: Mapping[str, np.ndarray]
@@ -226,10 +216,6 @@ class OracleSecondEngine:
 
 def _residuals(program: Program, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return {r.name: found[r.name] for r in program.results if r.role == "residual"}
-
-
-def _trained(program: Program) -> list[str]:
-    return [p.value.name for p in program.params if p.role in _TRAINED]
 
 
 def _zeros(value: Value, saved: _Saved) -> np.ndarray:

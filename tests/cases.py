@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
-from rnncc.emit.module import render_module
+from rnncc.driver import DIFFERENTIABLE, render_module
 from rnncc.frontend.elaborate import sizes_of
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
@@ -29,7 +29,6 @@ FILES = {
     for path in sorted([*ROOT.glob("rnncc/cells/*.rnn"), *ROOT.glob("tests/cells/*.rnn")])
 }
 NAMES = list(FILES)
-DIFFERENTIABLE = ("input", "context", "state", "held", "weight")
 # Gradients that are meant to differ from the slope.
 NO_SLOPE = {"stopped_gradient": "a straight-through spike: flat forward, a sigmoid backward"}
 SLOPED = [name for name in NAMES if name not in NO_SLOPE]

@@ -31,6 +31,7 @@ ORDER = (
     "emit.cpu",
     "emit.cuda",
     "emit",
+    "driver",
     "runtime.common",
     "runtime.jit",
     "runtime.cpu.threads",

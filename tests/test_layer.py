@@ -21,6 +21,7 @@ from rnncc import compiler, oracle
 from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_text
+from rnncc.lowering.describe import describe
 from rnncc.runtime.api.layer import Layer, frozen_layer_class
 
 CELLS = Path(__file__).parent / "cells"
@@ -641,7 +642,7 @@ def test_options_and_functions_are_bound_by_the_constructor(compiled: Compile) -
 
 def test_a_module_of_the_command_line_is_frozen() -> None:
     spec = read("gru")
-    cell = compiler.describe(spec, {"reset_after": False}, dtype="float64")
+    cell = describe(spec, {"reset_after": False}, dtype="float64")
     engines = {Variant(): oracle.oracle_engine(spec, cell, Variant())}
     cls = frozen_layer_class(eval(repr(cell), vars(compiler_description())), engines, __name__)
     layer = cls(units=4, reset_after=False, activation="tanh", seed=1)

@@ -17,7 +17,7 @@ import pytest
 import rnncc
 from rnncc import compiler
 from rnncc.artifact.cell import Variant, covering, plain_variants, variants_of
-from rnncc.emit.module import render_module
+from rnncc.driver import render_module
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.runtime.api.layer import Layer
 
@@ -227,7 +227,7 @@ def test_a_module_alone_in_another_process(tmp_path: Path) -> None:
     """Without the compiler; and whatever the hash seed, the same text is written."""
     root = str(Path(__file__).parent.parent)
     (tmp_path / "zoning.rnn").write_text(ZONING)
-    code = "from rnncc.emit.module import render_module; from rnncc.compiler import load_spec\n"
+    code = "from rnncc.driver import render_module; from rnncc.compiler import load_spec\n"
     code += "import sys; sys.stdout.write(render_module(load_spec('zoning.rnn')))"
     texts = set()
     for seed in ("1", "2"):

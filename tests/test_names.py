@@ -12,7 +12,7 @@ import pytest
 
 import rnncc
 from rnncc.common.template_loader import template_root
-from rnncc.emit.module import render_module
+from rnncc.driver import render_module
 from rnncc.emit.shared.kernel_names import is_users
 from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_text

@@ -15,7 +15,7 @@ import pytest
 
 import rnncc
 from rnncc import compiler, oracle
-from rnncc.emit.module import compile_program
+from rnncc.driver import Programs
 from rnncc.ir.program import Program
 from rnncc.lowering.lower import lower
 from rnncc.schedule.model import GradStage, LaneStage, RowStage, Schedule
@@ -53,7 +53,7 @@ class Both(NamedTuple):
 
 
 def both(program: Program) -> Both:
-    return Both(*(direction.schedule for direction in compile_program(program)))
+    return Both(*(direction.schedule for direction in Programs(program).directions()))
 
 
 @cache

@@ -245,7 +245,7 @@ def test_files_copies_and_pickles(tmp_path: Path) -> None:
 
 
 def test_a_module_of_the_command_line() -> None:
-    from rnncc.emit.module import render_module
+    from rnncc.driver import render_module
     from rnncc.runtime.jit.module_cache import text_module
 
     spec = compiler.load_spec("minimal_gated_unit")

@@ -14,7 +14,7 @@ import pytest
 
 from rnncc.artifact.cell import Variant
 from rnncc.common.machine import Machine
-from rnncc.emit.module import render_module
+from rnncc.driver import render_module
 from rnncc.ir.program import Op, Program
 from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise

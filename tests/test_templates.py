@@ -11,7 +11,7 @@ from jinja2 import meta, nodes
 
 from rnncc.artifact.cell import Variant
 from rnncc.common.template_loader import environment, template_root
-from rnncc.emit.module import compile_program, render_module
+from rnncc.driver import Programs, render_module
 from rnncc.lowering.lower import lower
 
 from .cases import NAMES, module_text, spec_of
@@ -95,7 +95,7 @@ def test_every_contraction_cites_its_equation(name: str) -> None:
     """However it was split, turned or moved on its way, in both directions."""
     program = lower(spec_of(name), {}, {})
     lines = {op.span.line for op in program.ops() if op.opcode == "contract" and op.span}
-    for made in compile_program(program):
+    for made in Programs(program).directions():
         for op in made.schedule.program.ops():
             if op.opcode == "contract":
                 assert op.span is not None and op.span.line in lines, op

@@ -29,8 +29,6 @@ from rnncc.cli.settings import Settings, UsageError, load
 from rnncc.compiler import layer_class
 from rnncc.frontend.spec import Call, CellSpec, Name, walk
 from rnncc.lowering.cell_interface import examined
-from rnncc.lowering.describe import describe
-from rnncc.lowering.lower import lower
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.common.learning import NeverLearns, sentences
 
@@ -65,7 +63,7 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.file, arguments.settings)
     sizes = probe_sizes(settings)
     bound(settings, sizes)
-    cell = describe(settings.spec, settings.options, settings.functions)
+    cell = settings.derivation.cell()
     console = Console()
     if not console.is_terminal:
         console = Console(width=100)
@@ -94,7 +92,7 @@ def run(arguments: argparse.Namespace) -> int:
 
 def bound(settings: Settings, sizes: Mapping[str, int]) -> None:
     """UsageError where arrays of these sizes would be large: every one is held several times."""
-    program = lower(settings.spec, settings.options, settings.functions)
+    program = settings.derivation.plain.lowered
     values = [p.value for p in program.params] + [op.result for op in program.ops()]
     count = 0
     for value in values:
@@ -162,7 +160,7 @@ class Probe:
         self.layer = layer_class(spec, target, dtype)(**given)
         self.oracle = oracle.layer_class(spec)(**given)
         self.cell = self.layer.cell
-        self.program = lower(settings.spec, settings.options, settings.functions)
+        self.program = settings.derivation.plain.lowered
         params = self.program.params
         self.inputs = {
             p.value.name: self._draw(p) for p in params if p.role in ("input", "context")

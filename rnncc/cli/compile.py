@@ -20,12 +20,8 @@ from rich.table import Table
 from rnncc.artifact.cell import plain_variants
 from rnncc.cli.cells import parameter_count
 from rnncc.cli.settings import Settings, UsageError, find_cell, load
-from rnncc.cli.stages import programs
-from rnncc.emit.module import render_module
 from rnncc.lowering.cell_interface import state_shapes, weight_shapes
-from rnncc.passes.pipeline import optimise
 from rnncc.runtime.jit.module_grammar import check_module
-from rnncc.schedule.build import schedule
 from rnncc.schedule.model import GradStage, LaneStage, Schedule
 
 SEAL = "# Written by rnncc compile: sha256 "  # of all that stands before it
@@ -43,10 +39,7 @@ def run(arguments: argparse.Namespace) -> int:
     refuse_overwriting(target, force=arguments.force)
     settings = load(arguments.file, arguments.settings)
     every = arguments.variants == "all"
-    text = render_module(
-        settings.spec,
-        settings.options,
-        settings.functions,
+    text = settings.derivation.module(
         arguments.dtype,
         () if every else plain_variants(second_order=arguments.second_order),
         second_order=arguments.second_order,
@@ -140,11 +133,11 @@ def summarise(
     settings: Settings, made_for: str, variants: str, target: Path, lines: int, seconds: float
 ) -> None:
     spec = settings.spec
-    _, training, pullback = map(optimise, programs(settings))
-    ahead, back = schedule(training), schedule(pullback)
+    programs = settings.derivation.plain
+    ahead, back = programs.training.schedule, programs.pullback.schedule
     weights = weight_shapes(spec, settings.options, settings.functions)
     states = state_shapes(spec, settings.options, settings.functions)
-    saved = [r for r in training.results if r.role == "residual"]
+    saved = [r for r in programs.training.program.results if r.role == "residual"]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()

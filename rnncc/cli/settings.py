@@ -8,15 +8,16 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 
+from rnncc.driver import Derivation
 from rnncc.frontend.diagnostics import an, nearest
 from rnncc.frontend.elaborate import bind_options
 from rnncc.frontend.limits import WHOLE
 from rnncc.frontend.spec import CellSpec, Number, SizeDecl
 from rnncc.ir.program import Span
 from rnncc.lowering.cell_interface import check_file
-from rnncc.lowering.lower import lower
 
 CELLS = Path(__file__).parent.parent / "cells"
 
@@ -33,6 +34,11 @@ class Settings:
     options: dict[str, object] = field(default_factory=dict)
     functions: dict[str, str] = field(default_factory=dict)
     sizes: dict[str, int] = field(default_factory=dict)
+
+    @cached_property
+    def derivation(self) -> Derivation:
+        """What all steps of a command are taken from."""
+        return Derivation(self.spec, self.options, self.functions)
 
 
 def builtin_cells() -> dict[str, Path]:
@@ -73,10 +79,12 @@ def load(file: str, given: Iterable[str]) -> Settings:
     if settings.options or settings.functions:  # without any it was checked as it stands
         try:
             bind_options(spec, settings.options)
-            lower(spec, settings.options, settings.functions)
+            _ = settings.derivation.plain
         except (TypeError, ValueError) as error:
             raise UsageError(f"--set: {error}") from None
-    return dataclasses.replace(settings, spec=with_sizes(spec, settings.sizes))
+    if settings.sizes:
+        return dataclasses.replace(settings, spec=with_sizes(spec, settings.sizes))
+    return settings
 
 
 def with_sizes(spec: CellSpec, sizes: dict[str, int]) -> CellSpec:

@@ -12,12 +12,8 @@ from dataclasses import dataclass
 
 from rnncc.artifact.cell import plain_variants
 from rnncc.cli.settings import Settings
-from rnncc.emit.module import DIFFERENTIABLE, render_module
 from rnncc.ir.printer import print_program
-from rnncc.ir.program import Program
-from rnncc.lowering.lower import lower
-from rnncc.passes.pipeline import PIPELINE, gradient, stages
-from rnncc.schedule.build import schedule
+from rnncc.passes.pipeline import PIPELINE
 from rnncc.schedule.printer import print_schedule
 
 FORWARD, TRAINING, PULLBACK = "forward", "training forward", "pullback"
@@ -42,31 +38,23 @@ def stage_names() -> tuple[str, ...]:
     return ("spec", "lower", "differentiate", *(n for n, _ in PIPELINE), "schedule", "module")
 
 
-def programs(settings: Settings) -> tuple[Program, Program, Program]:
-    """Forward, training forward and pullback, before the pipeline."""
-    program = lower(settings.spec, settings.options, settings.functions)
-    wrt = [p.value.name for p in program.params if p.role in DIFFERENTIABLE]
-    return (program, *gradient(program, wrt))
-
-
 def all_stages(settings: Settings, dtype: str, *, module: bool = True) -> Iterator[Stage]:
     """Every stage, first to last; `module`: that one, too."""
     yield Stage(WHOLE, "spec", settings.spec.text.rstrip() + "\n")
-    for part, program in zip((FORWARD, TRAINING, PULLBACK), programs(settings), strict=True):
+    programs = settings.derivation.plain
+    parts = {
+        FORWARD: programs.forward,
+        TRAINING: programs.training,
+        PULLBACK: programs.pullback,
+    }
+    for part, optimised in parts.items():
         before, text = None, ""
-        for name, after in stages(program):
+        for name, after in optimised.passes:
             if after is not before:
                 before, text = after, print_program(after)
             shown = "differentiate" if name == "lower" and part != FORWARD else name
             yield Stage(part, shown, text)
-        yield Stage(part, "schedule", print_schedule(schedule(after)))
+        yield Stage(part, "schedule", print_schedule(optimised.schedule))
     if module:
-        text = render_module(
-            settings.spec,
-            settings.options,
-            settings.functions,
-            dtype,
-            plain_variants(),
-            on_demand=True,
-        )
+        text = settings.derivation.module(dtype, plain_variants(), on_demand=True)
         yield Stage(WHOLE, "module", text)

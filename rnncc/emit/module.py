@@ -1,18 +1,18 @@
-"""A bound spec -> the text of one module: kernels, their tables, the cell, a Layer class.
+"""Schedules of a bound cell -> the text of one module: kernels, their tables, the cell, a class.
 
 Deterministic: the same spec, options and rnncc give the same bytes. Vector width, threads and
 tiles are not in the text; the runtime binds them.
 
-Non-Goals: writing files.
+Non-Goals: making Schedules (`driver`); writing files.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any
 
-from rnncc.artifact.cell import Variant, variants_of
+from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.artifact.literals import literal
 from rnncc.common.template_loader import render
 from rnncc.common.user_text import Code, comment, documented, text_literal
@@ -23,11 +23,6 @@ from rnncc.emit.shared.views import KernelView
 from rnncc.emit.tables_view import direction_table
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program, Value
-from rnncc.lowering.describe import describe
-from rnncc.lowering.lower import lower
-from rnncc.passes.pipeline import gradient, optimise
-from rnncc.passes.second import SecondOrder, cotangent, second_order
-from rnncc.schedule.build import schedule
 from rnncc.schedule.model import Schedule
 
 # Who writes a target's kernels; its templates are in a folder of its name.
@@ -35,7 +30,6 @@ WRITERS: dict[str, type[KernelWriter] | type[CudaKernelWriter]] = {
     "cpu": KernelWriter,
     "cuda": CudaKernelWriter,
 }
-DIFFERENTIABLE = ("input", "context", "state", "held", "weight")
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,29 +44,13 @@ class Compiled:
     callers: Mapping[Value, str] = field(default_factory=dict)
 
 
-def compile_program(program: Program) -> list[Compiled]:
-    """Differentiate, optimise and schedule a lowered program: both directions."""
-    forward, pullback = gradient(program, _differentiable(program))
-    # A residual is one value on both sides, until passes rename either.
-    saved = {r.value: r.name for r in forward.results if r.role == "residual"}
-    names = {p.value: saved[p.value] for p in pullback.params if p.role == "residual"}
-    names |= {p.value: cotangent(p) for p in pullback.params if p.role == "cotangent"}
-    return [
-        Compiled("forward", schedule(optimise(forward))),
-        Compiled("backward", schedule(optimise(pullback)), names),
-    ]
+@dataclass(frozen=True, slots=True)
+class CompiledVariant:
+    """A variant of a cell; program: as it was lowered, which says what a caller sees."""
 
-
-def compile_second(program: Program) -> list[Compiled]:
-    """All four directions of second derivatives, in the order they run."""
-    four = second_order(program, _differentiable(program))
-    return [
-        Compiled(f.name, schedule(optimise(getattr(four, f.name)))) for f in fields(SecondOrder)
-    ]
-
-
-def _differentiable(program: Program) -> list[str]:
-    return [p.value.name for p in program.params if p.role in DIFFERENTIABLE]
+    variant: Variant
+    program: Program
+    directions: Sequence[Compiled]
 
 
 @dataclass(frozen=True, slots=True)
@@ -154,24 +132,19 @@ class ModuleView:
     class_name: str
 
 
-def render_module(
+def module_text(
     spec: CellSpec,
-    options: Mapping[str, object] | None = None,
-    functions: Mapping[str, object] | None = None,
-    dtype: str = "float32",
-    variants: Sequence[Variant] = (),
+    cell: CellDescription,
+    variants: Iterable[CompiledVariant],
     *,
-    second_order: bool = False,
     target: str = "cpu",
     on_demand: bool = False,
 ) -> str:
-    """The module's text, with kernels for these variants, else for all that a layer may ask for.
+    """The module's text: kernels of these variants, their tables, the cell, a class.
 
-    second_order: without `variants`, those of second derivatives are among them. target: a folder
-    of templates. on_demand: the module holds the cell's text in place of the equations alone, and
-    renders what it lacks when a call first asks for it.
+    target: a folder of templates. on_demand: the module holds the cell's text in place of the
+    equations alone, and renders what it lacks when a call first asks for it.
     """
-    cell = describe(spec, options or {}, functions or {}, dtype)
     stem = _stem(spec)
     source = {
         n: comment(f"{line.strip()}  ({stem}:{n})")
@@ -180,26 +153,18 @@ def render_module(
     }
     views: list[VariantView] = []
     legend: list[str] = []
-    for variant in variants or variants_of(cell, second_order=second_order):
-        program = lower(
-            spec,
-            options or {},
-            functions or {},
-            mask=variant.mask,
-            training=variant.training,
-            active_rates=variant.active_rates,
-        )
-        made = compile_second(program) if variant.second_order else compile_program(program)
+    for compiled in variants:
+        variant = compiled.variant
         # Step after step of one row is what is called without a gradient in mind.
         alone = target == "cpu" and not (variant.training or variant.second_order or on_demand)
         directions = [
             _direction(variant.prefix, d, source, target, alone and d.name == "forward")
-            for d in made
+            for d in compiled.directions
         ]
         order = "Second" if variant.second_order else ""
         engine = f"{target.capitalize()}{order}Engine"
         views.append(VariantView(Code(repr(variant)), engine, directions))
-        legend = legend or _legend(program)
+        legend = legend or _legend(compiled.program)
     first = (spec.doc.strip() or spec.name).split("\n")[0]
     title = first if first.startswith(spec.name) else f"{spec.name}: {first}"
     return render(
@@ -207,8 +172,8 @@ def render_module(
         m=ModuleView(
             title=documented(title),
             version=__version__,
-            dtype=dtype,
-            size=4 if dtype == "float32" else 8,
+            dtype=cell.dtype,
+            size=4 if cell.dtype == "float32" else 8,
             how=documented(f"run `rnncc compile {stem}`"),
             filename=documented(stem),
             sha=spec.sha256[:16],

@@ -19,7 +19,7 @@ from pathlib import Path
 
 from rnncc.artifact.cell import Variant
 from rnncc.compiler import CELLS
-from rnncc.emit.module import render_module
+from rnncc.driver import render_module
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.jit.module_grammar import check_module

@@ -27,7 +27,7 @@ from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.artifact.kernel_tables import KernelSpec
 from rnncc.common.machine import Machine
 from rnncc.compiler import Compiler
-from rnncc.emit.module import render_module
+from rnncc.driver import render_module
 from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.layer import Layer, make_class

@@ -10,7 +10,7 @@ import pytest
 
 import rnncc
 from rnncc.artifact.cell import Variant
-from rnncc.emit.module import render_module
+from rnncc.driver import render_module
 from rnncc.runtime.cuda.kernels import kernel_namespace
 from rnncc.runtime.jit.module_cache import text_module
 from tests.cases import NAMES, spec_of
