@@ -209,12 +209,10 @@ def choosing(module: Any, tier: str | None, graphs: bool = True) -> Call:
     """What makes a module's loops run in a tier, and its launches one by one."""
 
     def use() -> None:
-        from rnncc.torch.on_device import on_device
-
         allow_tf32(False)()
         for recurrence in module._recurrences:
             plain = variant_of(recurrence.cell, recurrence.rates, training=False, mask=False)
-            engine: Any = on_device(recurrence).binding.engine(plain)
+            engine: Any = recurrence.on_device().binding.engine(plain)
             engine.use_tier(tier)
             engine.use_graphs(graphs)
 

@@ -1,6 +1,6 @@
 """What a recurrence is: its bound cell, its kernels, and the checks at its door.
 
-Non-Goals: running it (`gradients`, `recurrence`).
+Non-Goals: running it (`recurrence`); going back (`gradients`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import numpy as np
 from torch import Tensor
 
 from rnncc.runtime.api.call import draws
+from rnncc.runtime.api.masking import Masking, masking
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.api.validation import SizeBinder, array_shape
-from rnncc.torch.arrays import unreadable
-from rnncc.torch.paths import TensorPath
+from rnncc.torch.arrays import array_of, unreadable
 from rnncc.torch.recipe import DTYPES, ArgumentShapes, DirectionGradients, Recipe, kernels_of
 
 _MOST_SHAPES = 256  # sets of shapes whose sizes a recurrence remembers
+Steps = tuple[np.ndarray, ...]  # which count, which are shown, [batch, time]; none: all
 
 
 class RecurrenceBase:
@@ -44,19 +45,7 @@ class RecurrenceBase:
         self.starting = tuple(s for s in cell.states if s.default)
         backwards = recipe.in_place and any(recipe.directions)
         self._lies_plain = not recipe.return_sequences or not (recipe.time_major or backwards)
-        self._choices: dict[tuple[bool, ...], list[DirectionGradients]] = {}
         self._known: dict[tuple[Any, ...], ArgumentShapes] = {}
-        # Calls of one direction, first step first, may take the same path again.
-        self._has_paths = recipe.directions == (False,)
-        self._paths: dict[tuple[Any, ...], TensorPath] = {}
-
-    def plan(self) -> str:
-        """Which kernels ran in the last calls, and why."""
-        engines = [kernels.engine for kernels in self.kernels.engines.values()]
-        device = self.__dict__.get("_on_device")  # where its tensors were a GPU's
-        engines += [k.engine for k in device.engines.values()] if device is not None else []
-        plans = [engine.plan() for engine in engines]
-        return "\n".join(plans) or "has not run"
 
     # ---- the door -----------------------------------------------------------------------------
 
@@ -144,3 +133,49 @@ class RecurrenceBase:
             return view
         order = self.orders[number]
         return order.run(view) if self.recipe.in_place else order.turn(view)
+
+    # ---- masks ----------------------------------------------------------------------------------
+
+    def masking(
+        self, mask: np.ndarray | None, known: ArgumentShapes, order: Order
+    ) -> Masking | None:
+        """Which steps a mask [batch, time] of bools, or lengths [batch], leaves out; None where all
+        count."""
+        if mask is None:
+            return None
+        lengths = mask.ndim == 1
+        return masking(
+            None if lengths else mask,
+            mask if lengths else None,
+            known.batch,
+            known.time,
+            zeros=self.recipe.zeros,
+            backwards=order.backwards,
+        )
+
+    def steps_of(self, mask: Tensor, known: ArgumentShapes) -> Steps | None:
+        """Which steps count and which are shown, as numbers; None where all count, or some don't
+        run at all."""
+        masks = self.masking(array_of(mask), known, self.orders[0])
+        if masks is None or masks.steps != known.time:
+            return None
+        cut = masks.cut({}, ())
+        if "valid" not in cut:
+            return None
+        return cut["valid"].astype(self.dtype), cut["_shown"].astype(self.dtype)
+
+    # ---- gradients ------------------------------------------------------------------------------
+
+    def choose(
+        self, number: int, given: bool, masked: bool, wanted: Sequence[bool]
+    ) -> DirectionGradients:
+        """Which gradients one direction is asked for, where those of these tensors are wanted."""
+        cell = self.cell
+        states = len(cell.arguments) + masked
+        weights = states + len(self.states) * given + number * len(self.owned)
+        arguments = {n: at for at, n in enumerate(cell.arguments) if wanted[at]}
+        first = {n: at for at, n in enumerate(self.states, states) if given and wanted[at]}
+        trained = {w.name: at for at, w in enumerate(cell.weights, weights) if wanted[at]}
+        begun = () if given else tuple(s for s in self.starting if s.default in trained)
+        names = frozenset([*arguments, *first, *trained, *(s.name for s in begun)])
+        return DirectionGradients(arguments, first, trained, begun, names)

@@ -21,19 +21,29 @@ Non-Goals: what is computed (`gradients`); the node of a call itself, graphs of 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
+from rnncc.artifact.cell import CellDescription
 from rnncc.torch.batched import is_batched, one_by_one
 
-if TYPE_CHECKING:
-    from rnncc.torch.packed import OverRows
-    from rnncc.torch.recurrence import Recurrence
-
 Some = Sequence[Tensor | None]
+
+
+class Differentiable(Protocol):
+    """What goes back through its calls, and through that once more: see `Recurrence`."""
+
+    @property
+    def cell(self) -> CellDescription: ...
+
+    def backward(self, saved: Any, cotangents: Some, wanted: Sequence[bool]) -> Some: ...
+
+    def second(
+        self, saved: Any, cotangents: Some, d_grads: Some, wanted: Sequence[bool]
+    ) -> tuple[Some, Some]: ...
 
 
 def refuse_dual(what: str, tensors: Some) -> None:
@@ -61,7 +71,7 @@ class Source:
 
     __slots__ = ("recurrence", "saved")
 
-    def __init__(self, recurrence: Recurrence | OverRows, saved: Any) -> None:
+    def __init__(self, recurrence: Differentiable, saved: Any) -> None:
         self.recurrence, self.saved = recurrence, saved
 
     def gradients(self, cotangents: Some, tensors: Some, wanted: Sequence[bool]) -> Some:

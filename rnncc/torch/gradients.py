@@ -15,54 +15,37 @@ from torch import Tensor
 from rnncc.runtime.common.allocators import of_every_step
 from rnncc.torch.arrays import array_of
 from rnncc.torch.base import RecurrenceBase
-from rnncc.torch.on_device import SavedOnDevice
-from rnncc.torch.on_device_second import second
-from rnncc.torch.paths import TensorPathSaved
-from rnncc.torch.recipe import DirectionGradients, DirectionSaved, SavedTensors
+from rnncc.torch.recipe import DirectionGradients, DirectionSaved, Recipe, SavedTensors
 
 
 class RecurrenceGradients(RecurrenceBase):
-    """A recurrence that can go back."""
+    """A recurrence that can go back through a call over the CPU's tensors, whatever they were."""
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        self._choices: dict[tuple[bool, ...], list[DirectionGradients]] = {}
 
     # ---- backward -----------------------------------------------------------------------------
 
     def backward(
         self,
-        saved: SavedTensors | TensorPathSaved,
+        saved: SavedTensors,
         cotangents: Sequence[Tensor | None],
         wanted: Sequence[bool],
     ) -> list[Tensor | None]:
         """Gradients of a call's tensors, those wanted. cotangents: of its results; None is zero."""
-        if isinstance(saved, TensorPathSaved):
-            assert saved.memory is not None
-            return saved.path.backward(saved, saved.tensors, saved.memory, wanted, cotangents)
-        if isinstance(saved, SavedOnDevice):
-            with torch.cuda.device_of(saved.like):
-                return saved.owner.backward(saved, cotangents, wanted)
         key = (*wanted, saved.given, saved.masked)
         choices = self._choices.get(key)
         if choices is None:
             choices = self._choices[key] = [
-                self.choose(number, saved, wanted) for number in range(len(self.orders))
+                self.choose(number, saved.given, saved.masked, wanted)
+                for number in range(len(self.orders))
             ]
         handed = [None if t is None else array_of(t) for t in cotangents]
         grads: list[Tensor | None] = [None] * len(saved.shapes)
         for number, choice in enumerate(choices):
             self._back(number, saved, handed, choice, grads)
         return grads
-
-    def choose(
-        self, number: int, saved: SavedTensors, wanted: Sequence[bool]
-    ) -> DirectionGradients:
-        cell = self.cell
-        states = len(cell.arguments) + saved.masked
-        weights = states + len(self.states) * saved.given + number * len(self.owned)
-        arguments = {n: at for at, n in enumerate(cell.arguments) if wanted[at]}
-        first = {n: at for at, n in enumerate(self.states, states) if saved.given and wanted[at]}
-        trained = {w.name: at for at, w in enumerate(cell.weights, weights) if wanted[at]}
-        begun = () if saved.given else tuple(s for s in self.starting if s.default in trained)
-        names = frozenset([*arguments, *first, *trained, *(s.name for s in begun)])
-        return DirectionGradients(arguments, first, trained, begun, names)
 
     def _back(
         self,
@@ -113,7 +96,7 @@ class RecurrenceGradients(RecurrenceBase):
 
     def second(
         self,
-        saved: SavedTensors | TensorPathSaved,
+        saved: SavedTensors,
         cotangents: Sequence[Tensor | None],
         d_grads: Sequence[Tensor | None],
         wanted: Sequence[bool],
@@ -121,19 +104,14 @@ class RecurrenceGradients(RecurrenceBase):
         """Gradients of sum(d_grads * gradients), of all cotangents and of those tensors wanted.
 
         d_grads: like the gradients that `backward` returns; None is zero."""
-        if isinstance(saved, TensorPathSaved):
-            assert saved.memory is not None
-            saved = saved.general(saved.tensors, saved.memory)
-        if isinstance(saved, SavedOnDevice):
-            with torch.cuda.device_of(saved.like):
-                return second(saved.owner, saved, cotangents, d_grads, wanted)
         handed = [None if t is None else array_of(t) for t in cotangents]
         given = [None if t is None else array_of(t) for t in d_grads]
         back = [torch.zeros(shape, dtype=self.torch_dtype) for shape in saved.known.results]
         grads: list[Tensor | None] = [None] * len(saved.shapes)
+        asked = [d is not None for d in given]
         for number, way in enumerate(saved.ways):
-            everything = self.choose(number, saved, [d is not None for d in given])
-            choice = self.choose(number, saved, wanted)
+            everything = self.choose(number, saved.given, saved.masked, asked)
+            choice = self.choose(number, saved.given, saved.masked, wanted)
             d = self._d_grads(number, saved, everything, given)
             if way.engine is None:  # nothing ran: gradients of first states are the last ones'
                 found = {f"d.final_{n}": d[n] for n in self.states if n in d}

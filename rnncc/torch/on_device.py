@@ -12,20 +12,18 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from rnncc.runtime.api.call import CellCall, CellKernels, kernels_for
-from rnncc.runtime.api.masking import Masking, masking
+from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.common.device_arrays import CARRIER
 from rnncc.runtime.cuda.driver.target import Carrier
+from rnncc.torch.base import RecurrenceBase
 from rnncc.torch.recipe import ArgumentShapes, DirectionGradients, DirectionSaved
-
-if TYPE_CHECKING:
-    from rnncc.torch.recurrence import Recurrence
 
 
 def is_elsewhere(tensor: Tensor) -> bool:
@@ -56,18 +54,10 @@ class SavedOnDevice:
     like: Tensor
 
 
-def on_device(recurrence: Recurrence) -> OnDevice:
-    """The recurrence's other half, made when a tensor of a GPU first comes."""
-    found: OnDevice | None = recurrence.__dict__.get("_on_device")
-    if found is None:
-        found = recurrence.__dict__["_on_device"] = OnDevice(recurrence)
-    return found
-
-
 class OnDevice:
     """A recurrence's calls over tensors of a GPU; tensors and results are those of `Recurrence`."""
 
-    def __init__(self, recurrence: Recurrence) -> None:
+    def __init__(self, recurrence: RecurrenceBase) -> None:
         self.of, recipe = recurrence, recurrence.recipe
         moved = getattr(recipe.layer_class.maker, "moved", None)
         if moved is None:
@@ -95,7 +85,7 @@ class OnDevice:
         self._check(tensors, masked)
         at = len(of.cell.arguments)
         arguments = dict(zip(of.cell.arguments, tensors[:at], strict=True))
-        mask = tensors[at] if masked else None
+        counted = tensors[at].detach().cpu().numpy() if masked else None
         at += masked
         states = tensors[at : at + len(of.states)] if given else ()
         weights = tensors[at + len(states) :]
@@ -107,7 +97,7 @@ class OnDevice:
             own = [t[number] if of.recipe.stacked else t for t in states]
             call.start(dict(zip(of.states, own, strict=False)), known.states)
             call.lent = frozenset(call.arrays) | {"valid", "_shown"}
-            call.masks = self._masking(mask, known, of.orders[number])
+            call.masks = of.masking(counted, known, of.orders[number])
             ran = call.run(training, seed, save)
             found.append(ran.results)
             ways.append(DirectionSaved.of(call, ran))
@@ -176,19 +166,6 @@ class OnDevice:
                     "them agree"
                 )
 
-    def _masking(self, mask: Tensor | None, known: ArgumentShapes, order: Order) -> Masking | None:
-        if mask is None:
-            return None
-        values, lengths = mask.detach().cpu().numpy(), mask.ndim == 1
-        return masking(
-            None if lengths else values,
-            values if lengths else None,
-            known.batch,
-            known.time,
-            zeros=self.of.recipe.zeros,
-            backwards=order.backwards,
-        )
-
     def _joined(self, found: list[dict[str, Tensor]]) -> list[Tensor]:
         """Results as they are given back: directions side by side, steps in the user's order."""
         of, joined = self.of, []
@@ -216,7 +193,7 @@ class OnDevice:
         """Gradients of a call's tensors, those wanted."""
         grads: list[Tensor | None] = [None] * len(saved.shapes)
         for number, way in enumerate(saved.ways):
-            choice = self.of.choose(number, saved, wanted)  # type: ignore[arg-type]
+            choice = self.of.choose(number, saved.given, saved.masked, wanted)
             given = self.cotangents(number, saved, cotangents)
             if way.engine is None:  # nothing ran: the last states are the first ones
                 finals = {n: f"final_{n}" for n in self.of.states}

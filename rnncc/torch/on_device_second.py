@@ -21,14 +21,14 @@ def second(
     d_grads: Sequence[Tensor | None],
     wanted: Sequence[bool],
 ) -> tuple[list[Tensor | None], list[Tensor | None]]:
-    """See `RecurrenceGradients.second`."""
+    """See `Recurrence.second`."""
     of = device.of
     back = [saved.like.new_zeros(shape) for shape in saved.known.results]
     grads: list[Tensor | None] = [None] * len(saved.shapes)
     asked = [d is not None for d in d_grads]
     for number, way in enumerate(saved.ways):
-        everything = of.choose(number, saved, asked)  # type: ignore[arg-type]
-        choice = of.choose(number, saved, wanted)  # type: ignore[arg-type]
+        everything = of.choose(number, saved.given, saved.masked, asked)
+        choice = of.choose(number, saved.given, saved.masked, wanted)
         d = _as_run(device, number, saved, everything, d_grads)
         if way.engine is None:  # nothing ran: gradients of first states are the last ones'
             found = {f"d.final_{n}": d[n] for n in of.states if n in d}

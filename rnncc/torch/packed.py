@@ -23,7 +23,8 @@ import torch
 from torch import Tensor
 
 from rnncc.runtime.common.memory_pool import address_of
-from rnncc.torch.paths import Steps, new
+from rnncc.torch.base import Steps
+from rnncc.torch.paths import new
 from rnncc.torch.recipe import DTYPES
 from rnncc.torch.recurrence import Recurrence
 

@@ -18,7 +18,7 @@ import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import torch
@@ -33,13 +33,11 @@ from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.fast_path import Direct
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 from rnncc.torch.arrays import array_of
+from rnncc.torch.base import Steps
+from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.recipe import ArgumentShapes, DirectionSaved, SavedTensors
 
-if TYPE_CHECKING:
-    from rnncc.torch.recurrence import Recurrence
-
 BYTES = np.dtype(np.uint8)
-Steps = tuple[np.ndarray, ...]  # which count, which are shown, [batch, time]; none: all
 
 
 def new(shape: Sequence[int], dtype: np.dtype, torch_dtype: torch.dtype) -> Tensor:
@@ -107,7 +105,7 @@ class TensorPath(FastPath):
 
     def __init__(
         self,
-        recurrence: Recurrence,
+        recurrence: RecurrenceGradients,
         engine: CpuEngine,
         variant: Variant,
         known: ArgumentShapes,
@@ -233,7 +231,7 @@ class TensorPath(FastPath):
         recurrence, (way,) = self.recurrence, saved.ways
         if not recurrence.recipe.return_sequences:  # cotangents of all steps are made first
             return None
-        choice = recurrence.choose(0, saved, wanted)
+        choice = recurrence.choose(0, saved.given, saved.masked, wanted)
         handed = [None if t is None else array_of(t) for t in cotangents]
         named = recurrence.cotangents(0, way, handed)
         where = {**choice.arguments, **choice.states, **choice.trained}

@@ -21,15 +21,16 @@ from torch import Tensor
 
 from rnncc.adapters.fast_path import MOST_PATHS
 from rnncc.runtime.api.call import CellKernels, NumpyCall, Ran, kernels_for
-from rnncc.runtime.api.masking import Masking, masking
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.torch.arrays import array_of
+from rnncc.torch.base import Steps
 from rnncc.torch.gradients import RecurrenceGradients
-from rnncc.torch.on_device import is_elsewhere, on_device
-from rnncc.torch.paths import Steps, TensorPath, path_key
+from rnncc.torch.on_device import OnDevice, SavedOnDevice, is_elsewhere
+from rnncc.torch.on_device_second import second as second_on_device
+from rnncc.torch.paths import TensorPath, TensorPathSaved, path_key
 from rnncc.torch.recipe import ArgumentShapes, DirectionSaved, Recipe, SavedTensors
 
 
@@ -42,6 +43,13 @@ class Recurrence(RecurrenceGradients):
     """
 
     by_steps: Recurrence | None = None  # over [time, batch, ...], once it was asked for
+
+    def __init__(self, recipe: Recipe) -> None:
+        super().__init__(recipe)
+        # Calls of one direction, first step first, may take the same path again.
+        self._has_paths = recipe.directions == (False,)
+        self._paths: dict[tuple[Any, ...], TensorPath] = {}
+        self._on_device: OnDevice | None = None  # once a tensor of a GPU has come
 
     def __reduce__(self) -> tuple[Any, ...]:
         return recurrence_of, (self.recipe,)
@@ -62,7 +70,7 @@ class Recurrence(RecurrenceGradients):
         says, where that is known."""
         if is_elsewhere(tensors[0]):
             with torch.cuda.device_of(tensors[0]):  # afterwards torch's device is what it was
-                return on_device(self).forward(tensors, seed, training, given, masked, save)
+                return self.on_device().forward(tensors, seed, training, given, masked, save)
         cell = self.cell
         at = len(cell.arguments)
         key: tuple[Any, ...] | None = None
@@ -78,11 +86,10 @@ class Recurrence(RecurrenceGradients):
             if done is not None:
                 return done
         arguments = tensors[:at]
-        mask = tensors[at] if masked else None
-        at += masked
-        states = tensors[at : at + len(self.states)] if given else ()
-        weights = tensors[at + len(states) :]
+        states = tensors[at + masked : at + masked + len(self.states)] if given else ()
+        weights = tensors[at + masked + len(states) :]
         known = self._enter(arguments, states)
+        mask = array_of(tensors[at]) if masked else None
         read = {n: array_of(t) for n, t in zip(cell.arguments, arguments, strict=True)}
         begun = [array_of(t) for t in states]
         targets: list[Tensor | None] = [None] * len(self.results)
@@ -90,7 +97,7 @@ class Recurrence(RecurrenceGradients):
         for number in range(len(self.orders)):
             call = self._call(number, read, weights, known, targets, save)
             call.start(self._given(begun, number) if given else known.zeros, known.states)
-            call.masks = self._masking(mask, known, call.order)
+            call.masks = self.masking(mask, known, call.order)
             ran = call.run(training, seed, save)
             self._wrap(targets, ran.results)
             ways.append(DirectionSaved.of(call, ran))
@@ -108,6 +115,12 @@ class Recurrence(RecurrenceGradients):
             SavedTensors(ways, known, given, masked, [t.shape for t in tensors]) if save else None
         )
         return [t for t in targets if t is not None], kept
+
+    def on_device(self) -> OnDevice:
+        """Its calls over tensors of a GPU, which lie otherwise and stay there."""
+        if self._on_device is None:
+            self._on_device = OnDevice(self)
+        return self._on_device
 
     def _call(
         self,
@@ -176,17 +189,6 @@ class Recurrence(RecurrenceGradients):
                 self, engine, ran.variant, known, direct, given, masked, tensors
             )
 
-    def steps_of(self, mask: Tensor, known: ArgumentShapes) -> Steps | None:
-        """Which steps count and which are shown, as numbers; None where all count, or some don't
-        run at all."""
-        masks = self._masking(mask, known, self.orders[0])
-        if masks is None or masks.steps != known.time:
-            return None
-        cut = masks.cut({}, ())
-        if "valid" not in cut:
-            return None
-        return cut["valid"].astype(self.dtype), cut["_shown"].astype(self.dtype)
-
     def _engine(self, training: bool, masked: bool) -> CellKernels:
         """The kernels of such calls."""
         recipe, kernels = self.recipe, self.kernels
@@ -241,18 +243,49 @@ class Recurrence(RecurrenceGradients):
                 stacked = self.recipe.stacked and name not in self.outputs
                 targets[at] = torch.from_numpy(array[None] if stacked else array)
 
-    def _masking(self, mask: Tensor | None, known: ArgumentShapes, order: Order) -> Masking | None:
-        if mask is None:
-            return None
-        values, lengths = array_of(mask), mask.ndim == 1
-        return masking(
-            None if lengths else values,
-            values if lengths else None,
-            known.batch,
-            known.time,
-            zeros=self.recipe.zeros,
-            backwards=order.backwards,
-        )
+    # ---- backward, by what the call has left ----------------------------------------------------
+
+    def backward(
+        self,
+        saved: SavedTensors | TensorPathSaved | SavedOnDevice,
+        cotangents: Sequence[Tensor | None],
+        wanted: Sequence[bool],
+    ) -> list[Tensor | None]:
+        """Gradients of a call's tensors, those wanted. cotangents: of its results; None is zero."""
+        if isinstance(saved, TensorPathSaved):
+            assert saved.memory is not None
+            return saved.path.backward(saved, saved.tensors, saved.memory, wanted, cotangents)
+        if isinstance(saved, SavedOnDevice):
+            with torch.cuda.device_of(saved.like):
+                return saved.owner.backward(saved, cotangents, wanted)
+        return super().backward(saved, cotangents, wanted)
+
+    def second(
+        self,
+        saved: SavedTensors | TensorPathSaved | SavedOnDevice,
+        cotangents: Sequence[Tensor | None],
+        d_grads: Sequence[Tensor | None],
+        wanted: Sequence[bool],
+    ) -> tuple[list[Tensor | None], list[Tensor | None]]:
+        """Gradients of sum(d_grads * gradients), of all cotangents and of those tensors wanted.
+
+        d_grads: like the gradients that `backward` returns; None is zero."""
+        if isinstance(saved, TensorPathSaved):
+            assert saved.memory is not None
+            saved = saved.general(saved.tensors, saved.memory)
+        if isinstance(saved, SavedOnDevice):
+            with torch.cuda.device_of(saved.like):
+                return second_on_device(saved.owner, saved, cotangents, d_grads, wanted)
+        return super().second(saved, cotangents, d_grads, wanted)
+
+    # ---- what ran -------------------------------------------------------------------------------
+
+    def plan(self) -> str:
+        """Which kernels ran in the last calls, and why."""
+        kernels = [*self.kernels.engines.values()]
+        if self._on_device is not None:
+            kernels += self._on_device.engines.values()
+        return "\n".join(k.engine.plan() for k in kernels) or "has not run"
 
 
 @dataclass(slots=True)
