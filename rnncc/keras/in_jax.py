@@ -94,67 +94,93 @@ class _Wanted:
     flags: tuple[bool, ...]
 
 
-def _function(calls: GraphCalls) -> Callable[..., Any]:
-    operation = calls.operation
-    key = f"{operation.stable_key} {calls.request}"
-    alive = weakly(calls)
+class _Vjp:
+    """The functions of a custom vjp over calls of one kind. key: tells them from others, in every
+    process. What XLA is handed knows of the calls by `alive` alone: it stays when they are gone."""
 
-    def plain(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
-        return alive().forward(arrays, save=False, out=out)
+    def __init__(self, calls: GraphCalls) -> None:
+        self.operation, self.count = calls.operation, calls.count
+        self.key = f"{self.operation.stable_key} {calls.request}"
+        self.alive = weakly(calls)
 
-    def saving(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
-        return alive().forward(arrays, save=True, out=out)
+    def call(self, *tensors: Any) -> Any:
+        """The results, where nobody differentiates."""
+        alive = self.alive
 
-    def shapes(tensors: Sequence[Any], *more: jax.ShapeDtypeStruct) -> list[Any]:
-        known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
-        found = [jax.ShapeDtypeStruct(shape, operation.dtype) for shape in known.results]
-        return [*found, *more]
+        def plain(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> Any:
+            return alive().forward(arrays, save=False, out=out)
 
-    @jax.custom_vjp
-    def call(*tensors: Any) -> Any:
-        return tuple(_call_out(key, alive(), plain, shapes(tensors), tensors))
+        return tuple(_call_out(self.key, alive(), plain, self._results(tensors), tensors))
 
-    def forward(*given: Any) -> Any:
+    def forward(self, *given: Any) -> Any:
+        """Results, and what `backward` reads: the handle of what was saved, tensors, whose
+        gradients are wanted. given: tensors, and of each whether it is differentiated."""
+        key, alive = f"{self.key} saving", self.alive
+
+        def saving(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> Any:
+            return alive().forward(arrays, save=True, out=out)
+
         tensors = [t.value for t in given]
-        handle = jax.ShapeDtypeStruct((), np.int32)
-        results = shapes(tensors, handle)
-        *found, number = _once(
-            operation.cell.name,
-            lambda *given: _call_out(f"{key} saving", alive(), saving, results, given),
+        shapes = [*self._results(tensors), jax.ShapeDtypeStruct((), np.int32)]
+        *results, handle = _once(
+            self.operation.cell.name,
+            lambda *given: _call_out(key, alive(), saving, shapes, given),
             tensors,
         )
         floats = [jax.numpy.issubdtype(t.dtype, jax.numpy.floating) for t in tensors]
         flags = zip(given, floats, strict=True)
         wanted = _Wanted(tuple(bool(t.perturbed and f) for t, f in flags))
-        return tuple(found), (number, tensors, wanted)
+        return tuple(results), (handle, tensors, wanted)
 
-    def backward(kept: Any, cotangents: Sequence[Any]) -> Any:
-        number, tensors, wanted = kept
-        flags, count = wanted.flags[: calls.count], len(tensors)
-        handed = [d for d in cotangents if type(d) is not SymbolicZero]
-        present = [type(d) is not SymbolicZero for d in cotangents]
-
-        def back(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
-            handle, own, rest = arrays[0], arrays[1 : 1 + count], iter(arrays[1 + count :])
-            cts = [next(rest) if p else None for p in present]
-            return alive().backward(int(handle), own, cts, flags, out)
-
+    def backward(self, kept: Any, cotangents: Sequence[Any]) -> Any:
+        """A gradient of each tensor, None of those that aren't wanted."""
+        handle, tensors, wanted = kept
+        flags = wanted.flags[: self.count]
         asked = [
-            jax.ShapeDtypeStruct(t.shape, operation.dtype)
+            jax.ShapeDtypeStruct(t.shape, self.operation.dtype)
             for t, w in zip(tensors, flags, strict=False)
             if w
         ]
-        name = f"{key} back {''.join('01'[w] for w in flags)} {''.join('01'[p] for p in present)}"
-        given = [number, *tensors, *handed]
         grads: Iterator[Any] = iter(())
+        alive = self.alive
         if asked:
+            present = tuple(type(d) is not SymbolicZero for d in cotangents)
+            handed = [d for d, p in zip(cotangents, present, strict=True) if p]
+            back = self._back(len(tensors), present, flags)
+            bits = ["".join("01"[b] for b in bits) for bits in (flags, present)]
+            name = f"{self.key} back {bits[0]} {bits[1]}"
             found = _once(
-                operation.cell.name,
+                self.operation.cell.name,
                 lambda *given: _call_out(name, alive(), back, asked, given),
-                given,
+                [handle, *tensors, *handed],
             )
             grads = iter(found)
         return tuple(next(grads) if w else None for w in wanted.flags)
 
-    call.defvjp(forward, backward, symbolic_zeros=True)
-    return call  # type: ignore[no-any-return]
+    def _back(
+        self, count: int, present: tuple[bool, ...], flags: tuple[bool, ...]
+    ) -> Callable[..., Any]:
+        """A backward over arrays: the handle, `count` tensors, those cotangents that are present ->
+        gradients of those tensors that are flagged."""
+        alive = self.alive
+
+        def back(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> Any:
+            handle, tensors, rest = arrays[0], arrays[1 : 1 + count], iter(arrays[1 + count :])
+            cotangents = [next(rest) if p else None for p in present]
+            return alive().backward(int(handle), tensors, cotangents, flags, out)
+
+        return back
+
+    def _results(self, tensors: Sequence[Any]) -> list[Any]:
+        """Shapes of a call's results."""
+        operation = self.operation
+        known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
+        return [jax.ShapeDtypeStruct(shape, operation.dtype) for shape in known.results]
+
+
+def _function(calls: GraphCalls) -> Callable[..., Any]:
+    """Tensors -> results, which JAX can differentiate once."""
+    vjp = _Vjp(calls)
+    function = jax.custom_vjp(vjp.call)
+    function.defvjp(vjp.forward, vjp.backward, symbolic_zeros=True)
+    return function  # type: ignore[no-any-return]

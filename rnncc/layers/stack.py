@@ -83,18 +83,17 @@ class StackEngine(StackWiring):
         results = {} if last_only else self._sequences(own_sizes[-1], batch, time, out)
         saved: list[Any] = []
         with ExitStack() as leases:
-            buffers = [
-                {} if save else self._buffer(k, own_sizes[k], batch, steps, leases)
-                for k in range(len(self.parts) - 1)
-            ]
+            if save:  # a pullback needs outputs of its own
+                places = [NOTHING] * (len(self.parts) - 1)
+            else:
+                places = self._buffers(own_sizes, batch, steps, leases)
+            places.append(results)
             for begin, end in borders(time, steps):
-                whole = (begin, end) == (0, time)
-                cut = slice(None) if whole else slice(begin, end)
+                cut = slice(begin, end) if steps < time else slice(None)
                 feed = {n: arrays[n][:, cut] for n in self.first}
                 masks = {n: arrays[n][:, cut] for n in ("valid", "_shown") if n in arrays}
                 for k, engine in enumerate(self.engines):
                     last = k == len(self.engines) - 1
-                    places = results if last else buffers[k]
                     span = cut if last else slice(0, end - begin)
                     found, kept = engine.forward(
                         {**given[k], **feed, **masks},
@@ -104,7 +103,7 @@ class StackEngine(StackWiring):
                         version=version[k],
                         save=save,
                         last_only=last and last_only,
-                        out={n: a[:, span] for n, a in places.items()},
+                        out={n: a[:, span] for n, a in places[k].items()},
                         first_step=first_step + begin,
                         checkpoint_every=checkpoint_every,
                         lent=self._lent(k, lent),
@@ -112,15 +111,12 @@ class StackEngine(StackWiring):
                     )
                     saved.append(kept)
                     self._lasts[k] = engine.last
-                    carries = [name for name in found if name.startswith(FINAL)]
-                    given[k] |= {name.removeprefix(FINAL): found[name] for name in carries}
+                    given[k] |= _begins_of(found)
                     if not last:
                         feed = {own: found[name] for own, name in self._reads[k]}
         if last_only:
             results = {o.name: found[o.name] for o in self.parts[-1].cell.outputs}
-        for part, values in zip(self.parts, given, strict=True):
-            for state in part.cell.states:
-                results[FINAL + part.name(state.name)] = values[state.name]
+        results |= self._finals(given)
         return write_into(out, results), _Saved(saved) if save else None
 
     def repeat(
@@ -170,6 +166,14 @@ class StackEngine(StackWiring):
 
         return again
 
+    def _finals(self, carried: Sequence[Tensors]) -> dict[str, np.ndarray]:
+        """Last states by their names outside. carried: what each cell's next block would read."""
+        return {
+            FINAL + part.name(state.name): values[state.name]
+            for part, values in zip(self.parts, carried, strict=True)
+            for state in part.cell.states
+        }
+
     def _lent(self, k: int, lent: frozenset[str]) -> frozenset[str]:
         """What one cell puts out is there for the next one alone."""
         if k:
@@ -199,17 +203,21 @@ class StackEngine(StackWiring):
             found[output.name] = array
         return found
 
-    def _buffer(
-        self, k: int, sizes: Mapping[str, int], batch: int, steps: int, leases: ExitStack
-    ) -> dict[str, np.ndarray]:
-        """Where one block of a cell's outputs goes."""
-        found = {}
-        for output in self.parts[k].cell.outputs:
-            shape = (batch, steps, *array_shape(output, sizes))
-            size = math.prod(shape) * self.dtype.itemsize
-            raw = leases.enter_context(memory_pool.POOL.borrow(size))
-            found[output.name] = raw[:size].view(self.dtype).reshape(shape)
-        return found
+    def _buffers(
+        self, sizes: Sequence[Mapping[str, int]], batch: int, steps: int, leases: ExitStack
+    ) -> list[Tensors]:
+        """Where one block of outputs goes, of every cell that another one reads. sizes: each
+        cell's."""
+        buffers: list[Tensors] = []
+        for part, own in zip(self.parts[:-1], sizes[:-1], strict=True):
+            found = {}
+            for output in part.cell.outputs:
+                shape = (batch, steps, *array_shape(output, own))
+                size = math.prod(shape) * self.dtype.itemsize
+                raw = leases.enter_context(memory_pool.POOL.borrow(size))
+                found[output.name] = raw[:size].view(self.dtype).reshape(shape)
+            buffers.append(found)
+        return buffers
 
     # ---- backward ------------------------------------------------------------------------------
 
@@ -252,3 +260,8 @@ class StackEngine(StackWiring):
             plan = engine.plan(ran).splitlines()
             lines += [f"{part.prefix}:", *("  " + line for line in plan)]
         return "\n".join(lines)
+
+
+def _begins_of(results: Tensors) -> dict[str, np.ndarray]:
+    """The last states of a block, by the names under which the next one reads them."""
+    return {n.removeprefix(FINAL): a for n, a in results.items() if n.startswith(FINAL)}
