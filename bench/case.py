@@ -18,7 +18,7 @@ from rnncc.frontend.elaborate import sizes_of
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program
 from rnncc.ir.random import uniform
-from rnncc.lowering.cell_interface import input_shapes, output_shapes, weight_shapes
+from rnncc.lowering.cell_interface import CellInterface
 from rnncc.lowering.lower import lower
 
 FORWARD, TRAINING = "forward", "training"
@@ -102,12 +102,13 @@ def draw(case: Case) -> Data:
     def array(*shape: int) -> np.ndarray:
         return rng.standard_normal(shape).astype(case.dtype)
 
-    (width,) = next(iter(output_shapes(spec, options, functions).values()))
+    interface = CellInterface(spec, options, functions)
+    (width,) = next(iter(interface.outputs.values()))
     x = array(case.batch, case.time, case.features)
     dy = array(case.batch, case.time, width.evaluate(sizes))
     weights = {
         name: rng.uniform(-bound_, bound_, [s.evaluate(sizes) for s in shape]).astype(case.dtype)
-        for name, (shape, _) in weight_shapes(spec, options, functions).items()
+        for name, (shape, _) in interface.weights.items()
     }
     mask = rng.random((case.batch, case.time)) >= 1 / 3
     if case.lengths:
@@ -186,8 +187,9 @@ def _ops(found: Program) -> list[Any]:
 def check_drivable(cell: str) -> str:
     """A user's spec, or CaseError with what cases need: x: input[features], units, one output."""
     spec = _spec(cell)
-    inputs, free = input_shapes(spec), [n for n, d in sizes_of(spec, {}).items() if d is None]
-    outputs = list(output_shapes(spec).values())
+    interface = CellInterface(spec)
+    inputs, free = interface.inputs, [n for n, d in sizes_of(spec, {}).items() if d is None]
+    outputs = list(interface.outputs.values())
     if [str(s) for shape in inputs.values() for s in shape] != ["features"]:
         shown = ", ".join(f"{n}[{', '.join(map(str, s))}]" for n, s in inputs.items())
         raise CaseError(f"{cell}: it takes one input[features]; {spec.name} has {shown}")

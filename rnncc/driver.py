@@ -23,7 +23,8 @@ from typing import TYPE_CHECKING
 from rnncc.artifact.cell import CellDescription, Variant, variants_of
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program
-from rnncc.lowering.describe import describe
+from rnncc.lowering.cell_interface import CellInterface
+from rnncc.lowering.describe import description_of
 from rnncc.lowering.lower import lower
 
 if TYPE_CHECKING:
@@ -47,9 +48,14 @@ class Derivation:
         """With the options and functions that a description of the cell tells."""
         return cls(spec, dict(cell.options), dict(cell.functions))
 
+    @cached_property
+    def interface(self) -> CellInterface:
+        """Shapes, rates and constraints; raises as `CellInterface` does."""
+        return CellInterface(self.spec, self.options, self.functions)
+
     def cell(self, dtype: str = "float32") -> CellDescription:
         """The cell as its layers see it; raises as `describe` does."""
-        return describe(self.spec, self.options, self.functions, dtype)
+        return description_of(self.interface, dtype)
 
     @cached_property
     def plain(self) -> Programs:

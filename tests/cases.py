@@ -20,7 +20,7 @@ from rnncc.ir.interp import interpret
 from rnncc.ir.program import Param, Program, Value
 from rnncc.ir.rewrite import remap_program
 from rnncc.ir.verify import verify
-from rnncc.lowering.cell_interface import constraints, state_shapes, weight_shapes
+from rnncc.lowering.cell_interface import CellInterface
 from rnncc.lowering.lower import lower
 
 ROOT = Path(__file__).parent.parent
@@ -86,10 +86,10 @@ def sizes_for(spec: CellSpec, units: int = 5, features: int = 3) -> dict[str, in
 
 
 def fits(spec: CellSpec, sizes: Mapping[str, int]) -> bool:
-    shapes = [*state_shapes(spec).values(), *(s for s, _ in weight_shapes(spec).values())]
-    equal = constraints(spec)
+    interface = CellInterface(spec)
+    shapes = [*interface.states.values(), *(s for s, _ in interface.weights.values())]
     return all(size.evaluate(sizes) >= 1 for shape in shapes for size in shape) and all(
-        c.left.evaluate(sizes) == c.right.evaluate(sizes) for c in equal
+        c.left.evaluate(sizes) == c.right.evaluate(sizes) for c in interface.constraints
     )
 
 

@@ -22,7 +22,7 @@ from rnncc.frontend import limits
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.limits import DECLARATIONS, EQUATIONS, LINES, MISTAKES, UNCLOSED
 from rnncc.frontend.parse import parse_function
-from rnncc.lowering.cell_interface import check_text, constraints, diagnose
+from rnncc.lowering.cell_interface import CellInterface, check_text, diagnose
 
 from .attack.bounds import cell, examined
 from .attack.forked import in_child
@@ -199,7 +199,7 @@ def test_sizes_that_agree_by_chance_are_refused_with_their_line(value: str) -> N
 )
 def test_sizes_that_agree_where_division_comes_out_even_are_meant(value: str, count: int) -> None:
     text = HEADS.format("0").replace("* z", f"* ({value})")
-    assert len({c.message for c in constraints(check_text(text))}) >= count
+    assert len({c.message for c in CellInterface(check_text(text)).constraints}) >= count
 
 
 def test_sizes_that_differ_when_they_are_bound_name_line_and_numbers() -> None:

@@ -19,14 +19,10 @@ from rnncc.ir.interp import interpret
 from rnncc.ir.program import Program
 from rnncc.ir.verify import verify
 from rnncc.lowering.cell_interface import (
+    CellInterface,
     check,
     check_text,
-    constraints,
     foldings,
-    input_shapes,
-    output_shapes,
-    state_shapes,
-    weight_shapes,
 )
 from rnncc.lowering.lower import lower
 
@@ -54,7 +50,8 @@ def builtin(name: str) -> CellSpec:
 def bind(spec: CellSpec) -> dict[str, int]:
     """Odd sizes, except where a cell demands that one divides another."""
     sizes = dict(ODD)
-    divided = any(c.left.has_quotient or c.right.has_quotient for c in constraints(spec)) or any(
+    asked = CellInterface(spec).constraints
+    divided = any(c.left.has_quotient or c.right.has_quotient for c in asked) or any(
         s is not None and s.has_quotient for s in sizes_of(spec).values()
     )
     if divided:
@@ -100,7 +97,7 @@ def run(
 def test_cells_lower_under_every_option(path: Path) -> None:
     spec = check(parse_file(path))
     sizes = bind(spec)
-    for c in constraints(spec):
+    for c in CellInterface(spec).constraints:
         assert c.left.evaluate(sizes) == c.right.evaluate(sizes), c.message
     rates = frozenset(r.name for r in spec.rates)
     for options in foldings(spec):
@@ -122,12 +119,13 @@ def test_the_interface_agrees_with_the_program(path: Path) -> None:
         by_role: dict[str, dict] = {}
         for p in program.params:
             by_role.setdefault(p.role, {})[p.value.name] = p.value.type.shape
-        assert input_shapes(spec, options) == by_role["input"]
-        assert state_shapes(spec, options) == by_role.get("state", {})
-        weights = {n: shape for n, (shape, _) in weight_shapes(spec, options).items()}
+        interface = CellInterface(spec, options)
+        assert interface.inputs == by_role["input"]
+        assert interface.states == by_role.get("state", {})
+        weights = {n: shape for n, (shape, _) in interface.weights.items()}
         assert by_role.get("weight", {}).items() <= weights.items()
         outputs = {r.name: r.value.type.shape for r in program.results if r.role == "output"}
-        assert output_shapes(spec, options) == outputs
+        assert interface.outputs == outputs
         final = [r.name for r in program.results if r.role == "state"]
         assert final == [f"final_{n}" for n in by_role.get("state", {})]
 
@@ -256,8 +254,9 @@ def evaluate(spec: CellSpec, **kw: object) -> tuple[dict[str, np.ndarray], dict[
 
 
 def test_delays() -> None:
-    a, y = evaluate(cell("h[t] = 0.5 * h[t-2] + x[t-1] + x[t]"))
-    assert state_shapes(cell("h[t] = 0.5 * h[t-2] + x[t-1] + x[t]")).keys() == {"h", "_x_1", "_h_2"}
+    delayed = cell("h[t] = 0.5 * h[t-2] + x[t-1] + x[t]")
+    a, y = evaluate(delayed)
+    assert CellInterface(delayed).states.keys() == {"h", "_x_1", "_h_2"}
     xs = [a["_x_1"], *np.moveaxis(a["x"], 1, 0)]
     hs = [a["_h_2"], a["h"]]
     for t in range(TIME):
@@ -395,7 +394,15 @@ def test_equations_in_any_order_and_any_number() -> None:
 
 def test_returned_values_have_distinct_names() -> None:
     spec = cell("h[t] = tanh(x[t])", "h[t], h[t], x[t] * 2, x[t] * 3")
-    assert list(output_shapes(spec)) == ["h", "h_1", "output", "output_1"]
+    assert list(CellInterface(spec).outputs) == ["h", "h_1", "output", "output_1"]
+
+
+@pytest.mark.parametrize("value", ["big", "relu(big)", "where(big, 1, 0)", "drop(big, 0.5) * 1"])
+@pytest.mark.parametrize("big", [True, False])
+def test_truth_that_is_known_is_a_number_where_one_is_read(value: str, big: bool) -> None:
+    spec = cell(f"y = {value}\nh[t] = x[t] + h[t-1]", "h[t], y", "big: option = True")
+    _, y = evaluate(spec, options={"big": big})
+    np.testing.assert_array_equal(y["y"], np.full((BATCH, TIME), float(big)))
 
 
 def test_sizes_that_cannot_be_compared_become_constraints() -> None:
@@ -404,10 +411,11 @@ def test_sizes_that_cannot_be_compared_become_constraints() -> None:
         "a, b = split(x[t], 2)\nh[t] = a + 0.5 * h[t-1]\nreturn h[t], b\n"
     )
     sizes = {"units": 6, "half": 3}
-    assert constraints(spec)
-    assert all(c.left.evaluate(sizes) == c.right.evaluate(sizes) for c in constraints(spec))
+    asked = CellInterface(spec).constraints
+    assert asked
+    assert all(c.left.evaluate(sizes) == c.right.evaluate(sizes) for c in asked)
     wrong = {"units": 7, "half": 3}
-    assert any(c.left.evaluate(wrong) != c.right.evaluate(wrong) for c in constraints(spec))
+    assert any(c.left.evaluate(wrong) != c.right.evaluate(wrong) for c in asked)
 
 
 INDEXED = """cell: Indexed
@@ -434,8 +442,8 @@ def test_an_index_past_its_axis_is_refused_when_sizes_are_known(index: str) -> N
 
 
 def test_the_first_and_the_last_element_need_no_constraint() -> None:
-    assert not constraints(check_text(INDEXED.format(index="0")))
-    assert not constraints(check_text(INDEXED.format(index="-1")))
+    assert not CellInterface(check_text(INDEXED.format(index="0"))).constraints
+    assert not CellInterface(check_text(INDEXED.format(index="-1"))).constraints
     layer = oracle.layer_class(check_text(INDEXED.format(index="1")))(units=2)
     assert layer(np.ones((1, 1, 2))).shape == (1, 2)
 

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from rnncc.ir.program import Program
-from rnncc.lowering.cell_interface import check_text, output_shapes
+from rnncc.lowering.cell_interface import CellInterface, check_text
 from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, stages
 from rnncc.passes.second import second_order
@@ -65,5 +65,5 @@ def test_every_program_has_a_schedule(name: str) -> None:
 
 
 def test_a_state_set_by_a_number_has_its_shape_everywhere() -> None:
-    shapes = output_shapes(check_text(CELLS["scalar"]))
+    shapes = CellInterface(check_text(CELLS["scalar"])).outputs
     assert [str(s) for shape in shapes.values() for s in shape] == ["3", "3"]

@@ -11,7 +11,7 @@ from rnncc.cli.settings import builtin_cells
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.sizes import Size
-from rnncc.lowering.cell_interface import Options, weight_shapes
+from rnncc.lowering.cell_interface import CellInterface
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -21,7 +21,7 @@ def run(arguments: argparse.Namespace) -> int:
     table.add_column("parameters")
     for name, path in builtin_cells().items():
         spec = parse_file(path)
-        table.add_row(name, _first_line(spec), str(parameter_count(spec)))
+        table.add_row(name, _first_line(spec), str(parameter_count(CellInterface(spec))))
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
@@ -29,10 +29,10 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def parameter_count(spec: CellSpec, options: Options = None, functions: Options = None) -> Size:
+def parameter_count(interface: CellInterface) -> Size:
     """How many numbers the weights hold, in terms of the cell's sizes."""
     total = Size.of(0)
-    for shape, _ in weight_shapes(spec, options, functions).values():
+    for shape, _ in interface.weights.values():
         count = Size.of(1)
         for size in shape:
             count = count * size

@@ -28,7 +28,7 @@ from rnncc.cli.probe import probe_sizes
 from rnncc.cli.settings import Settings, UsageError, load
 from rnncc.compiler import layer_class
 from rnncc.frontend.spec import Call, CellSpec, Name, walk
-from rnncc.lowering.cell_interface import examined
+from rnncc.lowering.cell_interface import CellInterface, examined
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.common.learning import NeverLearns, sentences
 
@@ -154,7 +154,8 @@ class Probe:
         self.label = (dtype if sequences else f"{dtype} last step,") + " masked" * masked
         self.rng = np.random.default_rng(12345)
         self.call: dict[str, Any] = {"mask": MASK} if masked else {}
-        own = {n: v for n, v in sizes.items() if n in settings.sizes or n in _free(spec)}
+        free = _free(settings.derivation.interface)
+        own = {n: v for n, v in sizes.items() if n in settings.sizes or n in free}
         given: dict[str, Any] = {**own, **settings.options, **settings.functions}
         given |= {"return_sequences": sequences, "return_state": True, "seed": 7}
         self.layer = layer_class(spec, target, dtype)(**given)
@@ -283,13 +284,11 @@ def _error(found: np.ndarray, right: np.ndarray) -> float:
     return float(np.abs(found - right).max(initial=0)) / scale
 
 
-def _free(spec: CellSpec) -> set[str]:
+def _free(interface: CellInterface) -> set[str]:
     """Sizes a layer is given: those no input's shape shows and no default fills."""
-    from rnncc.lowering.cell_interface import context_shapes, input_shapes
-
-    shapes = [*input_shapes(spec).values(), *context_shapes(spec).values()]
+    shapes = [*interface.inputs.values(), *interface.contexts.values()]
     shown = {str(size) for shape in shapes for size in shape}
-    return {d.name for d in spec.sizes if d.default is None and d.name not in shown}
+    return {d.name for d in interface.spec.sizes if d.default is None and d.name not in shown}
 
 
 def _table(spec: CellSpec, sizes: Mapping[str, int], findings: list[Finding]) -> Table:

@@ -20,7 +20,6 @@ from rich.table import Table
 from rnncc.artifact.cell import plain_variants
 from rnncc.cli.cells import parameter_count
 from rnncc.cli.settings import Settings, UsageError, find_cell, load
-from rnncc.lowering.cell_interface import state_shapes, weight_shapes
 from rnncc.runtime.jit.module_grammar import check_module
 from rnncc.schedule.model import GradStage, LaneStage, Schedule
 
@@ -135,8 +134,7 @@ def summarise(
     spec = settings.spec
     programs = settings.derivation.plain
     ahead, back = programs.training.schedule, programs.pullback.schedule
-    weights = weight_shapes(spec, settings.options, settings.functions)
-    states = state_shapes(spec, settings.options, settings.functions)
+    interface = settings.derivation.interface
     saved = [r for r in programs.training.program.results if r.role == "residual"]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
@@ -144,9 +142,10 @@ def summarise(
     rows = {
         "cell": f"{spec.name}: {_count(len(spec.equations), 'equation')}",
         "bound": _listed({**settings.options, **settings.functions, **settings.sizes}),
-        "weights": ", ".join(f"{n}[{_dims(s)}]" for n, (s, _) in weights.items()) or "none",
-        "parameters": str(parameter_count(spec, settings.options, settings.functions)),
-        "states": ", ".join(f"{n}[{_dims(s)}]" for n, s in states.items()) or "none",
+        "weights": ", ".join(f"{n}[{_dims(s)}]" for n, (s, _) in interface.weights.items())
+        or "none",
+        "parameters": str(parameter_count(interface)),
+        "states": ", ".join(f"{n}[{_dims(s)}]" for n, s in interface.states.items()) or "none",
         "contractions": f"forward {_contractions(ahead)}; backward {_contractions(back)}",
         "saved": ", ".join(f"{r.name.split('.')[0]}{_axes(r.value.type.shape)}" for r in saved)
         or "nothing",

@@ -10,21 +10,20 @@ from collections.abc import Iterator, Mapping
 from rnncc.cli.settings import Settings, UsageError
 from rnncc.frontend.elaborate import sizes_of
 from rnncc.ir.sizes import Size
-from rnncc.lowering.cell_interface import constraints, input_shapes, state_shapes, weight_shapes
 
 _PRIMES = (3, 5, 2, 7, 4, 6)
 
 
 def probe_sizes(settings: Settings) -> dict[str, int]:
     """Every size of the cell; UsageError when nothing small fits."""
-    spec, options, functions = settings.spec, settings.options, settings.functions
-    declared = sizes_of(spec, options)  # type: ignore[arg-type]
+    interface = settings.derivation.interface
+    declared = sizes_of(settings.spec, interface.options)
     free = [name for name, default in declared.items() if default is None]
-    equal = [(c.left, c.right) for c in constraints(spec, options, functions)]
+    equal = [(c.left, c.right) for c in interface.constraints]
     shapes = [
-        *(shape for shape, _ in weight_shapes(spec, options, functions).values()),
-        *state_shapes(spec, options, functions).values(),
-        *input_shapes(spec, options).values(),
+        *(shape for shape, _ in interface.weights.values()),
+        *interface.states.values(),
+        *interface.inputs.values(),
     ]
     for chosen in _candidates(free):
         sizes = dict(chosen)
@@ -33,7 +32,7 @@ def probe_sizes(settings: Settings) -> dict[str, int]:
                 sizes[name] = default.evaluate(sizes)
         if _fits(sizes, equal, [size for shape in shapes for size in shape]):
             return {name: sizes[name] for name in declared}
-    raise UsageError(f"{spec.name}: no small sizes fit: give some with --set")
+    raise UsageError(f"{settings.spec.name}: no small sizes fit: give some with --set")
 
 
 def _candidates(free: list[str]) -> Iterator[dict[str, int]]:

@@ -12,6 +12,7 @@ import hashlib
 import inspect
 import math
 from collections.abc import Callable, Mapping
+from functools import cache
 
 import numpy as np
 
@@ -43,7 +44,7 @@ def arguments(
 
     ValueError: no such initializer, or it doesn't take such arguments; nothing is drawn.
     """
-    parameters = list(inspect.signature(_find(name)).parameters.values())[2:]
+    parameters = _parameters(_find(name))
     takes = f"{name}({', '.join(f'{p.name}={p.default!r}' for p in parameters)})"
     try:
         bound = inspect.Signature(parameters).bind(*positional, **(keywords or {}))
@@ -57,6 +58,12 @@ def arguments(
     while values and values[-1] == defaults[len(values) - 1]:
         values.pop()
     return tuple(values)
+
+
+@cache
+def _parameters(draw: Draw) -> list[inspect.Parameter]:
+    """Those after the generator and the shape."""
+    return list(inspect.signature(draw).parameters.values())[2:]
 
 
 def draw(

@@ -11,10 +11,11 @@ import itertools
 import math
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
-from rnncc.frontend.elaborate import OptionValue, bind_options, shape_of
+from rnncc.frontend.elaborate import OptionValue
 from rnncc.frontend.limits import FOLDINGS, WORK
 from rnncc.frontend.parse import parse, parse_file
 from rnncc.frontend.spec import (
@@ -29,72 +30,127 @@ from rnncc.frontend.spec import (
 )
 from rnncc.ir.program import Program
 from rnncc.ir.sizes import Size
-from rnncc.lowering.lower import elaborate, examine
+from rnncc.lowering.lower import Whole, elaborate, lower
 from rnncc.lowering.operands import SizeEquality
+from rnncc.lowering.randomness import SiteDraw
 
 Shape = tuple[Size, ...]
 Options = Mapping[str, object] | None
 ANOTHER = "<another>"  # a text no choice compares with
 
 
-def weight_shapes(
-    spec: CellSpec, options: Options = None, functions: Options = None, *, kind: str = "weight"
-) -> dict[str, tuple[Shape, Initializer | None]]:
-    """The weights (or constants) that exist under these options, in order of declaration."""
-    errors, program, _ = examine(spec, options, functions)
-    if program is None:
-        raise SpecError(errors, spec.text, spec.filename, spec)
-    read = _read(spec, program)
-    shapes = _shapes(spec, kind, options)
-    return {d.name: (shapes[d.name], d.initializer) for d in _arrays(spec, kind) if d.name in read}
+class CellInterface:
+    """What is asked of a cell with options and functions bound, all of it out of one lowering.
 
+    ValueError and TypeError: a wrong option or function; SpecError: mistakes that these options
+    and functions show. What depends on shapes that draws change, is lowered again.
+    """
 
-def constant_shapes(
-    spec: CellSpec, options: Options = None, functions: Options = None
-) -> dict[str, tuple[Shape, Initializer | None]]:
-    return weight_shapes(spec, options, functions, kind="constant")
+    def __init__(self, spec: CellSpec, options: Options = None, functions: Options = None) -> None:
+        self.spec, self._given = spec, (options, functions)
+        self._whole = Whole(spec, options, functions)
+        if not self._whole.complete:
+            raise SpecError(self._whole.errors, spec.text, spec.filename, spec)
+        self.options, self.functions = (
+            self._whole.equations.options,
+            self._whole.equations.functions,
+        )
+        self._programs: dict[frozenset[SiteDraw], Program] = {}
 
+    @cached_property
+    def inputs(self) -> dict[str, Shape]:
+        return self._declared("input")
 
-def state_shapes(
-    spec: CellSpec, options: Options = None, functions: Options = None
-) -> dict[str, Shape]:
-    """Every state in the order of `initial_state`: declared ones, then delays (`_x_1`, `_h_2`)."""
-    errors, program, _ = examine(spec, options, functions)
-    if program is None:
-        raise SpecError(errors, spec.text, spec.filename, spec)
-    return {p.value.name: p.value.type.shape for p in program.params if p.role == "state"}
+    @cached_property
+    def contexts(self) -> dict[str, Shape]:
+        return self._declared("context")
+
+    @cached_property
+    def weights(self) -> dict[str, tuple[Shape, Initializer | None]]:
+        """Those that exist under these options, in order of declaration."""
+        return self._drawn("weight")
+
+    @cached_property
+    def constants(self) -> dict[str, tuple[Shape, Initializer | None]]:
+        return self._drawn("constant")
+
+    @cached_property
+    def states(self) -> dict[str, Shape]:
+        """In the order of `initial_state`: declared ones, then delays (`_x_1`, `_h_2`)."""
+        params = self._with(training=True, rated=True).params
+        return {p.value.name: p.value.type.shape for p in params if p.role == "state"}
+
+    @cached_property
+    def still(self) -> Program:
+        """The cell where nothing is drawn: it reads what that reads, its results are of those
+        shapes. A draw at a fixed rate that isn't left out by itself may still stand in it."""
+        return self._with(training=False, rated=False)
+
+    @cached_property
+    def outputs(self) -> dict[str, Shape]:
+        """What is returned, by result name, in order."""
+        return {r.name: r.value.type.shape for r in self.still.results if r.role == "output"}
+
+    @cached_property
+    def constraints(self) -> list[SizeEquality]:
+        """Sizes that must turn out equal once they are bound; each pair once."""
+        equations = self._whole.equations
+        left_out = self._left_out(training=False, rated=False)
+        if not all(d.can_be_left_out for d in left_out):
+            asked = elaborate(self.spec, *self._given)[1].constraints
+        else:
+            others = {at for d in left_out for at in d.constraints}
+            asked = [c for at, c in enumerate(equations.constraints) if at not in others]
+        unique: dict[tuple[Size, Size], SizeEquality] = {}
+        for c in asked:
+            unique.setdefault((c.left, c.right), c)
+        return list(unique.values())
+
+    @cached_property
+    def rates_at_inference(self) -> frozenset[str]:
+        """The rates that matter without training, too."""
+        params = self._with(training=False, rated=True).params
+        return frozenset(p.value.name for p in params if p.role == "rate")
+
+    @cached_property
+    def draws(self) -> bool:
+        """Whether training draws numbers when all rates are zero."""
+        return any(p.role == "seed" for p in self._with(training=True, rated=False).params)
+
+    def _with(self, *, training: bool, rated: bool) -> Program:
+        """The Program as it is in training or out of it, with rates above zero or at zero, but
+        for names and that a zoneout is one of training."""
+        left_out = self._left_out(training=training, rated=rated)
+        if not all(d.can_be_left_out for d in left_out):
+            active = frozenset(r.name for r in self.spec.rates) if rated else frozenset()
+            return lower(self.spec, *self._given, training=training, active_rates=active)
+        if left_out not in self._programs:
+            self._programs[left_out] = self._whole.program(left_out)
+        return self._programs[left_out]
+
+    def _left_out(self, *, training: bool, rated: bool) -> frozenset[SiteDraw]:
+        """The draws that hand on what they are given: those of a rate at zero, and without
+        training every drop, where zoneout mixes what it is given."""
+        return frozenset(
+            d
+            for d in self._whole.equations.draws
+            if (d.rated and not rated) or (d.function == "drop" and not training)
+        )
+
+    def _drawn(self, kind: str) -> dict[str, tuple[Shape, Initializer | None]]:
+        read = _read(self.spec, self._with(training=True, rated=True))
+        shapes = self._declared(kind)
+        arrays = {d.name: d for d in _arrays(self.spec, kind)}
+        return {n: (shapes[n], d.initializer) for n, d in arrays.items() if n in read}
+
+    def _declared(self, kind: str) -> dict[str, Shape]:
+        shapes = {d.name: self._whole.equations.shapes[d.name] for d in _arrays(self.spec, kind)}
+        return {name: shape for name, shape in shapes.items() if shape is not None}
 
 
 def initial_weights(spec: CellSpec) -> dict[str, str]:
     """The weight or constant each state starts from, for states that have one."""
     return {s.name: s.initial.name for s in spec.states if s.initial is not None}
-
-
-def input_shapes(spec: CellSpec, options: Options = None) -> dict[str, Shape]:
-    return _shapes(spec, "input", options)
-
-
-def context_shapes(spec: CellSpec, options: Options = None) -> dict[str, Shape]:
-    return _shapes(spec, "context", options)
-
-
-def output_shapes(
-    spec: CellSpec, options: Options = None, functions: Options = None
-) -> dict[str, Shape]:
-    """What is returned, by result name, in order."""
-    program, _ = elaborate(spec, options, functions)
-    return {r.name: r.value.type.shape for r in program.results if r.role == "output"}
-
-
-def constraints(
-    spec: CellSpec, options: Options = None, functions: Options = None
-) -> list[SizeEquality]:
-    """Sizes that must turn out equal once they are bound; each pair once."""
-    _, equations = elaborate(spec, options, functions)
-    unique: dict[tuple[Size, Size], SizeEquality] = {}
-    for c in equations.constraints:
-        unique.setdefault((c.left, c.right), c)
-    return list(unique.values())
 
 
 def check(spec: CellSpec) -> CellSpec:
@@ -196,9 +252,9 @@ def examined(
     """
     spent = 0
     for options in foldings(spec):
-        errors, program, work = examine(spec, options)
-        yield options, errors, program
-        work += len(spec.declarations) + len(spec.equations)
+        whole = Whole(spec, options)
+        yield options, whole.errors, whole.program() if whole.complete else None
+        work = whole.equations.work + len(spec.declarations) + len(spec.equations)
         spent += work
         if spent + work > WORK:
             return
@@ -273,12 +329,3 @@ def _read(spec: CellSpec, program: Program) -> set[str]:
 
 def _arrays(spec: CellSpec, kind: str) -> list[ArrayDecl]:
     return [d for d in spec.declarations if isinstance(d, ArrayDecl) and d.kind == kind]
-
-
-def _shapes(spec: CellSpec, kind: str, options: Options) -> dict[str, Shape]:
-    errors = Reporter()
-    bound = bind_options(spec, options or {})
-    shapes = {d.name: shape_of(spec, d.layout, bound, errors) for d in _arrays(spec, kind)}
-    if errors.diagnostics:
-        raise SpecError(errors.diagnostics, spec.text, spec.filename, spec)
-    return {name: shape for name, shape in shapes.items() if shape is not None}

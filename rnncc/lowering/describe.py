@@ -11,7 +11,7 @@ from pathlib import PurePath
 from rnncc.artifact.cell import Array, CellDescription, Constraint, Rate, SizeDescription
 from rnncc.common import initializers
 from rnncc.frontend.diagnostics import Diagnostic, SpecError
-from rnncc.frontend.elaborate import bind_options, sizes_of
+from rnncc.frontend.elaborate import sizes_of
 from rnncc.frontend.spec import (
     Binary,
     Call,
@@ -30,19 +30,7 @@ from rnncc.frontend.spec import (
 )
 from rnncc.ir.program import Program
 from rnncc.ir.sizes import FloorDiv, Size
-from rnncc.lowering.cell_interface import (
-    Shape,
-    constant_shapes,
-    constraints,
-    context_shapes,
-    initial_weights,
-    input_shapes,
-    output_shapes,
-    state_shapes,
-    weight_shapes,
-)
-from rnncc.lowering.equations import bind_functions
-from rnncc.lowering.lower import lower
+from rnncc.lowering.cell_interface import CellInterface, Shape, initial_weights
 from rnncc.lowering.reach import reached, read_at
 
 Given = Mapping[str, object] | None
@@ -56,13 +44,13 @@ def describe(
     ValueError and TypeError: a wrong option or function; SpecError: mistakes that these options
     and functions show, or an initializer's.
     """
-    options, functions = dict(options or {}), dict(functions or {})
-    bound = bind_options(spec, options)
-    texts = {n: function_text(f) for n, f in bind_functions(spec, functions).items()}
-    inputs, contexts = input_shapes(spec, options), context_shapes(spec, options)
+    return description_of(CellInterface(spec, options, functions), dtype)
+
+
+def description_of(interface: CellInterface, dtype: str = "float32") -> CellDescription:
+    """SpecError: an initializer's mistake."""
+    spec, bound = interface.spec, interface.options
     starts = initial_weights(spec)
-    weights = weight_shapes(spec, options, functions)
-    constants = constant_shapes(spec, options, functions)
     return CellDescription(
         name=spec.name,
         dtype=dtype,
@@ -72,27 +60,31 @@ def describe(
             for name, size in sizes_of(spec, bound).items()
         ),
         arguments=tuple(
-            d.name for d in spec.declarations if d.name in inputs or d.name in contexts
+            d.name
+            for d in spec.declarations
+            if d.name in interface.inputs or d.name in interface.contexts
         ),
-        inputs=_arrays(inputs),
-        contexts=_arrays(contexts),
+        inputs=_arrays(interface.inputs),
+        contexts=_arrays(interface.contexts),
         states=tuple(
             Array(name, _shape(shape), default=starts.get(name))
-            for name, shape in state_shapes(spec, options, functions).items()
+            for name, shape in interface.states.items()
         ),
-        weights=_drawn(spec, weights),
-        constants=_drawn(spec, constants),
-        outputs=_arrays(output_shapes(spec, options, functions)),
+        weights=_drawn(spec, interface.weights),
+        constants=_drawn(spec, interface.constants),
+        outputs=_arrays(interface.outputs),
         options=tuple(bound.items()),
-        functions=tuple(texts.items()),
-        rates=_rates(spec, options, functions),
-        draws=any(p.role == "seed" for p in lower(spec, options, functions, training=True).params),
+        functions=tuple((n, function_text(f)) for n, f in interface.functions.items()),
+        rates=tuple(
+            Rate(r.name, r.default, r.name in interface.rates_at_inference) for r in spec.rates
+        ),
+        draws=interface.draws,
         rated_options=tuple((d.name, d.rate.name) for d in spec.options if d.rate is not None),
         constraints=tuple(
             Constraint(size_text(c.left), size_text(c.right), f"{c.message} (line {c.span.line})")
-            for c in constraints(spec, options, functions)
+            for c in interface.constraints
         ),
-        unlearned=tuple(_unlearned(spec, lower(spec, options, functions))),
+        unlearned=tuple(_unlearned(spec, interface.still)),
         source=PurePath(spec.filename).name,
         sha256=spec.sha256,
     )
@@ -112,13 +104,6 @@ def _unlearned(spec: CellSpec, program: Program) -> Iterator[tuple[str, int, tup
         lines = {span.line for span in (*spans, *starts) if span is not None}
         if lines:
             yield weight.name, weight.span.line, tuple(sorted(lines))
-
-
-def _rates(spec: CellSpec, options: Given, functions: Given) -> tuple[Rate, ...]:
-    every = frozenset(r.name for r in spec.rates)
-    program = lower(spec, options, functions, active_rates=every)
-    read = {p.value.name for p in program.params if p.role == "rate"}
-    return tuple(Rate(r.name, r.default, r.name in read) for r in spec.rates)
 
 
 def _shape(shape: Shape) -> tuple[str, ...]:

@@ -42,7 +42,7 @@ from rnncc.lowering.operands import (
     shape_of_operand,
     show,
 )
-from rnncc.lowering.randomness import Site, drop, zoneout
+from rnncc.lowering.randomness import Site, SiteDraw, drop, zoneout
 
 FunctionValue = str | Lambda
 
@@ -116,6 +116,7 @@ class Equations(Evaluator):
         self.calling: list[str] = []  # declared functions being evaluated
         self.active: list[Equation] = []
         self.sites = self._number_sites()
+        self.draws: list[SiteDraw] = []
 
     def _number_sites(self) -> dict[tuple[int, int], int]:
         """A number for every drop and zoneout of the text, whatever the options."""
@@ -368,11 +369,22 @@ class Equations(Evaluator):
         where = (node.function_span.line, node.function_span.col)
         site = Site(self.sites.get(where, 0), self._rate(rate), self._seed, self.training)
         fn = drop if node.function == "drop" else zoneout
-        return fn(self, site, *args, **keywords)
+        before = len(self.constraints)
+        drawn = fn(self, site, *args, **keywords)
+        operand = args[0] if args else keywords[SIGNATURES[node.function].required[0]]
+        if drawn is not operand:
+            asked = range(before, len(self.constraints))
+            draw = SiteDraw(node.function, self._is_declared(rate), operand, drawn, asked)
+            self.draws.append(draw)
+        return drawn
+
+    def _is_declared(self, rate: Expr) -> bool:
+        return isinstance(rate, Name) and isinstance(self.spec.find(rate.name), RateDecl)
 
     def _rate(self, node: Expr) -> Value | float | None:
         """A rate's value, or None when it is certainly 0."""
-        if isinstance(node, Name) and isinstance(self.spec.find(node.name), RateDecl):
+        if self._is_declared(node):
+            assert isinstance(node, Name)
             if node.name not in self.active_rates:
                 return None
             value = self.parameter(node.name, ())

@@ -296,9 +296,7 @@ class Evaluator:
             return number
         if isinstance(operand, Size):
             return self.b.extent(operand)
-        if isinstance(operand, bool):
-            return self.b.full(operand, (), "bool")
-        if isinstance(operand, int | float):
+        if isinstance(operand, int | float):  # truth is a number, too
             return self.b.full(float(operand))
         if isinstance(operand, str):
             raise Refusal("E511")

@@ -241,7 +241,7 @@ def clip(ev: Evaluator, v: Operand, low: Operand, high: Operand) -> Operand:
 def where(ev: Evaluator, condition: Operand, a: Operand, b: Operand) -> Operand:
     chosen = ev.boolean(condition)
     if isinstance(chosen, bool):
-        chosen = ev.value(chosen)
+        chosen = ev.b.full(chosen, (), "bool")
     yes, no = (x if isinstance(x, Value) else float(x) for x in (ev.number(a), ev.number(b)))
     return ev.b.where(*ev.broadcast(chosen, yes, no))
 

@@ -28,10 +28,11 @@ Non-Goals: any optimisation but leaving out what nothing reads; moving ops out o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Collection, Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
+from types import MappingProxyType
 
-from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
+from rnncc.frontend.diagnostics import Reporter, SpecError
 from rnncc.frontend.limits import STATES
 from rnncc.frontend.spec import ArrayDecl, CellSpec, Expr, Name, Timed
 from rnncc.ir.builder import Builder
@@ -41,6 +42,9 @@ from rnncc.ir.sizes import TooLarge
 from rnncc.ir.verify import verify
 from rnncc.lowering.equations import Equations
 from rnncc.lowering.operands import POISON, Operand, Refusal, show
+from rnncc.lowering.randomness import SiteDraw
+
+NOTHING: Mapping[Value, Value] = MappingProxyType({})
 
 
 def lower(
@@ -75,16 +79,32 @@ def elaborate(
     return verify(lowering.program()), lowering.eq
 
 
-def examine(
-    spec: CellSpec,
-    options: Mapping[str, object] | None = None,
-    functions: Mapping[str, object] | None = None,
-) -> tuple[list[Diagnostic], Program | None, int]:
-    """What is wrong with a cell whose rates all draw; its Program when nothing is; what it took."""
-    rates = frozenset(r.name for r in spec.rates)
-    lowering = _lowering(spec, options, functions, mask=False, training=True, active_rates=rates)
-    program = lowering.program() if lowering.complete else None
-    return lowering.eq.errors.diagnostics, program, lowering.eq.work
+class Whole:
+    """A cell lowered with all that it can do, which is training with every rate above zero, or
+    what is wrong with it; what it does without some of its draws follows from that."""
+
+    def __init__(
+        self,
+        spec: CellSpec,
+        options: Mapping[str, object] | None = None,
+        functions: Mapping[str, object] | None = None,
+    ) -> None:
+        rates = frozenset(r.name for r in spec.rates)
+        self._lowering = _lowering(
+            spec, options, functions, mask=False, training=True, active_rates=rates
+        )
+        self.equations = self._lowering.eq
+        self.complete = self._lowering.complete  # whether nothing is wrong
+        self.errors = self.equations.errors.diagnostics
+
+    def program(self, left_out: Collection[SiteDraw] = ()) -> Program:
+        """Of a complete one, its Program where these draws hand on what they were given.
+
+        All of them have to be such as `can_be_left_out`. Then it is what `lower` makes without
+        them, but for the names of values.
+        """
+        instead = {d.drawn: d.without for d in left_out}
+        return self._lowering.program(instead)
 
 
 def _lowering(
@@ -336,20 +356,40 @@ class _Lowering:
 
     # ---- the Program ----
 
-    def program(self) -> Program:
-        roots = [*(c.next for c in self.carries), *(v for _, v in self.outputs)]
-        body, rename = _rebuild(self.b.ops, roots, self.eq.names)
+    def program(self, instead: Mapping[Value, Value] = NOTHING) -> Program:
+        """instead: what some values are replaced by wherever they are read."""
+
+        def read(value: Value) -> Value:
+            while value in instead:
+                value = instead[value]
+            return value
+
+        roots = [read(v) for v in (*(c.next for c in self.carries), *(v for _, v in self.outputs))]
+        ops = self.b.ops
+        if instead:
+            ops = [
+                op
+                if instead.keys().isdisjoint(op.operands)
+                else replace(op, operands=tuple(map(read, op.operands)))
+                for op in ops
+            ]
+        body, rename = _rebuild(ops, roots, self.eq.names)
         live = {o for op in body for o in op.operands} | {rename.get(r, r) for r in roots}
+
+        def made(value: Value) -> Value:
+            value = read(value)
+            return rename.get(value, value)
+
         results: list[Result] = []
         stacks: list[Stack] = []
         for name, value in self.outputs:
             target = Value(name, Type(value.type.shape, "BT"))
-            stacks.append(Stack(rename.get(value, value), target))
+            stacks.append(Stack(made(value), target))
             results.append(Result(name, target, "output"))
         carries: list[Carry] = []
         for c in self.carries:
             final = Value(f"final_{c.name}", Type(c.value.type.shape, "B"))
-            carries.append(Carry(c.name, c.init, c.value, rename.get(c.next, c.next), final))
+            carries.append(Carry(c.name, c.init, c.value, made(c.next), final))
             results.append(Result(final.name, final, c.role))
         params = self._params(live)
         scan = Scan(tuple(carries), tuple(self.slices), tuple(body), tuple(stacks))
@@ -401,5 +441,7 @@ def _rebuild(
                 rename[result] = Value(wanted, result.type)
             results.append(rename.get(result, result))
         operands = tuple(rename.get(o, o) for o in op.operands)
-        body.append(Op(op.opcode, operands, tuple(results), op.attrs, op.span))
+        if (operands, tuple(results)) != (op.operands, op.results):
+            op = Op(op.opcode, operands, tuple(results), op.attrs, op.span)
+        body.append(op)
     return body, rename

@@ -26,6 +26,26 @@ class Site:
     training: bool
 
 
+@dataclass(frozen=True, slots=True)
+class SiteDraw:
+    """What one use made of its operand.
+
+    rated: its rate is one of the cell's, which may be zero, and no number of the text.
+    constraints: which of the equations' it asked for.
+    """
+
+    function: str
+    rated: bool
+    without: Operand
+    drawn: Value
+    constraints: range
+
+    @property
+    def can_be_left_out(self) -> bool:
+        """Whether its operand may stand in its place: all that follows is evaluated alike."""
+        return isinstance(self.without, Value) and self.without.type == self.drawn.type
+
+
 def _per(per: Operand) -> str:
     if per not in ("step", "sequence"):
         raise Refusal("E507")

@@ -44,7 +44,19 @@ def reached(program: Program) -> set[str]:
 
 def _flows(ops: Iterable[Op]) -> _Flows:
     """Of each op, last first, its result and the operands that its gradient goes on to."""
-    return [(op.result, _differentiated(op)) for op in reversed(list(ops))]
+    flows: _Flows = []
+    asked: dict[tuple[str, int], list[bool]] = {}  # a rule's answer is of its op, not of values
+    for op in reversed(list(ops)):
+        if op.result.type.dtype != "float":
+            continue
+        key = op.opcode, len(op.operands)
+        if key not in asked:
+            asked[key] = _differentiated(op)
+        pairs = zip(op.operands, asked[key], strict=True)
+        flows.append(
+            (op.result, [o for o, goes_on in pairs if goes_on and o.type.dtype == "float"])
+        )
+    return flows
 
 
 def _follow(flows: _Flows, found: set[Value]) -> None:
@@ -53,13 +65,12 @@ def _follow(flows: _Flows, found: set[Value]) -> None:
             found.update(operands)
 
 
-def _differentiated(op: Op) -> list[Value]:
+def _differentiated(op: Op) -> list[bool]:
+    """For which operands an op's vjp makes a gradient."""
     rule = OPS[op.opcode].vjp
-    if rule is None or op.result.type.dtype != "float":
-        return []
-    gradients = rule(Builder(), op, Value("d", op.result.type))
-    pairs = zip(op.operands, gradients, strict=True)
-    return [o for o, d in pairs if d is not None and o.type.dtype == "float"]
+    if rule is None:
+        return [False] * len(op.operands)
+    return [d is not None for d in rule(Builder(), op, Value("d", op.result.type))]
 
 
 def read_at(program: Program, name: str) -> list[Op]:
