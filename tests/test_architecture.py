@@ -34,6 +34,7 @@ ORDER = (
     "driver",
     "runtime.common",
     "runtime.jit",
+    "runtime.planning",
     "runtime.cpu.threads",
     "runtime.cpu.kernels",
     "runtime.cpu.planning",

@@ -292,7 +292,7 @@ EMIT = (
     ),
     Mutant(
         "rnncc.emit.cpu.core_calls:_Segment.weight_strides",
-        'return tile, self.word("_j", "pack tile")',
+        'return tile, self.word("_j", PackTileStride(*self.place))',
         "return tile, tile",
         Numbers("lstm", shape=(18, 3, 4, 3), machine=(16, 1)),
     ),
@@ -344,13 +344,13 @@ RUNTIME = (
         structure.test_what_a_loop_starts_from,
     ),
     Mutant(
-        "rnncc.runtime.cpu.planning.layouts:staggered",
+        "rnncc.runtime.planning.layouts:staggered",
         "row + CACHE_LINE if row % STAGGER == 0 else row",
         "row",
         structure.test_rows_avoid_powers_of_two,
     ),
     Mutant(
-        "rnncc.runtime.cpu.planning.layouts:needs_room",
+        "rnncc.runtime.planning.layouts:needs_room",
         "room(buffer, sizes) >",
         "0 >",
         LSTM,
@@ -393,24 +393,24 @@ RUNTIME = (
         SHARED,
     ),
     Mutant(
-        "rnncc.runtime.cpu.planning.copies:Move.share",
+        "rnncc.runtime.planning.copies:Move.share",
         "self.shape[axis] * p // parts for p in (part, part + 1)",
         "self.shape[axis] * p // parts for p in (0, part + 1)",
         SHARED,
     ),
     Mutant(
-        "rnncc.runtime.cpu.planning.copies:Move.pieces",
+        "rnncc.runtime.planning.copies:Move.pieces",
         "axes[-1][1:] == (s * n, t * n)",
         "axes[-1][1] == s * n",
         LSTM,
     ),
     Mutant(
-        "rnncc.runtime.cpu.planning.copies:Mover._start",
+        "rnncc.runtime.planning.copies:Mover._start",
         "first = self.call.time if self.d.reverse else 0",
         "first = 0",
         ODD,
     ),
-    Mutant("rnncc.runtime.cpu.planning.copies:Mover._slot", "(step & layout.ring)", "step", ODD),
+    Mutant("rnncc.runtime.planning.copies:Mover.slot", "(step & layout.ring)", "step", ODD),
     Mutant(
         "rnncc.runtime.cpu.execution.engine:_apart",
         "if n not in later}, later",

@@ -24,10 +24,11 @@ from rnncc.runtime.cpu.execution.engine import _apart
 from rnncc.runtime.cpu.execution.run import Direction
 from rnncc.runtime.cpu.kernels.executor import plan_of
 from rnncc.runtime.cpu.planning import executable
-from rnncc.runtime.cpu.planning.bound_program import BoundProgram, CallKey
+from rnncc.runtime.cpu.planning.bound_program import BoundProgram
 from rnncc.runtime.cpu.planning.executable import COLOURED_BYTES, PAGE
 from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
-from rnncc.runtime.cpu.planning.layouts import Layout
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.layouts import Layout
 from rnncc.schedule.build import schedule
 from tests import cases
 from tests.cpu.simulate import Simulator, simulated_class

@@ -11,6 +11,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from rnncc.artifact.kernel_args import KernelArgument, parsed
+
 Sizes = tuple[str, ...]
 
 
@@ -151,11 +153,16 @@ class KernelSpec:
     kind: str
     axes: str
     phase: str  # before | scan | after
-    requests: tuple[str, ...]  # what each word of the block is: parts joined by |
+    arguments: tuple[str, ...]  # what each word of the block is, as `kernel_args.text_of` has it
     levels: int
     stages: tuple[str, ...]
     writes: tuple[str, ...]  # buffers
     summed: tuple[SummedSpec, ...] = ()  # in the order of their numbers
+
+    @property
+    def words(self) -> tuple[KernelArgument, ...]:
+        """What each word of the block is."""
+        return parsed(self.arguments)
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,6 +13,7 @@ from pathlib import Path
 import llvmlite.binding as llvm
 
 ITEMSIZE = {"float32": 4, "float64": 8}
+LANE_PAD = 16  # elements that rows of the CPU are padded to
 VECTOR_BYTES = "RNNCC_VECTOR_BYTES"
 NUM_THREADS = "RNNCC_NUM_THREADS"
 

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from rnncc.artifact.cell import CellDescription, Variant
+from rnncc.artifact.kernel_args import addresses
 from rnncc.artifact.literals import literal
 from rnncc.common.template_loader import render
 from rnncc.common.user_text import Code, comment, documented, text_literal
@@ -95,7 +96,7 @@ def _document(view: KernelView, made: Schedule) -> Code:
         "grads": "Sums over rows and steps, each part its share of the lanes.",
         "weights": "What depends on weights alone.",
     }[view.kind]
-    touched = {r[1] for r in view.requests if r[0] == "address"}
+    touched = addresses(view.arguments)
     lines = [over, ""]
     for buffer in made.buffers:
         if buffer.name in touched:

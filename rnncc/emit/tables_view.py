@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rnncc.artifact import kernel_tables
+from rnncc.artifact.kernel_args import text_of
 from rnncc.artifact.literals import literal
 from rnncc.common.user_text import Code
 from rnncc.emit.cuda.summed import own_segments, summed_groups
@@ -111,7 +112,7 @@ def _kernel(kernel: Kernel, view: Any, cores: bool) -> kernel_tables.KernelSpec:
         kernel.kind,
         kernel.axes,
         "scan" if kernel.kind == "scan" else kernel.name.split("_")[0],
-        tuple(map("|".join, view.requests)),
+        tuple(map(text_of, view.arguments)),
         len(kernel.levels),
         tuple(
             s.name

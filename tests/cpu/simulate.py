@@ -49,8 +49,8 @@ from rnncc.runtime.cpu.kernels.loop_helpers import TURN_AT
 from rnncc.runtime.cpu.kernels.microkernels import Cores
 from rnncc.runtime.cpu.planning.executable import Executable
 from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
-from rnncc.runtime.cpu.planning.layouts import REACH, Layout
 from rnncc.runtime.jit.kernel import CpuKernel
+from rnncc.runtime.planning.layouts import REACH, Layout
 from tests.cpu.memory import UNWRITTEN, KernelFault, Piece, Pool, Space
 from tests.cpu.places import TEXT
 from tests.cpu.threads import Threads

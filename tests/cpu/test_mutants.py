@@ -16,11 +16,11 @@ import pytest
 
 from rnncc.runtime.cpu.planning import (
     buffer_layout,
-    copies,
     executable,
     kernel_arguments,
     weight_packing,
 )
+from rnncc.runtime.planning import copies
 from tests.cpu.memory import KernelFault, Race
 from tests.cpu.places import text_of
 from tests.cpu.simulate import Simulator, Ways
@@ -301,7 +301,7 @@ PLANNING: dict[str, tuple[Any, str, Callable[..., Any], type[KernelFault] | None
     ),
     "a stride of the wrong axis": (
         kernel_arguments.ArgumentBinder,
-        "row_stride",
+        "range_stride",
         lambda found, *_: found + 64,
         None,
     ),

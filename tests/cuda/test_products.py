@@ -15,15 +15,15 @@ import pytest
 
 import rnncc
 from rnncc.artifact.grid_sync import Gpu
+from rnncc.artifact.kernel_args import CopiedOperands, OneRow
 from rnncc.layers import LSTM, RNN, Bidirectional, LSTMCell
 from rnncc.runtime.api.device_inputs import bring
-from rnncc.runtime.cpu.planning.copies import ONE_ROW
 from rnncc.runtime.cuda.driver import cublas
 from rnncc.runtime.cuda.driver import device as devices
 from rnncc.runtime.cuda.driver.current_target import using
 from rnncc.runtime.cuda.kernels import copies
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
-from rnncc.runtime.cuda.kernels.matmuls import COPIES, Product, merged, work_of
+from rnncc.runtime.cuda.kernels.matmuls import Product, merged, work_of
 from rnncc.runtime.cuda.planning import gemm_choice, tiler
 from tests import cases
 from tests.cuda.gridsim import Simulator
@@ -52,8 +52,8 @@ def computed(c: Contraction, arrays: dict[str, np.ndarray]) -> np.ndarray:
     assert made is not None
     simulator = Simulator(size=1 << 18, threads=64, library="NumPy")
     points = {n: simulator.upload(np.ascontiguousarray(a)).address for n, a in arrays.items()}
-    points[ONE_ROW] = simulator.ones("float32", made.ones).address
-    points[COPIES] = simulator.empty(max(made.copies, 1)).address
+    points[OneRow()] = simulator.ones("float32", made.ones).address
+    points[CopiedOperands()] = simulator.empty(max(made.copies, 1)).address
     for move in (piece for m in made.moves for piece in m.pieces()):
         words = np.array([0, 1, 0, 1, *copies.words_of(move)], np.int64)
         words[4] = points[move.source.point] + move.source.offset
@@ -161,7 +161,7 @@ def test_sums_alone() -> None:
     """A bias's gradient: rows of ones times what is summed."""
     d = np.random.default_rng(0).standard_normal((T, B, N)).astype("float32")
     c = Contraction(
-        TileOperand(ONE_ROW, 0),
+        TileOperand(OneRow(), 0),
         TileOperand("d", 0, k=(4 * N, 4 * N * B), n=4),
         TileOperand("out", 0, n=4),
         (1, N, B * T),

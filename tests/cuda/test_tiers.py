@@ -15,8 +15,8 @@ from rnncc import compiler
 from rnncc.artifact.cell import Variant
 from rnncc.artifact.grid_sync import Gpu
 from rnncc.lowering.describe import describe
-from rnncc.runtime.cpu.planning.bound_program import CallKey
 from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder, CudaBoundProgram
+from rnncc.runtime.planning.call_key import CallKey
 from tests import cases
 
 BATCHES, UNITS = (1, 8, 16, 32, 64, 128), (64, 128, 256, 512, 768, 1024, 1536)

@@ -5,10 +5,11 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from rnncc.runtime.cpu.planning.copies import ZERO_ROW, Point
+from rnncc.artifact.kernel_args import PartialSums, ZeroRow
 from rnncc.runtime.cuda.kernels import gemm_tiles
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.planning import tiler
+from rnncc.runtime.planning.copies import Point
 from tests.cuda.gridsim import Simulator
 from tests.cuda.twins import LIMIT, Twins
 
@@ -38,7 +39,7 @@ def launched(c: Contraction, arrays: dict[Point, np.ndarray], out: np.ndarray) -
     points = {n: simulator.upload(a).address for n, a in arrays.items()}
     points["out"] = simulator.upload(out).address
     made = gemm_tiles.launch_of(c, 4, processors=8)
-    points[gemm_tiles.PARTS] = simulator.empty(max(made.part_bytes, 1)).address
+    points[PartialSums()] = simulator.empty(max(made.part_bytes, 1)).address
     runs = [(gemm_tiles.contract, made.words, made.patches, made.blocks)]
     if made.parts > 1:
         runs.append((gemm_tiles.add_parts, made.adds, made.add_patches, 2))
@@ -72,7 +73,7 @@ def test_ragged_tiles() -> None:
     np.testing.assert_allclose(found, right, atol=2e-5)
     more = launched(
         Contraction(c.a, c.w, c.out, c.counts, c.m_inner, c.k_inner, ADDS),
-        {"a": a, "w": w, ZERO_ROW: row},
+        {"a": a, "w": w, ZeroRow(): row},
         found,
     )
     np.testing.assert_allclose(more, 2 * right - row, atol=4e-5)
@@ -93,5 +94,5 @@ def test_blocks_that_share_k(monkeypatch: pytest.MonkeyPatch) -> None:
         ZEROS,
     )
     assert gemm_tiles.launch_of(c, 4, 8).parts == 4
-    found = launched(c, {"a": a, "d": d, ZERO_ROW: a}, np.zeros((m, n), "float32"))
+    found = launched(c, {"a": a, "d": d, ZeroRow(): a}, np.zeros((m, n), "float32"))
     np.testing.assert_allclose(found, np.einsum("btm,btn->mn", a.astype(float), d), atol=1e-5)

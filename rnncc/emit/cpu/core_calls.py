@@ -5,6 +5,23 @@ Non-Goals: the loops over tiles, rows and outer axes.
 
 from __future__ import annotations
 
+from rnncc.artifact.kernel_args import (
+    CoreTable,
+    InitStride,
+    IsBegun,
+    KernelArgument,
+    PackDepthStride,
+    PackedInit,
+    PackedWeights,
+    PackOuterStride,
+    PackTileStride,
+    StartRows,
+    StartRowStride,
+    StartStepStride,
+    TableOffset,
+    TileRowBytes,
+    ZeroRow,
+)
 from rnncc.emit.shared.addresses import Addresses
 from rnncc.emit.shared.views import CallView, Loop, call_lines
 from rnncc.schedule.model import Group, LaneStage, Segment, View
@@ -16,36 +33,36 @@ def core_call(
     """The call of the stage's group i; `target`: where a direct result goes."""
     words, group = at.words, stage.groups[i]
     name = f"{stage.name}_g{i}"
-    zeros = words("zeros", "zeros")
+    zeros = words("zeros", ZeroRow())
     table, count = f"{name}_table", f"{name}_n"
-    offset = words(f"{name}_table_at", "table", stage.name, str(i))
+    offset = words(f"{name}_table_at", TableOffset(stage.name, i))
     lines = [f"{table} = tables + {offset}", f"{count} = 0"]
-    begun = words(f"{name}_begun", "begun", stage.name, str(i)) if group.start else ""
+    begun = words(f"{name}_begun", IsBegun(stage.name, i)) if group.start else ""
     for k in range(len(group.accs[0].segments)):
         lines += _Segment(at, stage, i, k, outer, begun).lines(table, count)
-    tile_bytes = words(f"{name}_row", "tile row", stage.name, str(i))
+    tile_bytes = words(f"{name}_row", TileRowBytes(stage.name, i))
     init, init_j = zeros, "0"
     init_rs = "0"
     if group.start is not None:
         # Rows of this step from before the loop, or one row of constants for all of them.
-        base = words(f"{name}_start", "start", stage.name, str(i))
-        step = words(f"{name}_start_t", "start step", stage.name, str(i))
+        base = words(f"{name}_start", StartRows(stage.name, i))
+        step = words(f"{name}_start_t", StartStepStride(stage.name, i))
         init = words.fresh(f"{name}_from")
         at.step_lines.append(f"{init} = {base} + t * {step}")
         init_j = tile_bytes
         if not at.one_row:
-            init_rs = words(f"{name}_start_b", "start row", stage.name, str(i))
+            init_rs = words(f"{name}_start_b", StartRowStride(stage.name, i))
     elif any(a.init is not None for a in group.accs):
-        init = words(f"{name}_init", "init", stage.name, str(i))
+        init = words(f"{name}_init", PackedInit(stage.name, i))
         init_j = tile_bytes
         for n, loop in enumerate(outer):
-            stride = words(f"{name}_init_{n}", "init outer", stage.name, str(i), str(n))
+            stride = words(f"{name}_init_{n}", InitStride(stage.name, i, n))
             init += f" + {loop.var} * {stride}"
     out, out_stride = (f"scratch + {i} * TILE_BYTES" if i else "scratch"), tile_bytes
     if target is not None:
         out = at.pointer(target) + at.row_terms(target, ("r0",)) + at.outer_terms(target, outer)
         out_stride = at.row_strides(target).get("r", "0")
-    cores = words(f"{name}_cores", "cores", stage.name, str(i))
+    cores = words(f"{name}_cores", CoreTable(stage.name, i))
     return CallView(
         name,
         lines,
@@ -72,12 +89,12 @@ class _Segment:
         self.begun = begun if k < stage.groups[i].accs[0].ahead else ""
         self.group: Group = stage.groups[i]
         self.segment: Segment = self.group.accs[0].segments[k]
-        self.place = (stage.name, str(i), str(k))
+        self.place = (stage.name, i, k)
         self.title = f"{stage.name}_g{i}_w{k}"
         self.outer = outer
 
-    def word(self, suffix: str, request: str, *more: str) -> str:
-        return self.at.words(self.title + suffix, request, *self.place, *more)
+    def word(self, suffix: str, argument: KernelArgument) -> str:
+        return self.at.words(self.title + suffix, argument)
 
     def lines(self, table: str, count: str) -> list[str]:
         at, segment = self.at, self.segment
@@ -88,9 +105,11 @@ class _Segment:
         else:
             a_at = at.pointer(a) + at.row_terms(a, ("r0",))
             a_rs = at.row_strides(a).get("r", "0")
-            w_at = self.word("", "pack")
+            w_at = self.word("", PackedWeights(*self.place))
         for n, (loop, axes) in enumerate(zip(self.outer, segment.outer, strict=True)):
-            a_more, w_more = self.offsets(loop.var, *axes, f"_o{n}", "pack outer", str(n))
+            a_more, w_more = self.offsets(
+                loop.var, *axes, f"_o{n}", PackOuterStride(*self.place, n)
+            )
             a_at, w_at = a_at + a_more, w_at + w_more
         w_ks, w_ts = self.weight_strides()
         a_ks = at.view_stride(a, segment.k[-1][0]) if segment.k else "0"
@@ -104,27 +123,28 @@ class _Segment:
             var = at.words.fresh("k")
             lines.append("    " * depth + f"for {var} in range({at.size(size)}):")
             depth += 1
-            a_more, w_more = self.offsets(var, *axes, f"_k{n}", "pack k", str(n))
+            a_more, w_more = self.offsets(var, *axes, f"_k{n}", PackDepthStride(*self.place, n))
             a_at, w_at = a_at + a_more, w_at + w_more
         entry = [table, count, a_at, a_rs, a_ks, w_at, w_ks, w_ts, length]
         return [*lines, *call_lines("segment", entry, depth), "    " * depth + f"{count} += 1"]
 
     def offsets(
-        self, var: str, a: int | None, w: int | None, suffix: str, request: str, n: str
+        self, var: str, a: int | None, w: int | None, suffix: str, packed: KernelArgument
     ) -> tuple[str, str]:
-        """What a loop over one axis adds to the addresses of the operand and the weight."""
+        """What a loop over one axis adds to the addresses of the operand and the weight. packed:
+        its stride where the weight is packed."""
         a_more = "" if a is None else self.at.axis_term(self.segment.a, a, var)
         if w is None:
             return a_more, ""
         if self.group.rowwise:
             return a_more, self.at.axis_term(self.segment.w, w, var)
-        return a_more, f" + {var} * {self.word(suffix, request, n)}"
+        return a_more, f" + {var} * {self.word(suffix, packed)}"
 
     def weight_strides(self) -> tuple[str, str]:
         """From k to k, and from tile to tile. A packed weight has a tile's lanes side by side."""
         name, i, _ = self.place
-        tile = self.at.words(f"{name}_g{i}_row", "tile row", name, i)
+        tile = self.at.words(f"{name}_g{i}_row", TileRowBytes(name, i))
         if not self.group.rowwise:
-            return tile, self.word("_j", "pack tile")
+            return tile, self.word("_j", PackTileStride(*self.place))
         k = self.segment.k
         return self.at.view_stride(self.segment.w, k[-1][1]) if k else "0", tile

@@ -9,6 +9,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from rnncc.artifact.kernel_args import (
+    BatchSize,
+    FetchesRows,
+    InnerRows,
+    KernelArgument,
+    OuterRows,
+    PartCount,
+    RowTile,
+    ScratchBase,
+    ScratchBytes,
+    SpinLimit,
+    StepCount,
+    SyncWords,
+    TablesOffset,
+    TileCount,
+    UnitBlocks,
+    UnitShift,
+    VectorCount,
+)
 from rnncc.common.user_text import Code
 from rnncc.emit.cpu.core_calls import core_call
 from rnncc.emit.cpu.row_calls import row_view
@@ -19,6 +38,19 @@ from rnncc.emit.shared.views import KernelView, LaneView, Loop, RowView
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Value
 from rnncc.schedule.model import Buffer, Kernel, LaneStage, RowStage, Schedule, Stage, unread
+
+# What the templates themselves read, by the names they read it by: of all kernels, and of a kind.
+STANDARD: dict[str, KernelArgument] = {
+    "scratch_base": ScratchBase(),
+    "scratch_bytes": ScratchBytes(),
+    "tables_at": TablesOffset(),
+    "parts": PartCount(),
+    "B": BatchSize(),
+}
+OF_KIND: dict[str, dict[str, KernelArgument]] = {
+    "scan": {"T": StepCount(), "shared": SpinLimit(), "sync": SyncWords()},
+    "rows": {"n0": OuterRows(), "n1": InnerRows()},
+}
 
 
 class KernelWriter:
@@ -59,10 +91,10 @@ class KernelWriter:
                     stages.append(row_view(self.at, stage, self.comments([stage.op])))
             if stages:
                 levels.append(stages)
-        requests, lines = list(self.words.requests), self.at.step_lines
+        arguments, lines = list(self.words.arguments), self.at.step_lines
         words = self.words.lines({b.name: b.described for b in self.schedule.buffers})
         return KernelView(
-            kernel.name, kernel.kind, Code(), words, requests, lines, levels, kernel.reverse
+            kernel.name, kernel.kind, Code(), words, arguments, lines, levels, kernel.reverse
         )
 
     def is_idle(self, stage: Stage) -> bool:
@@ -79,16 +111,13 @@ class KernelWriter:
             return None
         words = self.words.again()
         made = KernelWriter(self.kernel, self.schedule, self.source, words).view()
-        assert len(made.requests) == len(self.words.requests), "a twin has words of its own"
+        assert len(made.arguments) == len(self.words.arguments), "a twin has words of its own"
         return made
 
     def standard_words(self) -> None:
         """What the template itself reads."""
-        names = ["scratch_base", "scratch_bytes", "tables_at", "parts", "B"]
-        names += {"scan": ["T", "shared", "sync"], "rows": ["n0", "n1"]}.get(self.kernel.kind, [])
-        for name in names:
-            self.words.requests[(name,)] = name
-            self.words.used.add((name,))
+        for name, argument in (STANDARD | OF_KIND.get(self.kernel.kind, {})).items():
+            self.words.reserve(name, argument)
 
     def comments(self, ops: Iterable[Op | None]) -> list[Code]:
         """The equations behind some ops, each once, in the user's order."""
@@ -100,15 +129,15 @@ class KernelWriter:
         view = LaneView(outer=outer, direct=stage.direct, one_row=self.one_row)
         view.comments = self.comments(stage.all_ops)
         if stage.groups:
-            view.unit_blocks = self.words(f"{stage.name}_u", "unit blocks", stage.name)
-            view.tiles = self.words(f"{stage.name}_tiles", "tiles", stage.name)
+            view.unit_blocks = self.words(f"{stage.name}_u", UnitBlocks(stage.name))
+            view.tiles = self.words(f"{stage.name}_tiles", TileCount(stage.name))
             if not self.one_row:
-                view.unit_shift = self.words(f"{stage.name}_shift", "unit shift", stage.name)
+                view.unit_shift = self.words(f"{stage.name}_shift", UnitShift(stage.name))
             if stage.direct or not self.one_row:
-                view.row_tile = self.words(f"{stage.name}_rows", "row tile", stage.name)
+                view.row_tile = self.words(f"{stage.name}_rows", RowTile(stage.name))
         else:
             lanes = str(stage.shape[-1]) if stage.shape else "1"
-            view.blocks = self.words("blocks", "blocks", lanes)
+            view.blocks = self.words("blocks", VectorCount(lanes))
         targets = {s.value: s.view for s in stage.stores} if stage.direct else {}
         registers: dict[Value, str] = {}
         for i, group in enumerate(stage.groups):
@@ -129,5 +158,5 @@ class KernelWriter:
             view.loops = writer.run(split=shared)
             view.row_lines = writer.row_lines
             if shared and view.row_lines:
-                view.fetch = self.words(f"{stage.name}_fetch", "fetch", stage.name)
+                view.fetch = self.words(f"{stage.name}_fetch", FetchesRows(stage.name))
         return view

@@ -5,6 +5,15 @@ Non-Goals: the loop over rows.
 
 from __future__ import annotations
 
+from rnncc.artifact.kernel_args import (
+    FirstStep,
+    HelperCode,
+    PieceCount,
+    PieceTable,
+    Seed,
+    StepCount,
+    ZeroRow,
+)
 from rnncc.common.user_text import Code
 from rnncc.emit.shared.addresses import Addresses
 from rnncc.emit.shared.views import Loop, RowView, call_lines
@@ -29,7 +38,7 @@ def _row(at: Addresses, view: View) -> str:
 
 
 def _helper(at: Addresses, name: str) -> str:
-    return at.words(name, "helper", name)
+    return at.words(name, HelperCode(name))
 
 
 def _reduce(at: Addresses, stage: RowStage, view: RowView) -> None:
@@ -77,13 +86,13 @@ def _cumsum(at: Addresses, stage: RowStage, view: RowView) -> None:
 
 def _uniform(at: Addresses, stage: RowStage, view: RowView) -> None:
     shape, attrs = stage.op.result.type.shape, stage.op.attrs
-    seed = at.words("seed", "seed")
+    seed = at.words("seed", Seed())
     row = "r" if "B" in attrs["axes"] else "0"
     step = "t"
     if not at.in_scan:
         row, step = _bulk_coordinates(at, stage)
     if attrs["per"] == "step" and at.kernel.kind != "weights":
-        step = f"{at.words('first_step', 'first step')} + {step}"
+        step = f"{at.words('first_step', FirstStep())} + {step}"
         if attrs.get("ahead"):
             step += f" + {attrs['ahead']}"
     else:
@@ -103,7 +112,7 @@ def _uniform(at: Addresses, stage: RowStage, view: RowView) -> None:
 def _bulk_coordinates(at: Addresses, stage: RowStage) -> tuple[str, str]:
     """Row and step of a bulk kernel's (r0, r): its ranges may be collapsed into one."""
     axes = stage.op.attrs["axes"]
-    steps = at.words("T", "T")
+    steps = at.words("T", StepCount())
     if at.kernel.kind == "weights":
         return "0", "0"
     if at.kernel.axes == "BT":
@@ -126,8 +135,8 @@ def _copy(
 ) -> list[str]:
     words = at.words
     name = f"{stage.name}_{kind}{i}"
-    desc = words(name, "desc", stage.name, kind, str(i))
-    count = words(f"{name}_n", "desc count", stage.name, kind, str(i))
-    src = _row(at, source) if source is not None else words("zeros", "zeros")
+    desc = words(name, PieceTable(stage.name, kind, i))
+    count = words(f"{name}_n", PieceCount(stage.name, kind, i))
+    src = _row(at, source) if source is not None else words("zeros", ZeroRow())
     helper = _helper(at, "copy_strided")
     return call_lines("copy_pieces", [helper, src, _row(at, target), desc, count])

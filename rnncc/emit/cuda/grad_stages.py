@@ -5,6 +5,7 @@ Non-Goals: sums in tiles.
 
 from __future__ import annotations
 
+from rnncc.artifact.kernel_args import BatchSize, StepCount
 from rnncc.common.user_text import Code
 from rnncc.emit.cuda.items import items_of
 from rnncc.emit.cuda.row_stages import element
@@ -28,11 +29,10 @@ def grad_view(at: Addresses, stage: GradStage, comments: list[Code]) -> StageVie
         a_index[stage.m[0]] = variables[stage.m[1]]
     if shape:
         d_index[-1] = variables[-1]
-    loops = [(axis, var, at.words(axis, axis)) for axis, var in _summed(stage)]
     lines = ["total = v.splat(0.0)"]
-    for axis, var, count in loops:
+    for axis, var in _summed(stage):
+        count = at.words(axis, BatchSize() if axis == "B" else StepCount())
         lines.append("    " * (len(lines) - 1) + f"for {var} in range({count}):")
-        del axis
     for n, (a_axis, d_axis, size) in enumerate(stage.k):
         lines.append("    " * (len(lines) - 1) + f"for k{n} in range({at.size(size)}):")
         a_index[a_axis] = d_index[d_axis] = f"k{n}"
@@ -45,8 +45,7 @@ def grad_view(at: Addresses, stage: GradStage, comments: list[Code]) -> StageVie
         lines.append(f"{pad}total = v.fma(a, {d}, total)")
     target = element(at, stage.target, variables)
     if stage.kept:
-        buffer, kept = stage.target.buffer, f"stride_{stage.kept.lower()}"
-        target += f" + r * {at.words.of(buffer.name, kept, 'stride', buffer.name, stage.kept)}"
+        target += f" + r * {_row_stride(at, stage.target, stage.kept)}"
     lines.append(f"v.store({target}, total)")
     return StageView(comments=comments, count=items.count, places=items.places, lines=lines)
 
@@ -62,13 +61,15 @@ def _summed(stage: GradStage) -> list[tuple[str, str]]:
     return [(x, v) for x, v in (("B", "b"), ("T", "t")) if x in axes - {stage.kept}]
 
 
+def _row_stride(at: Addresses, view: View, axis: str) -> str:
+    return at.batch_stride(view.buffer) if axis == "B" else at.step_stride(view.buffer)
+
+
 def _row(at: Addresses, view: View, kept: str, indices: list[str]) -> str:
     text = at.pointer(view)
-    name = view.buffer.name
     for axis, var in (("B", "b"), ("T", "t")):
         if axis in row_axes(view):
-            stride = at.words.of(name, f"stride_{axis.lower()}", "stride", name, axis)
-            text += f" + {'r' if axis == kept else var} * {stride}"
+            text += f" + {'r' if axis == kept else var} * {_row_stride(at, view, axis)}"
     for n, index in enumerate(indices):
         text += at.axis_term(view, n, index) if index else ""
     return text

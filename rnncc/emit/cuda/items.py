@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from rnncc.artifact.kernel_args import InnerRows
 from rnncc.emit.shared.addresses import Addresses
 from rnncc.emit.shared.views import Loop
 from rnncc.ir.sizes import Size
@@ -49,6 +50,6 @@ def row_of(at: Addresses, left: str) -> list[str]:
     if at.in_scan:
         return [f"r = row_lo + {left}"]
     if at.kernel.kind == "rows" and at.kernel.axes == "BT":
-        steps = at.words("n1", "n1")
+        steps = at.words("n1", InnerRows())
         return [f"r0 = {left} // {steps}", f"r = {left} % {steps}"]
     return [f"r = {left}"]

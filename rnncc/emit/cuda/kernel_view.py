@@ -10,6 +10,17 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 
+from rnncc.artifact.kernel_args import (
+    BatchSize,
+    Counters,
+    GroupCount,
+    InnerRows,
+    KernelArgument,
+    MemberCount,
+    RowCount,
+    StepCount,
+    WaitingBlocks,
+)
 from rnncc.artifact.literals import literal
 from rnncc.common.user_text import Code
 from rnncc.emit.cuda.contractions import acc_name, contraction_lines, tile_address
@@ -30,7 +41,15 @@ from rnncc.schedule.model import GradStage, Kernel, LaneStage, RowStage, Schedul
 # Of so many levels registers hold where each thread's items are, from step to step; of more, there
 # aren't enough registers, and it is cheaper to work them out again than to spill them.
 KEPT_LEVELS = 3
-SCAN = ("T", "B", "members", "groups", "counters", "waiting")
+# What the templates themselves read, by the names they read it by.
+SCAN: dict[str, KernelArgument] = {
+    "T": StepCount(),
+    "B": BatchSize(),
+    "members": MemberCount(),
+    "groups": GroupCount(),
+    "counters": Counters(),
+    "waiting": WaitingBlocks(),
+}
 
 
 class CudaKernelWriter:
@@ -47,12 +66,13 @@ class CudaKernelWriter:
 
     def view(self) -> CudaKernelView:
         kernel = self.kernel
-        for name in SCAN if kernel.kind == "scan" else ("rows",):
-            self.words.requests[(name,)] = name
+        for name, argument in (SCAN if kernel.kind == "scan" else {"rows": RowCount()}).items():
+            self.words.reserve(name, argument)
         if kernel.kind == "rows" and kernel.axes == "BT":
-            self.words.requests[("n1",)] = "n1"
+            self.words.reserve("n1", InnerRows())
         if kernel.kind == "grads":
-            self.words.requests |= {("T",): "T", ("B",): "B"}
+            self.words.reserve("T", StepCount())
+            self.words.reserve("B", BatchSize())
         levels = [[v for s in level.stages for v in self.stage(s)] for level in kernel.levels]
         view = self._kernel(levels)
         if any(fits(s, kernel) for level in kernel.levels for s in level.stages):
@@ -62,7 +82,7 @@ class CudaKernelWriter:
             # All are run with the same words.
             last = view.summed or view.twin
             for each in (view, view.twin):
-                each.words, each.requests = last.words, last.requests
+                each.words = last.words
         return view
 
     def twin(self) -> CudaKernelView:
@@ -93,11 +113,10 @@ class CudaKernelWriter:
         ]
 
     def _kernel(self, levels: list[list[StageView]]) -> CudaKernelView:
-        kernel, requests = self.kernel, self.words.requests
-        words = [(name, " ".join(filter(None, request))) for request, name in requests.items()]
-        lines = self.at.step_lines
+        kernel, lines = self.kernel, self.at.step_lines
+        words = [(name, argument) for argument, name in self.words.arguments.items()]
         view = CudaKernelView(
-            kernel.name, kernel.kind, Code(), words, list(requests), lines, levels, kernel.reverse
+            kernel.name, kernel.kind, Code(), words, lines, levels, kernel.reverse
         )
         view.anew = kernel.kind == "scan" and len(levels) > KEPT_LEVELS
         return view

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+from rnncc.artifact.kernel_args import FirstStep, Seed
 from rnncc.common.user_text import Code
 from rnncc.emit.cuda.items import items_of
 from rnncc.emit.cuda.views import StageView
@@ -125,7 +126,7 @@ def _uniform(at: Addresses, stage: RowStage) -> StageView:
     step = "t" if at.in_scan else "r"
     if attrs["per"] == "step" and kernel.kind != "weights":
         own = step if steps else "0"
-        step = f"{at.words('first_step', 'first step')} + {own}"
+        step = f"{at.words('first_step', FirstStep())} + {own}"
         step += f" + {attrs['ahead']}" if attrs.get("ahead") else ""
     else:
         step = "0"
@@ -134,7 +135,7 @@ def _uniform(at: Addresses, stage: RowStage) -> StageView:
         rest = product(tuple(shape[i + 1 :]))
         term = index if rest == Size.of(1) else f"{index} * ({at.size(rest)})"
         lane = term if lane == "0" else f"{lane} + {term}"
-    key = f"row_key({at.words('seed', 'seed')}, {attrs['site']}, {row}, {step})"
+    key = f"row_key({at.words('seed', Seed())}, {attrs['site']}, {row}, {step})"
     lines = [f"key = {key}", f"drawn = uniform(key, {lane})"]
     lines += _stores(at, stage, indices, "drawn")
     return StageView(count=items.count, places=items.places, lines=lines)

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rnncc.artifact.kernel_args import StepSums
 from rnncc.emit.cuda.contractions import start_of
 from rnncc.emit.cuda.stationary import fits
 from rnncc.emit.shared.addresses import Addresses
@@ -56,7 +57,7 @@ class SummedGroups:
                 if n is None:  # all of it was added before the loop
                     result[i, g] = start_of(at, group, g, [])
                     continue
-                base = at.words(f"sums_{n}", "sums", str(n))
+                base = at.words(f"sums_{n}", StepSums(n))
                 row = "r" if count == 1 else f"({count} * r + {g})"
                 place = f"{row} * {lanes} * SIZE"
                 total = f"v.load({base} + {place} + q)"

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rnncc.artifact.kernel_args import KernelArgument, SizeOf
 from rnncc.common.user_text import Code
-from rnncc.emit.shared.kernel_names import Request
 
 
 @dataclass
@@ -41,8 +41,7 @@ class CudaKernelView:
     name: str
     kind: str
     doc: Code
-    words: list[tuple[str, str]]  # identifier, what it is
-    requests: list[Request]
+    words: list[tuple[str, KernelArgument]]  # identifier, what it is
     step_lines: list[str]
     levels: list[list[StageView]]
     reverse: bool
@@ -53,6 +52,10 @@ class CudaKernelView:
     summed: CudaKernelView | None = None  # the same with sums that are made between launches
 
     @property
+    def arguments(self) -> list[KernelArgument]:
+        return [argument for _, argument in self.words]
+
+    @property
     def sizes(self) -> list[str]:
         """Words that are sizes."""
-        return [name for name, request in self.words if request.startswith("size ")]
+        return [name for name, argument in self.words if isinstance(argument, SizeOf)]

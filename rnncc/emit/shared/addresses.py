@@ -7,6 +7,17 @@ Non-Goals: numbers (`cpu.kernel_arguments`).
 
 from __future__ import annotations
 
+from rnncc.artifact.kernel_args import (
+    AxisStride,
+    BatchStride,
+    BufferAddress,
+    RangeStride,
+    RingMask,
+    SizeOf,
+    Starts,
+    StepStride,
+    ZeroRow,
+)
 from rnncc.emit.shared.kernel_names import Words
 from rnncc.emit.shared.views import Loop
 from rnncc.ir.sizes import Size
@@ -29,47 +40,55 @@ class Addresses:
     def size(self, size: Size) -> str:
         if size.is_constant:
             return str(size.constant)
-        return self.words.of(str(size), "size", "size", str(size))
+        return self.words.of(str(size), "size", SizeOf(str(size)))
 
     def axis_stride(self, buffer: Buffer, axis: int) -> str:
         if axis == len(buffer.shape) - 1:
             return "SIZE"
-        return self.words.of(buffer.name, f"stride_{axis}", "stride", buffer.name, str(axis))
+        return self.words.of(buffer.name, f"stride_{axis}", AxisStride(buffer.name, axis))
+
+    def step_stride(self, buffer: Buffer, name: str = "") -> str:
+        """Bytes from step to step, or from slot to slot. name: what it is called after, if not the
+        buffer."""
+        return self.words.of(name or buffer.name, "stride_t", StepStride(buffer.name))
+
+    def batch_stride(self, buffer: Buffer) -> str:
+        return self.words.of(buffer.name, "stride_b", BatchStride(buffer.name))
 
     def pointer(self, view: View) -> str:
         """The address of a view's first row (in a scan: at this step)."""
-        starts = ",".join(f"{a}:{s}" for a, s in view.starts)
+        starts = tuple((axis, str(size)) for axis, size in view.starts)
         key = (view.buffer, view.slot, starts, view.first_only)
         if key in self.pointers:
             return self.pointers[key]
         pointer = self.pointers[key] = self._pointer(view, starts)
         return pointer
 
-    def _pointer(self, view: View, starts: str) -> str:
+    def _pointer(self, view: View, starts: Starts) -> str:
         buffer, slot = view.buffer, view.slot
         name = f"{buffer.name}_{slot}" if slot else buffer.name
         if not self.in_scan or slot == "final":
-            return self.words.of(name, "ptr", "address", buffer.name, slot, starts)
-        base = self.words.of(buffer.name, "ptr", "address", buffer.name, "", starts)
+            return self.words.of(name, "ptr", BufferAddress(buffer.name, slot, starts))
+        base = self.words.of(buffer.name, "ptr", BufferAddress(buffer.name, "", starts))
         if not slot:
             if "T" not in buffer.axes:
                 return base
             at = self.words.fresh_of(f"{name}_t", "ptr")
-            stride = self.words.of(name, "stride_t", "stride", buffer.name, "T")
+            stride = self.step_stride(buffer, name)
             self.step_lines.append(f"{at} = {base} + t * {stride}")
             return at
         pointer = self.words.fresh_of(name, "ptr")
         self.step_lines.append(f"{pointer} = {self.slot_address(buffer, base, slot)}")
         if view.first_only:
             entry = self.words.fresh_of(f"{name}_first", "ptr")
-            zeros = self.words("zeros", "zeros")
+            zeros = self.words("zeros", ZeroRow())
             self.step_lines.append(f"{entry} = {pointer} if first else {zeros}")
             return entry
         return pointer
 
     def slot_address(self, buffer: Buffer, base: str, slot: str) -> str:
-        stride = self.words.of(buffer.name, "stride_t", "stride", buffer.name, "T")
-        ring = self.words.of(buffer.name, "ring", "ring", buffer.name)
+        stride = self.step_stride(buffer)
+        ring = self.words.of(buffer.name, "ring", RingMask(buffer.name))
         entering = "t + 1" if self.kernel.reverse else "t"
         leaving = "t" if self.kernel.reverse else "t + 1"
         index = entering if slot == "in" else leaving
@@ -83,17 +102,15 @@ class Addresses:
         if self.in_scan:
             if "B" not in buffer.axes:
                 return {}
-            stride = self.words.of(buffer.name, "stride_b", "stride", buffer.name, "B")
+            stride = self.batch_stride(buffer)
             if view.first_only:
                 return {"r": self.first_stride(buffer, stride)}
             return {"r": stride}
         if self.kernel.kind != "rows" or not buffer.axes:
             return {}
-        domain = self.kernel.axes
-        found = {"r": self.words.of(buffer.name, "stride_r", "row", buffer.name, "1", domain)}
-        if domain == "BT":
-            outer = self.words.of(buffer.name, "stride_r0", "row", buffer.name, "0", domain)
-            found["r0"] = outer
+        found = {"r": self.words.of(buffer.name, "stride_r", RangeStride(buffer.name, 1))}
+        if self.kernel.axes == "BT":
+            found["r0"] = self.words.of(buffer.name, "stride_r0", RangeStride(buffer.name, 0))
         return found
 
     def first_stride(self, buffer: Buffer, stride: str) -> str:

@@ -11,9 +11,8 @@ There are two kinds of names, and none is of both:
 
 So a weight called `range`, `block` or `lambda_` is `range_ptr`, `block_ptr` and `lambda__ptr`.
 
-An integer of the block is asked for by a request, a short tuple of text that the runtime resolves
-when it binds sizes and arrays (`cpu.kernel_arguments` lists them all); the kernel has
-`h_ptr, h_stride_b = word(block, 6), word(block, 7)  # [B, units]`.
+An integer of the block is asked for by what it means (`artifact.kernel_args`), which is resolved at
+run time; the kernel has `h_ptr, h_stride_b = word(block, 6), word(block, 7)  # [B, units]`.
 
 Non-Goals: values.
 """
@@ -24,7 +23,7 @@ import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-Request = tuple[str, ...]
+from rnncc.artifact.kernel_args import KernelArgument
 
 # What may be meant of a name of the user's.
 MEANINGS = "ptr|ring|size|stride_[a-z0-9_]+|"
@@ -39,40 +38,44 @@ def is_users(identifier: str) -> bool:
 
 @dataclass
 class Words:
-    """Requests in order of first use; the same request is one word."""
+    """Arguments in order of first use; the same argument is one word."""
 
-    requests: dict[Request, str] = field(default_factory=dict)
+    arguments: dict[KernelArgument, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
-    used: set[Request] = field(default_factory=set)
+    used: set[KernelArgument] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
 
-    def __call__(self, name: str, *request: str) -> str:
-        """The identifier of ours that holds the answer to a request."""
-        self.used.add(request)
-        if request not in self.requests:
-            self.requests[request] = self.fresh(name)
-        return self.requests[request]
+    def __call__(self, name: str, argument: KernelArgument) -> str:
+        """The identifier of ours that holds an argument."""
+        self.used.add(argument)
+        if argument not in self.arguments:
+            self.arguments[argument] = self.fresh(name)
+        return self.arguments[argument]
 
-    def of(self, name: str, meaning: str, *request: str) -> str:
-        """The identifier that holds the answer to a request about something of the user's."""
-        self.used.add(request)
-        if request not in self.requests:
-            self.requests[request] = self.fresh_of(name, meaning)
-        return self.requests[request]
+    def of(self, name: str, meaning: str, argument: KernelArgument) -> str:
+        """The identifier that holds an argument about something of the user's."""
+        self.used.add(argument)
+        if argument not in self.arguments:
+            self.arguments[argument] = self.fresh_of(name, meaning)
+        return self.arguments[argument]
+
+    def reserve(self, name: str, argument: KernelArgument) -> None:
+        """An argument that templates read by this name, whether or not anything else does."""
+        self.arguments[argument] = name
+        self.used.add(argument)
 
     def again(self) -> Words:
         """For a second kernel over the same block: the same words, none of them used yet."""
-        return Words(dict(self.requests), set(self.requests.values()))
+        return Words(dict(self.arguments), set(self.arguments.values()))
 
     def lines(self, shapes: Mapping[str, str]) -> list[str]:
         """Statements that read those that are used: as many a line as fit, each line about one
         thing. shapes: of arrays, which a comment tells; of stages it tells what is asked."""
-        groups: dict[str, list[tuple[str, str, Request]]] = {}
-        for number, (request, name) in enumerate(self.requests.items()):
-            if request in self.used:
-                subject = request[1] if len(request) > 1 and request[0] != "size" else ""
-                row = name, f"word(block, {number})", request
-                groups.setdefault(subject, []).append(row)
+        groups: dict[str, list[tuple[str, str, KernelArgument]]] = {}
+        for number, (argument, name) in enumerate(self.arguments.items()):
+            if argument in self.used:
+                row = name, f"word(block, {number})", argument
+                groups.setdefault(argument.subject, []).append(row)
         return [
             line for subject, rows in groups.items() for line in _filled(rows, shapes.get(subject))
         ]
@@ -102,9 +105,9 @@ class Words:
         return candidate
 
 
-def _filled(rows: Iterable[tuple[str, str, Request]], shape: str | None) -> list[str]:
+def _filled(rows: Iterable[tuple[str, str, KernelArgument]], shape: str | None) -> list[str]:
     lines: list[str] = []
-    taken: list[tuple[str, str, Request]] = []
+    taken: list[tuple[str, str, KernelArgument]] = []
     for row in rows:
         # What an array is, is said where there is room; its docstring says it, too.
         comment = "" if shape else _asked([*taken, row])
@@ -118,11 +121,11 @@ def _filled(rows: Iterable[tuple[str, str, Request]], shape: str | None) -> list
     return lines
 
 
-def _line(rows: list[tuple[str, str, Request]]) -> str:
+def _line(rows: list[tuple[str, str, KernelArgument]]) -> str:
     names, words, _ = zip(*rows, strict=True)
     return f"{', '.join(names)} = {', '.join(words)}"
 
 
-def _asked(rows: list[tuple[str, str, Request]]) -> str:
-    asked = [" ".join((r[0], *r[2:])) for _, _, r in rows if len(r) > 1 and r[0] != "size"]
+def _asked(rows: list[tuple[str, str, KernelArgument]]) -> str:
+    asked = [a.about_subject for _, _, a in rows if a.subject]
     return f"  # {', '.join(asked)}" if asked else ""

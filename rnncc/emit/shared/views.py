@@ -7,8 +7,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from rnncc.artifact.kernel_args import KernelArgument
 from rnncc.common.user_text import Code
-from rnncc.emit.shared.kernel_names import Request
 
 WIDTH = 80  # of text that stands some loops deep
 
@@ -85,7 +85,7 @@ class KernelView:
     kind: str
     doc: Code
     words: list[str]  # statements that read them
-    requests: list[Request]
+    arguments: list[KernelArgument]
     step_lines: list[str]
     levels: list[list[LaneView | RowView]]
     reverse: bool

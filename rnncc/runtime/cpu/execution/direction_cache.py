@@ -17,12 +17,12 @@ from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.allocators import HostAllocator
 from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.cpu.execution.job import Arrays, Residuals
-from rnncc.runtime.cpu.planning.bound_program import CallKey
 from rnncc.runtime.cpu.planning.executable import Executable, Params, ResultChoice
 from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
-from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.runtime.cpu.planning.target import HOST, CpuTarget
 from rnncc.runtime.cpu.planning.weight_packing import Packed
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.layouts import Layout
 
 KEPT_SHAPES = 64
 KEPT_VERSIONS = 4

@@ -34,9 +34,10 @@ from rnncc.runtime.cpu.execution.time_chunks import (
     cotangents_of,
     forward,
 )
-from rnncc.runtime.cpu.planning.bound_program import CallKey, result_shape
 from rnncc.runtime.cpu.threads.dispatch import threading_reason
 from rnncc.runtime.jit.kernel import CpuKernel
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.direction_tables import result_shape
 
 NOTHING: Arrays = MappingProxyType({})
 
@@ -75,14 +76,14 @@ class CpuEngine:
         """The loops' twins for one row are another engine's, of the same program, made when they
         are first asked for."""
 
-        def twin(name: str, requests: tuple[str, ...]) -> CpuKernel | None:
+        def twin(name: str, arguments: tuple[str, ...]) -> CpuKernel | None:
             same = (k for k in rendered()._forward.direction.kernels if k.name == name)
-            found = next((k for k in same if k.requests == requests), None)
+            found = next((k for k in same if k.arguments == arguments), None)
             return found.function.one_row if found else None
 
         for kernel in self._forward.direction.kernels:
             if kernel.kind == "scan":
-                kernel.function.render_one_row = partial(twin, kernel.name, kernel.requests)
+                kernel.function.render_one_row = partial(twin, kernel.name, kernel.arguments)
 
     # ---- calls --------------------------------------------------------------------------------
 

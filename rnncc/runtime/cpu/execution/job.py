@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
-from rnncc.runtime.cpu.planning.bound_program import CallKey
-from rnncc.runtime.cpu.planning.layouts import Layout
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.layouts import Layout
 
 Arrays = Mapping[str, Any]
 

@@ -19,8 +19,8 @@ from rnncc.runtime.common.strides import has_dense_rows, repeated, row_strides
 from rnncc.runtime.cpu.execution.direction_cache import DirectionCache, Ready
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
 from rnncc.runtime.cpu.planning.executable import Executable
-from rnncc.runtime.cpu.planning.layouts import axes_of, is_padded
 from rnncc.runtime.cpu.planning.weight_packing import Packed
+from rnncc.runtime.planning.layouts import axes_of, is_padded
 
 ANYWHERE = 64  # an address for what takes no memory
 

@@ -25,8 +25,9 @@ from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.allocators import Allocator
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
-from rnncc.runtime.cpu.planning.bound_program import CallKey, result_shape
-from rnncc.runtime.cpu.planning.layouts import pad
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.direction_tables import result_shape
+from rnncc.runtime.planning.layouts import pad
 
 LEAST_STEPS = 64
 BLOCK_BYTES = 4 * 2**20

@@ -14,7 +14,7 @@ from functools import cache
 
 import numpy as np
 
-from rnncc.common.machine import Machine, host
+from rnncc.common.machine import LANE_PAD, Machine, host
 from rnncc.common.template_loader import render
 from rnncc.runtime.common.memory_pool import aligned
 from rnncc.runtime.common.weight_formats import FULL, INT8, Storage
@@ -24,7 +24,6 @@ SEGMENT_WORDS = 7
 WIDE = 4  # vectors a tile of several rows has at most
 ONE_ROW = 8  # vectors a tile of one row has at most
 AHEAD = 4096  # bytes of weights asked for ahead; 1 to 8 KiB take the same time
-LANE_PAD = 16  # lanes that rows are padded to
 
 
 def max_rows(vectors: int, registers: int) -> int:

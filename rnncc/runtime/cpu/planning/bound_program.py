@@ -6,74 +6,23 @@ Non-Goals: making it (`cpu.kernel_arguments`).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
-from functools import lru_cache
 
 import numpy as np
 
+from rnncc.artifact.kernel_args import KernelArgument
 from rnncc.artifact.kernel_tables import (
-    BufferSpec,
     BufferView,
     CoreSpec,
     DirectionSpec,
     KernelSpec,
-    ResultSpec,
     StageSpec,
 )
 from rnncc.common.machine import Machine
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.weight_formats import FULL, STORAGES, Storage
-from rnncc.runtime.cpu.planning.layouts import Layout, axes_of
-
-
-def requests(kernel: KernelSpec) -> tuple[tuple[str, ...], ...]:
-    """What each word of a kernel's block is."""
-    return _split(kernel.requests)
-
-
-@lru_cache(1024)
-def _split(texts: tuple[str, ...]) -> tuple[tuple[str, ...], ...]:
-    return tuple(tuple(text.split("|")) for text in texts)
-
-
-def touched(direction: DirectionSpec, kernel: KernelSpec) -> set[str]:
-    """The buffers a kernel reads or writes."""
-    names = {r[1] for r in requests(kernel) if r[0] == "address"}
-    if kernel.function is None:
-        for stage in direction.stages:
-            if stage.name not in kernel.stages:
-                continue
-            names |= {o.source.buffer for c in stage.cores for o in c.operands}
-            names |= {c.out.buffer for c in stage.cores if c.out}
-            if stage.grad:
-                sources = (stage.grad.a, stage.grad.d, stage.grad.out)
-                names |= {s.buffer for s in sources if s}
-    return names
-
-
-def chosen_results(direction: DirectionSpec, wanted: frozenset[str] | None) -> list[ResultSpec]:
-    """The results of these names; None is all but those of carries that callers don't see."""
-    return [
-        p
-        for p in direction.results
-        if p.role != "residual"
-        and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
-    ]
-
-
-def needed_kernels(
-    direction: DirectionSpec, places: Iterable[ResultSpec], wanted: frozenset[str] | None
-) -> set[str]:
-    """Kernels that such results depend on: of those behind the loop, not all."""
-    kept = [p for p in direction.results if p.role == "residual"]
-    buffers = {s.buffer for p in (*places, *kept) for s in (p.source, *p.parts)}
-    needed: set[str] = set()
-    for kernel in reversed(direction.kernels):
-        if wanted is None or kernel.phase != "after" or buffers.intersection(kernel.writes):
-            needed.add(kernel.name)
-            buffers |= touched(direction, kernel)
-    return needed
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.layouts import Layout
 
 
 @dataclass(slots=True)
@@ -83,43 +32,13 @@ class Tiling:
     row_tile: int
 
 
-@dataclass(frozen=True, slots=True)
-class CallKey:
-    """What a BoundProgram is made for; hashable.
-
-    strides, result_strides: (parameter's buffer or result's name, bytes from row to row of the
-    batch, from step to step) of callers' arrays whose rows don't lie one after another. copies:
-    (parameter's buffer, the caller's strides) of arrays that kernels can't read as they are.
-    storage: of the weights that contractions read; "" leaves them as they are.
-    """
-
-    sizes: tuple[tuple[str, int], ...]
-    batch: int
-    time: int
-    save: bool
-    last_only: bool
-    strides: tuple[tuple[str, int, int], ...] = ()
-    result_strides: tuple[tuple[str, int, int], ...] = ()
-    copies: tuple[tuple[str, tuple[int, ...]], ...] = ()
-    storage: str = ""
-    _hash: int = field(init=False, repr=False, compare=False)
-
-    def __post_init__(self) -> None:
-        values = (self.sizes, self.batch, self.time, self.save, self.last_only)
-        more = (self.strides, self.result_strides, self.copies, self.storage)
-        object.__setattr__(self, "_hash", hash((values, more)))
-
-    def __hash__(self) -> int:
-        return self._hash  # worked out once: every call looks its like up
-
-
 @dataclass(slots=True)
 class BoundKernel:
     kernel: KernelSpec
     parts: int
     template: np.ndarray
     addresses: list[tuple[int, str, int]]  # word, buffer, offset
-    others: list[tuple[int, tuple[str, ...]]]  # words filled a call
+    others: list[tuple[int, KernelArgument]]  # words that no binder knows
     why: str
     one_row: bool = False  # whether the twin for one row runs
 
@@ -214,17 +133,3 @@ def pack_layout(binding: BoundProgram, stage: StageSpec, i: int, k: int, row: in
         step *= n if axis is not None else 1
     kept = tuple(n if a is not None else 1 for n, a in zip(outer_counts, pack.outer, strict=True))
     return PackLayout(tuple(outer), tuple(strides), tile, step, kept, tuple(counts))
-
-
-def result_shape(
-    place: ResultSpec, buffers: Mapping[str, BufferSpec], call: CallKey
-) -> tuple[int, ...]:
-    """Of a result, as its caller sees it."""
-    sizes, axes = dict(call.sizes), axes_of(place, buffers)
-    if call.last_only and place.role == "output":
-        axes = axes.replace("T", "")
-    shape = [evaluate(s, sizes) for s in buffers[place.source.buffer].shape]
-    if place.parts:
-        along = [buffers[s.buffer].shape[place.axis] for s in place.parts]
-        shape[place.axis] = sum(evaluate(s, sizes) for s in along)
-    return (*({"B": call.batch, "T": call.time}[a] for a in axes), *shape)

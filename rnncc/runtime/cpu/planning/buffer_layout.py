@@ -7,9 +7,11 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rnncc.artifact.kernel_args import addresses
 from rnncc.artifact.kernel_tables import BufferSpec, BufferView
-from rnncc.runtime.cpu.planning.bound_program import requests, result_shape, touched
-from rnncc.runtime.cpu.planning.layouts import (
+from rnncc.runtime.cpu.planning.tiling import TileBinder
+from rnncc.runtime.planning.direction_tables import result_shape, touched
+from rnncc.runtime.planning.layouts import (
     Layout,
     axes_of,
     is_padded,
@@ -18,7 +20,6 @@ from rnncc.runtime.cpu.planning.layouts import (
     row_layout,
     staggered,
 )
-from rnncc.runtime.cpu.planning.tiling import TileBinder
 
 
 class MemoryBinder(TileBinder):
@@ -26,13 +27,8 @@ class MemoryBinder(TileBinder):
 
     def lay_out(self) -> None:
         call = self.call
-        whole = {
-            r[1]
-            for k in self.d.kernels
-            if k.kind != "scan"
-            for r in requests(k)
-            if r[0] == "address"
-        } | {n for k in self.d.kernels if k.function is None for n in touched(self.d, k)}
+        whole = {n for k in self.d.kernels if k.kind != "scan" for n in addresses(k.words)}
+        whole |= {n for k in self.d.kernels if k.function is None for n in touched(self.d, k)}
         saved = {p.source.buffer for p in self.d.results if p.role == "residual"}
         outputs = {p.source.buffer for p in self.d.results if p.role == "output"}
         self.find_in_place(whole, saved if call.save else set())

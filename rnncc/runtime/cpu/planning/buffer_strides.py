@@ -12,16 +12,6 @@ from rnncc.runtime.cpu.planning.buffer_layout import MemoryBinder
 class StrideBinder(MemoryBinder):
     """Answers what strides depend on."""
 
-    def row_stride(self, name: str, which: str, domain: str, flat: tuple[int, int]) -> int:
-        layout = self.out.layouts[name]
-        if domain == "BT":
-            if which == "0":
-                return layout.b
-            return layout.t
-        if domain == "T":
-            return layout.t
-        return layout.b
-
     def init_outer(self, stage: str, i: int, axis: int) -> int:
         """Rows of constants: [outer axes][tile][vectors]."""
         inner = self.tile_row(stage, i) * self.out.tilings[stage].tiles

@@ -17,6 +17,22 @@ from types import MappingProxyType
 
 import numpy as np
 
+from rnncc.artifact.kernel_args import (
+    CallersArray,
+    CoreTable,
+    FirstStep,
+    HelperCode,
+    KernelArgument,
+    OneRow,
+    PieceTable,
+    Place,
+    ResultArray,
+    ScratchBase,
+    Seed,
+    SyncWords,
+    ZeroRow,
+    addresses,
+)
 from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
@@ -42,33 +58,15 @@ from rnncc.runtime.cpu.kernels.executor import (
 from rnncc.runtime.cpu.kernels.gemm import contract_bulk, sum_bulk
 from rnncc.runtime.cpu.kernels.microkernels import cores
 from rnncc.runtime.cpu.kernels.row_kernels import rows
-from rnncc.runtime.cpu.planning.bound_program import (
-    BoundKernel,
-    BoundProgram,
-    chosen_results,
-    needed_kernels,
-    requests,
-    result_shape,
-)
-from rnncc.runtime.cpu.planning.copies import (
-    ONE_ROW,
-    SCRATCH,
-    SHARE_WORDS,
-    SYNC,
-    ZERO_ROW,
-    Move,
-    Mover,
-    Point,
-    callers,
-    move_all,
-    result_point,
-    slot_offset,
-)
-from rnncc.runtime.cpu.planning.layouts import REACH, Layout
+from rnncc.runtime.cpu.planning.bound_program import BoundKernel, BoundProgram
+from rnncc.runtime.cpu.planning.copies import SHARE_WORDS, PaddedMover, move_all, words_of
 from rnncc.runtime.cpu.planning.strided_copies import copy_pieces
 from rnncc.runtime.cpu.planning.target import CpuTarget
 from rnncc.runtime.cpu.planning.weight_packing import Packing, Planner
 from rnncc.runtime.jit.kernel import CpuKernel
+from rnncc.runtime.planning.copies import Move, Point
+from rnncc.runtime.planning.direction_tables import chosen_results, needed_kernels, result_shape
+from rnncc.runtime.planning.layouts import REACH, Layout, slot_offset
 
 WEIGHTS = ("weight", "constant")
 COLOURED_BYTES = 1 << 14
@@ -154,7 +152,8 @@ class Executable:
         ):
             self._places[buffer.name] = SpaceOffset(number)
         # Parameters that are copied first have two places: the caller's, and ours.
-        self._places |= {callers(n): self._places[n] for n in binding.bytes if n in self._places}
+        copied = [n for n in binding.bytes if n in self._places]
+        self._places |= {CallersArray(n): self._places[n] for n in copied}
         saved = self._saved() if binding.call.save else []
         early = self._weight_buffers()
         shared = [n for n in binding.bytes if n not in (*early, *saved)]
@@ -162,7 +161,7 @@ class Executable:
         self.saved_bytes = self._lay_out(SAVED, saved) + (REACH if saved else 0)
         self.workspace = self._globals(workspace)
         self.keep: list[np.ndarray] = []  # descriptions the blocks point at
-        self.mover = Mover(direction, binding, buffers, self.dtype)
+        self.mover = PaddedMover(direction, binding, buffers, self.dtype)
         self.draws_weights = False  # packed weights differ from seed to seed
         self.pack_plan, self.packed_bytes = self._pack(early)
         self.tile_key = binding.tile_key
@@ -194,24 +193,24 @@ class Executable:
     def _reserve(self, point: Point, place: SpaceOffset, size: int) -> int:
         """Gives a point its place; where the next one may begin."""
         self._places[point] = place
-        name = point if isinstance(point, str) else " ".join(("our", *point))
+        name = point if isinstance(point, str) else f"our {point.described}"
         self.regions.append(Region(name, place, size))
         return place.offset + _round(size) + self.target.gap
 
     def _globals(self, at: int) -> Workspace:
         parts = max((k.parts for k in self.binding.kernels), default=1)
         scratch, zero_bytes = self.binding.scratch_bytes, _round(self.binding.zero_bytes)
-        self._places[SCRATCH] = SpaceOffset(WORKSPACE, at)
+        self._places[ScratchBase()] = SpaceOffset(WORKSPACE, at)
         for part in range(parts):
             place = SpaceOffset(WORKSPACE, at + part * scratch)
             self.regions.append(Region(f"our scratch of part {part}", place, scratch))
         sync = at + _round(scratch * parts) + self.target.gap
         # Copies and packing have as many parts as there are threads.
         words = sync_words(max(parts, self.binding.threads))
-        zeros = self._reserve(SYNC, SpaceOffset(WORKSPACE, sync), words * 8)
+        zeros = self._reserve(SyncWords(), SpaceOffset(WORKSPACE, sync), words * 8)
         ones = zeros + zero_bytes  # `perform` clears all that lies between them
-        self._reserve(ZERO_ROW, SpaceOffset(WORKSPACE, zeros), zero_bytes)
-        end = self._reserve(ONE_ROW, SpaceOffset(WORKSPACE, ones), ALIGNMENT)
+        self._reserve(ZeroRow(), SpaceOffset(WORKSPACE, zeros), zero_bytes)
+        end = self._reserve(OneRow(), SpaceOffset(WORKSPACE, ones), ALIGNMENT)
         return Workspace(sync, zeros, ones, end)
 
     def _weight_buffers(self) -> list[str]:
@@ -222,9 +221,8 @@ class Executable:
         )
         for kernel in self.direction.kernels:
             if kernel.kind == "weights" and kernel.phase == "before":
-                for request in requests(kernel):
-                    if request[0] == "address" and self.buffers[request[1]].storage == "work":
-                        found[request[1]] = None
+                made = addresses(kernel.words)
+                found |= {n: None for n in made if self.buffers[n].storage == "work"}
         return list(found)
 
     def _saved(self) -> list[str]:
@@ -241,7 +239,7 @@ class Executable:
                 place = at[result.source.buffer]
                 # Never in what a caller gave: that may be gone, or handed over again elsewhere.
                 assert place.group in (SAVED, PACKED), result
-                moved = slot_offset(result, layout, time, reverse)
+                moved = slot_offset(result.source.slot, layout, time, reverse)
                 yield Residual(result.name, SpaceOffset(place.group, place.offset + moved), layout)
 
     # ---- blocks -------------------------------------------------------------------------------
@@ -259,8 +257,8 @@ class Executable:
         for index, name, offset in bound.addresses:
             piece.words[index] = offset
             piece.addresses.append((index, self._places[name]))
-        for index, request in bound.others:
-            place = self._resolve(piece.words, index, request)
+        for index, argument in bound.others:
+            place = self._resolve(piece.words, index, argument)
             if place is not None:
                 piece.addresses.append((index, place))
         return Launch(self.target.code(_entry(bound)), piece, bound.parts)
@@ -284,20 +282,24 @@ class Executable:
             for piece in own:
                 addresses.append((len(words), self._places[piece.source.point]))
                 addresses.append((len(words) + 1, self._places[piece.target.point]))
-                words += piece.words()
+                words += words_of(piece)
         yield Launch(
             self.target.code(move_all), ArgumentBlock(np.array(words, np.int64), addresses), parts
         )
 
+    def _callers_copies(self, buffers: Iterable[BufferSpec]) -> list[Move]:
+        """Of parameters that kernels can't read as the caller has them."""
+        return self.mover.copies(buffers, self.binding.copied)
+
     def _resolve(
-        self, words: np.ndarray, index: int, request: tuple[str, ...]
+        self, words: np.ndarray, index: int, argument: KernelArgument
     ) -> SpaceOffset | None:
-        """A constant is added to the block here; else where what the word points at is."""
-        match request:
-            case ("cores", stage, i):
+        """Code is added to the block here; else where what the word points at is."""
+        match argument:
+            case CoreTable(stage, group):
                 tiling = self.binding.tilings[stage]
                 found = next(s for s in self.direction.stages if s.name == stage)
-                core = found.cores[int(i)]
+                core = found.cores[group]
                 # What differs from row to row isn't packed.
                 packed = any(p is not None for p in core.packs)
                 storage = self.binding.storage(found) if packed else FULL
@@ -307,22 +309,24 @@ class Executable:
                     for vectors in made.vector_counts(core.gates):
                         self.target.row_table(made, vectors)
                 words[index] += self.target.row_table(made, core.gates * tiling.unit_blocks)
-            case ("helper", name):
+            case HelperCode(name):
                 words[index] += self.helper(name)
-            case ("desc", stage, kind, i):
+            case PieceTable(stage, kind, number):
                 copy = next(
                     c
                     for c in self.direction.copies
-                    if (c.stage, c.kind, str(c.index)) == (stage, kind, i)
+                    if (c.stage, c.kind, c.index) == (stage, kind, number)
                 )
                 self.keep.append(np.array(copy_pieces(copy, self.binding), np.int64))
                 words[index] += self.target.address_of(self.keep[-1])
-            case ("seed",):
+            case Seed():
                 return SpaceOffset(SEED)
-            case ("first step",):
+            case FirstStep():
                 return SpaceOffset(FIRST_STEP)
+            case Place():
+                return self._places[argument]
             case _:
-                return self._places[request]
+                raise TypeError(f"nobody here knows {argument!r}")
         return None
 
     # ---- what is done once a version ------------------------------------------------------------
@@ -333,19 +337,19 @@ class Executable:
         packing = Packing(size=self._lay_out(PACKED, buffers), gap=self.target.gap)
         planner = Planner(self, packing, self.helper("pack"))
         stages = {s.name: s for s in self.direction.stages if s.grad is None}
-        launches = [*self._moves(self.mover.copies(self.params.serving_all))]
+        launches = [*self._moves(self._callers_copies(self.params.serving_all))]
 
         def pack(names: Iterable[str]) -> None:
             own = [stages.pop(n) for n in names if n in stages]
             launches.append(planner.launch(own))
-            for request, (offset, size) in packing.places.items():
-                if request not in self._places:
-                    self._reserve(request, SpaceOffset(PACKED, offset), size)
+            for packed, (offset, size) in packing.places.items():
+                if packed not in self._places:
+                    self._reserve(packed, SpaceOffset(PACKED, offset), size)
 
         for bound in filter(_is_early, self.binding.kernels):
             pack(bound.kernel.stages)
             launches.append(self._kernel(bound))
-            self.draws_weights |= any(r[0] == "seed" for _, r in bound.others)
+            self.draws_weights |= any(isinstance(a, Seed) for _, a in bound.others)
         pack([*stages])
         return self._plan(launches), packing.size + REACH
 
@@ -369,7 +373,7 @@ class Executable:
             if p.name in names or p.name in in_place or p.name in in_parts
         }
         for number, name in enumerate(shapes, self.params.results_at):
-            self._places[in_place.get(name) or result_point(name)] = SpaceOffset(number)
+            self._places[in_place.get(name) or ResultArray(name)] = SpaceOffset(number)
             for buffer, offset in in_parts.get(name, ()):
                 self._places[buffer] = SpaceOffset(number, offset)
         copied = [p for p in places if p.name not in in_place and p.name not in in_parts]
@@ -384,7 +388,7 @@ class Executable:
     def _in_order(self, kernels: list[BoundKernel], results: list[Move]) -> Iterator[Launch]:
         """Kernels with the copies around them."""
         by_phase = {phase: list(ks) for phase, ks in groupby(kernels, lambda k: k.kernel.phase)}
-        given = self.mover.copies(b for b, _ in self.params.given if b.axes)
+        given = self._callers_copies(b for b, _ in self.params.given if b.axes)
         yield from self._moves(given + self.mover.starts(computed=False))
         yield from map(self._kernel, by_phase.get("before", []))
         yield from self._moves(self.mover.starts(computed=True))

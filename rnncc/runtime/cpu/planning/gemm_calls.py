@@ -10,23 +10,27 @@ from __future__ import annotations
 
 from itertools import product
 
+from rnncc.artifact.kernel_args import (
+    BufferAddress,
+    CoreTable,
+    KernelArgument,
+    OneRow,
+    PackedInit,
+    PackedWeights,
+    ZeroRow,
+)
 from rnncc.artifact.kernel_tables import BufferView, GradSpec, KernelSpec, OperandSpec, StageSpec
 from rnncc.runtime.cpu.planning.bound_program import Tiling
 from rnncc.runtime.cpu.planning.buffer_strides import StrideBinder
-from rnncc.runtime.cpu.planning.copies import ONE_ROW, ZERO_ROW
 
-Request = tuple[str, ...]
-Word = int | tuple[Request, int]  # a number, or an answer of the call's and an offset to add
+Word = int | tuple[KernelArgument, int]  # a number, or an address and an offset to add
 
 
-def address(binder: StrideBinder, source: BufferView, moved: int = 0) -> Word:
-    starts = ",".join(f"{a}:{s}" for a, s in source.starts)
-    return ("address", source.buffer, source.slot, starts), moved
+def address(source: BufferView, moved: int = 0) -> Word:
+    return BufferAddress(source.buffer, source.slot, source.starts), moved
 
 
-def contract_calls(
-    binder: StrideBinder, kernel: KernelSpec, flat: tuple[int, int]
-) -> tuple[int, list[Word]]:
+def contract_calls(binder: StrideBinder, kernel: KernelSpec) -> tuple[int, list[Word]]:
     """(number of calls, their words) of a kernel over rows."""
     words: list[Word] = []
     count = 0
@@ -37,22 +41,19 @@ def contract_calls(
             if core.out is not None and core.out.buffer in binder.out.fused:
                 continue  # the loop makes this one itself
             for index in product(*sizes):
-                words += _contract(binder, kernel, stage, i, index, flat)
+                words += _contract(binder, kernel, stage, i, index)
                 count += 1
     return count, words
 
 
-def _rows(
-    binder: StrideBinder, source: BufferView, kernel: KernelSpec, flat: tuple[int, int]
-) -> tuple[int, int]:
+def _rows(binder: StrideBinder, source: BufferView, kernel: KernelSpec) -> tuple[int, int]:
     """Bytes from row to row, outer and inner."""
     buffer = binder.buffers[source.buffer]
     if not buffer.axes:
         return 0, 0
-    levels = "10" if kernel.name in binder.steps_outside else "01"
-    return tuple(  # type: ignore[return-value]
-        binder.row_stride(source.buffer, which, kernel.axes, flat) for which in levels
-    )
+    outer = binder.range_stride(source.buffer, 0, kernel.axes)
+    inner = binder.range_stride(source.buffer, 1, kernel.axes)
+    return (inner, outer) if kernel.name in binder.steps_outside else (outer, inner)
 
 
 def _contract(
@@ -61,31 +62,30 @@ def _contract(
     stage: StageSpec,
     i: int,
     index: tuple[int, ...],
-    flat: tuple[int, int],
 ) -> list[Word]:
     core = stage.cores[i]
     assert core.out is not None
     tiling = binder.out.tilings[stage.name]
     row = binder.tile_row(stage.name, i)
     moved = sum(n * binder.out.stride(core.out, a) for a, n in enumerate(index))
-    out_0, out_1 = _rows(binder, core.out, kernel, flat)
-    init: Word = (ZERO_ROW, 0)
+    out_0, out_1 = _rows(binder, core.out, kernel)
+    init: Word = (ZeroRow(), 0)
     if core.init is not None:
         at = sum(n * binder.init_outer(stage.name, i, a) for a, n in enumerate(index))
-        init = ("init", stage.name, str(i)), at
+        init = PackedInit(stage.name, i), at
     segments: list[Word] = []
     count = 0
     for k, operand in enumerate(core.operands):
-        for words in _segments(binder, kernel, stage, i, k, operand, index, row, flat):
+        for words in _segments(binder, kernel, stage, i, k, operand, index, row):
             segments += words
             count += 1
     head: list[Word] = [
-        (("cores", stage.name, str(i)), 0),
+        (CoreTable(stage.name, i), 0),
         tiling.row_tile,
         tiling.tiles,
         init,
         row if core.init is not None else 0,
-        address(binder, core.out, moved),
+        address(core.out, moved),
         out_0,
         out_1,
         row,
@@ -103,12 +103,11 @@ def _segments(
     operand: OperandSpec,
     index: tuple[int, ...],
     row: int,
-    flat: tuple[int, int],
 ) -> list[list[Word]]:
     pack = stage.cores[i].packs[k]
     assert pack is not None
     layout = binder.pack_layout(stage.name, i, k)
-    a_0, a_1 = _rows(binder, operand.source, kernel, flat)
+    a_0, a_1 = _rows(binder, operand.source, kernel)
     sizes = [binder.out.size(s) for s in pack.k_sizes]
     moved = sum(
         n * binder.out.stride(operand.source, a) for n, a in zip(index, operand.outer, strict=True)
@@ -122,10 +121,10 @@ def _segments(
         w_at = packed + sum(n * s for n, s in zip(turn, layout.k, strict=True))
         found.append(
             [
-                address(binder, operand.source, a_at),
+                address(operand.source, a_at),
                 a_1,
                 binder.out.stride(operand.source, operand.k[-1]) if operand.k else 0,
-                (("pack", stage.name, str(i), str(k)), w_at),
+                (PackedWeights(stage.name, i, k), w_at),
                 row,
                 layout.tile,
                 sizes[-1] if sizes else 1,
@@ -195,21 +194,21 @@ def _sum(
         d_at += sum(
             n * binder.out.stride(grad.d, d) for n, (_, _, d) in zip(turn, grad.k, strict=True)
         )
-        a_word: Word = (ONE_ROW, 0)
+        a_word: Word = (OneRow(), 0)
         if grad.a:
             a_at = moved(grad.a, 0) + sum(
                 n * binder.out.stride(grad.a, a) for n, (_, a, _) in zip(turn, grad.k, strict=True)
             )
-            a_word = address(binder, grad.a, a_at)
-        entries += [a_word, a_rs, a_0, a_1, address(binder, grad.d, d_at), d_0, d_1]
+            a_word = address(grad.a, a_at)
+        entries += [a_word, a_rs, a_0, a_1, address(grad.d, d_at), d_0, d_1]
         count += 1
     head: list[Word] = [
-        (("cores", stage.name, "0"), 0),
+        (CoreTable(stage.name, 0), 0),
         tiling.row_tile,
         tiling.tiles,
         binder.tile_row(stage.name, 0),
         binder.out.size(grad.rows),
-        address(binder, grad.out, moved(grad.out, 2)),
+        address(grad.out, moved(grad.out, 2)),
         binder.out.stride(grad.out, grad.m[1]),
         n0,
         n1,

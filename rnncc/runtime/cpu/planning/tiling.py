@@ -10,18 +10,14 @@ from collections.abc import Mapping
 from dataclasses import replace
 
 from rnncc.artifact.kernel_tables import CoreSpec, DirectionSpec, KernelSpec, StageSpec
-from rnncc.common.machine import ITEMSIZE, Machine
+from rnncc.common.machine import Machine
 from rnncc.runtime.cpu.kernels.barrier import MOST_SPINS
 from rnncc.runtime.cpu.kernels.loop_helpers import ROW_BLOCK
 from rnncc.runtime.cpu.kernels.microkernels import ONE_ROW, WIDE, cores
-from rnncc.runtime.cpu.planning.bound_program import (
-    BoundProgram,
-    CallKey,
-    PackLayout,
-    Tiling,
-    pack_layout,
-)
-from rnncc.runtime.cpu.planning.layouts import Layout, pad
+from rnncc.runtime.cpu.planning.bound_program import BoundProgram, PackLayout, Tiling, pack_layout
+from rnncc.runtime.planning.arguments import DirectionBinder
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.layouts import Layout, pad
 
 SHARED_WORK = 24_000  # multiply-adds a level from which its barrier costs less than it saves
 # Rows of a thread's share, from which the loop makes x @ W itself: of weights in the second cache,
@@ -36,7 +32,7 @@ READ_ROWS = 2  # rows of a thread that are done while weights of the size of its
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 
 
-class TileBinder:
+class TileBinder(DirectionBinder):
     """Chooses how each stage is cut and each kernel shared."""
 
     def __init__(
@@ -48,20 +44,18 @@ class TileBinder:
         threads: int,
         residuals: Mapping[str, Layout],
     ) -> None:
+        super().__init__(direction, call, dtype)
         self.residuals = residuals
-        self.d, self.call, self.machine, self.dtype = direction, call, machine, dtype
-        self.item = ITEMSIZE[dtype]
+        self.machine, self.dtype = machine, dtype
         self.width = machine.width(dtype)
         self.vb = machine.vector_bytes
         self.threads = threads
-        self.strides = {name: (b, t) for name, b, t in call.strides}
         self.copies_first = dict(call.copies)
         self.steps_outside: set[str] = set()  # kernels whose outer level is time
-        self.buffers = {b.name: b for b in direction.buffers}
         self.stages = {s.name: s for s in direction.stages}
-        self.copies = {(c.stage, c.kind, str(c.index)): c for c in direction.copies}
-        self.out = BoundProgram(direction, call, dict(call.sizes), machine, dtype, threads)
-        self.table_sizes: dict[tuple[str, str], int] = {}
+        self.copies = {(c.stage, c.kind, c.index): c for c in direction.copies}
+        self.out = BoundProgram(direction, call, self.sizes, machine, dtype, threads, self.layouts)
+        self.table_offsets: dict[tuple[str, int], int] = {}  # of a stage's group, from its tables
 
     # ---- what a loop starts from --------------------------------------------------------------
 
@@ -155,8 +149,8 @@ class TileBinder:
     def pack_layout(self, stage: str, i: int, k: int) -> PackLayout:
         return pack_layout(self.out, self.stages[stage], i, k, self.tile_row(stage, i))
 
-    def core(self, stage: str, i: str) -> CoreSpec:
-        return self.stages[stage].cores[int(i)]
+    def core(self, stage: str, i: int) -> CoreSpec:
+        return self.stages[stage].cores[i]
 
     def depth(self, stage: str) -> int:
         """Multiply-adds of one element of a tile."""

@@ -16,6 +16,7 @@ from typing import Protocol
 
 import numpy as np
 
+from rnncc.artifact.kernel_args import PackedInit, PackedWeights, ZeroRow
 from rnncc.artifact.kernel_tables import BufferView, CoreSpec, StageSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
@@ -24,10 +25,10 @@ from rnncc.runtime.cpu.kernels.executor import ArgumentBlock, Launch, SpaceOffse
 from rnncc.runtime.cpu.kernels.loop_helpers import share
 from rnncc.runtime.cpu.kernels.quantized_packing import PACKERS
 from rnncc.runtime.cpu.planning.bound_program import BoundProgram, PackLayout, pack_layout
-from rnncc.runtime.cpu.planning.copies import ZERO_ROW, Point
 from rnncc.runtime.cpu.planning.target import CpuTarget
 from rnncc.runtime.jit.kernel import kernel
 from rnncc.runtime.jit.kernel_namespace import call_core, word
+from rnncc.runtime.planning.copies import Point
 
 HEAD_WORDS = 2  # jobs, parts
 JOB_WORDS = 4  # helper, target, tiles, words of this job; then the helper's description
@@ -60,14 +61,14 @@ class Packed:
 class Packing:
     """Where each thing that is packed goes, in bytes from the arena's begin."""
 
-    # By the request that asks for it: where, and how many bytes.
-    places: dict[Point, tuple[int, int]] = field(default_factory=dict)
+    # Where, and how many bytes.
+    places: dict[PackedWeights | PackedInit, tuple[int, int]] = field(default_factory=dict)
     size: int = 0
     gap: int = 0  # bytes of nobody's behind each
 
-    def place(self, request: Point, size: int) -> int:
+    def place(self, packed: PackedWeights | PackedInit, size: int) -> int:
         at = self.size
-        self.places[request] = at, size
+        self.places[packed] = at, size
         self.size += -(-max(size, 1) // ALIGNMENT) * ALIGNMENT + self.gap
         return at
 
@@ -148,7 +149,7 @@ class Planner:
         tiling = self.binding.tilings[stage.name]
         row = len(pack.gates) * tiling.unit_blocks * self.binding.machine.vector_bytes
         layout: PackLayout = pack_layout(self.binding, stage, i, k, row)
-        at = self.out.place(("pack", stage.name, str(i), str(k)), layout.bytes)
+        at = self.out.place(PackedWeights(stage.name, i, k), layout.bytes)
         counts = layout.k_counts
         inner = pack.k[-2:]
         k1, ks1 = (counts[-2], inner[0]) if len(counts) > 1 else (1, None)
@@ -179,9 +180,9 @@ class Planner:
         outer = [self.binding.size(s) for s in stage.shape[:-1]]
         units = self.binding.size(stage.shape[-1])
         row = tiling.tiles * tiling.unit_blocks * len(sources) * self.binding.machine.vector_bytes
-        at = self.out.place(("init", stage.name, str(i)), row * int(np.prod(outer, dtype=int)))
+        at = self.out.place(PackedInit(stage.name, i), row * int(np.prod(outer, dtype=int)))
         description = [1, 1, len(sources), tiling.unit_blocks, units]
-        zeros = self.prepared.place(ZERO_ROW), 0
+        zeros = self.prepared.place(ZeroRow()), 0
         indices = [*product(*map(range, outer))]
         for number, index in enumerate(indices):
             gates = []

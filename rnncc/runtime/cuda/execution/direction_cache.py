@@ -18,8 +18,6 @@ from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.allocators import Allocator, HostAllocator
 from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.cpu.execution.job import Arrays, Residuals
-from rnncc.runtime.cpu.planning.bound_program import CallKey
-from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.runtime.cuda.driver.target import (
     CARRIER,
     CarriedAllocator,
@@ -30,6 +28,8 @@ from rnncc.runtime.cuda.driver.target import (
 from rnncc.runtime.cuda.planning.executable import CudaExecutable
 from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder
 from rnncc.runtime.cuda.planning.tiler import Tiler
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.layouts import Layout
 
 KEPT_SHAPES = 32
 KEPT_VERSIONS = 4

@@ -23,10 +23,10 @@ from rnncc.runtime.cpu.execution.time_chunks import (
     block_steps,
     forward,
 )
-from rnncc.runtime.cpu.planning.bound_program import CallKey
 from rnncc.runtime.cuda.driver.graphs import LEAST
 from rnncc.runtime.cuda.execution.run import CudaDirection
 from rnncc.runtime.cuda.planning.executable import CudaExecutable
+from rnncc.runtime.planning.call_key import CallKey
 
 BLOCK_BYTES = 2**28  # of workspace: a block of steps is a dozen launches, so blocks are long
 NOTHING: Arrays = MappingProxyType({})

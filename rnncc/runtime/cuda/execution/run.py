@@ -11,19 +11,20 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.kernel_args import Counters, OneRow, ZeroRow
 from rnncc.artifact.kernel_tables import BufferSpec
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.precision import PRECISION
 from rnncc.runtime.common.strides import repeated
 from rnncc.runtime.cpu.execution.job import Job, Residuals
-from rnncc.runtime.cpu.planning.copies import ONE_ROW, ZERO_ROW, Point, slot_offset
-from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.runtime.cuda.driver.current_target import current
 from rnncc.runtime.cuda.driver.graphs import LEAST
 from rnncc.runtime.cuda.driver.target import CARRIER, Carrier, DeviceMemory, HostArrays
 from rnncc.runtime.cuda.execution.direction_cache import CudaDirectionCache
 from rnncc.runtime.cuda.kernels.kernel import RANGES
-from rnncc.runtime.cuda.planning.executable import COUNTERS, CudaPlan, Multiplication
+from rnncc.runtime.cuda.planning.executable import CudaPlan, Multiplication
+from rnncc.runtime.planning.copies import Point
+from rnncc.runtime.planning.layouts import Layout, slot_offset
 
 WEIGHTS = ("weight", "constant")
 
@@ -79,17 +80,17 @@ class CudaRun:
         places |= {name: self.arena.address + at for name, at in offsets.items()}
         scratch = self.arena.address + size
         places |= {name: scratch + at for name, at in plan.scratch.items()}
-        self.counters = DeviceMemory(places[COUNTERS], self.arena)
+        self.counters = DeviceMemory(places[Counters()], self.arena)
         if made.saved:
             offsets, size = made.saved_arena
             self.saved_arena = self.carrier.empty(size)
             places |= {name: self.saved_arena.address + at for name, at in offsets.items()}
-        places[ZERO_ROW] = self.target.zeros(self.binding.zero_bytes).address
+        places[ZeroRow()] = self.target.zeros(self.binding.zero_bytes).address
         results = {}
         for name, shape, point in plan.results:
             results[name] = self.carrier.result(shape, dtype)
             places[point] = results[name].address
-        places[ONE_ROW] = self.target.ones(dtype.name, plan.ones).address
+        places[OneRow()] = self.target.ones(dtype.name, plan.ones).address
         self.places = places
         self.launch(plan, places)
         names_given = self.given()
@@ -166,7 +167,9 @@ class CudaRun:
                 name = place.source.buffer
                 layout = self.binding.layouts[name]
                 address = self.places[name]
-                address += slot_offset(place, layout, self.job.call.time, direction.reverse)
+                address += slot_offset(
+                    place.source.slot, layout, self.job.call.time, direction.reverse
+                )
                 found[place.name] = (address, layout)
                 owners.append(self.pieces.get(name))
         return Residuals(found, tuple(owners))

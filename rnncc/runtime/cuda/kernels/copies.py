@@ -1,25 +1,15 @@
 """Copies around a direction's kernels, as launches of one kernel that copies any rows anywhere.
 
-Non-Goals: which copies there are (`cpu.copies`).
+Non-Goals: which copies there are (`runtime.planning.copies`).
 """
 
 from __future__ import annotations
 
 import math
 
-from rnncc.runtime.cpu.planning.copies import MAX_RANK, ZERO_ROW, CopyEnd, Move, Mover
 from rnncc.runtime.cuda.kernels.kernel import kernel
 from rnncc.runtime.cuda.kernels.kernel_namespace import cuda, v
-
-
-class DenseMover(Mover):
-    """The copies, of rows without padding."""
-
-    def _cleared(self, buffer: str, step: int) -> Move:
-        layout = self.binding.layouts[buffer]
-        row = layout.shape or (1,)
-        zeros = CopyEnd(ZERO_ROW, 0, (0,) * (1 + len(row)))
-        return Move((self.call.batch, *row), zeros, self._slot(buffer, step))
+from rnncc.runtime.planning.copies import MAX_RANK, Move
 
 
 def words_of(move: Move) -> list[int]:

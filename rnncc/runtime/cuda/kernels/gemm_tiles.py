@@ -15,16 +15,16 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-from rnncc.runtime.cpu.planning.copies import ZERO_ROW, Point
+from rnncc.artifact.kernel_args import PartialSums, ZeroRow
 from rnncc.runtime.cuda.kernels.kernel import kernel
 from rnncc.runtime.cuda.kernels.kernel_namespace import F, cuda, v
+from rnncc.runtime.planning.copies import Point
 
 TILE = 64  # results of a block, each way
 DEPTH = 16  # of k at a time
 ROW = 68  # elements from k to k in shared memory: banks apart, and a multiple of four
 THREADS = 256
 PART = 512  # of k, at least, for each of several blocks
-PARTS = ("parts",)
 ZEROS, CONSTANTS, ADDS = 0, 1, 2  # what a result begins with: nothing, a row, what is there
 
 
@@ -195,13 +195,13 @@ def launch_of(c: Contraction, item: int, processors: int) -> TileLaunch:
     out, part_bytes = c.out, 0
     if parts > 1:
         part_bytes = m * n * item
-        out = TileOperand(PARTS, 0, (n * item, 0), n=item)
+        out = TileOperand(PartialSums(), 0, (n * item, 0), n=item)
     m_inner = 1 if parts > 1 else c.m_inner
     a_m = c.a.m
     if parts > 1:  # rows of parts are one axis
         assert c.m_inner == m, "gradients' m is one axis"
         a_m = (c.a.m[1], 0)
-    constants = c.constants or TileOperand(ZERO_ROW, 0)
+    constants = c.constants or TileOperand(ZeroRow(), 0)
     words = [
         0, *a_m, *c.a.k, int(c.a.k[1] == item),
         0, *c.w.k, c.w.n, int(c.w.k[1] == item),
@@ -216,6 +216,6 @@ def launch_of(c: Contraction, item: int, processors: int) -> TileLaunch:
         (17, constants.point, constants.offset),
     ]
     adds = [0, part_bytes, parts, n * item, item, 0, *c.out.m, c.out.n, m, c.m_inner, n]
-    add_patches = [(0, PARTS, 0), (5, c.out.point, c.out.offset)]
+    add_patches = [(0, PartialSums(), 0), (5, c.out.point, c.out.offset)]
     blocks = m_tiles * n_tiles * parts
     return TileLaunch(words, patches, blocks, parts, part_bytes * parts, adds, add_patches)

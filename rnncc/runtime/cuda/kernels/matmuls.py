@@ -18,11 +18,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
-from rnncc.runtime.cpu.planning.copies import ONE_ROW, CopyEnd, Move, Point
+from rnncc.artifact.kernel_args import CopiedOperands, OneRow
 from rnncc.runtime.cuda.kernels.gemm_tiles import CONSTANTS, ZEROS, Contraction, TileOperand
+from rnncc.runtime.planning.copies import CopyEnd, Move, Point
 
 MOST = 2**31 - 1  # of every size and stride: the library has 32 bits for them
-COPIES = ("copies",)  # the point of copied operands
 ALIGNMENT = 256
 
 
@@ -101,7 +101,7 @@ def work_of(c: Contraction, item: int) -> Work | None:
     moves: list[Move] = []
     copies = ones = 0
     a, w = c.a, c.w
-    if a.point == ONE_ROW:  # sums alone: a row of ones
+    if a.point == OneRow():  # sums alone: a row of ones
         found = one_axis(k_counts, w.k)
         if found is None or c.begin != ZEROS or m != 1:
             return None
@@ -160,13 +160,17 @@ def _copied(
         shape = (k_counts[outer], k_counts[inner], own)
         source = CopyEnd(place.point, place.offset, (place.k[outer], place.k[inner], step))
         row = own * item
-        moves.append(Move(shape, source, CopyEnd(COPIES, at, (row * shape[1], row, item))))
+        moves.append(
+            Move(shape, source, CopyEnd(CopiedOperands(), at, (row * shape[1], row, item)))
+        )
         dense = [0, 0]
         dense[outer], dense[inner] = row * shape[1], row
         more: dict[str, Any] = {"n": item}
         if place is c.a:
             more = {"m": (item * m_counts[1], item)}
-        places.append(replace(place, point=COPIES, offset=at, k=(dense[0], dense[1]), **more))
+        places.append(
+            replace(place, point=CopiedOperands(), offset=at, k=(dense[0], dense[1]), **more)
+        )
         at += -(-k * row // ALIGNMENT) * ALIGNMENT
     joined = one_axis(k_counts, places[0].k, places[1].k)
     assert joined is not None, "one is in the other's order"

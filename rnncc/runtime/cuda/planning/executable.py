@@ -15,22 +15,31 @@ from itertools import groupby
 import numpy as np
 
 from rnncc.artifact.grid_sync import WARP, Gpu
+from rnncc.artifact.kernel_args import (
+    CopiedOperands,
+    Counters,
+    FirstStep,
+    KernelArgument,
+    PartialSums,
+    Place,
+    ResultArray,
+    Seed,
+)
 from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
 from rnncc.common.machine import ITEMSIZE
-from rnncc.runtime.cpu.planning.bound_program import chosen_results, needed_kernels, result_shape
-from rnncc.runtime.cpu.planning.copies import Move, Point, result_point
 from rnncc.runtime.cuda.driver.graphs import Graphs
-from rnncc.runtime.cuda.kernels.copies import DenseMover, move, words_of
-from rnncc.runtime.cuda.kernels.gemm_tiles import PARTS, Contraction, add_parts, contract, launch_of
+from rnncc.runtime.cuda.kernels.copies import move, words_of
 from rnncc.runtime.cuda.kernels.gemm_tiles import THREADS as TILE_THREADS
+from rnncc.runtime.cuda.kernels.gemm_tiles import Contraction, add_parts, contract, launch_of
 from rnncc.runtime.cuda.kernels.kernel import RANGES, CudaKernel
 from rnncc.runtime.cuda.kernels.kernel_namespace import COUNTER_BYTES
-from rnncc.runtime.cuda.kernels.matmuls import COPIES, Multiply, Product, Work
+from rnncc.runtime.cuda.kernels.matmuls import Multiply, Product, Work
 from rnncc.runtime.cuda.planning.gemm_choice import Bulk
 from rnncc.runtime.cuda.planning.kernel_arguments import CudaBoundKernel, CudaBoundProgram, round_up
 from rnncc.runtime.cuda.planning.step_matmuls import SUMS
+from rnncc.runtime.planning.copies import Move, Mover, Point
+from rnncc.runtime.planning.direction_tables import chosen_results, needed_kernels, result_shape
 
-COUNTERS = ("counters",)
 Patch = tuple[int, Point, int]  # word, what it points at, bytes from there
 
 
@@ -96,7 +105,7 @@ class CudaExecutable:
         self.saved = [n for n in saved if n in self.binding.bytes and self.binding.call.save]
         self.shared = [n for n in self.binding.bytes if n not in self.saved]
         self.shared_arena, self.saved_arena = self.arena(self.shared), self.arena(self.saved)
-        self.mover = DenseMover(self.direction, self.binding, self.buffers, self.dtype)  # type: ignore[arg-type]
+        self.mover = Mover(self.direction, self.binding, self.buffers, self.dtype)
         self._plans: dict[frozenset[str] | None, CudaPlan] = {}
         self.last: CudaPlan | None = None
 
@@ -132,8 +141,7 @@ class CudaExecutable:
             writer.moves(item) if isinstance(item, list) else writer.kernel(item)
         plan = writer.plan()
         plan.results = [
-            (name, shape, in_place.get(name) or result_point(name))
-            for name, shape in shapes.items()
+            (name, shape, in_place.get(name) or ResultArray(name)) for name, shape in shapes.items()
         ]
         return plan
 
@@ -224,16 +232,18 @@ class _Writer:
         first, start = self.add(bound.template)
         for index, name, offset in bound.addresses:
             self.out.patches.append((first + index, name, offset))
-        own: dict[Point, list[int]] = {
-            ("seed",): self.out.seeds,
-            ("first step",): self.out.first_steps,
+        own: dict[KernelArgument, list[int]] = {
+            Seed(): self.out.seeds,
+            FirstStep(): self.out.first_steps,
         }
-        for index, request in bound.others:
-            where = own.get(request)
-            if where is None:
-                self.out.patches.append((first + index, request, 0))
-            else:
+        for index, argument in bound.others:
+            where = own.get(argument)
+            if where is not None:
                 where.append(first + index)
+            elif isinstance(argument, Place):
+                self.out.patches.append((first + index, argument, 0))
+            else:
+                raise TypeError(f"nobody here knows {argument!r}")
         kernel, levels = bound.kernel, bound.kernel.levels
         if kernel.kind == "scan":
             self.scan(kernel.function, start, levels)
@@ -279,9 +289,9 @@ class _Writer:
             self.out.template = np.concatenate(self.pieces)
         found, patches = self.out, self.out.patches
         sizes: dict[Point, int] = {
-            COUNTERS: found.counters,
-            PARTS: found.parts,
-            COPIES: found.copies,
+            Counters(): found.counters,
+            PartialSums(): found.parts,
+            CopiedOperands(): found.copies,
             SUMS: found.sums,
         }
         for point, size in sizes.items():

@@ -1,17 +1,6 @@
 """A direction's tables and one call's sizes -> a CudaBoundProgram: layouts, and every word of every
 kernel's block.
 
-Requests a kernel makes (see `emit.cuda.kernel_view`), by their first part:
-    T B rows n1                counts
-    members groups waiting     of the tier
-    counters zeros seed, first step    a call's own
-    size S                     a size as a number
-    address BUF slot starts    where a buffer's first row is
-    stride BUF T|B|axis        bytes
-    ring BUF                   -1 where every step has its slot, 1 where two take turns
-    sums N                     products of a group, where they are made between launches
-    row BUF 0|1 domain         bytes from row to row: of the batch (0) and of time (1) if both run
-
 Rows have no padding: a thread has a lane, whatever their number. Rows of one step lie side by side,
 since they are what runs at once.
 
@@ -28,14 +17,25 @@ from typing import Any
 import numpy as np
 
 from rnncc.artifact.grid_sync import WARP, Gpu, ScanWork, Tier, choose
+from rnncc.artifact.kernel_args import (
+    BoundNumber,
+    BufferAddress,
+    GroupCount,
+    InnerRows,
+    KernelArgument,
+    MemberCount,
+    RowCount,
+    StepSums,
+    WaitingBlocks,
+)
 from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec, KernelSpec
 from rnncc.artifact.stationary_weights import Numbers, numbers
-from rnncc.common.machine import ITEMSIZE
-from rnncc.common.size_expressions import evaluate
-from rnncc.runtime.cpu.planning.bound_program import CallKey, requests, touched
-from rnncc.runtime.cpu.planning.copies import Point
-from rnncc.runtime.cpu.planning.layouts import Layout, axes_of, row_layout
 from rnncc.runtime.cuda.planning.step_matmuls import SUMS, Steps
+from rnncc.runtime.planning.arguments import DirectionBinder
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.copies import Point
+from rnncc.runtime.planning.direction_tables import touched
+from rnncc.runtime.planning.layouts import Layout, axes_of, row_layout
 
 ALIGNMENT = 256
 RATE_OF_STATEMENTS = 64  # multiply-adds that a lane's statements cost, as a guess
@@ -48,7 +48,7 @@ class CudaBoundKernel:
     kernel: KernelSpec
     template: np.ndarray
     addresses: list[tuple[int, Point, int]]
-    others: list[tuple[int, Point]]
+    others: list[tuple[int, KernelArgument]]
     items: int  # that its widest level could give to threads
 
 
@@ -72,7 +72,7 @@ def round_up(n: int) -> int:
     return -(-n // ALIGNMENT) * ALIGNMENT
 
 
-class CudaArgumentBinder:
+class CudaArgumentBinder(DirectionBinder):
     def __init__(
         self,
         direction: DirectionSpec,
@@ -83,12 +83,10 @@ class CudaArgumentBinder:
         tier: str | None = None,
         fits: tuple[tuple[str, int], ...] = (),
     ) -> None:
-        self.d, self.call, self.gpu, self.residuals = direction, call, gpu, residuals
+        super().__init__(direction, call, dtype)
+        self.gpu, self.residuals = gpu, residuals
         self.asked, self.fits = tier, fits
-        self.item = ITEMSIZE[dtype]
-        self.buffers = {b.name: b for b in direction.buffers}
-        self.strides = {name: (b, t) for name, b, t in call.strides}
-        self.out = CudaBoundProgram(call, dict(call.sizes))
+        self.out = CudaBoundProgram(call, self.sizes, layouts=self.layouts)
 
     def bind(self) -> CudaBoundProgram:
         self.lay_out()
@@ -97,13 +95,6 @@ class CudaArgumentBinder:
                 self.choose_tier(kernel)
         self.out.kernels = [self.bind_kernel(k) for k in self.d.kernels]
         return self.out
-
-    def size(self, text: str) -> int:
-        return evaluate(text, self.out.sizes)
-
-    @property
-    def layouts(self) -> dict[str, Layout]:
-        return self.out.layouts
 
     # ---- the loop -----------------------------------------------------------------------------
 
@@ -217,19 +208,18 @@ class CudaArgumentBinder:
 
     def bind_kernel(self, kernel: KernelSpec) -> CudaBoundKernel:
         items = max((self.elements(n) for n in kernel.writes), default=1) * self.rows_of(kernel)
-        bound = CudaBoundKernel(kernel, np.zeros(len(kernel.requests), np.int64), [], [], items)
-        for index, request in enumerate(requests(kernel)):
-            value = self.answer(kernel, request)
-            if request[0] == "sums":
-                if self.out.steps is not None:
-                    at = self.out.steps.offsets[int(request[1])]
-                    bound.addresses.append((index, SUMS, at))
-            elif value is not None:
-                bound.template[index] = value
-            elif request[0] == "address":
-                bound.addresses.append((index, request[1], self.offset(request)))
-            else:
-                bound.others.append((index, request))
+        bound = CudaBoundKernel(kernel, np.zeros(len(kernel.words), np.int64), [], [], items)
+        for index, argument in enumerate(kernel.words):
+            match argument:
+                case BoundNumber():
+                    bound.template[index] = self.number(kernel, argument)
+                case BufferAddress(buffer):
+                    bound.addresses.append((index, buffer, self.offset(argument)))
+                case StepSums(group):
+                    if self.out.steps is not None:  # else the loop makes them itself
+                        bound.addresses.append((index, SUMS, self.out.steps.offsets[group]))
+                case _:
+                    bound.others.append((index, argument))
         return bound
 
     def rows_of(self, kernel: KernelSpec) -> int:
@@ -237,41 +227,17 @@ class CudaArgumentBinder:
         axes = "B" if kernel.kind == "scan" else kernel.axes
         return math.prod(counts[a] for a in axes)
 
-    def offset(self, request: tuple[str, ...]) -> int:
-        """Bytes from a buffer's base to what an address request means."""
-        _, name, slot, starts = request
-        layout, at = self.out.layouts[name], 0
-        for part in filter(None, starts.split(",")):
-            axis, size = part.split(":", 1)
-            at += self.size(size) * layout.strides[int(axis)]
-        if slot == "final":
-            last = 0 if self.d.reverse else self.call.time
-            return at + (last & layout.ring) * layout.t
-        return at + layout.t * int((slot == "in") == self.d.reverse) if slot else at
-
-    def answer(self, kernel: KernelSpec, request: tuple[str, ...]) -> int | None:
-        """The word, or None where only a call can tell."""
-        layouts, tier = self.out.layouts, self.out.tier
-        match request:
-            case ("T" | "n1",):
+    def number(self, kernel: KernelSpec, argument: BoundNumber) -> int:
+        tier = self.out.tier
+        match argument:
+            case InnerRows():
                 return self.call.time
-            case ("B",):
-                return self.call.batch
-            case ("rows",):
+            case RowCount():
                 return self.rows_of(kernel)
-            case ("members" | "groups" | "waiting" as name,):
-                return int(getattr(tier, name))
-            case ("size", text):
-                return self.size(text)
-            case ("stride", name, "T"):
-                return layouts[name].t
-            case ("stride", name, "B"):
-                return layouts[name].b
-            case ("stride", name, axis):
-                return layouts[name].strides[int(axis)]
-            case ("ring", name):
-                return layouts[name].ring
-            case ("row", name, which, domain):
-                batch = which == "0" if domain == "BT" else domain == "B"
-                return layouts[name].b if batch else layouts[name].t
-        return None
+            case MemberCount() if tier is not None:
+                return tier.members
+            case GroupCount() if tier is not None:
+                return tier.groups
+            case WaitingBlocks() if tier is not None:
+                return tier.waiting
+        return super().number(kernel, argument)

@@ -9,44 +9,25 @@ Non-Goals: whether a loop runs that way (`artifact.grid_sync`); products of thei
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol
 
+from rnncc.artifact.kernel_args import BufferAddress, StepSums
 from rnncc.artifact.kernel_tables import (
-    BufferSpec,
     BufferView,
-    DirectionSpec,
     KernelSpec,
     OperandSpec,
     PackSpec,
 )
-from rnncc.runtime.cpu.planning.bound_program import CallKey
-from rnncc.runtime.cpu.planning.layouts import Layout
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.kernels.matmuls import Multiply, merged, work_of
+from rnncc.runtime.planning.arguments import DirectionBinder
 
-SUMS = ("sums",)  # the point
-
-
-class BoundSizes(Protocol):
-    """Sizes, strides and places of a call that is being bound."""
-
-    d: DirectionSpec
-    call: CallKey
-    item: int
-    buffers: dict[str, BufferSpec]
-
-    @property
-    def layouts(self) -> dict[str, Layout]: ...
-
-    def size(self, text: str) -> int: ...
-
-    def offset(self, request: Any) -> int: ...
+SUMS = StepSums(0)  # the first; those of other groups lie behind it
 
 
 class Steps:
     """The products of one kernel at any step. bytes: of all sums; offsets: of each group's."""
 
-    def __init__(self, binder: BoundSizes, kernel: KernelSpec) -> None:
+    def __init__(self, binder: DirectionBinder, kernel: KernelSpec) -> None:
         self.binder, self.kernel = binder, kernel
         self.offsets: list[int] = []
         self.bytes = 0
@@ -94,27 +75,22 @@ class Steps:
         """Its rows at this step, as `emit.shared.addresses` has them."""
         source, binder = operand.source, self.binder
         layout, buffer = binder.layouts[source.buffer], binder.buffers[source.buffer]
-        at = binder.offset(("address", source.buffer, "", _starts(source)))
-        if source.slot == "final":
-            at = binder.offset(("address", source.buffer, "final", _starts(source)))
-        elif source.slot:
-            slot = t + int((source.slot == "in") == binder.d.reverse)
-            at += (slot & layout.ring) * layout.t
-        elif "T" in buffer.axes:
+        slot = source.slot if source.slot == "final" else ""
+        at = binder.offset(BufferAddress(source.buffer, slot, source.starts))
+        if source.slot in ("in", "out"):
+            step = t + int((source.slot == "in") == binder.d.reverse)
+            at += (step & layout.ring) * layout.t
+        elif not slot and "T" in buffer.axes:
             at += t * layout.t
         rows = layout.b if buffer.storage == "carry" or "B" in buffer.axes else 0
         return TileOperand(source.buffer, at, (0, rows), (0, self._stride(source, operand.k[0])))
 
     def _weight(self, pack: PackSpec, g: int) -> TileOperand:
         w = pack.gates[g]
-        at = self.binder.offset(("address", w.buffer, w.slot, _starts(w)))
+        at = self.binder.offset(BufferAddress(w.buffer, w.slot, w.starts))
         lane = 0 if pack.lane is None else self._stride(w, pack.lane)
         return TileOperand(w.buffer, at, k=(0, self._stride(w, pack.k[0])), n=lane)
 
     def _stride(self, source: BufferView, axis: int) -> int:
         behind = source.axes[axis]
         return 0 if behind is None else self.binder.layouts[source.buffer].strides[behind]
-
-
-def _starts(source: BufferView) -> str:
-    return ",".join(f"{a}:{s}" for a, s in source.starts)

@@ -9,6 +9,7 @@ import math
 from collections.abc import Iterator
 
 from rnncc.artifact.grid_sync import Gpu
+from rnncc.artifact.kernel_args import BufferAddress, OneRow
 from rnncc.artifact.kernel_tables import (
     BufferView,
     CoreSpec,
@@ -17,7 +18,6 @@ from rnncc.artifact.kernel_tables import (
     PackSpec,
     StageSpec,
 )
-from rnncc.runtime.cpu.planning.copies import ONE_ROW
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.planning.gemm_choice import bulk_of
 from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder
@@ -57,8 +57,7 @@ class Tiler:
 
     def _offset(self, source: BufferView, index: dict[int, int]) -> int:
         """Bytes from a buffer's base to a view's element, the first of the axes not indexed."""
-        starts = ",".join(f"{a}:{s}" for a, s in source.starts)
-        at = self.binder.offset(("address", source.buffer, source.slot, starts))
+        at = self.binder.offset(BufferAddress(source.buffer, source.slot, source.starts))
         return at + sum(i * self._stride(source, axis) for axis, i in index.items())
 
     def _stride(self, source: BufferView, axis: int | None) -> int:
@@ -182,7 +181,7 @@ class Tiler:
                 for at, axis in ((a_at, a_axis), (d_at, d_axis), (out_at, out_axis)):
                     if axis is not None:
                         at[axis] = i
-            a = TileOperand(ONE_ROW, 0)
+            a = TileOperand(OneRow(), 0)
             if grad.a is not None:
                 m = (0, self._stride(grad.a, m_a))
                 a = TileOperand(

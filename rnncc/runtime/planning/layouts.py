@@ -9,8 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 from rnncc.artifact.kernel_tables import BufferSpec, ResultSpec
+from rnncc.common.machine import LANE_PAD
 from rnncc.common.size_expressions import evaluate
-from rnncc.runtime.cpu.kernels.microkernels import LANE_PAD
 
 CACHE_LINE = 64
 STAGGER = 512
@@ -82,3 +82,13 @@ def axes_of(place: ResultSpec, buffers: Mapping[str, BufferSpec]) -> str:
     if kind == "cotangent":  # of an output, or of a state
         return "B" if place.source.slot else buffers[place.source.buffer].axes
     return {"output": "BT", "input": "BT", "state": "B", "held": "B", "context": "B"}.get(kind, "")
+
+
+def slot_offset(slot: str, layout: Layout, time: int, reverse: bool) -> int:
+    """Bytes from a carry's first slot to the one that is meant: "final" is the loop's last, "in"
+    and "out" those of its first step; of other buffers ("") 0."""
+    if not slot:
+        return 0
+    if slot == "final":
+        return ((0 if reverse else time) & layout.ring) * layout.t
+    return layout.t * int((slot == "in") == reverse)

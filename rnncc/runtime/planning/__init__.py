@@ -1,0 +1,1 @@
+"""What every target plans alike: call keys, layouts, arguments of kernels, copies around them."""
