@@ -58,7 +58,7 @@ for _ in range(2):
     start = time.perf_counter()
     if training:
         y, pullback = layer.vjp(x)
-        kept = sum(a.nbytes for b in pullback._saved.blocks for a in b.carries.values())
+        kept = sum(a.nbytes for b in pullback._saved.saved.blocks for a in b.carries.values())
         saved = sum(pool.asked.values()) + kept
         pullback(y, consume=True)
         del pullback

@@ -187,6 +187,18 @@ def test_a_call_is_written_once() -> None:
     assert deciding == {"runtime.api.call", "runtime.api.layer_base", "layers.parts"}
 
 
+def test_the_way_back_is_written_once() -> None:
+    """From what a call has left, for layers, Keras and torch; a layer of layers asks the engines of
+    its parts."""
+    calling = {
+        module
+        for module, tree in TREES.items()
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Call) and ast.unparse(node.func).endswith("engine.backward")
+    }
+    assert calling == {"runtime.api.call_gradients", "layers.directions"}
+
+
 def test_folders_are_small() -> None:
     held = collections.Counter(
         m.rpartition(".")[0] for m in TREES if PATHS[m].name != "__init__.py"

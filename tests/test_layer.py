@@ -334,13 +334,13 @@ def test_gradients_of_zero_starts_are_computed_when_read(compiled: Compile) -> N
 
     def watched(given: Any) -> Any:
         y, pullback = layer.vjp(x, initial_state=given)
-        engine, pullback._engine = pullback._engine, type("Watched", (), {})()
+        engine, pullback._saved.engine = pullback._saved.engine, type("Watched", (), {})()
 
-        def backward(saved: Any, cotangents: Any, wanted: frozenset[str]) -> Any:
+        def backward(saved: Any, cotangents: Any, wanted: frozenset[str], out: Any) -> Any:
             asked.append(wanted)
-            return engine.backward(saved, cotangents, wanted)
+            return engine.backward(saved, cotangents, wanted, out)
 
-        pullback._engine.backward = backward
+        pullback._saved.engine.backward = backward
         return y, pullback
 
     dy = random(2, 4, 3, seed=2)

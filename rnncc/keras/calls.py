@@ -9,15 +9,13 @@ import hashlib
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Array, Variant, names_of
+from rnncc.artifact.cell import Array, names_of
 from rnncc.common.size_expressions import evaluate
+from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.api.layer_options import Engine
-from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.api.validation import Dims, SizeBinder
 
 _OPTIONS = ("return_sequences", "go_backwards", "checkpoint_every", "zero_output_for_mask", "dtype")
@@ -52,15 +50,11 @@ class SymbolicShapes:
 
 @dataclass(slots=True, weakref_slot=True)
 class SavedCall:
-    """What a call leaves for its backward. No engine where nothing ran."""
+    """What a call leaves for its backward."""
 
     request: Request
     known: SymbolicShapes
-    steps: int
-    masks: Masking | None
-    engine: Engine | None = None
-    saved: Any = None
-    variant: Variant | None = None
+    direction: DirectionSaved
 
 
 def known_of(native: Layer, sizes: Mapping[str, int], shapes: Sequence[Dims]) -> SymbolicShapes:

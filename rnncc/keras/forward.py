@@ -21,6 +21,7 @@ from rnncc.keras.calls import (
 )
 from rnncc.keras.weights import WeightVersions, keep, new_version, serve
 from rnncc.runtime.api.call import CellKernels, NumpyCall, draws, kernels_for
+from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.masking import masking
 from rnncc.runtime.api.time_axis import Order
@@ -99,12 +100,11 @@ class Forward:
         if lent:
             call.lent = self._lent
         call.out = dict(zip(self.results, out, strict=True)) if out else {}
-        results, saved, engine, variant = call.run(request.training, seed, save)
-        found = placed([results[n] for n in self.results], out)
+        ran = call.run(request.training, seed, save)
+        found = placed([ran.results[n] for n in self.results], out)
         if not save:
             return found, None
-        steps = call.steps if engine is not None else 0
-        return found, SavedCall(request, call.known, steps, call.masks, engine, saved, variant)
+        return found, SavedCall(request, call.known, DirectionSaved.of(call, ran))
 
     def hands_again(self, request: Request) -> bool:
         """Whether calls of this kind can do with tensors that are handed over again."""
@@ -115,7 +115,7 @@ class Forward:
 
     def hand_again(self, saved: SavedCall, tensors: Sequence[np.ndarray]) -> None:
         """The call's tensors, in memory that is there now: the same numbers."""
-        kept = saved.saved
+        kept = saved.direction.saved
         if kept is None:
             return
         assert kept.is_whole

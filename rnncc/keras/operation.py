@@ -10,13 +10,13 @@ Non-Goals: Keras (`recurrent`); differentiation of the framework (`in_...`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Collection, Sequence
 
 import numpy as np
 
 from rnncc.keras.calls import Request, SavedCall
 from rnncc.keras.forward import Forward, placed, worth_it
+from rnncc.runtime.api.call_gradients import AskedGradients
 
 
 class Operation(Forward):
@@ -36,23 +36,21 @@ class Operation(Forward):
         into, of those wanted; they are the gradients then."""
         names = self.names(saved.request)
         asked = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
-        given = self.cotangents(saved, cotangents)
         own = dict(zip(asked, places, strict=True)) if places else {}
         out = worth_it(own)
         whole: dict[str, np.ndarray] = {}
-        if saved.engine is None:  # nothing ran: the last states are the first ones
-            finals = {n: given.get(f"final_{n}") for n in self.states}
-            found = {n: np.array(d) for n, d in finals.items() if d is not None}
-        else:
-            if self.order.backwards or saved.steps < (saved.known.time or 0):
-                for name in self.timed:
-                    if name in asked:
-                        whole[name] = own[name] if own else np.empty(asked[name], self.dtype)
-                        whole[name][...] = 0
-                        out[name] = self.order.run(whole[name])[:, : saved.steps]
-            found = saved.engine.backward(saved.saved, given, self.wanted(saved, asked), out)
+        ran = saved.direction
+        if self.order.backwards or ran.steps < (saved.known.time or 0):
+            for name in self.timed:
+                if name in asked:
+                    whole[name] = own[name] if own else np.empty(asked[name], self.dtype)
+                    whole[name][...] = 0
+                    out[name] = self.order.run(whole[name])[:, : ran.steps]
+        given = self.cotangents(saved, cotangents)
+        found = ran.backward(given, self.asked(saved.request, asked), out)
+        if ran.engine is None:  # what was found are the caller's cotangents
+            found = {n: np.array(d) for n, d in found.items()}
         found = {**found, **whole}
-        self.hand_on(saved, asked, found)
         grads = [self.shaped(found.get(n), asked.get(n)) for n in names]
         if own:
             placed([g for g in grads if g is not None], places)
@@ -64,27 +62,18 @@ class Operation(Forward):
         masks = ["valid"] * request.masked
         return [*self.cell.arguments, *masks, *(self.states if request.given else ()), *self.owned]
 
-    def wanted(self, saved: SavedCall, asked: Mapping[str, Any]) -> frozenset[str]:
-        """With the states that begin from a weight which is asked for."""
-        begun = () if saved.request.given else self.starting
-        return frozenset([*asked, *(s.name for s in begun if s.default in asked)])
-
-    def hand_on(
-        self, saved: SavedCall, asked: Mapping[str, Any], found: dict[str, np.ndarray]
-    ) -> None:
-        """A state that began from a weight hands its gradient on."""
-        for state in () if saved.request.given else self.starting:
-            if state.default in asked and state.name in found:
-                name, total = str(state.default), found[state.name].sum(axis=0)
-                found[name] = found[name] + total if name in found else total
+    def asked(self, request: Request, wanted: Collection[str]) -> AskedGradients:
+        """The gradients that those of the wanted tensors need."""
+        return AskedGradients.of(wanted, () if request.given else self.starting)
 
     def cotangents(
         self, saved: SavedCall, cotangents: Sequence[np.ndarray | None]
     ) -> dict[str, np.ndarray]:
         """By name of result, as steps ran."""
         given = {n: d for n, d in zip(self.results, cotangents, strict=True) if d is not None}
-        if saved.masks and self.native.return_sequences and saved.steps:
-            given |= {n: saved.masks.fold(given[n]) for n in self.outputs if n in given}
+        if self.native.return_sequences:
+            folded = saved.direction.folded
+            given |= {n: folded(given[n]) for n in self.outputs if n in given}
         return given
 
     def shaped(self, array: np.ndarray | None, shape: tuple[int, ...] | None) -> np.ndarray | None:

@@ -23,6 +23,7 @@ from rnncc.artifact.cell import Variant
 from rnncc.keras.calls import Request, SavedCall, SymbolicShapes
 from rnncc.keras.operation import Operation
 from rnncc.keras.weights import new_version
+from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.allocators import of_every_step
 from rnncc.runtime.common.memory_pool import address_of
@@ -114,8 +115,8 @@ class KerasPath(FastPath):
         weights = dict(zip(self.operation.owned, tensors[self.first_weight :], strict=True))
         named, left = self.named(tensors, weights, saved.seed), saved.memory
         kept = self.saved(named, saved.version, saved.packed, address_of(left.array), left)
-        variant = self.variant
-        return SavedCall(self.request, self.known, self.time, None, self.engine, kept, variant)
+        ran = DirectionSaved(self.cell, self.engine, kept, None, self.time, self.variant)
+        return SavedCall(self.request, self.known, ran)
 
     # ---- backward -----------------------------------------------------------------------------
 
@@ -176,7 +177,7 @@ class KerasPath(FastPath):
         shaped = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
         asked = {n: (i, s) for i, (n, s) in enumerate(shaped.items())}
         handed = operation.cotangents(saved, cotangents)
-        path = self.backward_path(saved.saved, handed, asked, operation.dtype)
+        path = self.backward_path(saved.direction.saved, handed, asked, operation.dtype)
         if path is None or not {*range(len(asked))} <= {at for at, _ in path.targets}:
             return None
         sequences, outputs = operation.native.return_sequences, len(operation.outputs)

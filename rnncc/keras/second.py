@@ -12,7 +12,7 @@ import numpy as np
 
 from rnncc.keras.calls import SavedCall
 from rnncc.keras.operation import Operation
-from rnncc.runtime.common.allocators import of_every_step
+from rnncc.runtime.api.call import repeated_rows
 
 Given = Sequence[np.ndarray | None]
 
@@ -32,25 +32,25 @@ def second(
     names = operation.names(saved.request)
     asked = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
     given = {n: d for n, d in zip(names, d_grads, strict=True) if d is not None}
-    d = _as_run(operation, saved, given)
-    if saved.engine is None:  # nothing ran: gradients of first states are the last ones'
-        found = {f"d.final_{n}": d[n] for n in operation.states if n in d}
-    else:
-        assert saved.variant is not None
-        engine = operation.native._binding.second_engine(saved.variant)
-        _, again = engine.gradients(saved.saved, _over_time(operation, saved, cotangents))
-        results = (f"d.{name}" for name in operation.results)
-        found = engine.second(again, d, operation.wanted(saved, asked).union(results))
+    ran = saved.direction
+    handed = operation.cotangents(saved, cotangents)
+    if not operation.native.return_sequences:
+        handed = ran.over_time(handed, partial(np.zeros, dtype=operation.dtype))
+    found = ran.second(
+        operation.native._binding.second_engine,
+        handed,
+        _as_run(operation, saved, given),
+        operation.asked(saved.request, asked),
+    )
     back = [
         _put_back(operation, saved, name, tuple(n or 0 for n in shape), found.get(f"d.{name}"))
         for name, shape in zip(operation.results, saved.known.results, strict=True)
     ]
     for name in operation.timed:
         if name in found and name in asked:
-            whole = np.zeros(asked[name], operation.dtype)
-            operation.order.run(whole)[:, : saved.steps] = found[name]
-            found[name] = whole
-    operation.hand_on(saved, asked, found)
+            all_steps = np.zeros(asked[name], operation.dtype)
+            operation.order.run(all_steps)[:, : ran.steps] = found[name]
+            found[name] = all_steps
     return back, [operation.shaped(found.get(n), asked.get(n)) for n in names]
 
 
@@ -58,26 +58,15 @@ def _as_run(
     operation: Operation, saved: SavedCall, given: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
     """Cotangents of gradients, by parameter, of the steps that ran."""
+    steps = saved.direction.steps
     d = {
-        n: operation.order.run(a)[:, : saved.steps] if n in operation.timed else a
+        n: np.ascontiguousarray(operation.order.run(a)[:, :steps] if n in operation.timed else a)
         for n, a in given.items()
     }
-    for state in () if saved.request.given else operation.starting:
-        if state.default in d:  # its gradient went to the weight it started from
-            shape = (saved.known.batch, *d[state.default].shape)
-            d[state.name] = np.broadcast_to(d[state.default], shape)
-    return {n: np.ascontiguousarray(a) for n, a in d.items()}
-
-
-def _over_time(operation: Operation, saved: SavedCall, cotangents: Given) -> dict[str, np.ndarray]:
-    """Cotangents of every step."""
-    whole = operation.cotangents(saved, cotangents)
-    if not operation.native.return_sequences:
-        for name in operation.outputs:
-            if name in whole:
-                zeros = partial(np.zeros, dtype=operation.dtype)
-                whole[name] = of_every_step(whole[name], saved.steps, zeros)
-    return whole
+    batch = saved.known.batch
+    assert batch is not None
+    operation.asked(saved.request, given).hand_back(d, batch, repeated_rows)
+    return d
 
 
 def _put_back(
@@ -96,7 +85,5 @@ def _put_back(
     elif not operation.native.return_sequences:
         target[...] = found[:, -1]
     else:
-        target[:, : saved.steps] = found
-        if saved.masks and saved.steps < target.shape[1]:
-            saved.masks.fill(target)
+        saved.direction.unfold(found, target)
     return target

@@ -12,6 +12,7 @@ import numpy as np
 from torch import Tensor
 
 from rnncc.runtime.api.call import draws
+from rnncc.runtime.api.call_gradients import AskedGradients
 from rnncc.runtime.api.masking import Masking, masking
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.api.validation import SizeBinder, array_shape
@@ -136,13 +137,9 @@ class RecurrenceBase:
 
     # ---- masks ----------------------------------------------------------------------------------
 
-    def masking(
-        self, mask: np.ndarray | None, known: ArgumentShapes, order: Order
-    ) -> Masking | None:
+    def masking(self, mask: np.ndarray, known: ArgumentShapes, order: Order) -> Masking | None:
         """Which steps a mask [batch, time] of bools, or lengths [batch], leaves out; None where all
         count."""
-        if mask is None:
-            return None
         lengths = mask.ndim == 1
         return masking(
             None if lengths else mask,
@@ -176,6 +173,6 @@ class RecurrenceBase:
         arguments = {n: at for at, n in enumerate(cell.arguments) if wanted[at]}
         first = {n: at for at, n in enumerate(self.states, states) if given and wanted[at]}
         trained = {w.name: at for at, w in enumerate(cell.weights, weights) if wanted[at]}
-        begun = () if given else tuple(s for s in self.starting if s.default in trained)
-        names = frozenset([*arguments, *first, *trained, *(s.name for s in begun)])
-        return DirectionGradients(arguments, first, trained, begun, names)
+        wanted_names = {**arguments, **first, **trained}
+        asked = AskedGradients.of(wanted_names, () if given else self.starting)
+        return DirectionGradients(arguments, first, trained, asked)

@@ -12,10 +12,11 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from rnncc.runtime.common.allocators import of_every_step
+from rnncc.runtime.api.call import repeated_rows
+from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.torch.arrays import array_of
 from rnncc.torch.base import RecurrenceBase
-from rnncc.torch.recipe import DirectionGradients, DirectionSaved, Recipe, SavedTensors
+from rnncc.torch.recipe import DirectionGradients, Recipe, SavedTensors
 
 
 class RecurrenceGradients(RecurrenceBase):
@@ -59,15 +60,12 @@ class RecurrenceGradients(RecurrenceBase):
         way, order = saved.ways[number], self.orders[number]
         given = self.cotangents(number, way, handed)
         out: dict[str, np.ndarray] = {}
-        if way.engine is None:  # nothing ran: the last states are the first ones
-            found = {n: given[f"final_{n}"] for n in self.states if f"final_{n}" in given}
-        else:
-            if number == 0 and not (order.is_plain and way.steps == saved.known.time):
-                for name in self.timed & choice.arguments.keys():
-                    at = choice.arguments[name]
-                    made = grads[at] = torch.zeros(saved.shapes[at], dtype=self.torch_dtype)
-                    out[name] = order.run(made.numpy())[:, : way.steps]
-            found = way.engine.backward(way.saved, given, choice.names, out)
+        if number == 0 and not (order.is_plain and way.steps == saved.known.time):
+            for name in self.timed & choice.arguments.keys():
+                at = choice.arguments[name]
+                made = grads[at] = torch.zeros(saved.shapes[at], dtype=self.torch_dtype)
+                out[name] = order.run(made.numpy())[:, : way.steps]
+        found = way.backward(given, choice.asked, out)
         self._collect(number, saved, choice, found, out, grads)
 
     def _collect(
@@ -75,7 +73,7 @@ class RecurrenceGradients(RecurrenceBase):
         number: int,
         saved: SavedTensors,
         choice: DirectionGradients,
-        found: dict[str, np.ndarray],
+        found: Mapping[str, np.ndarray],
         out: Mapping[str, np.ndarray],
         grads: list[Tensor | None],
     ) -> None:
@@ -85,10 +83,6 @@ class RecurrenceGradients(RecurrenceBase):
                 grads[at] = self._added(grads[at], found.get(name), saved.shapes[at], name, number)
         for name, at in choice.states.items():
             grads[at] = self._stacked(grads[at], found.get(name), saved.shapes[at], number)
-        for state in choice.begun:  # a state that started from a weight hands its gradient on
-            if state.name in found:
-                name, total = str(state.default), found[state.name].sum(axis=0)
-                found[name] = found[name] + total if name in found else total
         for name, at in choice.trained.items():
             grads[at] = self._whole(found.get(name), saved.shapes[at])
 
@@ -113,14 +107,10 @@ class RecurrenceGradients(RecurrenceBase):
             everything = self.choose(number, saved.given, saved.masked, asked)
             choice = self.choose(number, saved.given, saved.masked, wanted)
             d = self._d_grads(number, saved, everything, given)
-            if way.engine is None:  # nothing ran: gradients of first states are the last ones'
-                found = {f"d.final_{n}": d[n] for n in self.states if n in d}
-            else:
-                engine = self.kernels.binding.second_engine(way.variant)
-                whole = self._over_time(way, self.cotangents(number, way, handed), saved)
-                _, again = engine.gradients(way.saved, whole)
-                names = choice.names | {f"d.{r}" for r in self.results}
-                found = engine.second(again, d, frozenset(names))
+            whole = self.cotangents(number, way, handed)
+            if not self.recipe.return_sequences:
+                whole = way.over_time(whole, partial(np.zeros, dtype=self.dtype))
+            found = way.second(self.kernels.binding.second_engine, whole, d, choice.asked)
             self._collect(number, saved, choice, found, {}, grads)
             for name, t in zip(self.results, back, strict=True):
                 if f"d.{name}" in found:
@@ -137,7 +127,7 @@ class RecurrenceGradients(RecurrenceBase):
         """Cotangents of one direction's gradients, by parameter."""
         d: dict[str, np.ndarray] = {}
         steps, order = saved.ways[number].steps, self.orders[number]
-        for name, at in {**choice.arguments, **choice.states, **choice.trained}.items():
+        for name, at in choice.tensors.items():
             array = given[at]
             assert array is not None
             if name in self.timed:
@@ -145,23 +135,8 @@ class RecurrenceGradients(RecurrenceBase):
             elif name in choice.states and self.recipe.stacked:
                 array = array[number]
             d[name] = np.ascontiguousarray(array)
-        for state in choice.begun:  # its gradient went to the weight it started from
-            shape = (saved.known.batch, *d[str(state.default)].shape)
-            d[state.name] = np.array(np.broadcast_to(d[str(state.default)], shape))
+        choice.asked.hand_back(d, saved.known.batch, repeated_rows)
         return d
-
-    def _over_time(
-        self, way: DirectionSaved, given: Mapping[str, np.ndarray], saved: SavedTensors
-    ) -> dict[str, np.ndarray]:
-        """Cotangents of every step."""
-        if self.recipe.return_sequences:
-            return dict(given)
-        whole = dict(given)
-        for name in self.outputs:
-            if name in given:
-                zeros = partial(np.zeros, dtype=self.dtype)
-                whole[name] = of_every_step(given[name], way.steps, zeros)
-        return whole
 
     def _put_back(
         self, name: str, number: int, way: DirectionSaved, target: np.ndarray, found: np.ndarray
@@ -171,12 +146,10 @@ class RecurrenceGradients(RecurrenceBase):
             (target[number] if self.recipe.stacked else target)[...] = found
             return
         part = self.part(target, number)
-        if not self.recipe.return_sequences:
+        if self.recipe.return_sequences:
+            way.unfold(found, part)
+        else:
             part[...] = found[:, -1]
-            return
-        part[:, : way.steps] = found
-        if way.masks and way.steps < part.shape[1]:
-            way.masks.fill(part)
 
     # ---- arrays -------------------------------------------------------------------------------
 
@@ -185,15 +158,15 @@ class RecurrenceGradients(RecurrenceBase):
     ) -> dict[str, np.ndarray]:
         """One direction's, by name of result, [batch, steps, ...] as steps run."""
         given: dict[str, np.ndarray] = {}
+        folds = way.masks is not None and self.recipe.return_sequences
         for name, d in zip(self.results, handed, strict=True):
             if d is None:
                 continue
-            if name not in self.outputs:
+            if name in self.outputs:
+                part = self.part(d, number)
+                given[name] = way.folded(part) if folds else part
+            else:
                 given[name] = d[number] if self.recipe.stacked else d
-                continue
-            given[name] = self.part(d, number)
-            if way.masks and self.recipe.return_sequences and way.steps:
-                given[name] = way.masks.fold(given[name])
         return given
 
     def _whole(self, array: np.ndarray | None, shape: torch.Size) -> Tensor:

@@ -18,12 +18,13 @@ import torch
 from torch import Tensor
 
 from rnncc.runtime.api.call import CellCall, CellKernels, kernels_for
+from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.common.device_arrays import CARRIER
 from rnncc.runtime.cuda.driver.target import Carrier
 from rnncc.torch.base import RecurrenceBase
-from rnncc.torch.recipe import ArgumentShapes, DirectionGradients, DirectionSaved
+from rnncc.torch.recipe import ArgumentShapes, DirectionGradients
 
 
 def is_elsewhere(tensor: Tensor) -> bool:
@@ -85,7 +86,7 @@ class OnDevice:
         self._check(tensors, masked)
         at = len(of.cell.arguments)
         arguments = dict(zip(of.cell.arguments, tensors[:at], strict=True))
-        counted = tensors[at].detach().cpu().numpy() if masked else None
+        mask = tensors[at].detach().cpu().numpy() if masked else None
         at += masked
         states = tensors[at : at + len(of.states)] if given else ()
         weights = tensors[at + len(states) :]
@@ -97,7 +98,8 @@ class OnDevice:
             own = [t[number] if of.recipe.stacked else t for t in states]
             call.start(dict(zip(of.states, own, strict=False)), known.states)
             call.lent = frozenset(call.arrays) | {"valid", "_shown"}
-            call.masks = of.masking(counted, known, of.orders[number])
+            if mask is not None:
+                call.masks = of.masking(mask, known, of.orders[number])
             ran = call.run(training, seed, save)
             found.append(ran.results)
             ways.append(DirectionSaved.of(call, ran))
@@ -194,12 +196,7 @@ class OnDevice:
         grads: list[Tensor | None] = [None] * len(saved.shapes)
         for number, way in enumerate(saved.ways):
             choice = self.of.choose(number, saved.given, saved.masked, wanted)
-            given = self.cotangents(number, saved, cotangents)
-            if way.engine is None:  # nothing ran: the last states are the first ones
-                finals = {n: f"final_{n}" for n in self.of.states}
-                found = {n: given[f] for n, f in finals.items() if f in given}
-            else:
-                found = way.engine.backward(way.saved, given, choice.names)
+            found = way.backward(self.cotangents(number, saved, cotangents), choice.asked)
             self.collect(number, saved, choice, found, grads)
         return grads
 
@@ -217,13 +214,9 @@ class OnDevice:
                 continue
             if len(of.orders) > 1:
                 d = d.chunk(len(of.orders), -1)[number]
-            if of.recipe.return_sequences:
-                given[name] = folded(self._back(d, order), way.masks)
-            else:
-                whole = d.new_zeros((d.shape[0], way.steps, *d.shape[1:]))
-                whole[:, -1:] = d[:, None]
-                given[name] = whole
-        return given
+            sequences = of.recipe.return_sequences
+            given[name] = folded(self._back(d, order), way.masks) if sequences else d
+        return given if of.recipe.return_sequences else way.over_time(given, saved.like.new_zeros)
 
     def _back(self, d: Tensor, order: Order) -> Tensor:
         """A cotangent of every step as the steps ran: the way back from `given`."""
@@ -235,7 +228,7 @@ class OnDevice:
         number: int,
         saved: SavedOnDevice,
         choice: DirectionGradients,
-        found: dict[str, Tensor],
+        found: Mapping[str, Tensor],
         grads: list[Tensor | None],
     ) -> None:
         """Gradients by parameter into `grads`."""
@@ -253,10 +246,6 @@ class OnDevice:
             if name in found:
                 (whole[number] if of.recipe.stacked else whole).copy_(found[name])
             grads[at] = whole
-        for state in choice.begun:  # a state that started from a weight hands its gradient on
-            if state.name in found:
-                name, total = str(state.default), found[state.name].sum(0)
-                found[name] = found[name] + total if name in found else total
         for name, at in choice.trained.items():
             gradient = found.get(name)
             if gradient is None:
@@ -282,7 +271,7 @@ class DeviceCall(CellCall):
         return self.like.new_zeros(shape)
 
     def repeated(self, array: Tensor, shape: tuple[int, ...]) -> Tensor:
-        return array.expand(shape).contiguous()
+        return repeated_rows(array, shape)
 
     def copy(self, array: Tensor) -> Tensor:
         return array.clone()
@@ -297,6 +286,11 @@ class DeviceCall(CellCall):
                 [ran, torch.zeros_like(rest) if masks.zeros else rest], 1
             )
         return filled
+
+
+def repeated_rows(row: Tensor, shape: tuple[int, ...]) -> Tensor:
+    """A new tensor, each row of which is this one."""
+    return row.expand(shape).contiguous()
 
 
 # ---- steps -----------------------------------------------------------------------------------

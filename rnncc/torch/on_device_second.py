@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
-from rnncc.torch.on_device import OnDevice, SavedOnDevice, run
+from rnncc.torch.on_device import OnDevice, SavedOnDevice, repeated_rows, run
 from rnncc.torch.recipe import DirectionGradients
 
 
@@ -30,14 +30,8 @@ def second(
         everything = of.choose(number, saved.given, saved.masked, asked)
         choice = of.choose(number, saved.given, saved.masked, wanted)
         d = _as_run(device, number, saved, everything, d_grads)
-        if way.engine is None:  # nothing ran: gradients of first states are the last ones'
-            found = {f"d.final_{n}": d[n] for n in of.states if n in d}
-        else:
-            engine = device.binding.second_engine(way.variant)
-            whole = device.cotangents(number, saved, cotangents)
-            _, again = engine.gradients(way.saved, whole)
-            names = choice.names | {f"d.{r}" for r in of.results}
-            found = engine.second(again, d, frozenset(names))
+        whole = device.cotangents(number, saved, cotangents)
+        found = way.second(device.binding.second_engine, whole, d, choice.asked)
         device.collect(number, saved, choice, found, grads)
         for name, whole in zip(of.results, back, strict=True):
             if f"d.{name}" in found:
@@ -55,7 +49,7 @@ def _as_run(
     """Cotangents of one direction's gradients, by parameter, of the steps that ran."""
     of, way, order = device.of, saved.ways[number], device.of.orders[number]
     d: dict[str, Tensor] = {}
-    for name, at in {**choice.arguments, **choice.states, **choice.trained}.items():
+    for name, at in choice.tensors.items():
         tensor = given[at]
         assert tensor is not None
         if name in of.timed:
@@ -63,9 +57,7 @@ def _as_run(
         elif name in choice.states and of.recipe.stacked:
             tensor = tensor[number]
         d[name] = tensor.contiguous()
-    for state in choice.begun:  # its gradient went to the weight it started from
-        start = d[str(state.default)]
-        d[state.name] = start.expand(saved.known.batch, *start.shape).contiguous()
+    choice.asked.hand_back(d, saved.known.batch, repeated_rows)
     return d
 
 

@@ -26,6 +26,7 @@ from torch import Tensor
 
 from rnncc.adapters.fast_path import MASKS, BackwardPath, FastPath
 from rnncc.artifact.cell import Variant
+from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.memory_pool import address_of
@@ -35,7 +36,7 @@ from rnncc.runtime.cpu.planning.weight_packing import Packed
 from rnncc.torch.arrays import array_of
 from rnncc.torch.base import Steps
 from rnncc.torch.gradients import RecurrenceGradients
-from rnncc.torch.recipe import ArgumentShapes, DirectionSaved, SavedTensors
+from rnncc.torch.recipe import ArgumentShapes, SavedTensors
 
 BYTES = np.dtype(np.uint8)
 
@@ -86,7 +87,7 @@ class TensorPathSaved:
         named.update(zip(MASKS, self.steps, strict=False))
         saved = path.saved(named, self.version, self.packed, left.data_ptr(), left)
         masks = Masking(self.steps[0], known.time, known.time, path.zeros) if self.steps else None
-        way = DirectionSaved(path.engine, saved, masks, known.time, path.variant)
+        way = DirectionSaved(path.cell, path.engine, saved, masks, known.time, path.variant)
         return SavedTensors([way], known, path.given, path.masked, [t.shape for t in tensors])
 
 
@@ -234,7 +235,7 @@ class TensorPath(FastPath):
         choice = recurrence.choose(0, saved.given, saved.masked, wanted)
         handed = [None if t is None else array_of(t) for t in cotangents]
         named = recurrence.cotangents(0, way, handed)
-        where = {**choice.arguments, **choice.states, **choice.trained}
+        where = choice.tensors
         asked = {n: (at, tuple(saved.shapes[at])) for n, at in where.items()}
         path = self.backward_path(way.saved, named, asked, recurrence.dtype)
         if path is None:

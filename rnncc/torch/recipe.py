@@ -14,11 +14,10 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import numpy as np
 import torch
 
-from rnncc.artifact.cell import Array, Variant
-from rnncc.runtime.api.call import CellCall, CellKernels, Ran
+from rnncc.runtime.api.call import CellKernels
+from rnncc.runtime.api.call_gradients import AskedGradients, DirectionSaved
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.layer_options import BoundCell
-from rnncc.runtime.api.masking import Masking
 from rnncc.torch.weights import WeightSets
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
@@ -83,22 +82,6 @@ class ArgumentShapes:
     zeros: dict[str, np.ndarray]
 
 
-@dataclass(slots=True)
-class DirectionSaved:
-    """One direction of one call: what its backward needs. No engine where nothing ran."""
-
-    engine: Any
-    saved: Any
-    masks: Masking | None
-    steps: int
-    variant: Variant
-
-    @classmethod
-    def of(cls, call: CellCall, ran: Ran) -> DirectionSaved:
-        steps = call.steps if ran.engine is not None else 0
-        return cls(ran.engine, ran.saved, call.masks, steps, ran.variant)
-
-
 @dataclass(slots=True, weakref_slot=True)
 class SavedTensors:
     """What a call leaves for its backward."""
@@ -117,8 +100,12 @@ class DirectionGradients:
     arguments: dict[str, int]
     states: dict[str, int]
     trained: dict[str, int]
-    begun: tuple[Array, ...]  # states whose gradients belong to weights
-    names: frozenset[str]
+    asked: AskedGradients
+
+    @property
+    def tensors(self) -> dict[str, int]:
+        """Those of all these parameters."""
+        return {**self.arguments, **self.states, **self.trained}
 
 
 @dataclass

@@ -21,6 +21,7 @@ from torch import Tensor
 
 from rnncc.adapters.fast_path import MOST_PATHS
 from rnncc.runtime.api.call import CellKernels, NumpyCall, Ran, kernels_for
+from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.fork_safety import open_in_children
@@ -31,7 +32,7 @@ from rnncc.torch.gradients import RecurrenceGradients
 from rnncc.torch.on_device import OnDevice, SavedOnDevice, is_elsewhere
 from rnncc.torch.on_device_second import second as second_on_device
 from rnncc.torch.paths import TensorPath, TensorPathSaved, path_key
-from rnncc.torch.recipe import ArgumentShapes, DirectionSaved, Recipe, SavedTensors
+from rnncc.torch.recipe import ArgumentShapes, Recipe, SavedTensors
 
 
 class Recurrence(RecurrenceGradients):
@@ -97,7 +98,8 @@ class Recurrence(RecurrenceGradients):
         for number in range(len(self.orders)):
             call = self._call(number, read, weights, known, targets, save)
             call.start(self._given(begun, number) if given else known.zeros, known.states)
-            call.masks = self.masking(mask, known, call.order)
+            if mask is not None:
+                call.masks = self.masking(mask, known, call.order)
             ran = call.run(training, seed, save)
             self._wrap(targets, ran.results)
             ways.append(DirectionSaved.of(call, ran))
@@ -255,10 +257,10 @@ class Recurrence(RecurrenceGradients):
         if isinstance(saved, TensorPathSaved):
             assert saved.memory is not None
             return saved.path.backward(saved, saved.tensors, saved.memory, wanted, cotangents)
-        if isinstance(saved, SavedOnDevice):
-            with torch.cuda.device_of(saved.like):
-                return saved.owner.backward(saved, cotangents, wanted)
-        return super().backward(saved, cotangents, wanted)
+        if isinstance(saved, SavedTensors):
+            return super().backward(saved, cotangents, wanted)
+        with torch.cuda.device_of(saved.like):
+            return saved.owner.backward(saved, cotangents, wanted)
 
     def second(
         self,
@@ -273,10 +275,10 @@ class Recurrence(RecurrenceGradients):
         if isinstance(saved, TensorPathSaved):
             assert saved.memory is not None
             saved = saved.general(saved.tensors, saved.memory)
-        if isinstance(saved, SavedOnDevice):
-            with torch.cuda.device_of(saved.like):
-                return second_on_device(saved.owner, saved, cotangents, d_grads, wanted)
-        return super().second(saved, cotangents, d_grads, wanted)
+        if isinstance(saved, SavedTensors):
+            return super().second(saved, cotangents, d_grads, wanted)
+        with torch.cuda.device_of(saved.like):
+            return second_on_device(saved.owner, saved, cotangents, d_grads, wanted)
 
     # ---- what ran -------------------------------------------------------------------------------
 

@@ -76,12 +76,13 @@ class CallOptions(Protocol):
 
 class Ran(NamedTuple):
     """results: outputs [batch, time, ...] as steps ran, or [batch, ...] of the last one, and
-    `final_<state>`. variant: the plain one, and no engine, where nothing ran."""
+    `final_<state>`. variant: the plain one, and no engine and no steps, where nothing ran."""
 
     results: dict[str, Any]
     saved: Any
     engine: Engine | None
     variant: Variant
+    steps: int
 
 
 @dataclass(slots=True)
@@ -161,7 +162,7 @@ class CellCall(ABC):
         if masks is not None:
             steps, masked = masks.steps, masks.valid is not None
         if not (self.batch and steps):
-            return Ran(self._nothing(), None, None, Variant())
+            return Ran(self._nothing(), None, None, Variant(), 0)
         variant, engine, arguments = self.kernels(training, masked)
         arrays.update(arguments)
         if variant.training:
@@ -186,7 +187,7 @@ class CellCall(ABC):
         )
         if cut:
             results = self.filled(results, places)
-        return Ran(results, saved, engine, variant)
+        return Ran(results, saved, engine, variant, steps)
 
     def _nothing(self) -> dict[str, Any]:
         """No row or no step: outputs are empty or zero, the last states are the first."""
@@ -216,7 +217,12 @@ class NumpyCall(CellCall):
         return np.zeros(shape, self.dtype)
 
     def repeated(self, array: Any, shape: tuple[int, ...]) -> Any:
-        return np.array(np.broadcast_to(array, shape), order="C")
+        return repeated_rows(array, shape)
 
     def copy(self, array: Any) -> Any:
         return array.copy()
+
+
+def repeated_rows(row: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    """A new array, each row of which is this one."""
+    return np.array(np.broadcast_to(row, shape), order="C")

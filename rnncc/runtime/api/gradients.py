@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import Array, CellDescription
+from rnncc.artifact.cell import CellDescription
+from rnncc.runtime.api.call_gradients import AskedGradients
 from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.api.validation import Arrangement, nearest
@@ -162,37 +163,25 @@ class GradientChoice:
         return self.trace.names.trained if "weights" in self.kinds else ()
 
     @property
-    def begun(self) -> list[Array]:
-        """States that started from a weight: they hand their gradient on to it."""
-        trace, trained = self.trace, self.trained
-        return [
-            s
-            for s in trace.cell.states
-            if s.default is not None and s.default in trained and s.name not in trace.given_states
-        ]
-
-    @property
     def states(self) -> Arrangement:
         """How the gradients of initial states are arranged."""
         return (
             self.trace.state_layout if "initial_state" in self.kinds else Arrangement("tuple", ())
         )
 
-    def names(self) -> list[str]:
-        """What has to be computed for inputs and weights."""
-        names = [*self.trained, *(s.name for s in self.begun)]
-        return [*names, *self.trace.cell.arguments] if "inputs" in self.kinds else names
+    def asked(self, states: Sequence[str]) -> AskedGradients:
+        """What has to be computed for inputs and weights, and those of these states."""
+        trace = self.trace
+        inputs = trace.cell.arguments if "inputs" in self.kinds else ()
+        started = [s for s in trace.cell.states if s.name not in trace.given_states]
+        handing = AskedGradients.of(self.trained, started)
+        return handing._replace(names=handing.names.union(inputs, states))
 
     def inputs(self, found: Mapping[str, np.ndarray]) -> Any:
         return self.trace.inputs.arrange(found) if "inputs" in self.kinds else None
 
     def weights(self, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        weights = {name: found[name] for name in self.trained}
-        for state in self.begun:
-            assert state.default is not None
-            start = found[state.name].sum(axis=0, dtype=self.trace.dtype)
-            weights[state.default] = weights[state.default] + start
-        return weights
+        return {name: found[name] for name in self.trained}
 
 
 def chosen(wrt: Sequence[str] | None, kinds: Sequence[str]) -> frozenset[str]:

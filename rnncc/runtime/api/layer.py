@@ -20,6 +20,7 @@ import numpy as np
 
 from rnncc.artifact.cell import CellDescription, Variant, covering
 from rnncc.runtime.api.call import NO_PLACES, CellKernels, NumpyCall, Ran, kernels_for
+from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.runtime.api.device_inputs import bring, room_of
 from rnncc.runtime.api.layer_base import ATTRIBUTES, CallShapes, LayerBase
 from rnncc.runtime.api.layer_options import ChosenRate, Frozen, LayerType, Maker
@@ -143,8 +144,8 @@ class Layer(LayerBase):
         Gradients of masked inputs are zero.
         """
         call = self._enter(inputs, initial_state, mask, lengths)
-        results, saved, engine, variant = self._forward(call, training, seed, True)
-        returned = {n: self._given(n, a).shape for n, a in results.items()}
+        ran = self._forward(call, training, seed, True)
+        returned = {n: self._given(n, a).shape for n, a in ran.results.items()}
         trace = Trace(
             self.cell,
             self._names,
@@ -162,8 +163,8 @@ class Layer(LayerBase):
             call.masks,
             room_of(call.arrays, self._dtype),
         )
-        again = partial(self._binding.second_engine, variant)
-        return self._leave(results), Pullback(trace, engine, saved, again)
+        saved = DirectionSaved.of(call, ran)
+        return self._leave(ran.results), Pullback(trace, saved, self._binding.second_engine)
 
     def stream(self, example: Any, *, initial_state: Any = None) -> Stream:
         """Calls of one shape with the least in between, for one step or block after the other.

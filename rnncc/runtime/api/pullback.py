@@ -15,11 +15,12 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import Variant
+from rnncc.runtime.api.call_gradients import AskedGradients, DirectionSaved
 from rnncc.runtime.api.gradients import WRT, GradientChoice, Gradients, Trace, chosen
-from rnncc.runtime.api.layer_options import Engine, SecondEngine
+from rnncc.runtime.api.layer_options import SecondEngine
 from rnncc.runtime.api.second_pullback import SecondPullback
 from rnncc.runtime.api.validation import as_array, check_shape
-from rnncc.runtime.common.allocators import of_every_step
 
 # Of more steps, gradients of initial states cost less than a copy of the cotangents for later.
 LATER_STEPS = 16
@@ -31,12 +32,11 @@ class Pullback:
     """pullback(dy) -> Gradients. See `Layer.vjp`."""
 
     def __init__(
-        self, trace: Trace, engine: Engine | None, saved: Any, again: Callable[[], SecondEngine]
+        self, trace: Trace, saved: DirectionSaved, engines: Callable[[Variant], SecondEngine]
     ) -> None:
-        """again: makes the engine of second derivatives, when it is first asked for."""
-        self._trace, self._engine, self._saved = trace, engine, saved
-        self._again = again
-        self._spent = False
+        """engines: make those of second derivatives, when they are first asked for."""
+        self._trace, self._engines = trace, engines
+        self._saved: DirectionSaved | None = saved
 
     def __call__(
         self, dy: Any, wrt: Sequence[str] | None = None, *, consume: bool = False
@@ -48,14 +48,14 @@ class Pullback:
         None is all of them. consume: this is the last call, what was saved may be let go.
         RuntimeError after a call that consumed; ValueError and TypeError for a dy unlike y.
         """
-        self._alive()
+        saved = self._unspent()
         trace, choice = self._trace, GradientChoice(self._trace, chosen(wrt, WRT))
-        run = _Run(trace, self._engine, self._saved, self._cotangents(dy))
+        run = _Run(trace, saved, self._cotangents(dy, saved))
         later = wrt is None and trace.states is None and not consume and trace.steps < LATER_STEPS
         states = choice.states
-        found = run([*choice.names(), *(() if later else states.names)])
+        found = run(choice.asked(() if later else states.names))
         if consume:
-            self._spent, self._engine, self._saved = True, None, None
+            self._saved = None
         initial = None
         if "initial_state" in choice.kinds:
             known = all(n in found for n in states.names)
@@ -68,29 +68,31 @@ class Pullback:
         The first use compiles more kernels; each runs the layer's call and pullback once more.
         dy, wrt: as for a call. ValueError too for a module written without second derivatives.
         """
-        self._alive()
+        saved = self._unspent()
         trace, choice = self._trace, GradientChoice(self._trace, chosen(wrt, WRT))
-        run = _Run(trace, self._engine, self._saved, self._cotangents(dy))
-        names = dict.fromkeys([*choice.names(), *choice.states.names])
+        run = _Run(trace, saved, self._cotangents(dy, saved))
+        asked = choice.asked(choice.states.names)
         engine = again = None
-        if trace.runs:
-            engine = self._again()
-            gradients, again = engine.gradients(self._saved, run.whole())
-            spread = {n: trace.spread(n, a) for n, a in gradients.items() if n in names}
-            found = run.filled(names, spread)
+        if saved.engine is not None:
+            engine = self._engines(saved.variant)
+            gradients, again = engine.gradients(saved.saved, run.whole())
+            asked.hand_on(gradients)
+            spread = {n: trace.spread(n, a) for n, a in gradients.items() if n in asked.names}
+            found = run.filled(asked.names, spread)
         else:
-            found = run(list(names))
+            found = run(asked)
         initial = None
         if "initial_state" in choice.kinds:
             initial = choice.states.arrange(found)
         grads = Gradients(choice.inputs(found), choice.weights(found), initial)
         return grads, SecondPullback(choice, engine, again)
 
-    def _alive(self) -> None:
-        if self._spent:
+    def _unspent(self) -> DirectionSaved:
+        if self._saved is None:
             raise RuntimeError("this pullback was consumed: call it without consume=True before")
+        return self._saved
 
-    def _cotangents(self, dy: Any) -> dict[str, np.ndarray]:
+    def _cotangents(self, dy: Any, saved: DirectionSaved) -> dict[str, np.ndarray]:
         """By the name of the forward's result, in the shapes that were returned."""
         trace = self._trace
         outputs, states = trace.outputs, trace.finals
@@ -108,62 +110,50 @@ class Pullback:
             array = as_array(label, value, trace.dtype, lead=lead if name in outputs else 1)
             check_shape(label, array, trace.returned[name], "the shape of what was returned,")
             if trace.return_sequences and name in outputs:
-                array = trace.order.turn(array)
-                array = trace.masking.fold(array) if trace.masking else array
+                array = saved.folded(trace.order.turn(array))
             found[name] = array
         return found
 
 
 @dataclass(frozen=True, slots=True)
 class _Run:
-    """One way back: run(names) are the gradients of these."""
+    """One way back: run(asked) are the gradients of these."""
 
     trace: Trace
-    engine: Engine | None
-    saved: Any
+    saved: DirectionSaved
     cotangents: dict[str, np.ndarray]
 
-    def __call__(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+    def __call__(self, asked: AskedGradients) -> dict[str, np.ndarray]:
         """By name; zeros for what the program doesn't read."""
-        trace, found = self.trace, {}
-        if trace.runs:
-            assert self.engine is not None
-            timed = [n for n in names if n in trace.timed]
-            moved = trace.cut or not trace.order.is_plain
-            whole = {n: trace.place(n) for n in timed} if moved else {}
-            out = ({n: a[:, : trace.steps] for n, a in whole.items()},) if whole else ()
-            found = self.engine.backward(self.saved, self.cotangents, frozenset(names), *out)
-            found = {**found, **whole}
-        else:  # nothing ran: the last states are the first ones
-            finals = {s.name: self.cotangents.get(f"final_{s.name}") for s in trace.cell.states}
-            found = {n: d.copy() for n, d in finals.items() if d is not None}
-        return self.filled(names, found)
+        trace, names = self.trace, asked.names
+        whole = {}
+        if trace.runs and (trace.cut or not trace.order.is_plain):
+            whole = {n: trace.place(n) for n in trace.timed if n in names}
+        out = {n: a[:, : trace.steps] for n, a in whole.items()}
+        found = self.saved.backward(self.cotangents, asked, out)
+        if self.saved.engine is None:  # what was found are the caller's cotangents
+            found = {n: d.copy() for n, d in found.items()}
+        return self.filled(names, {**found, **whole})
 
     def filled(
         self, names: Iterable[str], found: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """The gradients of these names; zeros where there is none."""
         trace = self.trace
-        whole = {n: found[n] if n in found else trace.zeros(n) for n in names}
-        return {n: trace.as_given(n, a) for n, a in whole.items()}
+        return {n: trace.as_given(n, found[n] if n in found else trace.zeros(n)) for n in names}
 
     def whole(self) -> dict[str, np.ndarray]:
         """Cotangents of every step that ran."""
-        return {n: self._over_time(n, d) for n, d in self.cotangents.items()}
-
-    def _over_time(self, name: str, d: np.ndarray) -> np.ndarray:
-        """The cotangent of an output's every step."""
         trace = self.trace
-        if trace.return_sequences or name not in trace.outputs:
-            return d
-        zeros = partial(np.zeros, dtype=d.dtype) if trace.room is None else trace.room.zeros
-        whole: np.ndarray = of_every_step(d, trace.steps, zeros)
-        return whole
+        if trace.return_sequences:
+            return self.cotangents
+        zeros = partial(np.zeros, dtype=trace.dtype) if trace.room is None else trace.room.zeros
+        return self.saved.over_time(self.cotangents, zeros)
 
     def owned(self) -> _Run:
         """With cotangents that the caller can't change."""
         copied = {n: d.copy() for n, d in self.cotangents.items()}
-        return _Run(self.trace, self.engine, self.saved, copied)
+        return _Run(self.trace, self.saved, copied)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,7 +164,7 @@ class _Later:
 
     def __call__(self) -> Any:
         layout = self.run.trace.state_layout
-        return layout.arrange(self.run(layout.names))
+        return layout.arrange(self.run(AskedGradients(frozenset(layout.names), ())))
 
 
 def _parts(what: str, value: Any, count: int) -> list[Any]:

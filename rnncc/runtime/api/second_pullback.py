@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime.api.call import repeated_rows
 from rnncc.runtime.api.gradients import WRT, GradientChoice, Gradients, chosen
 from rnncc.runtime.api.layer_options import SecondEngine
 from rnncc.runtime.api.validation import as_array, check_shape, nearest, spread
@@ -50,12 +51,14 @@ class SecondPullback:
         choice = GradientChoice(trace, kinds - {"dy"})
         cotangents = self._cotangents(d_grads)
         results = [*trace.outputs, *trace.finals] if "dy" in kinds else []
-        names = dict.fromkeys([*choice.names(), *choice.states.names])
+        asked = choice.asked(choice.states.names)
+        names = asked.names
         if self._engine is not None:
-            wanted = frozenset([*names, *(f"d.{r}" for r in results)])
+            wanted = names.union(f"d.{r}" for r in results)
             found = self._engine.second(self._saved, cotangents, wanted)
         else:  # nothing ran: gradients of the first states are cotangents of the last ones
             found = {f"d.final_{n}": np.array(d) for n, d in cotangents.items()}
+        asked.hand_on(found)
         whole = {n: trace.spread(n, found[n]) if n in found else trace.zeros(n) for n in names}
         whole = {n: trace.as_given(n, a) for n, a in whole.items()}
         return SecondGradients(
@@ -97,12 +100,7 @@ class SecondPullback:
                     like_shape = np.broadcast_to(np.empty(()), trace.shapes[name])
                     check_shape(part, given, trace.as_given(name, like_shape).shape, like)
                     found[name] = trace.ran(name, given)
-        for state in choice.begun:  # grads gave their gradients to the weights they started from
-            assert state.default is not None
-            if state.default in found:
-                start = found.get(state.name, np.zeros((), trace.dtype)) + found[state.default]
-                shape = trace.shapes[state.name]
-                found[state.name] = np.ascontiguousarray(np.broadcast_to(start, shape))
+        choice.asked(()).hand_back(found, trace.batch, repeated_rows)
         return found
 
     def _dy(self, found: Mapping[str, np.ndarray]) -> Any:

@@ -1,0 +1,141 @@
+"""The way back through one call of a cell in one direction, whoever carries its arrays.
+
+    AskedGradients    which gradients are computed for those that a caller wants
+    DirectionSaved    what a call leaves, and with it: cotangents -> gradients -> second derivatives
+
+Arrays are as steps ran, [batch, steps, ...] from the first one on. A caller makes cotangents so out
+of what its users hand in (their order of steps, directions side by side), and gradients theirs.
+
+    no step ran                    the first states are the last ones, and so are their gradients
+    a state began from a weight    the weight's gradient has the sum of the state's over the batch
+    outputs of the last step       cotangents of all others are zero
+
+Non-Goals: what users give and get (`pullback`, `rnncc.torch`, `rnncc.keras`); backwards whose
+arrays lie like those of one before.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from rnncc.artifact.cell import Array, CellDescription, Variant
+from rnncc.runtime.api.call import NO_PLACES, CellCall, Ran
+from rnncc.runtime.api.layer_options import Engine, SecondEngine
+from rnncc.runtime.api.masking import Masking
+from rnncc.runtime.common.allocators import of_every_step
+
+
+class AskedGradients(NamedTuple):
+    """names: parameters whose gradients kernels compute. begun: states among them that began from a
+    weight, to which they hand their gradients on."""
+
+    names: frozenset[str]
+    begun: tuple[Array, ...]
+
+    @classmethod
+    def of(cls, wanted: Collection[str], started: Collection[Array]) -> AskedGradients:
+        """Those of the parameters that are wanted. started: states the call wasn't given."""
+        if not started:
+            return cls(frozenset(wanted), ())
+        begun = tuple(s for s in started if s.default in wanted)
+        return cls(frozenset([*wanted, *(s.name for s in begun)]), begun)
+
+    def hand_on(self, gradients: dict[str, Any]) -> None:
+        """Adds those of states, by parameter, to those of the weights they began from."""
+        for state in self.begun:
+            if state.name in gradients:
+                name, total = str(state.default), gradients[state.name].sum(0)
+                gradients[name] = gradients[name] + total if name in gradients else total
+
+    def hand_back(self, d: dict[str, Any], batch: int, repeated: Callable[..., Any]) -> None:
+        """The transpose: cotangents `d` of weights' gradients go to those of states, too. repeated:
+        (array, shape) -> a new array, each row of which is this one."""
+        for state in self.begun:
+            start = d.get(str(state.default))
+            if start is not None:
+                rows = repeated(start, (batch, *start.shape))
+                d[state.name] = d[state.name] + rows if state.name in d else rows
+
+
+@dataclass(slots=True)
+class DirectionSaved:
+    """What one direction of a call leaves. No engine and no step where nothing ran."""
+
+    cell: CellDescription
+    engine: Engine | None
+    saved: Any
+    masks: Masking | None
+    steps: int
+    variant: Variant
+
+    @classmethod
+    def of(cls, call: CellCall, ran: Ran) -> DirectionSaved:
+        """After a call's `run`."""
+        return cls(call.cell, ran.engine, ran.saved, call.masks, ran.steps, ran.variant)
+
+    def backward(
+        self,
+        cotangents: Mapping[str, Any],
+        asked: AskedGradients,
+        out: Mapping[str, Any] = NO_PLACES,
+    ) -> dict[str, Any]:
+        """Gradients by parameter, of those asked for that the program reads; those of `out` are
+        there. Where nothing ran they are the cotangents of the last states, not copied.
+
+        cotangents: by name of result, those of outputs of every step or as they were returned; a
+        missing one is zero."""
+        if self.engine is None:
+            finals = ((s.name, f"final_{s.name}") for s in self.cell.states)
+            gradients = {name: cotangents[final] for name, final in finals if final in cotangents}
+        else:
+            gradients = self.engine.backward(self.saved, cotangents, asked.names, out)
+        if asked.begun:
+            asked.hand_on(gradients)
+        return gradients
+
+    def second(
+        self,
+        engines: Callable[[Variant], SecondEngine],
+        cotangents: Mapping[str, Any],
+        d_grads: Mapping[str, Any],
+        asked: AskedGradients,
+    ) -> dict[str, Any]:
+        """Gradients of sum(d_grads * gradients): of the parameters asked for by their names, of
+        every result's cotangent by `d.<result>`; what doesn't depend on them is missing.
+
+        cotangents: those of outputs of every step. d_grads: by parameter; a missing one is zero."""
+        if self.engine is None:
+            states = (s.name for s in self.cell.states)
+            found = {f"d.final_{n}": d_grads[n] for n in states if n in d_grads}
+        else:
+            engine = engines(self.variant)
+            _, again = engine.gradients(self.saved, cotangents)
+            results = [o.name for o in self.cell.outputs]
+            results += [f"final_{s.name}" for s in self.cell.states]
+            found = engine.second(again, d_grads, asked.names.union(f"d.{n}" for n in results))
+        asked.hand_on(found)
+        return found
+
+    def over_time(
+        self, cotangents: Mapping[str, Any], zeros: Callable[[tuple[int, ...]], Any]
+    ) -> dict[str, Any]:
+        """Cotangents of outputs of every step, where those of the last one were returned alone."""
+        outputs = {o.name for o in self.cell.outputs}
+        return {
+            n: of_every_step(d, self.steps, zeros) if n in outputs else d
+            for n, d in cotangents.items()
+        }
+
+    def folded(self, d: np.ndarray) -> np.ndarray:
+        """The cotangent of an output's steps that ran, out of that of all that were returned."""
+        return self.masks.fold(d) if self.masks is not None and self.steps else d
+
+    def unfold(self, found: np.ndarray, target: np.ndarray) -> None:
+        """What `folded` is the transpose of, into an array of all steps."""
+        target[:, : self.steps] = found
+        if self.masks is not None and self.steps < target.shape[1]:
+            self.masks.fill(target)
