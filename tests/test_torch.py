@@ -490,10 +490,10 @@ def test_gradcheck() -> None:
     assert torch.autograd.gradcheck(call, (x, *hx, *module.parameters()), fast_mode=True)
 
 
-@pytest.mark.parametrize("kind", ["both", "layers", "last", "begun"])
+@pytest.mark.parametrize("kind", ["both", "layers", "last", "cut", "begun"])
 def test_gradgradcheck(kind: str) -> None:
-    """Both directions; layers of both; outputs of the last step and lengths; a state that starts
-    from a weight."""
+    """Both directions; layers of both; outputs of the last step and lengths; those of all steps,
+    of which the last doesn't run; a state that starts from a weight."""
     double = {"dtype": torch.float64}
     module: Any = ours.GRU(2, 3, bidirectional=True, **double)
     extra: dict[str, Any] = {}
@@ -501,6 +501,9 @@ def test_gradgradcheck(kind: str) -> None:
         module = ours.RNN(2, 3, num_layers=2, bidirectional=True, **double)
     if kind == "last":
         module = ours.Recurrent("gru", units=3, input_size=2, return_state=True, **double)
+        extra = {"lengths": [2, 1]}
+    elif kind == "cut":
+        module = ours.Recurrent("gru", units=3, input_size=2, return_sequences=True, **double)
         extra = {"lengths": [2, 1]}
     elif kind == "begun":
         cell = rnncc.compile_text(TEXT, dtype="float64")
