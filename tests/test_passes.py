@@ -122,6 +122,7 @@ def test_the_order() -> None:
         "rotate",
         "defer",
         "tidy",
+        "pack",
     ]
 
 
@@ -194,7 +195,38 @@ def test_gradients_of_inputs_are_one_product_after_the_loop() -> None:
     x = next(r.value for r in pullback.results if r.name == "d_x")
     made = {op.result: op for op in pullback.after}
     assert x in made and x.type.axes == "BT"
-    assert opcodes(pullback.scan.body).count("contract") == 4  # dz @ U', a gate each
+    assert opcodes(pullback.scan.body).count("contract") == 1  # dz @ U', all gates side by side
+
+
+# ---- pack --------------------------------------------------------------------------------------
+
+
+def test_gates_are_packed_in_the_order_of_their_weight() -> None:
+    _, pullback = optimised("lstm")
+    (concat,) = [op for op in pullback.scan.body if op.opcode == "concat"]
+    assert [v.name for v in concat.operands] == ["d_z_i", "d_z_f", "d_z_g", "d_z_o"]
+    assert opcodes(pullback.after) == ["contract", "contract", "sum_over", "contract", "contract"]
+    assert not [op for op in pullback.before if op.opcode == "slice"], "weights are read whole"
+
+
+def test_gates_that_someone_reads_alone_stay_alone() -> None:
+    """A second stack beside theirs would cost more than one product in place of two saves."""
+    text = """cell: Shared
+n: size
+x: input[n]
+h: state[n]
+W: weight[n, 2 * n]
+V: weight[n, n]
+i, g = split(x[t] @ W, 2)
+h[t] = tanh(i) * sigmoid(g + x[t] @ V)
+return h[t]
+"""
+    _, pullback = gradient(lower(check_text(text)), ["W"])
+    alone = optimise(pullback)
+    assert alone.scan and len(alone.scan.ys) == 1
+    _, pullback = gradient(lower(check_text(text)), ["W", "V"])
+    shared = optimise(pullback)
+    assert shared.scan and len(shared.scan.ys) == 2
 
 
 def test_defer_leaves_a_row_s_own_matrix_in_the_step() -> None:

@@ -10,6 +10,7 @@ import pytest
 
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program
+from rnncc.ir.sizes import Size
 from rnncc.lowering.cell_interface import check_text
 from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
@@ -103,9 +104,22 @@ def test_lstm_backward_is_one_contraction_over_four_gates() -> None:
     assert isinstance(stage, LaneStage)
     (group,) = stage.groups
     (acc,) = group.accs
-    assert len(acc.segments) == 4
-    assert all(s.skip_first for s in acc.segments), "dz is zero before the last step"
+    (segment,) = acc.segments
+    assert segment.skip_first, "dz is zero before the last step"
     assert scan_of(made).reverse
+
+
+def test_gates_are_stored_side_by_side() -> None:
+    """No stage puts them together, and nobody waits for one."""
+    made = schedules("lstm")["backward"]
+    ((stage,),) = [level.stages for level in scan_of(made).levels]
+    assert isinstance(stage, LaneStage)
+    units = Size.name("units")
+    packed = [s for s in stage.stores if s.view.buffer.shape == (4 * units,)]
+    assert {s.view.buffer.name for s in packed} == {"d_z"}
+    starts = {s.value.name: dict(s.view.starts).get(0, Size.of(0)) for s in packed}
+    names = ("d_z_i", "d_z_f", "d_z_g", "d_z_o")
+    assert starts == {name: n * units for n, name in enumerate(names)}
 
 
 def test_gradients_of_weights_run_after_the_loop() -> None:

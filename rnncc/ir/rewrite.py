@@ -129,6 +129,17 @@ def is_inner_add(value: Value, defs: Mapping[Value, Op], single: Collection[Valu
     return op is not None and op.opcode == "add" and value in single and not op.attrs.get("apart")
 
 
+def inner_adds(value: Value, defs: Mapping[Value, Op], single: Collection[Value]) -> set[Value]:
+    """The adds of a sum: the value itself and those only this sum reads."""
+    found = {value}
+    rest = [value]
+    while rest:
+        inner = [o for o in defs[rest.pop()].operands if is_inner_add(o, defs, single)]
+        found.update(inner)
+        rest += inner
+    return found
+
+
 def sum_of(b: Builder, terms: Sequence[Value]) -> Value:
     """The terms added left to right."""
     total = terms[0]

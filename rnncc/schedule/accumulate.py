@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.program import Op, Value
-from rnncc.ir.rewrite import add_leaves, definitions, is_inner_add
+from rnncc.ir.rewrite import add_leaves, definitions, inner_adds
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -100,14 +100,3 @@ def _plan(
         value = b.emit("add", value, term)
     last = Op("add", (value, rest[-1]), (op.result,), {}, op.span)
     return [*nodes, *b.ops, last]
-
-
-def inner_adds(value: Value, defs: dict[Value, Op], single: set[Value]) -> set[Value]:
-    """The adds of a sum: the value itself and those only this sum reads."""
-    found = {value}
-    rest = [value]
-    while rest:
-        inner = [o for o in defs[rest.pop()].operands if is_inner_add(o, defs, single)]
-        found.update(inner)
-        rest += inner
-    return found

@@ -14,8 +14,8 @@ Non-Goals: where a start is kept (`build`); which way it is made (`cpu.kernel_ar
 from __future__ import annotations
 
 from rnncc.ir.program import Op, Program, Scan, Value
-from rnncc.ir.rewrite import add_leaves, definitions
-from rnncc.schedule.accumulate import Sum, inner_adds, is_gemm
+from rnncc.ir.rewrite import add_leaves, definitions, inner_adds
+from rnncc.schedule.accumulate import Sum, is_gemm
 
 _VIEWS = ("slice", "transpose", "reshape", "broadcast")
 

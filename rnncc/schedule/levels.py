@@ -3,6 +3,8 @@
 A level begins only where an op needs *all* lanes of an earlier value. Within a level, ops over the
 same lanes share a stage; what works on a whole row is a stage of its own.
 
+A concat of what stages make lane by lane is no stage: each stores its part where it belongs.
+
 Non-Goals: memory, the stages themselves (`region`).
 """
 
@@ -10,6 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
 from dataclasses import dataclass
+from typing import TypeGuard
 
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Value
@@ -27,6 +30,7 @@ class Placed:
     level: int
     key: StageKey
     is_row: bool  # its result is complete only at the next level
+    is_join: bool = False  # nothing makes it: its parts are stored side by side
 
 
 class Levels:
@@ -102,6 +106,11 @@ class Levels:
 
     def _place(self, node: Node) -> None:
         result = node.result
+        if self._is_join(node):
+            parts = [self.placed[self.path(o).root] for o in node.operands]
+            level = max(p.level for p in parts)
+            self.placed[result] = Placed(node, level, ("join", result), True, is_join=True)
+            return
         kind = OPS[node.opcode].kind if isinstance(node, Op) else None
         if isinstance(node, Op):
             operands = list(node.operands)
@@ -133,6 +142,18 @@ class Levels:
                 made = self.placed.get(self.path(operand).root)
                 if made is not None and (made.level, made.key) != (level, key):
                     self.outside.add(self.path(operand).root)
+
+    def _is_join(self, node: Node) -> TypeGuard[Op]:
+        """Whether this is a concat of what stages of its own rows make lane by lane."""
+        if not isinstance(node, Op) or node.opcode != "concat":
+            return False
+        roots = [self.path(o).root for o in node.operands if self.path(o).whole]
+        made = [self.placed[r] for r in roots if r in self.placed]
+        return (
+            len({*roots}) == len(node.operands) == len(made)
+            and not any(m.is_row for m in made)
+            and all(self.domain(r) == self.domain(node.result) for r in roots)
+        )
 
 
 def lane_key(shape: tuple[Size, ...], axes: str) -> StageKey:

@@ -9,7 +9,7 @@ Non-Goals: where a level begins (`levels`); which rows or lanes a thread takes; 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 
 from rnncc.ir.ops import OPS, Kind
@@ -111,7 +111,20 @@ class _Region:
             if wanted:
                 stores[value] = wanted
                 self.places[value] = wanted[0]
+        for value, made in self.ops.placed.items():
+            if made.is_join and isinstance(made.node, Op):
+                for part, target in self.parts(made.node, stores[value]):
+                    stores.setdefault(self.ops.path(part).root, []).append(target)
         return stores
+
+    def parts(self, concat: Op, targets: Iterable[View]) -> Iterator[tuple[Value, View]]:
+        """Each part of a concat, and where in its rows it belongs."""
+        axis = concat.attrs["axis"]
+        for target in targets:
+            start = Size.of(0)
+            for x in concat.operands:
+                yield x, part_of(target, axis, start)
+                start = start + x.type.shape[axis]
 
     def view(self, value: Value) -> View:
         """How to read a value that is in memory."""
@@ -141,6 +154,8 @@ class _Region:
         """A stage for everything that is computed."""
         sums: dict[LaneStage, list[Sum]] = {}
         for result, made in self.ops.placed.items():
+            if made.is_join:
+                continue
             if isinstance(made.node, Op) and made.is_row:
                 stage = self.row_stage(made.node, stores[result])
                 self.stages[made.level, made.key] = stage
@@ -211,11 +226,7 @@ class _Region:
             return grad_stage(name, op, targets[0], self.view)
         copies: list[tuple[View, View]] = []
         if op.opcode == "concat":
-            start = Size.of(0)
-            axis = op.attrs["axis"]
-            for x in op.operands:
-                copies.append((self.view(x), part_of(targets[0], axis, start)))
-                start = start + x.type.shape[axis]
+            copies += [(self.view(x), part) for x, part in self.parts(op, targets[:1])]
         elif op.opcode == "pad":
             (x,) = op.operands
             copies.append((self.view(x), part_of(targets[0], op.attrs["axis"], op.attrs["start"])))

@@ -13,10 +13,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 
 from rnncc.ir.opdef import IRError
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Type, Value, line_of
+from rnncc.ir.sizes import Size
 from rnncc.schedule.accumulate import is_gemm
 from rnncc.schedule.legalize import ViewPath, path_through
 from rnncc.schedule.model import (
@@ -44,6 +46,15 @@ def verify_schedule(schedule: Schedule) -> Schedule:
     return schedule
 
 
+@dataclass(frozen=True, slots=True)
+class _Stored:
+    """A part of a buffer's rows: where it begins along their one axis that is longer."""
+
+    start: Size
+    axis: int
+    value: Value
+
+
 class _Check:
     def __init__(self, schedule: Schedule) -> None:
         self.schedule, self.program = schedule, schedule.program
@@ -55,6 +66,7 @@ class _Check:
         self.segments = 0  # of contractions, so far
         self.ready: set[tuple[Buffer, str]] = set()  # what earlier levels wrote, by slot
         self.coming: dict[tuple[Buffer, str], Stage] = {}  # what this level writes
+        self.parts: dict[tuple[Buffer, str], list[_Stored]] = {}  # what has been stored in parts
         self.early: set[Buffer] = set()  # made of weights alone
         self.packable: set[Buffer] = set()  # of these, what kernels before this one made
         self.kernel = Kernel("", "", "", [])
@@ -76,7 +88,7 @@ class _Check:
             for level in kernel.levels:
                 for stage in level.stages:
                     self.stage(stage)
-                self.ready |= self.coming.keys()
+                self.ready |= self.coming.keys() | {b for b in self.parts if self.is_full(b)}
                 self.coming = {}
             self.packable |= self.early
             if kernel.kind == "scan":
@@ -145,7 +157,7 @@ class _Check:
             own.add(self.makes(op.result, stage))
         for store in stage.stores:
             self.lane(stage, store.value, own)
-            self.writes(store.view, store.value.type, stage.axes, stage)
+            self.writes(store.view, store.value, stage.axes, stage)
         if stage.tiled:
             self.writes(View(stage.tiled, ()), None, stage.axes, stage)
 
@@ -203,10 +215,10 @@ class _Check:
             views = {*copied, *([stage.source] if stage.source else [])}
             if len(views) < len({*op.operands}):
                 raise self.fail(f"{op.opcode} reads fewer than its operands")
-        self.writes(stage.target, op.result.type, stage.axes, stage)
+        self.writes(stage.target, op.result, stage.axes, stage)
         for _, target in stage.copies:
             if target.buffer is not stage.target.buffer:
-                self.writes(target, op.result.type, stage.axes, stage)
+                self.writes(target, op.result, stage.axes, stage)
         self.makes(op.result, stage)
 
     def grad_stage(self, stage: GradStage) -> None:
@@ -217,7 +229,7 @@ class _Check:
             raise self.fail(f"{op.opcode} reads fewer than its operands")
         if stage.a is not None:
             self.reads(stage.a, a[0].type, "BT")
-        self.writes(stage.target, op.result.type, stage.kept, stage)
+        self.writes(stage.target, op.result, stage.kept, stage)
         self.makes(op.result, stage)
 
     # ---- values and memory ----
@@ -262,8 +274,9 @@ class _Check:
         """Whether the kernel runs once a version of the weights."""
         return self.kernel.kind == "weights" and self.kernel.name.startswith("before")
 
-    def writes(self, view: View, type_: Type | None, axes: str, stage: Stage) -> None:
-        """A value of this type, written by a stage over rows of these axes."""
+    def writes(self, view: View, value: Value | None, axes: str, stage: Stage) -> None:
+        """A value written by a stage over rows of these axes, as a buffer's rows or a part of
+        them."""
         b = view.buffer
         if b.storage == "param":
             raise self.fail(f"{b.name} is the caller's")
@@ -274,12 +287,17 @@ class _Check:
         steps = "T" if self.kernel.kind == "scan" and b.storage != "carry" else ""
         if not set(axes) <= set(own) or not set(own) <= set(axes + steps):
             raise self.fail(f"{_typed(b)} is written for each {axes or 'call'}")
-        if type_ is not None:
-            self.holds(view, type_)
         if self.is_early:
             if b.storage != "work" or own:
                 raise self.fail(f"{_typed(b)} is written only when weights change")
             self.early.add(b)
+        if value is not None and value.type.shape != b.shape:
+            self.holds_part(view, value)
+            return
+        if value is not None:
+            self.holds(view, value.type)
+        if (b, slot) in self.parts:
+            raise self.fail(f"{b.name} is written twice")
         self.coming[b, slot] = stage
 
     def holds(self, view: View, type_: Type) -> None:
@@ -287,6 +305,41 @@ class _Check:
         b = view.buffer
         if not view.is_whole or b.shape != type_.shape or not set(type_.axes) <= {*b.axes, "T"}:
             raise self.fail(f"{_typed(b)} is to hold {type_}")
+
+    def holds_part(self, view: View, value: Value) -> None:
+        """Whether a value has a place among a row's parts that no other has."""
+        b, shape = view.buffer, value.type.shape
+        starts = dict(view.starts)
+        longer = [i for i, (n, m) in enumerate(zip(b.shape, shape, strict=False)) if n != m]
+        if (
+            view.axes != tuple(range(len(b.shape)))
+            or len(shape) != len(b.shape)
+            or len(longer) != 1
+            or not {*starts} <= {*longer}
+            or not set(value.type.axes) <= {*b.axes, "T"}
+        ):
+            raise self.fail(f"{_typed(b)} is to hold {value.type} as a part")
+        (axis,) = longer
+        stored = _Stored(starts.get(axis, Size.of(0)), axis, value)
+        parts = self.parts.setdefault((b, view.slot), [])
+        if any(p.axis != axis or p.start == stored.start for p in parts):
+            raise self.fail(f"a part of {b.name} is written twice")
+        parts.append(stored)
+
+    def is_full(self, place: tuple[Buffer, str]) -> bool:
+        """Whether parts that don't overlap fill the rows."""
+        return self.in_order(place) is not None
+
+    def in_order(self, place: tuple[Buffer, str]) -> list[Value] | None:
+        """The values of a buffer's parts, from its rows' beginning to their end."""
+        parts = {p.start: p for p in self.parts[place]}
+        values, at = [], Size.of(0)
+        while (part := parts.pop(at, None)) is not None:
+            values.append(part.value)
+            at = part.start + part.value.type.shape[part.axis]
+            axis = part.axis
+        whole = bool(values) and not parts and at == place[0].shape[axis]
+        return values if whole else None
 
     def fits(self, view: View, type_: Type) -> None:
         """Whether a value can be read so."""
@@ -317,11 +370,16 @@ class _Check:
     def ops(self) -> None:
         """Whether every op was done by some stage: made, a view, or a term of a sum that was."""
         gemms = 0
+        joined = [v for place in self.parts if (v := self.in_order(place)) is not None]
+        if len(joined) < len(self.parts):
+            raise self.fail("some rows are written in part")
         for region in self.regions():
             paths = _paths(region)
             done = self.made | self.leaves | paths.keys() | self.summed(region, paths)
             for op in region:
                 gemms += is_gemm(op)
+                if op.opcode == "concat" and [_root(paths, o) for o in op.operands] in joined:
+                    continue
                 if op.result not in done and op not in self.schedule.joined.values():
                     self.op = op
                     raise self.fail(f"nothing makes {op.result}")
@@ -335,7 +393,7 @@ class _Check:
         found = {s.source for s in begun} if region is self.program.before else set()
         for op in reversed(region):
             if op.opcode == "add" and (op.result in self.made or op.result in found):
-                found.update(paths[o].root if o in paths else o for o in op.operands)
+                found.update(_root(paths, o) for o in op.operands)
         return found
 
     def regions(self) -> Iterator[tuple[Op, ...]]:
@@ -343,6 +401,10 @@ class _Check:
         if self.program.scan:
             yield self.program.scan.body
         yield self.program.after
+
+
+def _root(paths: dict[Value, ViewPath], value: Value) -> Value:
+    return paths[value].root if value in paths else value
 
 
 def _paths(region: tuple[Op, ...]) -> dict[Value, ViewPath]:

@@ -208,6 +208,9 @@ class Vectors:
             bad = None if x.bad is None else np.broadcast_to(x.bad, x.values.shape)[:count]
             self.space.write(address, x.values[:count], self.dtype, bad)
 
+    def store_part(self, address: int, x: Vec, left: int) -> None:
+        self.store_first(address, x, left // self.size)
+
     # ---- tiles: a row of them a row of an array --------------------------------------------------
 
     def _rows(self, count: int, lanes: int, start: int, stride: int) -> Vec:

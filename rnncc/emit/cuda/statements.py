@@ -35,3 +35,6 @@ class ScalarStatements(Statements):
     def _load(self, value: Value, view: View) -> str:
         text = super()._load(value, view)
         return text.replace(" != 0.0)", " != F(0.0))")
+
+    def _stored(self, view: View, address: str, text: str) -> str:
+        return f"v.store({address}, {text})"  # a lane is in its part

@@ -11,6 +11,7 @@ from rnncc.emit.shared.addresses import Addresses
 from rnncc.emit.shared.views import Loop, StatementLoop
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Op, Value
+from rnncc.ir.sizes import Size
 from rnncc.schedule.model import Buffer, LaneStage, View
 
 SLOW = 15  # cycles a vector from which an op is an activation others wait for
@@ -252,7 +253,14 @@ class Statements:
                 text = f"v.splat({float(number) if isinstance(number, bool) else text})"
             elif value.type.dtype == "bool":
                 text = f"v.select({text}, v.splat(1.0), v.splat(0.0))"
-            self.lines.append(f"v.store({self.row_pointer(store.view)} + q, {text})")
+            self.lines.append(self._stored(store.view, f"{self.row_pointer(store.view)} + q", text))
+
+    def _stored(self, view: View, address: str, text: str) -> str:
+        """Of a part of a row no lane is written behind its end, where the next part begins."""
+        lanes = self.stage.shape[-1] if self.stage.shape else Size.of(1)
+        if not view.buffer.shape or view.buffer.shape[-1] == lanes:
+            return f"v.store({address}, {text})"
+        return f"v.store_part({address}, {text}, {self.at.size(lanes)} * SIZE - q)"
 
     def _name(self, value: Value) -> str:
         return self.at.words.fresh_of(value.name.rstrip("_"), "")

@@ -331,7 +331,26 @@ def _partial(vec: VecType) -> dict:
 
         return types.void(types.intp, vec, types.intp), emit
 
-    return {"load_first": load_first, "store_first": store_first}
+    @primitive
+    def store_part(context, address, value, left):
+        """The lanes in front of a part's end, which is `left` bytes away: mostly all of them."""
+
+        def emit(context, builder, sig, args):
+            address, value, left = args
+            whole = builder.icmp_signed(">=", left, ir.Constant(left.type, width * size))
+            with builder.if_else(whole, likely=True) as (then, otherwise):
+                with then:
+                    store(builder, address, value, size)
+                with otherwise:
+                    count = builder.sdiv(left, ir.Constant(left.type, size))
+                    mask = first(builder, count)
+                    rest = [value, pointer(builder, address, kind), ir.Constant(I32, size), mask]
+                    call(builder, "store", ir.VoidType(), rest)
+            return context.get_dummy_value()
+
+        return types.void(types.intp, vec, types.intp), emit
+
+    return {"load_first": load_first, "store_first": store_first, "store_part": store_part}
 
 
 @cache
