@@ -12,18 +12,41 @@ on, or out, are laid side by side again: one matrix product of all of them reads
 for each gate would read it as often as there are gates. A concat of gates costs nothing: each is
 stored where it belongs in the row (`schedule.levels`).
 
-Gates are packed only where nobody misses them one by one: what the loop kept of them goes.
+Gates are packed only where nobody misses them one by one, and what products of two kinds read of
+them in the same order: a step stores each gate once.
 
     >>> from rnncc.lowering.examples import example, outline
     >>> from rnncc.passes.pipeline import gradient, optimise
-    >>> equations = "i, g = split(x[t] @ W, 2)", "h[t] = tanh(i) * sigmoid(g)"
-    >>> _, pullback = gradient(example(*equations, W="features, 2 * units"), ["W"])
+    >>> equations = "i, g = split(x[t] @ W + h[t-1] @ U, 2)", "h[t] = tanh(i) * g"
+    >>> shapes = {"W": "features, 2 * units", "U": "units, 2 * units"}
+    >>> _, pullback = gradient(example(*equations, **shapes), ["W", "x"])
     >>> outline(optimise(pullback))
+    before:
+      _1 = full(value=0.0)
+      _2 = full(value=0.0)
+      _3 = spread(_2, axes=B)
     scan, backwards in time:
-      i_1 = i[t]
+      carry d_h_1, from d_final_h
+      carry d_gates, from _3
+      d_h_2 = d_h[t]
       g_1 = g[t]
-      d_h_1 = d_h[t]
+      _4 = _0[t]
+        _5 = contract(d_gates, U, labels=(l, kl, k))
+        d_h_3 = add(d_h_1, _5, apart=True)
+        d_h_4 = add(d_h_3, d_h_2)
+        _6 = mul(d_h_4, g_1)
+        d_g = mul(d_h_4, _4)
+        _7 = mul(_4, _4)
+        _8 = full(value=1.0)
+        _9 = sub(_8, _7)
+        d_i = mul(_6, _9)
+        d_gates_1 = concat(d_i, d_g, axis=0)
+      next d_h_1 = _1; last is d_h_5
+      next d_gates = d_gates_1; last is d_gates_2
+      d_gates_3[t] = d_gates_1
     after:
+      _10 = contract(d_gates_3, W, labels=(l, kl, k))
+      d_W = contract(d_gates_3, x, labels=(l, k, kl), over=BT)
 
 Non-Goals: gates of the forward loop, whose sums are side by side in the lanes of a core
 (`schedule.contractions`); weights that aren't parts of one.
@@ -33,6 +56,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
@@ -58,9 +82,18 @@ class _Group:
     gates: tuple[Value, ...]
     axis: int  # of a gate, along which they lie
     side: int  # which operand of a term the gate is
-    weight: Value | None = None  # of which each term of a sum reads a part ...
+    weight: Value | None = None  # of which each term of a sum reads a part along an axis ...
     weight_axis: int = 0
-    part: tuple[Size, Size] = (Size.of(0), Size.of(0))  # ... all of them this: start, size
+    starts: tuple[Size, ...] = ()  # ... that begins here
+
+    def run(self, first: int, end: int) -> _Group:
+        """Some neighbours of them."""
+        return replace(
+            self,
+            terms=self.terms[first:end],
+            gates=self.gates[first:end],
+            starts=self.starts[first:end],
+        )
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -107,13 +140,15 @@ class _Packing:
         self.stacks = {s.target: s for s in scan.ys}
         self.carries = {v: c for c in scan.carries for v in (c.value, c.final)}
         found = [*self.of_region(scan.body), *self.of_region(program.after)]
-        self.groups = self.worthwhile([g for g in found if self.is_made_side_by_side(g)])
+        found = self.worthwhile([g for g in found if self.is_made_side_by_side(g)])
+        self.groups = [run for group in found for run in self.stored_once(group, found)]
         self.first = Builder()
         # Gates of a step, and the axis they lie along -> their concat.
         self.sides: dict[tuple[tuple[Value, ...], int], Value] = {
             (op.operands, op.attrs["axis"]): op.result for op in scan.body if op.opcode == "concat"
         }
         self.rows: dict[tuple[Value, ...], Value] = {}  # gates, as groups read them -> all of them
+        self.made: dict[tuple[Op, ...], Value] = {}  # what groups of the same terms are
         self.concats: list[Op] = []
         self.more_carries: list[Carry] = []
         self.more_stacks: list[Stack] = []
@@ -147,7 +182,7 @@ class _Packing:
                     run[0].side,
                     run[0].weight,
                     run[0].weight_axis,
-                    (run[0].start, run[-1].end - run[0].start),
+                    tuple(p.start for p in run),
                 )
 
     def part(self, term: Op | None) -> _Part | None:
@@ -217,6 +252,18 @@ class _Packing:
             for term in terms
         )
 
+    def steps(self, group: _Group) -> tuple[Value, ...]:
+        return tuple(map(self.of_step, group.gates))
+
+    def stored_once(self, group: _Group, groups: list[_Group]) -> Iterator[_Group]:
+        """Runs of gates that the same groups read: so a step stores each gate in one place."""
+        rows = {self.steps(g) for g in groups}
+        readers = [{row for row in rows if step in row} for step in self.steps(group)]
+        ends = [i for i in range(1, len(readers)) if readers[i] != readers[i - 1]]
+        for first, end in pairwise([0, *ends, len(readers)]):
+            if end - first > 1:
+                yield group.run(first, end)
+
     # ---- side by side -------------------------------------------------------------------------
 
     def result(self) -> Program:
@@ -279,23 +326,26 @@ class _Packing:
     def emit(self, b: Builder, group: _Group, name: str | None) -> Value:
         """The op that makes all terms of a group; name: of its result, or else of the first."""
         gates, term = self.gates(group), group.terms[0]
+        if group.terms in self.made:
+            return self.made[group.terms]
         name, b.span = name or term.result.name, term.span
         if term.opcode == "sum_over":
-            return b.emit("sum_over", gates, over=term.attrs["over"], name=name)
+            total = b.emit("sum_over", gates, over=term.attrs["over"], name=name)
+            return self.made.setdefault(group.terms, total)
         other = term.operands[1 - group.side]
         if group.weight is not None:
             other = group.weight
-            start, size = group.part
+            size = gates.type.shape[group.axis]
             if size != other.type.shape[group.weight_axis]:
-                other = self.first.slice(other, group.weight_axis, start, size)
+                other = self.first.slice(other, group.weight_axis, group.starts[0], size)
         pair = (gates, other) if group.side == 0 else (other, gates)
-        return b.contract(*pair, term.attrs["labels"], term.attrs["over"], name=name)
+        total = b.contract(*pair, term.attrs["labels"], term.attrs["over"], name=name)
+        return self.made.setdefault(group.terms, total)
 
     def gates(self, group: _Group) -> Value:
         """All gates of a group as one value, where the group is."""
         if group.gates not in self.rows:
-            steps = tuple(map(self.of_step, group.gates))
-            side_by_side = self.step(steps, group.axis)
+            side_by_side = self.step(self.steps(group), group.axis)
             if group.gates[0] in self.stacks:
                 self.stack(group.gates, side_by_side)
             else:
