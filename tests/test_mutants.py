@@ -141,7 +141,7 @@ def patching(test: Callable[[pytest.MonkeyPatch], None]) -> Check:
     return check
 
 
-CONTRACTIONS = parametrised(structure.test_contractions_of_a_step, "lstm", (4, 4, 0), (0, 4, 16))
+CONTRACTIONS = parametrised(structure.test_contractions_of_a_step, "lstm", (4, 4, 0), (0, 1, 4))
 LEVELS = parametrised(structure.test_levels_of_a_step, "lstm", 1, 1)
 SHARED = Numbers("lstm", shape=(5, 4, 6, 3), machine=(32, 3), seeds=5)  # copies, by threads
 BARRED = Numbers("gru", shape=(40, 1, 4, 3), machine=(16, 3), seeds=5)  # threads that share units
@@ -206,6 +206,21 @@ PASSES = (
         "names = {s.target: outer[next(iter(moving)).result]",
         Numbers("two_inputs"),
     ),
+    Mutant("rnncc.passes.join:_Joining.is_gone", "return all(", "return not all(", CONTRACTIONS),
+    Mutant(
+        "rnncc.passes.join:_runs",
+        "p.start == run[-1].end",
+        "p.start == run[-1].start",
+        CONTRACTIONS,
+    ),
+    Mutant(
+        "rnncc.passes.join:_Joining.gates",
+        "if group.gates not in self.rows:",
+        "if not self.rows:",
+        GRU,
+    ),
+    Mutant("rnncc.schedule.region:_Region.parts", "start = start + x", "start = x", LSTM),
+    Mutant("rnncc.emit.shared.statements:Statements._stored", "shape[-1] == lanes", "shape", ODD),
     Mutant(
         "rnncc.passes.residuals:_recomputation",
         "budget < 0",
@@ -420,7 +435,16 @@ RUNTIME = (
 )
 
 
-@pytest.mark.parametrize("mutant", [*PASSES, *SCHEDULE, *EMIT, *TEMPLATES, *RUNTIME], ids=str)
+EVERY = (*PASSES, *SCHEDULE, *EMIT, *TEMPLATES, *RUNTIME)
+
+
+def test_nobody_notices_what_is_whole() -> None:
+    """A check that fails anyway would catch every mutant."""
+    for check in dict.fromkeys(m.caught_by for m in EVERY):
+        check()
+
+
+@pytest.mark.parametrize("mutant", EVERY, ids=str)
 def test_mutant_is_caught(mutant: Mutant) -> None:
     if isinstance(mutant.caught_by, Numbers):
         mutant.caught_by.right()

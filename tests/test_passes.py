@@ -122,7 +122,7 @@ def test_the_order() -> None:
         "rotate",
         "defer",
         "tidy",
-        "pack",
+        "join",
     ]
 
 
@@ -198,10 +198,10 @@ def test_gradients_of_inputs_are_one_product_after_the_loop() -> None:
     assert opcodes(pullback.scan.body).count("contract") == 1  # dz @ U', all gates side by side
 
 
-# ---- pack --------------------------------------------------------------------------------------
+# ---- join --------------------------------------------------------------------------------------
 
 
-def test_gates_are_packed_in_the_order_of_their_weight() -> None:
+def test_gates_are_joined_in_the_order_of_their_weight() -> None:
     _, pullback = optimised("lstm")
     (concat,) = [op for op in pullback.scan.body if op.opcode == "concat"]
     assert [v.name for v in concat.operands] == ["d_z_i", "d_z_f", "d_z_g", "d_z_o"]

@@ -6,7 +6,7 @@ hoisted, so that the pullback is made from one scan; both halves then go through
     >>> from rnncc.lowering.examples import example, outline
     >>> cell = example("h[t] = tanh(h[t-1] @ U + x[t] @ W)")
     >>> [name for name, _ in stages(cell)]
-    ['lower', 'simplify', 'hoist', 'precompute_next', 'rotate', 'defer', 'tidy', 'pack']
+    ['lower', 'simplify', 'hoist', 'precompute_next', 'rotate', 'defer', 'tidy', 'join']
     >>> outline(optimise(cell))
     before:
       _0 = contract(x, W, labels=(k, kl, l))
@@ -30,7 +30,7 @@ from rnncc.ir.verify import verify
 from rnncc.passes.defer import defer
 from rnncc.passes.differentiate import differentiate
 from rnncc.passes.hoist import hoist, hoist_weights
-from rnncc.passes.pack import pack
+from rnncc.passes.join import join
 from rnncc.passes.precompute_next import precompute_next
 from rnncc.passes.residuals import residuals
 from rnncc.passes.rotate import rotate
@@ -45,7 +45,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("rotate", rotate),  # before defer: it needs the contraction inside the loop
     ("defer", defer),
     ("tidy", simplify),  # what moved may now meet its like
-    ("pack", pack),  # last: simplify takes apart what this puts together
+    ("join", join),  # last: simplify takes apart what this puts together
 )
 
 

@@ -12,7 +12,7 @@ on, or out, are laid side by side again: one matrix product of all of them reads
 for each gate would read it as often as there are gates. A concat of gates costs nothing: each is
 stored where it belongs in the row (`schedule.levels`).
 
-Gates are packed only where nobody misses them one by one, and what products of two kinds read of
+Gates are joined only where nobody misses them one by one, and what products of two kinds read of
 them in the same order: a step stores each gate once.
 
     >>> from rnncc.lowering.examples import example, outline
@@ -65,12 +65,12 @@ from rnncc.ir.rewrite import add_leaves, definitions, inner_adds, prune, remap_p
 from rnncc.ir.sizes import Size
 
 
-def pack(program: Program) -> Program:
+def join(program: Program) -> Program:
     """After everything that moves ops: what crosses the loop's end is known."""
     if program.scan is None:
         return program
-    packing = _Packing(program, program.scan)
-    return packing.result() if packing.groups else program
+    joining = _Joining(program, program.scan)
+    return joining.result() if joining.groups else program
 
 
 @dataclass(frozen=True, eq=False, slots=True)
@@ -128,7 +128,7 @@ class _Part:
         return (self.term.attrs["labels"], self.side, self.weight, self.weight_axis)
 
 
-class _Packing:
+class _Joining:
     """The groups of a program, and the program while they are put together."""
 
     def __init__(self, program: Program, scan: Scan) -> None:
@@ -271,7 +271,7 @@ class _Packing:
         names: dict[Value, Value] = {}
         body = self.rewritten(scan.body, names)
         after = self.rewritten(program.after, names)
-        packed = replace(
+        joined = replace(
             program,
             before=(*program.before, *self.first.ops),
             scan=Scan(
@@ -283,7 +283,7 @@ class _Packing:
             ),
             after=after,
         )
-        return prune(remap_program(packed, names))
+        return prune(remap_program(joined, names))
 
     def rewritten(self, ops: Iterable[Op], names: dict[Value, Value]) -> tuple[Op, ...]:
         groups: dict[Op, list[_Group]] = {}
@@ -302,8 +302,8 @@ class _Packing:
         return tuple(new)
 
     def sum(self, b: Builder, op: Op, groups: list[_Group], defs: Mapping[Value, Op]) -> Value:
-        packed = {t.result for g in groups for t in g.terms}
-        terms = [v for v in add_leaves(op.result, defs, self.single) if v not in packed]
+        joined = {t.result for g in groups for t in g.terms}
+        terms = [v for v in add_leaves(op.result, defs, self.single) if v not in joined]
         name = op.result.name if not terms and len(groups) == 1 else None
         terms += [self.emit(b, g, name) for g in groups]
         if len(terms) == 1:
