@@ -39,6 +39,14 @@ class BufferView:
     slot: str = ""
 
 
+def gates(
+    count: int, buffer: str, axes: tuple[int | None, ...], axis: int, size: str
+) -> tuple[BufferView, ...]:
+    """Views of a buffer's parts, each of this size, one behind another along an axis."""
+    starts = ["", size, *(f"{n} * {size}" for n in range(2, count))]
+    return tuple(BufferView(buffer, axes, ((axis, s),) if s else ()) for s in starts)
+
+
 @dataclass(frozen=True, slots=True)
 class PackSpec:
     """Weights of one segment, a source for each gate: k axes, the lane axis, and outer axes."""

@@ -8,6 +8,8 @@ Non-Goals: making Schedules (`driver`); writing files.
 
 from __future__ import annotations
 
+import re
+import textwrap
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -131,6 +133,17 @@ class ModuleView:
     variants: list[VariantView]
     cell: Code
     class_name: str
+
+    def imports(self, module: str, names: str, body: str) -> Code:
+        """The statement that imports what a text uses of these names; `name=word`: as that."""
+        words = {*re.findall(r"\w+", body)}
+        told = [name.partition("=") for name in names.split()]
+        used = [f"{name} as {word}" if word else name for name, _, word in told]
+        shown = [
+            t for t, (name, _, word) in zip(used, told, strict=True) if (word or name) in words
+        ]
+        lines = textwrap.wrap(", ".join(shown) + ",", 96)
+        return Code("\n    ".join([f"from {module} import (", *lines]) + "\n)")
 
 
 def module_text(

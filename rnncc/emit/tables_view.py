@@ -40,6 +40,18 @@ def _source(view: View) -> kernel_tables.BufferView:
     return kernel_tables.BufferView(view.buffer.name, view.axes, starts, view.slot)
 
 
+def _gates(views: Iterable[View | None]) -> Any:
+    """Views side by side; those of one buffer's parts in short."""
+    told = tuple(_source(v) if v is not None else None for v in views)
+    first, *rest = told
+    if first is not None and not first.starts and rest and rest[0] is not None:
+        for axis, size in rest[0].starts[:1]:
+            short = (len(told), first.buffer, first.axes, axis, size)
+            if kernel_tables.gates(*short) == told:
+                return Code(f"gates({', '.join(map(literal, short))})")
+    return told
+
+
 def direction_table(
     name: str,
     schedule: Schedule,
@@ -183,7 +195,7 @@ def _pack(group: Group, index: int) -> kernel_tables.PackSpec | None:
     segments: list[Segment] = [a.segments[index] for a in group.accs]
     first = segments[0]
     return kernel_tables.PackSpec(
-        tuple(_source(s.w) for s in segments),
+        _gates(s.w for s in segments),
         tuple(w for _, w in first.k),
         _sizes(first.k_sizes),
         first.lane,
@@ -197,7 +209,7 @@ def _lanes(stage: LaneStage) -> kernel_tables.StageSpec:
         count = len(group.accs[0].segments)
         init = None
         if any(a.init is not None for a in group.accs):
-            init = tuple(_source(a.init) if a.init is not None else None for a in group.accs)
+            init = _gates(a.init for a in group.accs)
         cores.append(
             kernel_tables.CoreSpec(
                 len(group.accs),

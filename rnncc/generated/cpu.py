@@ -21,6 +21,7 @@ from rnncc.artifact.kernel_tables import (
     PackSpec,
     ResultSpec,
     StageSpec,
+    gates,
 )
 from rnncc.generated.on_demand import cpu_layer_class as layer_class
 from rnncc.runtime.cpu.execution.engine import CpuEngine
@@ -90,6 +91,7 @@ __all__ = [
     "draw_float64",
     "fetch_tile",
     "flush_denormals",
+    "gates",
     "host_vectors",
     "kernel",
     "lane_range",

@@ -16,6 +16,7 @@ from rnncc.artifact.kernel_tables import (
     ResultSpec,
     StageSpec,
     SummedSpec,
+    gates,
 )
 from rnncc.generated.on_demand import cuda_layer_class as layer_class
 from rnncc.runtime.cuda.execution.engine import CudaEngine, CudaSecondEngine
@@ -59,6 +60,7 @@ __all__ = [
     "Variant",
     "anew",
     "cuda",
+    "gates",
     "kernel",
     "layer_class",
     "level_barrier",

@@ -24,7 +24,7 @@ import ast
 TABLES = (
     "Array BufferSpec BufferView CarrySpec CellDescription Constraint CopySpec CoreSpec "
     "DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate ResultSpec SizeDescription "
-    "StageSpec SummedSpec Variant"
+    "StageSpec SummedSpec Variant gates"
 )
 ENGINES = "CpuEngine CpuSecondEngine CudaEngine CudaSecondEngine layer_class"
 NOUNS = frozenset(f"{TABLES} {ENGINES} GroupShape host_vectors vectors".split())
@@ -36,17 +36,17 @@ RUNTIME = {
             "POINTERS_AT POINTER_BYTES ROW_BLOCK SPILLS_AT TILE_BYTES TURN_AT Array BufferSpec "
             "BufferView CarrySpec CellDescription Constraint CopySpec CoreSpec CpuEngine "
             "CpuSecondEngine DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate "
-            "ResultSpec SizeDescription StageSpec Variant barrier call_core check_in contract_rows "
-            "copy_pieces draw_float32 draw_float64 fetch_tile flush_denormals host_vectors kernel "
-            "lane_range layer_class one_row restore_denormals row_key row_range segment set_word "
-            "share word"
+            "ResultSpec SizeDescription StageSpec Variant barrier call_core check_in "
+            "contract_rows copy_pieces draw_float32 draw_float64 fetch_tile flush_denormals gates "
+            "host_vectors kernel lane_range layer_class one_row restore_denormals row_key "
+            "row_range segment set_word share word"
         ),
         "rnncc.generated.cuda": (
             "COUNTER_BYTES F Array BufferSpec BufferView CarrySpec CellDescription Constraint "
             "CoreSpec CudaEngine CudaSecondEngine DirectionSpec GradSpec GroupShape KernelSpec "
             "OperandSpec PackSpec Rate ResultSpec SizeDescription StageSpec SummedSpec Variant "
-            "anew cuda kernel layer_class level_barrier row_key share stationary summed team_sum "
-            "uniform v"
+            "anew cuda gates kernel layer_class level_barrier row_key share stationary summed "
+            "team_sum uniform v"
         ),
         # Cores and row helpers, which know no cell.
         "rnncc.runtime.jit.kernel": "core",
