@@ -149,6 +149,7 @@ class _Joining:
         }
         self.rows: dict[tuple[Value, ...], Value] = {}  # gates, as groups read them -> all of them
         self.made: dict[tuple[Op, ...], Value] = {}  # what groups of the same terms are
+        self.slices: dict[tuple[Value, int, Size, Size], Value] = {}  # parts of weights
         self.concats: list[Op] = []
         self.more_carries: list[Carry] = []
         self.more_stacks: list[Stack] = []
@@ -335,12 +336,19 @@ class _Joining:
         other = term.operands[1 - group.side]
         if group.weight is not None:
             other = group.weight
-            size = gates.type.shape[group.axis]
-            if size != other.type.shape[group.weight_axis]:
-                other = self.first.slice(other, group.weight_axis, group.starts[0], size)
+            other = self.part_of(other, group, gates.type.shape[group.axis])
         pair = (gates, other) if group.side == 0 else (other, gates)
         total = b.contract(*pair, term.attrs["labels"], term.attrs["over"], name=name)
         return self.made.setdefault(group.terms, total)
+
+    def part_of(self, weight: Value, group: _Group, size: Size) -> Value:
+        """The part of a weight that a group's terms read."""
+        if size == weight.type.shape[group.weight_axis]:
+            return weight
+        key = (weight, group.weight_axis, group.starts[0], size)
+        if key not in self.slices:
+            self.slices[key] = self.first.slice(*key)
+        return self.slices[key]
 
     def gates(self, group: _Group) -> Value:
         """All gates of a group as one value, where the group is."""

@@ -45,7 +45,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("rotate", rotate),  # before defer: it needs the contraction inside the loop
     ("defer", defer),
     ("tidy", simplify),  # what moved may now meet its like
-    ("join", join),  # last: simplify takes apart what this puts together
+    ("join", join),  # last: once gates stay where they are, they are laid side by side
 )
 
 
