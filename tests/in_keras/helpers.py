@@ -1,6 +1,6 @@
 """What the checks in this folder share: numbers out of any backend, gradients in any backend.
 
-tests/test_keras.py runs the folder once for every backend, each in a process of its own.
+tests/test_keras.py runs the folder for every backend, each in a process of its own (`on_request`).
 """
 
 from __future__ import annotations
