@@ -21,6 +21,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rnncc.artifact.cell import CellDescription, Variant, variants_of
+from rnncc.common.result_roles import cotangent_name
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program
 from rnncc.lowering.cell_interface import CellInterface
@@ -150,7 +151,6 @@ class Programs:
         """What a module has kernels for, in the order it runs: both directions, or all four of
         second derivatives."""
         from rnncc.emit.module import Compiled
-        from rnncc.passes.second import cotangent
 
         if second_order:
             four = self.second_order
@@ -158,9 +158,9 @@ class Programs:
             return [Compiled(name, optimised.schedule) for name, optimised in made]
         forward, pullback = self.gradient
         # A residual is one value on both sides, until passes rename either.
-        saved = {r.value: r.name for r in forward.results if r.role == "residual"}
+        saved = {r.value: r.name for r in forward.results if r.role.kind == "residual"}
         names = {p.value: saved[p.value] for p in pullback.params if p.role == "residual"}
-        names |= {p.value: cotangent(p) for p in pullback.params if p.role == "cotangent"}
+        names |= {p.value: cotangent_name(p.of) for p in pullback.params if p.role == "cotangent"}
         return [
             Compiled("forward", self.training.schedule),
             Compiled("backward", self.pullback.schedule, names),

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.artifact.cell import CellDescription, Variant
+from rnncc.common.result_roles import cotangent_name, gradient_name
 from rnncc.compiler import layer_class as _layer_class
 from rnncc.driver import Derivation, Programs
 from rnncc.frontend.spec import CellSpec
@@ -94,9 +95,9 @@ class OracleEngine:
             saved = _Saved(kept, sizes, batch, time, first_step)
         results = {}
         for r in program.results:
-            if r.role in ("output", "state") or (carry and r.role == "held"):
+            if r.role.kind in ("output", "state") or (carry and r.role.kind == "held"):
                 array = found[r.name]
-                last = last_only and r.role == "output"
+                last = last_only and r.role.kind == "output"
                 results[r.name] = np.array(array[:, -1] if last else array, self.dtype)
         return write_into(out, results), saved
 
@@ -111,15 +112,19 @@ class OracleEngine:
         for p in self.pullback.params:
             name = p.value.name
             if p.role == "cotangent":
-                given[name] = self._cotangent(p.value, cotangents, saved)
+                given[name] = self._cotangent(p, cotangents, saved)
             else:
                 given[name] = saved.arrays[name]
         found = interpret(
             self.pullback, given, saved.sizes, saved.batch, saved.time, saved.first_step
         )
-        gradients = {name.removeprefix("d_"): array for name, array in found.items()}
+        gradients = {r.role.of: found[r.name] for r in self.pullback.results}
         own = {n: np.array(a, self.dtype) for n, a in gradients.items() if n in wanted}
         return write_into(out, own)
+
+    def carried(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        last = [r for r in self.program.results if r.role.kind in ("state", "held")]
+        return {r.role.of: results[r.name] for r in last if r.name in results}
 
     def repeat(
         self,
@@ -150,10 +155,10 @@ class OracleEngine:
         return LEAST_STEPS
 
     def _cotangent(
-        self, value: Value, cotangents: Mapping[str, np.ndarray], saved: _Saved
+        self, param: Param, cotangents: Mapping[str, np.ndarray], saved: _Saved
     ) -> np.ndarray:
-        given = cotangents.get(value.name.removeprefix("_cotangent_d_"))
-        whole = _zeros(value, saved)
+        given = cotangents.get(param.of)
+        whole = _zeros(param.value, saved)
         if given is not None and given.ndim < whole.ndim:  # of the last step
             whole[:, -1] = given
             return whole
@@ -181,22 +186,27 @@ class OracleSecondEngine:
     def gradients(
         self, saved: _Saved, cotangents: Mapping[str, np.ndarray]
     ) -> tuple[dict[str, np.ndarray], _Saved]:
-        known = saved.arrays | {f"d.{name}": np.array(a) for name, a in cotangents.items()}
+        known = saved.arrays | {cotangent_name(name): np.array(a) for name, a in cotangents.items()}
         again = replace(saved, arrays=known)
         known |= self._run(self.programs.forward, again)
         found = self._run(self.programs.backward, again)
         known |= _residuals(self.programs.backward, found)
-        return self._gradients(found), again
+        return self._gradients(self.programs.backward, found), again
 
     def second(
         self, saved: _Saved, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
     ) -> dict[str, np.ndarray]:
-        known = saved.arrays | {f"d.d_{name}": a for name, a in cotangents.items()}
+        known = saved.arrays | {
+            cotangent_name(gradient_name(name)): a for name, a in cotangents.items()
+        }
         again = replace(saved, arrays=known)
         handed = self._run(self.programs.backward_pullback, again)
         known |= _residuals(self.programs.backward_pullback, handed)
-        found = handed | self._run(self.programs.forward_pullback, again)
-        return {n: a for n, a in self._gradients(found).items() if n in wanted}
+        found = self._gradients(self.programs.backward_pullback, handed)
+        found |= self._gradients(
+            self.programs.forward_pullback, self._run(self.programs.forward_pullback, again)
+        )
+        return {n: a for n, a in found.items() if n in wanted}
 
     def _run(self, program: Program, saved: _Saved) -> dict[str, np.ndarray]:
         given = {}
@@ -205,17 +215,19 @@ class OracleSecondEngine:
             given[name] = saved.arrays[name] if name in saved.arrays else _zeros(p.value, saved)
         return interpret(program, given, saved.sizes, saved.batch, saved.time, saved.first_step)
 
-    def _gradients(self, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    def _gradients(
+        self, program: Program, found: Mapping[str, np.ndarray]
+    ) -> dict[str, np.ndarray]:
         """Those of parameters, by name."""
-        made = {n.removeprefix("d_"): a for n, a in found.items() if n.startswith("d_")}
-        return {n: np.array(a, self.dtype) for n, a in made.items()}
+        gradients = [r for r in program.results if r.role.kind == "gradient"]
+        return {r.role.of: np.array(found[r.name], self.dtype) for r in gradients}
 
     def plan(self) -> str:
         return "the interpreter, float64, four programs one after another"
 
 
 def _residuals(program: Program, found: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    return {r.name: found[r.name] for r in program.results if r.role == "residual"}
+    return {r.name: found[r.name] for r in program.results if r.role.kind == "residual"}
 
 
 def _zeros(value: Value, saved: _Saved) -> np.ndarray:
@@ -232,6 +244,6 @@ def _distinct(pullback: Program) -> Program:
             name = f"_residual_{i}_{name}"
         elif p.role == "cotangent":
             name = f"_cotangent_{name}"
-        params.append(Param(Value(name, p.value.type), p.role))
+        params.append(replace(p, value=Value(name, p.value.type)))
     names = {old.value: new.value for old, new in zip(pullback.params, params, strict=True)}
     return replace(remap_program(pullback, names), params=tuple(params))

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import numpy as np
 
+from rnncc.common.result_roles import gradient_name
 from rnncc.driver import DIFFERENTIABLE, render_module
 from rnncc.frontend.elaborate import sizes_of
 from rnncc.frontend.parse import parse_file
@@ -147,19 +148,20 @@ class Case:
     def cotangents(self) -> Arrays:
         """One for every result that isn't a residual, by the result's name."""
         rng = np.random.default_rng(self.seed + 1)
-        results = [r for r in self.program.results if r.role != "residual"]
+        results = [r for r in self.program.results if r.role.kind != "residual"]
         return {r.name: draw(rng, self.shape(r.value)) for r in results}
 
     def residuals(self, forward: Program) -> list[np.ndarray]:
         """In the order in which the pullback takes them."""
         found = self.run(forward)
-        return [found[r.name] for r in forward.results if r.role == "residual"]
+        return [found[r.name] for r in forward.results if r.role.kind == "residual"]
 
     def pull(
         self, forward: Program, pullback: Program, cotangents: Mapping[str, np.ndarray]
     ) -> Arrays:
         """Gradients, by the names of the parameters."""
         saved = iter(self.residuals(forward))
+        brought = {gradient_name(result): d for result, d in cotangents.items()}
         given = {}
         own = {p.value for p in forward.params}  # a pullback's own residuals are no new ones
         shared = [p.value in own for p in pullback.params]
@@ -168,11 +170,11 @@ class Case:
             if role == "residual" and not is_argument:
                 given[new] = next(saved)
             elif role == "cotangent":
-                given[new] = cotangents[name.removeprefix("d_")]
+                given[new] = brought[name]
             else:
                 given[new] = self.arguments[name]
         found = interpret(pullback, given, self.sizes, self.batch, self.time)
-        return {name.removeprefix("d_"): array for name, array in found.items()}
+        return {r.role.of: found[r.name] for r in pullback.results}
 
 
 def distinct(program: Program) -> tuple[Program, dict[str, tuple[str, str]]]:
@@ -181,7 +183,7 @@ def distinct(program: Program) -> tuple[Program, dict[str, tuple[str, str]]]:
     Also the new names, in order, with the old name and the role of each.
     """
     params = tuple(
-        Param(Value(f"{p.value.name}__{i}", p.value.type), p.role)
+        replace(p, value=Value(f"{p.value.name}__{i}", p.value.type))
         for i, p in enumerate(program.params)
     )
     pairs = list(zip(program.params, params, strict=True))

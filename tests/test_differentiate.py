@@ -7,6 +7,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rnncc.common.result_roles import ResultRole, gradient_name
 from rnncc.ir.program import Program, Result
 from rnncc.lowering.cell_interface import check_text
 from rnncc.lowering.lower import lower
@@ -130,8 +131,8 @@ def test_pullbacks_have_pullbacks(name: str) -> None:
 def second(case: Case, forward: Program, pullback: Program, u: Arrays) -> Arrays:
     """Gradients of <pullback(cotangents), u>: through the pullback, then through its residuals."""
     pullback, roles = distinct(pullback)
-    cotangents = case.cotangents()
-    saved = [r.name for r in forward.results if r.role == "residual"]
+    brought = {gradient_name(result): d for result, d in case.cotangents().items()}
+    saved = [r.name for r in forward.results if r.role.kind == "residual"]
     values = case.run(forward)
     inner, residual_of = Case(pullback, case.sizes, case.batch, case.time), {}
     names = iter(saved)
@@ -140,15 +141,14 @@ def second(case: Case, forward: Program, pullback: Program, u: Arrays) -> Arrays
             residual_of[new] = next(names)
             inner.arguments[new] = values[residual_of[new]]
         elif role == "cotangent":
-            inner.arguments[new] = cotangents[name.removeprefix("d_")]
+            inner.arguments[new] = brought[name]
         else:
             inner.arguments[new] = case.arguments[name]
     again = differentiate(simplify(pullback), list(roles))
     first = inner.pull(*map(optimise, again), {f"d_{wrt}": d for wrt, d in u.items()})
     # What the residuals hand back to the forward that saved them.
-    as_outputs = replace(
-        forward, results=tuple(Result(f"a_{r.name}", r.value, "output") for r in forward.results)
-    )
+    outputs = [Result(ResultRole("output", f"a_{r.name}"), r.value) for r in forward.results]
+    as_outputs = replace(forward, results=tuple(outputs))
     back = {f"a_{name}": np.zeros_like(array) for name, array in values.items()}
     found: Arrays = {}
     for new, (name, role) in roles.items():

@@ -136,7 +136,7 @@ def test_one_lowering_tells_what_those_without_draws_would(text: str) -> None:
     spec = check_text(text)
     interface, plain = CellInterface(spec), lower(spec)
     rates = frozenset(r.name for r in spec.rates)
-    outputs = {r.name: r.value.type.shape for r in plain.results if r.role == "output"}
+    outputs = {r.name: r.value.type.shape for r in plain.results if r.role.kind == "output"}
     assert interface.outputs == outputs
     assert interface.rates_at_inference == roles(lower(spec, active_rates=rates), "rate")
     assert interface.draws == bool(roles(lower(spec, training=True), "seed"))

@@ -90,7 +90,7 @@ def run(
 ) -> dict[str, np.ndarray]:
     """What the program's user sees."""
     found = interpret(program, args, sizes, BATCH, time)
-    return {r.name: found[r.name] for r in program.results if r.role != "held"}
+    return {r.name: found[r.name] for r in program.results if r.role.kind != "held"}
 
 
 @pytest.mark.parametrize("path", CELLS, ids=lambda p: p.stem)
@@ -124,9 +124,9 @@ def test_the_interface_agrees_with_the_program(path: Path) -> None:
         assert interface.states == by_role.get("state", {})
         weights = {n: shape for n, (shape, _) in interface.weights.items()}
         assert by_role.get("weight", {}).items() <= weights.items()
-        outputs = {r.name: r.value.type.shape for r in program.results if r.role == "output"}
+        outputs = {r.name: r.value.type.shape for r in program.results if r.role.kind == "output"}
         assert interface.outputs == outputs
-        final = [r.name for r in program.results if r.role == "state"]
+        final = [r.name for r in program.results if r.role.kind == "state"]
         assert final == [f"final_{n}" for n in by_role.get("state", {})]
 
 
@@ -156,9 +156,9 @@ def test_right_padding_is_truncation(path: Path) -> None:
     for n in inputs:
         args[n][:, valid:] = np.nan
     expected, found = run(plain, short, sizes, valid), run(masked, args, sizes)
-    for result in (r for r in masked.results if r.role != "held"):
+    for result in (r for r in masked.results if r.role.kind != "held"):
         array = expected[result.name]
-        if result.role == "output":
+        if result.role.kind == "output":
             last = np.repeat(array[:, -1:], TIME - valid, axis=1)
             array = np.concatenate([array, last], axis=1)
         np.testing.assert_array_equal(found[result.name], array)
@@ -177,9 +177,9 @@ def test_left_padding_is_a_later_start(path: Path) -> None:
     for n in inputs:
         args[n][:, :2] = np.nan
     expected, found = run(plain, short, sizes, TIME - 2), run(masked, args, sizes)
-    for result in (r for r in masked.results if r.role != "held"):
+    for result in (r for r in masked.results if r.role.kind != "held"):
         array = found[result.name]
-        if result.role == "output":
+        if result.role.kind == "output":
             assert not array[:, :2].any()
             array = array[:, 2:]
         np.testing.assert_array_equal(array, expected[result.name])

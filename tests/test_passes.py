@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from rnncc.common.result_roles import ResultRole, gradient_name
 from rnncc.ir.builder import Builder
 from rnncc.ir.printer import print_program
 from rnncc.ir.program import Op, Param, Program, Result, Type, Value
@@ -65,13 +66,14 @@ def test_the_meaning_stays(name: str, variant: str) -> None:
         assert cases.worst({k: found[k] for k in right}, right)[0] <= LIMIT, stage
     # The pullback is interpreted by name, so its parameters get names of their own.
     pullback, roles = distinct(pullback)
+    brought = {gradient_name(result): d for result, d in cotangents.items()}
     values = iter(case.residuals(forward))
     inner = Case(pullback, case.sizes, case.batch, case.time)
     for new, (old, role) in roles.items():
         inner.arguments[new] = (
             next(values)
             if role == "residual"
-            else cotangents[old.removeprefix("d_")]
+            else brought[old]
             if role == "cotangent"
             else case.arguments[old]
         )
@@ -244,7 +246,7 @@ def saved(name: str) -> list[str]:
     return sorted(
         re.sub(r"^_(\w+)_\d+$", r"\1 before", r.value.name)
         for r in forward.results
-        if r.role == "residual"
+        if r.role.kind == "residual"
     )
 
 
@@ -266,7 +268,8 @@ def test_nothing_wide_is_saved_for_a_spread_value() -> None:
     text = HEADER + "s = sum(x[t] * h[t-1])\nh[t] = tanh(s * h[t-1])\nreturn h[t]\n"
     program = lower(check_text(text))
     forward, _ = gradient(program, ["x", "h"])
-    shapes = {r.value.name: r.value.type.shape for r in forward.results if r.role == "residual"}
+    saved = [r.value for r in forward.results if r.role.kind == "residual"]
+    shapes = {v.name: v.type.shape for v in saved}
     assert shapes["s"] == ()
 
 
@@ -281,7 +284,7 @@ def test_what_is_saved_is_read(name: str) -> None:
     read |= {r.value for r in pullback.results}
     taken = [p.value for p in pullback.params if p.role == "residual"]
     assert set(taken) <= read
-    assert len(taken) == len([r for r in forward.results if r.role == "residual"])
+    assert len(taken) == len([r for r in forward.results if r.role.kind == "residual"])
     assert len(set(taken)) == len(taken)
     assert all(v.type.axes for v in taken)  # what weights alone make, a pullback makes again
 
@@ -303,7 +306,7 @@ def program_of(build: Callable[[Builder, Value, Value], Value | tuple[Value, ...
     b = Builder()
     made = build(b, x, w)
     values = made if isinstance(made, tuple) else (made,)
-    results = tuple(Result(f"y{i}", v, "output") for i, v in enumerate(values))
+    results = tuple(Result(ResultRole("output", f"y{i}"), v) for i, v in enumerate(values))
     return Program("small", (Param(x, "input"), Param(w, "weight")), (*b.ops,), None, (), results)
 
 

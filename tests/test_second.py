@@ -8,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 import pytest
 
+from rnncc.common.result_roles import ResultRole
 from rnncc.ir.builder import Builder
 from rnncc.ir.interp import interpret
 from rnncc.ir.ops import OPS, Kind
@@ -122,7 +123,7 @@ def test_names_are_nobody_elses(name: str) -> None:
                 assert p.value.name.startswith("d.") and p.value.name not in known
             else:
                 assert p.value.name in own
-        saved = {r.name for r in program.results if r.role == "residual"}
+        saved = {r.name for r in program.results if r.role.kind == "residual"}
         assert not saved & (known | own)
         known |= saved
 
@@ -202,7 +203,7 @@ def program_of(types: list[Type], make: Make) -> tuple[Program, Op]:
     op = b.ops[-1]
     b.mul(y, y)
     params = tuple(Param(x, "weight") for x in xs)
-    results = (Result("y", b.ops[-1].result, "output"),)
+    results = (Result(ResultRole("output", "y"), b.ops[-1].result),)
     return Program("one op", params, tuple(b.ops), None, (), results), op
 
 

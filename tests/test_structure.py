@@ -87,7 +87,7 @@ def test_carries_and_residuals() -> None:
     assert forward.scan and len(forward.scan.carries) == 2
     # d_c, a step's d_h that enters, and d_z of the step before: all four gates.
     assert pullback.scan and len(pullback.scan.carries) == 3
-    saved = [r.value.name for r in forward.results if r.role == "residual"]
+    saved = [r.value.name for r in forward.results if r.role.kind == "residual"]
     assert saved == ["c", "o", "g", "i", "_c_1", "f", "_h_1"]
 
 

@@ -18,6 +18,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from rnncc.artifact.cell import CellDescription, Variant
+from rnncc.common.result_roles import cotangent_name, final_name
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.fast_path import Direct
@@ -85,7 +86,7 @@ class FastPath:
         self.timed = {a.name for a in cell.inputs}
         self.results = {o.name: i for i, o in enumerate(cell.outputs)}
         finals = enumerate(cell.states, len(self.results))
-        self.results |= {f"final_{s.name}": i for i, s in finals}
+        self.results |= {final_name(s.name): i for i, s in finals}
         self.constants: dict[str, Any] = {**direct.constants, **rates}
         self._given = direct.fixed
         self._read, self._steps = self._brought(direct)
@@ -130,15 +131,15 @@ class FastPath:
         direct = self.engine.direct_back(saved, cotangents, wanted, out, self.constants)
         if direct is None:
             return None
-        handed = [(i, n[2:]) for i, n in enumerate(direct.names) if n.startswith("d.")]
+        brought = {cotangent_name(n): self.results[n] for n in cotangents}
         numbers = {n: at for n, (at, _) in asked.items()}
         read, steps = self._brought(direct)
         return BackwardPath(
             direct,
             direct.fixed,
             read,
-            [(i, self.results[n]) for i, n in handed if n in cotangents],  # others are zeros
+            [(i, brought[n]) for i, n in enumerate(direct.names) if n in brought],  # others: zeros
             steps,
             [name for _, name in direct.side.params.residuals],
-            [(numbers.get(n.removeprefix("d_"), -1), shape) for n, shape in direct.places],
+            [(numbers.get(n, -1), shape) for n, shape in direct.places],
         )

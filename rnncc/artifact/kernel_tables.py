@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnncc.artifact.kernel_args import KernelArgument, parsed
+from rnncc.common.result_roles import ResultRole
 
 Sizes = tuple[str, ...]
 
@@ -133,13 +134,22 @@ class CarrySpec:
 
 @dataclass(frozen=True, slots=True)
 class ResultSpec:
-    """Where a result is: a buffer, and for a carry the slot; or parts joined along an axis."""
+    """Where a result is: a buffer, and for a carry the slot; or parts joined along an axis.
 
-    name: str
-    role: str
+    kind, of, param: as `ResultRole` has them.
+    """
+
+    kind: str
+    of: str
     source: BufferView
+    param: str = ""
     parts: tuple[BufferView, ...] = ()
     axis: int = 0
+
+    @property
+    def name(self) -> str:
+        """What callers ask for it by: a gradient by its parameter's name."""
+        return ResultRole(self.kind, self.of, self.param).asked_as
 
 
 @dataclass(frozen=True, slots=True)

@@ -135,7 +135,7 @@ def summarise(
     programs = settings.derivation.plain
     ahead, back = programs.training.schedule, programs.pullback.schedule
     interface = settings.derivation.interface
-    saved = [r for r in programs.training.program.results if r.role == "residual"]
+    saved = [r for r in programs.training.program.results if r.role.kind == "residual"]
     table = Table.grid(padding=(0, 2))
     table.add_column(style="bold", no_wrap=True)
     table.add_column()

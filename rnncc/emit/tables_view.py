@@ -151,13 +151,13 @@ def _summed(kernel: Kernel) -> Iterator[kernel_tables.SummedSpec]:
 
 
 def _place(result: Result, schedule: Schedule) -> kernel_tables.ResultSpec:
-    join = schedule.joined.get(result.value)
+    join, role = schedule.joined.get(result.value), result.role
     if join is None:
-        return kernel_tables.ResultSpec(
-            result.name, result.role, _source(schedule.places[result.value])
-        )
+        place = _source(schedule.places[result.value])
+        return kernel_tables.ResultSpec(role.kind, role.of, place, role.param)
     parts = tuple(_source(schedule.places[o]) for o in join.operands)
-    return kernel_tables.ResultSpec(result.name, result.role, parts[0], parts, join.attrs["axis"])
+    axis = join.attrs["axis"]
+    return kernel_tables.ResultSpec(role.kind, role.of, parts[0], role.param, parts, axis)
 
 
 def _vector_read(schedule: Schedule) -> dict[Buffer, tuple[tuple[str, str], ...]]:

@@ -28,6 +28,7 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from typing import Any
 
+from rnncc.common.result_roles import ResultRole
 from rnncc.ir.sizes import Size
 
 _serial = itertools.count()
@@ -133,19 +134,22 @@ class Param:
     """role: input context weight constant state held rate seed valid residual cotangent.
 
     held: what a masked first step puts out: the last output of the steps before, zeros at first.
+    of: of a cotangent, the name of the result that it is for.
     """
 
     value: Value
     role: str
+    of: str = ""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Result:
-    """role: output state held residual, or grad_<role of the parameter it is the gradient of>."""
-
-    name: str
+    role: ResultRole
     value: Value
-    role: str
+
+    @property
+    def name(self) -> str:
+        return self.role.name
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -67,7 +67,7 @@ def remap_program(program: Program, names: Mapping[Value, Value]) -> Program:
         before=tuple(remap(op, names) for op in program.before),
         scan=scan,
         after=tuple(remap(op, names) for op in program.after),
-        results=tuple(Result(r.name, new(r.value), r.role) for r in program.results),
+        results=tuple(Result(r.role, new(r.value)) for r in program.results),
     )
 
 

@@ -18,6 +18,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from rnncc.artifact.cell import names_of
+from rnncc.common.result_roles import final_name
 from rnncc.layers.arguments import given
 from rnncc.layers.built_in import GRU, LSTM, BuiltIn, SimpleRNN
 from rnncc.layers.composite import Composite
@@ -107,7 +108,7 @@ class AbstractCell:
                 if state.default is not None:
                     start = own._built().arrays[state.default]
                 shape = (*lead, *array_shape(state, own._fixed))
-                arrays[f"final_{part.name(state.name)}"] = np.array(np.broadcast_to(start, shape))
+                arrays[final_name(part.name(state.name))] = np.array(np.broadcast_to(start, shape))
         outputs = {o.name: np.zeros(0) for o in step.cell.outputs}
         return tuple(step._leave({**outputs, **arrays})[1:])
 

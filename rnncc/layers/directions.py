@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.common.result_roles import final_name
 from rnncc.layers.merges import Kept, Merge, turned
 from rnncc.layers.parts import Part
 from rnncc.layers.wiring import DirectionsWiring
@@ -22,7 +23,6 @@ from rnncc.runtime.api.layer_options import Engine, Tensors
 from rnncc.runtime.common.memory_pool import write_into
 
 NOTHING: Tensors = MappingProxyType({})
-FINAL = "final_"
 
 
 @dataclass(slots=True)
@@ -86,7 +86,7 @@ class DirectionsEngine(DirectionsWiring):
             kept.append(saved)
             self._lasts[side] = engine.last
             for state in part.cell.states:
-                results[FINAL + part.name(state.name)] = found[FINAL + state.name]
+                results[final_name(part.name(state.name))] = found[final_name(state.name)]
         merged = self.merge(places, results, not last_only)
         return write_into(out, results), _Saved(kept, merged) if save else None
 
@@ -109,6 +109,11 @@ class DirectionsEngine(DirectionsWiring):
         """See `layer_options.Engine`."""
         for engine in self.engines:
             engine.keep(layers)
+
+    def carried(self, results: Mapping[str, Any]) -> dict[str, Any]:
+        """See `layer_options.Engine`."""
+        states = [part.name(s.name) for part in self.parts for s in part.cell.states]
+        return {n: results[final_name(n)] for n in states}
 
     def block_steps(self, sizes: Mapping[str, int], batch: int) -> int:
         """How many steps at once need a small workspace in both directions."""

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.common.result_roles import cotangent_name, final_name
 from rnncc.layers.directions import DirectionsEngine
 from rnncc.runtime.api.layer_options import SecondEngine
 
@@ -56,7 +57,7 @@ class DirectionsSecondEngine:
         results: Found = {}
         handed = [self._side(i, saved, cotangents, wanted, results) for i in (0, 1)]
         dy = both.merge.pullback2(saved.first.merged, handed)
-        results |= {f"d.{n}": d for n, d in dy.items() if f"d.{n}" in wanted}
+        results |= {cotangent_name(n): d for n, d in dy.items() if cotangent_name(n) in wanted}
         for side, outputs in enumerate(both.merge.across(saved.first.merged, saved.dy, handed)):
             asked = both.asked(side, wanted)
             if outputs and asked:
@@ -74,8 +75,11 @@ class DirectionsSecondEngine:
         given = {own: both.turned(side, n, cotangents[n]) for own, n in names.items()}
         if not given:
             return {}
-        finals = {f"d.final_{s.name}": f"d.final_{part.name(s.name)}" for s in part.cell.states}
-        outputs = {f"d.{o.name}": o.name for o in part.cell.outputs}
+        finals = {
+            cotangent_name(final_name(s.name)): cotangent_name(final_name(part.name(s.name)))
+            for s in part.cell.states
+        }
+        outputs = {cotangent_name(o.name): o.name for o in part.cell.outputs}
         asked = {*outputs, *(own for own, name in finals.items() if name in wanted)}
         asked |= both.asked(side, wanted)
         found = self.seconds[side].second(saved.again[side], given, frozenset(asked))

@@ -26,6 +26,7 @@ from rnncc.artifact.cell import (
     Variant,
     variant_of,
 )
+from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.common.precision import PRECISION, refuse_on_cpu
 from rnncc.runtime.common.weight_formats import narrowed
@@ -79,7 +80,7 @@ class Part:
 
     def finals(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values of last states by the names of the part's own results."""
-        found = ((f"final_{s.name}", f"final_{self.name(s.name)}") for s in self.cell.states)
+        found = ((final_name(s.name), final_name(self.name(s.name))) for s in self.cell.states)
         return {own: values[name] for own, name in found if name in values}
 
     def engine(self, variant: Variant) -> Any:

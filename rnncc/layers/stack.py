@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.common.result_roles import final_name
 from rnncc.layers.parts import Part
 from rnncc.layers.wiring import StackWiring
 from rnncc.runtime.api.layer_options import Engine, Tensors
@@ -33,7 +34,6 @@ from rnncc.runtime.cpu.execution import time_chunks
 from rnncc.runtime.cpu.execution.time_chunks import borders
 
 NOTHING: Tensors = MappingProxyType({})
-FINAL = "final_"
 
 
 @dataclass(slots=True)
@@ -111,7 +111,7 @@ class StackEngine(StackWiring):
                     )
                     saved.append(kept)
                     self._lasts[k] = engine.last
-                    given[k] |= _begins_of(found)
+                    given[k] |= engine.carried(found)
                     if not last:
                         feed = {own: found[name] for own, name in self._reads[k]}
         if last_only:
@@ -144,7 +144,9 @@ class StackEngine(StackWiring):
                 places = {
                     n: memory_pool.POOL.array(shape, self.dtype) for n, shape in shapes.items()
                 }
-            finals = {FINAL + s.name: out[FINAL + part.name(s.name)] for s in part.cell.states}
+            finals = {
+                final_name(s.name): out[final_name(part.name(s.name))] for s in part.cell.states
+            }
             steps.append(
                 engine.repeat(
                     {**self.given(k, arrays), **feed},
@@ -166,10 +168,15 @@ class StackEngine(StackWiring):
 
         return again
 
+    def carried(self, results: Tensors) -> dict[str, Any]:
+        """See `layer_options.Engine`."""
+        states = [part.name(s.name) for part in self.parts for s in part.cell.states]
+        return {n: results[final_name(n)] for n in states}
+
     def _finals(self, carried: Sequence[Tensors]) -> dict[str, np.ndarray]:
         """Last states by their names outside. carried: what each cell's next block would read."""
         return {
-            FINAL + part.name(state.name): values[state.name]
+            final_name(part.name(state.name)): values[state.name]
             for part, values in zip(self.parts, carried, strict=True)
             for state in part.cell.states
         }
@@ -260,8 +267,3 @@ class StackEngine(StackWiring):
             plan = engine.plan(ran).splitlines()
             lines += [f"{part.prefix}:", *("  " + line for line in plan)]
         return "\n".join(lines)
-
-
-def _begins_of(results: Tensors) -> dict[str, np.ndarray]:
-    """The last states of a block, by the names under which the next one reads them."""
-    return {n.removeprefix(FINAL): a for n, a in results.items() if n.startswith(FINAL)}

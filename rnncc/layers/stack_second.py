@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.common.result_roles import cotangent_name, final_name
 from rnncc.layers.parts import added
 from rnncc.layers.stack import StackEngine
 from rnncc.runtime.api.layer_options import SecondEngine, Tensors
@@ -86,18 +87,19 @@ class StackSecondEngine:
         for k, (part, engine) in enumerate(zip(stack.parts, self.seconds, strict=True)):
             own = stack.outside[k].items()
             given = {o: cotangents[name] for o, name in own if name in cotangents} | handed
-            outside = {f"final_{s.name}": f"final_{part.name(s.name)}" for s in part.cell.states}
+            outside = {final_name(s.name): final_name(part.name(s.name)) for s in part.cell.states}
             if k == top:
                 outside |= {o.name: o.name for o in part.cell.outputs}
-            asked = {f"d.{o}" for o, name in outside.items() if f"d.{name}" in wanted}
+            asked = {o for o, name in outside.items() if cotangent_name(name) in wanted}
             if k < top:
-                asked |= {f"d.{o.name}" for o in part.cell.outputs}
+                asked |= {o.name for o in part.cell.outputs}
+            brought = {cotangent_name(o): o for o in asked}
             found: dict[str, np.ndarray] = {}
             if given:  # else there is nothing of which this cell is a part
                 names = stack.asked(k, wanted)
-                found = engine.second(saved.again[k], given, names.union(asked))
-            back = {n.removeprefix("d."): found.pop(n) for n in [*found] if n.startswith("d.")}
-            results |= {f"d.{name}": back[o] for o, name in outside.items() if o in back}
+                found = engine.second(saved.again[k], given, names.union(brought))
+            back = {brought[n]: found.pop(n) for n in [*found] if n in brought}
+            results |= {cotangent_name(name): back[o] for o, name in outside.items() if o in back}
             handed = stack.read(k, back)
             cells.append(found)
         return cells

@@ -89,7 +89,7 @@ class CellInterface:
     @cached_property
     def outputs(self) -> dict[str, Shape]:
         """What is returned, by result name, in order."""
-        return {r.name: r.value.type.shape for r in self.still.results if r.role == "output"}
+        return {r.name: r.value.type.shape for r in self.still.results if r.role.kind == "output"}
 
     @cached_property
     def constraints(self) -> list[SizeEquality]:

@@ -32,6 +32,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from rnncc.common.result_roles import ResultRole, final_name
 from rnncc.frontend.diagnostics import Reporter, SpecError
 from rnncc.frontend.limits import STATES
 from rnncc.frontend.spec import ArrayDecl, CellSpec, Expr, Name, Timed
@@ -312,7 +313,7 @@ class _Lowering:
         return value
 
     def _outputs(self, returned: list[Value | None]) -> None:
-        taken = {f"final_{c.name}" for c in self.carries}
+        taken = {final_name(c.name) for c in self.carries}
         counts: dict[str, int] = {}  # of names of outputs that were taken
         for node, value in zip(self.spec.returns, returned, strict=True):
             assert value is not None
@@ -385,12 +386,13 @@ class _Lowering:
         for name, value in self.outputs:
             target = Value(name, Type(value.type.shape, "BT"))
             stacks.append(Stack(made(value), target))
-            results.append(Result(name, target, "output"))
+            results.append(Result(ResultRole("output", name), target))
         carries: list[Carry] = []
         for c in self.carries:
-            final = Value(f"final_{c.name}", Type(c.value.type.shape, "B"))
+            role = ResultRole(c.role, c.name)
+            final = Value(role.name, Type(c.value.type.shape, "B"))
             carries.append(Carry(c.name, c.init, c.value, made(c.next), final))
-            results.append(Result(final.name, final, c.role))
+            results.append(Result(role, final))
         params = self._params(live)
         scan = Scan(tuple(carries), tuple(self.slices), tuple(body), tuple(stacks))
         return Program(self.spec.name, params, tuple(self.before), scan, (), tuple(results))

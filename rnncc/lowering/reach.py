@@ -24,7 +24,7 @@ _Flows = list[tuple[Value, list[Value]]]
 
 def reached(program: Program) -> set[str]:
     """The names of the parameters that a gradient of any result reaches."""
-    found = {r.value for r in program.results if r.role != "residual"}
+    found = {r.value for r in program.results if r.role.kind != "residual"}
     _follow(_flows(program.after), found)
     if program.scan:
         scan, body = program.scan, _flows(program.scan.body)

@@ -41,6 +41,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
+from rnncc.common.result_roles import ResultRole, gradient_name
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import (
@@ -67,13 +68,15 @@ def differentiate(
 
     `wrt` names the parameters to differentiate. The pullback takes a cotangent `d_<result>` for
     every result in `of`, by default all that aren't residuals; those of others are zero. It
-    returns `d_<param>` with role `grad_<role>`.
+    returns the gradient `d_<param>` of every parameter.
     """
     active = _active_values(program, wrt)
     back = _Pullback(active)
     roles = {p.value: p.role for p in program.params}
-    results = [r for r in program.results if (r.role != "residual" if of is None else r.name in of)]
-    cotangents = {r.name: Value(f"d_{r.name}", r.value.type) for r in results}
+    results = [
+        r for r in program.results if (r.role.kind != "residual" if of is None else r.name in of)
+    ]
+    cotangents = {r.name: Value(gradient_name(r.name), r.value.type) for r in results}
     cot: Cotangents = {}
     for r in results:
         if r.value in active:
@@ -85,10 +88,10 @@ def differentiate(
     for p in program.params:
         if p.value.name in wrt:
             gradient = back.spread(cot.get(p.value), p.value.type, back.last)
-            gradients.append(Result(f"d_{p.value.name}", gradient, f"grad_{p.role}"))
+            gradients.append(Result(ResultRole("gradient", p.value.name, p.role), gradient))
     pullback = Program(
         f"{program.name} pullback",
-        tuple(Param(v, "cotangent") for v in cotangents.values()),
+        tuple(Param(v, "cotangent", name) for name, v in cotangents.items()),
         tuple(back.first.ops),
         scan,
         tuple(back.last.ops),
@@ -250,8 +253,8 @@ def _connect(
     if stacks:
         assert program.scan is not None
         program = replace(program, scan=replace(program.scan, ys=(*program.scan.ys, *stacks)))
-    known = {r.value for r in program.results if r.role == "residual"}
-    residuals = (Result(n, v, "residual") for v, n in saved.items() if v not in known)
+    known = {r.value for r in program.results if r.role.kind == "residual"}
+    residuals = (Result(ResultRole("residual", n), v) for v, n in saved.items() if v not in known)
     program = replace(program, results=(*program.results, *residuals))
     if scan:
         scan = replace(scan, xs=(*scan.xs, *extra_xs))

@@ -26,6 +26,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 
+from rnncc.common.result_roles import ResultRole
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Param, Program, Result, Scan, Slice, Stack, Value
 from rnncc.ir.rewrite import definitions, prune
@@ -186,6 +187,6 @@ def _drop_unread(forward: Program, pullback: Program) -> tuple[Program, Program]
     params = tuple(p for p in pullback.params if p.value in read or p.role == "cotangent")
     own = {p.value for p in forward.params}  # a pullback's own residuals are no new ones
     wanted = [p.value for p in params if p.role == "residual" and p.value not in own]
-    kept = tuple(r for r in forward.results if r.role != "residual")
-    saved = tuple(Result(f"{v.name}.{i}", v, "residual") for i, v in enumerate(wanted))
+    kept = tuple(r for r in forward.results if r.role.kind != "residual")
+    saved = tuple(Result(ResultRole("residual", f"{v.name}.{i}"), v) for i, v in enumerate(wanted))
     return prune(replace(forward, results=(*kept, *saved))), replace(pullback, params=params)

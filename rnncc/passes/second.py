@@ -35,6 +35,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
+from rnncc.common.result_roles import ResultRole, cotangent_name
 from rnncc.ir.program import Param, Program, Result, Value, uses
 from rnncc.ir.rewrite import definitions, prune, remap_program
 from rnncc.ir.verify import verify
@@ -64,7 +65,7 @@ def second_order(program: Program, wrt: Collection[str]) -> SecondOrder:
     reads = [p.value.name for p in backward.params if _differentiable(p)]
     backward, back = _named("backward", *_pair(backward, reads))
     back = _without_zeros(back)
-    crossing = {r.name.removeprefix("d_") for r in back.results if r.role != "grad_cotangent"}
+    crossing = {r.role.of for r in back.results if r.role.param != "cotangent"}
     forward, ahead = _from_crossing(forward, crossing, wrt)
     back, ahead = _hand_over(back, _without_zeros(ahead))
     return SecondOrder(*map(verify, (forward, backward, back, ahead)))
@@ -89,16 +90,20 @@ def _from_crossing(
 
     Arguments cross, too: as results of the forward they collect what is handed back to them.
     """
-    saved = [r for r in forward.results if r.role == "residual"]
+    saved = [r for r in forward.results if r.role.kind == "residual"]
     own = [p.value for p in forward.params]
-    arguments = [Result(v.name, v, "output") for v in own if v.name in crossing]
-    outputs = [replace(r, role="output") for r in saved]
+    arguments = [_output(v.name, v) for v in own if v.name in crossing]
+    outputs = [_output(r.name, r.value) for r in saved]
     forward = prune(replace(forward, results=(*outputs, *arguments)))
     forward, ahead = _pair(forward, wrt, crossing)
     known = {r.value for r in saved}
-    more = [r for r in forward.results if r.role == "residual" and r.value not in known]
+    more = [r for r in forward.results if r.role.kind == "residual" and r.value not in known]
     forward = prune(replace(forward, results=(*saved, *more)))
     return _named("forward", forward, ahead)
+
+
+def _output(name: str, value: Value) -> Result:
+    return Result(ResultRole("output", name), value)
 
 
 def _hand_over(back: Program, ahead: Program) -> tuple[Program, Program]:
@@ -112,20 +117,15 @@ def _hand_over(back: Program, ahead: Program) -> tuple[Program, Program]:
     taken = {p.value.name for p in params}
     results = []
     for r in back.results:
-        name = f"d.{r.name.removeprefix('d_')}"
-        if r.role == "grad_cotangent":
+        name = cotangent_name(r.role.of)
+        if r.role.param == "cotangent":
             results.append(r)
         elif name in taken:
-            results.append(Result(name, r.value, "residual"))
+            results.append(Result(ResultRole("residual", name), r.value))
     return prune(replace(back, results=tuple(results))), replace(ahead, params=params)
 
 
 # ---- names -------------------------------------------------------------------------------------
-
-
-def cotangent(param: Param) -> str:
-    """`d.<result>` of the `d_<result>` that `differentiate` makes: no argument can be called so."""
-    return f"d.{param.value.name.removeprefix('d_')}"
 
 
 def _named(prefix: str, forward: Program, pullback: Program) -> tuple[Program, Program]:
@@ -133,14 +133,14 @@ def _named(prefix: str, forward: Program, pullback: Program) -> tuple[Program, P
     names: dict[Value, str] = {}
     results = []
     for r in forward.results:
-        if r.role == "residual":
+        if r.role.kind == "residual":
             named = r.name.startswith(f"{prefix}.") and r.name.count(".") > 1  # z.0 is not
             names[r.value] = r.name if named else f"{prefix}.{r.value.name}.{len(names)}"
-            r = replace(r, name=names[r.value])
+            r = replace(r, role=ResultRole("residual", names[r.value]))
         results.append(r)
     own = {p.value for p in forward.params}  # whose cotangents are arguments of its pullback
     made = [p for p in pullback.params if p.role == "cotangent" and p.value not in own]
-    names |= {p.value: cotangent(p) for p in made}
+    names |= {p.value: cotangent_name(p.of) for p in made}
     return replace(forward, results=tuple(results)), _rename(pullback, names)
 
 

@@ -201,7 +201,7 @@ class _Build:
             if s.value not in self.starts:
                 known[s.value] = self.places[s.source]
         # A residual may be a carry's history; what the caller gets has rows of its own.
-        outputs = {r.value for r in self.program.results if r.role != "residual"}
+        outputs = {r.value for r in self.program.results if r.role.kind != "residual"}
         entering = {c.value: known[c.value] for c in scan.carries if not known[c.value].first_only}
         for ys in scan.ys:
             alias = None
@@ -256,7 +256,7 @@ class _Build:
 def _joined(program: Program, single: set[Value]) -> dict[Value, Op]:
     """Results that only join parts: the caller's copy joins them, no kernel has to."""
     # What another program reads must lie in one piece.
-    results = {r.value for r in program.results if r.role != "residual"}
+    results = {r.value for r in program.results if r.role.kind != "residual"}
     made = {op.result for op in program.after}
     return {
         op.result: op

@@ -253,7 +253,7 @@ class Schedule:
 
 def unread(schedule: Schedule) -> set[Buffer]:
     """Results that only a pullback reads: residuals, where no stage reads them again."""
-    asked = {r.value for r in schedule.program.results if r.role != "residual"}
+    asked = {r.value for r in schedule.program.results if r.role.kind != "residual"}
     parts = {o for v in asked if v in schedule.joined for o in schedule.joined[v].operands}
     needed = {schedule.places[v].buffer for v in asked | parts if v in schedule.places}
     for stage in (s for k in schedule.kernels for level in k.levels for s in level.stages):

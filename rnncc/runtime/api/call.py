@@ -22,6 +22,7 @@ from typing import Any, NamedTuple, Protocol
 import numpy as np
 
 from rnncc.artifact.cell import CellDescription, Variant, variant_of
+from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.layer_options import BoundCell, Engine
 from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.api.validation import array_shape
@@ -199,7 +200,7 @@ class CellCall(ABC):
             else:
                 results[output.name] = self.zeros((*lead, *array_shape(output, self.sizes)))
         for state in self.cell.states:
-            final, first = f"final_{state.name}", self.arrays[state.name]
+            final, first = final_name(state.name), self.arrays[state.name]
             if final in results:
                 results[final][...] = first
             else:

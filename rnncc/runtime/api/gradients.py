@@ -62,7 +62,7 @@ class CellNames:
         return cls(
             frozenset(i.name for i in cell.inputs),
             tuple(o.name for o in cell.outputs),
-            tuple(f"final_{s.name}" for s in cell.states),
+            tuple(final_name(s.name) for s in cell.states),
             tuple(w.name for w in cell.weights),
         )
 

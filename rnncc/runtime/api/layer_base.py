@@ -17,6 +17,7 @@ import numpy as np
 
 from rnncc.artifact.cell import Array, CellDescription, names_of, variant_of
 from rnncc.common import initializers
+from rnncc.common.result_roles import final_name
 from rnncc.runtime.api import weight_files
 from rnncc.runtime.api.call import CellKernels
 from rnncc.runtime.api.gradients import CellNames
@@ -125,7 +126,7 @@ class LayerBase(metaclass=LayerType):
         cell = self.cell
         self._dtype = np.dtype(self.dtype)
         self._states = [s.name for s in cell.states]
-        self._finals = [f"final_{s}" for s in self._states]
+        self._finals = [final_name(s) for s in self._states]
         self._outputs = [o.name for o in cell.outputs]
         self._names = CellNames.of(cell)
         self._starts = any(s.default for s in cell.states)

@@ -70,6 +70,10 @@ class Engine(Protocol):
         them by their names goes on where this one stopped, masked steps and all.
         """
 
+    def carried(self, results: Tensors) -> dict[str, Any]:
+        """Of what `forward` returned, the last values of carries, by the names under which a call
+        that goes on reads them."""
+
     def repeat(
         self,
         arrays: Tensors,

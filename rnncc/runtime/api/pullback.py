@@ -103,10 +103,11 @@ class Pullback:
             leaves = _parts("dy of the outputs", tops[0], len(outputs))
         named = dict(zip([*outputs, *states], [*leaves, *tops[1:]], strict=True))
         found: dict[str, np.ndarray] = {}
+        called = {final_name(s.name): s.name for s in trace.cell.states}
         for name, value in named.items():
             if value is None:
                 continue
-            label = f"dy of {name.removeprefix('final_')}" if len(named) > 1 else "dy"
+            label = f"dy of {called.get(name, name)}" if len(named) > 1 else "dy"
             array = as_array(label, value, trace.dtype, lead=lead if name in outputs else 1)
             check_shape(label, array, trace.returned[name], "the shape of what was returned,")
             if trace.return_sequences and name in outputs:

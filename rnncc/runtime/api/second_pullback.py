@@ -108,7 +108,7 @@ class SecondPullback:
         trace = self._choice.trace
         parts = {}
         for name in (*trace.outputs, *trace.finals):
-            array = found.get(f"d.{name}")
+            array = found.get(cotangent_name(name))
             if array is None:
                 array = np.zeros(trace.returned[name], trace.dtype)
             elif name in trace.outputs and not trace.return_sequences:

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.validation import array_shape, as_array, check_shape, spread
 
 
@@ -51,7 +52,7 @@ class Stream:
         turned = order.turn if layer.return_sequences else np.asarray
         self._reads = {n: layer._as_run(n, a) for n, a in self.inputs.items()} | self._now
         self._writes = {n: turned(a) for n, a in self.outputs.items()}
-        self._writes |= {f"final_{s}": a for s, a in self._now.items()}
+        self._writes |= {final_name(s): a for s, a in self._now.items()}
         self._alone = next(iter(self.inputs.values())) if len(names) == 1 else None
         self._first = next(iter(self.outputs.values())) if len(self.outputs) == 1 else None
         assert layer._store is not None

@@ -164,7 +164,7 @@ class Mover:
         """A result into its own array of that shape; parts side by side."""
         strides = dense_strides(shape, self.item)
         axes = axes_of(place, self.buffers)
-        last_only = self.call.last_only and place.role == "output"
+        last_only = self.call.last_only and place.kind == "output"
         lead = axes.replace("T", "") if last_only else axes
         for axis, stride in zip("BT", self.out_strides.get(place.name, ()), strict=False):
             if axis in lead:

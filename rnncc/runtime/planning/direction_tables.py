@@ -30,12 +30,11 @@ def touched(direction: DirectionSpec, kernel: KernelSpec) -> set[str]:
 
 
 def chosen_results(direction: DirectionSpec, wanted: frozenset[str] | None) -> list[ResultSpec]:
-    """The results of these names; None is all but those of carries that callers don't see."""
+    """The results asked for by these names; None is all but those of carries that nobody sees."""
     return [
         p
         for p in direction.results
-        if p.role != "residual"
-        and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+        if p.kind != "residual" and (p.name in wanted if wanted is not None else p.kind != "held")
     ]
 
 
@@ -43,7 +42,7 @@ def needed_kernels(
     direction: DirectionSpec, places: Iterable[ResultSpec], wanted: frozenset[str] | None
 ) -> set[str]:
     """Kernels that such results depend on: of those behind the loop, not all."""
-    kept = [p for p in direction.results if p.role == "residual"]
+    kept = [p for p in direction.results if p.kind == "residual"]
     buffers = {s.buffer for p in (*places, *kept) for s in (p.source, *p.parts)}
     needed: set[str] = set()
     for kernel in reversed(direction.kernels):
@@ -58,7 +57,7 @@ def result_shape(
 ) -> tuple[int, ...]:
     """Of a result, as its caller sees it."""
     sizes, axes = dict(call.sizes), axes_of(place, buffers)
-    if call.last_only and place.role == "output":
+    if call.last_only and place.kind == "output":
         axes = axes.replace("T", "")
     shape = [evaluate(s, sizes) for s in buffers[place.source.buffer].shape]
     if place.parts:

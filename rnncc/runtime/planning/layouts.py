@@ -78,7 +78,7 @@ def row_layout(shape: tuple[int, ...], item: int, last: int | None = None) -> La
 
 def axes_of(place: ResultSpec, buffers: Mapping[str, BufferSpec]) -> str:
     """The axes of a result before its features."""
-    kind = place.role.removeprefix("grad_")
+    kind = place.param or place.kind
     if kind == "cotangent":  # of an output, or of a state
         return "B" if place.source.slot else buffers[place.source.buffer].axes
     return {"output": "BT", "input": "BT", "state": "B", "held": "B", "context": "B"}.get(kind, "")

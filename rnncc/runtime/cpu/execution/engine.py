@@ -18,6 +18,7 @@ import numpy as np
 
 from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.machine import host
+from rnncc.common.result_roles import cotangent_name
 from rnncc.runtime.common import learning, memory_pool
 from rnncc.runtime.common.memory_pool import write_into
 from rnncc.runtime.cpu.execution.direction_cache import KEPT_SHAPES, Ran
@@ -33,6 +34,7 @@ from rnncc.runtime.cpu.execution.time_chunks import (
     block_steps,
     cotangents_of,
     forward,
+    last_carries,
 )
 from rnncc.runtime.cpu.threads.dispatch import threading_reason
 from rnncc.runtime.jit.kernel import CpuKernel
@@ -107,7 +109,7 @@ class CpuEngine:
         call = self._call(sizes, batch, time, save, last_only)
         own, later = out, NOTHING
         if out:
-            _check_out(self._forward, call, "", out)
+            _check_out(self._forward, call, out)
             own, later = _apart(out, arrays)
         job = Job(arrays, call, version, out=own, first_step=first_step)
         steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
@@ -121,6 +123,10 @@ class CpuEngine:
             asked = self._call(sizes, batch, time, save, False)
             saved = Saved(owned, asked, version, first_step, kept)
         return write_into(later, results), saved
+
+    def carried(self, results: Arrays) -> dict[str, Any]:
+        """See `layer_options.Engine`."""
+        return last_carries(self._forward.direction, results)
 
     def repeat(
         self,
@@ -144,7 +150,7 @@ class CpuEngine:
         """Gradients by parameter name. See `layer_options.Engine`."""
         own, later = out, NOTHING
         if out:
-            _check_out(self._backward, saved.call, "d_", out)
+            _check_out(self._backward, saved.call, out)
             own, later = _apart(out, cotangents)
         self._backward.steps = saved.call.time
         found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
@@ -186,11 +192,11 @@ class CpuEngine:
         (block,) = saved.blocks
         room = self._backward.room(saved.arrays)
         found = cotangents_of(self._backward, cotangents, saved.call, block, room)
-        missing = [n for n in found if n.removeprefix("d.") not in cotangents]
+        brought = {cotangent_name(n) for n in cotangents}
+        missing = [n for n in found if n not in brought]
         assert block.residuals is not None
         arrays = saved.arrays | found
-        own = {f"d_{n}": a for n, a in out.items()}
-        job = Job(arrays, saved.call, saved.version, block.residuals, wanted, own)
+        job = Job(arrays, saved.call, saved.version, block.residuals, wanted, out)
         made = Direct(self._backward, job, [*missing, *kept])
         return made if made.is_whole else None
 
@@ -276,14 +282,13 @@ def _is_loaded(kernel: CpuKernel) -> bool:
     return kernel.any_loaded
 
 
-def _check_out(side: Direction, call: CallKey, prefix: str, out: Arrays) -> None:
+def _check_out(side: Direction, call: CallKey, out: Arrays) -> None:
     """Kernels write where they are told: ValueError unless every array is what a result needs."""
-    places = {p.name: p for p in side.direction.results if p.role not in ("residual", "held")}
+    places = {p.name: p for p in side.direction.results if p.kind not in ("residual", "held")}
     for name, array in out.items():
-        place = places.get(prefix + name)
+        place = places.get(name)
         if place is None:
-            known = ", ".join(n.removeprefix(prefix) for n in places)
-            raise ValueError(f"out has no result {name!r}: results are {known}")
+            raise ValueError(f"out has no result {name!r}: results are {', '.join(places)}")
         shape = result_shape(place, side.buffers, call)
         if array.dtype != side.dtype or array.shape != shape:
             raise ValueError(

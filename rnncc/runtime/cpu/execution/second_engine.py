@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.artifact.kernel_tables import DirectionSpec
+from rnncc.common.result_roles import cotangent_name, final_name, gradient_name
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.cpu.execution.job import NO_RESIDUALS, Arrays, Job, Residuals
 from rnncc.runtime.cpu.execution.report import plan_side
@@ -66,11 +67,10 @@ class CpuSecondEngine:
         one is zero. The caller may change its arrays in place afterwards.
         """
         room = self._forward.room(saved.arrays)
-        own = {f"d.{name}": room.copy(array) for name, array in cotangents.items()}
+        own = {cotangent_name(name): room.copy(array) for name, array in cotangents.items()}
         again = SavedAgain(saved, {**saved.arrays, **own})
         self._run(self._forward, again)
-        found = self._run(self._backward, again)
-        return {name.removeprefix("d_"): array for name, array in found.items()}, again
+        return self._run(self._backward, again), again
 
     def second(
         self, again: SavedAgain, cotangents: Arrays, wanted: frozenset[str]
@@ -81,11 +81,13 @@ class CpuSecondEngine:
         called again with the same `again`.
         """
         again = again.copy()
-        again.arrays |= {f"d.d_{name}": array for name, array in cotangents.items()}
+        again.arrays |= {cotangent_name(gradient_name(n)): a for n, a in cotangents.items()}
         found = self._run(self._backward_pullback, again, wanted)
-        if any(not name.startswith("d.") for name in wanted):
+        results = [o.name for o in self.cell.outputs]
+        results += [final_name(s.name) for s in self.cell.states]
+        if wanted.difference(map(cotangent_name, results)):
             found |= self._run(self._forward_pullback, again, wanted)
-        return {name.removeprefix("d_"): array for name, array in found.items()}
+        return found
 
     def _run(
         self, side: Direction, again: SavedAgain, wanted: frozenset[str] | None = None

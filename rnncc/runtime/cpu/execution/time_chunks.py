@@ -22,6 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
+from rnncc.common.result_roles import cotangent_name, final_name
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.allocators import Allocator
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
@@ -93,8 +94,15 @@ class Runs(Protocol):
 
 
 def carries_of(direction: DirectionSpec) -> list[str]:
-    """Parameters a block starts from; its results `final_<name>` are where the next one starts."""
+    """Parameters a block starts from: the next one starts from their last values."""
     return [name for _, role, name in direction.params if role in CARRIED]
+
+
+def last_carries(direction: DirectionSpec, results: Arrays) -> dict[str, Any]:
+    """The last values of carries among some results, by the names of parameters that begin with
+    them."""
+    last = [p for p in direction.results if p.kind in ("state", "held")]
+    return {p.of: results[p.name] for p in last if p.name in results}
 
 
 def block_steps(side: Runs, call: CallKey, most: int | None = None) -> int:
@@ -134,12 +142,13 @@ def _part(direction: DirectionSpec, arrays: Arrays, block: Block, time: int) -> 
 
 
 def _sequences(
-    side: Runs, role: str, call: CallKey, out: Arrays, room: Allocator
+    side: Runs, kind: str, param: str, call: CallKey, out: Arrays, room: Allocator
 ) -> dict[str, Any]:
-    """Results over all steps, whole: every block writes its own."""
+    """Results of a kind over all steps, whole: every block writes its own. param: of gradients."""
     found = {}
     for place in side.direction.results:
-        if place.role == role and not (call.last_only and role == "output"):
+        last_only = call.last_only and kind == "output"
+        if (place.kind, place.param) == (kind, param) and not last_only:
             given = out.get(place.name)
             if given is None:
                 given = room.empty(result_shape(place, side.buffers, call))
@@ -162,13 +171,13 @@ def forward(
     whole = not call.save and time <= steps
     if whole and not carry:
         return side.run(job).results, []
-    places = [p for p in side.direction.results if p.role != "residual"]
-    wanted = frozenset([p.name.removeprefix("d_") for p in places])
+    places = [p for p in side.direction.results if p.kind != "residual"]
+    wanted = frozenset([p.name for p in places])
     if whole:
         return side.run(replace(job, wanted=wanted)).results, []
     names = carries_of(side.direction)
     room = side.room(job.arrays)
-    sequences = _sequences(side, "output", call, job.out, room)
+    sequences = _sequences(side, "output", "", call, job.out, room)
     blocks: list[Block] = []
     found: dict[str, Any] = {}
     carries = {n: room.copy(job.arrays[n]) for n in names if n in job.arrays}
@@ -182,8 +191,8 @@ def forward(
         first_step = job.first_step + begin
         part = Job(arrays, own, job.version, wanted=wanted, out=out, first_step=first_step)
         found = side.run(part).results
-        carries = {n: found[f"final_{n}"] for n in names}
-    given = [p.name for p in places if carry or p.role != "held"]
+        carries = last_carries(side.direction, found)
+    given = [p.name for p in places if carry or p.kind != "held"]
     return {n: found[n] for n in given} | sequences, blocks
 
 
@@ -201,12 +210,11 @@ def backward(
     """Gradients by parameter. Cotangents by result, those of outputs of every step or as they were
     returned; a missing one is zero."""
     call, names = saved.call, carries_of(ahead.direction)
-    out = {f"d_{n}": a for n, a in out.items()}
     sequences: dict[str, Any] = {}
     room = back.room(saved.arrays)
     if len(saved.blocks) > 1:
-        every = _sequences(back, "grad_input", call, out, room)
-        sequences = {n: a for n, a in every.items() if n.removeprefix("d_") in wanted}
+        every = _sequences(back, "gradient", "input", call, out, room)
+        sequences = {n: a for n, a in every.items() if n in wanted}
     handed = dict(cotangents)
     steps = _of_every_step(ahead, cotangents) if len(saved.blocks) > 1 else []
     totals: dict[str, Any] = {}
@@ -223,19 +231,19 @@ def backward(
         asked = wanted.union(names) if begin else wanted
         part = {n: a[:, begin:end] for n, a in sequences.items()} or out
         run = back.run(Job(arrays, own, saved.version, residuals, asked, part, first_step))
-        found = {n.removeprefix("d_"): a for n, a in run.results.items()}
+        found = dict(run.results)
         if begin:
             handed = {n: d for n, d in handed.items() if n in steps}
-            handed |= {f"final_{n}": found.pop(n) for n in names if n in found}
+            handed |= {final_name(n): found.pop(n) for n in names if n in found}
         for name, array in found.items():
-            if f"d_{name}" not in sequences:
+            if name not in sequences:
                 totals[name] = totals[name] + array if name in totals else array
-    return {n.removeprefix("d_"): a for n, a in sequences.items()} | totals
+    return sequences | totals
 
 
 def _of_every_step(side: Runs, cotangents: Arrays) -> list[str]:
     """Cotangents that enter at more than the last step."""
-    lead = {p.name: 2 for p in side.direction.results if p.role == "output"}
+    lead = {p.name: 2 for p in side.direction.results if p.kind == "output"}
     buffers = {p.name: side.buffers[p.source.buffer] for p in side.direction.results}
     return [n for n, d in cotangents.items() if d.ndim == lead.get(n, 0) + len(buffers[n].shape)]
 
@@ -245,10 +253,11 @@ def cotangents_of(
 ) -> dict[str, Any]:
     """What comes into a block from behind: cotangents of its steps and of its last carries."""
     found = {}
+    brought = {cotangent_name(n): d for n, d in handed.items()}
     for name, role, caller in side.direction.params:
         if role != "cotangent":
             continue
-        buffer, given = side.buffers[name], handed.get(caller.removeprefix("d."))
+        buffer, given = side.buffers[name], brought.get(caller)
         lead = len(buffer.axes)
         if given is None or ("T" in buffer.axes and given.ndim < lead + len(buffer.shape)):
             sizes, last = dict(call.sizes), given

@@ -29,8 +29,8 @@ class MemoryBinder(TileBinder):
         call = self.call
         whole = {n for k in self.d.kernels if k.kind != "scan" for n in addresses(k.words)}
         whole |= {n for k in self.d.kernels if k.function is None for n in touched(self.d, k)}
-        saved = {p.source.buffer for p in self.d.results if p.role == "residual"}
-        outputs = {p.source.buffer for p in self.d.results if p.role == "output"}
+        saved = {p.source.buffer for p in self.d.results if p.kind == "residual"}
+        outputs = {p.source.buffer for p in self.d.results if p.kind == "output"}
         self.find_in_place(whole, saved if call.save else set())
         parts = self.find_parts_in_place()
         histories = {c.buffer for c in self.d.carries if c.history}
@@ -120,14 +120,14 @@ class MemoryBinder(TileBinder):
         for place in self.d.results:
             source = place.source
             buffer = self.buffers[source.buffer]
-            if place.role == "residual" or place.parts or source.slot:
+            if place.kind == "residual" or place.parts or source.slot:
                 continue
             if buffer.storage != "result" or buffer.name in {*saved, *found.values()}:
                 continue
             if buffer.axes != axes_of(place, self.buffers):
                 continue
             # Of a sequence that some kernel needs whole, the last step is a part.
-            part = place.role == "output" and self.call.last_only and buffer.name in whole
+            part = place.kind == "output" and self.call.last_only and buffer.name in whole
             if not part and not needs_room(buffer, self.out.sizes):
                 found[place.name] = buffer.name
                 if place.name in strides:
@@ -141,7 +141,7 @@ class MemoryBinder(TileBinder):
             parts = place.parts or (place.source,)
             names = [s.buffer for s in parts]
             buffers = [self.buffers[n] for n in names]
-            if place.role != "grad_weight" or len({*names}) < len(names):
+            if place.param != "weight" or len({*names}) < len(names):
                 continue
             if any(self.is_elsewhere(b, s, found) for b, s in zip(buffers, parts, strict=True)):
                 continue

@@ -227,14 +227,14 @@ class Executable:
 
     def _saved(self) -> list[str]:
         """Buffers the pullback keeps."""
-        found = {p.source.buffer: None for p in self.direction.results if p.role == "residual"}
+        found = {p.source.buffer: None for p in self.direction.results if p.kind == "residual"}
         return [n for n in found if n in self.binding.bytes]
 
     def _residuals(self) -> Iterator[Residual]:
         """At the slots they mean."""
         time, reverse = self.binding.call.time, self.direction.reverse
         for result in self.direction.results:
-            if result.role == "residual":
+            if result.kind == "residual":
                 layout, at = self.binding.layouts[result.source.buffer], self._places
                 place = at[result.source.buffer]
                 # Never in what a caller gave: that may be gone, or handed over again elsewhere.

@@ -22,6 +22,7 @@ from rnncc.runtime.cpu.execution.time_chunks import (
     backward,
     block_steps,
     forward,
+    last_carries,
 )
 from rnncc.runtime.cuda.driver.graphs import LEAST
 from rnncc.runtime.cuda.execution.run import CudaDirection
@@ -81,6 +82,10 @@ class CudaEngine:
             owned = self._owned(arrays, lent)
             saved = Saved(owned, replace(call, last_only=False), version, first_step, kept)
         return results, saved
+
+    def carried(self, results: Arrays) -> dict[str, Any]:
+        """See `layer_options.Engine`."""
+        return last_carries(self._forward.direction, results)
 
     def repeat(
         self,

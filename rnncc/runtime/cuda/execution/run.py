@@ -24,6 +24,7 @@ from rnncc.runtime.cuda.execution.direction_cache import CudaDirectionCache
 from rnncc.runtime.cuda.kernels.kernel import RANGES
 from rnncc.runtime.cuda.planning.executable import CudaPlan, Multiplication
 from rnncc.runtime.planning.copies import Point
+from rnncc.runtime.planning.direction_tables import chosen_results
 from rnncc.runtime.planning.layouts import Layout, slot_offset
 
 WEIGHTS = ("weight", "constant")
@@ -93,21 +94,11 @@ class CudaRun:
         places[OneRow()] = self.target.ones(dtype.name, plan.ones).address
         self.places = places
         self.launch(plan, places)
-        names_given = self.given()
+        asked = {p.name for p in chosen_results(self.side.direction, job.wanted)}
         return {
             name: self.carrier.leave(results[name], shape, dtype, job.out.get(name))
             for name, shape, _ in plan.results
-            if name in names_given
-        }
-
-    def given(self) -> set[str]:
-        """Results this job asks for."""
-        wanted = self.job.wanted
-        return {
-            p.name
-            for p in self.side.direction.results
-            if p.role != "residual"
-            and (p.name.removeprefix("d_") in wanted if wanted is not None else p.role != "held")
+            if name in asked
         }
 
     def launch(self, plan: CudaPlan, places: Mapping[Point, int]) -> None:
@@ -163,7 +154,7 @@ class CudaRun:
         owners: list[Any] = [self.saved_arena]
         direction = self.side.direction
         for place in direction.results:
-            if place.role == "residual":
+            if place.kind == "residual":
                 name = place.source.buffer
                 layout = self.binding.layouts[name]
                 address = self.places[name]

@@ -101,7 +101,7 @@ class CudaExecutable:
     gpu: Gpu
 
     def __post_init__(self) -> None:
-        saved = {p.source.buffer: None for p in self.direction.results if p.role == "residual"}
+        saved = {p.source.buffer: None for p in self.direction.results if p.kind == "residual"}
         self.saved = [n for n in saved if n in self.binding.bytes and self.binding.call.save]
         self.shared = [n for n in self.binding.bytes if n not in self.saved]
         self.shared_arena, self.saved_arena = self.arena(self.shared), self.arena(self.saved)

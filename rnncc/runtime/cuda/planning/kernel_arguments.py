@@ -157,7 +157,7 @@ class CudaArgumentBinder(DirectionBinder):
     def lay_out(self) -> None:
         call, d = self.call, self.d
         whole = {n for k in d.kernels if k.kind != "scan" for n in touched(d, k)}
-        saved = {p.source.buffer for p in d.results if p.role == "residual"}
+        saved = {p.source.buffer for p in d.results if p.kind == "residual"}
         histories = {c.buffer for c in d.carries if c.history}
         self.find_in_place(saved if call.save else set())
         for buffer in d.buffers:
@@ -195,11 +195,11 @@ class CudaArgumentBinder(DirectionBinder):
         for place in self.d.results:
             source = place.source
             buffer = self.buffers[source.buffer]
-            if place.role == "residual" or place.parts or source.slot:
+            if place.kind == "residual" or place.parts or source.slot:
                 continue
             if buffer.storage != "result" or buffer.name in {*saved, *found.values()}:
                 continue
-            if place.role == "output" and self.call.last_only:
+            if place.kind == "output" and self.call.last_only:
                 continue
             if buffer.axes == axes_of(place, self.buffers):
                 found[place.name] = buffer.name

@@ -1,0 +1,54 @@
+"""What the results of a program are to whoever runs it, and the names that go with that.
+
+    output     a value of every step                        y
+    state      the last value of a carry that callers see   final_h
+    held       of one that they don't                       final_y
+    residual   what the pullback reads                      z.0
+    gradient   with respect to a parameter                  d_W; callers know it as W's
+
+Names are made here, of what they are about, and nobody takes one apart.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+def final_name(carry: str) -> str:
+    """Of a carry's last value."""
+    return f"final_{carry}"
+
+
+def gradient_name(param: str) -> str:
+    """Of a parameter's gradient, as a result of a program."""
+    return f"d_{param}"
+
+
+def cotangent_name(result: str) -> str:
+    """Of what is brought for a result: no argument of a cell's can be called so."""
+    return f"d.{result}"
+
+
+@dataclass(frozen=True, slots=True)
+class ResultRole:
+    """of: the carry, or the parameter, or else the result's own name. param: of a gradient, the
+    role of the parameter."""
+
+    kind: str
+    of: str
+    param: str = ""
+
+    @property
+    def name(self) -> str:
+        """Among the results of its program."""
+        if self.kind == "gradient":
+            return gradient_name(self.of)
+        return self.asked_as
+
+    @property
+    def asked_as(self) -> str:
+        """The name that callers ask for it by, and get it by."""
+        return final_name(self.of) if self.kind in ("state", "held") else self.of
+
+    def __str__(self) -> str:
+        return f"grad_{self.param}" if self.kind == "gradient" else self.kind
