@@ -260,3 +260,31 @@ def test_the_grammar_knows_what_is_offered(module: object) -> None:
     offered = set(module.__all__)  # type: ignore[attr-defined]
     assert module_grammar.RUNTIME[module.__name__] == offered  # type: ignore[attr-defined]
     assert all(hasattr(module, n) for n in offered)
+
+
+# ---- names that mean something -----------------------------------------------------------------
+
+MEANT = {  # text that only one module writes and reads: others have its classes and functions
+    "common.result_roles": ("d_", "d.", "final_"),
+    "artifact.kernel_args": ("|",),
+    "artifact.cell": ("_shown",),
+}
+
+
+def meant(module: str) -> set[str]:
+    """Such text that a module takes names apart by, or puts them together with."""
+    every = {text for texts in MEANT.values() for text in texts}
+    found = set()
+    for node in ast.walk(TREES[module]):
+        if isinstance(node, ast.JoinedStr) and isinstance(node.values[0], ast.Constant):
+            found.add(str(node.values[0].value))
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            parting = node.func.attr in ("removeprefix", "startswith", "split")
+            found |= {a.value for a in node.args if parting and isinstance(a, ast.Constant)}
+        elif isinstance(node, ast.Constant) and node.value == "_shown":
+            found.add("_shown")
+    return every & {text for text in found if isinstance(text, str)}
+
+
+def test_names_that_mean_something_are_made_in_one_place() -> None:
+    assert {m: meant(m) for m in TREES if meant(m)} == {m: set(t) for m, t in MEANT.items()}

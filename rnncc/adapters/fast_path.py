@@ -17,7 +17,7 @@ from typing import Any, Protocol
 
 import numpy as np
 
-from rnncc.artifact.cell import CellDescription, Variant
+from rnncc.artifact.cell import MASKS, CellDescription, Variant
 from rnncc.common.result_roles import cotangent_name, final_name
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.cpu.execution.engine import CpuEngine
@@ -25,7 +25,6 @@ from rnncc.runtime.cpu.execution.fast_path import Direct
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 
 MOST_PATHS = 64  # of one kind of call
-MASKS = ("valid", "_shown")  # which steps count, which are shown
 Shape = tuple[int, ...]
 
 

@@ -19,6 +19,9 @@ from rnncc.artifact.literals import literal
 
 OptionValue = bool | int | float | str
 
+# The arguments of a masked variant: which steps count, and whose outputs are other than zero.
+MASKS = VALID, SHOWN = "valid", "_shown"
+
 
 class _Literal:
     """Dataclasses whose repr is Python in the house's layout, defaults left out."""

@@ -26,6 +26,7 @@ from rich.table import Table
 from rnncc import oracle
 from rnncc.cli.probe import probe_sizes
 from rnncc.cli.settings import Settings, UsageError, load
+from rnncc.common.result_roles import final_name
 from rnncc.compiler import layer_class
 from rnncc.frontend.spec import Call, CellSpec, Name, walk
 from rnncc.lowering.cell_interface import CellInterface, examined
@@ -171,7 +172,7 @@ class Probe:
         self.dy = {name: self.rng.standard_normal(a.shape) for name, a in shown.items()}
         self.oracle(self._arranged(self.inputs))
         self.oracle.set_weights(self.layer.get_weights())
-        self.finals = [f"final_{s.name}" for s in self.cell.states]
+        self.finals = [final_name(s.name) for s in self.cell.states]
         self.outputs = [o.name for o in self.cell.outputs]
 
     def _draw(self, param: Any) -> np.ndarray:
@@ -196,7 +197,7 @@ class Probe:
 
     def _named(self, found: Any) -> dict[str, np.ndarray]:
         outputs = [o.name for o in self.cell.outputs]
-        finals = [f"final_{s.name}" for s in self.cell.states]
+        finals = [final_name(s.name) for s in self.cell.states]
         parts = found if isinstance(found, tuple) and finals else (found,)
         first = parts[0] if len(outputs) > 1 else (parts[0],)
         return dict(zip([*outputs, *finals], [*first, *parts[1:]], strict=True))

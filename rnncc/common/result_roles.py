@@ -19,9 +19,9 @@ def final_name(carry: str) -> str:
     return f"final_{carry}"
 
 
-def gradient_name(param: str) -> str:
-    """Of a parameter's gradient, as a result of a program."""
-    return f"d_{param}"
+def gradient_name(value: str) -> str:
+    """Of what a pullback accumulates for a value: a parameter's is a result of its program."""
+    return f"d_{value}"
 
 
 def cotangent_name(result: str) -> str:

@@ -11,6 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import MASKS
+from rnncc.common.result_roles import final_name
 from rnncc.keras.calls import (
     Request,
     SavedCall,
@@ -52,13 +54,13 @@ class Forward:
         self.states = [s.name for s in cell.states]
         self.outputs = [o.name for o in cell.outputs]
         self.owned = [a.name for a in (*cell.weights, *cell.constants)]
-        self.results = [*self.outputs, *(f"final_{s}" for s in self.states)]
+        self.results = [*self.outputs, *map(final_name, self.states)]
         self.rates: dict[str, float] = dict(native._chosen.rates)
         self.draws = draws(cell, self.rates)
         self.starting = tuple(s for s in cell.states if s.default)
         self.zeros = native.zero_output_for_mask and native.return_sequences
         self.made: dict[Any, Any] = {}  # what mechanisms make of it
-        self._lent = frozenset([*cell.arguments, *self.states, "valid", "_shown"])
+        self._lent = frozenset([*cell.arguments, *self.states, *MASKS])
         self.versions = WeightVersions()
         self._known: dict[tuple[Dims, ...], SymbolicShapes] = {}
         self._engines: dict[tuple[bool, bool], CellKernels] = {}

@@ -21,6 +21,7 @@ import torch
 from torch import Tensor
 
 from rnncc import layers as native_layers
+from rnncc.artifact.cell import VALID
 from rnncc.keras.calls import Request, seed_of
 from rnncc.keras.operation import Operation
 from rnncc.layers.wiring import DirectionsWiring, StackWiring
@@ -46,7 +47,7 @@ def run(
     """The results of a call, outputs and last states."""
     native = operation.native
     named: dict[str, Any] = dict(zip(operation.names(request), tensors, strict=True))
-    mask = named.pop("valid", None)
+    mask = named.pop(VALID, None)
     call = _Call(
         request,
         # Which steps run is decided on the CPU: one copy serves every cell.

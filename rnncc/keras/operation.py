@@ -14,6 +14,8 @@ from collections.abc import Collection, Sequence
 
 import numpy as np
 
+from rnncc.artifact.cell import VALID
+from rnncc.common.result_roles import final_name
 from rnncc.keras.calls import Request, SavedCall
 from rnncc.keras.forward import Forward, placed, worth_it
 from rnncc.runtime.api.call_gradients import AskedGradients
@@ -59,7 +61,7 @@ class Operation(Forward):
 
     def names(self, request: Request) -> list[str]:
         """What a call's tensors are."""
-        masks = ["valid"] * request.masked
+        masks = [VALID] * request.masked
         return [*self.cell.arguments, *masks, *(self.states if request.given else ()), *self.owned]
 
     def asked(self, request: Request, wanted: Collection[str]) -> AskedGradients:

@@ -10,6 +10,7 @@ from functools import partial
 
 import numpy as np
 
+from rnncc.common.result_roles import cotangent_name, final_name
 from rnncc.keras.calls import SavedCall
 from rnncc.keras.operation import Operation
 from rnncc.runtime.api.call import repeated_rows
@@ -43,7 +44,9 @@ def second(
         operation.asked(saved.request, asked),
     )
     back = [
-        _put_back(operation, saved, name, tuple(n or 0 for n in shape), found.get(f"d.{name}"))
+        _put_back(
+            operation, saved, name, tuple(n or 0 for n in shape), found.get(cotangent_name(name))
+        )
         for name, shape in zip(operation.results, saved.known.results, strict=True)
     ]
     for name in operation.timed:

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import SHOWN, VALID
 from rnncc.common.result_roles import final_name
 from rnncc.layers.merges import Kept, Merge, turned
 from rnncc.layers.parts import Part
@@ -97,12 +98,12 @@ class DirectionsEngine(DirectionsWiring):
     def _given(self, side: int, arrays: Tensors, last_only: bool) -> dict[str, Any]:
         """What a direction reads, with its masks."""
         found = self.given(side, arrays)
-        if "valid" in arrays:
-            valid = found["valid"] = turned(side, arrays["valid"], True)
+        if VALID in arrays:
+            valid = found[VALID] = turned(side, arrays[VALID], True)
             # Of every step, outputs of masked ones are zeros; of the last, those of rows without
             # a valid step, in the order in which they ran.
-            shown = turned(side, arrays["_shown"], True)
-            found["_shown"] = np.logical_or.accumulate(valid, axis=1) if last_only else shown
+            shown = turned(side, arrays[SHOWN], True)
+            found[SHOWN] = np.logical_or.accumulate(valid, axis=1) if last_only else shown
         return found
 
     def keep(self, layers: int) -> None:

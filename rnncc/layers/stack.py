@@ -23,6 +23,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import MASKS
 from rnncc.common.result_roles import final_name
 from rnncc.layers.parts import Part
 from rnncc.layers.wiring import StackWiring
@@ -91,7 +92,7 @@ class StackEngine(StackWiring):
             for begin, end in borders(time, steps):
                 cut = slice(begin, end) if steps < time else slice(None)
                 feed = {n: arrays[n][:, cut] for n in self.first}
-                masks = {n: arrays[n][:, cut] for n in ("valid", "_shown") if n in arrays}
+                masks = {n: arrays[n][:, cut] for n in MASKS if n in arrays}
                 for k, engine in enumerate(self.engines):
                     last = k == len(self.engines) - 1
                     span = cut if last else slice(0, end - begin)

@@ -32,6 +32,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
+from rnncc.artifact.cell import SHOWN, VALID
 from rnncc.common.result_roles import ResultRole, final_name
 from rnncc.frontend.diagnostics import Reporter, SpecError
 from rnncc.frontend.limits import STATES
@@ -181,11 +182,11 @@ class _Lowering:
     def _enter(self) -> None:
         """The slices of inputs; with a mask, zeros where a step is masked."""
         if self.mask:
-            source = Value("valid", Type((), "BT", "bool"))
-            self.valid = Value("valid", Type((), "B", "bool"))
+            source = Value(VALID, Type((), "BT", "bool"))
+            self.valid = Value(VALID, Type((), "B", "bool"))
             self.slices.append(Slice(self.valid, source))
-            self.shown = Value("_shown", Type((), "B", "bool"))
-            self.slices.append(Slice(self.shown, Value("_shown", Type((), "BT", "bool"))))
+            self.shown = Value(SHOWN, Type((), "B", "bool"))
+            self.slices.append(Slice(self.shown, Value(SHOWN, Type((), "BT", "bool"))))
         for declared in self.spec.inputs:
             shape = self.eq.shapes[declared.name]
             if shape is None:

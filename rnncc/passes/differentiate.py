@@ -137,7 +137,7 @@ class _Pullback:
             for operand, dx in zip(op.operands, gradients, strict=True):
                 if dx is not None and operand in self.active:
                     if len(b.ops) > count and gradients.count(dx) == 1:
-                        dx = _named(b, dx, f"d_{operand.name}")
+                        dx = _named(b, dx, gradient_name(operand.name))
                     self.accumulate(cot, operand, dx, b)
 
     def scan(self, scan: Scan, cot: Cotangents) -> Scan:
@@ -151,7 +151,7 @@ class _Pullback:
                 continue
             wide = c.value.type
             init = self.spread(cot.pop(c.final, None), wide, self.first)
-            value = Value(f"d_{c.next.name}", wide)
+            value = Value(gradient_name(c.next.name), wide)
             entered.append((c, init, value))
             self.accumulate(inner, c.next, value, b)
         for stack in scan.ys:
@@ -164,14 +164,14 @@ class _Pullback:
         self.inner = None
         for c, init, value in entered:
             nxt = inner.pop(c.value, None) or b.full(0.0, value.type.shape)
-            final = Value(f"d_{c.value.name}", value.type)
+            final = Value(gradient_name(c.value.name), value.type)
             carries.append(Carry(value.name, init, value, nxt, final))
             if c.init in self.active:
                 self.accumulate(cot, c.init, final, self.last)
         for s in scan.xs:
             if s.value in inner and s.source in self.active:
                 d = inner.pop(s.value)
-                target = Value(f"d_{s.source.name}", s.source.type)
+                target = Value(gradient_name(s.source.name), s.source.type)
                 ys.append(Stack(d, target))
                 self.accumulate(cot, s.source, target, self.last)
         for const, ds in self.outside.items():
@@ -184,7 +184,7 @@ class _Pullback:
     def summed(self, const: Value, stacks: Iterable[Stack]) -> Value:
         """Cotangents of all steps, of what is the same at all of them."""
         b = self.last
-        b.name = f"d_{const.name}"
+        b.name = gradient_name(const.name)
         totals = []
         for stack in stacks:
             d = stack.target

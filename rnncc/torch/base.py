@@ -11,6 +11,8 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
+from rnncc.artifact.cell import MASKS, SHOWN, VALID
+from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.call import draws
 from rnncc.runtime.api.call_gradients import AskedGradients
 from rnncc.runtime.api.masking import Masking, masking
@@ -40,9 +42,9 @@ class RecurrenceBase:
         self.draws = draws(cell, self.rates)
         self.kernels = kernels_of(binding)
         self.outputs = [o.name for o in cell.outputs]
-        self.results = [*self.outputs, *(f"final_{s}" for s in self.states)]
+        self.results = [*self.outputs, *map(final_name, self.states)]
         # Nobody writes these before the backward: torch refuses one for tensors that were changed.
-        self._lent = frozenset([*cell.arguments, *self.states, "valid", "_shown"])
+        self._lent = frozenset([*cell.arguments, *self.states, *MASKS])
         self.starting = tuple(s for s in cell.states if s.default)
         backwards = recipe.in_place and any(recipe.directions)
         self._lies_plain = not recipe.return_sequences or not (recipe.time_major or backwards)
@@ -157,9 +159,9 @@ class RecurrenceBase:
         if masks is None or masks.steps != known.time:
             return None
         cut = masks.cut({}, ())
-        if "valid" not in cut:
+        if VALID not in cut:
             return None
-        return cut["valid"].astype(self.dtype), cut["_shown"].astype(self.dtype)
+        return cut[VALID].astype(self.dtype), cut[SHOWN].astype(self.dtype)
 
     # ---- gradients ------------------------------------------------------------------------------
 

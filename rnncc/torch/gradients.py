@@ -113,8 +113,8 @@ class RecurrenceGradients(RecurrenceBase):
             found = way.second(self.kernels.binding.second_engine, whole, d, choice.asked)
             self._collect(number, saved, choice, found, {}, grads)
             for name, t in zip(self.results, back, strict=True):
-                if f"d.{name}" in found:
-                    self._put_back(name, number, way, t.numpy(), found[f"d.{name}"])
+                if cotangent_name(name) in found:
+                    self._put_back(name, number, way, t.numpy(), found[cotangent_name(name)])
         return list(back), grads
 
     def _d_grads(

@@ -17,6 +17,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from rnncc.artifact.cell import MASKS
+from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.call import CellCall, CellKernels, kernels_for
 from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.runtime.api.masking import Masking
@@ -175,7 +177,7 @@ class OnDevice:
             parts = [self.given(r[name], order) for r, order in zip(found, of.orders, strict=True)]
             joined.append(parts[0] if len(parts) == 1 else torch.cat(parts, -1))
         for state in of.states:
-            finals = [r[f"final_{state}"] for r in found]
+            finals = [r[final_name(state)] for r in found]
             joined.append(torch.stack(finals) if of.recipe.stacked else finals[0])
         return joined
 

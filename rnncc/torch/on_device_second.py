@@ -34,8 +34,8 @@ def second(
         found = way.second(device.binding.second_engine, whole, d, choice.asked)
         device.collect(number, saved, choice, found, grads)
         for name, whole in zip(of.results, back, strict=True):
-            if f"d.{name}" in found:
-                _put_back(device, number, saved, name, whole, found[f"d.{name}"])
+            if cotangent_name(name) in found:
+                _put_back(device, number, saved, name, whole, found[cotangent_name(name)])
     return list(back), grads
 
 

@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import SHOWN, VALID
 from rnncc.runtime.api.validation import an
 from rnncc.runtime.common.device_arrays import is_on_gpu
 
@@ -38,10 +39,10 @@ class Masking:
         """The arguments of a call that runs `steps` steps."""
         cut = dict(arrays)
         if self.valid is not None:
-            cut["valid"] = self.valid
+            cut[VALID] = self.valid
             # Outputs are zeros before a row's first valid step, if not at every masked one.
             seen = self.valid if self.zeros else np.logical_or.accumulate(self.valid, axis=1)
-            cut["_shown"] = seen
+            cut[SHOWN] = seen
         if self.steps < self.time:
             cut |= {n: arrays[n][:, : self.steps] for n in inputs}
         return cut
