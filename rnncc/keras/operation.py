@@ -15,7 +15,6 @@ from collections.abc import Collection, Sequence
 import numpy as np
 
 from rnncc.artifact.cell import VALID
-from rnncc.common.result_roles import final_name
 from rnncc.keras.calls import Request, SavedCall
 from rnncc.keras.forward import Forward, placed, worth_it
 from rnncc.runtime.api.call_gradients import AskedGradients

@@ -10,7 +10,7 @@ from functools import partial
 
 import numpy as np
 
-from rnncc.common.result_roles import cotangent_name, final_name
+from rnncc.common.result_roles import cotangent_name
 from rnncc.keras.calls import SavedCall
 from rnncc.keras.operation import Operation
 from rnncc.runtime.api.call import repeated_rows

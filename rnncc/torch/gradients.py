@@ -12,6 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from rnncc.common.result_roles import cotangent_name
 from rnncc.runtime.api.call import repeated_rows
 from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.torch.arrays import array_of

@@ -99,7 +99,7 @@ class OnDevice:
             call = self._call(number, arguments, weights, known, carrier)
             own = [t[number] if of.recipe.stacked else t for t in states]
             call.start(dict(zip(of.states, own, strict=False)), known.states)
-            call.lent = frozenset(call.arrays) | {"valid", "_shown"}
+            call.lent = frozenset(call.arrays) | set(MASKS)
             if mask is not None:
                 call.masks = of.masking(mask, known, of.orders[number])
             ran = call.run(training, seed, save)

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor
 
+from rnncc.common.result_roles import cotangent_name
 from rnncc.torch.on_device import OnDevice, SavedOnDevice, repeated_rows, run
 from rnncc.torch.recipe import DirectionGradients
 

@@ -23,6 +23,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from rnncc.artifact.cell import Array, CellDescription, Variant
+from rnncc.common.result_roles import cotangent_name, final_name
 from rnncc.runtime.api.call import NO_PLACES, CellCall, Ran
 from rnncc.runtime.api.layer_options import Engine, SecondEngine
 from rnncc.runtime.api.masking import Masking
@@ -89,7 +90,7 @@ class DirectionSaved:
         cotangents: by name of result, those of outputs of every step or as they were returned; a
         missing one is zero."""
         if self.engine is None:
-            finals = ((s.name, f"final_{s.name}") for s in self.cell.states)
+            finals = ((s.name, final_name(s.name)) for s in self.cell.states)
             gradients = {name: cotangents[final] for name, final in finals if final in cotangents}
         else:
             gradients = self.engine.backward(self.saved, cotangents, asked.names, out)
@@ -110,13 +111,13 @@ class DirectionSaved:
         cotangents: those of outputs of every step. d_grads: by parameter; a missing one is zero."""
         if self.engine is None:
             states = (s.name for s in self.cell.states)
-            found = {f"d.final_{n}": d_grads[n] for n in states if n in d_grads}
+            found = {cotangent_name(final_name(n)): d_grads[n] for n in states if n in d_grads}
         else:
             engine = engines(self.variant)
             _, again = engine.gradients(self.saved, cotangents)
             results = [o.name for o in self.cell.outputs]
-            results += [f"final_{s.name}" for s in self.cell.states]
-            found = engine.second(again, d_grads, asked.names.union(f"d.{n}" for n in results))
+            results += [final_name(s.name) for s in self.cell.states]
+            found = engine.second(again, d_grads, asked.names.union(map(cotangent_name, results)))
         asked.hand_on(found)
         return found
 

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.artifact.cell import CellDescription
+from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.call_gradients import AskedGradients
 from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.api.time_axis import Order

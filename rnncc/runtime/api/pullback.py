@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.artifact.cell import Variant
+from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.call_gradients import AskedGradients, DirectionSaved
 from rnncc.runtime.api.gradients import WRT, GradientChoice, Gradients, Trace, chosen
 from rnncc.runtime.api.layer_options import SecondEngine

@@ -13,6 +13,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.common.result_roles import cotangent_name, final_name
 from rnncc.runtime.api.call import repeated_rows
 from rnncc.runtime.api.gradients import WRT, GradientChoice, Gradients, chosen
 from rnncc.runtime.api.layer_options import SecondEngine
@@ -54,10 +55,10 @@ class SecondPullback:
         asked = choice.asked(choice.states.names)
         names = asked.names
         if self._engine is not None:
-            wanted = names.union(f"d.{r}" for r in results)
+            wanted = names.union(map(cotangent_name, results))
             found = self._engine.second(self._saved, cotangents, wanted)
         else:  # nothing ran: gradients of the first states are cotangents of the last ones
-            found = {f"d.final_{n}": np.array(d) for n, d in cotangents.items()}
+            found = {cotangent_name(final_name(n)): np.array(d) for n, d in cotangents.items()}
         asked.hand_on(found)
         whole = {n: trace.spread(n, found[n]) if n in found else trace.zeros(n) for n in names}
         whole = {n: trace.as_given(n, a) for n, a in whole.items()}
