@@ -219,7 +219,7 @@ class OracleSecondEngine:
         self, program: Program, found: Mapping[str, np.ndarray]
     ) -> dict[str, np.ndarray]:
         """Those of parameters, by name."""
-        gradients = [r for r in program.results if r.role.kind == "gradient"]
+        gradients = [r for r in program.results if r.role.is_gradient]
         return {r.role.of: np.array(found[r.name], self.dtype) for r in gradients}
 
     def plan(self) -> str:

@@ -136,20 +136,19 @@ class CarrySpec:
 class ResultSpec:
     """Where a result is: a buffer, and for a carry the slot; or parts joined along an axis.
 
-    kind, of, param: as `ResultRole` has them.
+    kind, of: as `ResultRole` has them.
     """
 
     kind: str
     of: str
     source: BufferView
-    param: str = ""
     parts: tuple[BufferView, ...] = ()
     axis: int = 0
 
     @property
     def name(self) -> str:
         """What callers ask for it by: a gradient by its parameter's name."""
-        return ResultRole(self.kind, self.of, self.param).asked_as
+        return ResultRole(self.kind, self.of).asked_as
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,7 @@
     state      the last value of a carry that callers see   final_h
     held       of one that they don't                       final_y
     residual   what the pullback reads                      z.0
-    gradient   with respect to a parameter                  d_W; callers know it as W's
+    grad_…     the gradient of a parameter, by its role     d_W; callers know it as W's
 
 Names are made here, of what they are about, and nobody takes one apart.
 """
@@ -12,6 +12,13 @@ Names are made here, of what they are about, and nobody takes one apart.
 from __future__ import annotations
 
 from dataclasses import dataclass
+
+LAST = ("state", "held")  # kinds of last values of carries
+
+
+def gradient_kind(role: str) -> str:
+    """Of a parameter's gradient: a result's kind."""
+    return f"grad_{role}"
 
 
 def final_name(carry: str) -> str:
@@ -31,24 +38,21 @@ def cotangent_name(result: str) -> str:
 
 @dataclass(frozen=True, slots=True)
 class ResultRole:
-    """of: the carry, or the parameter, or else the result's own name. param: of a gradient, the
-    role of the parameter."""
+    """of: the carry, or the parameter, or else the result's own name."""
 
     kind: str
     of: str
-    param: str = ""
+
+    @property
+    def is_gradient(self) -> bool:
+        return self.kind not in ("output", *LAST, "residual")
 
     @property
     def name(self) -> str:
         """Among the results of its program."""
-        if self.kind == "gradient":
-            return gradient_name(self.of)
-        return self.asked_as
+        return gradient_name(self.of) if self.is_gradient else self.asked_as
 
     @property
     def asked_as(self) -> str:
         """The name that callers ask for it by, and get it by."""
-        return final_name(self.of) if self.kind in ("state", "held") else self.of
-
-    def __str__(self) -> str:
-        return f"grad_{self.param}" if self.kind == "gradient" else self.kind
+        return final_name(self.of) if self.kind in LAST else self.of

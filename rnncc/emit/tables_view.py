@@ -154,10 +154,10 @@ def _place(result: Result, schedule: Schedule) -> kernel_tables.ResultSpec:
     join, role = schedule.joined.get(result.value), result.role
     if join is None:
         place = _source(schedule.places[result.value])
-        return kernel_tables.ResultSpec(role.kind, role.of, place, role.param)
+        return kernel_tables.ResultSpec(role.kind, role.of, place)
     parts = tuple(_source(schedule.places[o]) for o in join.operands)
     axis = join.attrs["axis"]
-    return kernel_tables.ResultSpec(role.kind, role.of, parts[0], role.param, parts, axis)
+    return kernel_tables.ResultSpec(role.kind, role.of, parts[0], parts, axis)
 
 
 def _vector_read(schedule: Schedule) -> dict[Buffer, tuple[tuple[str, str], ...]]:

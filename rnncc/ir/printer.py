@@ -73,5 +73,5 @@ def print_program(program: Program) -> str:
             out.append(f"  {names(ys.target)}[t] = {names(ys.value)}")
     out += _block("after", program.after, names, "")
     for result in program.results:
-        out.append(f"  result {result.name} ({result.role}) = {names(result.value)}")
+        out.append(f"  result {result.name} ({result.role.kind}) = {names(result.value)}")
     return "\n".join(out) + "\n"

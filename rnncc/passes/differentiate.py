@@ -41,7 +41,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterable
 from dataclasses import replace
 
-from rnncc.common.result_roles import ResultRole, gradient_name
+from rnncc.common.result_roles import ResultRole, gradient_kind, gradient_name
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import (
@@ -88,7 +88,7 @@ def differentiate(
     for p in program.params:
         if p.value.name in wrt:
             gradient = back.spread(cot.get(p.value), p.value.type, back.last)
-            gradients.append(Result(ResultRole("gradient", p.value.name, p.role), gradient))
+            gradients.append(Result(ResultRole(gradient_kind(p.role), p.value.name), gradient))
     pullback = Program(
         f"{program.name} pullback",
         tuple(Param(v, "cotangent", name) for name, v in cotangents.items()),

@@ -65,7 +65,7 @@ def second_order(program: Program, wrt: Collection[str]) -> SecondOrder:
     reads = [p.value.name for p in backward.params if _differentiable(p)]
     backward, back = _named("backward", *_pair(backward, reads))
     back = _without_zeros(back)
-    crossing = {r.role.of for r in back.results if r.role.param != "cotangent"}
+    crossing = {r.role.of for r in back.results if r.role.kind != "grad_cotangent"}
     forward, ahead = _from_crossing(forward, crossing, wrt)
     back, ahead = _hand_over(back, _without_zeros(ahead))
     return SecondOrder(*map(verify, (forward, backward, back, ahead)))
@@ -118,7 +118,7 @@ def _hand_over(back: Program, ahead: Program) -> tuple[Program, Program]:
     results = []
     for r in back.results:
         name = cotangent_name(r.role.of)
-        if r.role.param == "cotangent":
+        if r.role.kind == "grad_cotangent":
             results.append(r)
         elif name in taken:
             results.append(Result(ResultRole("residual", name), r.value))

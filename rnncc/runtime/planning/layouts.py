@@ -16,6 +16,10 @@ CACHE_LINE = 64
 STAGGER = 512
 # Bytes behind what a forward saves: a pullback's vectors of parts of its rows may end there.
 REACH = 2 * LANE_PAD * 8
+RESULT_AXES = {
+    **dict.fromkeys(("output", "grad_input"), "BT"),
+    **dict.fromkeys(("state", "held", "grad_state", "grad_held", "grad_context"), "B"),
+}
 LONG_ROW = 128  # elements from which another vector is at most an eighth more work
 
 
@@ -78,10 +82,9 @@ def row_layout(shape: tuple[int, ...], item: int, last: int | None = None) -> La
 
 def axes_of(place: ResultSpec, buffers: Mapping[str, BufferSpec]) -> str:
     """The axes of a result before its features."""
-    kind = place.param or place.kind
-    if kind == "cotangent":  # of an output, or of a state
+    if place.kind == "grad_cotangent":  # of an output, or of a state
         return "B" if place.source.slot else buffers[place.source.buffer].axes
-    return {"output": "BT", "input": "BT", "state": "B", "held": "B", "context": "B"}.get(kind, "")
+    return RESULT_AXES.get(place.kind, "")
 
 
 def slot_offset(slot: str, layout: Layout, time: int, reverse: bool) -> int:

@@ -22,7 +22,7 @@ from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
 from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
-from rnncc.common.result_roles import cotangent_name, final_name
+from rnncc.common.result_roles import LAST, cotangent_name, final_name
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.allocators import Allocator
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
@@ -101,7 +101,7 @@ def carries_of(direction: DirectionSpec) -> list[str]:
 def last_carries(direction: DirectionSpec, results: Arrays) -> dict[str, Any]:
     """The last values of carries among some results, by the names of parameters that begin with
     them."""
-    last = [p for p in direction.results if p.kind in ("state", "held")]
+    last = [p for p in direction.results if p.kind in LAST]
     return {p.of: results[p.name] for p in last if p.name in results}
 
 
@@ -142,13 +142,13 @@ def _part(direction: DirectionSpec, arrays: Arrays, block: Block, time: int) -> 
 
 
 def _sequences(
-    side: Runs, kind: str, param: str, call: CallKey, out: Arrays, room: Allocator
+    side: Runs, kind: str, call: CallKey, out: Arrays, room: Allocator
 ) -> dict[str, Any]:
-    """Results of a kind over all steps, whole: every block writes its own. param: of gradients."""
+    """Results of a kind over all steps, whole: every block writes its own."""
     found = {}
     for place in side.direction.results:
         last_only = call.last_only and kind == "output"
-        if (place.kind, place.param) == (kind, param) and not last_only:
+        if place.kind == kind and not last_only:
             given = out.get(place.name)
             if given is None:
                 given = room.empty(result_shape(place, side.buffers, call))
@@ -177,7 +177,7 @@ def forward(
         return side.run(replace(job, wanted=wanted)).results, []
     names = carries_of(side.direction)
     room = side.room(job.arrays)
-    sequences = _sequences(side, "output", "", call, job.out, room)
+    sequences = _sequences(side, "output", call, job.out, room)
     blocks: list[Block] = []
     found: dict[str, Any] = {}
     carries = {n: room.copy(job.arrays[n]) for n in names if n in job.arrays}
@@ -213,7 +213,7 @@ def backward(
     sequences: dict[str, Any] = {}
     room = back.room(saved.arrays)
     if len(saved.blocks) > 1:
-        every = _sequences(back, "gradient", "input", call, out, room)
+        every = _sequences(back, "grad_input", call, out, room)
         sequences = {n: a for n, a in every.items() if n in wanted}
     handed = dict(cotangents)
     steps = _of_every_step(ahead, cotangents) if len(saved.blocks) > 1 else []

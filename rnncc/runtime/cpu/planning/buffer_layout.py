@@ -141,7 +141,7 @@ class MemoryBinder(TileBinder):
             parts = place.parts or (place.source,)
             names = [s.buffer for s in parts]
             buffers = [self.buffers[n] for n in names]
-            if place.param != "weight" or len({*names}) < len(names):
+            if place.kind != "grad_weight" or len({*names}) < len(names):
                 continue
             if any(self.is_elsewhere(b, s, found) for b, s in zip(buffers, parts, strict=True)):
                 continue
