@@ -106,6 +106,15 @@ def copy_pieces(copy, src, dst, descs, count):
 
 
 @helper
+def contract_lanes(cores, table, count, row_lo, row_hi, row_tile, j, init, init_rs, out, out_rs):
+    """A contraction at one place among the lanes: its weights serve all rows, a tile at a time.
+    init: of the first row's results; 0 bytes from row to row where all rows begin alike."""
+    for m in range(row_lo, row_hi, row_tile):
+        core = word(cores, min(row_tile, row_hi - m))
+        call_core(core, table, count, m, j, init + m * init_rs, init_rs, out + m * out_rs, out_rs)
+
+
+@helper
 def contract_rows(
     cores,
     table,
@@ -133,29 +142,17 @@ def contract_rows(
     depth = 0
     for i in range(count):
         depth += word(table + i * SEGMENT_BYTES, 6)
-    if depth <= PANEL_ROWS:
-        for blk in range(row_lo, row_hi, ROW_BLOCK):
-            row_end = min(blk + ROW_BLOCK, row_hi)
-            for j in range(lane_lo, lane_hi):
-                for m in range(blk, row_end, row_tile):
-                    rows = min(row_tile, row_end - m)
-                    call_core(
-                        word(cores, rows),
-                        table,
-                        count,
-                        m,
-                        j,
-                        init + j * init_j,
-                        0,
-                        out + m * out_rs + j * out_j,
-                        out_rs,
-                    )
-        return
     piece = table + count * SEGMENT_BYTES
     for blk in range(row_lo, row_hi, ROW_BLOCK):
-        row_end = min(blk + ROW_BLOCK, row_hi)
+        end = min(blk + ROW_BLOCK, row_hi)
         for j in range(lane_lo, lane_hi):
-            begun = False
+            here = out + j * out_j
+            start, stride = init + j * init_j, 0
+            if depth <= PANEL_ROWS:
+                contract_lanes(
+                    cores, table, count, blk, end, row_tile, j, start, stride, here, out_rs
+                )
+                continue
             for i in range(count):
                 at = table + i * SEGMENT_BYTES
                 for k in range(0, word(at, 6), PANEL_ROWS):
@@ -170,21 +167,10 @@ def contract_rows(
                         word(at, 5),
                         min(PANEL_ROWS, word(at, 6) - k),
                     )
-                    for m in range(blk, row_end, row_tile):
-                        here = out + m * out_rs + j * out_j
-                        start, stride = (here, out_rs) if begun else (init + j * init_j, 0)
-                        call_core(
-                            word(cores, min(row_tile, row_end - m)),
-                            piece,
-                            1,
-                            m,
-                            j,
-                            start,
-                            stride,
-                            here,
-                            out_rs,
-                        )
-                    begun = True
+                    contract_lanes(
+                        cores, piece, 1, blk, end, row_tile, j, start, stride, here, out_rs
+                    )
+                    start, stride = here, out_rs
 
 
 @helper
