@@ -17,7 +17,7 @@ from dataclasses import dataclass
 
 from rnncc.artifact.kernel_args import PartialSums, ZeroRow
 from rnncc.runtime.cuda.kernels.kernel import kernel
-from rnncc.runtime.cuda.kernels.kernel_namespace import F, cuda, v
+from rnncc.runtime.cuda.kernels.kernel_namespace import F, add_products, cuda, put_sum, v
 from rnncc.runtime.planning.copies import Point
 
 TILE = 64  # results of a block, each way
@@ -80,38 +80,15 @@ def contract(
                 y = v.load(w + k0 * w_k0 + k1 * w_k1 + n * w_n)
             v.shared_store((16 + k - k_at) * 68 + n - n_lo, y)
         cuda.syncthreads()
-        for k in range(16):
-            a0, a1, a2, a3 = v.shared_load4(k * 68 + row)
-            w0, w1, w2, w3 = v.shared_load4((16 + k) * 68 + column)
-            sums[0] = v.fma(a0, w0, sums[0])
-            sums[1] = v.fma(a0, w1, sums[1])
-            sums[2] = v.fma(a0, w2, sums[2])
-            sums[3] = v.fma(a0, w3, sums[3])
-            sums[4] = v.fma(a1, w0, sums[4])
-            sums[5] = v.fma(a1, w1, sums[5])
-            sums[6] = v.fma(a1, w2, sums[6])
-            sums[7] = v.fma(a1, w3, sums[7])
-            sums[8] = v.fma(a2, w0, sums[8])
-            sums[9] = v.fma(a2, w1, sums[9])
-            sums[10] = v.fma(a2, w2, sums[10])
-            sums[11] = v.fma(a2, w3, sums[11])
-            sums[12] = v.fma(a3, w0, sums[12])
-            sums[13] = v.fma(a3, w1, sums[13])
-            sums[14] = v.fma(a3, w2, sums[14])
-            sums[15] = v.fma(a3, w3, sums[15])
+        add_products(sums, row, column)
         cuda.syncthreads()
         k_at += 16
     for i in range(4):
         for j in range(4):
             m, n = m_lo + row + i, n_lo + column + j
             if m < m_count and n < n_count:
-                total = sums[i * 4 + j]
                 at = out + part * out_part + m // m_inner * out_m0 + m % m_inner * out_m1
-                if begin == 1:
-                    total = total + v.load(constants + n * constants_n)
-                if begin == 2:
-                    total = total + v.load(at + n * out_n)
-                v.store(at + n * out_n, total)
+                put_sum(at + n * out_n, sums[i * 4 + j], begin, constants + n * constants_n)
 
 
 @kernel

@@ -6,7 +6,8 @@
     anew          the same integer, though no compiler knows: what follows from it is worked out
                   again rather than kept in registers from step to step
     give_up       the launch ends, with an error
-    level_barrier, share, team_sum, row_key, uniform      (`cuda.loop_helpers`)
+    level_barrier, share, team_sum, row_key, uniform, add_products, put_sum
+                  (`cuda.loop_helpers`)
 
 The kernels here are text until a target compiles them, so importing a module with kernels needs
 no driver and no numba-cuda.
@@ -53,4 +54,5 @@ level_barrier, share, team_sum = (
     TargetName("share"),
     TargetName("team_sum"),
 )
+add_products, put_sum = TargetName("add_products"), TargetName("put_sum")
 row_key, uniform, mix = TargetName("row_key"), TargetName("uniform"), TargetName("mix")

@@ -57,6 +57,41 @@ def team_sum(place, team):
     return total
 
 
+# ---- contractions in tiles (`gemm_tiles`) ------------------------------------------------------
+
+
+def add_products(sums, row, column):
+    """A thread's sums [4, 4] go on over the 16 k that are staged in shared memory."""
+    for k in range(16):
+        a0, a1, a2, a3 = v.shared_load4(k * 68 + row)
+        w0, w1, w2, w3 = v.shared_load4((16 + k) * 68 + column)
+        sums[0] = v.fma(a0, w0, sums[0])
+        sums[1] = v.fma(a0, w1, sums[1])
+        sums[2] = v.fma(a0, w2, sums[2])
+        sums[3] = v.fma(a0, w3, sums[3])
+        sums[4] = v.fma(a1, w0, sums[4])
+        sums[5] = v.fma(a1, w1, sums[5])
+        sums[6] = v.fma(a1, w2, sums[6])
+        sums[7] = v.fma(a1, w3, sums[7])
+        sums[8] = v.fma(a2, w0, sums[8])
+        sums[9] = v.fma(a2, w1, sums[9])
+        sums[10] = v.fma(a2, w2, sums[10])
+        sums[11] = v.fma(a2, w3, sums[11])
+        sums[12] = v.fma(a3, w0, sums[12])
+        sums[13] = v.fma(a3, w1, sums[13])
+        sums[14] = v.fma(a3, w2, sums[14])
+        sums[15] = v.fma(a3, w3, sums[15])
+
+
+def put_sum(place, total, begin, constant):
+    """Writes a result: its sum, on top of nothing (begin 0), a constant (1), what is there (2)."""
+    if begin == 1:
+        total = total + v.load(constant)
+    if begin == 2:
+        total = total + v.load(place)
+    v.store(place, total)
+
+
 # ---- random bits (`ir.random` says which) ----------------------------------------------------
 
 WORD = 0xFFFFFFFF

@@ -15,7 +15,10 @@ from typing import Any
 from rnncc.runtime.cuda.kernels import loop_helpers, scalars
 from rnncc.runtime.cuda.kernels.kernel import rebound
 
-NEST = ("share", "level_barrier", "team_sum", "mix", "row_key", "uniform")
+NEST = (
+    *("share", "level_barrier", "team_sum", "mix", "row_key", "uniform"),
+    *("add_products", "put_sum"),
+)
 
 
 def meanings(
