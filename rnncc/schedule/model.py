@@ -23,8 +23,6 @@ from dataclasses import dataclass, field
 from rnncc.ir.program import Op, Program, Value
 from rnncc.ir.sizes import Size
 
-LANE_PAD = 16
-
 
 @dataclass(frozen=True, eq=False, slots=True)
 class Buffer:

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 
-from rnncc.runtime.cuda.arrays.torch_tensors import rows_are_dense
+from rnncc.runtime.cuda.arrays.torch_tensors import has_dense_rows
 from rnncc.runtime.cuda.driver.target import DeviceMemory, HostArrays
 from rnncc.torch import GRU, LSTM, Recurrent, on_device
 from tests import cases
@@ -161,6 +161,6 @@ def test_second_derivatives_of_both_directions(monkeypatch: pytest.MonkeyPatch) 
 
 def test_rows_of_views() -> None:
     x = torch.zeros(4, 5, 6)
-    assert rows_are_dense(x.transpose(0, 1), 2) and rows_are_dense(x[:, ::2], 2)
-    assert not rows_are_dense(x[..., ::2], 2) and not rows_are_dense(x.permute(2, 0, 1), 1)
+    assert has_dense_rows(x.transpose(0, 1), 2) and has_dense_rows(x[:, ::2], 2)
+    assert not has_dense_rows(x[..., ::2], 2) and not has_dense_rows(x.permute(2, 0, 1), 1)
     assert np.array_equal(x.transpose(0, 1).stride(), (6, 30, 1))

@@ -11,14 +11,13 @@ import numpy as np
 import pytest
 
 from rnncc.common.machine import Machine, host
-from rnncc.runtime.common.memory_pool import aligned
-from rnncc.runtime.cpu.threads.dispatch import launch
 from rnncc.runtime.jit import object_cache
 from rnncc.runtime.jit.compiler import compile_function
 from rnncc.runtime.jit.fingerprint import Unknown, fingerprint
 from rnncc.runtime.jit.kernel import CpuKernel, kernel
 from rnncc.runtime.jit.kernel_namespace import set_word, word
 from rnncc.runtime.jit.module_cache import text_module
+from tests.runtime.launching import launch
 
 ROOT = Path(__file__).parent.parent.parent
 MODULE = '''"""Two kernels, for tests."""
@@ -78,10 +77,7 @@ def module(fresh_store: Path) -> ModuleType:
 
 
 def run(made: CpuKernel, value: int) -> int:
-    block = aligned((1,), np.int64, zero=True)
-    block[0] = value
-    launch(made.address, block.ctypes.data)
-    return int(block[0])
+    return int(launch(made.address, np.array([value], np.int64))[0])
 
 
 def test_an_object_is_kept_and_found(module, fresh_store: Path) -> None:

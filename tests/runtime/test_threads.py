@@ -16,6 +16,7 @@ from rnncc.runtime.cpu.kernels.barrier import sync_words
 from rnncc.runtime.cpu.threads import dispatch, openmp_team, worker_pool
 from rnncc.runtime.jit import kernel, object_cache
 from rnncc.runtime.jit.module_cache import text_module
+from tests.runtime.launching import launch
 
 MODULE = '''"""Threads that hand a vector round: each step reads all of what the last step wrote."""
 
@@ -81,7 +82,7 @@ def run_ring(parts, wanted):
     counts = aligned((8,), np.int64, zero=True)
     block = aligned((8,), np.int64)
     block[:6] = sync.ctypes.data, wanted, data.ctypes.data, STEPS, N, counts.ctypes.data
-    dispatch.launch(module().ring.address, block.ctypes.data, parts)
+    launch(module().ring.address, block, parts)
     return data, counts[0]
 
 
@@ -103,8 +104,7 @@ def test_ring(parts, wanted):
 
 def test_every_part_runs_once():
     for parts in (1, 2, 7):
-        counts = aligned((8,), np.int64, zero=True)
-        dispatch.launch(module().count_parts.address, counts.ctypes.data, parts)
+        counts = launch(module().count_parts.address, np.zeros(8, np.int64), parts)
         assert list(counts[:parts]) == list(range(1, parts + 1)) and not counts[parts:].any()
 
 
@@ -127,9 +127,8 @@ def test_two_python_threads_launch_at_once():
 
 
 def test_denormals_are_flushed_and_restored():
-    values = aligned((3,), np.float64)
-    values[0] = np.finfo("d").tiny
-    dispatch.launch(module().denormal.address, values.ctypes.data)
+    given = np.array([np.finfo("d").tiny, 0, 0])
+    values = launch(module().denormal.address, given.view(np.int64)).view(np.float64)
     assert values[2] == np.finfo("d").tiny / 2
     from rnncc.runtime.cpu.kernels.scalar_intrinsics import IS_X86
 

@@ -6,6 +6,7 @@ Non-Goals: buffers of our own (`cpu.kernel_arguments`).
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -15,11 +16,15 @@ def has_dense_rows(array: np.ndarray, lead: int) -> bool:
     flags = array.flags
     if not flags.aligned:
         return False
-    if flags.c_contiguous:
-        return True
-    step = array.itemsize
-    rows = zip(array.shape[lead:], array.strides[lead:], strict=True)
-    for n, stride in reversed([*rows]):
+    return flags.c_contiguous or rows_are_dense(
+        array.shape[lead:], array.strides[lead:], array.itemsize
+    )
+
+
+def rows_are_dense(shape: Sequence[int], strides: Sequence[int], step: int) -> bool:
+    """Whether elements of a row lie side by side. step: from one to the next, in what strides are
+    told in."""
+    for n, stride in zip(reversed(shape), reversed(strides), strict=True):
         if n != 1 and stride != step:
             return False
         step *= n

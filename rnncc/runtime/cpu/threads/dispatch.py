@@ -1,4 +1,4 @@
-"""A kernel's address, a block and a number of parts to a run: the one parallel region of a call.
+"""Which threads run the parts of a call's kernels: the process's workers, or a framework's team.
 
 One thread runs all the parts where there is one to be had, where the workers are busy for another
 Python thread, and where the system has no semaphores to sleep on. A forked child gets workers of
@@ -14,9 +14,7 @@ from functools import cache
 
 from rnncc.common.machine import NUM_THREADS, host
 from rnncc.runtime.cpu.threads.openmp_team import Team
-from rnncc.runtime.cpu.threads.worker_pool import WorkerPool, available, function_of
-from rnncc.runtime.jit.kernel import entry
-from rnncc.runtime.jit.kernel_namespace import call_kernel
+from rnncc.runtime.cpu.threads.worker_pool import WorkerPool, available
 
 _lock = threading.Lock()
 _pool: WorkerPool | None = None
@@ -30,12 +28,6 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-
-@entry
-def run_in_turn(kernel, block, parts):
-    for part in range(parts):
-        call_kernel(kernel, block, part)
 
 
 @cache
@@ -89,9 +81,3 @@ def _workers() -> WorkerPool:
 def pool_of_workers() -> WorkerPool | None:
     """The workers, if there are any; those who want them `lend` and `take_back`."""
     return _workers() if max_threads() > 1 else None
-
-
-def launch(kernel: int, block: int, parts: int = 1) -> None:
-    """Runs kernel(block, part) for each part; in parallel where threads are to be had."""
-    if parts == 1 or max_threads() == 1 or not _workers().run(kernel, block, parts):
-        function_of(run_in_turn)(kernel, block, parts)

@@ -86,12 +86,6 @@ def lead(control, kernel, block, parts, post):
 
 
 @entry
-def run_parts(control, kernel, block, parts, post):
-    """All parts of one job."""
-    lead(control, kernel, block, parts, post)
-
-
-@entry
 def work(control, wait):
     """A worker's life."""
     seen = 0
@@ -158,7 +152,6 @@ class WorkerPool:
         self._control = self._words.ctypes.data
         libc.sem_init(ctypes.c_void_p(self._control + SEMAPHORE), 0, 0)
         self._busy = threading.Lock()
-        self._run = function_of(run_parts)
         work_ = function_of(work)
         self._threads = started(workers, work_, (self._control, self._wait))
         self._pid = os.getpid()
@@ -177,17 +170,6 @@ class WorkerPool:
 
     def take_back(self) -> None:
         self._busy.release()
-
-    def run(self, kernel: int, block: int, parts: int) -> bool:
-        """Runs all parts; False, and nothing done, while another Python thread has the workers."""
-        control, post = self.lend()
-        if not control:
-            return False
-        try:
-            self._run(control, kernel, block, parts, post)
-        finally:
-            self.take_back()
-        return True
 
     def close(self) -> None:
         """Sends the workers home, before the machine code they run is unloaded."""

@@ -14,6 +14,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime.common.strides import rows_are_dense
 from rnncc.runtime.cuda.driver.current_target import current
 from rnncc.runtime.cuda.driver.target import CudaTarget, DeviceMemory
 
@@ -52,7 +53,8 @@ class InterfaceArrays:
         array = array.astype(dtype, copy=False)
         if array.flags.c_contiguous:
             return self.piece(array), None
-        if not lead or not rows_are_dense(array, lead):
+        dense = rows_are_dense(array.shape[lead:], array.strides[lead:], array.itemsize)
+        if not lead or not dense:
             return self.piece(self.library.ascontiguousarray(array)), None
         return self.piece(array), tuple(array.strides)
 
@@ -66,13 +68,3 @@ class InterfaceArrays:
             return piece.owner
         out[...] = piece.owner
         return out
-
-
-def rows_are_dense(array: Any, lead: int) -> bool:
-    """Whether elements lie side by side behind the first axes."""
-    step = array.itemsize
-    for n, stride in reversed([*zip(array.shape[lead:], array.strides[lead:], strict=True)]):
-        if n != 1 and stride != step:
-            return False
-        step *= n
-    return True

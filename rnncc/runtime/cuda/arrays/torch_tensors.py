@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.runtime.common.strides import rows_are_dense
 from rnncc.runtime.cuda.driver.target import CudaTarget, DeviceMemory
 
 
@@ -38,7 +39,7 @@ class TorchArrays:
         if not isinstance(array, self.torch.Tensor):
             array = self.torch.as_tensor(np.array(array, dtype))
         array = array.detach().resolve_neg().to(self.device, kind)
-        if not array.is_contiguous() and not rows_are_dense(array, lead):
+        if not array.is_contiguous() and not has_dense_rows(array, lead):
             array = array.contiguous()
         strides = None
         if not array.is_contiguous():
@@ -58,13 +59,6 @@ class TorchArrays:
         return out
 
 
-def rows_are_dense(tensor: Any, lead: int) -> bool:
-    """Whether elements lie side by side behind the first axes."""
-    if not lead:
-        return False
-    step = 1
-    for n, stride in reversed([*zip(tensor.shape[lead:], tensor.stride()[lead:], strict=True)]):
-        if n != 1 and stride != step:
-            return False
-        step *= n
-    return True
+def has_dense_rows(tensor: Any, lead: int) -> bool:
+    """Whether elements lie side by side behind the first axes, of which there are some."""
+    return lead > 0 and rows_are_dense(tensor.shape[lead:], tensor.stride()[lead:], 1)
