@@ -11,7 +11,7 @@ Names are made here, of what they are about, and nobody takes one apart.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import NamedTuple
 
 LAST = ("state", "held")  # kinds of last values of carries
 
@@ -36,8 +36,7 @@ def cotangent_name(result: str) -> str:
     return f"d.{result}"
 
 
-@dataclass(frozen=True, slots=True)
-class ResultRole:
+class ResultRole(NamedTuple):
     """of: the carry, or the parameter, or else the result's own name."""
 
     kind: str
