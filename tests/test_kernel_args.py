@@ -21,7 +21,7 @@ from rnncc.artifact.kernel_args import (
     RingMask,
     SizeOf,
     parsed,
-    text_of,
+    texts_of,
 )
 from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.machine import Machine
@@ -40,22 +40,41 @@ def test_text_is_read_back(kind: str) -> None:
     whole = made(*(SAMPLES[t] for t in made.types))  # type: ignore[arg-type]
     short = made(*whole[1 : len(whole) - len(made.defaults)])
     for argument in (whole, short):
-        (found,) = parsed((text_of(argument),))
+        (found,) = parsed(texts_of([argument]))
         assert found == argument and type(found) is made
         assert len(argument) == 1 + len(made.names)
     assert made.__doc__ and made.__doc__ != KernelArgument.__doc__
 
 
 def test_texts() -> None:
-    assert text_of(BufferAddress("x")) == "address|x"
-    assert text_of(BufferAddress("h", "final")) == "address|h|final"
-    assert text_of(BufferAddress("b", "", ((0, "units"),))) == "address|b||0:units"
-    assert text_of(PackedWeights("stage", 0, 1)) == "pack|stage|0|1"
+    """Those about one thing share a text, in their order."""
+    start = BufferAddress("b", "", ((0, "units"), (1, "2 * units")))
+    arguments = (PartCount(), SizeOf("4 * units"), BufferAddress("h", "final"), BatchStride("h"))
+    arguments = (*arguments, start, PackedWeights("stage", 0, 1), BatchStride("h"))
+    texts = (
+        "parts, size|4 * units",
+        "h: address|final, stride_b",
+        "b: address||0:units,1:2 * units",
+        "stage: pack|0|1",
+        "h: stride_b",
+    )
+    assert texts_of(arguments) == texts and parsed(texts) == arguments
 
 
 @pytest.mark.parametrize(
     "text",
-    ["", "nothing", "size", "size|a|b", "stride|x|T", "pack|stage|0", "T|x", "address|x||units"],
+    [
+        "",
+        "nothing",
+        "size",
+        "size|a|b",
+        "stride|x|T",
+        "pack|stage|0",
+        "T|x",
+        "address|x||units",
+        "x: T",
+        "x: ",
+    ],
 )
 def test_other_texts_are_refused(text: str) -> None:
     with pytest.raises(ValueError, match="no argument of a kernel"):

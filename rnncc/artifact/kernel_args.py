@@ -10,8 +10,9 @@ A kernel reads its arguments out of a block of integers. Its text asks for them 
                   (`executable` of the target), or the call that brings it
     CodeAddress   of the CPU: the address of machine code or of a table of it (`cpu.executable`)
 
-As text, a kind and its fields, those at the end that are empty left out: `size|4 * units`,
-`address|bias||0:units`. `parsed` and `text_of` are the only ones to read and write that.
+As text, a kind and its fields, those at the end that are empty left out: `size|4 * units`. Those
+that follow one another and are about the same thing share a text, which names that first:
+`bias: stride|0, address||0:units`. `parsed` and `texts_of` are the only ones to read and write it.
 
 They are tuples, kind first, since plans look many of them up; and none is a dataclass, since to
 make so many of those takes longer than to load a cell.
@@ -21,13 +22,14 @@ Non-Goals: the answers.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
 from operator import itemgetter
 from typing import Any, ClassVar, dataclass_transform
 
 Starts = tuple[tuple[int, str], ...]  # (axis, size): elements from the begin of an axis
 
+LONGEST = 84  # characters of a text
 KINDS: dict[str, type[KernelArgument]] = {}
 
 
@@ -83,24 +85,40 @@ class KernelArgument(tuple[Any, ...]):
         return " ".join(filter(None, (self.kind, *self.fields)))
 
 
-def text_of(argument: KernelArgument) -> str:
-    return "|".join((argument.kind, *argument.fields)).rstrip("|")
+def texts_of(arguments: Iterable[KernelArgument]) -> tuple[str, ...]:
+    """The arguments in order, as few texts as fit a line each."""
+    texts: list[str] = []
+    last = None
+    for argument in arguments:
+        subject = argument.subject
+        fields = argument.fields[1:] if subject else argument.fields
+        text = "|".join((argument.kind, *fields)).rstrip("|")
+        if texts and subject == last and len(texts[-1]) + len(text) < LONGEST:
+            texts[-1] += f", {text}"
+        else:
+            texts.append(f"{subject}: {text}" if subject else text)
+        last = subject
+    return tuple(texts)
 
 
 @lru_cache(1024)
 def parsed(texts: tuple[str, ...]) -> tuple[KernelArgument, ...]:
-    """What `text_of` wrote. ValueError if it didn't."""
-    return tuple(map(_parsed, texts))
+    """What `texts_of` wrote. ValueError if it didn't."""
+    return tuple(argument for text in texts for argument in _parsed(text))
 
 
-def _parsed(text: str) -> KernelArgument:
-    kind, *fields = text.split("|")
-    try:
-        made = KINDS[kind]
-        types = made.types[: len(fields)]
-        return made(*(_READERS[t](f) for t, f in zip(types, fields, strict=True)))
-    except (KeyError, TypeError, ValueError):
-        raise ValueError(f"{text!r} is no argument of a kernel") from None
+def _parsed(text: str) -> Iterator[KernelArgument]:
+    subject, about, rest = text.partition(": ")
+    for told in (rest if about else text).split(", "):
+        kind, *fields = told.split("|")
+        if about:
+            fields.insert(0, subject)
+        try:
+            made = KINDS[kind]
+            types = made.types[: len(fields)]
+            yield made(*(_READERS[t](f) for t, f in zip(types, fields, strict=True)))
+        except (KeyError, TypeError, ValueError):
+            raise ValueError(f"{told!r} of {text!r} is no argument of a kernel") from None
 
 
 def _field(value: str | int | Starts) -> str:

@@ -76,12 +76,17 @@ class CoreSpec:
 
     gates: int
     packs: tuple[PackSpec | None, ...]
-    segments: tuple[Sizes, ...]  # the sizes of each segment's k loop that become entries
+    loops: tuple[Sizes, ...] = ()  # of each segment, where weights belong to rows: sizes of its k
     init: tuple[BufferView | None, ...] | None = None
     operands: tuple[OperandSpec, ...] = ()
     out: BufferView | None = None
     start: str = ""  # a buffer with rows to go on from, of which the first `ahead` segments are a
     ahead: int = 0  # part already; or else the core adds them itself
+
+    @property
+    def entries(self) -> tuple[Sizes, ...]:
+        """Of each segment the sizes of k that have an entry for each index: all but the last."""
+        return self.loops or tuple(p.k_sizes[:-1] for p in self.packs if p is not None)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +112,7 @@ class StageSpec:
     name: str
     kind: str  # lanes | grad
     shape: Sizes
-    cores: tuple[CoreSpec, ...] = (CoreSpec(1, (), ()),)
+    cores: tuple[CoreSpec, ...] = (CoreSpec(1, ()),)
     grad: GradSpec | None = None
 
 
@@ -166,14 +171,14 @@ class KernelSpec:
     """function: a generated kernel, or None where every stage is told whole in its tables."""
 
     name: str
-    function: Any  # runtime.kernel.Kernel | None
     kind: str
     axes: str
     phase: str  # before | scan | after
-    arguments: tuple[str, ...]  # what each word of the block is, as `kernel_args.text_of` has it
-    levels: int
     stages: tuple[str, ...]
     writes: tuple[str, ...]  # buffers
+    levels: int = 1
+    function: Any = None  # a CpuKernel or a CudaKernel
+    arguments: tuple[str, ...] = ()  # what each word of the block is, as `texts_of` has it
     summed: tuple[SummedSpec, ...] = ()  # in the order of their numbers
 
     @property

@@ -17,7 +17,7 @@ from rnncc.common.user_text import Code
 
 WIDTH = 100
 FEW = 8  # texts of a tuple that get a line each
-SMALL = 4  # fields of what stands beside others on a line
+SMALL = 6  # fields of what stands beside others on a line
 
 
 def literal(value: object, indent: int = 0, lead: int = 0) -> Code:

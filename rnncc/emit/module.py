@@ -99,14 +99,20 @@ def _document(view: KernelView, made: Schedule) -> Code:
         "weights": "What depends on weights alone.",
     }[view.kind]
     touched = addresses(view.arguments)
-    lines = [over, ""]
+    alike: dict[str, list[str]] = {}
     for buffer in made.buffers:
         if buffer.name in touched:
             slots = ", a slot a step" if buffer.storage == "carry" else ""
-            lines.append(f"{buffer.name:<20} {buffer.described}  {buffer.storage}{slots}")
-    if len(lines) == 2:
+            about = f"{buffer.described}  {buffer.storage}{slots}"
+            alike.setdefault(about, []).append(buffer.name)
+    lines = [
+        line
+        for about, names in alike.items()
+        for line in textwrap.wrap(f"{', '.join(names):<20} {about}", 92, drop_whitespace=True)
+    ]
+    if not lines:
         return documented(over)
-    inside = [documented(line) for line in lines[1:]]
+    inside = [Code(), *map(documented, lines)]
     shown = [f"    {line}" if line else "" for line in inside]
     return Code("\n".join([documented(over), *shown, "    "]))
 
@@ -116,6 +122,15 @@ class VariantView:
     literal: Code
     engine: str
     directions: list[DirectionView]
+
+    @property
+    def entry(self) -> Code:
+        """Its engine, by the variant."""
+        tables = ", ".join(["CELL", *(d.name.upper() for d in self.directions)])
+        flat = f"{self.literal}: {self.engine}({tables}),"
+        if len(flat) <= 96:
+            return Code(flat)
+        return Code(f"{self.literal}: {self.engine}(\n        {tables},\n    ),")
 
 
 @dataclass(frozen=True, slots=True)

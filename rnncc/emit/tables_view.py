@@ -9,7 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from rnncc.artifact import kernel_tables
-from rnncc.artifact.kernel_args import text_of
+from rnncc.artifact.kernel_args import texts_of
 from rnncc.artifact.literals import literal
 from rnncc.common.user_text import Code
 from rnncc.emit.cuda.summed import own_segments, summed_groups
@@ -118,21 +118,18 @@ def _stage(stage: Stage) -> kernel_tables.StageSpec:
 
 
 def _kernel(kernel: Kernel, view: Any, cores: bool) -> kernel_tables.KernelSpec:
+    told = cores or kernel.is_plain
+    stages = [s.name for level in kernel.levels for s in level.stages if _has_cores(s)]
     return kernel_tables.KernelSpec(
         view.name,
-        None if cores and kernel.is_plain else Code(view.name),
         kernel.kind,
         kernel.axes,
         "scan" if kernel.kind == "scan" else kernel.name.split("_")[0],
-        tuple(map(text_of, view.arguments)),
-        len(kernel.levels),
-        tuple(
-            s.name
-            for level in kernel.levels
-            for s in level.stages
-            if _has_cores(s) and (cores or kernel.is_plain)
-        ),
+        tuple(stages if told else ()),
         tuple(b.name for b in written(kernel)),
+        len(kernel.levels),
+        None if cores and kernel.is_plain else Code(view.name),
+        texts_of(view.arguments),
         () if cores or kernel.kind != "scan" else tuple(_summed(kernel)),
     )
 
@@ -206,15 +203,14 @@ def _pack(group: Group, index: int) -> kernel_tables.PackSpec | None:
 def _lanes(stage: LaneStage) -> kernel_tables.StageSpec:
     cores = []
     for group in stage.groups:
-        count = len(group.accs[0].segments)
-        init = None
+        first, init = group.accs[0].segments, None
         if any(a.init is not None for a in group.accs):
             init = _gates(a.init for a in group.accs)
         cores.append(
             kernel_tables.CoreSpec(
                 len(group.accs),
-                tuple(_pack(group, i) for i in range(count)),
-                tuple(_sizes(s.k_sizes[:-1]) for s in group.accs[0].segments),
+                tuple(_pack(group, i) for i in range(len(first))),
+                tuple(_sizes(s.k_sizes[:-1]) for s in first) if group.rowwise else (),
                 init,
                 *(_direct(stage, group) if stage.direct else ()),
                 **_start(group),

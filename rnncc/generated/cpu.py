@@ -26,7 +26,7 @@ from rnncc.artifact.kernel_tables import (
 from rnncc.generated.on_demand import cpu_layer_class as layer_class
 from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.second_engine import CpuSecondEngine
-from rnncc.runtime.cpu.kernels.barrier import barrier, check_in
+from rnncc.runtime.cpu.kernels.barrier import barrier, enter
 from rnncc.runtime.cpu.kernels.loop_helpers import (
     POINTER_BYTES,
     POINTERS_AT,
@@ -52,7 +52,9 @@ from rnncc.runtime.jit.kernel_namespace import (
     host_vectors,
     restore_denormals,
     set_word,
+    set_words,
     word,
+    words,
 )
 
 __all__ = [
@@ -84,11 +86,11 @@ __all__ = [
     "Variant",
     "barrier",
     "call_core",
-    "check_in",
     "contract_rows",
     "copy_pieces",
     "draw_float32",
     "draw_float64",
+    "enter",
     "fetch_tile",
     "flush_denormals",
     "gates",
@@ -102,6 +104,8 @@ __all__ = [
     "row_range",
     "segment",
     "set_word",
+    "set_words",
     "share",
     "word",
+    "words",
 ]

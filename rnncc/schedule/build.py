@@ -64,12 +64,13 @@ class _Build:
         parts = [o for op in self.joined.values() for o in op.operands]
         for value in dict.fromkeys(parts):
             leaving[value] = [_whole(self.new_buffer(value, "work"))]
+        names = {r.value: r.name for r in reversed(program.results)}
         for value in dict.fromkeys(r.value for r in program.results):
             if value in self.joined:
                 continue
             made_outside = value in outer_defs or value in {p.value for p in program.params}
             if made_outside:
-                buffer = self.new_buffer(value, "result", place=value in outer_defs)
+                buffer = self.new_buffer(value, "result", value in outer_defs, names[value])
                 leaving[value] = [_whole(buffer)]
         self.starts, taken = find_starts(program, self.single)
         crossing = self.crossing(program, taken)
@@ -98,8 +99,12 @@ class _Build:
             bool(program.scan and program.scan.reverse),
         )
 
-    def new_buffer(self, value: Value, storage: str, place: bool = True) -> Buffer:
-        buffer = Buffer(self.names(value.name), value.type.shape, value.type.axes, storage, value)
+    def new_buffer(
+        self, value: Value, storage: str, place: bool = True, name: str = "value"
+    ) -> Buffer:
+        """name: of its buffer, where the value has none."""
+        title = self.names(value.name if value.name.strip("_") else name)
+        buffer = Buffer(title, value.type.shape, value.type.axes, storage, value)
         self.buffers.append(buffer)
         if place:
             self.places[value] = _whole(buffer)

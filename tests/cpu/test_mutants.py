@@ -99,8 +99,8 @@ GENERATED: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
     ),
     "a step too far": (
         SCAN,
-        r"_t_ptr = (\w+) \+ t \*",
-        r"_t_ptr = \1 + (t + 1) *",
+        r"i_ptr \+ t \*",
+        "i_ptr + (t + 1) *",
         KernelFault,
         APART,
     ),

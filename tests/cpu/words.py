@@ -54,6 +54,12 @@ class Words:
         self.raw: dict[str, Any] = {
             "word": lambda address, index: space_.word(address + 8 * index),
             "set_word": lambda address, index, value: space_.set_word(address + 8 * index, value),
+            "words": lambda address, count: tuple(
+                space_.word(address + 8 * n) for n in range(count)
+            ),
+            "set_words": lambda address, *values: [
+                space_.set_word(address + 8 * n, x) for n, x in enumerate(values)
+            ],
             "call_core": self.call,
             "call_kernel": lambda function, block, part: self.call_part(function, block, part),
             "atomic_add": partial(self._atomic, lambda old, x: old + x),

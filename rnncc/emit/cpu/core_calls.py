@@ -126,7 +126,7 @@ class _Segment:
             a_more, w_more = self.offsets(var, *axes, f"_k{n}", PackDepthStride(*self.place, n))
             a_at, w_at = a_at + a_more, w_at + w_more
         entry = [table, count, a_at, a_rs, a_ks, w_at, w_ks, w_ts, length]
-        return [*lines, *call_lines("segment", entry, depth), "    " * depth + f"{count} += 1"]
+        return [*lines, *call_lines(f"{count} = segment", entry, depth)]
 
     def offsets(
         self, var: str, a: int | None, w: int | None, suffix: str, packed: KernelArgument

@@ -91,8 +91,7 @@ class KernelWriter:
                     stages.append(row_view(self.at, stage, self.comments([stage.op])))
             if stages:
                 levels.append(stages)
-        arguments, lines = list(self.words.arguments), self.at.step_lines
-        words = self.words.lines({b.name: b.described for b in self.schedule.buffers})
+        arguments, words, lines = self.words.arranged(), self.words.lines(), self.at.step_lines
         return KernelView(
             kernel.name, kernel.kind, Code(), words, arguments, lines, levels, kernel.reverse
         )

@@ -59,7 +59,8 @@ class CudaKernelWriter:
         self.kernel = kernel
         self.source = source
         self.words = Words()
-        self.at = Addresses(kernel, self.words)
+        # Registers hold where a step's rows are, which NVVM wouldn't find out.
+        self.at = Addresses(kernel, self.words, steps_named=True)
         self.leaves = {
             op.result: op for op in schedule.program.ops() if OPS[op.opcode].kind is Kind.LEAF
         }

@@ -26,11 +26,14 @@ from rnncc.schedule.model import Buffer, Kernel, View
 
 class Addresses:
     """`step_lines` collects what a scan works out anew at every step. one_row: the only row is the
-    first, so that no address has a term for it."""
+    first, so that no address has a term for it. steps_named: so is where the step's rows of a
+    sequence are; or else that is a term of every address, which LLVM moves out of inner loops."""
 
-    def __init__(self, kernel: Kernel, words: Words, *, one_row: bool = False) -> None:
+    def __init__(
+        self, kernel: Kernel, words: Words, *, one_row: bool = False, steps_named: bool = False
+    ) -> None:
         self.kernel = kernel
-        self.one_row = one_row
+        self.one_row, self.steps_named = one_row, steps_named
         self.words = words
         self.in_scan = kernel.kind == "scan"
         self.step_lines: list[str] = []
@@ -73,8 +76,10 @@ class Addresses:
         if not slot:
             if "T" not in buffer.axes:
                 return base
-            at = self.words.fresh_of(f"{name}_t", "ptr")
             stride = self.step_stride(buffer, name)
+            if not self.steps_named:
+                return f"{base} + t * {stride}"
+            at = self.words.fresh_of(f"{name}_t", "ptr")
             self.step_lines.append(f"{at} = {base} + t * {stride}")
             return at
         pointer = self.words.fresh_of(name, "ptr")

@@ -12,7 +12,7 @@ There are two kinds of names, and none is of both:
 So a weight called `range`, `block` or `lambda_` is `range_ptr`, `block_ptr` and `lambda__ptr`.
 
 An integer of the block is asked for by what it means (`artifact.kernel_args`), which is resolved at
-run time; the kernel has `h_ptr, h_stride_b = word(block, 6), word(block, 7)  # [B, units]`.
+run time; the kernel has `h_ptr, h_stride_b = words(block, 2)`.
 
 Non-Goals: values.
 """
@@ -20,7 +20,8 @@ Non-Goals: values.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+import textwrap
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from rnncc.artifact.kernel_args import KernelArgument
@@ -68,17 +69,16 @@ class Words:
         """For a second kernel over the same block: the same words, none of them used yet."""
         return Words(dict(self.arguments), set(self.arguments.values()))
 
-    def lines(self, shapes: Mapping[str, str]) -> list[str]:
-        """Statements that read those that are used: as many a line as fit, each line about one
-        thing. shapes: of arrays, which a comment tells; of stages it tells what is asked."""
-        groups: dict[str, list[tuple[str, str, KernelArgument]]] = {}
-        for number, (argument, name) in enumerate(self.arguments.items()):
-            if argument in self.used:
-                row = name, f"word(block, {number})", argument
-                groups.setdefault(argument.subject, []).append(row)
-        return [
-            line for subject, rows in groups.items() for line in _filled(rows, shapes.get(subject))
-        ]
+    def arranged(self) -> list[KernelArgument]:
+        """The arguments, those about one thing side by side from now on."""
+        subjects = {a.subject: n for n, a in reversed([*enumerate(self.arguments)])}
+        order = sorted(self.arguments, key=lambda a: subjects[a.subject])
+        self.arguments = {a: self.arguments[a] for a in order}
+        return order
+
+    def lines(self) -> list[str]:
+        """The statement that reads them all."""
+        return unpack_lines([*self.arguments.values()], "block", WIDTH)
 
     def fresh(self, name: str) -> str:
         """An identifier of ours that nothing else has."""
@@ -105,27 +105,11 @@ class Words:
         return candidate
 
 
-def _filled(rows: Iterable[tuple[str, str, KernelArgument]], shape: str | None) -> list[str]:
-    lines: list[str] = []
-    taken: list[tuple[str, str, KernelArgument]] = []
-    for row in rows:
-        # What an array is, is said where there is room; its docstring says it, too.
-        comment = "" if shape else _asked([*taken, row])
-        if taken and len(_line([*taken, row]) + comment) > WIDTH:
-            lines.append(_line(taken) + ("" if shape else _asked(taken)))
-            taken = []
-        taken.append(row)
-    lines.append(_line(taken) + ("" if shape else _asked(taken)))
-    if shape and len(f"{lines[0]}  # {shape}") <= WIDTH:
-        lines[0] += f"  # {shape}"
-    return lines
-
-
-def _line(rows: list[tuple[str, str, KernelArgument]]) -> str:
-    names, words, _ = zip(*rows, strict=True)
-    return f"{', '.join(names)} = {', '.join(words)}"
-
-
-def _asked(rows: list[tuple[str, str, KernelArgument]]) -> str:
-    asked = [a.about_subject for _, _, a in rows if a.subject]
-    return f"  # {', '.join(asked)}" if asked else ""
+def unpack_lines(names: Sequence[str], place: str, width: int) -> list[str]:
+    """Names bound to as many integers at a place: on one line, or on as many as they fill."""
+    told = f"words({place}, {len(names)})"
+    flat = f"{', '.join(names)}{',' if len(names) == 1 else ''} = {told}"
+    if len(flat) <= width:
+        return [flat]
+    rows = textwrap.wrap(", ".join(names) + ",", width - 4, break_long_words=False)
+    return ["(", *(f"    {row}" for row in rows), f") = {told}"]

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Set
 
 from rnncc.emit.shared.addresses import Addresses
-from rnncc.emit.shared.views import Loop, StatementLoop
+from rnncc.emit.shared.kernel_names import unpack_lines
+from rnncc.emit.shared.views import NARROW, Loop, StatementLoop
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Op, Value
 from rnncc.ir.sizes import Size
@@ -75,8 +76,14 @@ class Statements:
                 for store in self.stores:
                     if store.value not in self.made:
                         self._store(store.value)
-            loops.append(StatementLoop([(i, n) for n, i in self.used.items()], self.lines))
+            loops.append(StatementLoop(self._pointer_lines(), self.lines))
         return loops
+
+    def _pointer_lines(self) -> list[str]:
+        """The statement that reads a row's addresses, as far as the loop needs them."""
+        count = max(self.used.values(), default=-1) + 1
+        names = [name for name, _ in self.row_lines[:count]]
+        return unpack_lines(names, "row", NARROW) if names else []
 
     def _statement(self, op: Op, fused: set[Op], crossing: dict[Value, tuple[int, int]]) -> None:
         self._bind_operands(op)
@@ -230,7 +237,7 @@ class Statements:
             terms = self.at.row_terms(view)
             terms += self.at.outer_terms(view, self.outer) if view.axes else ""
             base = self.at.pointer(view)
-            if terms:
+            if terms or not base.isidentifier():
                 slot = f"_{view.slot}" if view.slot else ""
                 name = self.at.words.fresh_of(f"{view.buffer.name}{slot}_row", "ptr")
                 self.numbers[name] = len(self.row_lines)

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from rnncc.artifact.kernel_args import KernelArgument
 from rnncc.common.user_text import Code
 
-WIDTH = 80  # of text that stands some loops deep
+NARROW = 76  # of text that stands some loops deep
 
 
 @dataclass
@@ -47,7 +47,7 @@ class CallView:
 
 @dataclass
 class StatementLoop:
-    pointers: list[tuple[int, str]]  # of the row's addresses, those it needs: number and name
+    pointers: list[str]  # what reads the row's addresses, where it needs any
     lines: list[str]
 
 
@@ -68,6 +68,11 @@ class LaneView:
     blocks: str = ""
     direct: bool = False
     one_row: bool = False  # nothing of it depends on a row
+
+    @property
+    def keep_row(self) -> list[str]:
+        """What writes down a row's addresses."""
+        return call_lines("set_words", ["row", *(place for _, place in self.row_lines)])
 
 
 @dataclass
@@ -97,11 +102,11 @@ def call_lines(function: str, arguments: list[str], depth: int = 0) -> list[str]
     their own."""
     pad = "    " * depth
     flat = f"{pad}{function}({', '.join(arguments)})"
-    if len(flat) <= WIDTH:
+    if len(flat) <= NARROW:
         return [flat]
     lines, line = [f"{pad}{function}("], ""
     for argument in arguments:
-        if line and len(pad) + 4 + len(line) + len(argument) + 2 > WIDTH:
+        if line and len(pad) + 4 + len(line) + len(argument) + 2 > NARROW:
             lines.append(f"{pad}    {line}")
             line = ""
         line += f"{' ' if line else ''}{argument},"

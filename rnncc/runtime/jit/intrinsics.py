@@ -34,7 +34,9 @@ class Primitive:
         self.function, self.literal = function, literal
         self.name = self.__name__ = function.__name__
         self.__doc__ = function.__doc__
-        self.arity = len(inspect.signature(function).parameters) - 1
+        parameters = inspect.signature(function).parameters.values()
+        self.arity = len(parameters) - 1
+        self.variadic = any(p.kind is p.VAR_POSITIONAL for p in parameters)
         self.signatures: dict[tuple[types.Type, ...], Any] = {}
         self.type = PrimitiveType(self)
 
@@ -46,7 +48,8 @@ class Primitive:
         if not self.literal:
             args = tuple(types.unliteral(a) for a in args)
         if args not in self.signatures:
-            found = self.function(context, *args) if len(args) == self.arity else None
+            fits = self.variadic or len(args) == self.arity
+            found = self.function(context, *args) if fits else None
             if found is None:
                 given = ", ".join(map(str, args))
                 raise TypingError(f"{self.name} takes {self.arity} arguments, not ({given})")

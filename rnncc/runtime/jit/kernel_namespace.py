@@ -70,6 +70,7 @@ def host_vectors(dtype: str) -> HostVectors:
 
 
 word, set_word = Raw("word"), Raw("set_word")
+words, set_words = Raw("words"), Raw("set_words")
 call_core, call_kernel = Raw("call_core"), Raw("call_kernel")
 atomic_add, atomic_or = Raw("atomic_add"), Raw("atomic_or")
 atomic_load, atomic_store = Raw("atomic_load"), Raw("atomic_store")

@@ -36,10 +36,10 @@ RUNTIME = {
             "POINTERS_AT POINTER_BYTES ROW_BLOCK SPILLS_AT TILE_BYTES TURN_AT Array BufferSpec "
             "BufferView CarrySpec CellDescription Constraint CopySpec CoreSpec CpuEngine "
             "CpuSecondEngine DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate "
-            "ResultSpec SizeDescription StageSpec Variant barrier call_core check_in "
+            "ResultSpec SizeDescription StageSpec Variant barrier call_core enter "
             "contract_rows copy_pieces draw_float32 draw_float64 fetch_tile flush_denormals gates "
             "host_vectors kernel lane_range layer_class one_row restore_denormals row_key "
-            "row_range segment set_word share word"
+            "row_range segment set_word set_words share word words"
         ),
         "rnncc.generated.cuda": (
             "COUNTER_BYTES F Array BufferSpec BufferView CarrySpec CellDescription Constraint "

@@ -74,6 +74,15 @@ def check_in(sync, wanted, most_spins):
     return index, count
 
 
+@helper(returns=PAIR)
+def enter(sync, part, parts, most_spins):
+    """(index, count) of a part: as it was numbered where parts have rows of their own, which
+    most_spins 0 says; else in the order in which they come, as `check_in`."""
+    if most_spins == 0:
+        return part, parts
+    return check_in(sync, parts, most_spins)
+
+
 @helper
 def barrier(sync, index, count, generation):
     """Waits until all `count` threads are here; `generation` barriers were passed before.

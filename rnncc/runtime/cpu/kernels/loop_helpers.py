@@ -6,7 +6,7 @@ Non-Goals: lanes (`simd`); whole-row moves and reductions (`rows`).
 import numpy as np
 
 from rnncc.runtime.jit.helper import FOUR, PAIR, helper
-from rnncc.runtime.jit.kernel_namespace import call_core, prefetch, set_word, vectors, word
+from rnncc.runtime.jit.kernel_namespace import call_core, prefetch, set_words, vectors, word
 
 CACHE_LINE = 64
 SEGMENT_BYTES = 56
@@ -48,17 +48,12 @@ def lane_range(n, shared, index, count):
     return 0, n
 
 
-@helper
+@helper(returns="int64")
 def segment(table, index, a, a_rs, a_ks, w, w_ks, w_ts, k):
-    """One segment of a contraction: see the cores' module for its seven words."""
+    """One segment of a contraction: see the cores' module for its seven words. The index after."""
     at = table + index * SEGMENT_BYTES
-    set_word(at, 0, a)
-    set_word(at, 1, a_rs)
-    set_word(at, 2, a_ks)
-    set_word(at, 3, w)
-    set_word(at, 4, w_ks)
-    set_word(at, 5, w_ts)
-    set_word(at, 6, k)
+    set_words(at, a, a_rs, a_ks, w, w_ks, w_ts, k)
+    return index + 1
 
 
 @helper(returns="int64")
@@ -67,7 +62,7 @@ def row_segments(table, index, a, a_rs, a_0, a_1, d, d_ts, d_0, d_1, n0, n1):
     for r0 in range(n0):
         for r1 in range(0, n1, PANEL_ROWS):
             count = min(PANEL_ROWS, n1 - r1)
-            segment(
+            index = segment(
                 table,
                 index,
                 a + r0 * a_0 + r1 * a_1,
@@ -78,15 +73,14 @@ def row_segments(table, index, a, a_rs, a_0, a_1, d, d_ts, d_0, d_1, n0, n1):
                 d_ts,
                 count,
             )
-            index += 1
     return index
 
 
 @helper
-def fetch_tile(pointers, rows, count, begin, size):
+def fetch_tile(wanted, pointers, rows, count, begin, size):
     """Asks for what an epilogue will touch of a tile, before its contraction runs: `count`
-    addresses a row at `pointers`, `size` bytes from `begin` on."""
-    for r in range(rows):
+    addresses a row at `pointers`, `size` bytes from `begin` on. Nothing unless it is wanted."""
+    for r in range(rows if wanted else 0):
         row = pointers + r * POINTER_BYTES
         for n in range(count):
             at = word(row, n) + begin

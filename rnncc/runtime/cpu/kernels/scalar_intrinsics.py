@@ -37,6 +37,33 @@ def word(context, address, index):
     return types.int64(types.intp, types.intp), emit
 
 
+@primitive(literal=True)
+def words(context, address, count):
+    """The first `count` int64 at an address, as a tuple; count is a number in the text."""
+    if not isinstance(count, types.IntegerLiteral):
+        return None
+    kind = types.UniTuple(types.int64, count.literal_value)
+
+    def emit(context, builder, sig, args):
+        numbers = range(count.literal_value)
+        places = [_word_pointer(builder, args[0], ir.Constant(I64, n)) for n in numbers]
+        return context.make_tuple(builder, kind, [builder.load(p) for p in places])
+
+    return kind(types.intp, count), emit
+
+
+@primitive
+def set_words(context, address, *values):
+    """The values, int64, one behind another from an address on."""
+
+    def emit(context, builder, sig, args):
+        for n, value in enumerate(args[1:]):
+            builder.store(value, _word_pointer(builder, args[0], ir.Constant(I64, n)))
+        return context.get_dummy_value()
+
+    return types.void(types.intp, *[types.int64] * len(values)), emit
+
+
 @primitive
 def set_word(context, address, index, value):
     """address[index] = value, an int64."""

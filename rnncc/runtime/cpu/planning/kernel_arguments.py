@@ -92,7 +92,7 @@ class ArgumentBinder(StrideBinder):
         for i, core in enumerate(stage.cores):
             self.table_offsets[stage.name, i] = at
             at += SEGMENT_BYTES * sum(
-                math.prod(self.out.size(s) for s in sizes) for sizes in core.segments
+                math.prod(self.out.size(s) for s in sizes) for sizes in core.entries
             )
         return at
 
