@@ -4,7 +4,8 @@
     layer = Peephole(units=64, return_sequences=True)
     y, pullback = layer.vjp(x)
 
-Names are imported when they are first used: a generated module needs `rnncc.runtime` only.
+Names are imported when they are first used: a generated module needs `rnncc.generated`
+and what that imports, not the compiler.
 """
 
 from __future__ import annotations

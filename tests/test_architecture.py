@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import ast
 import collections
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -225,6 +226,29 @@ def offered(framework: str) -> set[str]:
     """The names that a framework's package hands on to users."""
     imports = (n for n in ast.walk(TREES[framework]) if isinstance(n, ast.ImportFrom))
     return {a.name for n in imports for a in n.names}
+
+
+def test_what_docstrings_point_at_is_there() -> None:
+    """Whom a module leaves its Non-Goals to: another, or something that is defined."""
+    modules = {p: ast.parse(p.read_text(encoding="utf-8")) for p in PACKAGE.rglob("*.py")}
+    known = {"v"}
+    for path, tree in modules.items():
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        known |= {".".join(parts[i:j]) for j in range(1, len(parts) + 1) for i in range(j)}
+        for node in ast.walk(tree):
+            if isinstance(node, ast.FunctionDef | ast.ClassDef):
+                known.add(node.name)
+            elif isinstance(node, ast.Assign):
+                known |= {t.id for t in node.targets if isinstance(t, ast.Name)}
+    lost = [
+        f"{path.relative_to(PACKAGE)}: `{name}`"
+        for path, tree in sorted(modules.items())
+        for name in re.findall(
+            r"`([\w.]+)`", (ast.get_docstring(tree) or "").partition("Non-Goals")[2]
+        )
+        if name.removeprefix("rnncc.") not in known and name.rpartition(".")[2] not in known
+    ]
+    assert not lost
 
 
 def test_a_name_means_one_thing() -> None:

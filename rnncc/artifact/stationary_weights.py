@@ -20,7 +20,8 @@ does.
     >>> numbers([group], {"units": 2048}.__getitem__, rows=8, warps=12, room=h200)
     'weights of 12 warps take 384 KiB of a block, more than it has room for'
 
-Non-Goals: the text of such kernels (`emit.cuda.stationary`); how many warps (`tiers`).
+Non-Goals: the text of such kernels (`emit.cuda.stationary`); how many warps
+(`cuda.planning.executable`).
 """
 
 from __future__ import annotations

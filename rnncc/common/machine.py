@@ -2,7 +2,7 @@
 
 A machine is an explicit value: golden files and tests build their own.
 
-Non-Goals: the GPU; tuning, which is the schedule's; which thread layer runs, which is `launch`'s.
+Non-Goals: the GPU; tuning, which is the schedule's; which thread layer runs, which is `dispatch`'s.
 """
 
 import os

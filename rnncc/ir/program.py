@@ -83,6 +83,10 @@ class Op:
     attrs: Mapping[str, Any] = field(default_factory=lambda: MappingProxyType({}))
     span: Span | None = None
 
+    def __post_init__(self) -> None:
+        if not isinstance(self.attrs, MappingProxyType):
+            object.__setattr__(self, "attrs", MappingProxyType(self.attrs))
+
     @property
     def result(self) -> Value:
         (only,) = self.results

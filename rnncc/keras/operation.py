@@ -5,7 +5,7 @@ in, new arrays out. A call's tensors are the cell's arguments in order, then if 
 [batch, time] of bools, then if `given` the initial states, then weights and constants. Its results
 are outputs, then last states.
 
-Non-Goals: Keras (`recurrent`); differentiation of the framework (`in_...`).
+Non-Goals: Keras (`recurrent`); differentiation of the framework (`in_jax`).
 """
 
 from __future__ import annotations

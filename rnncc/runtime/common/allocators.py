@@ -3,7 +3,7 @@
     HostRoom                             NumPy's
     runtime.cuda.target.CarriedRoom      a framework's, on its device
 
-Non-Goals: what they are for (`blocks`, `second_engine`).
+Non-Goals: what they are for (`time_chunks`, `second_engine`).
 """
 
 from __future__ import annotations

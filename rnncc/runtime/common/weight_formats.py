@@ -7,7 +7,7 @@ Packing rounds, cores widen in registers and sum in float32: results are those o
 contractions have rounded weights. Cores read weights step after step; what a step is belongs to
 the storage, so loops around cores speak of steps alone.
 
-Non-Goals: packing (`narrow`); cores (`cores`, `quantized_tiles`).
+Non-Goals: packing (`quantized_packing`); cores (`microkernels`, `quantized_tiles`).
 """
 
 from __future__ import annotations

@@ -11,7 +11,7 @@ The cache is never needed for a right result. Where there is no folder to be had
 others own or may write to, or a disk that is full, everything is made for this process alone, and
 one warning says why.
 
-Non-Goals: what entries hold (`store`, `objects`).
+Non-Goals: what entries hold (`module_cache`, `object_cache`).
 """
 
 from __future__ import annotations

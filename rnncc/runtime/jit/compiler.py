@@ -5,7 +5,8 @@ optimise each alone and again inside each caller. Here a helper is lowered once 
 unoptimised into the kernels that call it; what is optimised and turned into machine code is the
 kernel, once, whole.
 
-Non-Goals: where objects are kept and run (`objects`); what the words of kernels mean (`simd`, …).
+Non-Goals: where objects are kept and run (`object_cache`); what the words of kernels mean (`simd`,
+`scalar_intrinsics`).
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ The function gets the types of the arguments and returns a signature and what em
 None where the types don't fit. Numba's own decorator looks through all of its registries at every
 call it types, which took a fifth of a cell's compile.
 
-Non-Goals: which operations there are (`raw`, `simd`, `tiles`).
+Non-Goals: which operations there are (`scalar_intrinsics`, `simd`, `tile_intrinsics`).
 """
 
 from __future__ import annotations

@@ -9,7 +9,8 @@
 Machine code is read from the store, or compiled and put there, when `.address` is first asked for;
 only compiling imports Numba, so a process that finds everything in the store never does.
 
-Non-Goals: compiling (`codegen`); the cache of machine code (`objects`); running kernels (`launch`).
+Non-Goals: compiling (`compiler`); the cache of machine code (`object_cache`); running kernels
+(`dispatch`).
 """
 
 from __future__ import annotations

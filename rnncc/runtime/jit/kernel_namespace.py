@@ -7,7 +7,7 @@ uses it is compiled.
 
 So a module of kernels can be imported, and its stored machine code run, without Numba.
 
-Non-Goals: the meanings (`raw`: integers, calls, atomics; `simd`: vectors).
+Non-Goals: the meanings (`scalar_intrinsics`: integers, calls, atomics; `simd`: vectors).
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ class Word:
 
 @dataclass(frozen=True)
 class Raw(Word):
-    """A function of `raw`."""
+    """A function of `scalar_intrinsics`."""
 
     name: str
 

@@ -7,7 +7,7 @@ An entry is about all that decides its content: the kernel's byte code and what 
 runtime pieces compiled into it, the machine, the versions of the compilers. Objects refer to the C
 library alone, so neither Numba nor Python is needed to run them.
 
-Non-Goals: making machine code (`codegen`).
+Non-Goals: making machine code (`compiler`).
 """
 
 from __future__ import annotations

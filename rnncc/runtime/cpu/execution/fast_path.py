@@ -5,7 +5,7 @@ packed weights of its version, and addresses, which the caller brings in order: 
 are read, of what a forward has saved, and of memory for the results.
 
 Non-Goals: checks (callers compare shapes, strides and dtypes with those it was made of); blocks of
-steps (`blocks`).
+steps (`time_chunks`).
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """One direction, once: whose memory it runs in, and what it gives back.
 
-Non-Goals: what stays the same between calls (`cpu.executable`); running it (`perform`).
+Non-Goals: what stays the same between calls (`cpu.executable`); running it (`executor`).
 """
 
 from __future__ import annotations

@@ -13,7 +13,7 @@ barrier over all parts would.
 
 `sync` is the address of sync_words(parts) int64, 64-byte aligned, zeroed before each launch.
 
-Non-Goals: starting threads (`launch`); dividing the work.
+Non-Goals: starting threads (`dispatch`); dividing the work.
 """
 
 from rnncc.runtime.jit.helper import PAIR, helper

@@ -1,6 +1,6 @@
 """What generated loop nests call: shares of a range, segments of a contraction, random rows.
 
-Non-Goals: lanes (`simd`); whole-row moves and reductions (`rows`).
+Non-Goals: lanes (`simd`); whole-row moves and reductions (`row_kernels`).
 """
 
 import numpy as np

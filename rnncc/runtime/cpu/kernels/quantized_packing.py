@@ -7,7 +7,7 @@ Both take what the row helper `pack` takes: see templates/cpu/rows.py.jinja for 
 
 A weight that isn't finite makes the sums of its lane NaN in int8.
 
-Non-Goals: what a step of weights is (`storage`).
+Non-Goals: what a step of weights is (`weight_formats`).
 """
 
 from rnncc.runtime.common.weight_formats import BFLOAT16, GROUP, INT8

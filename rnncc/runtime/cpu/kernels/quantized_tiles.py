@@ -1,4 +1,4 @@
-"""What cores and packers of narrow weights are written with, beside `tiles`.
+"""What cores and packers of narrow weights are written with, beside `tile_intrinsics`.
 
     acc = v.fma_low(acc, a, a_rs, w)        weights are the lower halves of words: bfloat16
     acc = v.fma_high(acc, a, a_rs, w)       the upper halves
@@ -7,7 +7,7 @@
     v.store_halves(to, low, high)
     v.store_bytes(to, x)
 
-Non-Goals: loops over k, which cores write; where weights lie (`storage`).
+Non-Goals: loops over k, which cores write; where weights lie (`weight_formats`).
 """
 
 from llvmlite import ir

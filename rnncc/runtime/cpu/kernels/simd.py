@@ -8,7 +8,7 @@ scalars on either side; a comparison gives a mask. Everything is one LLVM instru
 emitted in place: typing is `infer_global`/`lower_builtin`, because Numba's `@overload` costs
 compile time on every statement that uses it.
 
-Non-Goals: formulas (`simd_math`); integers and atomics (`raw`); NumPy arrays.
+Non-Goals: formulas (`vector_math`); integers and atomics (`scalar_intrinsics`); NumPy arrays.
 """
 
 import math

@@ -8,7 +8,7 @@
 Each is one statement to Numba's front end and rows x vectors instructions to LLVM, which keeps the
 tile in registers.
 
-Non-Goals: loops over k, which cores write; choosing a tile's size (`cores`).
+Non-Goals: loops over k, which cores write; choosing a tile's size (`microkernels`).
 """
 
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """Numba types for vectors and masks, and the LLVM loads, stores and splats under everything.
 
-Non-Goals: operations on them (`simd`, `tiles`, `simd_math`).
+Non-Goals: operations on them (`simd`, `tile_intrinsics`, `vector_math`).
 """
 
 from llvmlite import ir

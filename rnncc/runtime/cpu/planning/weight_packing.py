@@ -1,9 +1,9 @@
 """Weights -> the order the cores read them in, once a version of the weights.
 
 What to pack where is planned once for a set of sizes: jobs for the `pack` helper, or one that
-rounds (`storage`), one after another in a block, all run by one kernel.
+rounds (`weight_formats`), one after another in a block, all run by one kernel.
 
-Non-Goals: when (`call`); the order itself (`rows.pack`).
+Non-Goals: when (`call`); the order itself (`row_kernels`).
 """
 
 from __future__ import annotations

@@ -2,10 +2,10 @@
 
 One thread runs all the parts where there is one to be had, where the workers are busy for another
 Python thread, and where the system has no semaphores to sleep on. A forked child gets workers of
-its own. Where a framework has brought its threads they are used instead (`team`).
+its own. Where a framework has brought its threads they are used instead (`openmp_team`).
 `threading_reason()` says how many threads there are, and why.
 
-Non-Goals: how work is divided; barriers (`threads`); workers (`pool`).
+Non-Goals: how work is divided; barriers (`barrier`); workers (`worker_pool`).
 """
 
 import os

@@ -2,9 +2,10 @@
 
 Threads of OpenMP spin on after each of their regions, milliseconds long, on cores that workers of
 our own would want. So where a framework brings a team, a call is one region of it: whoever comes
-first leads, as a caller does otherwise (`pool`), the others take parts until the leader is done.
+first leads, as a caller does otherwise (`worker_pool`), the others take parts until the leader is
+done.
 
-Non-Goals: which team that is (`rnncc.torch.threads`); workers of our own (`pool`).
+Non-Goals: which team that is (`rnncc.torch.threads`); workers of our own (`worker_pool`).
 """
 
 from __future__ import annotations

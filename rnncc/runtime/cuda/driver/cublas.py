@@ -8,7 +8,7 @@ torch or a caller has set (`allow_tf32`) changes it, and nothing has to be put b
     tf32         operands rounded to 10 bits behind the point, sums in single precision
     bfloat16     operands rounded to 7 bits behind the point, sums in single precision
 
-Non-Goals: which products there are (`products`).
+Non-Goals: which products there are (`step_matmuls`).
 """
 
 from __future__ import annotations

@@ -3,7 +3,7 @@
 The device's primary context is used, the one torch and cupy have, so that addresses and streams
 mean the same.
 
-Non-Goals: which kernels run (`cuda.executable`); their machine code (`code`).
+Non-Goals: which kernels run (`cuda.executable`); their machine code (`machine_code_cache`).
 """
 
 from __future__ import annotations

@@ -41,7 +41,7 @@ class CudaEngine:
     def __init__(self, cell: Any, forward: DirectionSpec, backward: DirectionSpec) -> None:
         self.cell = cell
         self.dtype = np.dtype(cell.dtype)
-        # To `blocks` they are sides like any other.
+        # To `time_chunks` they are sides like any other.
         self._forward: Any = CudaDirection(forward, cell.dtype)
         self._backward: Any = CudaDirection(backward, cell.dtype)
 

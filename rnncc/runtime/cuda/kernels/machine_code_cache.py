@@ -3,7 +3,7 @@
 An entry is about all that decides what a kernel computes, so a process that finds its kernels
 there imports no compiler.
 
-Non-Goals: compiling (`offline`); loading (`device`).
+Non-Goals: compiling (`ptx`); loading (`device`).
 """
 
 from __future__ import annotations
