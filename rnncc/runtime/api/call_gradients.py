@@ -111,15 +111,17 @@ class DirectionSaved:
         cotangents: those of outputs of every step. d_grads: by parameter; a missing one is zero."""
         if self.engine is None:
             states = (s.name for s in self.cell.states)
-            found = {cotangent_name(final_name(n)): d_grads[n] for n in states if n in d_grads}
+            gradients = {cotangent_name(final_name(n)): d_grads[n] for n in states if n in d_grads}
         else:
             engine = engines(self.variant)
             _, again = engine.gradients(self.saved, cotangents)
             results = [o.name for o in self.cell.outputs]
             results += [final_name(s.name) for s in self.cell.states]
-            found = engine.second(again, d_grads, asked.names.union(map(cotangent_name, results)))
-        asked.hand_on(found)
-        return found
+            gradients = engine.second(
+                again, d_grads, asked.names.union(map(cotangent_name, results))
+            )
+        asked.hand_on(gradients)
+        return gradients
 
     def over_time(
         self, cotangents: Mapping[str, Any], zeros: Callable[[tuple[int, ...]], Any]

@@ -137,9 +137,9 @@ class Trace:
         """The gradient of an argument over all its steps, out of those that ran."""
         if not self.cut or name not in self.timed:
             return array
-        whole = self.place(name)
-        whole[:, : self.steps] = array
-        return whole
+        every_step = self.place(name)
+        every_step[:, : self.steps] = array
+        return every_step
 
     def ran(self, name: str, array: np.ndarray) -> np.ndarray:
         """What a user gives in the shape of an argument, for the steps that ran."""

@@ -57,10 +57,10 @@ class LayerCall(NumpyCall):
 
     def kernels(self, training: bool, masked: bool) -> CellKernels:
         layer = self.layer
-        found = layer._engines.get((training, masked)) or layer._engine(training, masked)
-        bring(self.arrays, found.engine, self.cell.name)
-        layer._last = found.engine
-        return found
+        kernels = layer._engines.get((training, masked)) or layer._engine(training, masked)
+        bring(self.arrays, kernels.engine, self.cell.name)
+        layer._last = kernels.engine
+        return kernels
 
     def seed(self, given: int | None) -> int:
         return self.layer._next_seed(given)
@@ -187,7 +187,7 @@ class Layer(LayerBase):
         return self._order.turn(array) if turned else array
 
     def _engine(self, training: bool, mask: bool) -> CellKernels:
-        found = self._engines[training, mask] = kernels_for(
+        kernels = self._engines[training, mask] = kernels_for(
             self._binding,
             self._chosen.rates,
             training=training,
@@ -195,7 +195,7 @@ class Layer(LayerBase):
             storage=self.storage,
             precision=self.precision,
         )
-        return found
+        return kernels
 
     def _leave(self, results: Mapping[str, np.ndarray]) -> Any:
         if self.stateful:
@@ -282,8 +282,8 @@ class Layer(LayerBase):
             self._known.clear()
         assert self._store is not None
         states = {s.name: (bound.batch, *array_shape(s, bound.sizes)) for s in self.cell.states}
-        given = {n: self._as_run(n, a).shape for n, a in arrays.items()}
-        shapes = {**given, **states, **self._store.shapes}
+        argument_shapes = {n: self._as_run(n, a).shape for n, a in arrays.items()}
+        shapes = {**argument_shapes, **states, **self._store.shapes}
         known = CallShapes(bound.sizes, bound.batch, bound.time, states, shapes)
         self._known[key] = known
         return known
@@ -304,7 +304,7 @@ class Layer(LayerBase):
                     f"this call has batch {shapes[name][0]}, the one before had {len(array)}: "
                     "calls of a stateful layer have one batch size until reset_states()"
                 )
-        given: dict[str, Any] = {}
+        states: dict[str, Any] = {}
         if initial_state is not None:
             what = f"initial_state of {self.cell.name}"
             names: Sequence[str] = self._states
@@ -320,11 +320,11 @@ class Layer(LayerBase):
             for name in self._states:
                 if values.get(name) is not None:
                     label = f"initial state {name}"
-                    array = given[name] = as_array(label, values[name], self._dtype, lead=1)
+                    array = states[name] = as_array(label, values[name], self._dtype, lead=1)
                     check_shape(label, array, shapes[name])
-        given = {**kept, **given}
-        call.given_states = frozenset(given)
-        call.start(given, shapes)
+        states = {**kept, **states}
+        call.given_states = frozenset(states)
+        call.start(states, shapes)
 
 
 def frozen_layer_class(
@@ -339,21 +339,21 @@ def frozen_layer_class(
     """
 
     def engine(variant: Variant) -> Any:
-        found = covering(variant, engines)
-        if found is None and rendered is not None:
+        covering_variant = covering(variant, engines)
+        if covering_variant is None and rendered is not None:
             return rendered(variant)
-        if found is None and variant.second_order:
+        if covering_variant is None and variant.second_order:
             raise ValueError(
                 f"this module of {cell.name} was written without second derivatives: run rnncc "
                 f"compile {cell.source} --second-order, or use rnncc.compile({cell.source!r})"
             )
-        if found is None:
+        if covering_variant is None:
             what = "a mask" if variant.mask else ", ".join(sorted(variant.active_rates))
             raise ValueError(
                 f"this module of {cell.name} was written without kernels for {what}: run rnncc "
                 f"compile {cell.source} again, or use rnncc.compile({cell.source!r})"
             )
-        return engines[found]
+        return engines[covering_variant]
 
     def is_written(variant: Variant) -> bool:
         return covering(replace(variant, storage=""), engines) is not None

@@ -205,10 +205,10 @@ class LayerBase(metaclass=LayerType):
 
     def _drawn(self, array: Array, shape: tuple[int, ...]) -> np.ndarray:
         default = "zeros" if array in self.cell.constants else "glorot_uniform"
-        name, *given = array.initializer or (default,)
+        name, *arguments = array.initializer or (default,)
         rng = initializers.stream(self.seed, array.name)
         try:
-            return initializers.draw(name, tuple(given), shape, self.dtype, rng)
+            return initializers.draw(name, tuple(arguments), shape, self.dtype, rng)
         except ValueError as error:
             raise ValueError(f"weight {array.name} of {self.cell.name}: {error}") from None
 
@@ -242,13 +242,13 @@ class LayerBase(metaclass=LayerType):
                 f"weights of {self.cell.name} are a list of arrays ({names}), "
                 f"not a {type(weights).__name__}: layer.weights takes them by name"
             )
-        given = list(weights)
-        if len(given) != len(store.shapes):
+        arrays = list(weights)
+        if len(arrays) != len(store.shapes):
             raise ValueError(
                 f"{self.cell.name} has {len(store.shapes)} weights ({names}), "
-                f"{len(given)} were given"
+                f"{len(arrays)} were given"
             )
-        store.update(dict(zip(store.shapes, given, strict=True)))
+        store.update(dict(zip(store.shapes, arrays, strict=True)))
 
     def count_params(self) -> int:
         """How many numbers the weights and constants hold."""
@@ -353,8 +353,8 @@ class LayerBase(metaclass=LayerType):
         return "\n".join([*lines, engine.plan()])
 
     def __repr__(self) -> str:
-        given = ", ".join(f"{k}={v!r}" for k, v in self._shown().items())
-        return f"{type(self).__name__}({given})"
+        keywords = ", ".join(f"{k}={v!r}" for k, v in self._shown().items())
+        return f"{type(self).__name__}({keywords})"
 
     def _shown(self) -> dict[str, Any]:
         defaults = {r.name: r.default for r in self.maker.cell.rates}
@@ -363,8 +363,8 @@ class LayerBase(metaclass=LayerType):
 
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__}
-        for made in _MADE:
-            del state[made]
+        for name in _MADE:
+            del state[name]
         store = self._store
         state["_arrays"] = None if store is None else dict(store.arrays)
         return state
@@ -386,8 +386,8 @@ class LayerBase(metaclass=LayerType):
 
 def _as_shapes(shapes: Any) -> Any:
     """One shape of a single input is a tuple itself: it must not be taken for several."""
-    whole = isinstance(shapes, tuple | list)
-    if whole and all(n is None or isinstance(n, int | np.integer) for n in shapes):
+    is_sequence = isinstance(shapes, tuple | list)
+    if is_sequence and all(n is None or isinstance(n, int | np.integer) for n in shapes):
         return [*shapes]
     return shapes
 

@@ -171,12 +171,12 @@ class BoundCell:
         return self._find(replace(variant, second_order=True, storage=""))
 
     def _find(self, variant: Variant) -> Any:
-        found = self._made.get(variant)
-        if found is None:
+        engine = self._made.get(variant)
+        if engine is None:
             with self._lock:
-                found = self._made.get(variant) or self.engines(variant)
-                self._made[variant] = found
-        return found
+                engine = self._made.get(variant) or self.engines(variant)
+                self._made[variant] = engine
+        return engine
 
 
 def storing(engines: Callable[[Variant], Any]) -> Callable[[Variant], Any]:
@@ -360,8 +360,8 @@ def sort_keywords(
     cell: CellDescription, positional: tuple[object, ...], given: Mapping[str, Any]
 ) -> Choices:
     """TypeError for an unknown or missing keyword or a wrong kind, ValueError for a wrong value."""
-    told = read_off(cell)
-    needed = [s.name for s in cell.sizes if s.default is None and s.name not in told]
+    inferred = read_off(cell)
+    needed = [s.name for s in cell.sizes if s.default is None and s.name not in inferred]
     if len(positional) > len(needed):
         takes = ", ".join(needed) or "none"
         raise TypeError(
@@ -402,7 +402,7 @@ def sort_keywords(
         )
     chosen.name = chosen.name or cell.name.lower()
     chosen.precision = precision_of(given.get("precision"), chosen.dtype)
-    _demand(cell, chosen.sizes, told)
+    _demand(cell, chosen.sizes, inferred)
     return chosen
 
 

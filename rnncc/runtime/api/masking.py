@@ -68,10 +68,10 @@ class Masking:
         last one that ran has."""
         if self.steps == self.time:
             return d
-        whole = np.empty((len(d), self.time, *d.shape[2:]), d.dtype)
-        whole[:, : self.steps] = d
-        self.fill(whole)
-        return whole
+        every_step = np.empty((len(d), self.time, *d.shape[2:]), d.dtype)
+        every_step[:, : self.steps] = d
+        self.fill(every_step)
+        return every_step
 
 
 def masking(

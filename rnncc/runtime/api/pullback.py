@@ -54,14 +54,14 @@ class Pullback:
         run = _Run(trace, saved, self._cotangents(dy, saved))
         later = wrt is None and trace.states is None and not consume and trace.steps < LATER_STEPS
         states = choice.states
-        found = run(choice.asked(() if later else states.names))
+        arrays = run(choice.asked(() if later else states.names))
         if consume:
             self._saved = None
         initial = None
         if "initial_state" in choice.kinds:
-            known = all(n in found for n in states.names)
-            initial = states.arrange(found) if known else _Later(run.owned())
-        return Gradients(choice.inputs(found), choice.weights(found), initial)
+            known = all(n in arrays for n in states.names)
+            initial = states.arrange(arrays) if known else _Later(run.owned())
+        return Gradients(choice.inputs(arrays), choice.weights(arrays), initial)
 
     def vjp(self, dy: Any, wrt: Sequence[str] | None = None) -> tuple[Gradients, SecondPullback]:
         """What a call returns, and the pullback from its cotangents to second derivatives.
@@ -79,13 +79,13 @@ class Pullback:
             gradients, again = engine.gradients(saved.saved, run.whole())
             asked.hand_on(gradients)
             spread = {n: trace.spread(n, a) for n, a in gradients.items() if n in asked.names}
-            found = run.filled(asked.names, spread)
+            arrays = run.filled(asked.names, spread)
         else:
-            found = run(asked)
+            arrays = run(asked)
         initial = None
         if "initial_state" in choice.kinds:
-            initial = choice.states.arrange(found)
-        grads = Gradients(choice.inputs(found), choice.weights(found), initial)
+            initial = choice.states.arrange(arrays)
+        grads = Gradients(choice.inputs(arrays), choice.weights(arrays), initial)
         return grads, SecondPullback(choice, engine, again)
 
     def _unspent(self) -> DirectionSaved:
@@ -103,7 +103,7 @@ class Pullback:
         if len(outputs) > 1:
             leaves = _parts("dy of the outputs", tops[0], len(outputs))
         named = dict(zip([*outputs, *states], [*leaves, *tops[1:]], strict=True))
-        found: dict[str, np.ndarray] = {}
+        cotangents: dict[str, np.ndarray] = {}
         called = {final_name(s.name): s.name for s in trace.cell.states}
         for name, value in named.items():
             if value is None:
@@ -113,8 +113,8 @@ class Pullback:
             check_shape(label, array, trace.returned[name], "the shape of what was returned,")
             if trace.return_sequences and name in outputs:
                 array = saved.folded(trace.order.turn(array))
-            found[name] = array
-        return found
+            cotangents[name] = array
+        return cotangents
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,14 +128,14 @@ class _Run:
     def __call__(self, asked: AskedGradients) -> dict[str, np.ndarray]:
         """By name; zeros for what the program doesn't read."""
         trace, names = self.trace, asked.names
-        whole = {}
+        every_step = {}
         if trace.runs and (trace.cut or not trace.order.is_plain):
-            whole = {n: trace.place(n) for n in trace.timed if n in names}
-        out = {n: a[:, : trace.steps] for n, a in whole.items()}
-        found = self.saved.backward(self.cotangents, asked, out)
-        if self.saved.engine is None:  # what was found are the caller's cotangents
-            found = {n: d.copy() for n, d in found.items()}
-        return self.filled(names, {**found, **whole})
+            every_step = {n: trace.place(n) for n in trace.timed if n in names}
+        out = {n: a[:, : trace.steps] for n, a in every_step.items()}
+        gradients = self.saved.backward(self.cotangents, asked, out)
+        if self.saved.engine is None:  # these are the caller's own cotangents
+            gradients = {n: d.copy() for n, d in gradients.items()}
+        return self.filled(names, {**gradients, **every_step})
 
     def filled(
         self, names: Iterable[str], found: Mapping[str, np.ndarray]

@@ -56,17 +56,19 @@ class SecondPullback:
         names = asked.names
         if self._engine is not None:
             wanted = names.union(map(cotangent_name, results))
-            found = self._engine.second(self._saved, cotangents, wanted)
+            gradients = self._engine.second(self._saved, cotangents, wanted)
         else:  # nothing ran: gradients of the first states are cotangents of the last ones
-            found = {cotangent_name(final_name(n)): np.array(d) for n, d in cotangents.items()}
-        asked.hand_on(found)
-        whole = {n: trace.spread(n, found[n]) if n in found else trace.zeros(n) for n in names}
-        whole = {n: trace.as_given(n, a) for n, a in whole.items()}
+            gradients = {cotangent_name(final_name(n)): np.array(d) for n, d in cotangents.items()}
+        asked.hand_on(gradients)
+        arrays = {
+            n: trace.spread(n, gradients[n]) if n in gradients else trace.zeros(n) for n in names
+        }
+        arrays = {n: trace.as_given(n, a) for n, a in arrays.items()}
         return SecondGradients(
-            self._dy(found) if "dy" in kinds else None,
-            choice.inputs(whole),
-            choice.weights(whole),
-            choice.states.arrange(whole) if "initial_state" in kinds else None,
+            self._dy(gradients) if "dy" in kinds else None,
+            choice.inputs(arrays),
+            choice.weights(arrays),
+            choice.states.arrange(arrays) if "initial_state" in kinds else None,
         )
 
     def plan(self) -> str:
@@ -79,7 +81,7 @@ class SecondPullback:
         """By the names of arguments, weights and states."""
         choice = self._choice
         trace = choice.trace
-        found: dict[str, np.ndarray] = {}
+        cotangents: dict[str, np.ndarray] = {}
         for kind, value in _by_kind(d_grads).items():
             if value is None or (kind == "weights" and not value):
                 continue
@@ -97,12 +99,12 @@ class SecondPullback:
             for name, array in named.items():
                 if array is not None:
                     part, like = f"{name} in {label}", "the shape of its gradient,"
-                    given = as_array(part, array, trace.dtype)
+                    converted = as_array(part, array, trace.dtype)
                     like_shape = np.broadcast_to(np.empty(()), trace.shapes[name])
-                    check_shape(part, given, trace.as_given(name, like_shape).shape, like)
-                    found[name] = trace.ran(name, given)
-        choice.asked(()).hand_back(found, trace.batch, repeated_rows)
-        return found
+                    check_shape(part, converted, trace.as_given(name, like_shape).shape, like)
+                    cotangents[name] = trace.ran(name, converted)
+        choice.asked(()).hand_back(cotangents, trace.batch, repeated_rows)
+        return cotangents
 
     def _dy(self, found: Mapping[str, np.ndarray]) -> Any:
         """Arranged like what the call returned."""
@@ -115,8 +117,8 @@ class SecondPullback:
             elif name in trace.outputs and not trace.return_sequences:
                 array = array[:, -1].copy()
             elif name in trace.outputs:
-                whole = trace.masking.unfold(array) if trace.masking else array
-                array = trace.order.turn(whole)
+                every_step = trace.masking.unfold(array) if trace.masking else array
+                array = trace.order.turn(every_step)
             parts[name] = array
         outputs = tuple(parts[n] for n in trace.outputs)
         first = outputs if len(outputs) > 1 else outputs[0]

@@ -99,8 +99,8 @@ class Stream:
 
     def _take(self, inputs: Any) -> None:
         layer = self._layer
-        given, _ = spread(f"inputs of {layer.cell.name}", inputs, layer.cell.arguments)
-        for name, value in given.items():
+        values, _ = spread(f"inputs of {layer.cell.name}", inputs, layer.cell.arguments)
+        for name, value in values.items():
             own = self.inputs[name]
             array = as_array(name, value, own.dtype, lead=layer._lead[name])
             check_shape(name, array, own.shape, "the shape this stream was made for,")

@@ -32,11 +32,11 @@ def an(word: str) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """`: did you mean ...?` when a known name is near, else all of them."""
     pool = list(known)
-    found = difflib.get_close_matches(name, pool, n=1, cutoff=0.6)
-    if not found:
-        found = [k for k in pool if k.lower() == name.lower()]
-    if found:
-        return f": did you mean {found[0]}?"
+    matches = difflib.get_close_matches(name, pool, n=1, cutoff=0.6)
+    if not matches:
+        matches = [k for k in pool if k.lower() == name.lower()]
+    if matches:
+        return f": did you mean {matches[0]}?"
     return f": one of {', '.join(pool)}" if pool else ": there is none to choose from"
 
 
@@ -329,8 +329,8 @@ class SizeBinder:
                 used = sorted(names_of(c.left) | names_of(c.right))
                 bound = ", ".join(f"{n} = {self.sizes[n]}" for n in used)
                 # An index past its axis: that its quotient isn't 0 tells nobody anything.
-                told = "" if c.right == "0" else f": {c.left} is {left} and {c.right} is {right}"
-                raise ValueError(f"{c.message}{told} with {bound}")
+                sides = "" if c.right == "0" else f": {c.left} is {left} and {c.right} is {right}"
+                raise ValueError(f"{c.message}{sides} with {bound}")
 
     def _mismatch(self, name: str, shape: Dims, axes: tuple[str, ...], array: Array) -> str:
         expected = ", ".join([*axes, *(self._shown(t) for t in array.shape)])

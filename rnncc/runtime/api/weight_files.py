@@ -149,12 +149,12 @@ def opened(
     with open(path, "rb") as file, ExitStack() as closed:
         try:
             archive = closed.enter_context(_archive(file, cell))
-            found = Weights(where, archive, os.fstat(file.fileno()).st_size)
+            weights = Weights(where, archive, os.fstat(file.fileno()).st_size)
         # Whatever a damaged file makes zipfile, zlib, json and NumPy raise.
         except Exception as error:
             raise ValueError(f"{where} holds no weights of a layer: {error}") from None
-        _compare(found, cell, strict)
-        yield found
+        _compare(weights, cell, strict)
+        yield weights
 
 
 def _archive(file: BinaryIO, cell: CellDescription) -> zipfile.ZipFile:
@@ -183,22 +183,22 @@ def _described(about: object) -> dict[str, Any]:
         raise ValueError(f"{_ABOUT} is no description")
     plain = (bool, int, float, str)
     kinds: dict[str, tuple[type, ...]] = {"options": plain, "functions": (str,), "sizes": (int,)}
-    found: dict[str, Any] = {}
+    description: dict[str, Any] = {}
     for name in ("cell", "sha256"):
-        found[name] = about.get(name)
-        if not isinstance(found[name], str | None):
-            raise ValueError(f"{_ABOUT}: {name} is a text, not {found[name]!r:.80}")
+        description[name] = about.get(name)
+        if not isinstance(description[name], str | None):
+            raise ValueError(f"{_ABOUT}: {name} is a text, not {description[name]!r:.80}")
     for name, kind in kinds.items():
-        found[name] = about.get(name, {})
-        if not isinstance(found[name], dict):
-            raise ValueError(f"{_ABOUT}: {name} are given by name, not {found[name]!r:.80}")
-        for key, value in found[name].items():
+        description[name] = about.get(name, {})
+        if not isinstance(description[name], dict):
+            raise ValueError(f"{_ABOUT}: {name} are given by name, not {description[name]!r:.80}")
+        for key, value in description[name].items():
             if not isinstance(value, kind):
                 raise ValueError(f"{_ABOUT}: {name} has {key!r:.80} = {value!r:.80}")
-    for key, value in found["sizes"].items():
+    for key, value in description["sizes"].items():
         if isinstance(value, bool) or not 1 <= value <= _MOST_SIZE:
             raise ValueError(f"{_ABOUT}: the size {key!r:.80} is {value!r:.80}")
-    return found
+    return description
 
 
 def _about(cell: CellDescription, sizes: Mapping[str, int]) -> dict[str, Any]:

@@ -37,9 +37,9 @@ class Allocator(Protocol):
 
 def of_every_step(last: Any, steps: int, zeros: Callable[[tuple[int, ...]], Any]) -> Any:
     """A cotangent of the last step, [batch, ...], as one of every step. zeros: an `Allocator`'s."""
-    whole = zeros((len(last), steps, *last.shape[1:]))
-    whole[:, -1] = last
-    return whole
+    every_step = zeros((len(last), steps, *last.shape[1:]))
+    every_step[:, -1] = last
+    return every_step
 
 
 class HostAllocator:
@@ -60,14 +60,14 @@ class HostAllocator:
 
     def nothing(self, shape: tuple[int, ...], lead: int) -> np.ndarray:
         with self._lock:
-            found = self._kept.get((shape, lead))
-            if found is None:
+            zeros = self._kept.get((shape, lead))
+            if zeros is None:
                 if len(self._kept) >= KEPT_SHAPES:
                     self._kept.clear()
                 row = np.zeros(shape[lead:], self.dtype)
-                found = self._kept[shape, lead] = repeated(row, shape[:lead])
-                found.flags.writeable = False
-            return found
+                zeros = self._kept[shape, lead] = repeated(row, shape[:lead])
+                zeros.flags.writeable = False
+            return zeros
 
     def copy(self, array: Any) -> np.ndarray:
         return np.array(array)

@@ -42,8 +42,8 @@ def _let_go() -> None:
 
 def _open() -> None:
     _let_go()
-    for (_, name), found in list(_kept.items()):
-        owner = found()
+    for (_, name), reference in list(_kept.items()):
+        owner = reference()
         if owner is not None:
             setattr(owner, name, threading.RLock())
 

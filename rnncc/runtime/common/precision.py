@@ -20,12 +20,14 @@ PRECISION = "_precision"  # among a call's arrays, if it isn't the default
 
 def precision_of(value: Any, dtype: str) -> str:
     """The keyword's value; ValueError for another, or for one that goes with no float64."""
-    found = "float32" if value is None else value
-    if found not in PRECISIONS:
+    precision = "float32" if value is None else value
+    if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {value!r}")
-    if found != "float32" and dtype != "float32":
-        raise ValueError(f"precision={found!r} is for layers of float32, this one is of {dtype}")
-    return str(found)
+    if precision != "float32" and dtype != "float32":
+        raise ValueError(
+            f"precision={precision!r} is for layers of float32, this one is of {dtype}"
+        )
+    return str(precision)
 
 
 def refuse_on_cpu(cell: str, precision: str) -> None:

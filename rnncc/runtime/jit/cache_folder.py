@@ -132,15 +132,15 @@ class Folder:
                 os.close(folder.handle)
 
     def _check(self) -> None:
-        found = os.stat(self.handle if self.handle >= 0 else self.path)
-        if not _is_ours(found):
+        status = os.stat(self.handle if self.handle >= 0 else self.path)
+        if not _is_ours(status):
             raise Unusable(
-                f"{self.path} belongs to another user (uid {found.st_uid}): set {FOLDER} to a "
+                f"{self.path} belongs to another user (uid {status.st_uid}): set {FOLDER} to a "
                 "folder of your own"
             )
-        if _others_write(found):
+        if _others_write(status):
             raise Unusable(
-                f"others may write to {self.path} (mode {stat.S_IMODE(found.st_mode):04o}): empty "
+                f"others may write to {self.path} (mode {stat.S_IMODE(status.st_mode):04o}): empty "
                 f"it and chmod 700 it, or set {FOLDER} to another folder"
             )
         for parent in self.path.parents:
@@ -195,8 +195,8 @@ class Folder:
 
     def listing(self) -> Iterator[tuple[str, os.stat_result]]:
         """Files that bear names of ours."""
-        with os.scandir(self.handle if self.handle >= 0 else self.path) as found:
-            for each in found:
+        with os.scandir(self.handle if self.handle >= 0 else self.path) as entries:
+            for each in entries:
                 if _OURS.fullmatch(each.name) or _UNFINISHED.fullmatch(each.name):
                     with contextlib.suppress(FileNotFoundError):  # another process removed it
                         yield each.name, each.stat(follow_symlinks=False)
@@ -278,16 +278,16 @@ def read(name: str, about: str) -> bytes | None:
 def _content(folder: Folder, name: str) -> bytes:
     handle = folder.open(name, os.O_RDONLY)
     try:
-        found = os.fstat(handle)
-        if not stat.S_ISREG(found.st_mode):
+        status = os.fstat(handle)
+        if not stat.S_ISREG(status.st_mode):
             raise Damaged("it is no file")
-        if not _is_ours(found) or _others_write(found):
+        if not _is_ours(status) or _others_write(status):
             raise Damaged("others own it or may write to it")
-        if found.st_size > LARGEST:
-            raise Damaged(f"it has {found.st_size:,} bytes")
+        if status.st_size > LARGEST:
+            raise Damaged(f"it has {status.st_size:,} bytes")
         with os.fdopen(handle, "rb", buffering=0, closefd=False) as file:
-            data = file.read(found.st_size)
-        if time.time() - found.st_mtime > _RECENT and os.utime in os.supports_fd:
+            data = file.read(status.st_size)
+        if time.time() - status.st_mtime > _RECENT and os.utime in os.supports_fd:
             with contextlib.suppress(OSError):  # a disk that can't be written to
                 os.utime(handle)
         return data or b""
@@ -345,10 +345,10 @@ def trim(folder: Folder, most: int) -> None:
     """Removes what has not been used for longest until the rest takes nine tenths of the bound;
     what was left unfinished, too."""
     entries, now = [], time.time()
-    for name, found in folder.listing():
+    for name, status in folder.listing():
         if _OURS.fullmatch(name):
-            entries.append((found.st_mtime, name, _bytes_of(found)))
-        elif now - found.st_mtime > _ABANDONED:
+            entries.append((status.st_mtime, name, _bytes_of(status)))
+        elif now - status.st_mtime > _ABANDONED:
             _remove(folder, name)
     total = sum(size for _, _, size in entries)
     if total <= most:
@@ -391,10 +391,10 @@ def contents() -> Contents:
     path, kinds = folder_path(), {"module": (0, 0), "o": (0, 0), "cubin": (0, 0)}
 
     def count(folder: Folder) -> None:
-        for name, found in folder.listing():
+        for name, status in folder.listing():
             kind = name.rpartition(".")[2]
             entries, size = kinds.get(kind, (0, 0))
-            kinds[kind] = entries + 1, size + _bytes_of(found)
+            kinds[kind] = entries + 1, size + _bytes_of(status)
 
     _in_folder(path, count)
     return Contents(path, kinds)

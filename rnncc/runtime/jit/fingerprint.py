@@ -61,9 +61,9 @@ def _spelt(value: object) -> str:
     if isinstance(value, CodeType):
         return spelt_code(value)
     if isinstance(value, Helper):
-        found = _known.get(value)
-        if found is None:
+        digest = _known.get(value)
+        if digest is None:
             spelt = f"{value.signature} {_spelt_function(value.function)}"
-            found = _known[value] = hashlib.sha256(spelt.encode()).hexdigest()
-        return found
+            digest = _known[value] = hashlib.sha256(spelt.encode()).hexdigest()
+        return digest
     raise Unknown(f"{type(value).__name__} in a kernel")

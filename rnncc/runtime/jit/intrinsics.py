@@ -49,11 +49,13 @@ class Primitive:
             args = tuple(types.unliteral(a) for a in args)
         if args not in self.signatures:
             fits = self.variadic or len(args) == self.arity
-            found = self.function(context, *args) if fits else None
-            if found is None:
-                given = ", ".join(map(str, args))
-                raise TypingError(f"{self.name} takes {self.arity} arguments, not ({given})")
-            signature, emit = found
+            overload = self.function(context, *args) if fits else None
+            if overload is None:
+                argument_types = ", ".join(map(str, args))
+                raise TypingError(
+                    f"{self.name} takes {self.arity} arguments, not ({argument_types})"
+                )
+            signature, emit = overload
             self.signatures[args] = signature
             key = self.type.get_impl_key(signature)
             cpu_target.target_context._defns[key].append(emit, signature.args)

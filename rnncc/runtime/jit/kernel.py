@@ -92,9 +92,9 @@ class CpuKernel:
         return self._code.address
 
     def _get(self) -> MachineCode:
-        found = find(self.function)
-        if found is not None:
-            return load(found, self.function)
+        cached = find(self.function)
+        if cached is not None:
+            return load(cached, self.function)
         from rnncc.runtime.jit.compiler import compile_function  # the one place that imports Numba
 
         began = time.perf_counter()
@@ -125,17 +125,17 @@ def settled(function: Any) -> Any:
     """The function with its module's names as they are now: what the module binds later, such as
     a cell's class of the user's own name, is none of its words."""
     names = dict(function.__globals__)
-    made = FunctionType(function.__code__, names, function.__name__, None, function.__closure__)
-    made.__qualname__, made.__doc__ = function.__qualname__, function.__doc__
-    return made
+    bound = FunctionType(function.__code__, names, function.__name__, None, function.__closure__)
+    bound.__qualname__, bound.__doc__ = function.__qualname__, function.__doc__
+    return bound
 
 
 def one_row(plain: CpuKernel) -> Callable[[Callable[..., Any]], CpuKernel]:
     """The twin of a kernel for batches of one row that saves nothing."""
 
     def twin(function: Callable[..., Any]) -> CpuKernel:
-        plain.one_row = made = CpuKernel(settled(function), 2)
-        return made
+        plain.one_row = one_row_kernel = CpuKernel(settled(function), 2)
+        return one_row_kernel
 
     return twin
 

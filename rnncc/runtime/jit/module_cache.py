@@ -57,7 +57,7 @@ def compiler_hash() -> str:
     all would take a tenth of the time from import to a first output."""
     inside = PACKAGE / "templates"
     roots = [PACKAGE] if inside.is_dir() else [PACKAGE, PACKAGE.parent / "templates"]
-    found = []
+    sources = []
     for root in roots:
         for folder, _, _ in os.walk(root):
             with os.scandir(folder) as files:
@@ -65,8 +65,8 @@ def compiler_hash() -> str:
                     if file.name.endswith((".py", ".jinja")):
                         about = file.stat()
                         place = os.path.relpath(file.path, root)
-                        found.append((place, about.st_size, about.st_mtime_ns))
-    return hashlib.sha256(repr(sorted(found)).encode("utf-8", "surrogatepass")).hexdigest()
+                        sources.append((place, about.st_size, about.st_mtime_ns))
+    return hashlib.sha256(repr(sorted(sources)).encode("utf-8", "surrogatepass")).hexdigest()
 
 
 def python_version() -> str:
@@ -91,10 +91,10 @@ def keyed_module(stem: str, key: str, render: Callable[[], str]) -> ModuleType:
         ]
     )
     name = entry_name(stem, about, "module")
-    found = read(name, about)
-    if found is not None:
-        size = int.from_bytes(found[:8], "little")
-        text, code = found[8 : 8 + size].decode(), marshal.loads(found[8 + size :])
+    cached = read(name, about)
+    if cached is not None:
+        size = int.from_bytes(cached[:8], "little")
+        text, code = cached[8 : 8 + size].decode(), marshal.loads(cached[8 + size :])
         return _module_of(stem, text, code)
     text = check_module(render())
     code = code_of(stem, text)
@@ -143,14 +143,14 @@ def _module_of(stem: str, text: str, code: CodeType) -> ModuleType:
     """The module, run once for as long as it is in use."""
     name = f"rnncc_module_{_name(stem, text)}"
     with _lock:
-        found = _modules.get(name)
-        if found is None:
+        module = _modules.get(name)
+        if module is None:
             loader: Any = _Loader(text, code)
             spec = ModuleSpec(name, loader, origin=code.co_filename)
-            found = importlib.util.module_from_spec(spec)
-            found.__file__ = code.co_filename
+            module = importlib.util.module_from_spec(spec)
+            module.__file__ = code.co_filename
             # Whoever uses one of its functions keeps it, so that it is found and shared.
-            found.__dict__["__this__"] = found
-            exec(code, found.__dict__)
-            _modules[name] = found
-        return found
+            module.__dict__["__this__"] = module
+            exec(code, module.__dict__)
+            _modules[name] = module
+        return module

@@ -164,9 +164,15 @@ class _Module:
             for item in decorator.args:
                 self.data(item)
             _demand(not decorator.keywords, decorator, "a keyword here")
-        given = node.args
-        rest = (given.vararg, given.kwarg, given.kwonlyargs, given.posonlyargs, given.defaults)
-        plain = not any(rest) and not any(a.annotation for a in given.args)
+        parameters = node.args
+        rest = (
+            parameters.vararg,
+            parameters.kwarg,
+            parameters.kwonlyargs,
+            parameters.posonlyargs,
+            parameters.defaults,
+        )
+        plain = not any(rest) and not any(a.annotation for a in parameters.args)
         _demand(plain and node.returns is None, node, "such parameters")
         _Kernel(self.names, node).check()
 

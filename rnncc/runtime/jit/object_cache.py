@@ -136,9 +136,9 @@ def _loader_of(function: Callable[..., Any]) -> Loader:
     with _making:
         if str(home.get("__name__")).startswith("rnncc."):
             return _own_loader()
-        found = home.get("__machine_code__") or Loader()
-        home["__machine_code__"] = found
-        return found
+        loader = home.get("__machine_code__") or Loader()
+        home["__machine_code__"] = loader
+        return loader
 
 
 def load(data: bytes, function: Callable[..., Any]) -> MachineCode:

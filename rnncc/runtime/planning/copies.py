@@ -105,28 +105,28 @@ class Mover:
     ) -> list[Move]:
         """Of parameters that are `copied` first, with the caller's strides; axes that repeat one
         row, once."""
-        found = []
+        moves = []
         for buffer in buffers:
-            given = copied.get(buffer.name)
-            if given is None:
+            strides = copied.get(buffer.name)
+            if strides is None:
                 continue
             layout = self.binding.layouts[buffer.name]
             counts = {"B": (self.call.batch, layout.b), "T": (self.call.time, layout.t)}
             lead = [counts[a] for a in buffer.axes]
             shape = [n if step else 1 for n, step in lead] + [*layout.shape]
             own = [step for _, step in lead] + [*layout.strides]
-            source = CopyEnd(CallersArray(buffer.name), 0, given)
-            found.append(Move(tuple(shape), source, CopyEnd(buffer.name, 0, tuple(own))))
-        return found
+            source = CopyEnd(CallersArray(buffer.name), 0, strides)
+            moves.append(Move(tuple(shape), source, CopyEnd(buffer.name, 0, tuple(own))))
+        return moves
 
     # ---- carries --------------------------------------------------------------------------------
 
     def starts(self, *, computed: bool) -> list[Move]:
         """The slot of the first step: zeros, the initial state, or what `before` computed."""
-        made = [
+        carries = [
             c for c in self.d.carries if (bool(c.init) and c.init not in self.given) == computed
         ]
-        return [self._start(c) for c in made]
+        return [self._start(c) for c in carries]
 
     def _start(self, carry: CarrySpec) -> Move:
         first = self.call.time if self.d.reverse else 0
@@ -170,7 +170,7 @@ class Mover:
             if axis in lead:
                 at = lead.index(axis)
                 strides = (*strides[:at], stride, *strides[at + 1 :])
-        found, begin = [], 0
+        moves, begin = [], 0
         for source in place.parts or (place.source,):
             layout = self.binding.layouts[source.buffer]
             own = "B" if place.source.slot else self.buffers[source.buffer].axes
@@ -186,8 +186,8 @@ class Mover:
                 joined = len(lead) + place.axis
                 at, begin = begin * strides[joined], begin + part[joined]
             target = CopyEnd(ResultArray(place.name), at, strides)
-            found.append(Move(part, CopyEnd(source.buffer, offset, read), target))
-        return found
+            moves.append(Move(part, CopyEnd(source.buffer, offset, read), target))
+        return moves
 
 
 def dense_strides(shape: tuple[int, ...], item: int) -> tuple[int, ...]:

@@ -82,11 +82,11 @@ class DirectionCache:
     def find(self, key: Any) -> Ready | None:
         """What arrays with these strides take, if it is known."""
         with self.lock:
-            found = self.ready.get(key)
-            if found is not None:
+            ready = self.ready.get(key)
+            if ready is not None:
                 self.ready.move_to_end(key)
-                self.last = found.prepared
-            return found
+                self.last = ready.prepared
+            return ready
 
     def keep_ready(self, key: Any, made: Ready) -> Ready:
         with self.lock:
@@ -98,19 +98,19 @@ class DirectionCache:
     def prepared(self, call: CallKey, residuals: Residuals) -> Executable:
         """What doesn't change between calls of these sizes and strides; made at the first."""
         with self.lock:
-            found = self.made.get(call)
-            if found is None:
-                given = {
+            executable = self.made.get(call)
+            if executable is None:
+                layouts = {
                     buffer.name: residuals.places[name][1] for buffer, name in self.params.residuals
                 }
-                found = self.prepare(call, given)
-                self.made[call] = found
+                executable = self.prepare(call, layouts)
+                self.made[call] = executable
                 if len(self.made) > KEPT_SHAPES:
                     self.made.popitem(last=False)
             else:
                 self.made.move_to_end(call)
-            self.last = found
-            return found
+            self.last = executable
+            return executable
 
     def prepare(self, call: CallKey, given: dict[str, Layout]) -> Executable:
         """given: where the rows of residuals are."""

@@ -70,9 +70,9 @@ class CpuEngine:
         if self.dtype != np.float32:
             raise ValueError(f"weights={storage!r} narrows float32: this layer is {self.dtype}")
         directions = self._forward.direction, self._backward.direction
-        made = CpuEngine(self.cell, *directions, self._side)
-        made.storage = storage
-        return made
+        engine = CpuEngine(self.cell, *directions, self._side)
+        engine.storage = storage
+        return engine
 
     def render_one_row(self, rendered: Callable[[], CpuEngine]) -> None:
         """The loops' twins for one row are another engine's, of the same program, made when they
@@ -80,8 +80,8 @@ class CpuEngine:
 
         def twin(name: str, arguments: tuple[str, ...]) -> CpuKernel | None:
             same = (k for k in rendered()._forward.direction.kernels if k.name == name)
-            found = next((k for k in same if k.arguments == arguments), None)
-            return found.function.one_row if found else None
+            kernel = next((k for k in same if k.arguments == arguments), None)
+            return kernel.function.one_row if kernel else None
 
         for kernel in self._forward.direction.kernels:
             if kernel.kind == "scan":
@@ -153,8 +153,8 @@ class CpuEngine:
             _check_out(self._backward, saved.call, out)
             own, later = _apart(out, cotangents)
         self._backward.steps = saved.call.time
-        found = backward(self._forward, self._backward, saved, cotangents, wanted, own)
-        return write_into(later, found)
+        gradients = backward(self._forward, self._backward, saved, cotangents, wanted, own)
+        return write_into(later, gradients)
 
     # ---- calls like an earlier one --------------------------------------------------------------
 
@@ -176,8 +176,8 @@ class CpuEngine:
         call = self._call(sizes, batch, time, save, last_only)
         if not save and time > LEAST_STEPS and block_steps(self._forward, call) < time:
             return None
-        made = Direct(self._forward, Job(arrays, call, version, out=out), kept)
-        return made if made.is_whole else None
+        direct = Direct(self._forward, Job(arrays, call, version, out=out), kept)
+        return direct if direct.is_whole else None
 
     def direct_back(
         self,
@@ -191,14 +191,14 @@ class CpuEngine:
         missing are among its constants."""
         (block,) = saved.blocks
         room = self._backward.room(saved.arrays)
-        found = cotangents_of(self._backward, cotangents, saved.call, block, room)
+        all_cotangents = cotangents_of(self._backward, cotangents, saved.call, block, room)
         brought = {cotangent_name(n) for n in cotangents}
-        missing = [n for n in found if n not in brought]
+        missing = [n for n in all_cotangents if n not in brought]
         assert block.residuals is not None
-        arrays = saved.arrays | found
+        arrays = saved.arrays | all_cotangents
         job = Job(arrays, saved.call, saved.version, block.residuals, wanted, out)
-        made = Direct(self._backward, job, [*missing, *kept])
-        return made if made.is_whole else None
+        direct = Direct(self._backward, job, [*missing, *kept])
+        return direct if direct.is_whole else None
 
     def saved(
         self,
@@ -224,16 +224,16 @@ class CpuEngine:
     ) -> CallKey:
         """The same one for the same numbers, so that it is found at a glance in what is kept."""
         key = (batch, time, save, last_only, *sizes.items())
-        found = self._calls.get(key)
-        if found is None:
+        call = self._calls.get(key)
+        if call is None:
             if len(self._calls) >= 4 * KEPT_SHAPES:
                 self._calls.clear()
             storage = "" if save else self.storage
-            found = CallKey(
+            call = CallKey(
                 tuple(sorted(sizes.items())), batch, time, save, last_only, storage=storage
             )
-            self._calls[key] = found
-        return found
+            self._calls[key] = call
+        return call
 
     def _owned(self, arrays: Arrays, lent: frozenset[str]) -> dict[str, Any]:
         """Parameters for the pullback, with the caller's own arrays copied: they may change."""

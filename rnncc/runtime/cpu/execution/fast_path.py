@@ -42,25 +42,25 @@ class Direct(Run):
 
     def __init__(self, side: DirectionCache, job: Job, kept: Iterable[str] = ()) -> None:
         super().__init__(side, job)
-        given = dict(zip(self.names, self.arrays, strict=True))
-        self.constants = {n: given[n] for n in given.keys() & set(kept)}
+        arrays = dict(zip(self.names, self.arrays, strict=True))
+        self.constants = {n: arrays[n] for n in arrays.keys() & set(kept)}
         del self.job, self.arrays, self._packed  # what a call brings isn't kept
 
     def _go(self, ready: object, packed: Packed, seed: int) -> None:
         """Nothing runs."""
-        made, choice = self.ready.prepared, self.ready.choice
-        self._made, self._plan = made, choice.plan
+        executable, choice = self.ready.prepared, self.ready.choice
+        self._made, self._plan = executable, choice.plan
         self._rates = tuple([float(self.job.arrays[name]) for name in self.side.rate_names])
         self.names = tuple([name for _, name in self.side.params.given])
         self.places = choice.arrays
-        self.saved_bytes = made.saved_bytes
+        self.saved_bytes = executable.saved_bytes
         self._packed = packed
 
     @property
     def fixed(self) -> list[int]:
         """Addresses of the constants, 0 of what a call brings, in the order of `names`."""
-        held = self.constants
-        return [address_of(held[n]) if n in held else 0 for n in self.names]
+        constants = self.constants
+        return [address_of(constants[n]) if n in constants else 0 for n in self.names]
 
     @property
     def is_whole(self) -> bool:
@@ -69,10 +69,10 @@ class Direct(Run):
 
     def packed(self, version: object, weights: Arrays, given: Sequence[int], seed: int) -> Packed:
         """The weights of this version, by name, as kernels read them."""
-        side, made = self.side, self._made
-        key = (version, self._rates, made.draws_weights and seed, made.tile_key)
+        side, executable = self.side, self._made
+        key = (version, self._rates, executable.draws_weights and seed, executable.tile_key)
         return find_packed(side, key) or keep_packed(
-            side, key, pack(side, made, weights, seed, given)
+            side, key, pack(side, executable, weights, seed, given)
         )
 
     def run(
@@ -103,8 +103,8 @@ class Direct(Run):
     def left(self, saved: int, packed: Packed, names: Iterable[str]) -> list[int]:
         """Addresses of residuals, by name."""
         places = {r.name: r.place for r in self._made.residuals}
-        found = [places[n] for n in names]
-        return [(saved if p.group == SAVED else packed.base) + p.offset for p in found]
+        wanted = [places[n] for n in names]
+        return [(saved if p.group == SAVED else packed.base) + p.offset for p in wanted]
 
     def looked_up(self, saved: int, packed: Packed, *owners: object) -> Residuals:
         """Residuals for a pullback that looks them up by name."""

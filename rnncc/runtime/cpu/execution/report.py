@@ -24,11 +24,11 @@ def plan_side(title: str, side: DirectionCache, ran: Ran | None = None) -> list[
         kernel = bound.kernel
         levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
         levels += " a step" if kernel.kind == "scan" else ""
-        made = "generated" if kernel.function else "contractions alone, nothing generated"
+        origin = "generated" if kernel.function else "contractions alone, nothing generated"
         if bound.one_row:
-            made += " for one row that saves nothing"
-            made += ", rendered on demand" if kernel.function.render_one_row else ""
-        lines.append(f"  {kernel.name}: {kernel.kind}, {levels}, {made}; {bound.why}")
+            origin += " for one row that saves nothing"
+            origin += ", rendered on demand" if kernel.function.render_one_row else ""
+        lines.append(f"  {kernel.name}: {kernel.kind}, {levels}, {origin}; {bound.why}")
         for name in kernel.stages:
             tiling, stage = binding.tilings[name], stages[name]
             tile = f"tile {tiling.row_tile} rows x {tiling.unit_blocks} vectors a gate"

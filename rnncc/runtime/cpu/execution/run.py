@@ -35,14 +35,14 @@ class Run:
     def __init__(self, side: DirectionCache, job: Job) -> None:
         self.side, self.job = side, job
         arrays, dtype = job.arrays, side.np_dtype
-        given: list[np.ndarray] = []
-        self.arrays = given
+        converted: list[np.ndarray] = []
+        self.arrays = converted
         for buffer, name in side.params.given:
             array = arrays.get(name)
             if type(array) is not np.ndarray or array.dtype is not dtype:
                 array = self._converted(buffer, name, array)
-            given.append(array)
-        key: tuple[Any, ...] = (job.call, job.wanted, *[a.strides for a in given])
+            converted.append(array)
+        key: tuple[Any, ...] = (job.call, job.wanted, *[a.strides for a in converted])
         if job.out:
             key += tuple([(n, a.shape, a.strides) for n, a in job.out.items()])
         self.ready = ready = side.find(key) or side.keep_ready(key, self._make_ready())
@@ -52,10 +52,10 @@ class Run:
 
     def _go(self, ready: Ready, packed: Packed, seed: int) -> None:
         later = self._take_results(ready)
-        choice, made = ready.choice, ready.prepared
+        choice, executable = ready.choice, ready.prepared
         target = self.side.target
         pool = target.pool or memory_pool.POOL
-        self._saved = pool.lease(made.saved_bytes) if made.saved_bytes else None
+        self._saved = pool.lease(executable.saved_bytes) if executable.saved_bytes else None
         workspace = pool.take(choice.plan.workspace_bytes)
         try:
             self._bases = self._addresses(workspace, packed, seed)
@@ -138,8 +138,8 @@ class Run:
                 result_strides=tuple(results),
                 copies=tuple(copies),
             )
-        made = self.side.prepared(call, job.residuals)
-        return Ready(made, made.choice(job.wanted), tuple(later))
+        executable = self.side.prepared(call, job.residuals)
+        return Ready(executable, executable.choice(job.wanted), tuple(later))
 
     # ---- weights --------------------------------------------------------------------------------
 
@@ -149,12 +149,12 @@ class Run:
         address_of = side.target.address_of
         rates = tuple([float(arrays[name]) for name in side.rate_names])
         key = (self.job.version, rates, made.draws_weights and seed, made.tile_key)
-        found = find_packed(side, key)
-        if found is None:
-            given = [address_of(a) for a in self.arrays]
+        packed = find_packed(side, key)
+        if packed is None:
+            addresses = [address_of(a) for a in self.arrays]
             left = [self.job.residuals.places[name][0] for _, name in side.params.residuals]
-            found = keep_packed(side, key, pack(side, made, arrays, seed, given, left))
-        return found
+            packed = keep_packed(side, key, pack(side, made, arrays, seed, addresses, left))
+        return packed
 
     # ---- residuals ------------------------------------------------------------------------------
 
@@ -203,10 +203,10 @@ class Direction(DirectionCache):
 def find_packed(side: DirectionCache, key: object) -> Packed | None:
     """What was packed under this key, if it is kept."""
     with side.lock:
-        found = side.packs.get(key)
-        if found is not None:
+        packed = side.packs.get(key)
+        if packed is not None:
             side.packs.move_to_end(key)
-        return found
+        return packed
 
 
 def keep_packed(side: DirectionCache, key: object, made: Packed) -> Packed:

@@ -82,12 +82,12 @@ class CpuSecondEngine:
         """
         again = again.copy()
         again.arrays |= {cotangent_name(gradient_name(n)): a for n, a in cotangents.items()}
-        found = self._run(self._backward_pullback, again, wanted)
+        gradients = self._run(self._backward_pullback, again, wanted)
         results = [o.name for o in self.cell.outputs]
         results += [final_name(s.name) for s in self.cell.states]
         if wanted.difference(map(cotangent_name, results)):
-            found |= self._run(self._forward_pullback, again, wanted)
-        return found
+            gradients |= self._run(self._forward_pullback, again, wanted)
+        return gradients
 
     def _run(
         self, side: Direction, again: SavedAgain, wanted: frozenset[str] | None = None

@@ -133,27 +133,27 @@ def borders(time: int, steps: int, every: int | None = None) -> Iterator[tuple[i
 
 def _part(direction: DirectionSpec, arrays: Arrays, block: Block, time: int) -> dict[str, Any]:
     """The arrays of some of a call's steps, from the block's carries."""
-    found = {**arrays, **block.carries}
+    part = {**arrays, **block.carries}
     if (block.begin, block.end) != (0, time):
         for _, role, name in direction.params:
-            if role in TIMED and name in found:
-                found[name] = found[name][:, block.begin : block.end]
-    return found
+            if role in TIMED and name in part:
+                part[name] = part[name][:, block.begin : block.end]
+    return part
 
 
 def _sequences(
     side: Runs, kind: str, call: CallKey, out: Arrays, room: Allocator
 ) -> dict[str, Any]:
     """Results of a kind over all steps, whole: every block writes its own."""
-    found = {}
+    sequences = {}
     for place in side.direction.results:
         last_only = call.last_only and kind == "output"
         if place.kind == kind and not last_only:
-            given = out.get(place.name)
-            if given is None:
-                given = room.empty(result_shape(place, side.buffers, call))
-            found[place.name] = given
-    return found
+            array = out.get(place.name)
+            if array is None:
+                array = room.empty(result_shape(place, side.buffers, call))
+            sequences[place.name] = array
+    return sequences
 
 
 # ---- forward ---------------------------------------------------------------------------------
@@ -168,18 +168,18 @@ def forward(
     if call.save and every is None:
         run = side.run(job)
         return run.results, [Block(0, time, {}, run.residuals())]
-    whole = not call.save and time <= steps
-    if whole and not carry:
+    is_one_run = not call.save and time <= steps
+    if is_one_run and not carry:
         return side.run(job).results, []
     places = [p for p in side.direction.results if p.kind != "residual"]
     wanted = frozenset([p.name for p in places])
-    if whole:
+    if is_one_run:
         return side.run(replace(job, wanted=wanted)).results, []
     names = carries_of(side.direction)
     room = side.room(job.arrays)
     sequences = _sequences(side, "output", call, job.out, room)
     blocks: list[Block] = []
-    found: dict[str, Any] = {}
+    results: dict[str, Any] = {}
     carries = {n: room.copy(job.arrays[n]) for n in names if n in job.arrays}
     for begin, end in borders(time, steps, every):
         if every is not None and begin % every == 0:
@@ -190,10 +190,10 @@ def forward(
         own = replace(call, time=end - begin, save=False)
         first_step = job.first_step + begin
         part = Job(arrays, own, job.version, wanted=wanted, out=out, first_step=first_step)
-        found = side.run(part).results
-        carries = last_carries(side.direction, found)
-    given = [p.name for p in places if carry or p.kind != "held"]
-    return {n: found[n] for n in given} | sequences, blocks
+        results = side.run(part).results
+        carries = last_carries(side.direction, results)
+    returned = [p.name for p in places if carry or p.kind != "held"]
+    return {n: results[n] for n in returned} | sequences, blocks
 
 
 # ---- backward --------------------------------------------------------------------------------
@@ -231,11 +231,11 @@ def backward(
         asked = wanted.union(names) if begin else wanted
         part = {n: a[:, begin:end] for n, a in sequences.items()} or out
         run = back.run(Job(arrays, own, saved.version, residuals, asked, part, first_step))
-        found = dict(run.results)
+        gradients = dict(run.results)
         if begin:
             handed = {n: d for n, d in handed.items() if n in steps}
-            handed |= {final_name(n): found.pop(n) for n in names if n in found}
-        for name, array in found.items():
+            handed |= {final_name(n): gradients.pop(n) for n in names if n in gradients}
+        for name, array in gradients.items():
             if name not in sequences:
                 totals[name] = totals[name] + array if name in totals else array
     return sequences | totals
@@ -252,23 +252,23 @@ def cotangents_of(
     side: Runs, handed: Arrays, call: CallKey, block: Block, room: Allocator
 ) -> dict[str, Any]:
     """What comes into a block from behind: cotangents of its steps and of its last carries."""
-    found = {}
+    cotangents = {}
     brought = {cotangent_name(n): d for n, d in handed.items()}
     for name, role, caller in side.direction.params:
         if role != "cotangent":
             continue
-        buffer, given = side.buffers[name], brought.get(caller)
+        buffer, cotangent = side.buffers[name], brought.get(caller)
         lead = len(buffer.axes)
-        if given is None or ("T" in buffer.axes and given.ndim < lead + len(buffer.shape)):
-            sizes, last = dict(call.sizes), given
+        if cotangent is None or ("T" in buffer.axes and cotangent.ndim < lead + len(buffer.shape)):
+            sizes, last = dict(call.sizes), cotangent
             shape = [evaluate(s, sizes) for s in buffer.shape]
             rows = tuple({"B": call.batch, "T": call.time}[a] for a in buffer.axes)
             if last is None:
-                given = room.nothing((*rows, *shape), len(rows))
+                cotangent = room.nothing((*rows, *shape), len(rows))
             else:
-                given = room.zeros((*rows, *shape))
-                given[:, -1] = last
-        elif "T" in buffer.axes and given.shape[1] != call.time:
-            given = given[:, block.begin : block.end]
-        found[caller] = given
-    return found
+                cotangent = room.zeros((*rows, *shape))
+                cotangent[:, -1] = last
+        elif "T" in buffer.axes and cotangent.shape[1] != call.time:
+            cotangent = cotangent[:, block.begin : block.end]
+        cotangents[caller] = cotangent
+    return cotangents

@@ -48,15 +48,15 @@ ELEMENTS = {"float32": types.float32, "float64": types.float64}
 
 def _vec_among(args) -> VecType | None:
     """The one vector type among the arguments, where all the others are it or scalars."""
-    found = None
+    vec_type = None
     for arg in args:
         if isinstance(arg, VecType):
-            if found is not None and arg != found:
+            if vec_type is not None and arg != vec_type:
                 return None
-            found = arg
+            vec_type = arg
         elif not isinstance(types.unliteral(arg), (types.Number, types.Boolean)):
             return None
-    return found
+    return vec_type
 
 
 def _scalars_as(vec: VecType, args) -> list[types.Type]:

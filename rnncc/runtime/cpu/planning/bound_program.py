@@ -76,8 +76,8 @@ class BoundProgram:
     def storage(self, stage: StageSpec) -> Storage:
         """Of what is packed for a stage. What weights alone decide is worked out from whole ones,
         and gradients have their rows read where they are."""
-        whole = stage.grad is not None or stage.name in self.early
-        return FULL if whole else STORAGES[self.call.storage]
+        is_full = stage.grad is not None or stage.name in self.early
+        return FULL if is_full else STORAGES[self.call.storage]
 
     @property
     def early(self) -> frozenset[str]:

@@ -27,11 +27,13 @@ class MemoryBinder(TileBinder):
 
     def lay_out(self) -> None:
         call = self.call
-        whole = {n for k in self.d.kernels if k.kind != "scan" for n in addresses(k.words)}
-        whole |= {n for k in self.d.kernels if k.function is None for n in touched(self.d, k)}
+        needed_whole = {n for k in self.d.kernels if k.kind != "scan" for n in addresses(k.words)}
+        needed_whole |= {
+            n for k in self.d.kernels if k.function is None for n in touched(self.d, k)
+        }
         saved = {p.source.buffer for p in self.d.results if p.kind == "residual"}
         outputs = {p.source.buffer for p in self.d.results if p.kind == "output"}
-        self.find_in_place(whole, saved if call.save else set())
+        self.find_in_place(needed_whole, saved if call.save else set())
         parts = self.find_parts_in_place()
         histories = {c.buffer for c in self.d.carries if c.history}
         for buffer in self.d.buffers:
@@ -44,14 +46,14 @@ class MemoryBinder(TileBinder):
             if buffer.name in parts:
                 layout.strides = parts[buffer.name]
             elif buffer.storage == "carry":
-                keep = buffer.name in histories and (call.save or buffer.name in whole)
+                keep = buffer.name in histories and (call.save or buffer.name in needed_whole)
                 layout.slots = call.time + 1 if keep else 2
                 layout.ring = -1 if keep else 1
                 layout.t = staggered(layout.row)
                 layout.b = layout.t * layout.slots
                 self.out.bytes[buffer.name] = layout.b * call.batch
             else:
-                self.work(buffer, layout, buffer.name in whole, saved, outputs)
+                self.work(buffer, layout, buffer.name in needed_whole, saved, outputs)
             self.out.layouts[buffer.name] = layout
             self.out.zero_bytes = max(self.out.zero_bytes, layout.row)
 
@@ -81,21 +83,21 @@ class MemoryBinder(TileBinder):
         """The caller's rows, or a copy of them: what is read vector by vector is padded."""
         padded = is_padded(buffer, self.out.sizes)
         layout = row_layout(shape, self.item, self.room(buffer) if padded else None)
-        given = self.copies_first.get(buffer.name)
-        if given is None and padded:  # a weight: one row
-            given = row_layout(shape, self.item).strides
-        if given is None:
+        strides = self.copies_first.get(buffer.name)
+        if strides is None and padded:  # a weight: one row
+            strides = row_layout(shape, self.item).strides
+        if strides is None:
             self.callers_rows(buffer, layout, self.call.time if "T" in buffer.axes else 1)
             return layout
         # An axis that repeats one row goes on doing so.
         step = layout.row
-        for axis, stride in reversed([*zip(buffer.axes, given, strict=False)]):
+        for axis, stride in reversed([*zip(buffer.axes, strides, strict=False)]):
             if stride:
                 setattr(layout, axis.lower(), step)
                 step *= self.call.time if axis == "T" else self.call.batch
         layout.slots = self.call.time if "T" in buffer.axes else 1
         self.out.bytes[buffer.name] = step
-        self.out.copied[buffer.name] = given
+        self.out.copied[buffer.name] = strides
         return layout
 
     def callers_rows(self, buffer: BufferSpec, layout: Layout, steps: int) -> None:
@@ -115,45 +117,48 @@ class MemoryBinder(TileBinder):
     def find_in_place(self, whole: set[str], saved: set[str]) -> None:
         """Results that kernels write where the caller wants them: those without padding, in rows
         of their own."""
-        found = self.out.in_place
+        in_place = self.out.in_place
         strides = {name: (b, t) for name, b, t in self.call.result_strides}
         for place in self.d.results:
             source = place.source
             buffer = self.buffers[source.buffer]
             if place.kind == "residual" or place.parts or source.slot:
                 continue
-            if buffer.storage != "result" or buffer.name in {*saved, *found.values()}:
+            if buffer.storage != "result" or buffer.name in {*saved, *in_place.values()}:
                 continue
             if buffer.axes != axes_of(place, self.buffers):
                 continue
             # Of a sequence that some kernel needs whole, the last step is a part.
             part = place.kind == "output" and self.call.last_only and buffer.name in whole
             if not part and not needs_room(buffer, self.out.sizes):
-                found[place.name] = buffer.name
+                in_place[place.name] = buffer.name
                 if place.name in strides:
                     self.strides[buffer.name] = strides[place.name]
 
     def find_parts_in_place(self) -> dict[str, tuple[int, ...]]:
         """Gradients of weights that are made, whole or gate by gate, where the caller wants them:
         strides of such buffers."""
-        found: dict[str, tuple[int, ...]] = {}
+        strides_by_buffer: dict[str, tuple[int, ...]] = {}
         for place in self.d.results:
             parts = place.parts or (place.source,)
             names = [s.buffer for s in parts]
             buffers = [self.buffers[n] for n in names]
             if place.kind != "grad_weight" or len({*names}) < len(names):
                 continue
-            if any(self.is_elsewhere(b, s, found) for b, s in zip(buffers, parts, strict=True)):
+            if any(
+                self.is_elsewhere(b, s, strides_by_buffer)
+                for b, s in zip(buffers, parts, strict=True)
+            ):
                 continue
             shape = result_shape(place, self.buffers, self.call)
             strides = row_layout(shape, self.item).strides
             at, offsets = 0, self.out.parts_in_place.setdefault(place.name, [])
             for buffer in buffers:
-                found[buffer.name] = strides
+                strides_by_buffer[buffer.name] = strides
                 offsets.append((buffer.name, at))
                 if place.parts:
                     at += self.out.size(buffer.shape[place.axis]) * strides[place.axis]
-        return found
+        return strides_by_buffer
 
     def is_elsewhere(
         self, buffer: BufferSpec, source: BufferView, taken: Mapping[str, object]

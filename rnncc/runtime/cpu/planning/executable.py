@@ -90,7 +90,7 @@ class Params:
     @classmethod
     def of(cls, direction: DirectionSpec) -> Params:
         buffers = {b.name: b for b in direction.buffers}
-        found: dict[str, list[tuple[BufferSpec, str]]] = {
+        pairs_by_kind: dict[str, list[tuple[BufferSpec, str]]] = {
             "given": [],
             "residuals": [],
             "weights": [],
@@ -98,8 +98,10 @@ class Params:
         for buffer, role, name in direction.params:
             if role != "seed":
                 kind = "residuals" if role == "residual" else "given"
-                found["weights" if role in WEIGHTS else kind].append((buffers[buffer], name))
-        return cls(**{kind: tuple(pairs) for kind, pairs in found.items()})
+                pairs_by_kind["weights" if role in WEIGHTS else kind].append(
+                    (buffers[buffer], name)
+                )
+        return cls(**{kind: tuple(pairs) for kind, pairs in pairs_by_kind.items()})
 
     @property
     def serving_all(self) -> list[BufferSpec]:
@@ -216,19 +218,19 @@ class Executable:
     def _weight_buffers(self) -> list[str]:
         """Buffers that depend on weights alone, or on what stands in their place: made once a
         version."""
-        found: dict[str, None] = dict.fromkeys(
+        names: dict[str, None] = dict.fromkeys(
             b.name for b in self.params.serving_all if b.name in self.binding.bytes
         )
         for kernel in self.direction.kernels:
             if kernel.kind == "weights" and kernel.phase == "before":
-                made = addresses(kernel.words)
-                found |= {n: None for n in made if self.buffers[n].storage == "work"}
-        return list(found)
+                addressed = addresses(kernel.words)
+                names |= {n: None for n in addressed if self.buffers[n].storage == "work"}
+        return list(names)
 
     def _saved(self) -> list[str]:
         """Buffers the pullback keeps."""
-        found = {p.source.buffer: None for p in self.direction.results if p.kind == "residual"}
-        return [n for n in found if n in self.binding.bytes]
+        names = {p.source.buffer: None for p in self.direction.results if p.kind == "residual"}
+        return [n for n in names if n in self.binding.bytes]
 
     def _residuals(self) -> Iterator[Residual]:
         """At the slots they mean."""
@@ -298,17 +300,17 @@ class Executable:
         match argument:
             case CoreTable(stage, group):
                 tiling = self.binding.tilings[stage]
-                found = next(s for s in self.direction.stages if s.name == stage)
-                core = found.cores[group]
+                stage_spec = next(s for s in self.direction.stages if s.name == stage)
+                core = stage_spec.cores[group]
                 # What differs from row to row isn't packed.
                 packed = any(p is not None for p in core.packs)
-                storage = self.binding.storage(found) if packed else FULL
+                storage = self.binding.storage(stage_spec) if packed else FULL
                 far = stage in self.binding.far
-                made = cores(self.dtype, self.machine, storage, far)
+                core_set = cores(self.dtype, self.machine, storage, far)
                 if storage is FULL and not far:  # so that another size finds its own
-                    for vectors in made.vector_counts(core.gates):
-                        self.target.row_table(made, vectors)
-                words[index] += self.target.row_table(made, core.gates * tiling.unit_blocks)
+                    for vectors in core_set.vector_counts(core.gates):
+                        self.target.row_table(core_set, vectors)
+                words[index] += self.target.row_table(core_set, core.gates * tiling.unit_blocks)
             case HelperCode(name):
                 words[index] += self.helper(name)
             case PieceTable(stage, kind, number):
@@ -357,10 +359,10 @@ class Executable:
 
     def choice(self, wanted: frozenset[str] | None) -> ResultChoice:
         """Of the results that were chosen; None is all but those of carries that nobody sees."""
-        found = self._choices.get(wanted)
-        if found is None:
-            found = self._choices[wanted] = self._choose(wanted)
-        return found
+        choice = self._choices.get(wanted)
+        if choice is None:
+            choice = self._choices[wanted] = self._choose(wanted)
+        return choice
 
     def _choose(self, wanted: frozenset[str] | None) -> ResultChoice:
         places = chosen_results(self.direction, wanted)
@@ -388,8 +390,8 @@ class Executable:
     def _in_order(self, kernels: list[BoundKernel], results: list[Move]) -> Iterator[Launch]:
         """Kernels with the copies around them."""
         by_phase = {phase: list(ks) for phase, ks in groupby(kernels, lambda k: k.kernel.phase)}
-        given = self._callers_copies(b for b, _ in self.params.given if b.axes)
-        yield from self._moves(given + self.mover.starts(computed=False))
+        copies = self._callers_copies(b for b, _ in self.params.given if b.axes)
+        yield from self._moves(copies + self.mover.starts(computed=False))
         yield from map(self._kernel, by_phase.get("before", []))
         yield from self._moves(self.mover.starts(computed=True))
         yield from map(self._kernel, by_phase.get("scan", []))

@@ -113,13 +113,13 @@ def _segments(
         n * binder.out.stride(operand.source, a) for n, a in zip(index, operand.outer, strict=True)
     )
     packed = sum(n * s for n, s in zip(index, layout.outer, strict=True))
-    found: list[list[Word]] = []
+    segments: list[list[Word]] = []
     for turn in product(*map(range, sizes[:-1])):
         a_at = moved + sum(
             n * binder.out.stride(operand.source, a) for n, a in zip(turn, operand.k, strict=False)
         )
         w_at = packed + sum(n * s for n, s in zip(turn, layout.k, strict=True))
-        found.append(
+        segments.append(
             [
                 address(operand.source, a_at),
                 a_1,
@@ -131,7 +131,7 @@ def _segments(
                 a_0,
             ]
         )
-    return found
+    return segments
 
 
 def sum_calls(binder: StrideBinder, kernel: KernelSpec) -> tuple[int, int, list[Word]]:

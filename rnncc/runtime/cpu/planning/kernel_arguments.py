@@ -208,8 +208,8 @@ class ArgumentBinder(StrideBinder):
                 return int(self.depth(stage) >= FETCH_DEPTH)
             case PieceCount(stage, copy, number):
                 return len(copy_pieces(self.copies[stage, copy, number], self.out))
-        found = self.group_number(argument)
-        return super().number(kernel, argument) if found is None else found
+        group_number = self.group_number(argument)
+        return super().number(kernel, argument) if group_number is None else group_number
 
     def group_number(self, argument: BoundNumber) -> int | None:
         """Of a group of accumulators; None of anything else."""

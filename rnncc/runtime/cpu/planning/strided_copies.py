@@ -63,26 +63,26 @@ def _common(a: list[int], b: list[int]) -> list[int] | None:
 
 
 def _cuts(shape: list[int]) -> set[int]:
-    found, step = {1}, 1
+    cuts, step = {1}, 1
     for n in reversed(shape):
         step *= n
-        found.add(step)
-    return found
+        cuts.add(step)
+    return cuts
 
 
 def _refine(shape: list[int], strides: list[int], common: list[int]) -> list[int]:
     """Strides of the common shape's axes."""
-    found: list[int] = []
+    refined: list[int] = []
     rest = [(n, s) for n, s in zip(shape, strides, strict=True) if n != 1]
     for n in reversed(common):
         if n == 1:
-            found.insert(0, 0)
+            refined.insert(0, 0)
             continue
         size, stride = rest.pop()
-        found.insert(0, stride)
+        refined.insert(0, stride)
         if size != n:
             rest.append((size // n, stride * n))
-    return found
+    return refined
 
 
 def _offsets(shape: list[int], strides: list[int]) -> list[int]:

@@ -128,8 +128,8 @@ class TileBinder(DirectionBinder):
             for u in range(1, limit + 1)
             if u * gates <= max(limit, gates) and blocks % u == 0 and (u & (u - 1)) == 0
         )
-        made = cores(self.dtype, self.machine)
-        row_tile = min(made.max_rows(c.gates * unit_blocks) for c in stage.cores)
+        core_set = cores(self.dtype, self.machine)
+        row_tile = min(core_set.max_rows(c.gates * unit_blocks) for c in stage.cores)
         return Tiling(unit_blocks, blocks // unit_blocks, row_tile)
 
     def even_tiles(self, kernel: KernelSpec) -> None:
@@ -228,10 +228,10 @@ class TileBinder(DirectionBinder):
                 f"{self.threads} threads share the units, one barrier a level: each with its rows "
                 "would read all weights for few of them",
             )
-        whole = work * batch * self.call.time
+        total_work = work * batch * self.call.time
         enough = SHARED_WORK * max(kernel.levels, 1)
-        if work * batch >= enough and whole >= WAKING_WORK and lanes >= 2:
+        if work * batch >= enough and total_work >= WAKING_WORK and lanes >= 2:
             count = min(self.threads, lanes)
             return count, True, f"{count} threads share the units: one barrier a level"
-        what = "a step is" if whole >= WAKING_WORK else f"{self.call.time} step(s) are"
+        what = "a step is" if total_work >= WAKING_WORK else f"{self.call.time} step(s) are"
         return 1, False, f"one thread: {what} too short to share"

@@ -101,13 +101,13 @@ class Team:
         """As many of these as the system lets this process have. An OpenMP that can't start one
         ends the process, so that threads of ours have to come and go first."""
         self._tried, come = threads, threading.Event()
-        found = started(threads - 1, come.wait, ())
+        workers = started(threads - 1, come.wait, ())
         come.set()
-        for thread in found:
+        for thread in workers:
             thread.join()
-        if len(found) + 1 < threads:
-            self._limit = len(found) + 1
-        return len(found) + 1
+        if len(workers) + 1 < threads:
+            self._limit = len(workers) + 1
+        return len(workers) + 1
 
     def run(self, function: int, plan: int, bases: Sequence[int], most: int) -> bool:
         """function(plan, addresses, control, 0) on so many threads at most; False, and nothing

@@ -29,8 +29,8 @@ class TorchArrays:
         self.stream = torch.cuda.current_stream(like.device).cuda_stream
 
     def empty(self, size: int) -> DeviceMemory:
-        made = self.torch.empty(max(size, 1), dtype=self.torch.uint8, device=self.device)
-        return DeviceMemory(made.data_ptr(), made)
+        tensor = self.torch.empty(max(size, 1), dtype=self.torch.uint8, device=self.device)
+        return DeviceMemory(tensor.data_ptr(), tensor)
 
     def enter(
         self, array: Any, dtype: np.dtype[Any], lead: int = 0
@@ -47,8 +47,8 @@ class TorchArrays:
         return DeviceMemory(array.data_ptr(), array), strides
 
     def result(self, shape: tuple[int, ...], dtype: np.dtype[Any]) -> DeviceMemory:
-        made = self.torch.empty(shape, dtype=getattr(self.torch, dtype.name), device=self.device)
-        return DeviceMemory(made.data_ptr(), made)
+        tensor = self.torch.empty(shape, dtype=getattr(self.torch, dtype.name), device=self.device)
+        return DeviceMemory(tensor.data_ptr(), tensor)
 
     def leave(
         self, piece: DeviceMemory, shape: tuple[int, ...], dtype: np.dtype[Any], out: Any = None

@@ -96,16 +96,16 @@ class Cublas:
     def opened(self) -> c_void_p:
         """The library's state, made at the first product: it takes memory of the device."""
         if self.handle is None:
-            made = c_void_p()
-            self.ask("cublasCreate_v2", byref(made))
-            self.handle = made
+            handle = c_void_p()
+            self.ask("cublasCreate_v2", byref(handle))
+            self.handle = handle
         return self.handle
 
     def version(self) -> str:
         """Of the library, as 13.0.2."""
-        found = c_int()
-        self.ask("cublasGetVersion_v2", self.opened(), byref(found))
-        major, rest = divmod(found.value, 10_000)
+        version = c_int()
+        self.ask("cublasGetVersion_v2", self.opened(), byref(version))
+        major, rest = divmod(version.value, 10_000)
         return f"{major}.{rest // 100}.{rest % 100}"
 
     def ask(self, function: str, *arguments: Any) -> None:

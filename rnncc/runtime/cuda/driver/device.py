@@ -123,14 +123,14 @@ class Device:
 
     def ask(self, function: str, *arguments: Any) -> Any:
         """A call of the driver: its result. CudaError says what went wrong."""
-        error, *found = getattr(self.driver, function)(*arguments)
+        error, *results = getattr(self.driver, function)(*arguments)
         if error is not self.success and int(error) != 0:
             words = self.driver.cuGetErrorString(error)[1]
             said = words.decode() if isinstance(words, bytes) else str(words)
             if self.process != os.getpid():
                 said += "; a forked process can't use its parent's GPU: start it with 'spawn'"
             raise CudaError(f"{function}: {error.name} ({said})")
-        return found[0] if len(found) == 1 else tuple(found)
+        return results[0] if len(results) == 1 else tuple(results)
 
     def attribute(self, name: str) -> int:
         kind = self.driver.CUdevice_attribute
@@ -142,8 +142,8 @@ class Device:
 
     def driver_version(self) -> str:
         """Of CUDA, as far as the driver goes: 13.0."""
-        found = int(self.ask("cuDriverGetVersion"))
-        return f"{found // 1000}.{found % 1000 // 10}"
+        version = int(self.ask("cuDriverGetVersion"))
+        return f"{version // 1000}.{version % 1000 // 10}"
 
     def enter(self) -> None:
         """Makes the context this thread's: others may have one of another device there."""
@@ -285,9 +285,9 @@ class Device:
     # ---- graphs -------------------------------------------------------------------------------
 
     def is_capturing(self, stream: Any) -> bool:
-        error, *found = self.driver.cuStreamIsCapturing(stream or 0)
+        error, *status = self.driver.cuStreamIsCapturing(stream or 0)
         # An error says that somebody captures who wouldn't have the default stream used.
-        return int(error) != 0 or int(found[0]) != 0
+        return int(error) != 0 or int(status[0]) != 0
 
     def captured(self, run: Launches, stream: Any) -> DeviceGraph:
         with self.lock:
@@ -312,11 +312,11 @@ class Device:
     def workspace(self, stream: Any) -> int:
         """What the library works in on that stream, where one product comes after the other."""
         with self.lock:
-            found = self.workspaces.get(stream or 0)
-            if found is None:
-                found = self.workspaces[stream or 0] = self.empty(WORKSPACE)
+            workspace = self.workspaces.get(stream or 0)
+            if workspace is None:
+                workspace = self.workspaces[stream or 0] = self.empty(WORKSPACE)
                 self.ask("cuStreamSynchronize", 0)  # it is there, whoever uses it
-            return found.address
+            return workspace.address
 
     def destroy(self, graph: Any) -> None:
         """A graph is given back; it ends first if it runs."""
@@ -361,23 +361,23 @@ class Device:
     def module(self, code: bytes) -> Any:
         """The driver's of that machine code, the same for the same."""
         key = hashlib.blake2b(code, digest_size=32).digest()
-        found = self.modules.get(key)
-        if found is None:
-            found = self.modules[key] = self.ask("cuModuleLoadData", code)
-        return found
+        module = self.modules.get(key)
+        if module is None:
+            module = self.modules[key] = self.ask("cuModuleLoadData", code)
+        return module
 
     def function(self, kernel: CudaKernel, dtype: str, shared: int = 0) -> Any:
         """The kernel on the device, compiled or out of the store."""
         with self.lock:
-            found = self.functions.get(kernel, {}).get(dtype)
-            if found is None:
-                found = self.loaded(kernel, dtype)
-                self.functions.setdefault(kernel, {})[dtype] = found
+            loaded = self.functions.get(kernel, {}).get(dtype)
+            if loaded is None:
+                loaded = self.loaded(kernel, dtype)
+                self.functions.setdefault(kernel, {})[dtype] = loaded
             if shared > 48 * 1024:
                 kind = self.driver.CUfunction_attribute
                 which = kind.CU_FUNC_ATTRIBUTE_MAX_DYNAMIC_SHARED_SIZE_BYTES
-                self.ask("cuFuncSetAttribute", found, which, shared)
-            return found
+                self.ask("cuFuncSetAttribute", loaded, which, shared)
+            return loaded
 
 
 def _cublas() -> tuple[Cublas | None, str]:

@@ -125,9 +125,9 @@ class CarriedAllocator:
         return self.carrier.leave(self.carrier.result(shape, self.dtype), shape, self.dtype)
 
     def zeros(self, shape: tuple[int, ...]) -> Any:
-        made = self.empty(shape)
-        made[...] = 0
-        return made
+        array = self.empty(shape)
+        array[...] = 0
+        return array
 
     def nothing(self, shape: tuple[int, ...], lead: int) -> Any:
         return self.zeros(shape)
@@ -135,9 +135,9 @@ class CarriedAllocator:
     def copy(self, array: Any) -> Any:
         if isinstance(array, np.ndarray):  # it comes to the device with the call
             return np.array(array)
-        made = self.empty(tuple(array.shape))
-        made[...] = array
-        return made
+        copied = self.empty(tuple(array.shape))
+        copied[...] = array
+        return copied
 
 
 class HostArrays:

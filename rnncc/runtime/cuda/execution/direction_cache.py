@@ -70,24 +70,24 @@ class CudaDirectionCache:
         gpu = target.gpu
         key = call, gpu, self.tier, precision
         with self.lock:
-            found = self.made.get(key)
-            if found is None:
-                given = {
+            executable = self.made.get(key)
+            if executable is None:
+                layouts = {
                     buffer: residuals.places[name][1]
                     for buffer, role, name in self.direction.params
                     if role == "residual"
                 }
-                binder = self.bound(call, target, given, precision)
+                binder = self.bound(call, target, layouts, precision)
                 binding = binder.out
                 Tiler(binder).tile(gpu, precision)
-                found = CudaExecutable(binding, self.direction, self.buffers, self.dtype, gpu)
-                self.made[key] = found
+                executable = CudaExecutable(binding, self.direction, self.buffers, self.dtype, gpu)
+                self.made[key] = executable
                 if len(self.made) > KEPT_SHAPES:
                     self.made.popitem(last=False)
             else:
                 self.made.move_to_end(key)
-            self.last = found
-            return found
+            self.last = executable
+            return executable
 
     def bound(
         self, call: CallKey, target: CudaTarget, given: Mapping[str, Layout], precision: str
@@ -116,12 +116,12 @@ class CudaDirectionCache:
         # Nobody else's stream waits for the copy.
         key = (version, name, carrier.target, carrier.stream)
         with self.lock:
-            found = self.weights.get(key)
-            if found is None or found[0] is not array:
+            entry = self.weights.get(key)
+            if entry is None or entry[0] is not array:
                 piece, strides = carrier.enter(array, np.dtype(self.dtype))
                 assert strides is None, "weights are dense"
-                found = self.weights[key] = array, piece
+                entry = self.weights[key] = array, piece
                 kept = self.weights_a_version * (self.layers - 1 + KEPT_VERSIONS)
                 while len(self.weights) > kept:
                     self.weights.popitem(last=False)
-            return found[1]
+            return entry[1]

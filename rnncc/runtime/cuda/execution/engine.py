@@ -149,8 +149,8 @@ class CudaEngine:
     def plan(self, last: Any = None) -> str:
         """The kernels of the last calls, the tiers of their loops, and why."""
         lines = [f"{self.cell.name}, {self.dtype}, cuda"]
-        for title, made in zip(("forward", "backward"), last or self.last, strict=True):
-            lines += plan_side(title, made)
+        for title, executable in zip(("forward", "backward"), last or self.last, strict=True):
+            lines += plan_side(title, executable)
         return "\n".join(lines)
 
 

@@ -35,8 +35,8 @@ class CudaRun:
 
     def __init__(self, side: CudaDirectionCache, job: Job) -> None:
         self.side, self.job = side, job
-        given: Carrier | None = job.arrays.get(CARRIER)
-        self.carrier = given or HostArrays(current())
+        carrier: Carrier | None = job.arrays.get(CARRIER)
+        self.carrier = carrier or HostArrays(current())
         self.target = self.carrier.target
         self.pieces: dict[str, DeviceMemory] = {}
         self.strides: list[tuple[str, int, int]] = []
@@ -67,8 +67,8 @@ class CudaRun:
         return piece
 
     def go(self) -> dict[str, Any]:
-        made, job, dtype = self.prepared, self.job, np.dtype(self.side.dtype)
-        plan = made.plan(job.wanted)
+        executable, job, dtype = self.prepared, self.job, np.dtype(self.side.dtype)
+        plan = executable.plan(job.wanted)
         places: dict[Point, int] = {name: piece.address for name, piece in self.pieces.items()}
         for buffer, role, name in self.side.direction.params:
             if role == "residual":
@@ -76,14 +76,14 @@ class CudaRun:
             elif role in WEIGHTS:
                 piece = self.side.weight(job.version, name, job.arrays[name], self.carrier)
                 self.pieces[buffer], places[buffer] = piece, piece.address
-        offsets, size = made.shared_arena
+        offsets, size = executable.shared_arena
         self.arena = self.carrier.empty(size + plan.scratch_bytes)
         places |= {name: self.arena.address + at for name, at in offsets.items()}
         scratch = self.arena.address + size
         places |= {name: scratch + at for name, at in plan.scratch.items()}
         self.counters = DeviceMemory(places[Counters()], self.arena)
-        if made.saved:
-            offsets, size = made.saved_arena
+        if executable.saved:
+            offsets, size = executable.saved_arena
             self.saved_arena = self.carrier.empty(size)
             places |= {name: self.saved_arena.address + at for name, at in offsets.items()}
         places[ZeroRow()] = self.target.zeros(self.binding.zero_bytes).address
@@ -150,7 +150,7 @@ class CudaRun:
 
     def residuals(self) -> Residuals:
         """What the pullback reads; addresses are already at the slots they mean."""
-        found: dict[str, tuple[int, Layout]] = {}
+        places: dict[str, tuple[int, Layout]] = {}
         owners: list[Any] = [self.saved_arena]
         direction = self.side.direction
         for place in direction.results:
@@ -161,9 +161,9 @@ class CudaRun:
                 address += slot_offset(
                     place.source.slot, layout, self.job.call.time, direction.reverse
                 )
-                found[place.name] = (address, layout)
+                places[place.name] = (address, layout)
                 owners.append(self.pieces.get(name))
-        return Residuals(found, tuple(owners))
+        return Residuals(places, tuple(owners))
 
 
 class CudaDirection(CudaDirectionCache):

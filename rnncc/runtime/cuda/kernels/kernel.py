@@ -71,9 +71,9 @@ def stationary(
     """The twin of a kernel over the same words; `shapes`: see `artifact.stationary_weights`."""
 
     def twin(function: Callable[..., Any]) -> CudaKernel:
-        plain.twin = made = CudaKernel(settled(function))
-        made.shapes = shapes
-        return made
+        plain.twin = stationary_kernel = CudaKernel(settled(function))
+        stationary_kernel.shapes = shapes
+        return stationary_kernel
 
     return twin
 
@@ -82,8 +82,8 @@ def summed(plain: CudaKernel) -> Callable[[Callable[..., Any]], CudaKernel]:
     """The twin of a kernel over the same words that reads its sums."""
 
     def twin(function: Callable[..., Any]) -> CudaKernel:
-        plain.summed = made = CudaKernel(settled(function))
-        return made
+        plain.summed = summed_kernel = CudaKernel(settled(function))
+        return summed_kernel
 
     return twin
 
@@ -91,6 +91,6 @@ def summed(plain: CudaKernel) -> Callable[[Callable[..., Any]], CudaKernel]:
 def rebound(function: Any, names: Mapping[str, Any]) -> Any:
     """The same function with other meanings of its global names."""
     known = {**function.__globals__, **names}
-    made = FunctionType(function.__code__, known, function.__name__, function.__defaults__)
-    made.__qualname__, made.__doc__ = function.__qualname__, function.__doc__
-    return made
+    bound = FunctionType(function.__code__, known, function.__name__, function.__defaults__)
+    bound.__qualname__, bound.__doc__ = function.__qualname__, function.__doc__
+    return bound

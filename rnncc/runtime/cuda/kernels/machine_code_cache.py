@@ -30,9 +30,9 @@ def machine_code(
     """
     about = _about(kernel, dtype, capability)
     entry = entry_name(kernel.name, about, "cubin")
-    found = None if anew else read(entry, about)
-    if found is not None:
-        known, _, code = found.partition(b"\n")
+    cached = None if anew else read(entry, about)
+    if cached is not None:
+        known, _, code = cached.partition(b"\n")
         return known.decode(), code
     try:
         from rnncc.runtime.cuda.kernels import ptx

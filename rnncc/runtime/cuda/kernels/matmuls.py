@@ -102,10 +102,10 @@ def work_of(c: Contraction, item: int) -> Work | None:
     copies = ones = 0
     a, w = c.a, c.w
     if a.point == OneRow():  # sums alone: a row of ones
-        found = one_axis(k_counts, w.k)
-        if found is None or c.begin != ZEROS or m != 1:
+        w_axis = one_axis(k_counts, w.k)
+        if w_axis is None or c.begin != ZEROS or m != 1:
             return None
-        ones, (w_k,) = found
+        ones, (w_k,) = w_axis
         k_axis: Axis = (k, (item, w_k))
     else:
         joined = one_axis(k_counts, a.k, w.k)
@@ -154,9 +154,9 @@ def _copied(
             continue
         step = place.n
         if place is c.a:
-            found = one_axis(m_counts, place.m)
-            assert found is not None, "asked for before"
-            step = found[1][0]
+            m_axis = one_axis(m_counts, place.m)
+            assert m_axis is not None, "asked for before"
+            step = m_axis[1][0]
         shape = (k_counts[outer], k_counts[inner], own)
         source = CopyEnd(place.point, place.offset, (place.k[outer], place.k[inner], step))
         row = own * item
@@ -243,22 +243,22 @@ def merged(contractions: Sequence[Contraction]) -> list[Contraction]:
 
     Additions stay behind what they add to.
     """
-    found: list[Contraction] = []
+    joined: list[Contraction] = []
     last: dict[tuple[Point, int], int] = {}  # where a result was touched last
     for c in contractions:
         place = c.out.point, c.out.offset
         least = last.get(place, -1) + 1
-        if any(c.w.point == other.out.point for other in found):
-            least = len(found)  # it may read what another has just made
-        for at in range(least, len(found)):
-            wide = _beside(found[at], c)
+        if any(c.w.point == other.out.point for other in joined):
+            least = len(joined)  # it may read what another has just made
+        for at in range(least, len(joined)):
+            wide = _beside(joined[at], c)
             if wide is not None:
-                found[at], last[place] = wide, at
+                joined[at], last[place] = wide, at
                 break
         else:
-            found.append(c)
-            last[place] = len(found) - 1
-    return found
+            joined.append(c)
+            last[place] = len(joined) - 1
+    return joined
 
 
 def _beside(one: Contraction, other: Contraction) -> Contraction | None:

@@ -92,9 +92,9 @@ def _ptx(cuda: Any, kernel: CudaKernel, dtype: str, capability: Capability) -> s
 
 def entry_name(text: str) -> str:
     """What the kernel is called in its PTX."""
-    found = ENTRY.search(text)
-    assert found is not None, "PTX has an entry"
-    return found[1]
+    match = ENTRY.search(text)
+    assert match is not None, "PTX has an entry"
+    return match[1]
 
 
 @cache

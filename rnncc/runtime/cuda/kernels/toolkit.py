@@ -31,12 +31,12 @@ def folder() -> Path | None:
 @contextmanager
 def named() -> Iterator[None]:
     """$CUDA_HOME names a toolkit in here, if there is one and no variable does already."""
-    found = folder()
-    if found is None:
+    toolkit = folder()
+    if toolkit is None:
         yield
         return
     old = os.environ.get("CUDA_HOME")
-    os.environ["CUDA_HOME"] = str(found)
+    os.environ["CUDA_HOME"] = str(toolkit)
     try:
         yield
     finally:

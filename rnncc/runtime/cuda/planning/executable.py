@@ -118,11 +118,11 @@ class CudaExecutable:
 
     def plan(self, wanted: frozenset[str] | None) -> CudaPlan:
         """For these results; None is all but those of carries that callers don't see."""
-        found = self._plans.get(wanted)
-        if found is None:
-            found = self._plans[wanted] = self._plan(wanted)
-        self.last = found
-        return found
+        plan = self._plans.get(wanted)
+        if plan is None:
+            plan = self._plans[wanted] = self._plan(wanted)
+        self.last = plan
+        return plan
 
     def _plan(self, wanted: frozenset[str] | None) -> CudaPlan:
         places = chosen_results(self.direction, wanted)
@@ -209,14 +209,14 @@ class _Writer:
         self.out.launches.append(Multiplication(made.product, precision, start, self.at))
 
     def tiles(self, contraction: Contraction) -> None:
-        made = launch_of(contraction, self.item, self.gpu.multiprocessors)
-        self.out.parts = max(self.out.parts, made.part_bytes)
-        shared = made.shared * self.item
+        tiles = launch_of(contraction, self.item, self.gpu.multiprocessors)
+        self.out.parts = max(self.out.parts, tiles.part_bytes)
+        shared = tiles.shared * self.item
         for function, words, patches, blocks, bytes_ in (
-            (contract, made.words, made.patches, made.blocks, shared),
-            (add_parts, made.adds, made.add_patches, self.grid(made.part_bytes), 0),
+            (contract, tiles.words, tiles.patches, tiles.blocks, shared),
+            (add_parts, tiles.adds, tiles.add_patches, self.grid(tiles.part_bytes), 0),
         ):
-            if function is add_parts and made.parts == 1:
+            if function is add_parts and tiles.parts == 1:
                 continue
             first, start = self.add(np.array(words, np.int64))
             self.out.patches += [(first + i, point, at) for i, point, at in patches]
@@ -259,12 +259,12 @@ class _Writer:
         tier, time = self.binding.tier, self.binding.call.time
         assert tier is not None
         size, launches = (tier.blocks, tier.threads), self.out.launches
-        end, found = self.at, self.binding.numbers
-        if found is not None:
+        end, numbers = self.at, self.binding.numbers
+        if numbers is not None:
             assert function.twin is not None
-            twin, ranges = function.twin.built(found.constants), (0, time, 0, levels)
+            twin, ranges = function.twin.built(numbers.constants), (0, time, 0, levels)
             waits = tier.waiting > 1
-            launches.append(CudaLaunch(twin, start, self.at, *size, ranges, waits, found.shared))
+            launches.append(CudaLaunch(twin, start, self.at, *size, ranges, waits, numbers.shared))
             return
         if tier.name != "launches":
             ranges = (0, time, 0, levels)
@@ -277,8 +277,8 @@ class _Writer:
         for step in range(time):
             t = time - 1 - step if self.reverse else step
             for level in range(levels):
-                for made in steps.at(t, level) if steps is not None else ():
-                    self.multiply(made, self.binding.precision)
+                for product in steps.at(t, level) if steps is not None else ():
+                    self.multiply(product, self.binding.precision)
                 ranges = (step, step + 1, level, level + 1)
                 launches.append(CudaLaunch(reads, start, end, *size, ranges))
 
@@ -287,20 +287,20 @@ class _Writer:
         self.out.counters = COUNTER_BYTES * (tier.groups if tier else 1)
         if self.pieces:
             self.out.template = np.concatenate(self.pieces)
-        found, patches = self.out, self.out.patches
+        plan, patches = self.out, self.out.patches
         sizes: dict[Point, int] = {
-            Counters(): found.counters,
-            PartialSums(): found.parts,
-            CopiedOperands(): found.copies,
-            SUMS: found.sums,
+            Counters(): plan.counters,
+            PartialSums(): plan.parts,
+            CopiedOperands(): plan.copies,
+            SUMS: plan.sums,
         }
         for point, size in sizes.items():
-            found.scratch[point] = found.scratch_bytes
-            found.scratch_bytes += round_up(max(size, 1))
-        found.points = tuple(dict.fromkeys(name for _, name, _ in patches))
-        number = {name: i for i, name in enumerate(found.points)}
+            plan.scratch[point] = plan.scratch_bytes
+            plan.scratch_bytes += round_up(max(size, 1))
+        plan.points = tuple(dict.fromkeys(name for _, name, _ in patches))
+        number = {name: i for i, name in enumerate(plan.points)}
         rows = [(word, number[name], offset) for word, name, offset in patches]
         if rows:
             words, points, offsets = np.array(rows, np.int64).T.copy()
-            found.where = words, points, offsets
-        return found
+            plan.where = words, points, offsets
+        return plan

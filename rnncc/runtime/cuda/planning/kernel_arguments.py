@@ -116,10 +116,10 @@ class CudaArgumentBinder(DirectionBinder):
     def loop_kernel(self) -> tuple[Any, int]:
         """The function that runs the loop, and the shared memory its blocks have."""
         (scan,) = (k for k in self.d.kernels if k.kind == "scan")
-        found = self.out.numbers
-        if found is None:
+        numbers = self.out.numbers
+        if numbers is None:
             return scan.function, 0
-        return scan.function.twin.built(found.constants), found.shared
+        return scan.function.twin.built(numbers.constants), numbers.shared
 
     def forms(self, kernel: KernelSpec) -> tuple[tuple[Numbers, ...], str]:
         """In which the kernel's weights can stay, or why they can't."""
@@ -129,9 +129,9 @@ class CudaArgumentBinder(DirectionBinder):
             return (), "only single precision has that form"
         # What is between sums needs registers that blocks of more warps don't have.
         counts = self.gpu.warps[: None if kernel.levels == 1 else 1]
-        found = [self.stationary(kernel, self.call.batch, warps) for warps in counts]
-        forms = tuple(f for f in found if not isinstance(f, str))
-        return forms, "" if forms else str(found[-1])
+        candidates = [self.stationary(kernel, self.call.batch, warps) for warps in counts]
+        forms = tuple(f for f in candidates if not isinstance(f, str))
+        return forms, "" if forms else str(candidates[-1])
 
     def stationary(self, kernel: KernelSpec, rows: int, warps: int) -> Numbers | str:
         """The numbers of the kernel's twin, or why there are none."""
@@ -156,7 +156,7 @@ class CudaArgumentBinder(DirectionBinder):
 
     def lay_out(self) -> None:
         call, d = self.call, self.d
-        whole = {n for k in d.kernels if k.kind != "scan" for n in touched(d, k)}
+        needed_whole = {n for k in d.kernels if k.kind != "scan" for n in touched(d, k)}
         saved = {p.source.buffer for p in d.results if p.kind == "residual"}
         histories = {c.buffer for c in d.carries if c.history}
         self.find_in_place(saved if call.save else set())
@@ -169,7 +169,7 @@ class CudaArgumentBinder(DirectionBinder):
                 if buffer.storage == "param" or buffer.name in self.out.in_place.values():
                     self.callers_rows(buffer, layout)
                 elif buffer.storage == "carry":
-                    keep = buffer.name in histories and (call.save or buffer.name in whole)
+                    keep = buffer.name in histories and (call.save or buffer.name in needed_whole)
                     layout.slots, layout.ring = (call.time + 1, -1) if keep else (2, 1)
                     layout.b, layout.t = layout.row, layout.row * call.batch
                     self.out.bytes[buffer.name] = layout.t * layout.slots
@@ -191,18 +191,18 @@ class CudaArgumentBinder(DirectionBinder):
 
     def find_in_place(self, saved: set[str]) -> None:
         """Results that kernels write where the caller wants them."""
-        found = self.out.in_place
+        in_place = self.out.in_place
         for place in self.d.results:
             source = place.source
             buffer = self.buffers[source.buffer]
             if place.kind == "residual" or place.parts or source.slot:
                 continue
-            if buffer.storage != "result" or buffer.name in {*saved, *found.values()}:
+            if buffer.storage != "result" or buffer.name in {*saved, *in_place.values()}:
                 continue
             if place.kind == "output" and self.call.last_only:
                 continue
             if buffer.axes == axes_of(place, self.buffers):
-                found[place.name] = buffer.name
+                in_place[place.name] = buffer.name
 
     # ---- words --------------------------------------------------------------------------------
 

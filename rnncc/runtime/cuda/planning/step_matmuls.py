@@ -43,12 +43,12 @@ class Steps:
 
     def at(self, t: int, level: int) -> list[Multiply]:
         """Those before a level's launch, at the step that stands at t."""
-        found = []
+        products = []
         for c in merged([*self._contractions(t, level)]):
             work = work_of(c, self.binder.item)
             assert work is not None, "asked for before"
-            found.append(work.multiply)
-        return found
+            products.append(work.multiply)
+        return products
 
     def _contractions(self, t: int, level: int | None) -> Iterator[Contraction]:
         binder, item = self.binder, self.binder.item

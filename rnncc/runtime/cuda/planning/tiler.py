@@ -38,20 +38,22 @@ class Tiler:
         stages = [s for s in self.d.stages if s.name in kernel.stages]
         if not stages or kernel.kind not in ("rows", "grads"):
             return None
-        found: list[Contraction] = []
+        contractions: list[Contraction] = []
         for stage in stages:
-            made = list(self._grad(stage) if stage.grad else self._lanes(kernel, stage))
-            if not made or len(found) + len(made) > MOST_CALLS:
+            own = list(self._grad(stage) if stage.grad else self._lanes(kernel, stage))
+            if not own or len(contractions) + len(own) > MOST_CALLS:
                 return None
-            found += made
-        return found if sum(c.work for c in found) >= LEAST_WORK else None
+            contractions += own
+        return contractions if sum(c.work for c in contractions) >= LEAST_WORK else None
 
     def tile(self, gpu: Gpu, precision: str = "float32") -> None:
         """Kernels that are contractions alone, and large, run as such."""
         for each in self.d.kernels:
-            found = self.of(each)
-            if found is not None:
-                self.binder.out.bulk[each.name] = bulk_of(found, gpu, self.binder.item, precision)
+            contractions = self.of(each)
+            if contractions is not None:
+                self.binder.out.bulk[each.name] = bulk_of(
+                    contractions, gpu, self.binder.item, precision
+                )
 
     # ---- places ---------------------------------------------------------------------------------
 
@@ -70,8 +72,14 @@ class Tiler:
         strides = {"B": layout.b, "T": layout.t}
         own = "BT" if self.binder.buffers[source.buffer].storage == "carry" else None
         varies = own or self.binder.buffers[source.buffer].axes
-        found = [strides[a] if a in varies else 0 for a in axes]
-        return (found[0], found[1]) if len(found) == 2 else (0, found[0]) if found else (0, 0)
+        row_strides = [strides[a] if a in varies else 0 for a in axes]
+        return (
+            (row_strides[0], row_strides[1])
+            if len(row_strides) == 2
+            else (0, row_strides[0])
+            if row_strides
+            else (0, 0)
+        )
 
     def _counts(self, axes: str) -> tuple[int, int]:
         """Rows, and how many of them the inner axis has."""
@@ -208,12 +216,12 @@ class Tiler:
             )
 
     def _summed(self, grad: GradSpec) -> set[str]:
-        found: set[str] = set()
+        axes: set[str] = set()
         for source in (grad.a, grad.d):
             if source is not None:
                 buffer = self.binder.buffers[source.buffer]
-                found |= set("BT" if buffer.storage == "carry" else buffer.axes)
-        return found
+                axes |= set("BT" if buffer.storage == "carry" else buffer.axes)
+        return axes
 
 
 def _pair(strides: list[int]) -> tuple[int, int]:
