@@ -82,21 +82,21 @@ class OracleEngine:
         carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         program = self.training if save else self.program
-        given = {n: np.asarray(a) for n, a in arrays.items()}
+        arguments = {n: np.asarray(a) for n, a in arrays.items()}
         for p in program.params:
             if p.role == "held":
                 shape = [s.evaluate(sizes) for s in p.value.type.shape]
-                given.setdefault(p.value.name, np.zeros((batch, *shape)))
-        found = interpret(program, given, sizes, batch, time, first_step)
+                arguments.setdefault(p.value.name, np.zeros((batch, *shape)))
+        computed = interpret(program, arguments, sizes, batch, time, first_step)
         saved = None
         if save:
-            kept = {n: np.array(a) for n, a in given.items()}
-            kept |= {new: found[name] for new, name in self.residuals.items()}
+            kept = {n: np.array(a) for n, a in arguments.items()}
+            kept |= {new: computed[name] for new, name in self.residuals.items()}
             saved = _Saved(kept, sizes, batch, time, first_step)
         results = {}
         for r in program.results:
             if r.role.kind in ("output", "state") or (carry and r.role.kind == "held"):
-                array = found[r.name]
+                array = computed[r.name]
                 last = last_only and r.role.kind == "output"
                 results[r.name] = np.array(array[:, -1] if last else array, self.dtype)
         return write_into(out, results), saved
@@ -108,17 +108,17 @@ class OracleEngine:
         wanted: frozenset[str],
         out: Mapping[str, np.ndarray] = NOTHING,
     ) -> dict[str, np.ndarray]:
-        given = {}
+        arguments = {}
         for p in self.pullback.params:
             name = p.value.name
             if p.role == "cotangent":
-                given[name] = self._cotangent(p, cotangents, saved)
+                arguments[name] = self._cotangent(p, cotangents, saved)
             else:
-                given[name] = saved.arrays[name]
-        found = interpret(
-            self.pullback, given, saved.sizes, saved.batch, saved.time, saved.first_step
+                arguments[name] = saved.arrays[name]
+        computed = interpret(
+            self.pullback, arguments, saved.sizes, saved.batch, saved.time, saved.first_step
         )
-        gradients = {r.role.of: found[r.name] for r in self.pullback.results}
+        gradients = {r.role.of: computed[r.name] for r in self.pullback.results}
         own = {n: np.array(a, self.dtype) for n, a in gradients.items() if n in wanted}
         return write_into(out, own)
 
@@ -157,12 +157,12 @@ class OracleEngine:
     def _cotangent(
         self, param: Param, cotangents: Mapping[str, np.ndarray], saved: _Saved
     ) -> np.ndarray:
-        given = cotangents.get(param.of)
-        whole = _zeros(param.value, saved)
-        if given is not None and given.ndim < whole.ndim:  # of the last step
-            whole[:, -1] = given
-            return whole
-        return whole if given is None else given
+        cotangent = cotangents.get(param.of)
+        every_step = _zeros(param.value, saved)
+        if cotangent is not None and cotangent.ndim < every_step.ndim:  # of the last step
+            every_step[:, -1] = cotangent
+            return every_step
+        return every_step if cotangent is None else cotangent
 
     def stored(self, storage: str) -> OracleEngine:
         """What is computed is not how it is stored."""
@@ -189,9 +189,9 @@ class OracleSecondEngine:
         known = saved.arrays | {cotangent_name(name): np.array(a) for name, a in cotangents.items()}
         again = replace(saved, arrays=known)
         known |= self._run(self.programs.forward, again)
-        found = self._run(self.programs.backward, again)
-        known |= _residuals(self.programs.backward, found)
-        return self._gradients(self.programs.backward, found), again
+        results = self._run(self.programs.backward, again)
+        known |= _residuals(self.programs.backward, results)
+        return self._gradients(self.programs.backward, results), again
 
     def second(
         self, saved: _Saved, cotangents: Mapping[str, np.ndarray], wanted: frozenset[str]
@@ -202,18 +202,18 @@ class OracleSecondEngine:
         again = replace(saved, arrays=known)
         handed = self._run(self.programs.backward_pullback, again)
         known |= _residuals(self.programs.backward_pullback, handed)
-        found = self._gradients(self.programs.backward_pullback, handed)
-        found |= self._gradients(
+        gradients = self._gradients(self.programs.backward_pullback, handed)
+        gradients |= self._gradients(
             self.programs.forward_pullback, self._run(self.programs.forward_pullback, again)
         )
-        return {n: a for n, a in found.items() if n in wanted}
+        return {n: a for n, a in gradients.items() if n in wanted}
 
     def _run(self, program: Program, saved: _Saved) -> dict[str, np.ndarray]:
-        given = {}
+        arguments = {}
         for p in program.params:
             name = p.value.name
-            given[name] = saved.arrays[name] if name in saved.arrays else _zeros(p.value, saved)
-        return interpret(program, given, saved.sizes, saved.batch, saved.time, saved.first_step)
+            arguments[name] = saved.arrays[name] if name in saved.arrays else _zeros(p.value, saved)
+        return interpret(program, arguments, saved.sizes, saved.batch, saved.time, saved.first_step)
 
     def _gradients(
         self, program: Program, found: Mapping[str, np.ndarray]

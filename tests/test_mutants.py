@@ -238,8 +238,8 @@ PASSES = (
 SCHEDULE = (
     Mutant(
         "rnncc.schedule.levels:Levels._place",
-        "made.level if same else made.level + 1",
-        "made.level",
+        "placed.level if same else placed.level + 1",
+        "placed.level",
         Numbers("layer_norm_lstm"),
     ),
     Mutant(

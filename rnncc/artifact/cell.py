@@ -159,15 +159,15 @@ def variants_of(cell: CellDescription, *, second_order: bool = False) -> tuple[V
     """
     rates = frozenset(r.name for r in cell.rates)
     still = frozenset(r.name for r in cell.rates if r.at_inference)
-    found = [Variant()]
+    variants = [Variant()]
     if still:
-        found.append(Variant(active_rates=still))
+        variants.append(Variant(active_rates=still))
     if rates or cell.draws:
-        found.append(Variant(training=True, active_rates=rates))
-    found += [replace(v, mask=True) for v in found]
+        variants.append(Variant(training=True, active_rates=rates))
+    variants += [replace(v, mask=True) for v in variants]
     if second_order:
-        found += [replace(v, second_order=True) for v in found]
-    return tuple(found)
+        variants += [replace(v, second_order=True) for v in variants]
+    return tuple(variants)
 
 
 def plain_variants(*, second_order: bool = False) -> tuple[Variant, ...]:

@@ -154,12 +154,12 @@ def _stationary(loop: ScanWork, gpu: Gpu) -> Tier | str:
     """The form that takes the least time, of those whose blocks are on the device at once."""
     if not loop.forms:
         return loop.why_not or "no contraction's weights can stay on the chip"
-    found = [*_fitting(loop, gpu)]
-    if not found:
+    candidates = [*_fitting(loop, gpu)]
+    if not candidates:
         form = loop.forms[-1]
         members, resident = -(-form.lanes // form.warps), _resident_form(loop, gpu, form)
         return f"{form.lanes} lanes need {members} blocks at once, {resident} fit"
-    cost, form, members, groups = min(found, key=lambda f: f[0])
+    cost, form, members, groups = min(candidates, key=lambda f: f[0])
     rest = loop.batch * loop.work / WARP / max(gpu.multiprocessors, 1) / PRODUCT_SHARE
     slow = form.held and loop.work >= PRODUCT_WORK
     if loop.products and slow and cost > rest + loop.levels * LAUNCHES:

@@ -109,16 +109,16 @@ def parsed(texts: tuple[str, ...]) -> tuple[KernelArgument, ...]:
 
 def _parsed(text: str) -> Iterator[KernelArgument]:
     subject, about, rest = text.partition(": ")
-    for told in (rest if about else text).split(", "):
-        kind, *fields = told.split("|")
+    for item in (rest if about else text).split(", "):
+        kind, *fields = item.split("|")
         if about:
             fields.insert(0, subject)
         try:
-            made = KINDS[kind]
-            types = made.types[: len(fields)]
-            yield made(*(_READERS[t](f) for t, f in zip(types, fields, strict=True)))
+            argument_class = KINDS[kind]
+            types = argument_class.types[: len(fields)]
+            yield argument_class(*(_READERS[t](f) for t, f in zip(types, fields, strict=True)))
         except (KeyError, TypeError, ValueError):
-            raise ValueError(f"{told!r} of {text!r} is no argument of a kernel") from None
+            raise ValueError(f"{item!r} of {text!r} is no argument of a kernel") from None
 
 
 def _field(value: str | int | Starts) -> str:

@@ -114,11 +114,11 @@ def _parts(value: object, *, named: bool) -> tuple[str, list[tuple[str, object]]
     if isinstance(value, frozenset):
         return "frozenset({", [("", v) for v in sorted(value)], "})"
     if is_dataclass(value) and not isinstance(value, type):
-        given = [(f, getattr(value, f.name)) for f in fields(value)]
+        pairs = [(f, getattr(value, f.name)) for f in fields(value)]
         shown = [
-            (f"{f.name}=" if named or f.default is not MISSING else "", held)
-            for f, held in given
-            if held != f.default
+            (f"{f.name}=" if named or f.default is not MISSING else "", item)
+            for f, item in pairs
+            if item != f.default
         ]
         return f"{type(value).__name__}(", shown, ")"
     return repr(value), [], ""

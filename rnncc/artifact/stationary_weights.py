@@ -124,11 +124,13 @@ def numbers(
     others = OTHERS + max(words - FEW_WORDS, 0) // WORDS_A_REGISTER + OF_STAGES * (levels > 1)
     most = min(power_of_two(rows), MOST_ROWS)
     tiles = [most >> n for n in range(most.bit_length())]
-    found = [(tile, _with_rows(groups, tile, warps, room, others)) for tile in tiles]
-    fitting = [(f.cost + TILE // (warps * tile), f) for tile, f in found if f.shared <= room.shared]
+    candidates = [(tile, _with_rows(groups, tile, warps, room, others)) for tile in tiles]
+    fitting = [
+        (f.cost + TILE // (warps * tile), f) for tile, f in candidates if f.shared <= room.shared
+    ]
     if not fitting:
-        whole = sum(4 * g.across * g.chunks for g in groups) * warps * WARP * WORD
-        take = f"weights of {warps} warps take {whole >> 10} KiB of a block"
+        weight_bytes = sum(4 * g.across * g.chunks for g in groups) * warps * WARP * WORD
+        take = f"weights of {warps} warps take {weight_bytes >> 10} KiB of a block"
         return f"{take}, more than it has room for"
     return min(fitting, key=lambda f: f[0])[1]
 
@@ -164,32 +166,32 @@ def _with_rows(
     pool = max(r * power_of_two(g.across) for r, g in zip(rows, groups, strict=True))
     by_way = room.shared // (warps * WARP * WORD)  # they come by way of shared memory
     _keep(groups, min(room.of_a_thread(warps) - others - pool, MOST_WORDS, by_way))
-    found = {"WARPS": warps, "PASS": PASS, "POOL": pool}
-    found["READ"] = 4 * max(g.across for g in groups)
+    constants = {"WARPS": warps, "PASS": PASS, "POOL": pool}
+    constants["READ"] = 4 * max(g.across for g in groups)
     at = cost = 0
     for n, g in enumerate(groups):
-        found[f"HELD_{n}"] = at
+        constants[f"HELD_{n}"] = at
         at += 4 * g.across * (g.chunks - g.kept) * warps * WARP
-    held = at
-    found["STAGED"] = at
+    held_words = at
+    constants["STAGED"] = at
     staged = [r * g.team * g.chunks * 128 for r, g in zip(rows, groups, strict=True)]
     at += max(staged)
     for n, (r, g) in enumerate(zip(rows, groups, strict=True)):
         sums = r * power_of_two(g.across)
-        found |= {f"TEAM_{n}": g.team, f"CHUNKS_{n}": g.chunks, f"KEPT_{n}": g.kept}
-        found |= {f"ROWS_{n}": r, f"ACROSS_{n}": g.across, f"SUMS_{n}": sums}
-        found |= {f"WORDS_{n}": max(4 * g.across * g.kept, 1)}
-        found[f"SHIFT_{n}"] = 5 - (sums.bit_length() - 1)
-        found |= {f"HALF_{n}_{s}": sums >> (s + 1) for s in range(5)}
+        constants |= {f"TEAM_{n}": g.team, f"CHUNKS_{n}": g.chunks, f"KEPT_{n}": g.kept}
+        constants |= {f"ROWS_{n}": r, f"ACROSS_{n}": g.across, f"SUMS_{n}": sums}
+        constants |= {f"WORDS_{n}": max(4 * g.across * g.kept, 1)}
+        constants[f"SHIFT_{n}"] = 5 - (sums.bit_length() - 1)
+        constants |= {f"HALF_{n}_{s}": sums >> (s + 1) for s in range(5)}
         first = 0
         for s, count in enumerate(g.segments):
-            found |= {f"FIRST_{n}_{s}": first, f"COUNT_{n}_{s}": count}
+            constants |= {f"FIRST_{n}_{s}": first, f"COUNT_{n}_{s}": count}
             first += count
-        found[f"TILE_{n}"] = at
+        constants[f"TILE_{n}"] = at
         at += PASS * warps * g.across
         # Reads of operands and, once a tile, of weights; multiply-adds; both go on at once.
         reads = g.chunks + -(-(g.chunks - g.kept) * g.across // r)
         cost += 4 * max(g.chunks * g.across, SUMS_A_READ * reads)
     lanes = max(g.lanes for g in groups)
-    at = max(at, *(found[f"WORDS_{n}"] * warps * WARP for n in range(len(groups))))
-    return Numbers(found, at * WORD, lanes, warps, held * WORD, cost)
+    at = max(at, *(constants[f"WORDS_{n}"] * warps * WARP for n in range(len(groups))))
+    return Numbers(constants, at * WORD, lanes, warps, held_words * WORD, cost)

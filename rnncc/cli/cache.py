@@ -28,13 +28,13 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _show() -> int:
-    found, most = contents(), most_bytes()
-    table = Table(title=str(found.path), title_justify="left", show_footer=True)
+    cached, most = contents(), most_bytes()
+    table = Table(title=str(cached.path), title_justify="left", show_footer=True)
     table.add_column("what", "all")
-    entries, size = (sum(k[i] for k in found.kinds.values()) for i in (0, 1))
+    entries, size = (sum(k[i] for k in cached.kinds.values()) for i in (0, 1))
     table.add_column("entries", f"{entries:,}", justify="right")
     table.add_column("bytes", f"{size:,} of at most {most:,}", justify="right")
-    for kind, (count, bytes_) in found.kinds.items():
+    for kind, (count, bytes_) in cached.kinds.items():
         table.add_row(_KINDS[kind], f"{count:,}", f"{bytes_:,}")
     console = Console(highlight=False)
     if not console.is_terminal:

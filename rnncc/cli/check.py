@@ -157,10 +157,10 @@ class Probe:
         self.call: dict[str, Any] = {"mask": MASK} if masked else {}
         free = _free(settings.derivation.interface)
         own = {n: v for n, v in sizes.items() if n in settings.sizes or n in free}
-        given: dict[str, Any] = {**own, **settings.options, **settings.functions}
-        given |= {"return_sequences": sequences, "return_state": True, "seed": 7}
-        self.layer = layer_class(spec, target, dtype)(**given)
-        self.oracle = oracle.layer_class(spec)(**given)
+        keywords: dict[str, Any] = {**own, **settings.options, **settings.functions}
+        keywords |= {"return_sequences": sequences, "return_state": True, "seed": 7}
+        self.layer = layer_class(spec, target, dtype)(**keywords)
+        self.oracle = oracle.layer_class(spec)(**keywords)
         self.cell = self.layer.cell
         self.program = settings.derivation.plain.lowered
         params = self.program.params
@@ -236,8 +236,8 @@ class Probe:
         )
         grads = pullback(self._cotangents(self.dy))
         inputs = grads.inputs if isinstance(grads.inputs, tuple) else (grads.inputs,)
-        found = dict(zip(self.cell.arguments, inputs, strict=True))
-        return {**found, **(grads.initial_state if self.states else {}), **grads.weights}
+        input_grads = dict(zip(self.cell.arguments, inputs, strict=True))
+        return {**input_grads, **(grads.initial_state if self.states else {}), **grads.weights}
 
     def _cotangents(self, dy: Mapping[str, np.ndarray]) -> Any:
         outputs = tuple(dy[n] for n in self.outputs)
@@ -274,10 +274,10 @@ class Probe:
         else:
             before = weights[name].copy()
             weights[name] = before + change
-        found = self.results(inputs, states)
+        results = self.results(inputs, states)
         if name in weights:
             weights[name] = before
-        return float(sum((self.dy[n] * a).sum() for n, a in found.items()))
+        return float(sum((self.dy[n] * a).sum() for n, a in results.items()))
 
 
 def _error(found: np.ndarray, right: np.ndarray) -> float:

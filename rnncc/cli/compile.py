@@ -180,14 +180,14 @@ def _contractions(made: Schedule) -> str:
     inside: set[tuple[object, ...]] = set()
     outside: set[tuple[object, ...]] = set()
     for kernel in made.kernels:
-        found = inside if kernel.kind == "scan" else outside
+        counted = inside if kernel.kind == "scan" else outside
         for stage in (s for level in kernel.levels for s in level.stages):
             if isinstance(stage, LaneStage):
                 for group in stage.groups:
                     read = (g.a for acc in group.accs for g in acc.segments)
-                    found.add((kernel.name, frozenset((a.buffer, a.slot) for a in read)))
+                    counted.add((kernel.name, frozenset((a.buffer, a.slot) for a in read)))
             elif isinstance(stage, GradStage) and stage.a is not None:
-                found.add((kernel.name, stage.a.buffer))
+                counted.add((kernel.name, stage.a.buffer))
     return f"{len(inside)} in the loop, {len(outside)} outside"
 
 

@@ -29,13 +29,13 @@ def run(arguments: argparse.Namespace) -> int:
     settings = load(arguments.file, arguments.settings)
     asked = wanted == "module" or bool(os.environ.get("RNNCC_DUMP"))
     few = len(settings.spec.equations) <= MOST_EQUATIONS
-    found = list(all_stages(settings, arguments.dtype, module=asked or (wanted is None and few)))
+    stages = list(all_stages(settings, arguments.dtype, module=asked or (wanted is None and few)))
     if wanted is None and not asked and not few:
-        found.append(Stage(WHOLE, "module", "left out: --after module shows it\n"))
-    dump(found)
-    shown = select(found, wanted, backward=arguments.backward)
+        stages.append(Stage(WHOLE, "module", "left out: --after module shows it\n"))
+    dump(stages)
+    shown = select(stages, wanted, backward=arguments.backward)
     if arguments.diff:
-        shown = changes(found, shown)
+        shown = changes(stages, shown)
     if len(shown) == 1:
         print(shown[0].text, end="")
     else:

@@ -152,10 +152,10 @@ class ModuleView:
     def imports(self, module: str, names: str, body: str) -> Code:
         """The statement that imports what a text uses of these names; `name=word`: as that."""
         words = {*re.findall(r"\w+", body)}
-        told = [name.partition("=") for name in names.split()]
-        used = [f"{name} as {word}" if word else name for name, _, word in told]
+        imported = [name.partition("=") for name in names.split()]
+        used = [f"{name} as {word}" if word else name for name, _, word in imported]
         shown = [
-            t for t, (name, _, word) in zip(used, told, strict=True) if (word or name) in words
+            t for t, (name, _, word) in zip(used, imported, strict=True) if (word or name) in words
         ]
         lines = textwrap.wrap(", ".join(shown) + ",", 96)
         return Code("\n    ".join([f"from {module} import (", *lines]) + "\n)")

@@ -42,14 +42,14 @@ def _source(view: View) -> kernel_tables.BufferView:
 
 def _gates(views: Iterable[View | None]) -> Any:
     """Views side by side; those of one buffer's parts in short."""
-    told = tuple(_source(v) if v is not None else None for v in views)
-    first, *rest = told
+    sources = tuple(_source(v) if v is not None else None for v in views)
+    first, *rest = sources
     if first is not None and not first.starts and rest and rest[0] is not None:
         for axis, size in rest[0].starts[:1]:
-            short = (len(told), first.buffer, first.axes, axis, size)
-            if kernel_tables.gates(*short) == told:
+            short = (len(sources), first.buffer, first.axes, axis, size)
+            if kernel_tables.gates(*short) == sources:
                 return Code(f"gates({', '.join(map(literal, short))})")
-    return told
+    return sources
 
 
 def direction_table(
@@ -81,7 +81,7 @@ def direction_table(
         for b in schedule.buffers
     )
     stages = [s for k in schedule.kernels for level in k.levels for s in level.stages]
-    told = [
+    contraction_stages = [
         s
         for k in schedule.kernels
         for level in k.levels
@@ -94,7 +94,7 @@ def direction_table(
         params,
         buffers,
         tuple(_carry(c, schedule) for c in schedule.carries),
-        tuple(map(_stage, told)),
+        tuple(map(_stage, contraction_stages)),
         tuple(copy for s in stages if cores and isinstance(s, RowStage) for copy in _copies(s)),
         tuple(_kernel(k, view, cores) for k, view in zip(schedule.kernels, kernels, strict=True)),
         tuple(_place(r, schedule) for r in schedule.program.results),
@@ -118,14 +118,14 @@ def _stage(stage: Stage) -> kernel_tables.StageSpec:
 
 
 def _kernel(kernel: Kernel, view: Any, cores: bool) -> kernel_tables.KernelSpec:
-    told = cores or kernel.is_plain
+    lists_stages = cores or kernel.is_plain
     stages = [s.name for level in kernel.levels for s in level.stages if _has_cores(s)]
     return kernel_tables.KernelSpec(
         view.name,
         kernel.kind,
         kernel.axes,
         "scan" if kernel.kind == "scan" else kernel.name.split("_")[0],
-        tuple(stages if told else ()),
+        tuple(stages if lists_stages else ()),
         tuple(b.name for b in written(kernel)),
         len(kernel.levels),
         None if cores and kernel.is_plain else Code(view.name),
@@ -159,15 +159,15 @@ def _place(result: Result, schedule: Schedule) -> kernel_tables.ResultSpec:
 
 def _vector_read(schedule: Schedule) -> dict[Buffer, tuple[tuple[str, str], ...]]:
     """Buffers some stage reads vector by vector, and parts of their rows that it begins at."""
-    found: dict[Buffer, dict[tuple[str, str], None]] = {}
+    parts_by_buffer: dict[Buffer, dict[tuple[str, str], None]] = {}
     for kernel in schedule.kernels:
         for view, lanes in _read_by_lanes(kernel):
-            parts = found.setdefault(view.buffer, {})
+            parts = parts_by_buffer.setdefault(view.buffer, {})
             starts = dict(view.starts)
             start = starts.get(len(view.buffer.shape) - 1)
             if start is not None:
                 parts[str(start), str(lanes)] = None
-    return {buffer: tuple(parts) for buffer, parts in found.items()}
+    return {buffer: tuple(parts) for buffer, parts in parts_by_buffer.items()}
 
 
 def _read_by_lanes(kernel: Kernel) -> Iterator[tuple[View, Size | int]]:
@@ -258,10 +258,10 @@ def _grad(stage: GradStage) -> kernel_tables.StageSpec:
 
 
 def _copies(stage: RowStage) -> list[kernel_tables.CopySpec]:
-    found = []
+    copies = []
     target_shape = _sizes(stage.op.result.type.shape)
     if stage.op.opcode == "pad":
-        found.append(
+        copies.append(
             kernel_tables.CopySpec(
                 stage.name, "zero", 0, target_shape, None, target_shape, _source(stage.target)
             )
@@ -272,7 +272,7 @@ def _copies(stage: RowStage) -> list[kernel_tables.CopySpec]:
             shapes[i] = _sizes(operand.type.shape)
     for i, (source, target) in enumerate(stage.copies):
         reshaped = stage.op.opcode == "reshape" and i == 0
-        found.append(
+        copies.append(
             kernel_tables.CopySpec(
                 stage.name,
                 "copy",
@@ -283,4 +283,4 @@ def _copies(stage: RowStage) -> list[kernel_tables.CopySpec]:
                 _source(target),
             )
         )
-    return found
+    return copies

@@ -35,8 +35,8 @@ class Cause:
 
     def marked(self) -> str:
         """The whole text of the example, markers included."""
-        whole = "return h[t]" in self.example
-        return self.example if whole or "cell:" in self.example else FRAME.format(self.example)
+        has_return = "return h[t]" in self.example
+        return self.example if has_return or "cell:" in self.example else FRAME.format(self.example)
 
 
 # fmt: off

@@ -135,10 +135,10 @@ def _initializer(value: object, node: ast.expr, reader: Reader) -> Initializer |
     if isinstance(number, int | float):
         return Initializer("constant", ((None, number),), span)
     if isinstance(value, Name):
-        name, given = value.name, []
+        name, arguments = value.name, []
     elif isinstance(value, Call):
         name = value.function
-        given = [(None, a) for a in value.args] + [(k.name, k.value) for k in value.keywords]
+        arguments = [(None, a) for a in value.args] + [(k.name, k.value) for k in value.keywords]
     else:
         if not isinstance(value, Bad):
             reader.bad("E211", node, name=reader.text(node))
@@ -146,7 +146,7 @@ def _initializer(value: object, node: ast.expr, reader: Reader) -> Initializer |
     if name not in INITIALIZERS:
         reader.bad("E211", node, name=name, help=reader.errors.nearest(name, INITIALIZERS))
         return None
-    args = [(k, _literal(v), v) for k, v in given]
+    args = [(k, _literal(v), v) for k, v in arguments]
     for _, literal, v in args:
         if literal is None and not isinstance(v, Bad):
             reader.errors.add("E214", v.span)

@@ -130,7 +130,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
     if len(names) > KNOWN or len(name) > NAME_CHARACTERS:
         return ""
     pool = sorted(set(names))
-    found = difflib.get_close_matches(name, pool, n=1, cutoff=0.6)
-    if not found:
-        found = [k for k in pool if k.lower() == name.lower()]
-    return f"did you mean {found[0]}?" if found else ""
+    matches = difflib.get_close_matches(name, pool, n=1, cutoff=0.6)
+    if not matches:
+        matches = [k for k in pool if k.lower() == name.lower()]
+    return f"did you mean {matches[0]}?" if matches else ""

@@ -207,14 +207,14 @@ class Defaults:
     ) -> None:
         self._known: dict[str, Size] = {}
         self._expanded: dict[Size, Size] = {}
-        given = {name: size for name, size in declared.items() if size is not None}
-        for name in left({name: sorted(size.names) for name, size in given.items()}):
+        defaults = {name: size for name, size in declared.items() if size is not None}
+        for name in left({name: sorted(size.names) for name, size in defaults.items()}):
             try:
-                self._known[name] = substitute(given[name], self._known)
+                self._known[name] = substitute(defaults[name], self._known)
             except TooLarge as error:
-                found = spec.find(name)
-                assert isinstance(found, SizeDecl) and found.default is not None
-                errors.add("E422", found.default.span, reason=f"{error}, written out")
+                declaration = spec.find(name)
+                assert isinstance(declaration, SizeDecl) and declaration.default is not None
+                errors.add("E422", declaration.default.span, reason=f"{error}, written out")
 
     def expand(self, size: Size) -> Size:
         """TooLarge where what sizes stand for is."""

@@ -62,10 +62,10 @@ class _Scan:
             if self.quote:
                 i = self._in_quote(text, i)
                 continue
-            told = _TOLD.search(text, i)
-            if told is None:
+            match = _TOLD.search(text, i)
+            if match is None:
                 return
-            i = told.start()
+            i = match.start()
             char = text[i]
             if char == "#":
                 return
@@ -106,16 +106,16 @@ class _Scan:
 
 def logical_lines(lines: list[str], errors: Reporter) -> list[LogicalLine]:
     """The logical lines of a text given as physical lines; blank and comment lines left out."""
-    found: list[LogicalLine] = []
+    logical: list[LogicalLine] = []
     at = unclosed = 0
     while at < len(lines):
         if not lines[at].strip() or lines[at].lstrip().startswith("#"):
             at += 1
             continue
-        if len(found) >= LINES or unclosed >= UNCLOSED:
-            few = len(found) < LINES
+        if len(logical) >= LINES or unclosed >= UNCLOSED:
+            few = len(logical) < LINES
             what = "brackets and strings that are never closed" if few else "lines"
-            n = unclosed if few else len(found)
+            n = unclosed if few else len(logical)
             errors.too_many(Span(at + 1, 1, 2), n + 1, what, UNCLOSED if few else LINES)
             errors.stopped = True
             break
@@ -123,9 +123,9 @@ def logical_lines(lines: list[str], errors: Reporter) -> list[LogicalLine]:
         if scan.open:
             unclosed += 1
             end, scan = _cut(lines, at, scan, errors)
-        found.append(_logical(lines, at, end, scan, errors))
+        logical.append(_logical(lines, at, end, scan, errors))
         at = end
-    return found
+    return logical
 
 
 def _extent(lines: list[str], at: int) -> tuple[int, _Scan]:

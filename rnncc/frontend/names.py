@@ -295,13 +295,13 @@ class _Names:
         signature = self._signature(node)
         if signature is not None:
             self._arguments(node, signature)
-        given = list(node.args) + [k.value for k in node.keywords]
+        arguments = list(node.args) + [k.value for k in node.keywords]
         rate = None
         if node.function in ("drop", "zoneout"):
             at = 1 if node.function == "drop" else 2
             named = [k.value for k in node.keywords if k.name == "rate"]
             rate = node.args[at] if len(node.args) > at else (named[0] if named else None)
-        for value in given:
+        for value in arguments:
             if value is rate and isinstance(rate, Name):
                 self._rate(rate)
             else:

@@ -339,8 +339,8 @@ class _Parser:
 
     def _targets(self, node: ast.expr, reader: Reader) -> tuple[Target, ...]:
         nodes = node.elts if isinstance(node, ast.Tuple) and node.elts else [node]
-        found = [self._target(n, reader) for n in nodes]
-        return tuple(t for t in found if t) if all(found) else ()
+        targets = [self._target(n, reader) for n in nodes]
+        return tuple(t for t in targets if t) if all(targets) else ()
 
     def _target(self, node: ast.expr, reader: Reader) -> Target | None:
         span = reader.span(node)

@@ -265,10 +265,10 @@ class CellSpec:
 
     @cached_property
     def _by_kind(self) -> dict[str, tuple[ArrayDecl, ...]]:
-        found: dict[str, list[ArrayDecl]] = {}
+        arrays_by_kind: dict[str, list[ArrayDecl]] = {}
         for d in self._of(ArrayDecl):
-            found.setdefault(d.kind, []).append(d)
-        return {kind: tuple(arrays) for kind, arrays in found.items()}
+            arrays_by_kind.setdefault(d.kind, []).append(d)
+        return {kind: tuple(arrays) for kind, arrays in arrays_by_kind.items()}
 
     def _arrays(self, kind: str) -> tuple[ArrayDecl, ...]:
         return self._by_kind.get(kind, ())

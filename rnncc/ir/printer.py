@@ -16,14 +16,14 @@ class ValueNames:
         self._taken: dict[str, int] = {}
 
     def __call__(self, value: Value) -> str:
-        given = self._given.get(value)
-        if given is None:
+        name = self._given.get(value)
+        if name is None:
             count = self._taken.get(value.name, 0)
             self._taken[value.name] = count + 1
             bare = value.name and value.name != "_" and count == 0
-            given = value.name if bare else f"{value.name.rstrip('_')}_{count}"
-            self._given[value] = given
-        return given
+            name = value.name if bare else f"{value.name.rstrip('_')}_{count}"
+            self._given[value] = name
+        return name
 
 
 def _attr(value: object) -> str:

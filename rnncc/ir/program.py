@@ -180,10 +180,10 @@ class Program:
 
 def uses(program: Program) -> dict[Value, list[Op | Carry | Slice | Stack | Result]]:
     """Who reads each value: ops, carries (init and next), slices, stacks and results."""
-    found: dict[Value, list[Op | Carry | Slice | Stack | Result]] = {}
+    users: dict[Value, list[Op | Carry | Slice | Stack | Result]] = {}
 
     def add(value: Value, user: Op | Carry | Slice | Stack | Result) -> None:
-        found.setdefault(value, []).append(user)
+        users.setdefault(value, []).append(user)
 
     for op in program.ops():
         for operand in op.operands:
@@ -198,4 +198,4 @@ def uses(program: Program) -> dict[Value, list[Op | Carry | Slice | Stack | Resu
             add(ys.value, ys)
     for result in program.results:
         add(result.value, result)
-    return found
+    return users

@@ -131,13 +131,13 @@ def is_inner_add(value: Value, defs: Mapping[Value, Op], single: Collection[Valu
 
 def inner_adds(value: Value, defs: Mapping[Value, Op], single: Collection[Value]) -> set[Value]:
     """The adds of a sum: the value itself and those only this sum reads."""
-    found = {value}
+    adds = {value}
     rest = [value]
     while rest:
         inner = [o for o in defs[rest.pop()].operands if is_inner_add(o, defs, single)]
-        found.update(inner)
+        adds.update(inner)
         rest += inner
-    return found
+    return adds
 
 
 def sum_of(b: Builder, terms: Sequence[Value]) -> Value:

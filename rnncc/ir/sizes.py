@@ -172,14 +172,14 @@ class Size:
 
     @cached_property
     def names(self) -> frozenset[str]:
-        found: set[str] = set()
+        names: set[str] = set()
         for monomial, _ in self.terms:
             for atom in monomial:
                 if isinstance(atom, str):
-                    found.add(atom)
+                    names.add(atom)
                 else:
-                    found |= atom.numerator.names | atom.denominator.names
-        return frozenset(found)
+                    names |= atom.numerator.names | atom.denominator.names
+        return frozenset(names)
 
     @property
     def has_quotient(self) -> bool:

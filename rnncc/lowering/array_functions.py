@@ -20,14 +20,14 @@ def split(ev: Evaluator, v: Operand, n: Operand, axis: Operand = None) -> Operan
     if type(n) is not int:
         raise Refusal("E510", what="the number of parts")
     at = axis_of(x, axis, "split")
-    whole = x.type.shape[at]
-    if n < 1 or (whole.is_constant and whole.constant % n):
-        raise Refusal("E412", size=whole, n=n)
-    part = whole // n
+    axis_size = x.type.shape[at]
+    if n < 1 or (axis_size.is_constant and axis_size.constant % n):
+        raise Refusal("E412", size=axis_size, n=n)
+    part = axis_size // n
     if n > PARTS:
         raise Refusal("E421", n=n, most=PARTS)
-    if not ev.same_size(part * n, whole, f"{whole} must be divisible by {n}"):
-        raise Refusal("E412", size=whole, n=n)
+    if not ev.same_size(part * n, axis_size, f"{axis_size} must be divisible by {n}"):
+        raise Refusal("E412", size=axis_size, n=n)
     return tuple(ev.b.slice(x, at, part * i, part) for i in range(n))
 
 
@@ -56,18 +56,22 @@ def reshape(ev: Evaluator, v: Operand, shape: Operand) -> Operand:
     if len(items) > RANK:
         raise Refusal("E423", n=len(items), most=RANK)
     free = [i for i, item in enumerate(items) if type(item) is int and item == -1]
-    whole = product(x.type.shape)
+    elements = product(x.type.shape)
     sizes = [Size.of(1) if i in free else size(item) for i, item in enumerate(items)]
     if len(free) > 1 or any(s.is_constant and s.constant < 1 for s in sizes):
         raise Refusal("E402", help="whole numbers, sizes, and at most one -1")
     if free:
-        sizes[free[0]] = whole // product(tuple(sizes))
+        sizes[free[0]] = elements // product(tuple(sizes))
     wanted = tuple(sizes)
     count = product(wanted)
     message = f"{show(x.type.shape)} and {show(wanted)} must have as many elements"
-    if not ev.same_size(whole, count, message):
+    if not ev.same_size(elements, count, message):
         raise Refusal(
-            "E414", left=show(x.type.shape), left_count=whole, right=show(wanted), right_count=count
+            "E414",
+            left=show(x.type.shape),
+            left_count=elements,
+            right=show(wanted),
+            right_count=count,
         )
     return ev.b.reshape(x, wanted)
 

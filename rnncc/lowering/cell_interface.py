@@ -200,8 +200,8 @@ def _check_partial(error: SpecError) -> None:
     """Raises the mistakes of reading together with those in what could be read."""
     if error.partial is None:
         return
-    found = [*error.diagnostics, *diagnose(error.partial, complete=False)]
-    raise SpecError(found, error.text, error.filename, error.partial) from None
+    diagnostics = [*error.diagnostics, *diagnose(error.partial, complete=False)]
+    raise SpecError(diagnostics, error.text, error.filename, error.partial) from None
 
 
 # ---- every folding ---------------------------------------------------------------------------
@@ -212,7 +212,7 @@ def diagnose(spec: CellSpec, *, complete: bool = True) -> list[Diagnostic]:
 
     Of a spec that is not complete, nothing is said about what nobody reads.
     """
-    found: dict[tuple[str, int, int], Diagnostic] = {}
+    diagnostics: dict[tuple[str, int, int], Diagnostic] = {}
     read: set[str] = set()
     defaults = {d.name: d.default for d in spec.options}
     clean = True
@@ -226,7 +226,7 @@ def diagnose(spec: CellSpec, *, complete: bool = True) -> list[Diagnostic]:
         ]
         for d in errors:
             noted = Diagnostic(d.code, d.span, d.message, (*d.notes, *other), d.help)
-            found.setdefault((d.code, d.span.line, d.span.col), noted)
+            diagnostics.setdefault((d.code, d.span.line, d.span.col), noted)
         clean = clean and program is not None
         read |= _read(spec, program) if program else set()
     reporter = Reporter()
@@ -240,7 +240,7 @@ def diagnose(spec: CellSpec, *, complete: bool = True) -> list[Diagnostic]:
                     name=array.name,
                     help="nothing that is returned or kept depends on it",
                 )
-    return [*found.values(), *reporter.diagnostics]
+    return [*diagnostics.values(), *reporter.diagnostics]
 
 
 def examined(

@@ -92,10 +92,10 @@ def description_of(interface: CellInterface, dtype: str = "float32") -> CellDesc
 
 def _unlearned(spec: CellSpec, program: Program) -> Iterator[tuple[str, int, tuple[int, ...]]]:
     """Weights that no gradient reaches, but those that stop_gradient is written around."""
-    found = reached(program)
-    found |= {weight for state, weight in initial_weights(spec).items() if state in found}
+    learned = reached(program)
+    learned |= {weight for state, weight in initial_weights(spec).items() if state in learned}
     for weight in spec.weights:
-        if weight.name in found:
+        if weight.name in learned:
             continue
         starts = [
             s.initial.span for s in spec.states if s.initial and s.initial.name == weight.name
@@ -118,8 +118,8 @@ def _drawn(
     spec: CellSpec, shapes: Mapping[str, tuple[Shape, Initializer | None]]
 ) -> tuple[Array, ...]:
     return tuple(
-        Array(name, _shape(shape), None if given is None else _initializer(spec, given))
-        for name, (shape, given) in shapes.items()
+        Array(name, _shape(shape), None if initializer is None else _initializer(spec, initializer))
+        for name, (shape, initializer) in shapes.items()
     )
 
 
@@ -187,8 +187,11 @@ def _expr(node: Expr) -> str:
             condition, yes, no = map(_inner, (node.condition, node.yes, node.no))
             return f"{yes} if {condition} else {no}"
         case Call():
-            given = [*map(_expr, node.args), *(f"{k.name}={_expr(k.value)}" for k in node.keywords)]
-            return f"{node.function}({', '.join(given)})"
+            arguments = [
+                *map(_expr, node.args),
+                *(f"{k.name}={_expr(k.value)}" for k in node.keywords),
+            ]
+            return f"{node.function}({', '.join(arguments)})"
         case Item():
             return f"{_inner(node.value)}[{', '.join(map(_expr, node.indices))}]"
         case TupleExpr():

@@ -120,12 +120,12 @@ class Equations(Evaluator):
 
     def _number_sites(self) -> dict[tuple[int, int], int]:
         """A number for every drop and zoneout of the text, whatever the options."""
-        found: list[tuple[int, int]] = []
+        sites: list[tuple[int, int]] = []
         for nodes in self.spec.nodes:
             for node in nodes:
                 if isinstance(node, Call) and node.function in ("drop", "zoneout"):
-                    found.append((node.function_span.line, node.function_span.col))
-        return {where: number for number, where in enumerate(sorted(found))}
+                    sites.append((node.function_span.line, node.function_span.col))
+        return {where: number for number, where in enumerate(sorted(sites))}
 
     # ---- equations ----
 
@@ -242,13 +242,23 @@ class Equations(Evaluator):
     # ---- names ----
 
     def lookup(self, name: str) -> Operand:
-        found = self.spec.find(name)
-        if name in self.spec.poisoned or found is None or isinstance(found, FunctionDecl):
+        declaration = self.spec.find(name)
+        if (
+            name in self.spec.poisoned
+            or declaration is None
+            or isinstance(declaration, FunctionDecl)
+        ):
             return self.read((name, None))
-        if isinstance(found, SizeDecl):
+        if isinstance(declaration, SizeDecl):
             return Size.name(name)
-        if isinstance(found, ArrayDecl) and found.kind in ("context", "weight", "constant"):
-            return self.parameter(name, self.shapes[name], "B" if found.kind == "context" else "")
+        if isinstance(declaration, ArrayDecl) and declaration.kind in (
+            "context",
+            "weight",
+            "constant",
+        ):
+            return self.parameter(
+                name, self.shapes[name], "B" if declaration.kind == "context" else ""
+            )
         return self.options[name] if name in self.options else self._unknown("E301", name)
 
     def parameter(
@@ -261,12 +271,12 @@ class Equations(Evaluator):
         return self.parameters[name]
 
     def timed(self, node: Timed) -> Operand:
-        found = self.spec.find(node.name)
-        if not isinstance(found, ArrayDecl) or found.kind not in ("input", "state"):
+        declaration = self.spec.find(node.name)
+        if not isinstance(declaration, ArrayDecl) or declaration.kind not in ("input", "state"):
             return self._unknown("E301", node.name)
         if node.back < 0:
             return POISON
-        if found.kind == "state" and node.back == 0:
+        if declaration.kind == "state" and node.back == 0:
             return self.read((node.name, 0))
         if node.name not in self.furthest or self.furthest[node.name].back < node.back:
             self.furthest[node.name] = node
@@ -303,8 +313,8 @@ class Equations(Evaluator):
     def _ungrouped(self, node: Call, args: list[Operand]) -> None:
         """Refuses (a, b) and split(v, 2) as an argument, but where a shape or a list belongs."""
         allowed = {"reshape": (1,), "transpose": (1,), "concat": (0,) if len(args) == 1 else ()}
-        given = [a for a in node.args if not self._is_rate(node, a)]
-        for at, (argument, operand) in enumerate(zip(given, args, strict=True)):
+        arguments = [a for a in node.args if not self._is_rate(node, a)]
+        for at, (argument, operand) in enumerate(zip(arguments, args, strict=True)):
             if isinstance(operand, tuple) and at not in allowed.get(node.function, ()):
                 raise Refusal("E416", argument.span, help="give each a name: a, b = split(v, 2)")
 
@@ -342,16 +352,16 @@ class Equations(Evaluator):
 
     def _note_call(self, before: int, node: Call) -> None:
         """Mistakes inside a function say which call met them."""
-        found = self.errors.diagnostics
-        for i in range(before, len(found)):
-            d = found[i]
+        diagnostics = self.errors.diagnostics
+        for i in range(before, len(diagnostics)):
+            d = diagnostics[i]
             declared = self.spec.find(node.function)
             own = isinstance(declared, FunctionDecl) and declared.default == self.functions.get(
                 node.function
             )
             span = d.span if own else node.span
             note = f"in {node.function}, called on line {node.span.line}"
-            found[i] = Diagnostic(d.code, span, d.message, (*d.notes, note), d.help)
+            diagnostics[i] = Diagnostic(d.code, span, d.message, (*d.notes, note), d.help)
 
     # ---- randomness ----
 

@@ -244,8 +244,8 @@ class Evaluator:
 
     def _binary_sizes(self, node: Binary, left: Operand, right: Operand) -> Operand:
         """A size stays one under + - * //; any other use makes it a number of the run."""
-        whole = all(isinstance(o, Size) or type(o) is int for o in (left, right))
-        if whole and node.op in ("+", "-", "*", "//"):
+        are_sizes = all(isinstance(o, Size) or type(o) is int for o in (left, right))
+        if are_sizes and node.op in ("+", "-", "*", "//"):
             a, c = Size.of(left), Size.of(right)
             if node.op == "//" and not c.terms:
                 raise Refusal("E512", reason="division by zero")
@@ -409,9 +409,9 @@ class Evaluator:
 
     def _matmul_hint(self, node: Binary, a: Shape, c: Shape) -> str:
         if isinstance(node.right, Name):
-            found = self.spec.find(node.right.name)
-            if found is not None and found.kind == "weight":
-                return f"declare {found.name}: weight{show((a[-1], *c[1:]))}"
+            declaration = self.spec.find(node.right.name)
+            if declaration is not None and declaration.kind == "weight":
+                return f"declare {declaration.name}: weight{show((a[-1], *c[1:]))}"
         if len(c) == 2 and c[1] == a[-1]:
             return "transpose the right-hand side"
         return ""
@@ -429,8 +429,8 @@ class Evaluator:
                 text = line[node.span.col - 1 : node.span.end - 1]
         where = ""
         if isinstance(node, Name | Timed):
-            found = self.spec.find(node.name)
-            where = f"  (line {found.span.line})" if found else ""
+            declaration = self.spec.find(node.name)
+            where = f"  (line {declaration.span.line})" if declaration else ""
         return f"{text} : {show(shape_of_operand(value))}{where}"
 
     def _item(self, node: Item) -> Operand:

@@ -201,12 +201,14 @@ class _Lowering:
         """The layer spreads a state's initial value over the batch; here only its shape counts."""
         if state.initial is None:
             return
-        shape, given = self.eq.shapes[state.name], self.eq.shapes.get(state.initial.name)
-        if shape is None or given is None:
+        shape, initial_shape = self.eq.shapes[state.name], self.eq.shapes.get(state.initial.name)
+        if shape is None or initial_shape is None:
             return
         self.b.span = state.initial.span
         try:
-            fits = len(shape) == len(given) and all(map(self.eq.same_size, shape, given))
+            fits = len(shape) == len(initial_shape) and all(
+                map(self.eq.same_size, shape, initial_shape)
+            )
         except TooLarge as error:
             self.eq.report(error, state.initial.span)
             return
@@ -217,7 +219,7 @@ class _Lowering:
                 name=state.name,
                 state=show(shape),
                 initial=state.initial.name,
-                shape=show(given),
+                shape=show(initial_shape),
             )
 
     def _cleaned(self, source: Value) -> Value:
@@ -263,8 +265,8 @@ class _Lowering:
         """State `name` as it enters the step, `back` steps old."""
         value = self.eq.entering(name, back)
         assert isinstance(value, Value)
-        found = self.spec.find(name)
-        own = back == 1 and found is not None and found.kind == "state"
+        declaration = self.spec.find(name)
+        own = back == 1 and declaration is not None and declaration.kind == "state"
         label = name if own else f"_{name}_{back}"
         init = Value(label, Type(value.type.shape, "B"))
         self.b.span = self.eq.setters[name, 0].span if (name, 0) in self.eq.setters else None
@@ -334,10 +336,12 @@ class _Lowering:
         """
         if self.valid is None:
             return value
-        made = definitions(self.b.ops).get(value)
-        if made is not None and made.opcode in ("reshape", "transpose", "concat"):
-            parts = [self._repeat(name, o) for o in made.operands]
-            return self.b.emit(made.opcode, *parts, name=name, span=made.span, **made.attrs)
+        producer = definitions(self.b.ops).get(value)
+        if producer is not None and producer.opcode in ("reshape", "transpose", "concat"):
+            parts = [self._repeat(name, o) for o in producer.operands]
+            return self.b.emit(
+                producer.opcode, *parts, name=name, span=producer.span, **producer.attrs
+            )
         self.b.span = self.spec.returns_span
         kept = self.kept.get(value) or self._held(name, value)
         shown = self._select(self.shown, kept, 0.0)
@@ -349,10 +353,10 @@ class _Lowering:
         label, taken = f"_{name}_held", {c.name for c in self.carries}
         while label in taken:
             label += "_"
-        held = Value(label, Type(value.type.shape, "B"))
-        start = Value(label, held.type)
-        selected = self._select(self.valid, value, held)
-        self.carries.append(_Carried(label, start, held, selected, "held"))
+        carried = Value(label, Type(value.type.shape, "B"))
+        start = Value(label, carried.type)
+        selected = self._select(self.valid, value, carried)
+        self.carries.append(_Carried(label, start, carried, selected, "held"))
         self.state_params.append(Param(start, "held"))
         return selected
 
@@ -413,9 +417,9 @@ class _Lowering:
         )
         for role, declared in groups:
             for d in declared:
-                found = eq.parameters.get(d.name)
-                if found in live:
-                    params.append(Param(found, role))
+                parameter = eq.parameters.get(d.name)
+                if parameter in live:
+                    params.append(Param(parameter, role))
         if eq.parameters.get("seed") in live:
             params.append(Param(eq.parameters["seed"], "seed"))
         for s in self.slices:

@@ -24,22 +24,22 @@ _Flows = list[tuple[Value, list[Value]]]
 
 def reached(program: Program) -> set[str]:
     """The names of the parameters that a gradient of any result reaches."""
-    found = {r.value for r in program.results if r.role.kind != "residual"}
-    _follow(_flows(program.after), found)
+    values = {r.value for r in program.results if r.role.kind != "residual"}
+    _follow(_flows(program.after), values)
     if program.scan:
         scan, body = program.scan, _flows(program.scan.body)
-        found.update(s.value for s in scan.ys if s.target in found)
-        found.update(c.next for c in scan.carries if c.final in found)
+        values.update(s.value for s in scan.ys if s.target in values)
+        values.update(c.next for c in scan.carries if c.final in values)
         count = -1
-        while count != len(found):
-            count = len(found)
-            _follow(body, found)
-            found.update(c.next for c in scan.carries if c.value in found)
+        while count != len(values):
+            count = len(values)
+            _follow(body, values)
+            values.update(c.next for c in scan.carries if c.value in values)
         # Of a sequence without steps, too: its last states are its first.
-        found.update(c.init for c in scan.carries if c.value in found)
-        found.update(s.source for s in scan.xs if s.value in found)
-    _follow(_flows(program.before), found)
-    return {p.value.name for p in program.params if p.value in found}
+        values.update(c.init for c in scan.carries if c.value in values)
+        values.update(s.source for s in scan.xs if s.value in values)
+    _follow(_flows(program.before), values)
+    return {p.value.name for p in program.params if p.value in values}
 
 
 def _flows(ops: Iterable[Op]) -> _Flows:

@@ -100,12 +100,12 @@ def defer(program: Program) -> Program:
 
 def _constants(scan: Scan, inner: set[Value]) -> dict[Value, Op]:
     """Numbers and what they, or values from outside, are spread to: the same at every step."""
-    found: dict[Value, Op] = {}
+    constants: dict[Value, Op] = {}
     for op in scan.body:
         if OPS[op.opcode].kind in (Kind.LEAF, Kind.LAYOUT):
-            if all(o not in inner or o in found for o in op.operands):
-                found[op.result] = op
-    return found
+            if all(o not in inner or o in constants for o in op.operands):
+                constants[op.result] = op
+    return constants
 
 
 def _gains(op: Op, inner: set[Value]) -> bool:

@@ -139,9 +139,9 @@ class _Joining:
         self.body = definitions(scan.body)
         self.stacks = {s.target: s for s in scan.ys}
         self.carries = {v: c for c in scan.carries for v in (c.value, c.final)}
-        found = [*self.of_region(scan.body), *self.of_region(program.after)]
-        found = self.worthwhile([g for g in found if self.is_made_side_by_side(g)])
-        self.groups = [run for group in found for run in self.stored_once(group, found)]
+        groups = [*self.of_region(scan.body), *self.of_region(program.after)]
+        groups = self.worthwhile([g for g in groups if self.is_made_side_by_side(g)])
+        self.groups = [run for group in groups for run in self.stored_once(group, groups)]
         self.first = Builder()
         # Gates of a step, and the axis they lie along -> their concat.
         self.sides: dict[tuple[tuple[Value, ...], int], Value] = {
@@ -212,8 +212,8 @@ class _Joining:
         """Whether a step makes each of the gates lane by lane, and all leave it in the same way."""
         if not all(map(self.is_handed_out, group.gates)):
             return False
-        made = [self.body.get(self.of_step(g)) for g in group.gates]
-        lanes = [op for op in made if op is not None and OPS[op.opcode].kind is Kind.POINTWISE]
+        producers = [self.body.get(self.of_step(g)) for g in group.gates]
+        lanes = [op for op in producers if op is not None and OPS[op.opcode].kind is Kind.POINTWISE]
         if len({*lanes}) < len(group.gates):
             return False
         if any(g in self.stacks for g in group.gates):

@@ -61,9 +61,9 @@ def stages(program: Program) -> Iterator[tuple[str, Program]]:
 
 def _same_results(program: Program, after: Program) -> Program:
     """The program after a pass, which makes what the one before it made."""
-    wanted, made = ([(r.name, r.role, r.value.type) for r in p.results] for p in (program, after))
-    if wanted != made:
-        raise IRError(f"results {wanted} became {made}")
+    wanted, actual = ([(r.name, r.role, r.value.type) for r in p.results] for p in (program, after))
+    if wanted != actual:
+        raise IRError(f"results {wanted} became {actual}")
     return after
 
 

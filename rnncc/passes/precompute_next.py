@@ -60,8 +60,8 @@ class _Precomputation:
         self.program, self.scan = program, scan
         self.defs = definitions(scan.body)
         self.carried = {c.value: c for c in scan.carries}
-        made = definitions(program.before)
-        draws = {s: made.get(s.source) for s in scan.xs}
+        before = definitions(program.before)
+        draws = {s: before.get(s.source) for s in scan.xs}
         self.draws = {
             s.value: op
             for s, op in draws.items()
@@ -81,14 +81,14 @@ class _Precomputation:
         """Operands of contractions that carries alone make."""
         early, changing = self._early()
         self.coming |= {v: v for v in early - changing}  # every step has the same
-        found: dict[Value, None] = {}
+        operands: dict[Value, None] = {}
         for op in self.scan.body:
             for operand in op.operands if op.opcode == "contract" else ():
                 while operand in self.defs and OPS[self.defs[operand].opcode].kind is Kind.LAYOUT:
                     operand = self.defs[operand].operands[0]
                 if operand in changing:
-                    found[operand] = None
-        return list(found)
+                    operands[operand] = None
+        return list(operands)
 
     def _early(self) -> tuple[set[Value], set[Value]]:
         """Values of the body that could be made a step ahead, and those of them that change."""

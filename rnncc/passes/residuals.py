@@ -45,8 +45,8 @@ def residuals(forward: Program, pullback: Program) -> tuple[Program, Program]:
         for s in bwd.xs
         if s.source in saved_params and stacks.get(s.source) is s.value
     }
-    given = saved_params | {p.value for p in forward.params}
-    at_hand = {s.value for s in fwd.xs if s.source in given}
+    available = saved_params | {p.value for p in forward.params}
+    at_hand = {s.value for s in fwd.xs if s.source in available}
     twins = {}
     for c in fwd.carries:
         if c.next.type == c.value.type:  # a number that is handed on is no row of the history
@@ -76,13 +76,13 @@ def _early_again(forward: Program, pullback: Program) -> Program:
     params = list(pullback.params)
     again: set[Value] = set()
     for param in params:  # it grows
-        made = defs.get(param.value)
-        if made is None:
+        producer = defs.get(param.value)
+        if producer is None:
             continue
-        if made.opcode in ("broadcast", "spread", "full") or param.value in unchanging:
+        if producer.opcode in ("broadcast", "spread", "full") or param.value in unchanging:
             again.add(param.value)
             known = {p.value for p in params}
-            more = [o for o in dict.fromkeys(made.operands) if o not in known]
+            more = [o for o in dict.fromkeys(producer.operands) if o not in known]
             params += [Param(o, roles.get(o, "residual")) for o in more]
     kept = tuple(p for p in params if p.value not in again)
     ops = (op for op in forward.before if op.result in again)

@@ -66,8 +66,8 @@ class Context(Builder):
 
     def op(self, value: Value, opcode: str) -> Op | None:
         """The op that made a value, if it is of this opcode."""
-        made = self.defs.get(value)
-        return made if made is not None and made.opcode == opcode else None
+        producer = self.defs.get(value)
+        return producer if producer is not None and producer.opcode == opcode else None
 
     def constant(self, value: Value) -> Any:
         """The number a value is filled with, or None."""

@@ -139,8 +139,8 @@ def _named(prefix: str, forward: Program, pullback: Program) -> tuple[Program, P
             r = replace(r, role=ResultRole("residual", names[r.value]))
         results.append(r)
     own = {p.value for p in forward.params}  # whose cotangents are arguments of its pullback
-    made = [p for p in pullback.params if p.role == "cotangent" and p.value not in own]
-    names |= {p.value: cotangent_name(p.of) for p in made}
+    cotangents = [p for p in pullback.params if p.role == "cotangent" and p.value not in own]
+    names |= {p.value: cotangent_name(p.of) for p in cotangents}
     return replace(forward, results=tuple(results)), _rename(pullback, names)
 
 

@@ -61,30 +61,30 @@ def _slice(ctx: Context, op: Op) -> Value | None:
     axis, start, size = op.attrs["axis"], op.attrs["start"], op.attrs["size"]
     if size == x.type.shape[axis]:
         return x
-    made = ctx.defs.get(x)
-    if made is None:
+    producer = ctx.defs.get(x)
+    if producer is None:
         return None
-    if OPS[made.opcode].kind is Kind.LEAF:
-        return _refilled(ctx, made, op)
-    match made.opcode:
-        case "slice" if made.attrs["axis"] == axis:
-            return ctx.slice(made.operands[0], axis, made.attrs["start"] + start, size)
-        case "concat" if made.attrs["axis"] == axis:
-            return _slice_concat(ctx, made, start, size)
+    if OPS[producer.opcode].kind is Kind.LEAF:
+        return _refilled(ctx, producer, op)
+    match producer.opcode:
+        case "slice" if producer.attrs["axis"] == axis:
+            return ctx.slice(producer.operands[0], axis, producer.attrs["start"] + start, size)
+        case "concat" if producer.attrs["axis"] == axis:
+            return _slice_concat(ctx, producer, start, size)
         case "spread":
-            inner = ctx.slice(made.operands[0], axis, start, size)
-            return ctx.emit("spread", inner, axes=made.attrs["axes"])
+            inner = ctx.slice(producer.operands[0], axis, start, size)
+            return ctx.emit("spread", inner, axes=producer.attrs["axes"])
         case "broadcast":
-            return _slice_broadcast(ctx, op, made)
+            return _slice_broadcast(ctx, op, producer)
         case "contract" if _only_sliced(ctx, x):
-            return _slice_contract(ctx, op, made)
+            return _slice_contract(ctx, op, producer)
         case "transpose":
-            inner_axis = made.attrs["perm"][axis]
-            inner = ctx.slice(made.operands[0], inner_axis, start, size)
-            return ctx.transpose(inner, made.attrs["perm"])
-    if OPS[made.opcode].kind is Kind.POINTWISE and _only_sliced(ctx, x):
-        parts = [ctx.slice(o, axis, start, size) for o in made.operands]
-        return ctx.emit(made.opcode, *parts, span=made.span, **made.attrs)
+            inner_axis = producer.attrs["perm"][axis]
+            inner = ctx.slice(producer.operands[0], inner_axis, start, size)
+            return ctx.transpose(inner, producer.attrs["perm"])
+    if OPS[producer.opcode].kind is Kind.POINTWISE and _only_sliced(ctx, x):
+        parts = [ctx.slice(o, axis, start, size) for o in producer.operands]
+        return ctx.emit(producer.opcode, *parts, span=producer.span, **producer.attrs)
     return None
 
 
@@ -147,11 +147,11 @@ def _pad_leaves(ctx: Context, op: Op) -> list[Op] | None:
     pads: list[Op] = []
     rest = [*op.operands]
     while rest:
-        made = ctx.defs.get(rest.pop())
-        if made is not None and made.opcode == "pad":
-            pads.append(made)
-        elif made is not None and made.opcode == "add" and ctx.single(made):
-            rest += made.operands
+        producer = ctx.defs.get(rest.pop())
+        if producer is not None and producer.opcode == "pad":
+            pads.append(producer)
+        elif producer is not None and producer.opcode == "add" and ctx.single(producer):
+            rest += producer.operands
         else:
             return None
     return pads
@@ -163,15 +163,15 @@ def _reshape(ctx: Context, op: Op) -> Value | None:
     shape = op.attrs["shape"]
     if shape == x.type.shape:
         return x
-    made = ctx.defs.get(x)
-    if made is None:
+    producer = ctx.defs.get(x)
+    if producer is None:
         return None
-    if made.opcode == "reshape":
-        return ctx.reshape(made.operands[0], shape)
-    if OPS[made.opcode].kind is Kind.LEAF:
-        return _refilled(ctx, made, op)
-    if made.opcode == "contract" and ctx.single(made):
-        return _reshape_contract(ctx, made, shape)
+    if producer.opcode == "reshape":
+        return ctx.reshape(producer.operands[0], shape)
+    if OPS[producer.opcode].kind is Kind.LEAF:
+        return _refilled(ctx, producer, op)
+    if producer.opcode == "contract" and ctx.single(producer):
+        return _reshape_contract(ctx, producer, shape)
     return None
 
 
@@ -194,20 +194,20 @@ def _reshape_contract(ctx: Context, made: Op, shape: tuple[Size, ...]) -> Value 
 def _transpose(ctx: Context, op: Op) -> Value | None:
     (x,) = op.operands
     perm = op.attrs["perm"]
-    made = ctx.defs.get(x)
+    producer = ctx.defs.get(x)
     if list(perm) == sorted(perm):
         return x
-    if made is None:
+    if producer is None:
         return None
-    if OPS[made.opcode].kind is Kind.LEAF:
-        return _refilled(ctx, made, op)
-    if made.opcode == "transpose":
-        return ctx.transpose(made.operands[0], tuple(made.attrs["perm"][i] for i in perm))
-    if made.opcode == "contract" and ctx.single(made):
-        la, lb, out = made.attrs["labels"]
+    if OPS[producer.opcode].kind is Kind.LEAF:
+        return _refilled(ctx, producer, op)
+    if producer.opcode == "transpose":
+        return ctx.transpose(producer.operands[0], tuple(producer.attrs["perm"][i] for i in perm))
+    if producer.opcode == "contract" and ctx.single(producer):
+        la, lb, out = producer.attrs["labels"]
         labels = (la, lb, "".join(out[i] for i in perm))
-        a, b = made.operands
-        return ctx.contract(a, b, labels, made.attrs["over"], span=made.span)
+        a, b = producer.operands
+        return ctx.contract(a, b, labels, producer.attrs["over"], span=producer.span)
     return None
 
 
@@ -217,14 +217,14 @@ def _broadcast(ctx: Context, op: Op) -> Value | None:
     shape, dims = op.attrs["shape"], op.attrs["dims"]
     if shape == x.type.shape:
         return x
-    made = ctx.defs.get(x)
-    if made is None:
+    producer = ctx.defs.get(x)
+    if producer is None:
         return None
-    if OPS[made.opcode].kind is Kind.LEAF:
-        return _refilled(ctx, made, op)
-    if made.opcode == "broadcast":
-        inner = made.attrs["dims"]
-        return ctx.broadcast(made.operands[0], shape, tuple(dims[i] for i in inner))
+    if OPS[producer.opcode].kind is Kind.LEAF:
+        return _refilled(ctx, producer, op)
+    if producer.opcode == "broadcast":
+        inner = producer.attrs["dims"]
+        return ctx.broadcast(producer.operands[0], shape, tuple(dims[i] for i in inner))
     return None
 
 
@@ -244,19 +244,19 @@ def _contract(ctx: Context, op: Op) -> Value | None:
     if not over and set(out) == set(la) | set(lb):
         return _product(ctx, op)
     for side in (0, 1):
-        made = ctx.defs.get(op.operands[side])
-        if made is None:
+        producer = ctx.defs.get(op.operands[side])
+        if producer is None:
             continue
         if ctx.constant(op.operands[side]) == 0:
             return ctx.full(0.0, op.result.type.shape)
-        if made.opcode == "transpose":
+        if producer.opcode == "transpose":
             labels = (la, lb)[side]
             turned = [""] * len(labels)
-            for i, axis in enumerate(made.attrs["perm"]):
+            for i, axis in enumerate(producer.attrs["perm"]):
                 turned[axis] = labels[i]
-            return _contract_with(ctx, op, side, made.operands[0], "".join(turned))
-        if made.opcode == "concat":
-            return _contract_concat(ctx, op, side, made)
+            return _contract_with(ctx, op, side, producer.operands[0], "".join(turned))
+        if producer.opcode == "concat":
+            return _contract_concat(ctx, op, side, producer)
     return None
 
 
@@ -310,28 +310,28 @@ def _sum_over(ctx: Context, op: Op) -> Value | None:
         return x
     if lost := "".join(a for a in over if a not in x.type.axes):
         return ctx.sum_over(ctx.emit("spread", x, axes=lost), over)
-    made = ctx.defs.get(x)
-    if made is not None and ctx.single(made):
-        if made.opcode in ("contract", "sum_over"):
-            joined = "".join(sorted(made.attrs["over"] + over))
-            if made.opcode == "sum_over":
-                return ctx.sum_over(made.operands[0], joined)
-            a, b = made.operands
-            return ctx.contract(a, b, made.attrs["labels"], joined, span=made.span)
-        if made.opcode in ("concat", "pad", "reshape", "transpose", "sum"):
-            parts = [ctx.sum_over(o, over) for o in made.operands]
-            return ctx.emit(made.opcode, *parts, **made.attrs)
+    producer = ctx.defs.get(x)
+    if producer is not None and ctx.single(producer):
+        if producer.opcode in ("contract", "sum_over"):
+            joined = "".join(sorted(producer.attrs["over"] + over))
+            if producer.opcode == "sum_over":
+                return ctx.sum_over(producer.operands[0], joined)
+            a, b = producer.operands
+            return ctx.contract(a, b, producer.attrs["labels"], joined, span=producer.span)
+        if producer.opcode in ("concat", "pad", "reshape", "transpose", "sum"):
+            parts = [ctx.sum_over(o, over) for o in producer.operands]
+            return ctx.emit(producer.opcode, *parts, **producer.attrs)
     return None
 
 
 @rule("sum")
 def _sum(ctx: Context, op: Op) -> Value | None:
     """The sum of a broadcast along the axis it was spread over is a multiple."""
-    made = ctx.op(op.operands[0], "broadcast")
+    producer = ctx.op(op.operands[0], "broadcast")
     axis = op.attrs["axis"]
-    if made is None or axis in made.attrs["dims"]:
+    if producer is None or axis in producer.attrs["dims"]:
         return None
-    size = made.attrs["shape"][axis]
-    dims = tuple(d - (d > axis) for d in made.attrs["dims"])
-    inner = ctx.broadcast(made.operands[0], op.result.type.shape, dims)
+    size = producer.attrs["shape"][axis]
+    dims = tuple(d - (d > axis) for d in producer.attrs["dims"])
+    inner = ctx.broadcast(producer.operands[0], op.result.type.shape, dims)
     return ctx.mul(inner, ctx.extent(size, inner.type.shape))

@@ -123,8 +123,8 @@ class _Build:
         read += [r.value for r in program.results]
         defs = {v: op for v, op in definitions(program.before).items() if op not in taken}
         roots = _roots(program.before)
-        found = [v for v in dict.fromkeys(roots.get(v, v) for v in read) if v in defs]
-        return [v for v in found if not _is_zero(v, defs) and v not in self.leaves]
+        values = [v for v in dict.fromkeys(roots.get(v, v) for v in read) if v in defs]
+        return [v for v in values if not _is_zero(v, defs) and v not in self.leaves]
 
     def numbers(self, program: Program) -> list[Value]:
         """The numbers other than zero that carries start from."""
@@ -262,14 +262,14 @@ def _joined(program: Program, single: set[Value]) -> dict[Value, Op]:
     """Results that only join parts: the caller's copy joins them, no kernel has to."""
     # What another program reads must lie in one piece.
     results = {r.value for r in program.results if r.role.kind != "residual"}
-    made = {op.result for op in program.after}
+    computed = {op.result for op in program.after}
     return {
         op.result: op
         for op in program.after
         if op.opcode == "concat"
         and op.result in results
         and op.result in single
-        and all(o in made and o in single for o in op.operands)
+        and all(o in computed and o in single for o in op.operands)
         and len(set(op.operands)) == len(op.operands)
     }
 

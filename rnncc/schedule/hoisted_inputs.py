@@ -26,19 +26,19 @@ def find_starts(program: Program, single: set[Value]) -> tuple[dict[Value, Sum],
         return {}, set()
     params = {p.value for p in program.params}
     defs = definitions(program.before)
-    found: dict[Value, Sum] = {}
+    starts: dict[Value, Sum] = {}
     for s in program.scan.xs:
         if s.value in single and s.source in single and s.source in defs:
             start = _hoisted(s.source, defs, single, params)
             if start is not None:
-                found[s.value] = start
-    found = _shared(program.scan, single, found)
-    taken = {op for start in found.values() for op in start.contractions}
+                starts[s.value] = start
+    starts = _shared(program.scan, single, starts)
+    taken = {op for start in starts.values() for op in start.contractions}
     for s in program.scan.xs:
-        if s.value in found and defs[s.source].opcode == "add":
+        if s.value in starts and defs[s.source].opcode == "add":
             adds = inner_adds(s.source, defs, single)
             taken |= {defs[v] for v in adds if v.type.axes}  # of rows: their sum is a constant
-    return found, taken
+    return starts, taken
 
 
 def _hoisted(
@@ -102,11 +102,11 @@ def _shared(scan: Scan, single: set[Value], starts: dict[Value, Sum]) -> dict[Va
         for gemm in gemms:
             rows.setdefault(gemm.operands[:1], []).append(start)
     kept: dict[Value, Sum] = {}
-    for found in rows.values():
-        read = {None if v is None else _reads(starts[v]) for v in found}
+    for row_starts in rows.values():
+        read = {None if v is None else _reads(starts[v]) for v in row_starts}
         if len(read) == 1 and None not in read:
-            kept |= {v: starts[v] for v in found if v is not None}
-    lost = {v for found in rows.values() for v in found if v not in kept}
+            kept |= {v: starts[v] for v in row_starts if v is not None}
+    lost = {v for row_starts in rows.values() for v in row_starts if v not in kept}
     return {v: s for v, s in kept.items() if v not in lost}
 
 

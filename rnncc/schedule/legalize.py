@@ -187,11 +187,11 @@ def _own_rows(
 
 def _own_results(program: Program) -> Program:
     """What weights alone make is made once for them, but a result at every call: copied then."""
-    made = {op.result: op for op in program.before if not op.result.type.axes}
+    from_weights = {op.result: op for op in program.before if not op.result.type.axes}
     b = Builder()
     names: dict[Value, Value] = {}
-    for value in dict.fromkeys(r.value for r in program.results if r.value in made):
-        op = made[value]
+    for value in dict.fromkeys(r.value for r in program.results if r.value in from_weights):
+        op = from_weights[value]
         if OPS[op.opcode].kind is Kind.LEAF:
             names[value] = Value(value.name, value.type)
             b.ops.append(replace(op, results=(names[value],)))

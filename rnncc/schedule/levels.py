@@ -120,17 +120,17 @@ class Levels:
         level = 0
         for operand in operands:
             path = self.path(operand)
-            made = self.placed.get(path.root)
-            if made is None:
+            placed = self.placed.get(path.root)
+            if placed is None:
                 continue
             same = (
                 kind is Kind.POINTWISE
                 and path.whole
-                and not made.is_row
+                and not placed.is_row
                 and operand.type.shape == result.type.shape
                 and self.domain(path.root) == self.domain(result)
             )
-            level = max(level, made.level if same else made.level + 1)
+            level = max(level, placed.level if same else placed.level + 1)
             if not same:
                 self.outside.add(path.root)
         lane = kind is Kind.POINTWISE or isinstance(node, Sum)
@@ -139,8 +139,8 @@ class Levels:
         self.placed[result] = Placed(node, level, key, not lane)
         if kind is Kind.POINTWISE:
             for operand in operands:  # read in a register only within one stage
-                made = self.placed.get(self.path(operand).root)
-                if made is not None and (made.level, made.key) != (level, key):
+                placed = self.placed.get(self.path(operand).root)
+                if placed is not None and (placed.level, placed.key) != (level, key):
                     self.outside.add(self.path(operand).root)
 
     def _is_join(self, node: Node) -> TypeGuard[Op]:
@@ -148,10 +148,10 @@ class Levels:
         if not isinstance(node, Op) or node.opcode != "concat":
             return False
         roots = [self.path(o).root for o in node.operands if self.path(o).whole]
-        made = [self.placed[r] for r in roots if r in self.placed]
+        placed = [self.placed[r] for r in roots if r in self.placed]
         return (
-            len({*roots}) == len(node.operands) == len(made)
-            and not any(m.is_row for m in made)
+            len({*roots}) == len(node.operands) == len(placed)
+            and not any(m.is_row for m in placed)
             and all(self.domain(r) == self.domain(node.result) for r in roots)
         )
 

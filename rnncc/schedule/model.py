@@ -204,17 +204,17 @@ class Kernel:
 
 def written(kernel: Kernel) -> list[Buffer]:
     """The buffers a kernel writes."""
-    found: dict[Buffer, None] = {}
+    buffers: dict[Buffer, None] = {}
     for stage in (s for level in kernel.levels for s in level.stages):
         if isinstance(stage, LaneStage):
-            found.update((s.view.buffer, None) for s in stage.stores)
+            buffers.update((s.view.buffer, None) for s in stage.stores)
             if stage.tiled:
-                found[stage.tiled] = None
+                buffers[stage.tiled] = None
         else:
-            found[stage.target.buffer] = None
+            buffers[stage.target.buffer] = None
             if isinstance(stage, RowStage):
-                found.update((t.buffer, None) for _, t in stage.copies)
-    return list(found)
+                buffers.update((t.buffer, None) for _, t in stage.copies)
+    return list(buffers)
 
 
 def packs(stages: Iterable[Stage]) -> set[Buffer]:

@@ -114,11 +114,11 @@ class _Printer:
 
     def loads(self, stage: LaneStage) -> Iterator[str]:
         """What the stage reads from memory and doesn't contract."""
-        made = {op.result for op in stage.ops}
-        made |= {acc.value for group in stage.groups for acc in group.accs}
+        computed = {op.result for op in stage.ops}
+        computed |= {acc.value for group in stage.groups for acc in group.accs}
         read = [o for op in stage.ops for o in op.operands] + [s.value for s in stage.stores]
         for value in dict.fromkeys(read):
-            if value not in made and value not in self.leaves:
+            if value not in computed and value not in self.leaves:
                 view = stage.reads.get(value) or self.schedule.places[value]
                 yield f"  {self.values(value)} = load({view_text(view)})"
 

@@ -104,16 +104,16 @@ class _Region:
     def materialise(self) -> dict[Value, list[View]]:
         """Where each computed value is written."""
         stores: dict[Value, list[View]] = {}
-        for value, made in self.ops.placed.items():
+        for value, placed in self.ops.placed.items():
             wanted = list(self.given.required.get(value, ()))
-            if not wanted and (value in self.ops.outside or made.is_row):
+            if not wanted and (value in self.ops.outside or placed.is_row):
                 wanted = [self.work_place(value)]
             if wanted:
                 stores[value] = wanted
                 self.places[value] = wanted[0]
-        for value, made in self.ops.placed.items():
-            if made.is_join and isinstance(made.node, Op):
-                for part, target in self.parts(made.node, stores[value]):
+        for value, placed in self.ops.placed.items():
+            if placed.is_join and isinstance(placed.node, Op):
+                for part, target in self.parts(placed.node, stores[value]):
                     stores.setdefault(self.ops.path(part).root, []).append(target)
         return stores
 
@@ -153,18 +153,18 @@ class _Region:
     def compute(self, stores: Mapping[Value, list[View]]) -> None:
         """A stage for everything that is computed."""
         sums: dict[LaneStage, list[Sum]] = {}
-        for result, made in self.ops.placed.items():
-            if made.is_join:
+        for result, placed in self.ops.placed.items():
+            if placed.is_join:
                 continue
-            if isinstance(made.node, Op) and made.is_row:
-                stage = self.row_stage(made.node, stores[result])
-                self.stages[made.level, made.key] = stage
+            if isinstance(placed.node, Op) and placed.is_row:
+                stage = self.row_stage(placed.node, stores[result])
+                self.stages[placed.level, placed.key] = stage
                 continue
-            lanes = self.lane_stage(made.level, result.type.shape, self.ops.domain(result))
-            if isinstance(made.node, Sum):
-                sums.setdefault(lanes, []).append(made.node)
+            lanes = self.lane_stage(placed.level, result.type.shape, self.ops.domain(result))
+            if isinstance(placed.node, Sum):
+                sums.setdefault(lanes, []).append(placed.node)
             else:
-                lanes.ops.append(made.node)
+                lanes.ops.append(placed.node)
             lanes.stores += [Store(result, v) for v in stores.get(result, ())]
         for lanes, nodes in sums.items():
             side_by_side = groups(nodes, self.view, self.ops.by_row, self.given.zero_start)
@@ -191,13 +191,13 @@ class _Region:
                 continue
             value = self.ops.plain(required)
             path = self.ops.path(value)
-            made = self.ops.placed.get(path.root)
-            if made is not None and path.root not in self.places:
+            placed = self.ops.placed.get(path.root)
+            if placed is not None and path.root not in self.places:
                 self.places[path.root] = self.work_place(path.root)
-                stage = self.stages[made.level, made.key]
+                stage = self.stages[placed.level, placed.key]
                 assert isinstance(stage, LaneStage)
                 stage.stores.append(Store(path.root, self.places[path.root]))
-            level = 0 if made is None else made.level + 1
+            level = 0 if placed is None else placed.level + 1
             for view in views:
                 axes = "B" if self.given.in_scan else view.buffer.axes
                 if value in self.given.leaves or self.view(value).lanes:
@@ -212,12 +212,12 @@ class _Region:
 
     def note_reads(self, stage: LaneStage) -> None:
         """Where the stage finds what it doesn't compute."""
-        made = {op.result for op in stage.ops}
-        made |= {acc.value for group in stage.groups for acc in group.accs}
+        computed = {op.result for op in stage.ops}
+        computed |= {acc.value for group in stage.groups for acc in group.accs}
         wanted = [o for op in stage.ops for o in op.operands]
         wanted += [store.value for store in stage.stores]
         for value in wanted:
-            if value not in made and value not in self.given.leaves:
+            if value not in computed and value not in self.given.leaves:
                 stage.reads[value] = self.view(value)
 
     def row_stage(self, op: Op, targets: list[View]) -> Stage:

@@ -338,8 +338,8 @@ class _Check:
             values.append(part.value)
             at = part.start + part.value.type.shape[part.axis]
             axis = part.axis
-        whole = bool(values) and not parts and at == place[0].shape[axis]
-        return values if whole else None
+        is_complete = bool(values) and not parts and at == place[0].shape[axis]
+        return values if is_complete else None
 
     def fits(self, view: View, type_: Type) -> None:
         """Whether a value can be read so."""
@@ -390,11 +390,11 @@ class _Check:
     def summed(self, region: tuple[Op, ...], paths: dict[Value, ViewPath]) -> set[Value]:
         """Terms of sums that were made, or that the loop goes on from."""
         begun = self.program.scan.xs if self.program.scan else ()
-        found = {s.source for s in begun} if region is self.program.before else set()
+        terms = {s.source for s in begun} if region is self.program.before else set()
         for op in reversed(region):
-            if op.opcode == "add" and (op.result in self.made or op.result in found):
-                found.update(_root(paths, o) for o in op.operands)
-        return found
+            if op.opcode == "add" and (op.result in self.made or op.result in terms):
+                terms.update(_root(paths, o) for o in op.operands)
+        return terms
 
     def regions(self) -> Iterator[tuple[Op, ...]]:
         yield self.program.before

@@ -109,9 +109,9 @@ class KernelWriter:
         if self.kernel.kind != "scan":
             return None
         words = self.words.again()
-        made = KernelWriter(self.kernel, self.schedule, self.source, words).view()
-        assert len(made.arguments) == len(self.words.arguments), "a twin has words of its own"
-        return made
+        view = KernelWriter(self.kernel, self.schedule, self.source, words).view()
+        assert len(view.arguments) == len(self.words.arguments), "a twin has words of its own"
+        return view
 
     def standard_words(self) -> None:
         """What the template itself reads."""

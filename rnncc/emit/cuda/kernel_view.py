@@ -88,15 +88,15 @@ class CudaKernelWriter:
 
     def twin(self) -> CudaKernelView:
         """The kernel with the weights of its contractions in registers, wherever they can be."""
-        made = Stationary(self.at)
-        view = self._kernel(self._levels(lambda s: self.stationary_stage(s, made)))
-        view.prologue, view.shapes = made.prologue, literal(tuple(made.shapes), 4)
+        stationary = Stationary(self.at)
+        view = self._kernel(self._levels(lambda s: self.stationary_stage(s, stationary)))
+        view.prologue, view.shapes = stationary.prologue, literal(tuple(stationary.shapes), 4)
         return view
 
     def summed(self) -> CudaKernelView:
         """The kernel that reads the sums of its contractions, wherever they are products."""
-        made = SummedGroups(self.at)
-        return self._kernel(self._levels(lambda s: self.lane_stage(s, made.sums(s))))
+        groups = SummedGroups(self.at)
+        return self._kernel(self._levels(lambda s: self.lane_stage(s, groups.sums(s))))
 
     def _levels(self, other: Callable[[LaneStage], StageView]) -> list[list[StageView]]:
         """Every stage's views, and the other one of stages whose contractions can be had so."""

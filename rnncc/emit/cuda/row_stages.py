@@ -76,11 +76,11 @@ def _reduce(at: Addresses, stage: RowStage) -> StageView:
     kept = [i for i in range(len(shape)) if i != axis]
     items = items_of(at, [shape[i] for i in kept], _names(len(kept)))
     indices = _variables(items.axes)
-    whole = list(indices)
-    whole.insert(axis, "0")
+    full_indices = list(indices)
+    full_indices.insert(axis, "0")
     step = at.view_stride(source, axis)
     view = StageView(count=items.count, places=items.places)
-    lines = [f"a_at = {element(at, source, whole)}"]
+    lines = [f"a_at = {element(at, source, full_indices)}"]
     combine = {"sum": "total + {}", "max": "v.maximum(total, {})", "min": "v.minimum(total, {})"}
     begin = "v.splat(0.0)" if kind == "sum" else "v.load(a_at)"
     load = combine[kind].format(f"v.load(a_at + k * {step})")

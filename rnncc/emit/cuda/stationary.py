@@ -114,14 +114,14 @@ class Stationary:
         lines = [f"j = warp % TEAM_{n} * CHUNKS_{n} + c"]
         for g, acc in enumerate(accs):
             for s, segment in enumerate(_own(acc)):
-                found = [
+                assignments = [
                     f"w_at = {at.pointer(segment.w)}",
                     f"w_k = {at.view_stride(segment.w, segment.k[0][1])}",
                     f"w_lane = {_lane_stride(at, segment)}",
                     f"w_count = {at.size(segment.k_sizes[0])}",
                     f"w_first = FIRST_{n}_{s}",
                 ]
-                lines += ["    " + x for x in found] if s else found
+                lines += ["    " + x for x in assignments] if s else assignments
                 if s + 1 < len(_own(acc)):
                     lines += [f"if j >= FIRST_{n}_{s + 1}:"]
             lines += [f"for o0 in range(TEAM_{n}):"]

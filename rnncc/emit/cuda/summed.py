@@ -26,7 +26,7 @@ def own_segments(group: Group, g: int = 0) -> tuple[Segment, ...]:
 def summed_groups(kernel: Kernel) -> Iterator[tuple[int, LaneStage, Group]]:
     """(level, stage, group) of every group with a product, in the order of their sums; none where
     an operand is one at the first step and nothing afterwards."""
-    found = [
+    groups = [
         (number, stage, group)
         for number, level in enumerate(kernel.levels)
         for stage in level.stages
@@ -34,8 +34,8 @@ def summed_groups(kernel: Kernel) -> Iterator[tuple[int, LaneStage, Group]]:
         for group in stage.groups
         if own_segments(group)
     ]
-    if not any(s.a.first_only for _, _, group in found for s in own_segments(group)):
-        yield from found
+    if not any(s.a.first_only for _, _, group in groups for s in own_segments(group)):
+        yield from groups
 
 
 class SummedGroups:

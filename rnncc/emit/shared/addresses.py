@@ -113,10 +113,10 @@ class Addresses:
             return {"r": stride}
         if self.kernel.kind != "rows" or not buffer.axes:
             return {}
-        found = {"r": self.words.of(buffer.name, "stride_r", RangeStride(buffer.name, 1))}
+        strides = {"r": self.words.of(buffer.name, "stride_r", RangeStride(buffer.name, 1))}
         if self.kernel.axes == "BT":
-            found["r0"] = self.words.of(buffer.name, "stride_r0", RangeStride(buffer.name, 0))
-        return found
+            strides["r0"] = self.words.of(buffer.name, "stride_r0", RangeStride(buffer.name, 0))
+        return strides
 
     def first_stride(self, buffer: Buffer, stride: str) -> str:
         """The stride of what is zero after the first step."""

@@ -82,16 +82,16 @@ class Words:
 
     def fresh(self, name: str) -> str:
         """An identifier of ours that nothing else has."""
-        made = self._take(name, "")
-        assert not is_users(made), made
-        return made
+        identifier = self._take(name, "")
+        assert not is_users(identifier), identifier
+        return identifier
 
     def fresh_of(self, name: str, meaning: str) -> str:
         """An identifier for something of the user's that nothing else has."""
         clean = re.sub(r"\W+", "_", name).lstrip("_") or "tmp"
-        made = self._take(clean if clean[0].isalpha() else f"x{clean}", f"_{meaning}")
-        assert is_users(made), made
-        return made
+        identifier = self._take(clean if clean[0].isalpha() else f"x{clean}", f"_{meaning}")
+        assert is_users(identifier), identifier
+        return identifier
 
     def _take(self, stem: str, ending: str) -> str:
         """The stem and its ending, with a number between them where that is taken."""
@@ -107,9 +107,9 @@ class Words:
 
 def unpack_lines(names: Sequence[str], place: str, width: int) -> list[str]:
     """Names bound to as many integers at a place: on one line, or on as many as they fill."""
-    told = f"words({place}, {len(names)})"
-    flat = f"{', '.join(names)}{',' if len(names) == 1 else ''} = {told}"
+    call = f"words({place}, {len(names)})"
+    flat = f"{', '.join(names)}{',' if len(names) == 1 else ''} = {call}"
     if len(flat) <= width:
         return [flat]
     rows = textwrap.wrap(", ".join(names) + ",", width - 4, break_long_words=False)
-    return ["(", *(f"    {row}" for row in rows), f") = {told}"]
+    return ["(", *(f"    {row}" for row in rows), f") = {call}"]

@@ -63,11 +63,11 @@ class Statements:
         crossing = self._crossing(links, fused)
         if len(crossing) > SPILLS:
             links, count, crossing = {}, 1, {}
-        given = dict(self.registers)
+        registers = dict(self.registers)
         loops = []
         for link in range(count):
             self.lines, self.used = [], {}
-            self.registers = dict(given)
+            self.registers = dict(registers)
             self.late = {v: n for v, (at, n) in crossing.items() if at < link}
             for op in self.stage.ops:
                 if op not in fused and links.get(op, 0) == link:
@@ -111,19 +111,19 @@ class Statements:
 
     def _crossing(self, links: dict[Op, int], fused: set[Op]) -> dict[Value, tuple[int, int]]:
         """Values a later loop reads: the loop that makes them, and a number for their place."""
-        found: dict[Value, tuple[int, int]] = {}
+        crossing: dict[Value, tuple[int, int]] = {}
         for op in self.stage.ops:
             if op in fused:
                 continue
-            made = [self.made[o] for o in op.operands if o in self.made]
-            read = [*op.operands, *(o for m in made if m in fused for o in m.operands)]
+            producers = [self.made[o] for o in op.operands if o in self.made]
+            read = [*op.operands, *(o for m in producers if m in fused for o in m.operands)]
             for value in read:
                 source = self.made.get(value)
-                if source is None or source in fused or value in found:
+                if source is None or source in fused or value in crossing:
                     continue
                 if links.get(source, 0) < links.get(op, 0):
-                    found[value] = (links[source], len(found))
-        return found
+                    crossing[value] = (links[source], len(crossing))
+        return crossing
 
     def _spill(self, number: int) -> str:
         return f"scratch + SPILLS_AT + {number} * TILE_BYTES + spot * VB"
@@ -144,29 +144,29 @@ class Statements:
 
     def _fused(self) -> set[Op]:
         """Products that only one sum reads: a fused multiply-add does both."""
-        found: set[Op] = set()
+        fused: set[Op] = set()
         for op in self.stage.ops:
             if op.opcode not in ("add", "sub"):
                 continue
             for operand in op.operands[:: 1 if op.opcode == "add" else -1]:
-                made = self.made.get(operand)
-                if made is None or made.opcode != "mul" or made in found:
+                producer = self.made.get(operand)
+                if producer is None or producer.opcode != "mul" or producer in fused:
                     continue
                 if self.reads[operand] == 1 and operand not in self.stored:
-                    if any(o in self.leaves for o in made.operands):
+                    if any(o in self.leaves for o in producer.operands):
                         continue
-                    found.add(made)
+                    fused.add(producer)
                     break
-        return found
+        return fused
 
     def _expression(self, op: Op, fused: set[Op]) -> str:
         if op.opcode in ("add", "sub"):
             x, y = op.operands
             for product, other, first in ((x, y, True), (y, x, False)):
-                made = self.made.get(product)
-                if made is None or made not in fused:
+                producer = self.made.get(product)
+                if producer is None or producer not in fused:
                     continue
-                a, b = (self.read(o) for o in made.operands)
+                a, b = (self.read(o) for o in producer.operands)
                 c = self.read(other)
                 if op.opcode == "add":
                     return f"v.fma({a}, {b}, {self._wide(other, c)})"
