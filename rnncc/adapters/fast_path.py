@@ -99,17 +99,17 @@ class FastPath:
         self, arrays: Sequence[np.ndarray], weights: Mapping[str, np.ndarray], seed: int
     ) -> dict[str, Any]:
         """All that a call reads by name, as its steps run. arrays: its own, weights left out."""
-        found: dict[str, Any] = {**weights, **self.constants, "seed": seed}
+        read: dict[str, Any] = {**weights, **self.constants, "seed": seed}
         for name, at in self.at.items():
-            found[name] = self.order.run(arrays[at]) if name in self.timed else arrays[at]
-        return found
+            read[name] = self.order.run(arrays[at]) if name in self.timed else arrays[at]
+        return read
 
     def saved(
         self, named: dict[str, Any], version: object, packed: Packed, left: int, owner: object
     ) -> Any:
         """What the engine's own backward needs. left: the address of what kernels have saved."""
-        found = self.direct.looked_up(left, packed, owner)
-        return self.engine.saved(named, self.sizes, self.batch, self.time, version, found)
+        residuals = self.direct.looked_up(left, packed, owner)
+        return self.engine.saved(named, self.sizes, self.batch, self.time, version, residuals)
 
     def backward_path(
         self,

@@ -159,8 +159,8 @@ def _copy(layer: RNN, prefix: str, **changed: Any) -> RNN:
     data = keras.saving.serialize_keras_object(layer)
     name = prefix + layer.name.removeprefix(prefix)
     data["config"] = {**data["config"], "name": name, **changed}
-    made: RNN = keras.saving.deserialize_keras_object(data)
-    return made
+    duplicate: RNN = keras.saving.deserialize_keras_object(data)
+    return duplicate
 
 
 def _check(what: str, layer: Any) -> None:

@@ -98,13 +98,13 @@ class KerasBuiltInCell(Cell):
 
     def arguments(self) -> dict[str, Any]:
         """Those of the constructor that aren't every layer's."""
-        found = {name: getattr(self, name) for name in self.computed_arguments}
-        found |= {name: module.serialize(getattr(self, name)) for name, module in _KEPT.items()}
+        arguments = {name: getattr(self, name) for name in self.computed_arguments}
+        arguments |= {name: module.serialize(getattr(self, name)) for name, module in _KEPT.items()}
         if isinstance(self, LSTMCell):
-            found["unit_forget_bias"] = self.unit_forget_bias
+            arguments["unit_forget_bias"] = self.unit_forget_bias
         if self.compiled.storage:
-            found["weights"] = self.compiled.storage
-        return {**found, **self._drawing, "seed": self.seed}
+            arguments["weights"] = self.compiled.storage
+        return {**arguments, **self._drawing, "seed": self.seed}
 
     def get_config(self) -> dict[str, Any]:
         """Keywords of the constructor."""
@@ -244,9 +244,9 @@ class KerasBuiltIn(RNN):
 
     def get_config(self) -> dict[str, Any]:
         """Keywords of the constructor."""
-        found = super().get_config()
-        del found["cell"]
-        return {**found, **self.cell.arguments(), **_held(self, "use_cudnn")}
+        config = super().get_config()
+        del config["cell"]
+        return {**config, **self.cell.arguments(), **_held(self, "use_cudnn")}
 
     @classmethod
     def from_config(cls, config: dict[str, Any], custom_objects: Any = None) -> KerasBuiltIn:

@@ -85,9 +85,9 @@ class KerasAbstractCell(Computed):
     def call(self, inputs: Any, states: Any = None, training: bool = False) -> tuple[Any, Any]:
         """(output, states): one step of inputs [batch, ...], from states or those a sequence starts
         from. States come back as a list, of stacked cells one for each cell."""
-        cell, given = self.description, self.spread_inputs(inputs)
+        cell, arguments = self.description, self.spread_inputs(inputs)
         timed = {a.name for a in cell.inputs}
-        steps = [keras.ops.expand_dims(t, 1) if n in timed else t for n, t in given.items()]
+        steps = [keras.ops.expand_dims(t, 1) if n in timed else t for n, t in arguments.items()]
         flat = None if states is None else flat_states(self, states)
         outputs, after = self.computed(self.operation(), steps, flat, None, training)
         groups = grouped(self, after)
@@ -151,13 +151,13 @@ class Cell(KerasAbstractCell):
         super().__init__(**taken(keywords, KERAS))
         self._take(compiled_of(spec, keywords, dtype_of(self)), seed)
         names = [a.name for a in (*self.compiled.cell.weights, *self.compiled.cell.constants)]
-        given = {
+        choices = {
             "initializers": initializers,
             "regularizers": regularizers,
             "constraints": constraints,
         }
         self._chosen = {
-            what: by_weight(what, given[what], names, module.get)
+            what: by_weight(what, choices[what], names, module.get)
             for what, module in BY_WEIGHT.items()
         }
 
@@ -265,15 +265,15 @@ class Cell(KerasAbstractCell):
 
     def starts(self, batch_size: Any) -> list[Any]:
         """The states a sequence starts from."""
-        found = []
+        states = []
         for state, own in zip(self.compiled.cell.states, self.state_shapes(), strict=True):
             shape = (batch_size, *own)
             if state.default is None:
-                found.append(keras.ops.zeros(shape, dtype=self.compute_dtype))
+                states.append(keras.ops.zeros(shape, dtype=self.compute_dtype))
             else:
                 start = keras.ops.cast(getattr(self, state.default), self.compute_dtype)
-                found.append(keras.ops.broadcast_to(start, shape))
-        return found
+                states.append(keras.ops.broadcast_to(start, shape))
+        return states
 
     # ---- data ----
 
@@ -310,11 +310,11 @@ class FromFile:
 
     def __call__(self, shape: Sequence[int], dtype: Any = None, **_: Any) -> Any:
         default = "zeros" if self.array in self.cell.constants else "glorot_uniform"
-        name, *given = self.array.initializer or (default,)
+        name, *parameters = self.array.initializer or (default,)
         rng = np.random.default_rng(random.getrandbits(63))
         dtype = keras.backend.standardize_dtype(dtype)
         try:
-            values = draws.draw(name, tuple(given), tuple(shape), dtype, rng)
+            values = draws.draw(name, tuple(parameters), tuple(shape), dtype, rng)
         except ValueError as error:
             raise ValueError(f"weight {self.array.name} of {self.cell.name}: {error}") from None
         return keras.ops.convert_to_tensor(values, dtype=dtype)

@@ -69,12 +69,12 @@ class Forward:
     def known(self, shapes: Iterable[Iterable[int | None]]) -> SymbolicShapes:
         """What the shapes of a call's arguments tell. ValueError where they don't fit the cell."""
         key = tuple([tuple(shape) for shape in shapes])
-        found = self._known.get(key)
-        if found is None:
+        known = self._known.get(key)
+        if known is None:
             if len(self._known) >= _MOST_SHAPES:
                 self._known.clear()
-            found = self._known[key] = known_of(self.native, self.sizes, key)
-        return found
+            known = self._known[key] = known_of(self.native, self.sizes, key)
+        return known
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
@@ -103,10 +103,10 @@ class Forward:
             call.lent = self._lent
         call.out = dict(zip(self.results, out, strict=True)) if out else {}
         ran = call.run(request.training, seed, save)
-        found = placed([ran.results[n] for n in self.results], out)
+        results = placed([ran.results[n] for n in self.results], out)
         if not save:
-            return found, None
-        return found, SavedCall(request, call.known, DirectionSaved.of(call, ran))
+            return results, None
+        return results, SavedCall(request, call.known, DirectionSaved.of(call, ran))
 
     def hands_again(self, request: Request) -> bool:
         """Whether calls of this kind can do with tensors that are handed over again."""
@@ -144,9 +144,9 @@ class Forward:
         arrays.update(read)
         if self.order.backwards:
             arrays.update({n: self.order.run(read[n]) for n in self.timed})
-        given = dict(zip(self.states, tensors[at:], strict=False)) if request.given else {}
+        states = dict(zip(self.states, tensors[at:], strict=False)) if request.given else {}
         shapes = {n: tuple(d or 0 for d in shape) for n, shape in known.states.items()}
-        for name, array in given.items():
+        for name, array in states.items():
             if array.shape != shapes[name]:
                 raise ValueError(
                     f"initial state {name} of {cell.name} has shape "
@@ -167,7 +167,7 @@ class Forward:
             known,
             {},
         )
-        call.start(given, shapes)
+        call.start(states, shapes)
         if mask is not None:
             call.masks = masking(
                 mask,
@@ -181,18 +181,18 @@ class Forward:
 
     def engine(self, training: bool, masked: bool) -> CellKernels:
         """The kernels of such calls."""
-        found = self._engines.get((training, masked))
-        if found is None:
+        kernels = self._engines.get((training, masked))
+        if kernels is None:
             native = self.native
-            found = self._engines[training, masked] = kernels_for(
+            kernels = self._engines[training, masked] = kernels_for(
                 native._binding,
                 self.rates,
                 training=training,
                 masked=masked,
                 precision=native.precision,
             )
-            keep(found.engine, native)
-        return found
+            keep(kernels.engine, native)
+        return kernels
 
 
 @dataclass(slots=True)

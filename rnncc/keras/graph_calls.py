@@ -44,17 +44,17 @@ class GraphCalls:
         path = self._paths.get(key) if out else None
         saved: SavedCall | KerasPathSaved | None
         if path is not None:
-            found, saved = [*places], path.forward(tensors, seed, keep, places)
+            results, saved = [*places], path.forward(tensors, seed, keep, places)
         else:
-            found, saved = self.operation.forward(
+            results, saved = self.operation.forward(
                 self.request, tensors, seed, save=keep, lent=self._lends(), out=places
             )
             if out and key not in self._paths:
                 self._keep(key, path_of(self.operation, self.request, tensors, seed, keep))
         if save:
             handle = np.array(self._pending.put(saved), np.int32)
-            found += placed([handle], out[len(found) :])
-        return found
+            results += placed([handle], out[len(results) :])
+        return results
 
     def backward(
         self,
@@ -100,10 +100,10 @@ class GraphCalls:
 def calls_of(operation: Operation, request: Request) -> GraphCalls:
     """Those of a kind of call, made once."""
     key = "calls", request
-    found = operation.made.get(key)
-    if found is None:
-        found = operation.made[key] = GraphCalls(operation, request)
-    return found  # type: ignore[no-any-return]
+    calls = operation.made.get(key)
+    if calls is None:
+        calls = operation.made[key] = GraphCalls(operation, request)
+    return calls  # type: ignore[no-any-return]
 
 
 def weakly(calls: GraphCalls) -> Callable[[], GraphCalls]:
@@ -111,9 +111,9 @@ def weakly(calls: GraphCalls) -> Callable[[], GraphCalls]:
     reference, name = weakref.ref(calls), calls.operation.cell.name
 
     def alive() -> GraphCalls:
-        found = reference()
-        if found is None:
+        referent = reference()
+        if referent is None:
             raise RuntimeError(f"the layer of a graph that runs {name} is gone: keep the model")
-        return found
+        return referent
 
     return alive

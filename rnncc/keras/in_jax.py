@@ -63,10 +63,10 @@ def _call_out(
     def call(*arrays: Any) -> tuple[np.ndarray, ...]:
         return tuple(map(np.asarray, function([np.asarray(a) for a in arrays])))
 
-    found: Sequence[Any] = jax.pure_callback(
+    computed: Sequence[Any] = jax.pure_callback(
         call, tuple(results), *tensors, vmap_method="sequential"
     )
-    return found
+    return computed
 
 
 def _once(name: str, call: Callable[..., Sequence[Any]], given: Sequence[Any]) -> Sequence[Any]:
@@ -149,12 +149,12 @@ class _Vjp:
             back = self._back(len(tensors), present, flags)
             bits = ["".join("01"[b] for b in bits) for bits in (flags, present)]
             name = f"{self.key} back {bits[0]} {bits[1]}"
-            found = _once(
+            gradients = _once(
                 self.operation.cell.name,
                 lambda *given: _call_out(name, alive(), back, asked, given),
                 [handle, *tensors, *handed],
             )
-            grads = iter(found)
+            grads = iter(gradients)
         return tuple(next(grads) if w else None for w in wanted.flags)
 
     def _back(

@@ -66,7 +66,7 @@ def _eagerly(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[A
     @tf.custom_gradient
     def call(*_: Any) -> Any:
         # Nothing is saved for a backward that doesn't come: it runs the forward again.
-        found, saved = operation.forward(request, arrays, number, save=request.saves)
+        results, saved = operation.forward(request, arrays, number, save=request.saves)
         kept = [saved]
 
         def pull(*cotangents: Any) -> Any:
@@ -80,12 +80,14 @@ def _eagerly(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[A
                 return [g for g in grads if g is not None]
 
             if tf.executing_eagerly():
-                found = [tf.convert_to_tensor(g) for g in back(*(d.numpy() for d in cotangents))]
+                gradients = [
+                    tf.convert_to_tensor(g) for g in back(*(d.numpy() for d in cotangents))
+                ]
             else:  # tape.jacobian
-                found = tf.numpy_function(back, cotangents, [operation.dtype] * len(places))
-            return _once(calls, [*cotangents, *(tensors[at] for at in places)], found)
+                gradients = tf.numpy_function(back, cotangents, [operation.dtype] * len(places))
+            return _once(calls, [*cotangents, *(tensors[at] for at in places)], gradients)
 
-        return [tf.convert_to_tensor(a) for a in found], pull
+        return [tf.convert_to_tensor(a) for a in results], pull
 
     return call(*(tensors[at] for at in places))  # type: ignore[no-any-return]
 
@@ -120,7 +122,7 @@ def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[
     known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
     dtype, count = tf.as_dtype(operation.dtype), len(operation.results)
     graph, watched = tf.compat.v1.get_default_graph(), _watched(tensors, places)
-    given = [*tensors, *([seed] if calls.seeded else [])]
+    op_inputs = [*tensors, *([seed] if calls.seeded else [])]
 
     def forward(arrays: Sequence[np.ndarray], out: Sequence[np.ndarray] = ()) -> list[np.ndarray]:
         return alive().forward(arrays, save=save, out=out)
@@ -133,22 +135,22 @@ def _in_graph(calls: GraphCalls, tensors: Sequence[Any], seed: Any) -> Sequence[
     @tf.custom_gradient
     def call(*_: Any) -> Any:
         types = [dtype] * count + [tf.int32] * save
-        found = _call_out(alive, "saving" if save else "", forward, shapes, types, given)
-        handle = found.pop() if save else tf.constant(0, tf.int32)
-        for t, shape in zip(found, known.results, strict=True):
+        results = _call_out(alive, "saving" if save else "", forward, shapes, types, op_inputs)
+        handle = results.pop() if save else tf.constant(0, tf.int32)
+        for t, shape in zip(results, known.results, strict=True):
             t.set_shape(shape)
 
         def pull(*cotangents: Any) -> Any:
             # Another graph is the gradient of this one as a whole: who asks isn't known yet.
             own = tf.compat.v1.get_default_graph() is graph
             asked = [at for at in places if at in watched or not own]
-            grads = _gradients(alive, asked, handle, given, cotangents)
+            grads = _gradients(alive, asked, handle, op_inputs, cotangents)
             for at, t in zip(asked, grads, strict=True):
                 t.set_shape(tensors[at].shape)
-            found = dict(zip(asked, grads, strict=True))
-            return [found.get(at) for at in places]
+            by_place = dict(zip(asked, grads, strict=True))
+            return [by_place.get(at) for at in places]
 
-        return found, pull
+        return results, pull
 
     return call(*(tensors[at] for at in places))  # type: ignore[no-any-return]
 
@@ -180,7 +182,7 @@ def _gradients(
     @tf.custom_gradient
     def once(*_: Any) -> Any:
         name = f"back {''.join('01'[f] for f in flags)} {''.join('01'[p] for p in present)}"
-        found = _call_out(alive, name, backward, shapes, types, read)
+        gradients = _call_out(alive, name, backward, shapes, types, read)
 
         def refuse(*second: Any) -> Any:
             if tf.compat.v1.get_default_graph() is graph:
@@ -191,7 +193,7 @@ def _gradients(
             with tf.control_dependencies([said]):
                 return [tf.zeros_like(t) for t in read if t.dtype.is_floating]
 
-        return found, refuse
+        return gradients, refuse
 
     return once(*(t for t in read if t.dtype.is_floating))  # type: ignore[no-any-return]
 
@@ -217,8 +219,8 @@ def _call_out(
 
     name: tells it from others of these calls. alive: what a graph holds may not hold the layer."""
     if tf_ops.UNAVAILABLE:
-        found = tf.numpy_function(lambda *arrays: function(arrays), [*tensors], [*types])
-        return list(found) if isinstance(found, list | tuple) else [found]
+        results = tf.numpy_function(lambda *arrays: function(arrays), [*tensors], [*types])
+        return list(results) if isinstance(results, list | tuple) else [results]
     calls = alive()
     key = f"{calls.operation.stable_key} {calls.request} {name}"
 

@@ -57,9 +57,9 @@ def run(
 ) -> Sequence[Tensor]:
     """The results of a call."""
     if tensors[0].device.type == "meta":  # Keras asks for shapes
-        found = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
+        known = operation.known([t.shape for t in tensors[: len(operation.cell.arguments)]])
         like = tensors[0]
-        return [like.new_empty(shape, dtype=tensors[-1].dtype) for shape in found.results]
+        return [like.new_empty(shape, dtype=tensors[-1].dtype) for shape in known.results]
     if recurrences.is_elsewhere(tensors[0]):
         return on_device.run(operation, request, tensors, seed)
     return run_op(
@@ -82,10 +82,10 @@ class _InTorch:
 
     @property
     def operation(self) -> Operation:
-        found = self._operation() or next(iter(_alike.get(self.key, ())), None)
-        if found is None:
+        operation = self._operation() or next(iter(_alike.get(self.key, ())), None)
+        if operation is None:
             raise RuntimeError(f"the layer of {self.key} is gone: keep the model that is run")
-        return found
+        return operation
 
     def known(self, arguments: Sequence[Tensor], *, real: bool) -> SymbolicShapes:
         """Shapes of results. real: not only shapes, which may be symbols."""
@@ -108,9 +108,11 @@ class _InTorch:
         arrays = [self._array(t) for t in tensors]
         state = None if seed is None else seed.numpy()
         # torch refuses a backward after its tensors were changed.
-        found, saved = self.operation.forward(request, arrays, seed_of(state), save=save, lent=True)
+        results, saved = self.operation.forward(
+            request, arrays, seed_of(state), save=save, lent=True
+        )
         kept = None if saved is None else (saved, [a.shape for a in arrays])
-        return [torch.from_numpy(a) for a in found], kept
+        return [torch.from_numpy(a) for a in results], kept
 
     def _array(self, t: Tensor) -> np.ndarray:
         if not t.is_cpu:
@@ -146,10 +148,10 @@ class _InTorch:
     ) -> tuple[list[Tensor], list[Tensor | None]]:
         """See `rnncc.torch.gradients.RecurrenceGradients.second`."""
         saved, shapes = kept
-        handed, given = (
+        handed, d_grad_arrays = (
             [None if t is None else self._array(t) for t in tensors]
             for tensors in (cotangents, d_grads)
         )
-        back, grads = second(self.operation, saved, handed, given, wanted, shapes)
-        found = [None if g is None else torch.from_numpy(g) for g in grads]
-        return [torch.from_numpy(d) for d in back], found
+        back, grads = second(self.operation, saved, handed, d_grad_arrays, wanted, shapes)
+        as_tensors = [None if g is None else torch.from_numpy(g) for g in grads]
+        return [torch.from_numpy(d) for d in back], as_tensors

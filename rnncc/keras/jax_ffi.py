@@ -139,17 +139,17 @@ def _handle(frame: int) -> int:
 
 
 def _find(key: bytes) -> _Callee:
-    found = _callees.get(key)
-    if found is None:
+    callee = _callees.get(key)
+    if callee is None:
         name = key.decode().partition(":")[0]
         raise RuntimeError(f"the layer of a graph that runs {name} is gone: keep the model")
-    return found
+    return callee
 
 
 def _error(frame: int, message: str) -> int:
     create = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_void_p)(_word(_word(frame + 16) + 48))
-    given = _ErrorArguments(32, None, message.encode(), _INTERNAL)
-    return int(create(ctypes.addressof(given)) or 0)
+    arguments = _ErrorArguments(32, None, message.encode(), _INTERNAL)
+    return int(create(ctypes.addressof(arguments)) or 0)
 
 
 _handler = ctypes.CFUNCTYPE(ctypes.c_void_p, ctypes.c_int64)(_handle)
@@ -167,12 +167,12 @@ def _register() -> str:
         text = header.read_text()
     except OSError:
         return "jax came without XLA's header"
-    found = tuple(
+    version = tuple(
         int(match[1]) if (match := re.search(rf"define XLA_FFI_API_{part} (\d+)", text)) else -1
         for part in ("MAJOR", "MINOR")
     )
-    if found != VERSION:
-        return f"XLA's FFI is version {found[0]}.{found[1]}, read is {VERSION[0]}.{VERSION[1]}"
+    if version != VERSION:
+        return f"XLA's FFI is version {version[0]}.{version[1]}, read is {VERSION[0]}.{VERSION[1]}"
     capsule = ctypes.pythonapi.PyCapsule_New
     capsule.restype = ctypes.py_object
     capsule.argtypes = [ctypes.c_void_p, ctypes.c_char_p, ctypes.c_void_p]
@@ -196,10 +196,10 @@ def call_out(
     on."""
     kinds = [[_Views(tuple(t.shape), np.dtype(t.dtype)) for t in ts] for ts in (tensors, results)]
     key = " ".join([key, *(f"{v.dtype}{list(v.shape)}" for v in kinds[0])])
-    held = key.encode()
-    if held not in _callees:
-        weakref.finalize(owner, _callees.pop, held, None).atexit = False
-    _callees[held] = _Callee(function, *kinds)
+    encoded_key = key.encode()
+    if encoded_key not in _callees:
+        weakref.finalize(owner, _callees.pop, encoded_key, None).atexit = False
+    _callees[encoded_key] = _Callee(function, *kinds)
     call = jax.ffi.ffi_call(_TARGET, tuple(results), vmap_method="sequential")
-    found: Sequence[Any] = call(*tensors, key=key)
-    return found
+    computed: Sequence[Any] = call(*tensors, key=key)
+    return computed

@@ -30,8 +30,8 @@ def _chosen() -> tuple[Run, Prepare, str]:
             f"rnncc.keras runs on the backends {', '.join(BACKENDS)}, Keras is on {name}: set "
             "KERAS_BACKEND before keras is imported"
         )
-    found = import_module(f"rnncc.keras.in_{name}")
-    return found.run, found.prepare, found.HOW
+    mechanism = import_module(f"rnncc.keras.in_{name}")
+    return mechanism.run, mechanism.prepare, mechanism.HOW
 
 
 run, prepare, HOW = _chosen()

@@ -68,9 +68,9 @@ def run(
 @torch.compiler.disable
 def _number(seed: Tensor) -> int:
     """What dropout draws from."""
-    found = seed_of(seed.detach().cpu().numpy())
-    assert found is not None
-    return found
+    number = seed_of(seed.detach().cpu().numpy())
+    assert number is not None
+    return number
 
 
 @dataclass(frozen=True, slots=True)

@@ -39,20 +39,20 @@ class Operation(Forward):
         asked = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
         own = dict(zip(asked, places, strict=True)) if places else {}
         out = worth_it(own)
-        whole: dict[str, np.ndarray] = {}
+        all_steps: dict[str, np.ndarray] = {}
         ran = saved.direction
         if self.order.backwards or ran.steps < (saved.known.time or 0):
             for name in self.timed:
                 if name in asked:
-                    whole[name] = own[name] if own else np.empty(asked[name], self.dtype)
-                    whole[name][...] = 0
-                    out[name] = self.order.run(whole[name])[:, : ran.steps]
-        given = self.cotangents(saved, cotangents)
-        found = ran.backward(given, self.asked(saved.request, asked), out)
-        if ran.engine is None:  # what was found are the caller's cotangents
-            found = {n: np.array(d) for n, d in found.items()}
-        found = {**found, **whole}
-        grads = [self.shaped(found.get(n), asked.get(n)) for n in names]
+                    all_steps[name] = own[name] if own else np.empty(asked[name], self.dtype)
+                    all_steps[name][...] = 0
+                    out[name] = self.order.run(all_steps[name])[:, : ran.steps]
+        handed = self.cotangents(saved, cotangents)
+        gradients = ran.backward(handed, self.asked(saved.request, asked), out)
+        if ran.engine is None:  # these are the caller's cotangents
+            gradients = {n: np.array(d) for n, d in gradients.items()}
+        gradients = {**gradients, **all_steps}
+        grads = [self.shaped(gradients.get(n), asked.get(n)) for n in names]
         if own:
             placed([g for g in grads if g is not None], places)
             return [own.get(n) for n in names]
@@ -71,11 +71,11 @@ class Operation(Forward):
         self, saved: SavedCall, cotangents: Sequence[np.ndarray | None]
     ) -> dict[str, np.ndarray]:
         """By name of result, as steps ran."""
-        given = {n: d for n, d in zip(self.results, cotangents, strict=True) if d is not None}
+        named = {n: d for n, d in zip(self.results, cotangents, strict=True) if d is not None}
         if self.native.return_sequences:
             folded = saved.direction.folded
-            given |= {n: folded(given[n]) for n in self.outputs if n in given}
-        return given
+            named |= {n: folded(named[n]) for n in self.outputs if n in named}
+        return named
 
     def shaped(self, array: np.ndarray | None, shape: tuple[int, ...] | None) -> np.ndarray | None:
         if shape is None:

@@ -80,13 +80,13 @@ class KerasPath(FastPath):
         self, given: list[int], read: Sequence[tuple[int, int]], tensors: Arrays
     ) -> list[int]:
         """The constants', and those of a call's tensors as steps run."""
-        found, order = given.copy(), self.operation.order
+        addresses, order = given.copy(), self.operation.order
         for i, at in read:
             array = tensors[at]
             if order.backwards and self.operation.is_timed[at]:
                 array = order.run(array)
-            found[i] = address_of(array)
-        return found
+            addresses[i] = address_of(array)
+        return addresses
 
     # ---- forward ------------------------------------------------------------------------------
 
@@ -99,15 +99,15 @@ class KerasPath(FastPath):
         version: Any
         version, weights = (new_version(), weights) if save else operation.versions.find(weights)
         number = seed if seed is not None and self.variant.training else 0
-        given = self._addresses(self._given, self._read, tensors)
+        addresses = self._addresses(self._given, self._read, tensors)
         named = dict(zip(operation.owned, weights, strict=True))
-        packed = direct.packed(version, named, given, number)
+        packed = direct.packed(version, named, addresses, number)
         targets = [address_of(out[i]) for i in self._targets]
         if not save:
-            direct.run(packed, given, targets, number)
+            direct.run(packed, addresses, targets, number)
             return None
         left = memory_pool.POOL.lease(direct.saved_bytes)
-        direct.run(packed, given, targets, number, address_of(left.array))
+        direct.run(packed, addresses, targets, number, address_of(left.array))
         return KerasPathSaved(self, version, packed, left, number)
 
     def general(self, saved: KerasPathSaved, tensors: Arrays) -> SavedCall:
@@ -139,19 +139,19 @@ class KerasPath(FastPath):
             self.operation.backward(general, cotangents, wanted, shapes, out)
             return
         path = back.path
-        given = self._addresses(path.given, path.read, tensors)
+        addresses = self._addresses(path.given, path.read, tensors)
         for i, at in back.handed:
-            given[i] = address_of(cotangents[at])  # type: ignore[arg-type]
+            addresses[i] = address_of(cotangents[at])  # type: ignore[arg-type]
         borrowed = []
         for at, (i, kept) in back.last.items():
             d = cotangents[at]
             assert d is not None
-            whole = _written(kept, d, self.known.time or 0)
-            borrowed.append((kept, whole))
-            given[i] = address_of(whole)
+            all_steps = _written(kept, d, self.known.time or 0)
+            borrowed.append((kept, all_steps))
+            addresses[i] = address_of(all_steps)
         named = dict(zip(self.operation.owned, tensors[self.first_weight :], strict=True))
-        made = [np.empty(shape, self.operation.dtype) for at, shape in path.targets if at < 0]
-        rest = iter(made)
+        unasked = [np.empty(shape, self.operation.dtype) for at, shape in path.targets if at < 0]
+        rest = iter(unasked)
         places = [out[at] if at >= 0 else next(rest) for at, _ in path.targets]
         turn = self.operation.order.run
         targets = [
@@ -159,10 +159,10 @@ class KerasPath(FastPath):
             for a, (at, _) in zip(places, path.targets, strict=True)
         ]
         left = self.direct.left(address_of(saved.memory.array), saved.packed, path.left)
-        packed = path.direct.packed(saved.version, named, given, saved.seed)
-        path.direct.run(packed, given, targets, saved.seed, residuals=left)
-        for kept, whole in borrowed:
-            kept.append(whole)
+        packed = path.direct.packed(saved.version, named, addresses, saved.seed)
+        path.direct.run(packed, addresses, targets, saved.seed, residuals=left)
+        for kept, all_steps in borrowed:
+            kept.append(all_steps)
 
     def _back(
         self,
@@ -225,10 +225,10 @@ def path_of(
 def _written(kept: list[np.ndarray], last: np.ndarray, time: int) -> np.ndarray:
     """A cotangent of the last step as one of every step, in memory whose other steps stay zero."""
     try:
-        whole = kept.pop()
+        all_steps = kept.pop()
     except IndexError:
         return of_every_step(
             last, time, lambda shape: memory_pool.aligned(shape, last.dtype, zero=True)
         )
-    whole[:, -1] = last
-    return whole
+    all_steps[:, -1] = last
+    return all_steps

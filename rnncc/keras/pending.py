@@ -44,7 +44,7 @@ class Pending:
     def take(self, number: int) -> Any:
         """The entry of a number, which is let go; None where it is gone already."""
         with self._lock:
-            found = self._entries.pop(number, None)
-            if found is None and number:
+            entry = self._entries.pop(number, None)
+            if entry is None and number:
                 self._room = min(2 * self._room, _MOST)
-            return found
+            return entry

@@ -63,17 +63,17 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
 
     def operation(self) -> Operation:
         """The layer as a function of arrays."""
-        found = self._operations.get("sequence")
-        return found if found is not None else self.made_operation()
+        operation = self._operations.get("sequence")
+        return operation if operation is not None else self.made_operation()
 
     def made_operation(self) -> Operation:
         """A new one, when there are weights."""
         if keras.backend.backend() != "torch":  # whose arrays of a GPU don't get here
             refuse_on_cpu(self.description.name, self.native.precision)
-        found = Operation(self.native, self.bound_sizes())
-        prepare(found)
-        self._operations = {"sequence": found}
-        return found
+        operation = Operation(self.native, self.bound_sizes())
+        prepare(operation)
+        self._operations = {"sequence": operation}
+        return operation
 
     def spread_inputs(self, given: Any, what: str = "inputs") -> dict[str, Any]:
         """Inputs or their shapes by name. TypeError and ValueError for too many or too few."""
@@ -114,9 +114,9 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         forward again by itself."""
         if self._remat_mode and self._remat_mode.mode == "activations":
             return layer_call  # they are inside kernels, which save what they need
-        found = super().rematerialized_call(layer_call, *args, **kwargs)
-        if found is layer_call or keras.backend.backend() == "torch":
-            return found
+        rematerialized = super().rematerialized_call(layer_call, *args, **kwargs)
+        if rematerialized is layer_call or keras.backend.backend() == "torch":
+            return rematerialized
 
         def saving_nothing(*args: Any, **kwargs: Any) -> Any:
             self._again = True
@@ -134,26 +134,26 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         count = len(operation.cell.arguments)
         expected = operation.known([t.shape for t in tensors[:count]]).states
         for (name, shape), t in zip(expected.items(), states, strict=True):
-            given = tuple(t.shape)
-            pairs = zip(given, shape, strict=False)
-            if len(given) != len(shape) or any(
+            actual = tuple(t.shape)
+            pairs = zip(actual, shape, strict=False)
+            if len(actual) != len(shape) or any(
                 isinstance(a, int) and isinstance(b, int) and a != b for a, b in pairs
             ):
                 raise ValueError(
-                    f"initial state {name} of {operation.cell.name} has shape {list(given)}, "
+                    f"initial state {name} of {operation.cell.name} has shape {list(actual)}, "
                     f"expected {list(shape)}"
                 )
 
     def result_shapes(self, shapes: Mapping[str, Dims]) -> tuple[list[Dims], list[Dims]]:
         """Of outputs, and of last states."""
-        found = known_of(self.native, self.bound_sizes(), [*shapes.values()]).results
+        results = known_of(self.native, self.bound_sizes(), [*shapes.values()]).results
         count = len(self.description.outputs)
-        return found[:count], found[count:]
+        return results[:count], results[count:]
 
     def plan(self) -> str:
         """Which kernels ran in the last calls and why, and how the backend calls them."""
-        found = self._operations.get("sequence")
-        return f"{self.native!r}\n{HOW}\n{found.plan() if found else 'has not run'}"
+        operation = self._operations.get("sequence")
+        return f"{self.native!r}\n{HOW}\n{operation.plan() if operation else 'has not run'}"
 
 
 def next_seed(generator: keras.random.SeedGenerator) -> Any:
@@ -191,12 +191,12 @@ def fitting_mask(mask: Any, sequences: Any) -> Any:
     if mask is None:
         return None
     mask = ops.convert_to_tensor(mask)
-    given, lead = tuple(mask.shape), tuple(sequences.shape[:2])
-    if len(given) == 3 and given[-1] == 1:
-        mask, given = ops.squeeze(mask, -1), given[:2]
-    if len(given) != 2 or any(
+    shape, lead = tuple(mask.shape), tuple(sequences.shape[:2])
+    if len(shape) == 3 and shape[-1] == 1:
+        mask, shape = ops.squeeze(mask, -1), shape[:2]
+    if len(shape) != 2 or any(
         isinstance(a, int) and isinstance(b, int) and a != b
-        for a, b in zip(given, lead, strict=True)
+        for a, b in zip(shape, lead, strict=True)
     ):
         raise ValueError(
             f"mask has shape {list(mask.shape)}, expected [batch={lead[0]}, time={lead[1]}]"
@@ -207,8 +207,8 @@ def fitting_mask(mask: Any, sequences: Any) -> Any:
 def first_mask(mask: Any, inputs: Any) -> Any:
     """The one mask of a call. Masks of several inputs are the same steps'; where a call has initial
     states, Keras leaves it to the inputs to carry theirs."""
-    found = [m for m in tree.flatten(mask) if m is not None]
-    if not found:
+    masks = [m for m in tree.flatten(mask) if m is not None]
+    if not masks:
         carried = (getattr(t, "_keras_mask", None) for t in tree.flatten(inputs))
-        found = [m for m in carried if m is not None]
-    return found[0] if found else None
+        masks = [m for m in carried if m is not None]
+    return masks[0] if masks else None

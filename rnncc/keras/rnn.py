@@ -73,9 +73,9 @@ class RecurrentLayer(Computed):
         after another or in groups. mask: bools [batch, time], False where a step doesn't count.
         ValueError for shapes that don't fit, and of a stateful layer for another batch size.
         """
-        given = self.spread_inputs(sequences)
-        inputs = [*given.values()]
-        timed = given[self.description.inputs[0].name]
+        arguments = self.spread_inputs(sequences)
+        inputs = [*arguments.values()]
+        timed = arguments[self.description.inputs[0].name]
         mask = fitting_mask(first_mask(mask, sequences), timed)
         states = None if initial_state is None else flat_states(self, initial_state)
         if self.stateful:
@@ -99,8 +99,8 @@ class RecurrentLayer(Computed):
 
     def compute_mask(self, _: Any, mask: Any) -> Any:
         """Of what a call returns: outputs of every step keep the inputs' mask."""
-        found = [m for m in tree.flatten(mask) if m is not None]
-        own = found[0] if found and self.return_sequences else None
+        masks = [m for m in tree.flatten(mask) if m is not None]
+        own = masks[0] if masks and self.return_sequences else None
         cell = self.description
         shown = self.arranged([own] * len(cell.outputs), [None] * len(cell.states))
         return [*shown] if self.return_state else shown
@@ -114,17 +114,17 @@ class RecurrentLayer(Computed):
         if self.states is not None:
             self.reset_state()
             return
-        _, found = self.result_shapes(shapes)
-        if found and found[0][0] is None:
+        _, state_shapes = self.result_shapes(shapes)
+        if state_shapes and state_shapes[0][0] is None:
             raise ValueError(
                 f"{self.name} is stateful: its batch size has to be known, give the model "
                 "Input(batch_shape=(batch, time, features))"
             )
-        made = [
+        variables = [
             keras.Variable(start, trainable=False, dtype=self.variable_dtype, name="rnn_state")
-            for start in self.initial_states(int(found[0][0] or 0))
+            for start in self.initial_states(int(state_shapes[0][0] or 0))
         ]
-        self._hold(made)
+        self._hold(variables)
 
     def _hold(self, made: list[Any]) -> None:
         """States are no weights: they stay out of get_weights and of files, as in Keras. But they
@@ -137,10 +137,10 @@ class RecurrentLayer(Computed):
         return [*super().variables, *tree.flatten(self.states or [])]
 
     def _check_batch(self, inputs: Any) -> None:
-        kept, given = tree.flatten(self.states)[0].shape[0], inputs.shape[0]
-        if given is not None and given != kept:
+        kept, batch = tree.flatten(self.states)[0].shape[0], inputs.shape[0]
+        if batch is not None and batch != kept:
             raise ValueError(
-                f"this call has batch {given}, {self.name} was built for {kept}: a stateful layer "
+                f"this call has batch {batch}, {self.name} was built for {kept}: a stateful layer "
                 "has one batch size"
             )
 
@@ -195,10 +195,10 @@ class RNN(RecurrentLayer):
         precision: str = "float32",
         **keywords: Any,
     ) -> None:
-        made = isinstance(cell, KerasAbstractCell | list | tuple) or is_python_cell(cell)
-        own = keywords if made else taken(keywords, KERAS)
+        is_cell = isinstance(cell, KerasAbstractCell | list | tuple) or is_python_cell(cell)
+        own = keywords if is_cell else taken(keywords, KERAS)
         super().__init__(**own)
-        if not made:
+        if not is_cell:
             shared = {n: own[n] for n in ("dtype", "trainable") if n in own}
             cell = as_cell(cell, **shared, **keywords)
         self.cell = as_cell(cell)

@@ -32,29 +32,33 @@ def second(
     d_grads: like the gradients that `Operation.backward` returns; None is zero."""
     names = operation.names(saved.request)
     asked = {n: s for n, s, w in zip(names, shapes, wanted, strict=True) if w}
-    given = {n: d for n, d in zip(names, d_grads, strict=True) if d is not None}
+    d_by_name = {n: d for n, d in zip(names, d_grads, strict=True) if d is not None}
     ran = saved.direction
     handed = operation.cotangents(saved, cotangents)
     if not operation.native.return_sequences:
         handed = ran.over_time(handed, partial(np.zeros, dtype=operation.dtype))
-    found = ran.second(
+    gradients = ran.second(
         operation.native._binding.second_engine,
         handed,
-        _as_run(operation, saved, given),
+        _as_run(operation, saved, d_by_name),
         operation.asked(saved.request, asked),
     )
     back = [
         _put_back(
-            operation, saved, name, tuple(n or 0 for n in shape), found.get(cotangent_name(name))
+            operation,
+            saved,
+            name,
+            tuple(n or 0 for n in shape),
+            gradients.get(cotangent_name(name)),
         )
         for name, shape in zip(operation.results, saved.known.results, strict=True)
     ]
     for name in operation.timed:
-        if name in found and name in asked:
+        if name in gradients and name in asked:
             all_steps = np.zeros(asked[name], operation.dtype)
-            operation.order.run(all_steps)[:, : ran.steps] = found[name]
-            found[name] = all_steps
-    return back, [operation.shaped(found.get(n), asked.get(n)) for n in names]
+            operation.order.run(all_steps)[:, : ran.steps] = gradients[name]
+            gradients[name] = all_steps
+    return back, [operation.shaped(gradients.get(n), asked.get(n)) for n in names]
 
 
 def _as_run(

@@ -29,8 +29,8 @@ class StackedRNNCells(KerasAbstractCell):
         if not cells:
             raise ValueError("cells is empty: StackedRNNCells takes one cell or more")
         self.cells = [as_cell(cell) for cell in cells]
-        found = self.leaves()
-        if len({id(leaf) for leaf in found}) < len(found):
+        leaves = self.leaves()
+        if len({id(leaf) for leaf in leaves}) < len(leaves):
             raise ValueError("one cell is there twice: make a cell for every place")
         if self.settled:
             _ = self.native  # refuses cells that don't fit

@@ -84,12 +84,12 @@ class TensorFlowError(Exception):
 def _functions(path: str) -> SimpleNamespace:
     """Those of the library by their names without TF_; AttributeError for one it lacks."""
     library = ctypes.PyDLL(path)  # the interpreter's lock stays: they take no time
-    found = SimpleNamespace()
+    functions = SimpleNamespace()
     for name, (result, *arguments) in _SIGNATURES.items():
         function = getattr(library, name)
         function.restype, function.argtypes = result, arguments
-        setattr(found, name.removeprefix("TF_"), function)
-    return found
+        setattr(functions, name.removeprefix("TF_"), function)
+    return functions
 
 
 _api: Any = None
@@ -210,8 +210,8 @@ def _create(construction: int) -> int:
             _api.OpKernelConstruction_GetAttrSize(construction, b"key", *places, status)
             _check(status)
             text = ctypes.create_string_buffer(size.value + 1)
-            given = text, size.value + 1, status
-            _api.OpKernelConstruction_GetAttrString(construction, b"key", *given)
+            arguments = text, size.value + 1, status
+            _api.OpKernelConstruction_GetAttrString(construction, b"key", *arguments)
             _check(status)
             key = text.value.decode()
             if key not in _keys:
@@ -225,27 +225,27 @@ def _create(construction: int) -> int:
 
 @ctypes.CFUNCTYPE(None, ctypes.c_void_p, ctypes.c_void_p)
 def _compute(number: int, context: int) -> None:
-    held: Any = ()
+    tensors: Any = ()
     status = _statuses.pop() if _statuses else _api.NewStatus()
     try:
         callee = _find(_keys[number])
-        held = (ctypes.c_void_p * (len(callee.arguments) + len(callee.types)))()
-        callee(context, status, held)
+        tensors = (ctypes.c_void_p * (len(callee.arguments) + len(callee.types)))()
+        callee(context, status, tensors)
     except BaseException as error:  # nothing may be raised through TensorFlow's frames
         _api.SetStatus(status, *_said(error))
         _api.OpKernelContext_Failure(context, status)
-    for tensor in held:
+    for tensor in tensors:
         if tensor:
             _api.DeleteTensor(tensor)
     _statuses.append(status)
 
 
 def _find(key: str) -> _Callee:
-    found = _callees.get(key)
-    if found is None:
+    callee = _callees.get(key)
+    if callee is None:
         name = key.partition(":")[0]
         raise RuntimeError(f"the layer of a graph that runs {name} is gone: keep the model")
-    return found
+    return callee
 
 
 def _said(error: BaseException) -> tuple[int, bytes]:
@@ -264,8 +264,8 @@ def _said(error: BaseException) -> tuple[int, bytes]:
 
 def _library() -> str:
     """The file that holds TensorFlow's C API."""
-    found = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_framework.so*"))
-    return str(found[0]) if found else ""
+    paths = sorted(Path(tf.sysconfig.get_lib()).glob("libtensorflow_framework.so*"))
+    return str(paths[0]) if paths else ""
 
 
 def _register(path: str) -> str:
@@ -339,8 +339,8 @@ def call_out(
     }
     graph = tf.compat.v1.get_default_graph()
     name = SAVING if stateful else PLAIN
-    made = graph.create_op(name, [*tensors], [*types], attrs=attributes)
-    return list(made.outputs)
+    op = graph.create_op(name, [*tensors], [*types], attrs=attributes)
+    return list(op.outputs)
 
 
 def _static(tensor: Any) -> tuple[int | None, ...] | None:

@@ -87,14 +87,14 @@ class PythonCell(Cell):
             self.cell.built = True
         trains = self._read(shapes)
         name = f"<{type(self.cell).__name__}>"
-        found = Writer(self.cell, trains).write()
+        equations = Writer(self.cell, trains).write()
         try:
-            layer = compile_text(found.text, filename=name)
+            layer = compile_text(equations.text, filename=name)
         except SpecError:  # equations that hold for these numbers alone
-            found = Writer(self.cell, trains, names=False).write()
-            layer = compile_text(found.text, filename=name)
-        self._compiled = layer(dtype=self.kernel_dtype, **found.sizes)
-        self._equations, self._sizes = found, dict(found.sizes)
+            equations = Writer(self.cell, trains, names=False).write()
+            layer = compile_text(equations.text, filename=name)
+        self._compiled = layer(dtype=self.kernel_dtype, **equations.sizes)
+        self._equations, self._sizes = equations, dict(equations.sizes)
         self._count = _count_variables(self.cell)
         if self._compiled.cell.rates:
             self.seed_generator = keras.random.SeedGenerator()
@@ -127,8 +127,8 @@ class PythonCell(Cell):
                 f"{self.cell.name} has other variables than when its equations were read: make a "
                 "new layer of it"
             )
-        cell, held = self.compiled.cell, self._equations.variables
-        return {a.name: held[a.name] for a in (*cell.weights, *cell.constants)}
+        cell, variables = self.compiled.cell, self._equations.variables
+        return {a.name: variables[a.name] for a in (*cell.weights, *cell.constants)}
 
     def output_shapes(self) -> list[tuple[int, ...]]:
         """What was read; before, what the layer says, or else that of its first state."""

@@ -55,10 +55,10 @@ class WeightVersions:
                     if at:
                         self._seen.insert(0, self._seen.pop(at))
                     return entry
-            made = new_version(), [np.array(a, order="C") for a in arrays]
-            self._seen.insert(0, made)
+            newest = new_version(), [np.array(a, order="C") for a in arrays]
+            self._seen.insert(0, newest)
             del self._seen[_KEPT:]
-            return made
+            return newest
 
 
 def _same(a: np.ndarray, copy: np.ndarray) -> bool:

@@ -29,8 +29,8 @@ Initializer = tuple[Any, ...] | Callable[..., Any]
 
 def given(scope: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a constructor, out of its `locals()`."""
-    found = {k: v for k, v in scope.items() if k not in ("self", "keywords", "__class__")}
-    return {**found, **scope.get("keywords", {})}
+    arguments = {k: v for k, v in scope.items() if k not in ("self", "keywords", "__class__")}
+    return {**arguments, **scope.get("keywords", {})}
 
 
 def keywords_of(arguments: Mapping[str, Any], cell: CellDescription) -> dict[str, Any]:
@@ -39,27 +39,27 @@ def keywords_of(arguments: Mapping[str, Any], cell: CellDescription) -> dict[str
     TypeError: a function that is Python, a regularizer or constraint. ValueError: an
     implementation that Keras never had.
     """
-    found = {**_drawing(arguments, cell), **arguments}
-    found.pop("implementation", None)
+    keywords = {**_drawing(arguments, cell), **arguments}
+    keywords.pop("implementation", None)
     for name in ABSENT:
-        value = found.pop(name, None)
+        value = keywords.pop(name, None)
         if value is not None:
             raise TypeError(
                 f"{name} is None, not {value!r}: add a penalty to the loss, a constraint to the "
                 "step that changes the weights"
             )
     for name in FUNCTIONS:
-        if name in found:
-            found[name] = function_text(name, found[name])
-    cudnn = found.pop("use_cudnn", "auto")  # there is one kernel: nothing to choose
+        if name in keywords:
+            keywords[name] = function_text(name, keywords[name])
+    cudnn = keywords.pop("use_cudnn", "auto")  # there is one kernel: nothing to choose
     if cudnn not in (True, False, "auto"):
         raise TypeError(f"use_cudnn is 'auto', True or False, not {cudnn!r}")
-    if "unit_forget_bias" in found:
-        flag("unit_forget_bias", found.pop("unit_forget_bias"))
+    if "unit_forget_bias" in keywords:
+        flag("unit_forget_bias", keywords.pop("unit_forget_bias"))
     for name in INITIALIZERS:
-        if name in found:
-            initializer(name, found.pop(name))
-    return found
+        if name in keywords:
+            initializer(name, keywords.pop(name))
+    return keywords
 
 
 def _drawing(arguments: Mapping[str, Any], cell: CellDescription) -> dict[str, bool]:

@@ -106,12 +106,12 @@ class Bidirectional(Composite):
 
     def _state_groups(self) -> list[tuple[str, ...]] | None:
         """Those of both directions, where they are stacks."""
-        found: list[tuple[str, ...]] = []
+        all_groups: list[tuple[str, ...]] = []
         for part in self.parts:
             inner = part.layer._state_groups() if isinstance(part.layer, Composite) else None
             groups = inner or [(s.name,) for s in part.cell.states]
-            found += [tuple(map(part.name, names)) for names in groups]
-        return found if any(len(names) > 1 for names in found) else None
+            all_groups += [tuple(map(part.name, names)) for names in groups]
+        return all_groups if any(len(names) > 1 for names in all_groups) else None
 
     # ---- copies and data ----
 
@@ -121,9 +121,9 @@ class Bidirectional(Composite):
 
     def __repr__(self) -> str:
         layer, back = self._sources
-        given = [repr(layer), f"merge_mode={self.merge_mode!r}"]
-        given += [f"backward_layer={back!r}"] if back is not None else []
-        return f"{type(self).__name__}({', '.join(given)})"
+        arguments = [repr(layer), f"merge_mode={self.merge_mode!r}"]
+        arguments += [f"backward_layer={back!r}"] if back is not None else []
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     def get_config(self) -> dict[str, Any]:
         """Keywords of the constructor, layers as `rnncc.layers.serialize` writes them."""
@@ -149,9 +149,9 @@ class Bidirectional(Composite):
 
 def fresh(layer: Layer, salt: str = "") -> Layer:
     """A layer like this one with new weights, from seeds of its own if salted."""
-    made = copy.copy(layer)
-    _forget(made, salt)
-    return made
+    duplicate = copy.copy(layer)
+    _forget(duplicate, salt)
+    return duplicate
 
 
 def _forget(layer: Layer, salt: str) -> None:

@@ -84,7 +84,7 @@ class AbstractCell:
         return sizes[0] if len(sizes) == 1 else tuple(sizes)
 
     def _sizes(self, layer: Layer, arrays: Iterable[Any]) -> list[Any]:
-        found = []
+        sizes = []
         for array in arrays:
             unknown = {n for t in array.shape for n in names_of(t)} - layer._fixed.keys()
             if unknown:
@@ -93,8 +93,8 @@ class AbstractCell:
                     "build the cell first"
                 )
             shape = array_shape(array, layer._fixed)
-            found.append(shape[0] if len(shape) == 1 else shape)
-        return found
+            sizes.append(shape[0] if len(shape) == 1 else shape)
+        return sizes
 
     def get_initial_state(self, batch_size: int = 1) -> Any:
         """The states a sequence starts from, arranged as a call returns them."""
@@ -124,8 +124,10 @@ class AbstractCell:
             f"shapes of {cell.name}", shapes if several else [*shapes], cell.arguments
         )
         timed = {a.name for a in cell.inputs}
-        whole = {n: [s[0], None, *s[1:]] if n in timed else [*s] for n, s in values.items()}
-        self._step.build(whole)
+        sequence_shapes = {
+            n: [s[0], None, *s[1:]] if n in timed else [*s] for n, s in values.items()
+        }
+        self._step.build(sequence_shapes)
 
     @property
     def built(self) -> bool:

@@ -45,10 +45,10 @@ class Joined:
 
     def _engine(self, variant: Variant) -> Any:
         engines = [part.engine(replace(variant, second_order=False)) for part in self.parts]
-        whole = self.joins(engines)
+        engine = self.joins(engines)
         if not variant.second_order:
-            return whole
-        return self.joins_again(whole, [part.engine(variant) for part in self.parts])
+            return engine
+        return self.joins_again(engine, [part.engine(variant) for part in self.parts])
 
 
 class Composite(Layer):
@@ -138,11 +138,11 @@ class Composite(Layer):
         if len(states) != len(groups) or len(groups) == len(self._states):
             return states
         flat: list[Any] = []
-        for number, (given, names) in enumerate(zip(states, groups, strict=True)):
-            if given is None:
+        for number, (group, names) in enumerate(zip(states, groups, strict=True)):
+            if group is None:
                 flat += [None] * len(names)
                 continue
-            items = [*given] if isinstance(given, tuple | list) else [given]
+            items = [*group] if isinstance(group, tuple | list) else [group]
             if len(items) != len(names):
                 raise ValueError(
                     f"cell {number} of {self.name} has {len(names)} states ({', '.join(names)}), "
@@ -165,8 +165,8 @@ class Composite(Layer):
     def vjp(self, inputs: Any, **keywords: Any) -> tuple[Any, Any]:
         """What a call returns, and the pullback from its cotangents to gradients."""
         y, pullback = super().vjp(inputs, **keywords)
-        given = keywords.get("initial_state")
-        return y, Regrouped(self, pullback, self._arranged(given))
+        initial_state = keywords.get("initial_state")
+        return y, Regrouped(self, pullback, self._arranged(initial_state))
 
     def _arranged(self, given: Any) -> Arrangement | None:
         """How gradients of initial states are grouped: as they were given, else as returned."""
@@ -194,14 +194,14 @@ class Regrouped:
 
     def __call__(self, dy: Any, *rest: Any, **keywords: Any) -> Any:
         """See `pullback.Pullback`."""
-        found = self._pullback(self._layer._flat_cotangents(dy), *rest, **keywords)
-        return self._regrouped(found)
+        gradients = self._pullback(self._layer._flat_cotangents(dy), *rest, **keywords)
+        return self._regrouped(gradients)
 
     def vjp(self, dy: Any, *rest: Any, **keywords: Any) -> tuple[Gradients, RegroupedAgain]:
         """See `runtime.pullback.Pullback.vjp`."""
         dy = self._layer._flat_cotangents(dy)
-        found, pullback = self._pullback.vjp(dy, *rest, **keywords)
-        return self._regrouped(found), RegroupedAgain(self._layer, pullback, self._states)
+        gradients, pullback = self._pullback.vjp(dy, *rest, **keywords)
+        return self._regrouped(gradients), RegroupedAgain(self._layer, pullback, self._states)
 
     def _regrouped(self, found: Gradients) -> Gradients:
         return found if self._states is None else GroupedGradients(found, self._states)
@@ -217,12 +217,12 @@ class RegroupedAgain:
 
     def __call__(self, d_grads: Any, *rest: Any, **keywords: Any) -> SecondGradients:
         """See `second_pullback.SecondPullback`."""
-        found = self._pullback(self._flat(d_grads), *rest, **keywords)
-        initial = found.initial_state
+        gradients = self._pullback(self._flat(d_grads), *rest, **keywords)
+        initial = gradients.initial_state
         if self._states is not None and isinstance(initial, tuple):
             initial = self._states.arrange(dict(zip(self._states.names, initial, strict=True)))
-        dy = found.dy if found.dy is None else self._layer._grouped(found.dy)
-        return replace(found, dy=dy, initial_state=initial)
+        dy = gradients.dy if gradients.dy is None else self._layer._grouped(gradients.dy)
+        return replace(gradients, dy=dy, initial_state=initial)
 
     def _flat(self, d_grads: Any) -> Any:
         if isinstance(d_grads, Gradients):

@@ -31,16 +31,16 @@ def serializable(cls: T) -> T:
 def serialize(what: Any) -> dict[str, Any]:
     """A layer or cell as plain data: its class and its configuration."""
     cls = type(what)
-    found: dict[str, Any] = {"class_name": cls.__name__, "config": None}
+    data: dict[str, Any] = {"class_name": cls.__name__, "config": None}
     if _classes.get(cls.__name__) is cls:
-        return found | {"config": what.get_config()}
+        return data | {"config": what.get_config()}
     if not isinstance(what, Layer):
         raise TypeError(f"{what!r} is neither a layer nor a cell of rnncc")
-    found["config"] = keywords_of(what)
+    data["config"] = keywords_of(what)
     maker = what.maker
     if isinstance(maker, Compiler):
-        return found | {"text": maker.spec.text, "filename": maker.spec.filename}
-    return found | {"module": cls.__module__}
+        return data | {"text": maker.spec.text, "filename": maker.spec.filename}
+    return data | {"module": cls.__module__}
 
 
 def deserialize(data: Any) -> Any:
@@ -63,20 +63,20 @@ def deserialize(data: Any) -> Any:
 
 def _generated(module: object, name: object) -> type[Layer]:
     """The class of a module that `rnncc compile` wrote, which has to be imported before."""
-    found = getattr(sys.modules.get(str(module)), str(name), None)
-    if not (isinstance(found, LayerType) and isinstance(getattr(found, "maker", None), Frozen)):
+    member = getattr(sys.modules.get(str(module)), str(name), None)
+    if not (isinstance(member, LayerType) and isinstance(getattr(member, "maker", None), Frozen)):
         raise ValueError(
             f"{name} is of the module {module}, which isn't imported or has no such layer: import "
             "the module that rnncc compile wrote first"
         )
-    layer: Any = found
+    layer: Any = member
     return layer
 
 
 def options_of(layer: Layer) -> dict[str, Any]:
     """What every layer takes, but its dtype."""
-    found = {n: getattr(layer, n) for n in LAYER_OPTIONS if n not in _CHOSEN}
-    return found | {"seed": layer._chosen.seed, "weights": layer._chosen.storage}
+    options = {n: getattr(layer, n) for n in LAYER_OPTIONS if n not in _CHOSEN}
+    return options | {"seed": layer._chosen.seed, "weights": layer._chosen.storage}
 
 
 def keywords_of(layer: Layer) -> dict[str, Any]:

@@ -71,7 +71,7 @@ class DirectionsEngine(DirectionsWiring):
         kept: list[Any] = []
         for side, engine in enumerate(self.engines):
             part = self.parts[side]
-            found, saved = engine.forward(
+            own_results, saved = engine.forward(
                 self._given(side, arrays, last_only),
                 own_sizes[side],
                 batch,
@@ -87,7 +87,7 @@ class DirectionsEngine(DirectionsWiring):
             kept.append(saved)
             self._lasts[side] = engine.last
             for state in part.cell.states:
-                results[final_name(part.name(state.name))] = found[final_name(state.name)]
+                results[final_name(part.name(state.name))] = own_results[final_name(state.name)]
         merged = self.merge(places, results, not last_only)
         return write_into(out, results), _Saved(kept, merged) if save else None
 
@@ -97,14 +97,14 @@ class DirectionsEngine(DirectionsWiring):
 
     def _given(self, side: int, arrays: Tensors, last_only: bool) -> dict[str, Any]:
         """What a direction reads, with its masks."""
-        found = self.given(side, arrays)
+        read = self.given(side, arrays)
         if VALID in arrays:
-            valid = found[VALID] = turned(side, arrays[VALID], True)
+            valid = read[VALID] = turned(side, arrays[VALID], True)
             # Of every step, outputs of masked ones are zeros; of the last, those of rows without
             # a valid step, in the order in which they ran.
             shown = turned(side, arrays[SHOWN], True)
-            found[SHOWN] = np.logical_or.accumulate(valid, axis=1) if last_only else shown
-        return found
+            read[SHOWN] = np.logical_or.accumulate(valid, axis=1) if last_only else shown
+        return read
 
     def keep(self, layers: int) -> None:
         """See `layer_options.Engine`."""
@@ -138,14 +138,14 @@ class DirectionsEngine(DirectionsWiring):
                 for own, name in self.outside[side].items()
                 if own in asked and name in out and not (side and own in reads)
             }
-            found = engine.backward(
+            gradients = engine.backward(
                 saved.sides[side],
                 {**handed[side], **part.finals(cotangents)},
                 asked,
                 places,
             )
             self._lasts[side] = engine.last
-            self.collect(side, found, results)
+            self.collect(side, gradients, results)
         return write_into(out, results)
 
     def collect(self, side: int, found: Tensors, results: dict[str, np.ndarray]) -> None:

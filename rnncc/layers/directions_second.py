@@ -44,9 +44,9 @@ class DirectionsSecondEngine:
         both, again = self.both, []
         results: Found = {}
         for side, handed in enumerate(both.merge.pullback(saved.merged, cotangents)):
-            given = handed | both.parts[side].finals(cotangents)
-            found, kept = self.seconds[side].gradients(saved.sides[side], given)
-            both.collect(side, found, results)
+            own_cotangents = handed | both.parts[side].finals(cotangents)
+            gradients, kept = self.seconds[side].gradients(saved.sides[side], own_cotangents)
+            both.collect(side, gradients, results)
             again.append(kept)
         dy = {n: np.array(cotangents[n]) for n in saved.merged.factors if n in cotangents}
         return results, _SavedAgain(saved, again, dy)
@@ -61,8 +61,8 @@ class DirectionsSecondEngine:
         for side, outputs in enumerate(both.merge.across(saved.first.merged, saved.dy, handed)):
             asked = both.asked(side, wanted)
             if outputs and asked:
-                found = both.engines[side].backward(saved.first.sides[side], outputs, asked)
-                both.collect(side, found, results)
+                gradients = both.engines[side].backward(saved.first.sides[side], outputs, asked)
+                both.collect(side, gradients, results)
         return results
 
     def _side(
@@ -72,8 +72,8 @@ class DirectionsSecondEngine:
         added `to` those of both."""
         both, part = self.both, self.both.parts[side]
         names = {own: n for own, n in both.outside[side].items() if n in cotangents}
-        given = {own: both.turned(side, n, cotangents[n]) for own, n in names.items()}
-        if not given:
+        own_cotangents = {own: both.turned(side, n, cotangents[n]) for own, n in names.items()}
+        if not own_cotangents:
             return {}
         finals = {
             cotangent_name(final_name(s.name)): cotangent_name(final_name(part.name(s.name)))
@@ -82,10 +82,10 @@ class DirectionsSecondEngine:
         outputs = {cotangent_name(o.name): o.name for o in part.cell.outputs}
         asked = {*outputs, *(own for own, name in finals.items() if name in wanted)}
         asked |= both.asked(side, wanted)
-        found = self.seconds[side].second(saved.again[side], given, frozenset(asked))
-        both.collect(side, found, to)
-        to |= {name: found[own] for own, name in finals.items() if own in found}
-        return {name: found[own] for own, name in outputs.items() if own in found}
+        gradients = self.seconds[side].second(saved.again[side], own_cotangents, frozenset(asked))
+        both.collect(side, gradients, to)
+        to |= {name: gradients[own] for own, name in finals.items() if own in gradients}
+        return {name: gradients[own] for own, name in outputs.items() if own in gradients}
 
     def plan(self) -> str:
         """Both directions' kernels."""

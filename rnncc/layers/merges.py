@@ -90,12 +90,12 @@ class Merge:
         places: list[dict[str, np.ndarray]] = [{}, {}]
         for names, pair in self.outputs:
             shapes = [(*lead, *array_shape(o, s)) for o, s in zip(pair, sizes, strict=True)]
-            whole = [shapes[0]] if len(names) == 1 else shapes
+            result_shapes = [shapes[0]] if len(names) == 1 else shapes
             if self.mode == "concat":
-                whole = [(*shapes[0][:-1], shapes[0][-1] + shapes[1][-1])]
-            for name, shape in zip(names, whole, strict=True):
-                found = out.get(name)
-                results[name] = memory_pool.POOL.array(shape, dtype) if found is None else found
+                result_shapes = [(*shapes[0][:-1], shapes[0][-1] + shapes[1][-1])]
+            for name, shape in zip(names, result_shapes, strict=True):
+                target = out.get(name)
+                results[name] = memory_pool.POOL.array(shape, dtype) if target is None else target
             parts: Sequence[np.ndarray]
             if self.mode == "concat":
                 parts = _halves(results[names[0]], shapes[0][-1])
@@ -153,25 +153,25 @@ class Merge:
 
         The pullback is linear in dy, so this is its transpose. A missing cotangent is zero.
         """
-        found: dict[str, np.ndarray] = {}
+        dy: dict[str, np.ndarray] = {}
         for names, pair in self.outputs:
-            given = [d.get(o.name) for d, o in zip(handed, pair, strict=True)]
+            sides = [d.get(o.name) for d, o in zip(handed, pair, strict=True)]
             if self.mode is None:
-                apart = zip(names, given, (0, 1), strict=True)
-                found |= {n: turned(i, d, kept.sequences) for n, d, i in apart if d is not None}
-            elif any(d is not None for d in given):
+                apart = zip(names, sides, (0, 1), strict=True)
+                dy |= {n: turned(i, d, kept.sequences) for n, d, i in apart if d is not None}
+            elif any(d is not None for d in sides):
                 widths = kept.widths.get(names[0])
-                ahead, back = _both(given, widths)
+                ahead, back = _both(sides, widths)
                 back = turned(1, back, kept.sequences)
                 if self.mode == "concat":
-                    found[names[0]] = np.concatenate([ahead, back], axis=-1)
+                    dy[names[0]] = np.concatenate([ahead, back], axis=-1)
                 elif self.mode == "mul":
                     first, second = _like(kept.factors[names[0]], ahead)
-                    found[names[0]] = ahead * second + back * first
+                    dy[names[0]] = ahead * second + back * first
                 else:
                     total = ahead + back
-                    found[names[0]] = total * total.dtype.type(0.5) if self.mode == "ave" else total
-        return found
+                    dy[names[0]] = total * total.dtype.type(0.5) if self.mode == "ave" else total
+        return dy
 
     def across(self, kept: Kept, dy: Arrays, handed: Sequence[Arrays]) -> list[dict[str, Any]]:
         """Cotangents of what `pullback` returned -> those of both directions' outputs.

@@ -71,8 +71,8 @@ class Part:
 
     def sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The part's own sizes, of those that are known."""
-        found = {s.name: sizes.get(self.size(s.name)) for s in self.cell.sizes}
-        return {n: v for n, v in found.items() if v is not None}
+        own_sizes = {s.name: sizes.get(self.size(s.name)) for s in self.cell.sizes}
+        return {n: v for n, v in own_sizes.items() if v is not None}
 
     def inside(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Arrays and rates by the part's own names; final states are `final_<state>` both ways."""
@@ -80,19 +80,19 @@ class Part:
 
     def finals(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Values of last states by the names of the part's own results."""
-        found = ((final_name(s.name), final_name(self.name(s.name))) for s in self.cell.states)
-        return {own: values[name] for own, name in found if name in values}
+        pairs = ((final_name(s.name), final_name(self.name(s.name))) for s in self.cell.states)
+        return {own: values[name] for own, name in pairs if name in values}
 
     def engine(self, variant: Variant) -> Any:
         """The engine of the part in a variant of the whole, of second derivatives if it says so."""
         rates = {r.name: float(self.name(r.name) in variant.active_rates) for r in self.cell.rates}
-        given = self.layer._chosen.storage
+        storage = self.layer._chosen.storage
         own = variant_of(
             self.cell,
             rates,
             training=variant.training,
             mask=variant.mask,
-            storage=variant.storage if given is None else narrowed(given),
+            storage=variant.storage if storage is None else narrowed(storage),
         )
         binding = self.layer._binding
         if variant.second_order:
@@ -110,13 +110,13 @@ class Part:
 
     def beside(self, values: Mapping[str, Any]) -> dict[str, Any]:
         """Of a call's arguments, the seed that the part draws from and its products' rounding."""
-        found: dict[str, Any] = {}
+        arguments: dict[str, Any] = {}
         if "seed" in values:
-            found["seed"] = self.seed(values["seed"])
+            arguments["seed"] = self.seed(values["seed"])
         rounding = self.precision(values.get(PRECISION, "float32"))
         if rounding != "float32":
-            found[PRECISION] = rounding
-        return found
+            arguments[PRECISION] = rounding
+        return arguments
 
     def seed(self, seed: int) -> int:
         """What the part draws from: parts draw apart from one another."""
@@ -207,14 +207,14 @@ def joined(
 def _sizes(parts: Sequence[Part], links: Sequence[Link]) -> list[SizeDescription]:
     """What a layer was given stays; what one part reads is what another gives."""
     linked = {k.own: k.other for k in reversed(links)}
-    found = []
+    sizes = []
     for part in parts:
         for size in part.cell.sizes:
-            name, given = part.size(size.name), part.layer._fixed.get(size.name)
+            name, fixed = part.size(size.name), part.layer._fixed.get(size.name)
             default = None if size.default is None else part.size(size.default)
-            default = linked.get(name, default) if given is None else str(given)
-            found.append(SizeDescription(name, default))
-    return found
+            default = linked.get(name, default) if fixed is None else str(fixed)
+            sizes.append(SizeDescription(name, default))
+    return sizes
 
 
 def linked(reader: Part, array: Array, shape: Sequence[str], message: str) -> list[Link]:

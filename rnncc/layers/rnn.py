@@ -114,8 +114,8 @@ class RNN(Stacked):
         super().__setstate__({**state, "maker": maker_of(state["_cell"].layers)})
 
     def __repr__(self) -> str:
-        given = [repr(self._cell), *(f"{k}={v!r}" for k, v in self._shown().items())]
-        return f"{type(self).__name__}({', '.join(given)})"
+        arguments = [repr(self._cell), *(f"{k}={v!r}" for k, v in self._shown().items())]
+        return f"{type(self).__name__}({', '.join(arguments)})"
 
     def get_config(self) -> dict[str, Any]:
         """Keywords of the constructor, the cell as `rnncc.layers.serialize` writes it."""

@@ -76,7 +76,7 @@ class StackEngine(StackWiring):
         carry: bool = False,
     ) -> tuple[dict[str, np.ndarray], _Saved | None]:
         """See `layer_options.Engine`."""
-        given = [self.given(k, arrays) for k in range(len(self.parts))]
+        own_arrays = [self.given(k, arrays) for k in range(len(self.parts))]
         own_sizes = [part.sizes(sizes) for part in self.parts]
         short = save or time <= time_chunks.LEAST_STEPS
         steps = time if short else min(time, self.block_steps(sizes, batch))
@@ -96,8 +96,8 @@ class StackEngine(StackWiring):
                 for k, engine in enumerate(self.engines):
                     last = k == len(self.engines) - 1
                     span = cut if last else slice(0, end - begin)
-                    found, kept = engine.forward(
-                        {**given[k], **feed, **masks},
+                    own_results, kept = engine.forward(
+                        {**own_arrays[k], **feed, **masks},
                         own_sizes[k],
                         batch,
                         end - begin,
@@ -112,12 +112,12 @@ class StackEngine(StackWiring):
                     )
                     saved.append(kept)
                     self._lasts[k] = engine.last
-                    given[k] |= engine.carried(found)
+                    own_arrays[k] |= engine.carried(own_results)
                     if not last:
-                        feed = {own: found[name] for own, name in self._reads[k]}
+                        feed = {own: own_results[name] for own, name in self._reads[k]}
         if last_only:
-            results = {o.name: found[o.name] for o in self.parts[-1].cell.outputs}
-        results |= self._finals(given)
+            results = {o.name: own_results[o.name] for o in self.parts[-1].cell.outputs}
+        results |= self._finals(own_arrays)
         return write_into(out, results), _Saved(saved) if save else None
 
     def repeat(
@@ -202,14 +202,14 @@ class StackEngine(StackWiring):
         self, sizes: Mapping[str, int], batch: int, time: int, out: Tensors
     ) -> dict[str, np.ndarray]:
         """Outputs of every step, whole: each block writes its own."""
-        found = {}
+        outputs = {}
         for output in self.parts[-1].cell.outputs:
             array = out.get(output.name)
             if array is None:
                 shape = (batch, time, *array_shape(output, sizes))
                 array = memory_pool.POOL.array(shape, self.dtype)
-            found[output.name] = array
-        return found
+            outputs[output.name] = array
+        return outputs
 
     def _buffers(
         self, sizes: Sequence[Mapping[str, int]], batch: int, steps: int, leases: ExitStack
@@ -218,13 +218,13 @@ class StackEngine(StackWiring):
         cell's."""
         buffers: list[Tensors] = []
         for part, own in zip(self.parts[:-1], sizes[:-1], strict=True):
-            found = {}
+            arrays = {}
             for output in part.cell.outputs:
                 shape = (batch, steps, *array_shape(output, own))
                 size = math.prod(shape) * self.dtype.itemsize
                 raw = leases.enter_context(memory_pool.POOL.borrow(size))
-                found[output.name] = raw[:size].view(self.dtype).reshape(shape)
-            buffers.append(found)
+                arrays[output.name] = raw[:size].view(self.dtype).reshape(shape)
+            buffers.append(arrays)
         return buffers
 
     # ---- backward ------------------------------------------------------------------------------
@@ -239,15 +239,15 @@ class StackEngine(StackWiring):
         for k in reversed(range(len(self.parts))):
             outside = self.outside[k]
             asked = self.asked(k, wanted)
-            found = self.engines[k].backward(
+            gradients = self.engines[k].backward(
                 saved.cells[k],
                 {**handed, **self.parts[k].finals(cotangents)},
                 asked,
                 {own: out[name] for own, name in outside.items() if own in asked and name in out},
             )
             self._lasts[k] = self.engines[k].last
-            results |= {name: found[own] for own, name in outside.items() if own in found}
-            handed = self.handed(k, found)
+            results |= {name: gradients[own] for own, name in outside.items() if own in gradients}
+            handed = self.handed(k, gradients)
         return results
 
     # ---- what ran --------------------------------------------------------------------------------

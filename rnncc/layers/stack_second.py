@@ -47,10 +47,12 @@ class StackSecondEngine:
         handed = {n: cotangents[n] for n in names if n in cotangents}
         kept: list[Any] = [None for _ in cells]
         for k in reversed(cells):
-            given = {**handed, **stack.parts[k].finals(cotangents)}
-            found, kept[k] = self.seconds[k].gradients(saved.cells[k], given)
-            results |= {name: found[own] for own, name in stack.outside[k].items() if own in found}
-            handed = stack.handed(k, found)
+            own_cotangents = {**handed, **stack.parts[k].finals(cotangents)}
+            gradients, kept[k] = self.seconds[k].gradients(saved.cells[k], own_cotangents)
+            results |= {
+                name: gradients[own] for own, name in stack.outside[k].items() if own in gradients
+            }
+            handed = stack.handed(k, gradients)
         return results, _SavedAgain(saved.cells, kept)
 
     def second(
@@ -61,13 +63,13 @@ class StackSecondEngine:
         cells = self._up(saved, cotangents, wanted, results)
         handed: Tensors = {}
         for k in reversed(range(len(self.seconds))):
-            asked, found = self.stack.asked(k, wanted), cells[k]
+            asked, gradients = self.stack.asked(k, wanted), cells[k]
             if handed and asked:
                 more = self.stack.engines[k].backward(saved.first[k], handed, asked)
-                found = added(found, more)
+                gradients = added(gradients, more)
             own = self.stack.outside[k].items()
-            results |= {name: found[o] for o, name in own if o in found and name in wanted}
-            handed = self.stack.handed(k, found)
+            results |= {name: gradients[o] for o, name in own if o in gradients and name in wanted}
+            handed = self.stack.handed(k, gradients)
         return results
 
     def _up(
@@ -86,7 +88,7 @@ class StackSecondEngine:
         top = len(self.seconds) - 1
         for k, (part, engine) in enumerate(zip(stack.parts, self.seconds, strict=True)):
             own = stack.outside[k].items()
-            given = {o: cotangents[name] for o, name in own if name in cotangents} | handed
+            own_cotangents = {o: cotangents[name] for o, name in own if name in cotangents} | handed
             outside = {final_name(s.name): final_name(part.name(s.name)) for s in part.cell.states}
             if k == top:
                 outside |= {o.name: o.name for o in part.cell.outputs}
@@ -94,14 +96,14 @@ class StackSecondEngine:
             if k < top:
                 asked |= {o.name for o in part.cell.outputs}
             brought = {cotangent_name(o): o for o in asked}
-            found: dict[str, np.ndarray] = {}
-            if given:  # else there is nothing of which this cell is a part
+            gradients: dict[str, np.ndarray] = {}
+            if own_cotangents:  # else there is nothing of which this cell is a part
                 names = stack.asked(k, wanted)
-                found = engine.second(saved.again[k], given, names.union(brought))
-            back = {brought[n]: found.pop(n) for n in [*found] if n in brought}
+                gradients = engine.second(saved.again[k], own_cotangents, names.union(brought))
+            back = {brought[n]: gradients.pop(n) for n in [*gradients] if n in brought}
             results |= {cotangent_name(name): back[o] for o, name in outside.items() if o in back}
             handed = stack.read(k, back)
-            cells.append(found)
+            cells.append(gradients)
         return cells
 
     def plan(self) -> str:

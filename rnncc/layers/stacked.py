@@ -63,14 +63,17 @@ def _described(parts: Sequence[Part]) -> CellDescription:
     first, last = parts[0], parts[-1]
     links: list[Link] = []
     for below, above in pairwise(parts):
-        given, taken = below.cell.outputs, above.cell.inputs
+        outputs_below, inputs_above = below.cell.outputs, above.cell.inputs
         what = f"{above.prefix} ({above.cell.name}) reads what {below.prefix} puts out"
-        if len(given) != len(taken):
-            outputs, inputs = (", ".join(a.name for a in arrays) for arrays in (given, taken))
-            raise ValueError(
-                f"{what}: {len(given)} outputs ({outputs}) for {len(taken)} inputs ({inputs})"
+        if len(outputs_below) != len(inputs_above):
+            outputs, inputs = (
+                ", ".join(a.name for a in arrays) for arrays in (outputs_below, inputs_above)
             )
-        for output, array in zip(given, taken, strict=True):
+            raise ValueError(
+                f"{what}: {len(outputs_below)} outputs ({outputs}) for "
+                f"{len(inputs_above)} inputs ({inputs})"
+            )
+        for output, array in zip(outputs_below, inputs_above, strict=True):
             links += linked(above, array, below.array(output).shape, what)
     contexts = [first.array(c, c.name) for c in first.cell.contexts]
     contexts += [p.array(c) for p in parts[1:] for c in p.cell.contexts]

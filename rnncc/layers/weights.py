@@ -36,11 +36,11 @@ class Joint:
         """The versions of all parts, and all arrays; of one part, its own."""
         if self._alone is not None:
             return self._alone.current
-        found = {id(store): store.current for store in self.stores}
-        versions = tuple(found[id(store)][0] for store in self.stores)
+        by_store = {id(store): store.current for store in self.stores}
+        versions = tuple(by_store[id(store)][0] for store in self.stores)
         if self._seen[0] != versions:
             owners = self.owners.items()
-            arrays = {name: found[id(store)][1][own] for name, (store, own) in owners}
+            arrays = {name: by_store[id(store)][1][own] for name, (store, own) in owners}
             self._seen = versions, arrays
         return versions, dict(self._seen[1])
 

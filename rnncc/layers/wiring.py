@@ -46,10 +46,10 @@ class StackWiring:
     def given(self, k: int, arrays: Named) -> dict[str, Any]:
         """What a cell reads beside its inputs."""
         part = self.parts[k]
-        found = part.inside(arrays)
+        read = part.inside(arrays)
         for context in part.cell.contexts:
-            found[context.name] = arrays[context.name if k == 0 else part.name(context.name)]
-        return found | part.beside(arrays)
+            read[context.name] = arrays[context.name if k == 0 else part.name(context.name)]
+        return read | part.beside(arrays)
 
     def read(self, k: int, found: Named) -> dict[str, Any]:
         """What a cell puts out, by the names the one above reads it under."""
@@ -91,10 +91,10 @@ class DirectionsWiring:
     def given(self, side: int, arrays: Named) -> dict[str, Any]:
         """What a direction reads, in the order in which it runs."""
         part = self.parts[side]
-        found = part.inside(arrays)
+        read = part.inside(arrays)
         for own, name in self._reads[side]:
-            found[own] = self.turned(side, name, arrays[name])
-        return found | part.beside(arrays)
+            read[own] = self.turned(side, name, arrays[name])
+        return read | part.beside(arrays)
 
     def turned(self, side: int, name: str, array: Any) -> Any:
         """What has the shape of an argument, in the order in which a direction runs, or back."""

@@ -70,8 +70,8 @@ class RecurrenceBase:
         outputs = []
         for array in self.cell.outputs:
             *outer, last = (1, *array_shape(array, bound.sizes))
-            whole = (*outer[1:], last * ways) if array.shape else ()
-            outputs.append((*lead, *whole))
+            trailing = (*outer[1:], last * ways) if array.shape else ()
+            outputs.append((*lead, *trailing))
         before = (ways, batch) if recipe.stacked else (batch,)
         own = {s.name: (batch, *array_shape(s, bound.sizes)) for s in self.cell.states}
         plain = [s.name for s in self.cell.states if real and s.default is None]
@@ -82,20 +82,20 @@ class RecurrenceBase:
     def _enter(self, arguments: Sequence[Tensor], states: Sequence[Tensor]) -> ArgumentShapes:
         """What is known of a call whose tensors were checked."""
         key = tuple([t.shape for t in arguments])
-        found = self._known.get(key)
+        known = self._known.get(key)
         self._refuse([*self.cell.arguments, *self.states], (*arguments, *states))
-        if found is None:
+        if known is None:
             if len(self._known) >= _MOST_SHAPES:
                 self._known.clear()
-            found = self._known[key] = self.known(arguments, real=True)
+            known = self._known[key] = self.known(arguments, real=True)
         for name, t, shape in zip(
-            self.states, states, found.results[len(self.outputs) :], strict=False
+            self.states, states, known.results[len(self.outputs) :], strict=False
         ):
             if t.shape != shape:
                 raise ValueError(
                     f"initial state {name} has shape {list(t.shape)}, expected {list(shape)}"
                 )
-        return found
+        return known
 
     def _refuse(self, names: Sequence[str], tensors: Sequence[Tensor]) -> None:
         """TypeError for the first tensor that kernels can't read."""

@@ -42,12 +42,12 @@ def one_by_one(backward: Backward, cotangents: Sequence[Tensor | None]) -> list[
         torch._C._vmapmode_decrement_nesting()
         count = _apart(first, level).shape[0]
         apart, together = _apart, torch._add_batch_dim
-    whole = [apart(d, level) if d is not None and _kind(d) else None for d in cotangents]
-    found = []
+    stacked = [apart(d, level) if d is not None and _kind(d) else None for d in cotangents]
+    gradients = []
     for i in range(count):
-        pairs = zip(cotangents, whole, strict=True)
-        found.append(backward([d if all_ is None else all_[i] for d, all_ in pairs]))
-    columns = zip(*found, strict=True)
+        pairs = zip(cotangents, stacked, strict=True)
+        gradients.append(backward([d if all_ is None else all_[i] for d, all_ in pairs]))
+    columns = zip(*gradients, strict=True)
     return [
         None if column[0] is None else together(torch.stack(column), 0, level) for column in columns
     ]
@@ -55,8 +55,8 @@ def one_by_one(backward: Backward, cotangents: Sequence[Tensor | None]) -> list[
 
 def _apart(d: Tensor, level: int) -> Tensor:
     """[count, ...]."""
-    found: Tensor = torch._remove_batch_dim(d, level, 0, 0)
-    return found
+    unwrapped: Tensor = torch._remove_batch_dim(d, level, 0, 0)
+    return unwrapped
 
 
 def _apart_func(d: Tensor, level: int) -> Tensor:
@@ -65,5 +65,5 @@ def _apart_func(d: Tensor, level: int) -> Tensor:
         raise NotImplementedError(
             "cotangents of several vmaps at once: map over one axis of them, and reshape"
         )
-    found: Tensor = _functorch.get_unwrapped(d).movedim(_functorch.maybe_get_bdim(d), 0)
-    return found
+    unwrapped: Tensor = _functorch.get_unwrapped(d).movedim(_functorch.maybe_get_bdim(d), 0)
+    return unwrapped

@@ -62,8 +62,8 @@ def _is_dual(t: Tensor) -> bool:
 def each(backward: Any, handed: Some) -> Some:
     """What `backward` returns for cotangents, which a vmap may have handed in many at a time."""
     refuse_dual("a gradient of rnncc.torch", handed)
-    found: Some = one_by_one(backward, handed) if is_batched(handed) else backward(handed)
-    return found
+    gradients: Some = one_by_one(backward, handed) if is_batched(handed) else backward(handed)
+    return gradients
 
 
 class Source:
@@ -80,29 +80,30 @@ class Source:
             return [None] * len(tensors)
         if not torch.is_grad_enabled():
             return self.recurrence.backward(self.saved, cotangents, wanted)
-        found: Some = _Gradients.apply(self, wanted, len(cotangents), *cotangents, *tensors)
-        return found
+        gradients: Some = _Gradients.apply(self, wanted, len(cotangents), *cotangents, *tensors)
+        return gradients
 
     def tangents(self, directions: Some, tensors: Some, count: int) -> Some:
         """Of all `count` results."""
-        found: Some = _Tangents.apply(self, count, *directions, *tensors)
-        return found
+        tangents: Some = _Tangents.apply(self, count, *directions, *tensors)
+        return tangents
 
     def curvatures(
         self, cotangents: Some, directions: Some, tensors: Some, wanted: Sequence[bool]
     ) -> Some:
         """By the tensors wanted; None of others. What depends on nothing but numbers is one node,
         what depends on cotangents and tensors another, whose results are zeros."""
-        found: Some = _Curvatures.apply(self, wanted, cotangents, tensors, *directions)
+        curvatures: Some = _Curvatures.apply(self, wanted, cotangents, tensors, *directions)
         if torch.is_grad_enabled():
             name = self.recurrence.cell.name
-            shapes = [None if f is None else f.shape for f in found]
+            shapes = [None if f is None else f.shape for f in curvatures]
             like = next(t for t in tensors if t is not None)
             zeros = _Third.apply(name, shapes, like.detach(), *cotangents, *tensors)
-            found = [
-                None if f is None or z is None else f + z for f, z in zip(found, zeros, strict=True)
+            curvatures = [
+                None if f is None or z is None else f + z
+                for f, z in zip(curvatures, zeros, strict=True)
             ]
-        return found
+        return curvatures
 
     def second(
         self, cotangents: Some, directions: Some, tensors: Some, needed: Sequence[bool]
@@ -111,8 +112,10 @@ class Source:
         count = len(cotangents)
         wanted = needed[count:]
         if not torch.is_grad_enabled():
-            found = self.recurrence.second(self.saved, cotangents, directions, wanted)
-            return _only(needed, [*found[0], *found[1]])
+            tangents, curvatures = self.recurrence.second(
+                self.saved, cotangents, directions, wanted
+            )
+            return _only(needed, [*tangents, *curvatures])
         back: Some = [None] * count
         if any(needed[:count]):
             back = self.tangents(directions, tensors, count)
@@ -162,8 +165,10 @@ class _Tangents(torch.autograd.Function):
         ctx.save_for_backward(*tensors)
         half = len(tensors) // 2
         nothing = [None] * count
-        found = source.recurrence.second(source.saved, nothing, tensors[:half], [False] * half)
-        return tuple(found[0])
+        tangents, _ = source.recurrence.second(
+            source.saved, nothing, tensors[:half], [False] * half
+        )
+        return tuple(tangents)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Tensor | None) -> Any:
@@ -197,8 +202,8 @@ class _Curvatures(torch.autograd.Function):
         ctx.source, ctx.count = source, len(cotangents)
         ctx.set_materialize_grads(False)
         ctx.save_for_backward(*cotangents, *tensors)
-        found = source.recurrence.second(source.saved, cotangents, directions, wanted)
-        return tuple(_only(wanted, found[1]))
+        _, curvatures = source.recurrence.second(source.saved, cotangents, directions, wanted)
+        return tuple(_only(wanted, curvatures))
 
     @staticmethod
     def backward(ctx: Any, *along: Tensor | None) -> Any:

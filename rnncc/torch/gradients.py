@@ -59,15 +59,15 @@ class RecurrenceGradients(RecurrenceBase):
     ) -> None:
         """One direction; what it finds is added to `grads`."""
         way, order = saved.ways[number], self.orders[number]
-        given = self.cotangents(number, way, handed)
+        cotangents = self.cotangents(number, way, handed)
         out: dict[str, np.ndarray] = {}
         if number == 0 and not (order.is_plain and way.steps == saved.known.time):
             for name in self.timed & choice.arguments.keys():
                 at = choice.arguments[name]
-                made = grads[at] = torch.zeros(saved.shapes[at], dtype=self.torch_dtype)
-                out[name] = order.run(made.numpy())[:, : way.steps]
-        found = way.backward(given, choice.asked, out)
-        self._collect(number, saved, choice, found, out, grads)
+                gradient = grads[at] = torch.zeros(saved.shapes[at], dtype=self.torch_dtype)
+                out[name] = order.run(gradient.numpy())[:, : way.steps]
+        gradients = way.backward(cotangents, choice.asked, out)
+        self._collect(number, saved, choice, gradients, out, grads)
 
     def _collect(
         self,
@@ -100,22 +100,24 @@ class RecurrenceGradients(RecurrenceBase):
 
         d_grads: like the gradients that `backward` returns; None is zero."""
         handed = [None if t is None else array_of(t) for t in cotangents]
-        given = [None if t is None else array_of(t) for t in d_grads]
+        d_grad_arrays = [None if t is None else array_of(t) for t in d_grads]
         back = [torch.zeros(shape, dtype=self.torch_dtype) for shape in saved.known.results]
         grads: list[Tensor | None] = [None] * len(saved.shapes)
-        asked = [d is not None for d in given]
+        asked = [d is not None for d in d_grad_arrays]
         for number, way in enumerate(saved.ways):
             everything = self.choose(number, saved.given, saved.masked, asked)
             choice = self.choose(number, saved.given, saved.masked, wanted)
-            d = self._d_grads(number, saved, everything, given)
-            whole = self.cotangents(number, way, handed)
+            d = self._d_grads(number, saved, everything, d_grad_arrays)
+            own_cotangents = self.cotangents(number, way, handed)
             if not self.recipe.return_sequences:
-                whole = way.over_time(whole, partial(np.zeros, dtype=self.dtype))
-            found = way.second(self.kernels.binding.second_engine, whole, d, choice.asked)
-            self._collect(number, saved, choice, found, {}, grads)
+                own_cotangents = way.over_time(own_cotangents, partial(np.zeros, dtype=self.dtype))
+            gradients = way.second(
+                self.kernels.binding.second_engine, own_cotangents, d, choice.asked
+            )
+            self._collect(number, saved, choice, gradients, {}, grads)
             for name, t in zip(self.results, back, strict=True):
-                if cotangent_name(name) in found:
-                    self._put_back(name, number, way, t.numpy(), found[cotangent_name(name)])
+                if cotangent_name(name) in gradients:
+                    self._put_back(name, number, way, t.numpy(), gradients[cotangent_name(name)])
         return list(back), grads
 
     def _d_grads(
@@ -158,17 +160,17 @@ class RecurrenceGradients(RecurrenceBase):
         self, number: int, way: DirectionSaved, handed: Sequence[np.ndarray | None]
     ) -> dict[str, np.ndarray]:
         """One direction's, by name of result, [batch, steps, ...] as steps run."""
-        given: dict[str, np.ndarray] = {}
+        named: dict[str, np.ndarray] = {}
         folds = way.masks is not None and self.recipe.return_sequences
         for name, d in zip(self.results, handed, strict=True):
             if d is None:
                 continue
             if name in self.outputs:
                 part = self.part(d, number)
-                given[name] = way.folded(part) if folds else part
+                named[name] = way.folded(part) if folds else part
             else:
-                given[name] = d[number] if self.recipe.stacked else d
-        return given
+                named[name] = d[number] if self.recipe.stacked else d
+        return named
 
     def _whole(self, array: np.ndarray | None, shape: torch.Size) -> Tensor:
         if array is None:

@@ -93,7 +93,7 @@ class OnDevice:
         states = tensors[at : at + len(of.states)] if given else ()
         weights = tensors[at + len(states) :]
         known = of.known(tensors[: len(arguments)], real=False)
-        found: list[dict[str, Tensor]] = []
+        results: list[dict[str, Tensor]] = []
         ways: list[DirectionSaved] = []
         for number in range(len(of.orders)):
             call = self._call(number, arguments, weights, known, carrier)
@@ -103,11 +103,11 @@ class OnDevice:
             if mask is not None:
                 call.masks = of.masking(mask, known, of.orders[number])
             ran = call.run(training, seed, save)
-            found.append(ran.results)
+            results.append(ran.results)
             ways.append(DirectionSaved.of(call, ran))
         shapes = [t.shape for t in tensors]
         kept = SavedOnDevice(self, ways, known, given, masked, shapes, tensors[0])
-        return self._joined(found), kept if save else None
+        return self._joined(results), kept if save else None
 
     def _call(
         self,
@@ -141,10 +141,10 @@ class OnDevice:
     def engine(self, training: bool, masked: bool) -> CellKernels:
         """The kernels of such calls."""
         key = training, masked
-        found = self.engines.get(key)
-        if found is None:
+        kernels = self.engines.get(key)
+        if kernels is None:
             recipe = self.of.recipe
-            found = self.engines[key] = kernels_for(
+            kernels = self.engines[key] = kernels_for(
                 self.binding,
                 self.of.rates,
                 training=training,
@@ -152,7 +152,7 @@ class OnDevice:
                 storage=recipe.storage,
                 precision=recipe.precision,
             )
-        return found
+        return kernels
 
     def _check(self, tensors: Sequence[Tensor], masked: bool) -> None:
         """TypeError for a tensor of another device or dtype than the first."""
@@ -198,8 +198,8 @@ class OnDevice:
         grads: list[Tensor | None] = [None] * len(saved.shapes)
         for number, way in enumerate(saved.ways):
             choice = self.of.choose(number, saved.given, saved.masked, wanted)
-            found = way.backward(self.cotangents(number, saved, cotangents), choice.asked)
-            self.collect(number, saved, choice, found, grads)
+            gradients = way.backward(self.cotangents(number, saved, cotangents), choice.asked)
+            self.collect(number, saved, choice, gradients, grads)
         return grads
 
     def cotangents(
@@ -207,18 +207,18 @@ class OnDevice:
     ) -> dict[str, Tensor]:
         """One direction's, by name of result; of outputs [batch, steps, ...] as steps run."""
         of, way, order = self.of, saved.ways[number], self.of.orders[number]
-        given: dict[str, Tensor] = {}
+        named: dict[str, Tensor] = {}
         for name, d in zip(of.results, handed, strict=True):
             if d is None:
                 continue
             if name not in of.outputs:
-                given[name] = d[number] if of.recipe.stacked else d
+                named[name] = d[number] if of.recipe.stacked else d
                 continue
             if len(of.orders) > 1:
                 d = d.chunk(len(of.orders), -1)[number]
             sequences = of.recipe.return_sequences
-            given[name] = folded(self._back(d, order), way.masks) if sequences else d
-        return given if of.recipe.return_sequences else way.over_time(given, saved.like.new_zeros)
+            named[name] = folded(self._back(d, order), way.masks) if sequences else d
+        return named if of.recipe.return_sequences else way.over_time(named, saved.like.new_zeros)
 
     def _back(self, d: Tensor, order: Order) -> Tensor:
         """A cotangent of every step as the steps ran: the way back from `given`."""
@@ -243,11 +243,11 @@ class OnDevice:
                 gradient = given_back(order, gradient, saved.known.time)
             grads[at] = gradient if grads[at] is None else grads[at] + gradient
         for name, at in choice.states.items():
-            whole = grads[at] if grads[at] is not None else saved.like.new_zeros(saved.shapes[at])
-            assert whole is not None
+            d_state = grads[at] if grads[at] is not None else saved.like.new_zeros(saved.shapes[at])
+            assert d_state is not None
             if name in found:
-                (whole[number] if of.recipe.stacked else whole).copy_(found[name])
-            grads[at] = whole
+                (d_state[number] if of.recipe.stacked else d_state).copy_(found[name])
+            grads[at] = d_state
         for name, at in choice.trained.items():
             gradient = found.get(name)
             if gradient is None:

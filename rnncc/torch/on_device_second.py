@@ -31,12 +31,12 @@ def second(
         everything = of.choose(number, saved.given, saved.masked, asked)
         choice = of.choose(number, saved.given, saved.masked, wanted)
         d = _as_run(device, number, saved, everything, d_grads)
-        whole = device.cotangents(number, saved, cotangents)
-        found = way.second(device.binding.second_engine, whole, d, choice.asked)
-        device.collect(number, saved, choice, found, grads)
-        for name, whole in zip(of.results, back, strict=True):
-            if cotangent_name(name) in found:
-                _put_back(device, number, saved, name, whole, found[cotangent_name(name)])
+        own_cotangents = device.cotangents(number, saved, cotangents)
+        gradients = way.second(device.binding.second_engine, own_cotangents, d, choice.asked)
+        device.collect(number, saved, choice, gradients, grads)
+        for name, target in zip(of.results, back, strict=True):
+            if cotangent_name(name) in gradients:
+                _put_back(device, number, saved, name, target, gradients[cotangent_name(name)])
     return list(back), grads
 
 

@@ -67,8 +67,10 @@ def run(
         )
         return results[:-1] if save else results
     if save:
-        found: tuple[Tensor, ...] = _Run.apply(recurrence, seed, training, given, masked, *tensors)
-        return found
+        computed: tuple[Tensor, ...] = _Run.apply(
+            recurrence, seed, training, given, masked, *tensors
+        )
+        return computed
     return recurrence.forward(tensors, seed, training, given, masked, False)[0]
 
 
@@ -175,30 +177,30 @@ def _handle(saved: SavedTensors) -> Tensor:
 
 
 def _saved(handle: Tensor) -> SavedTensors:
-    found = _handles.get(int(handle))
-    if found is None:
+    entry = _handles.get(int(handle))
+    if entry is None:
         raise RuntimeError(
             "what rnncc saved for this backward is gone: a handle was copied and its original let "
             "go, as hooks on saved tensors do"
         )
-    return found.saved
+    return entry.saved
 
 
 IN_GRAPHS: dict[str, Recurrence] = {}  # what graphs may ask for at any time
 
 
 def _recurrence(key: str) -> Recurrence:
-    found = IN_GRAPHS.get(key)
-    if found is None:
-        found = RECURRENCES.get(key)
-        if found is None:
+    recurrence = IN_GRAPHS.get(key)
+    if recurrence is None:
+        recurrence = RECURRENCES.get(key)
+        if recurrence is None:
             name = key.partition(":")[0]
             raise RuntimeError(
                 f"this process has no {name} with the key {key}: make the module that the graph "
                 "was compiled from before it runs, and keep it until then"
             )
-        IN_GRAPHS[key] = found
-    return found
+        IN_GRAPHS[key] = recurrence
+    return recurrence
 
 
 def _forward(
@@ -239,8 +241,8 @@ def _backward(
     given: Sequence[bool],
     wanted: Sequence[bool],
 ) -> list[Tensor]:
-    found = iter(cotangents)
-    handed = [next(found) if g else None for g in given]
+    remaining = iter(cotangents)
+    handed = [next(remaining) if g else None for g in given]
     grads = _recurrence(key).backward(_saved(handle), handed, wanted)
     return [g for g in grads if g is not None]
 
@@ -269,10 +271,10 @@ def _pull(ctx: Any, cotangents: Sequence[Tensor | None]) -> Any:
     handle, *tensors = ctx.saved_tensors
     wanted = [bool(w) for w in ctx.needs_input_grad[1]]
     # What is None isn't handed on: of a list of some, torch's ops don't see what is differentiated.
-    given = [c is not None for c in cotangents[:-1]]
+    present = [c is not None for c in cotangents[:-1]]
     handed = [c for c in cotangents[:-1] if c is not None]
-    found = iter(torch.ops.rnncc.backward(ctx.key, handle, tensors, handed, given, wanted))
-    return None, [next(found) if w else None for w in wanted], None, None, None, None, None
+    gradients = iter(torch.ops.rnncc.backward(ctx.key, handle, tensors, handed, present, wanted))
+    return None, [next(gradients) if w else None for w in wanted], None, None, None, None, None
 
 
 def _no_pull(ctx: Any, cotangents: Sequence[Tensor | None]) -> Any:

@@ -57,18 +57,18 @@ class PackedRows:
         """[rows, ...] -> [time, batch, ...] with zeros, or anything, where there is no row."""
         data = data.resolve_neg().contiguous()
         rest = data.shape[1:]
-        whole = new((self.steps, self.batch, *rest), _DTYPES[data.dtype], data.dtype)
+        padded = new((self.steps, self.batch, *rest), _DTYPES[data.dtype], data.dtype)
         width = rest.numel() * data.itemsize
-        there, here = whole.data_ptr(), data.data_ptr()
+        there, here = padded.data_ptr(), data.data_ptr()
         for at, first, count in self._pieces:
             if count * width < _SHARED_BYTES:
                 memmove(there + at * width, here + first * width, count * width)
             else:  # by all of torch's threads
-                rows = whole.view(-1, *rest)[at : at + count]
+                rows = padded.view(-1, *rest)[at : at + count]
                 rows.copy_(data[first : first + count])
         for at, count in self._gaps if clear else ():
             memset(there + at * width, 0, count * width)
-        return whole
+        return padded
 
     def pack(self, padded: Tensor) -> Tensor:
         """[time, batch, ...] -> [rows, ...], in the memory of what is given if that is contiguous:
@@ -162,9 +162,9 @@ class OverRows:
     ) -> tuple[list[Tensor | None], list[Tensor | None]]:
         """See `Recurrence.second`."""
         handed = [self._padded(cotangents[0]), *cotangents[1:]]
-        given = self._with_lengths([self._padded(d_grads[0]), *d_grads[1:]], None)
+        padded_d_grads = self._with_lengths([self._padded(d_grads[0]), *d_grads[1:]], None)
         asked = self._with_lengths(wanted, False)
-        back, grads = self._recurrence.second(saved.inner, handed, given, asked)
+        back, grads = self._recurrence.second(saved.inner, handed, padded_d_grads, asked)
         return [self._pack(back[0]), *back[1:]], self._packed(grads)
 
     # ---- tensors ------------------------------------------------------------------------------

@@ -120,9 +120,9 @@ class TensorPath(FastPath):
         self.recurrence, self.known = recurrence, known
         self.stacked, self.zeros = recurrence.recipe.stacked, recurrence.recipe.zeros
         self._strides = [(at, tensors[at].stride()) for _, at in self._read]
-        made = dict(zip(recurrence.results, known.results, strict=True))
+        shapes = dict(zip(recurrence.results, known.results, strict=True))
         dtype, torch_dtype = recurrence.dtype, recurrence.torch_dtype
-        self._makers = [maker(made[n], dtype, torch_dtype) for n, _ in direct.places]
+        self._makers = [maker(shapes[n], dtype, torch_dtype) for n, _ in direct.places]
         self._order = [[n for n, _ in direct.places].index(n) for n in recurrence.results]
         self._backs: dict[Any, _Back | None] = {}
 
@@ -147,32 +147,32 @@ class TensorPath(FastPath):
     ) -> tuple[list[Tensor], TensorPathSaved | None] | None:
         """See `Recurrence.forward`; None where this call isn't of the kind after all."""
         recurrence, direct = self.recurrence, self.direct
-        given = self._given.copy()
+        addresses = self._given.copy()
         for i, at in self._read:
-            address = given[i] = self._address(tensors[at])
+            address = addresses[i] = self._address(tensors[at])
             if not address:
                 return None
         steps: Steps = ()
         if self.masked:
-            found = counted or recurrence.steps_of(tensors[self.arguments], self.known)
-            if found is None:
+            step_masks = counted or recurrence.steps_of(tensors[self.arguments], self.known)
+            if step_masks is None:
                 return None
-            steps = found
+            steps = step_masks
         version, weights = recurrence.kernels.weights.find(
             recurrence.owned, tensors[self.first_weight :], recurrence.check_weights, save
         )
         number = int(seed) if seed is not None and self.variant.training else 0
         for i, array in zip(self._steps, steps, strict=False):
-            given[i] = address_of(array)
-        packed = direct.packed(version, weights, given, number)
-        made = [make() for make in self._makers]
-        targets = [t.data_ptr() for t in made]
-        results = [made[i] for i in self._order]
+            addresses[i] = address_of(array)
+        packed = direct.packed(version, weights, addresses, number)
+        places = [make() for make in self._makers]
+        targets = [t.data_ptr() for t in places]
+        results = [places[i] for i in self._order]
         if not save:
-            direct.run(packed, given, targets, number)
+            direct.run(packed, addresses, targets, number)
             return results, None
         left = new((direct.saved_bytes + memory_pool.SLACK,), BYTES, torch.uint8)
-        direct.run(packed, given, targets, number, left.data_ptr())
+        direct.run(packed, addresses, targets, number, left.data_ptr())
         return results, TensorPathSaved(
             self, version, weights, packed, steps, number, tensors, left
         )
@@ -190,9 +190,9 @@ class TensorPath(FastPath):
         """See `Recurrence.backward`. left: what kernels have saved."""
         key = (*wanted, *[None if d is None else d.stride() for d in cotangents])
         back = self._backs.get(key)
-        addresses = [0 if d is None else self._address(d) for d in cotangents]
+        d_addresses = [0 if d is None else self._address(d) for d in cotangents]
         fits = self._lie_alike(tensors) and all(
-            d is None or address for d, address in zip(cotangents, addresses, strict=True)
+            d is None or address for d, address in zip(cotangents, d_addresses, strict=True)
         )
         if back is None or not fits:
             general = saved.general(tensors, left)
@@ -201,29 +201,29 @@ class TensorPath(FastPath):
                 self._backs[key] = self._back(general, cotangents, wanted)
             return grads
         path = back.path
-        given = path.given.copy()
+        addresses = path.given.copy()
         for i, at in path.read:
-            given[i] = tensors[at].data_ptr()
+            addresses[i] = tensors[at].data_ptr()
         for i, at in path.handed:
-            given[i] = addresses[at]
+            addresses[i] = d_addresses[at]
         for i, array in zip(path.steps, saved.steps, strict=False):
-            given[i] = address_of(array)
-        made = [make() for _, make in back.gradients]
+            addresses[i] = address_of(array)
+        places = [make() for _, make in back.gradients]
         direct = path.direct
         direct.run(
-            direct.packed(saved.version, saved.weights, given, saved.seed),
-            given,
-            [t.data_ptr() for t in made],
+            direct.packed(saved.version, saved.weights, addresses, saved.seed),
+            addresses,
+            [t.data_ptr() for t in places],
             saved.seed,
             residuals=self.direct.left(left.data_ptr(), saved.packed, path.left),
         )
-        found: list[Tensor | None] = [None] * len(tensors)
-        for (at, _), t in zip(back.gradients, made, strict=True):
+        gradients: list[Tensor | None] = [None] * len(tensors)
+        for (at, _), t in zip(back.gradients, places, strict=True):
             if at >= 0:
-                found[at] = t
+                gradients[at] = t
         for at in back.zeros:
-            found[at] = torch.zeros_like(tensors[at])
-        return found
+            gradients[at] = torch.zeros_like(tensors[at])
+        return gradients
 
     def _back(
         self, saved: SavedTensors, cotangents: Sequence[Tensor | None], wanted: Sequence[bool]
@@ -240,12 +240,12 @@ class TensorPath(FastPath):
         path = self.backward_path(way.saved, named, asked, recurrence.dtype)
         if path is None:
             return None
-        made, kinds = {at for at, _ in path.targets}, (recurrence.dtype, recurrence.torch_dtype)
+        computed, kinds = {at for at, _ in path.targets}, (recurrence.dtype, recurrence.torch_dtype)
         return _Back(
             path,
             [
                 (at, maker(saved.shapes[at] if at >= 0 else shape, *kinds))
                 for at, shape in path.targets
             ],
-            [at for at in where.values() if at not in made],
+            [at for at in where.values() if at not in computed],
         )

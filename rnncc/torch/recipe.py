@@ -56,12 +56,12 @@ class Recipe:
     def key(self) -> str:
         """What is computed, not by which class: the same in every process."""
         known, plain = _keys.setdefault(self.layer_class, {}), replace(self, layer_class=Layer)
-        found = known.get(plain)
-        if found is None:
+        key = known.get(plain)
+        if key is None:
             cell = self.binding().cell
             digest = hashlib.sha256(repr((cell, plain)).encode()).hexdigest()
-            found = known[plain] = f"{cell.name}:{digest[:32]}"
-        return found
+            key = known[plain] = f"{cell.name}:{digest[:32]}"
+        return key
 
 
 # Recipes without their class, so that it isn't kept by them.

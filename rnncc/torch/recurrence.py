@@ -195,9 +195,9 @@ class Recurrence(RecurrenceGradients):
         """The kernels of such calls."""
         recipe, kernels = self.recipe, self.kernels
         key = training, masked, (recipe.rates, recipe.storage, recipe.precision)
-        found = kernels.engines.get(key)
-        if found is None:
-            found = kernels.engines[key] = kernels_for(
+        cell_kernels = kernels.engines.get(key)
+        if cell_kernels is None:
+            cell_kernels = kernels.engines[key] = kernels_for(
                 kernels.binding,
                 self.rates,
                 training=training,
@@ -205,8 +205,8 @@ class Recurrence(RecurrenceGradients):
                 storage=recipe.storage,
                 precision=recipe.precision,
             )
-            found.engine.keep(kernels.weights.room)
-        return found
+            cell_kernels.engine.keep(kernels.weights.room)
+        return cell_kernels
 
     def _given(self, begun: Sequence[np.ndarray], number: int) -> dict[str, np.ndarray]:
         """One direction's states, of those that were given."""
@@ -330,15 +330,17 @@ def recurrence_of(recipe: Recipe) -> Recurrence:
     """The recurrence of a recipe, from now on found in RECURRENCES by its key."""
     with _lock:
         key = recipe.key()
-        found = RECURRENCES.get(key)
-        if found is None:
-            found = RECURRENCES[key] = Recurrence(recipe)
-        return found
+        recurrence = RECURRENCES.get(key)
+        if recurrence is None:
+            recurrence = RECURRENCES[key] = Recurrence(recipe)
+        return recurrence
 
 
 def by_steps(recurrence: Recurrence) -> Recurrence:
     """The same over [time, batch, ...]; it shares kernels and weights."""
-    found = recurrence.by_steps
-    if found is None:
-        found = recurrence.by_steps = recurrence_of(replace(recurrence.recipe, time_major=True))
-    return found
+    time_major = recurrence.by_steps
+    if time_major is None:
+        time_major = recurrence.by_steps = recurrence_of(
+            replace(recurrence.recipe, time_major=True)
+        )
+    return time_major

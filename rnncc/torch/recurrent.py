@@ -64,14 +64,14 @@ class Recurrent(torch.nn.Module):
         **keywords: Any,
     ) -> None:
         super().__init__()
-        made = isinstance(spec, type)
-        if made and not issubclass(spec, Layer):  # type: ignore[arg-type]
+        is_class = isinstance(spec, type)
+        if is_class and not issubclass(spec, Layer):  # type: ignore[arg-type]
             raise TypeError(f"a cell is a path, a name or a class of rnncc.compile, not {spec!r}")
-        layer_class: Any = spec if made else compile_cell(spec)  # type: ignore[arg-type]
+        layer_class: Any = spec if is_class else compile_cell(spec)  # type: ignore[arg-type]
         cell = layer_class.maker.cell
         refuse_keywords(cell, ("input_size", "device"), "Recurrent")
         if dtype is None:
-            dtype = DTYPES[cell.dtype] if made else torch.get_default_dtype()
+            dtype = DTYPES[cell.dtype] if is_class else torch.get_default_dtype()
         for name, instead in _INSTEAD.items():
             if keywords.pop(name, None) not in (None, False):
                 raise TypeError(f"Recurrent has no {name}: {instead}")
@@ -166,10 +166,10 @@ class Recurrent(torch.nn.Module):
 
     def _drawn(self, array: Array, shape: tuple[int, ...], seed: int) -> Any:
         default = "zeros" if array in self._cell.constants else "glorot_uniform"
-        name, *given = array.initializer or (default,)
+        name, *parameters = array.initializer or (default,)
         rng = initializers.stream(seed, array.name)
         try:
-            return initializers.draw(name, tuple(given), shape, "float64", rng)
+            return initializers.draw(name, tuple(parameters), shape, "float64", rng)
         except ValueError as error:
             raise ValueError(f"weight {array.name} of {self._cell.name}: {error}") from None
 
@@ -299,12 +299,12 @@ class Recurrent(torch.nn.Module):
             for name in given:
                 if name not in names:
                     raise ValueError(f"{what} has no {name!r}{nearest(str(name), names)}")
-            found = dict(given)
+            named = dict(given)
         else:
-            found = spread(what, given, names)[0]
+            named = spread(what, given, names)[0]
         states = []
         for state in cell.states:
-            t = found.get(state.name)
+            t = named.get(state.name)
             if t is None:
                 shape = (batch, *array_shape(state, self._sizes))
                 t = like.new_zeros(shape)
@@ -369,7 +369,7 @@ def _steps(mask: Any, lengths: Any) -> Tensor | None:
         return mask  # type: ignore[no-any-return]
     if lengths is None:
         return None
-    found = torch.as_tensor(lengths)
-    if found.ndim != 1:
-        raise ValueError(f"lengths has shape {list(found.shape)}, expected [batch]")
-    return found
+    tensor = torch.as_tensor(lengths)
+    if tensor.ndim != 1:
+        raise ValueError(f"lengths has shape {list(tensor.shape)}, expected [batch]")
+    return tensor

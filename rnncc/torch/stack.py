@@ -164,19 +164,19 @@ class _Stack(torch.nn.RNNBase):
         for name, state, width in zip(("h_0", "c_0"), hx, widths, strict=False):
             if not isinstance(state, Tensor):
                 raise TypeError(f"{name} is {an(type(state).__name__)}: give a torch tensor")
-            whole = state.unsqueeze(1) if alone and state.dim() == 2 else state
-            if whole.shape != (rows, batch, width):
+            batched = state.unsqueeze(1) if alone and state.dim() == 2 else state
+            if batched.shape != (rows, batch, width):
                 expected = [rows, width] if alone else [rows, batch, width]
                 raise RuntimeError(f"{name} has shape {list(state.shape)}, expected {expected}")
-            states.append(whole.to(self._recurrences[0].torch_dtype) if narrowed else whole)
+            states.append(batched.to(self._recurrences[0].torch_dtype) if narrowed else batched)
         return states
 
     def _weights(self, first: int, ways: int) -> list[Tensor]:
         """Of one layer. By attribute only those that a parametrization has taken away from the
         parameters: looking there first is what Module.__getattr__ does, in less time."""
-        held = self._parameters
+        parameters = self._parameters
         names = [n for at in range(first, first + ways) for n in self._all_weights[at]]
-        return [held[n] if n in held else getattr(self, n) for n in names]  # type: ignore[misc]
+        return [parameters[n] if n in parameters else getattr(self, n) for n in names]  # type: ignore[misc]
 
     def _layers(
         self, x: Tensor, states: list[Tensor] | None, steps: Tensor | PackedRows | None

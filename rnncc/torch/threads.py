@@ -27,10 +27,10 @@ def _parallel() -> int | None:
         return None
     library = Path(torch.__file__).with_name("lib") / "libtorch_cpu.so"
     try:  # it is loaded, and finds the OpenMP it was linked with
-        found = ctypes.CDLL(str(library)).GOMP_parallel
+        function = ctypes.CDLL(str(library)).GOMP_parallel
     except (OSError, AttributeError):
         return None
-    return ctypes.cast(found, ctypes.c_void_p).value
+    return ctypes.cast(function, ctypes.c_void_p).value
 
 
 def join_torch() -> None:

@@ -93,9 +93,9 @@ def _is_piece(a: np.ndarray) -> bool:
 
 def _comparer() -> Callable[[int, int, int], int]:
     library = ctypes.cdll.msvcrt if sys.platform == "win32" else ctypes.CDLL(None)
-    found: Any = library.memcmp
-    found.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
-    compare: Callable[[int, int, int], int] = found
+    memcmp: Any = library.memcmp
+    memcmp.argtypes = [ctypes.c_void_p, ctypes.c_void_p, ctypes.c_size_t]
+    compare: Callable[[int, int, int], int] = memcmp
     return compare
 
 
@@ -132,22 +132,22 @@ class WeightSets:
         counters = _counters(tensors)
         places = [(t.shape, t.stride(), t.is_neg()) for t in tensors]
         with self._lock:
-            found = self._sets.get(key)
-            if found is not None and found.places == places:
-                if training and found.is_large:
-                    found.renew()
+            weight_set = self._sets.get(key)
+            if weight_set is not None and weight_set.places == places:
+                if training and weight_set.is_large:
+                    weight_set.renew()
                 else:
-                    found.look(counters)
+                    weight_set.look(counters)
             else:
                 check(tensors)
                 arrays = [array_of(t) for t in tensors]
-                found = _Set(dict(zip(names, arrays, strict=True)), places, counters)
+                weight_set = _Set(dict(zip(names, arrays, strict=True)), places, counters)
                 if any(t.is_neg() for t in tensors):  # a copy tells nothing of the next call
-                    return found.version, found.arrays
-                self._sets[key] = found
+                    return weight_set.version, weight_set.arrays
+                self._sets[key] = weight_set
             self._sets.move_to_end(key)
             self._trim()
-            return found.version, found.arrays
+            return weight_set.version, weight_set.arrays
 
     def grow(self, layers: int) -> None:
         """So many more layers are in use, or with a negative number fewer."""

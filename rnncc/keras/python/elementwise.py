@@ -53,11 +53,11 @@ _WITH = {
 def _function(
     writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
-    name, given = _WITH.get(type(applied.operation).__name__) or (
+    name, attributes = _WITH.get(type(applied.operation).__name__) or (
         _FUNCTIONS[type(applied.operation).__name__],
         {},
     )
-    keywords = [(k, getattr(applied.operation, a)) for k, a in given.items()]
+    keywords = [(k, getattr(applied.operation, a)) for k, a in attributes.items()]
     more = [f"{k}={number(v)}" for k, v in keywords if v is not None]
     return [result(applied, f"{name}({', '.join([values[0].text, *more])})")]
 
@@ -134,8 +134,8 @@ def _threshold(
     writer: Writes, applied: Applied, values: Sequence[TracedValue]
 ) -> Sequence[TracedValue]:
     own = applied.operation
-    given = f"{number(own.threshold)}, {number(own.default_value)}"
-    return [result(applied, f"threshold({values[0].text}, {given})")]
+    parameters = f"{number(own.threshold)}, {number(own.default_value)}"
+    return [result(applied, f"threshold({values[0].text}, {parameters})")]
 
 
 @word("OnesLike", "ZerosLike", reads=("dtype",))

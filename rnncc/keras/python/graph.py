@@ -110,7 +110,7 @@ def graph_of(cell: Any, inputs: Any, states: Any, training: bool) -> Graph:
     around = _Around(lambda: cell(inputs, states, **keywords))
     with _read(cell, graph):
         try:
-            given = around.called(graph.states, training)
+            returned = around.called(graph.states, training)
         except Exception as error:
             raise TypeError(
                 f"{name}.call can't be read: on symbolic tensors it fails with "
@@ -118,9 +118,9 @@ def graph_of(cell: Any, inputs: Any, states: Any, training: bool) -> Graph:
                 "computes with keras.ops, the same whatever a batch holds; or write its equations "
                 "as a .rnn file"
             ) from error
-        if not isinstance(given, tuple | list) or len(given) != 2:
-            raise TypeError(f"{name}.call gives {given!r}, a cell gives (output, states)")
-        graph.outputs, graph.after = tree.flatten(given[0]), tree.flatten(given[1])
+        if not isinstance(returned, tuple | list) or len(returned) != 2:
+            raise TypeError(f"{name}.call gives {returned!r}, a cell gives (output, states)")
+        graph.outputs, graph.after = tree.flatten(returned[0]), tree.flatten(returned[1])
         if len(graph.after) != len(graph.states):
             raise TypeError(
                 f"{name}.call gives {len(graph.after)} states and was given {len(graph.states)}"
@@ -141,7 +141,7 @@ def _read(cell: Any, graph: Graph) -> Iterator[None]:
     """A cell whose layers open up, and whose variables are symbolic tensors, for one call."""
     changed: list[tuple[dict[str, Any], str, Any]] = []
     nodes = [(layer, len(layer._inbound_nodes)) for layer in cell._flatten_layers()]
-    made: dict[int, Any] = {}
+    stand_ins: dict[int, Any] = {}
     for layer, _ in nodes:
         attributes = vars(layer)
         changed.append((attributes, "compute_output_spec", None))
@@ -149,10 +149,10 @@ def _read(cell: Any, graph: Graph) -> Iterator[None]:
         attributes["compute_output_spec"] = opened
         for name, value in list(attributes.items()):
             if isinstance(value, keras.Variable) and "float" in value.dtype:
-                if id(value) not in made:
-                    made[id(value)] = _stand_in(graph, value)
+                if id(value) not in stand_ins:
+                    stand_ins[id(value)] = _stand_in(graph, value)
                 changed.append((attributes, name, value))
-                attributes[name] = made[id(value)]
+                attributes[name] = stand_ins[id(value)]
             elif id(value) in _ACTIVATIONS:
                 changed.append((attributes, name, value))
                 attributes[name] = _ACTIVATIONS[id(value)]
@@ -191,19 +191,19 @@ def _open(graph: Graph, layer: Any, *args: Any, **keywords: Any) -> Any:
     """In place of a layer's `compute_output_spec`: its call on symbolic tensors. What it gives are
     copies, since Keras writes down that the layer itself made them."""
     losses = len(layer._losses)
-    given = layer.call(*args, **keywords)
+    outputs = layer.call(*args, **keywords)
     if len(layer._losses) > losses:
         raise TypeError(f"{layer.name} adds a loss in every step, which no kernel does")
 
     def copied(tensor: Any) -> Any:
         if not is_symbolic(tensor):
             raise TypeError(f"{layer.name} gives {tensor!r}, which isn't computed from tensors")
-        made = keras.KerasTensor(tensor.shape, tensor.dtype)
-        graph.aliases[id(made)] = tensor
-        graph.alive += [made, tensor]
-        return made
+        copy = keras.KerasTensor(tensor.shape, tensor.dtype)
+        graph.aliases[id(copy)] = tensor
+        graph.alive += [copy, tensor]
+        return copy
 
-    return tree.map_structure(copied, given)
+    return tree.map_structure(copied, outputs)
 
 
 def _in_order(graph: Graph) -> Iterator[Applied]:

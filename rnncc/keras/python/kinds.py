@@ -34,13 +34,13 @@ def refuse_unknown(step: Applied) -> None:
     for argument, declared in inspect.signature(type(own).__init__).parameters.items():
         if argument in ("self", "name") or argument in READS[name]:
             continue
-        given = getattr(own, argument, declared.default)
-        if given is not declared.default and given != declared.default:
-            raise Unreadable(f"takes {argument}={given!r}")
-    for argument, given in step.keywords.items():
-        is_known = given is None or is_symbolic(given) or isinstance(given, keras.Variable)
+        value = getattr(own, argument, declared.default)
+        if value is not declared.default and value != declared.default:
+            raise Unreadable(f"takes {argument}={value!r}")
+    for argument, value in step.keywords.items():
+        is_known = value is None or is_symbolic(value) or isinstance(value, keras.Variable)
         if not is_known and argument not in _CALLED_WITH.get(name, ("x", "x1", "x2")):
-            raise Unreadable(f"is called with {argument}={given!r}")
+            raise Unreadable(f"is called with {argument}={value!r}")
 
 
 def kind_of(given: Any) -> str:
@@ -57,21 +57,21 @@ def in_kind(
 ) -> list[TracedValue]:
     """The operands as equations count them. Unreadable where they would count otherwise."""
     name = type(step.operation).__name__
-    kinds, made = [kind_of(a) for a in read], [kind_of(t) for t in step.outputs]
-    for kind in (*kinds, *made):
+    kinds, result_kinds = [kind_of(a) for a in read], [kind_of(t) for t in step.outputs]
+    for kind in (*kinds, *result_kinds):
         if kind and kind not in (*floats, *_WHOLE, "bool"):
             raise Unreadable(f"counts in {kind}, the cell in {' and '.join(sorted(floats))}")
-    makes_whole = any(k in _WHOLE for k in made)
+    makes_whole = any(k in _WHOLE for k in result_kinds)
     if makes_whole and name not in _MADE and any(k in floats for k in kinds):
-        raise Unreadable(f"makes floats whole ({made[0]}), which equations can't")
+        raise Unreadable(f"makes floats whole ({result_kinds[0]}), which equations can't")
     if name == "Power" and makes_whole:
         raise Unreadable("takes whole numbers to a power")
-    gives_condition = "bool" in made
+    gives_condition = "bool" in result_kinds
     if gives_condition and name not in (*_OF_CONDITIONS, *_COMPARE, *_AS_IT_IS):
         raise Unreadable("counts with conditions: cast them to floats")
     if name == "Where" and (len(values) != 3 or gives_condition):
         raise Unreadable("chooses no numbers: give where a condition and two of them")
-    found = []
+    operands = []
     for at, (kind, value) in enumerate(zip(kinds, values, strict=True)):
         as_condition = name in ("LogicalAnd", "LogicalOr") or (name == "Where" and at == 0)
         as_condition = as_condition or (name in _AS_IT_IS and gives_condition)
@@ -79,8 +79,8 @@ def in_kind(
             value = replace(value, text=f"where({value.text}, 1, 0)", binds=ATOM)
         elif kind != "bool" and as_condition:
             value = replace(value, text=f"{value.within(SUM)} != 0", binds=COMPARED)
-        found.append(value)
-    return found
+        operands.append(value)
+    return operands
 
 
 def refuse_shapes(step: Applied, read: Sequence[Any]) -> None:
@@ -88,9 +88,9 @@ def refuse_shapes(step: Applied, read: Sequence[Any]) -> None:
     if type(step.operation).__name__ not in (*_POINTWISE, *_COMPARE, "Where"):
         return
     shapes = [tuple(a.shape) for a in read if is_symbolic(a) or isinstance(a, keras.Variable)]
-    made = tuple(step.outputs[0].shape)
-    rank = len(made)
+    result_shape = tuple(step.outputs[0].shape)
+    rank = len(result_shape)
     wide = [(1,) * (rank - len(s)) + s for s in shapes]
-    for axis, n in enumerate(made):
+    for axis, n in enumerate(result_shape):
         if n != 1 and all(s[axis] == 1 for s in wide):
             raise Unreadable("takes its shape from an array of one number")

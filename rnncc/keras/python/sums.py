@@ -98,11 +98,11 @@ def _reduced(name: str, value: TracedValue, axes: Any, keep: bool, writer: Write
     for axis in own:
         text = f"{name}({text}{along_of(axis, shape)})"
         del shape[axis]
-    found = TracedValue(text, tuple(shape), value.rows)
+    reduced = TracedValue(text, tuple(shape), value.rows)
     if keep:
         kept = tuple(1 if a in own else n for a, n in enumerate(value.shape))
-        return writer.reshaped(found, kept)
-    return found
+        return writer.reshaped(reduced, kept)
+    return reduced
 
 
 def _axes(operation: Any) -> Any:
@@ -146,10 +146,10 @@ def _variance(
     own, value = applied.operation, writer.named(values[0])
     mean = _reduced("mean", value, _axes(own), True, writer)
     square = TracedValue(f"square({value.text} - {mean.text})", value.shape, value.rows)
-    found = _reduced("mean", square, _axes(own), own.keepdims, writer)
+    variance = _reduced("mean", square, _axes(own), own.keepdims, writer)
     if type(own).__name__ == "Var":
-        return [found]
-    return [TracedValue(f"sqrt({found.text})", found.shape, found.rows)]
+        return [variance]
+    return [TracedValue(f"sqrt({variance.text})", variance.shape, variance.rows)]
 
 
 @word("LayerNorm", "RMSNorm", reads=("axis", "epsilon", "rms_scaling"))

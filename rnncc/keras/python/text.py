@@ -75,9 +75,11 @@ class Writer:
         )
         self.sizes = Sizes(states, inputs, self.names)
         self.taken = {*self.sizes.values}
-        found = [*_variables(self.cell)]
-        self.weights = {id(variable): self.fresh(identifier(name)) for variable, name, _ in found}
-        self.trained = {id(variable) for variable, _, trained in found if trained}
+        variables = [*_variables(self.cell)]
+        self.weights = {
+            id(variable): self.fresh(identifier(name)) for variable, name, _ in variables
+        }
+        self.trained = {id(variable) for variable, _, trained in variables if trained}
         self.inputs, self.states = self._leaves(graph.inputs, "x"), self._leaves(graph.states, "h")
         self._values: dict[int, TracedValue] = {}
         for names, tensors, time in (
@@ -114,13 +116,13 @@ class Writer:
     def value(self, given: Any) -> TracedValue:
         """An operand."""
         if is_symbolic(given):
-            found = self.graph.found(given)
-            variable = self.graph.weights.get(id(found))
+            tensor = self.graph.found(given)
+            variable = self.graph.weights.get(id(tensor))
             if variable is not None:
                 return self._weight(variable)
-            if id(found) not in self._values:
+            if id(tensor) not in self._values:
                 raise Unreadable("reads a symbolic tensor from outside")
-            return self._values[id(found)]
+            return self._values[id(tensor)]
         if isinstance(given, keras.Variable):
             return self._weight(given)
         if isinstance(given, str):
@@ -170,8 +172,8 @@ class Writer:
         """Equal parts along an axis of a row."""
         value = self.named(value)
         key = value.text, count, axis
-        found = self._parts.get(key)
-        if found is None:
+        parts = self._parts.get(key)
+        if parts is None:
             names = [self.fresh(f"{identifier(value.text)}_{i}") for i in range(count)]
             where = along_of(axis, value.shape)
             left = names[0] if count == 1 else ", ".join(names)
@@ -179,8 +181,8 @@ class Writer:
             self.lines.append(f"{left} = {right}")
             width = value.shape[axis] // count
             shape = (*value.shape[:axis], width, *value.shape[axis + 1 :])
-            found = self._parts[key] = [TracedValue(n, shape, value.rows) for n in names]
-        return found
+            parts = self._parts[key] = [TracedValue(n, shape, value.rows) for n in names]
+        return parts
 
     def rate(self, layer: Any) -> str:
         """The name of a layer's dropout rate."""
@@ -223,8 +225,8 @@ class Writer:
         refuse_unknown(step)
         read = operands(step)
         refuse_shapes(step, read)
-        given = in_kind(step, read, [self.value(a) for a in read], self.floats)
-        for tensor, value in zip(step.outputs, word(self, step, given), strict=True):
+        values = in_kind(step, read, [self.value(a) for a in read], self.floats)
+        for tensor, value in zip(step.outputs, word(self, step, values), strict=True):
             state = self._next.get(id(tensor))
             if state is not None and value.rows:
                 self.lines.append(f"{state}[t] = {value.text}")
@@ -253,10 +255,10 @@ class Writer:
 
 
 def operands(step: Applied) -> list[Any]:
-    given = tree.flatten((step.args, step.keywords))
+    arguments = tree.flatten((step.args, step.keywords))
     if type(step.operation).__name__ in _FIRST_ONLY:
-        given = given[:1]
-    return [a for a in given if a is not None]
+        arguments = arguments[:1]
+    return [a for a in arguments if a is not None]
 
 
 def _variables(cell: Any) -> Iterator[tuple[Any, str, bool]]:
@@ -265,8 +267,8 @@ def _variables(cell: Any) -> Iterator[tuple[Any, str, bool]]:
     seen: set[int] = set()
     for prefix, layer in _layers(cell, ""):
         for trained in (True, False):
-            held = layer._trainable_variables if trained else layer._non_trainable_variables
-            for variable in held:
+            variables = layer._trainable_variables if trained else layer._non_trainable_variables
+            for variable in variables:
                 if id(variable) not in seen:
                     seen.add(id(variable))
                     yield variable, f"{prefix}{variable.name}", trained
@@ -276,10 +278,10 @@ def _layers(layer: Any, prefix: str) -> Iterator[tuple[str, Any]]:
     yield prefix, layer
     inner = {id(own): own for own in layer._layers}
     # What Keras keeps for itself, behind an underscore, comes last: lists of all layers, too.
-    held = {**vars(layer), **vars(layer).get("_modules", {})}  # torch has them apart
-    for name, value in sorted(held.items(), key=lambda pair: pair[0].startswith("_")):
-        for at, found in _held(value):
-            own = inner.pop(id(found), None)
+    attributes = {**vars(layer), **vars(layer).get("_modules", {})}  # torch has them apart
+    for name, value in sorted(attributes.items(), key=lambda pair: pair[0].startswith("_")):
+        for at, item in _held(value):
+            own = inner.pop(id(item), None)
             if own is not None:
                 yield from _layers(own, f"{prefix}{name.strip('_')}{at}_")
     for number_, own in enumerate(inner.values()):
