@@ -114,7 +114,7 @@ def residual_bytes(cell: str, batch: int, units: int) -> int:
     program, sizes = program_of(case), all_sizes(case)
     wrt = [p.value.name for p in program.params if p.role in ("input", "state", "weight")]
     forward, _ = gradient(program, wrt)
-    found = [r for r in forward.results if r.role == "residual" and "T" in r.value.type.axes]
+    found = [r for r in forward.results if r.role.kind == "residual" and "T" in r.value.type.axes]
     names = {r.name.rpartition(".")[0] for r in found}
     total = 0
     for result in found:

@@ -17,6 +17,7 @@ import rnncc
 from rnncc import compiler, oracle
 from rnncc.driver import Programs
 from rnncc.ir.program import Program
+from rnncc.ir.sizes import Size
 from rnncc.lowering.lower import lower
 from rnncc.schedule.model import GradStage, LaneStage, RowStage, Schedule
 from tests import cases
@@ -76,13 +77,15 @@ def made(
     return both(program)
 
 
-def shape(schedule: Schedule) -> tuple[int, int, int]:
-    """Levels of a step, contractions of one and its stages that contract."""
+def shape(schedule: Schedule) -> tuple[int, Size, int]:
+    """Levels of a step, what its contractions of one axis sum over, and its stages that contract.
+    Gates side by side are one contraction of as many terms as theirs."""
     levels = scan_of(schedule).levels
     stages = [s for level in levels for s in level.stages if isinstance(s, LaneStage) and s.groups]
+    segments = [c for s in stages for g in s.groups for a in g.accs for c in a.segments]
     return (
         len(levels),
-        sum(len(a.segments) for s in stages for g in s.groups for a in g.accs),
+        sum((sum(c.k_sizes, Size.of(0)) for c in segments), Size.of(0)),
         len(stages),
     )
 
