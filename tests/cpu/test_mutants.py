@@ -185,8 +185,8 @@ RUNTIME: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
         FUSED,
     ),
     "a tail of no rows": (
-        "contract_rows",
-        r"min\(row_tile, row_end - m\)",
+        "contract_lanes",
+        r"min\(row_tile, row_hi - m\)",
         "row_tile",
         KernelFault,
         SHARED,
