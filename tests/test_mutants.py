@@ -220,7 +220,12 @@ PASSES = (
         GRU,
     ),
     Mutant("rnncc.schedule.region:_Region.parts", "start = start + x", "start = x", LSTM),
-    Mutant("rnncc.emit.shared.statements:Statements._stored", "shape[-1] == lanes", "shape", ODD),
+    Mutant(
+        "rnncc.emit.shared.statements:Statements._is_part",
+        "return bool(self",
+        "return not (self",
+        ODD,
+    ),
     Mutant(
         "rnncc.passes.residuals:_recomputation",
         "budget < 0",

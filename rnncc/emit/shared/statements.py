@@ -12,7 +12,6 @@ from rnncc.emit.shared.kernel_names import unpack_lines
 from rnncc.emit.shared.views import NARROW, Loop, StatementLoop
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Op, Value
-from rnncc.ir.sizes import Size
 from rnncc.schedule.model import Buffer, LaneStage, View
 
 SLOW = 15  # cycles a vector from which an op is an activation others wait for
@@ -48,6 +47,8 @@ class Statements:
                 self.reads[operand] = self.reads.get(operand, 0) + 1
         self.stores = [s for s in stage.stores if s.view.buffer not in left_out]
         self.stored = {s.value for s in self.stores}
+        # Where a later loop finds what an earlier one made: rows that hold all of its vector.
+        self.kept = {s.value: s.view for s in self.stores if not self._is_part(s.view)}
 
     def run(self, split: bool) -> list[StatementLoop]:
         """The statements, in one loop, or split where one activation waits for another.
@@ -92,7 +93,7 @@ class Statements:
         self.registers[op.result] = name
         self.lines.append(f"{name} = {text}{self._citation(op)}")
         self._store(op.result)
-        if op.result in crossing and op.result not in self.stored:
+        if op.result in crossing and op.result not in self.kept:
             address = self._spill(crossing[op.result][1])
             self.lines.append(f"v.store({address}, {self._as_number(op.result)})")
 
@@ -130,10 +131,11 @@ class Statements:
 
     def _reload(self, value: Value) -> str:
         """A value of an earlier loop, from where that stored it."""
-        for store in self.stores:
-            if store.value is value:
-                return self._load(value, store.view)
-        text = f"v.load({self._spill(self.late[value])})"
+        if value in self.kept:  # its own vector, also where all lanes are the same
+            place = f"{self.row_pointer(self.kept[value])} + q"
+        else:
+            place = self._spill(self.late[value])
+        text = f"v.load({place})"
         return f"({text} != 0.0)" if value.type.dtype == "bool" else text
 
     def _as_number(self, value: Value) -> str:
@@ -264,10 +266,13 @@ class Statements:
 
     def _stored(self, view: View, address: str, text: str) -> str:
         """Of a part of a row no lane is written behind its end, where the next part begins."""
-        lanes = self.stage.shape[-1] if self.stage.shape else Size.of(1)
-        if not view.buffer.shape or view.buffer.shape[-1] == lanes:
+        if not self._is_part(view):
             return f"v.store({address}, {text})"
-        return f"v.store_part({address}, {text}, {self.at.size(lanes)} * SIZE - q)"
+        return f"v.store_part({address}, {text}, {self.at.size(self.stage.shape[-1])} * SIZE - q)"
+
+    def _is_part(self, view: View) -> bool:
+        """Whether the stage's lanes are fewer than those of the buffer's rows."""
+        return bool(self.stage.shape) and view.buffer.shape[-1] != self.stage.shape[-1]
 
     def _name(self, value: Value) -> str:
         return self.at.words.fresh_of(value.name.rstrip("_"), "")
