@@ -222,8 +222,8 @@ PASSES = (
     Mutant("rnncc.schedule.region:_Region.parts", "start = start + x", "start = x", LSTM),
     Mutant(
         "rnncc.emit.shared.statements:Statements._is_part",
-        "return bool(self",
-        "return not (self",
+        "return bool(view",
+        "return not bool(view",
         ODD,
     ),
     Mutant(

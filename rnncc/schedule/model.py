@@ -113,6 +113,11 @@ class Store:
     value: Value
     view: View
 
+    @property
+    def is_whole(self) -> bool:
+        """False for a part of a row, also for one that begins where the row does."""
+        return self.view.is_whole and self.value.type.shape == self.view.buffer.shape
+
 
 @dataclass(eq=False, slots=True)
 class LaneStage:
@@ -141,7 +146,7 @@ class LaneStage:
             bool(self.groups)
             and not self.ops
             and len(self.stores) == sum(len(g.accs) for g in self.groups)
-            and all(s.view.is_whole for s in self.stores)
+            and all(s.is_whole for s in self.stores)
         )
 
 

@@ -12,6 +12,7 @@ from rnncc.emit.shared.kernel_names import unpack_lines
 from rnncc.emit.shared.views import NARROW, Loop, StatementLoop
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Op, Value
+from rnncc.ir.sizes import Size
 from rnncc.schedule.model import Buffer, LaneStage, View
 
 SLOW = 15  # cycles a vector from which an op is an activation others wait for
@@ -268,11 +269,16 @@ class Statements:
         """Of a part of a row no lane is written behind its end, where the next part begins."""
         if not self._is_part(view):
             return f"v.store({address}, {text})"
-        return f"v.store_part({address}, {text}, {self.at.size(self.stage.shape[-1])} * SIZE - q)"
+        return f"v.store_part({address}, {text}, {self.at.size(self._lanes)} * SIZE - q)"
+
+    @property
+    def _lanes(self) -> Size:
+        """How many lanes the stage has: a number has one, and may be a part of a row."""
+        return self.stage.shape[-1] if self.stage.shape else Size.of(1)
 
     def _is_part(self, view: View) -> bool:
         """Whether the stage's lanes are fewer than those of the buffer's rows."""
-        return bool(self.stage.shape) and view.buffer.shape[-1] != self.stage.shape[-1]
+        return bool(view.buffer.shape) and view.buffer.shape[-1] != self._lanes
 
     def _name(self, value: Value) -> str:
         return self.at.words.fresh_of(value.name.rstrip("_"), "")
