@@ -36,6 +36,12 @@ def cotangent_name(result: str) -> str:
     return f"d.{result}"
 
 
+def handed_name(argument: str) -> str:
+    """Of a cotangent that a pullback hands over to the pullback behind it: an output may have the
+    argument's own name, whose cotangent is another."""
+    return f"handed.{argument}"
+
+
 class ResultRole(NamedTuple):
     """of: the carry, or the parameter, or else the result's own name."""
 

@@ -35,7 +35,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass, replace
 
-from rnncc.common.result_roles import ResultRole, cotangent_name
+from rnncc.common.result_roles import ResultRole, cotangent_name, handed_name
 from rnncc.ir.program import Param, Program, Result, Value, uses
 from rnncc.ir.rewrite import definitions, prune, remap_program
 from rnncc.ir.verify import verify
@@ -109,20 +109,20 @@ def _output(name: str, value: Value) -> Result:
 def _hand_over(back: Program, ahead: Program) -> tuple[Program, Program]:
     """What the last program reads of the one before it is a residual on both sides."""
     read = uses(ahead)
+    handed = {p.value: p.of for p in ahead.params if p.role == "cotangent" and p.value in read}
     params = tuple(
-        replace(p, role="residual") if p.role == "cotangent" else p
+        replace(p, role="residual") if p.value in handed else p
         for p in ahead.params
         if p.value in read
     )
-    taken = {p.value.name for p in params}
     results = []
     for r in back.results:
-        name = cotangent_name(r.role.of)
         if r.role.kind == "grad_cotangent":
             results.append(r)
-        elif name in taken:
-            results.append(Result(ResultRole("residual", name), r.value))
-    return prune(replace(back, results=tuple(results))), replace(ahead, params=params)
+        elif r.role.of in handed.values():
+            results.append(Result(ResultRole("residual", handed_name(r.role.of)), r.value))
+    ahead = _rename(replace(ahead, params=params), {v: handed_name(n) for v, n in handed.items()})
+    return prune(replace(back, results=tuple(results))), ahead
 
 
 # ---- names -------------------------------------------------------------------------------------
