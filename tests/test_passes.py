@@ -211,6 +211,24 @@ def test_gates_are_joined_in_the_order_of_their_weight() -> None:
     assert not [op for op in pullback.before if op.opcode == "slice"], "weights are read whole"
 
 
+def test_gates_side_by_side_along_two_axes_stay_alone() -> None:
+    text = """cell: Crossed
+n: size
+x: input[2, n]
+h: state[2, n]
+W: weight[4, n]
+V: weight[2, 2 * n]
+a, b = split(W, 2, axis=0)
+c, d = split(V, 2, axis=1)
+h[t] = tanh(x[t] + a + c) * sigmoid(h[t-1] + b + d)
+return h[t]
+"""
+    for wrt, stacks in ((["W"], 1), (["V"], 1), (["W", "V"], 2)):
+        _, pullback = gradient(lower(check_text(text)), wrt)
+        joined = optimise(pullback)
+        assert joined.scan and len(joined.scan.ys) == stacks, wrt
+
+
 def test_gates_that_someone_reads_alone_stay_alone() -> None:
     """A second stack beside theirs would cost more than one product in place of two saves."""
     text = """cell: Shared

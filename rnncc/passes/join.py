@@ -54,7 +54,7 @@ Non-Goals: gates of the forward loop, whose sums are side by side in the lanes o
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from itertools import pairwise
 
@@ -212,6 +212,8 @@ class _Joining:
         """Whether a step makes each of the gates lane by lane, and all leave it in the same way."""
         if not all(map(self.is_handed_out, group.gates)):
             return False
+        if len({g.type.axes for g in group.gates}) > 1:
+            return False
         producers = [self.body.get(self.of_step(g)) for g in group.gates]
         lanes = [op for op in producers if op is not None and OPS[op.opcode].kind is Kind.POINTWISE]
         if len({*lanes}) < len(group.gates):
@@ -257,9 +259,13 @@ class _Joining:
         return tuple(map(self.of_step, group.gates))
 
     def stored_once(self, group: _Group, groups: list[_Group]) -> Iterator[_Group]:
-        """Runs of gates that the same groups read: so a step stores each gate in one place."""
+        """Runs of gates that the same groups read: so a step stores each gate in one place. None
+        of gates that others have side by side along another axis."""
+        steps = self.steps(group)
+        if any(g.axis != group.axis and not {*steps}.isdisjoint(self.steps(g)) for g in groups):
+            return
         rows = {self.steps(g) for g in groups}
-        readers = [{row for row in rows if step in row} for step in self.steps(group)]
+        readers = [{row for row in rows if step in row} for step in steps]
         ends = [i for i in range(1, len(readers)) if readers[i] != readers[i - 1]]
         for first, end in pairwise([0, *ends, len(readers)]):
             if end - first > 1:
@@ -286,23 +292,26 @@ class _Joining:
         )
         return prune(remap_program(joined, names))
 
-    def rewritten(self, ops: Iterable[Op], names: dict[Value, Value]) -> tuple[Op, ...]:
+    def rewritten(self, ops: tuple[Op, ...], names: dict[Value, Value]) -> tuple[Op, ...]:
         groups: dict[Op, list[_Group]] = {}
         for group in self.groups:
             groups.setdefault(group.whole, []).append(group)
-        defs = definitions(ops := tuple(ops))
+        defs = definitions(ops)
         new: list[Op] = []
         for op in ops:
             if op not in groups:
                 new.append(op)
                 continue
             b = Builder(op.span, op.result.name)
-            join = self.sum if op.opcode == "add" else self.concat
-            names[op.result] = join(b, op, groups[op], defs)
+            if op.opcode == "add":
+                names[op.result] = self.sum(b, op, groups[op], defs)
+            else:
+                names[op.result] = self.concat(b, op, groups[op])
             new += b.ops
         return tuple(new)
 
     def sum(self, b: Builder, op: Op, groups: list[_Group], defs: Mapping[Value, Op]) -> Value:
+        """The terms that nobody joins, and one for each group."""
         joined = {t.result for g in groups for t in g.terms}
         terms = [v for v in add_leaves(op.result, defs, self.single) if v not in joined]
         name = op.result.name if not terms and len(groups) == 1 else None
@@ -313,7 +322,7 @@ class _Joining:
         *most, last = terms
         return b.emit("add", sum_of(b, most), last, name=op.result.name, **op.attrs)
 
-    def concat(self, b: Builder, op: Op, groups: list[_Group], _: Mapping[Value, Op]) -> Value:
+    def concat(self, b: Builder, op: Op, groups: list[_Group]) -> Value:
         parts = list(op.operands)
         for group in groups:
             first, *rest = (t.result for t in group.terms)
@@ -335,8 +344,7 @@ class _Joining:
             return self.made.setdefault(group.terms, total)
         other = term.operands[1 - group.side]
         if group.weight is not None:
-            other = group.weight
-            other = self.part_of(other, group, gates.type.shape[group.axis])
+            other = self.part_of(group.weight, group, gates.type.shape[group.axis])
         pair = (gates, other) if group.side == 0 else (other, gates)
         total = b.contract(*pair, term.attrs["labels"], term.attrs["over"], name=name)
         return self.made.setdefault(group.terms, total)
