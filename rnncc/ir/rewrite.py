@@ -36,6 +36,7 @@ from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import replace
 
 from rnncc.ir.builder import Builder
+from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Carry, Op, Program, Result, Scan, Slice, Stack, Value
 
 
@@ -138,6 +139,16 @@ def inner_adds(value: Value, defs: Mapping[Value, Op], single: Collection[Value]
         adds.update(inner)
         rest += inner
     return adds
+
+
+def filled_with(value: Value, defs: Mapping[Value, Op]) -> object:
+    """What a value is filled with by construction: a number, a size, or None."""
+    op = defs.get(value)
+    while op is not None and op.opcode in ("spread", "broadcast"):
+        op = defs.get(op.operands[0])
+    if op is None or OPS[op.opcode].kind is not Kind.LEAF:
+        return None
+    return op.attrs["value"] if op.opcode == "full" else op.attrs["size"]
 
 
 def sum_of(b: Builder, terms: Sequence[Value]) -> Value:

@@ -61,7 +61,15 @@ from itertools import pairwise
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Carry, Op, Program, Scan, Stack, Value, uses
-from rnncc.ir.rewrite import add_leaves, definitions, inner_adds, prune, remap_program, sum_of
+from rnncc.ir.rewrite import (
+    add_leaves,
+    definitions,
+    filled_with,
+    inner_adds,
+    prune,
+    remap_program,
+    sum_of,
+)
 from rnncc.ir.sizes import Size
 
 
@@ -221,15 +229,8 @@ class _Joining:
         if any(g in self.stacks for g in group.gates):
             return all(g in self.stacks for g in group.gates)
         finals = {g is self.carries[g].final for g in group.gates}
-        numbers = {self.number(self.carries[g].init) for g in group.gates}
-        return len(finals) == 1 and len(numbers) == 1 and None not in numbers
-
-    def number(self, init: Value) -> object:
-        """What a carry is filled with at first, if that is a number."""
-        op = self.before.get(init)
-        while op is not None and op.opcode in ("spread", "broadcast"):
-            op = self.before.get(op.operands[0])
-        return op.attrs["value"] if op is not None and op.opcode == "full" else None
+        numbers = {filled_with(self.carries[g].init, self.before) for g in group.gates}
+        return len(finals) == 1 and len(numbers) == 1 and all(isinstance(n, float) for n in numbers)
 
     def worthwhile(self, groups: list[_Group]) -> list[_Group]:
         """Those of whose gates nothing is left: every reader of each is a term of some group."""
@@ -386,7 +387,7 @@ class _Joining:
 
     def carry(self, carries: list[Carry], value: Value) -> None:
         b = self.first
-        number, axes = self.number(carries[0].init), carries[0].init.type.axes
+        number, axes = filled_with(carries[0].init, self.before), carries[0].init.type.axes
         assert isinstance(number, float)
         start = b.full(number, value.type.shape)
         if axes:

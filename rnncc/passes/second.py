@@ -11,7 +11,8 @@ that hands back to the residuals of the forward goes on through the forward's pu
 with what arguments got directly: so the last program's results are whole.
 
 What one program leaves for another is a residual, and has one name that nothing else has: `x` is
-an argument, `forward.z.0` and `backward.d_z.1` were saved, `d.z` is the cotangent of z.
+an argument, `forward.z.0` and `backward.d_z.1` were saved, `handed.z` is the cotangent of z that
+one pullback hands to the other; `d.h` is that of a result.
 
     >>> from rnncc.lowering.examples import example
     >>> four = second_order(example("h[t] = tanh(x[t] @ W + h[t-1])"), ["x", "W"])
@@ -23,8 +24,8 @@ an argument, `forward.z.0` and `backward.d_z.1` were saved, `d.z` is the cotange
     W forward.h.0 x d.h d.final_h
        -> d_x d_W backward.d_h.0
     backward.d_h.0 d.h W x forward.h.0 d.d_x d.d_W
-       -> d.W d.forward.h.0 d.x d_d.h d_d.final_h
-    W forward.h.0 x d.forward.h.0 d.x d.W
+       -> handed.W handed.forward.h.0 handed.x d_d.h d_d.final_h
+    W forward.h.0 x handed.forward.h.0 handed.x handed.W
        -> d_x d_W
 
 Non-Goals: optimising any of the four (`pipeline.optimise`); third derivatives.
@@ -37,7 +38,7 @@ from dataclasses import dataclass, replace
 
 from rnncc.common.result_roles import ResultRole, cotangent_name, handed_name
 from rnncc.ir.program import Param, Program, Result, Value, uses
-from rnncc.ir.rewrite import definitions, prune, remap_program
+from rnncc.ir.rewrite import definitions, filled_with, prune, remap_program
 from rnncc.ir.verify import verify
 from rnncc.passes.differentiate import differentiate
 from rnncc.passes.pipeline import gradient
@@ -157,11 +158,5 @@ def _rename(program: Program, names: Mapping[Value, str]) -> Program:
 def _without_zeros(program: Program) -> Program:
     """Results that are zero by construction are nobody's business."""
     defs = definitions(program.ops())
-
-    def zero(value: Value) -> bool:
-        op = defs.get(value)
-        if op is not None and op.opcode in ("spread", "broadcast"):
-            return zero(op.operands[0])
-        return op is not None and op.opcode == "full" and op.attrs["value"] == 0
-
-    return prune(replace(program, results=tuple(r for r in program.results if not zero(r.value))))
+    results = tuple(r for r in program.results if filled_with(r.value, defs) != 0)
+    return prune(replace(program, results=results))

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Scan, Value, uses
-from rnncc.ir.rewrite import definitions
+from rnncc.ir.rewrite import definitions, filled_with
 from rnncc.ir.verify import verify
 from rnncc.schedule.accumulate import Sum
 from rnncc.schedule.hoisted_inputs import find_starts
@@ -130,7 +130,7 @@ class _Build:
         """The numbers other than zero that carries start from."""
         defs = definitions(program.before)
         inits = dict.fromkeys(c.init for c in program.scan.carries) if program.scan else ()
-        return [v for v in inits if _number(v, defs) not in (None, 0)]
+        return [v for v in inits if filled_with(v, defs) not in (None, 0)]
 
     # ---- regions ----------------------------------------------------------------------------
 
@@ -292,17 +292,7 @@ def _roots(ops: tuple[Op, ...]) -> dict[Value, Value]:
 
 def _is_zero(value: Value, defs: dict[Value, Op]) -> bool:
     """Zeros by construction: they are never computed, the runtime clears the slot."""
-    return _number(value, defs) == 0
-
-
-def _number(value: Value, defs: dict[Value, Op]) -> object:
-    """What a value is filled with by construction: a number, a size, or None."""
-    op = defs.get(value)
-    while op is not None and op.opcode in ("spread", "broadcast"):
-        op = defs.get(op.operands[0])
-    if op is None or OPS[op.opcode].kind is not Kind.LEAF:
-        return None
-    return op.attrs["value"] if op.opcode == "full" else op.attrs["size"]
+    return filled_with(value, defs) == 0
 
 
 def _kind(stage: Stage) -> tuple[str, str]:
