@@ -76,11 +76,6 @@ class KernelArgument(tuple[Any, ...]):
         return self.fields[0] if self.names else ""
 
     @property
-    def about_subject(self) -> str:
-        """What is asked of the subject, in words."""
-        return " ".join((self.kind, *self.fields[1:]))
-
-    @property
     def described(self) -> str:
         return " ".join(filter(None, (self.kind, *self.fields)))
 

@@ -64,18 +64,17 @@ def core_call(
         out_stride = at.row_strides(target).get("r", "0")
     cores = words(f"{name}_cores", CoreTable(stage.name, i))
     return CallView(
-        name,
-        lines,
-        count,
-        cores,
-        table,
-        init,
-        init_j,
-        init_rs,
-        out,
-        out_stride,
-        tile_bytes,
-        group.rowwise,
+        lines=lines,
+        count=count,
+        cores=cores,
+        table=table,
+        init=init,
+        init_j=init_j,
+        init_rs=init_rs,
+        out=out,
+        out_stride=out_stride,
+        tile_bytes=tile_bytes,
+        rowwise=group.rowwise,
     )
 
 

@@ -43,30 +43,26 @@ class Words:
 
     arguments: dict[KernelArgument, str] = field(default_factory=dict)
     taken: set[str] = field(default_factory=set)
-    used: set[KernelArgument] = field(default_factory=set)
     counts: dict[str, int] = field(default_factory=dict)
 
     def __call__(self, name: str, argument: KernelArgument) -> str:
         """The identifier of ours that holds an argument."""
-        self.used.add(argument)
         if argument not in self.arguments:
             self.arguments[argument] = self.fresh(name)
         return self.arguments[argument]
 
     def of(self, name: str, meaning: str, argument: KernelArgument) -> str:
         """The identifier that holds an argument about something of the user's."""
-        self.used.add(argument)
         if argument not in self.arguments:
             self.arguments[argument] = self.fresh_of(name, meaning)
         return self.arguments[argument]
 
     def reserve(self, name: str, argument: KernelArgument) -> None:
-        """An argument that templates read by this name, whether or not anything else does."""
+        """An argument that templates read by this name."""
         self.arguments[argument] = name
-        self.used.add(argument)
 
     def again(self) -> Words:
-        """For a second kernel over the same block: the same words, none of them used yet."""
+        """For a second kernel over the same block: the same words."""
         return Words(dict(self.arguments), set(self.arguments.values()))
 
     def arranged(self) -> list[KernelArgument]:

@@ -23,7 +23,6 @@ class Loop:
 class CallView:
     """One core call of a tile: where its segments, start and result are."""
 
-    comment: str
     lines: list[str]  # fill the segment table
     count: str
     cores: str

@@ -1,6 +1,6 @@
 """Check-in and barrier: how threads that share one step's units find and wait for each other.
 
-    index, count = check_in(sync, wanted, spins)   # in every part; index is -1 in a latecomer
+    index, count = enter(sync, part, parts, spins)   # in every part; index is -1 in a latecomer
     if index >= 0:
         for t in range(steps):
             ...                               # share `index` of `count`
