@@ -222,6 +222,11 @@ def a_gradient_of_half_a_product(made: Schedule) -> None:
     stage.a = None
 
 
+def lanes_that_lie_apart(made: Schedule) -> None:
+    stage = grad_stage(made)
+    stage.d = replace(stage.d, axes=(None,) * len(stage.d.axes))
+
+
 def a_gradient_of_rows(made: Schedule) -> None:
     grad_stage(made).kept = "B"
 
@@ -251,7 +256,7 @@ ANYWHERE: tuple[Callable[[Schedule], None], ...] = (
     sum_what_is_not_there,
 )
 FORWARD = (turn_the_levels_round,)
-BACKWARD = (a_gradient_of_half_a_product, a_gradient_of_rows)
+BACKWARD = (a_gradient_of_half_a_product, a_gradient_of_rows, lanes_that_lie_apart)
 WAYS = [
     *((way, part) for way in ANYWHERE for part in ("forward", "backward")),
     *((way, "forward") for way in FORWARD),

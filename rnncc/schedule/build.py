@@ -44,6 +44,7 @@ class _Build:
     names: Identifiers = field(default_factory=Identifiers)
     buffers: list[Buffer] = field(default_factory=list)
     places: dict[Value, View] = field(default_factory=dict)
+    views: dict[Value, View] = field(default_factory=dict)  # what later regions read them by
     carries: list[CarrySlot] = field(default_factory=list)
     histories: dict[str, list[Value]] = field(default_factory=dict)
     kernels: list[Kernel] = field(default_factory=list)
@@ -138,7 +139,7 @@ class _Build:
         out = build_region(
             RegionInput(
                 ops,
-                self.places,
+                {**self.places, **self.views},  # lanes are those of what a view is of (`legalize`)
                 required,
                 self.single,
                 False,
@@ -176,11 +177,12 @@ class _Build:
 
     def take(self, out: RegionOutput) -> None:
         self.buffers += out.buffers
-        for value, view in out.places.items():
+        self.views |= out.views
+        for value, view in (*out.places.items(), *out.views.items()):
             self.places.setdefault(value, view)  # a result has rows of its own
 
     def scan(self, scan: Scan, results: set[Value]) -> None:
-        known = dict(self.places)
+        known = {**self.places, **self.views}
         required: dict[Value, list[View]] = {}
         zero_start: set[Buffer] = set()
         before_defs = definitions(self.program.before)

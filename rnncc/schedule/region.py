@@ -50,8 +50,11 @@ class RegionInput:
 
 @dataclass
 class RegionOutput:
+    """views: how to read values that are views of others, whether or not they have rows, too."""
+
     levels: list[list[Stage]]
     places: dict[Value, View]
+    views: dict[Value, View]
     buffers: list[Buffer]
 
 
@@ -90,7 +93,7 @@ class _Region:
             for v, path in self.ops.paths.items()
             if path.root is not v and (path.root in self.places or path.root in self.given.known)
         }
-        return RegionOutput([x for x in levels if x], {**views, **self.places}, self.buffers)
+        return RegionOutput([x for x in levels if x], self.places, views, self.buffers)
 
     # ---- memory -----------------------------------------------------------------------------
 

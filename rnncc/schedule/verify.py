@@ -196,8 +196,15 @@ class _Check:
         self.reads(a, None, stage.axes)
         if group.rowwise:
             self.reads(w, None, stage.axes)
+            if segment.lane is not None:
+                self.side_by_side(w, segment.lane)
         else:
             self.packed(w)
+
+    def side_by_side(self, view: View, axis: int) -> None:
+        """Whether a vector of lanes along an axis of the view can be read as it lies."""
+        if view.axes[axis] != len(view.buffer.shape) - 1:
+            raise self.fail(f"lanes of {view.buffer.name} are read vector by vector, but lie apart")
 
     def packed(self, view: View) -> None:
         """What is put in the order of cores once a version of the weights."""
@@ -229,6 +236,9 @@ class _Check:
             raise self.fail(f"{op.opcode} reads fewer than its operands")
         if stage.a is not None:
             self.reads(stage.a, a[0].type, "BT")
+        if d.type.shape:
+            labels = op.attrs.get("labels")
+            self.side_by_side(stage.d, labels[1].index(labels[2][-1]) if labels else -1)
         self.writes(stage.target, op.result, stage.kept, stage)
         self.makes(op.result, stage)
 

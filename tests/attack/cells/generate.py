@@ -991,7 +991,20 @@ def make_cell(d: _Draft, name: str, steps: int) -> Cell:
         returns.append(Ref("x", 0))
         cell = pruned(Cell(name, tuple(declared), tuple(equations), tuple(returns)))
         assert x in cell.declarations
-    return cell
+    return _decided(cell, d.options)
+
+
+def _decided(cell: Cell, options: dict[str, Option]) -> Cell:
+    """With an option that follows a rate which nothing draws with set to what it would be: a rate
+    that an option alone reads is refused as never used."""
+    read = {n.name for e in cell.expressions() for n in walk(e) if isinstance(n, Ref)}
+    declarations = tuple(
+        replace(d, default=options[d.name])
+        if isinstance(d, Scalar) and isinstance(d.default, Ref) and d.default.name not in read
+        else d
+        for d in cell.declarations
+    )
+    return pruned(replace(cell, declarations=declarations))
 
 
 # ---- calls -----------------------------------------------------------------------------------
