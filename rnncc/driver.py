@@ -191,20 +191,3 @@ class Optimised:
         from rnncc.schedule.build import schedule
 
         return schedule(self.program)
-
-
-def render_module(
-    spec: CellSpec,
-    options: Mapping[str, object] | None = None,
-    functions: Mapping[str, object] | None = None,
-    dtype: str = "float32",
-    variants: Sequence[Variant] = (),
-    *,
-    second_order: bool = False,
-    target: str = "cpu",
-    on_demand: bool = False,
-) -> str:
-    """`Derivation.module` of a cell that nothing else is asked about."""
-    return Derivation(spec, options or {}, functions or {}).module(
-        dtype, variants, second_order=second_order, target=target, on_demand=on_demand
-    )

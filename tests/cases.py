@@ -12,8 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
+from rnncc.artifact.cell import Variant
 from rnncc.common.result_roles import gradient_name
-from rnncc.driver import DIFFERENTIABLE, render_module
+from rnncc.driver import DIFFERENTIABLE, Derivation
 from rnncc.frontend.elaborate import sizes_of
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
@@ -50,6 +51,23 @@ def lowered(name: str, variant: str = "plain") -> Program:
     drawn = variant == "drawn"
     rates = frozenset(r.name for r in spec.rates) if drawn else frozenset()
     return lower(spec, mask=variant == "mask", training=drawn, active_rates=rates)
+
+
+def render_module(
+    spec: CellSpec,
+    options: Mapping[str, object] | None = None,
+    functions: Mapping[str, object] | None = None,
+    dtype: str = "float32",
+    variants: Sequence[Variant] = (),
+    *,
+    second_order: bool = False,
+    target: str = "cpu",
+    on_demand: bool = False,
+) -> str:
+    """`Derivation.module` of a cell that nothing else is asked about."""
+    return Derivation(spec, options or {}, functions or {}).module(
+        dtype, variants, second_order=second_order, target=target, on_demand=on_demand
+    )
 
 
 @cache

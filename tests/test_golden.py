@@ -17,7 +17,7 @@ import pytest
 
 from rnncc.cli.settings import load
 from rnncc.cli.stages import all_stages, stage_names
-from rnncc.driver import render_module
+from tests.cases import render_module
 
 from .conftest import ROOT, Golden
 
@@ -57,7 +57,7 @@ def test_the_whole_module(cell: str, golden: Golden) -> None:
 def test_modules_are_the_same_bytes_whatever_the_hashes() -> None:
     script = (
         "import sys; from pathlib import Path; from rnncc.cli.settings import load\n"
-        "from rnncc.driver import render_module\n"
+        "from tests.cases import render_module\n"
         "for path in sys.argv[1:]:\n"
         "    print(render_module(load(path, []).spec, dtype='float64'))\n"
     )

@@ -20,10 +20,10 @@ from rnncc.artifact.cell import Variant
 from rnncc.artifact.literals import quoted
 from rnncc.common.template_loader import environment
 from rnncc.common.user_text import Code, comment, documented, text_literal
-from rnncc.driver import render_module
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.jit.module_grammar import NotAModule, check_module
+from tests.cases import render_module
 
 from .conftest import ROOT, Ran
 

@@ -17,9 +17,9 @@ import pytest
 import rnncc
 from rnncc import compiler
 from rnncc.artifact.cell import Variant, covering, plain_variants, variants_of
-from rnncc.driver import render_module
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.runtime.api.layer import Layer
+from tests.cases import render_module
 
 CELLS = Path(__file__).parent / "cells"
 DRAWING = """cell: Drawing
@@ -227,8 +227,8 @@ def test_a_module_alone_in_another_process(tmp_path: Path) -> None:
     """Without the compiler; and whatever the hash seed, the same text is written."""
     root = str(Path(__file__).parent.parent)
     (tmp_path / "zoning.rnn").write_text(ZONING)
-    code = "from rnncc.driver import render_module; from rnncc.compiler import load_spec\n"
-    code += "import sys; sys.stdout.write(render_module(load_spec('zoning.rnn')))"
+    code = "from rnncc.driver import Derivation; from rnncc.compiler import load_spec\n"
+    code += "import sys; sys.stdout.write(Derivation(load_spec('zoning.rnn')).module())"
     texts = set()
     for seed in ("1", "2"):
         environment = {"PYTHONPATH": root, "PYTHONHASHSEED": seed}

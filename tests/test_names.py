@@ -12,13 +12,13 @@ import pytest
 
 import rnncc
 from rnncc.common.template_loader import template_root
-from rnncc.driver import render_module
 from rnncc.emit.shared.kernel_names import is_users
 from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.layer_options import LayerType
 from rnncc.runtime.jit.module_grammar import BUILTINS, RUNTIME, check_module
 from tests.attack.names import expected, outcome
+from tests.cases import render_module
 
 ROWS = {
     "buffers of ours": "kernel=zeros recurrent=ones state=sync input=scratch_base value=tables_at",

@@ -245,8 +245,8 @@ def test_files_copies_and_pickles(tmp_path: Path) -> None:
 
 
 def test_a_module_of_the_command_line() -> None:
-    from rnncc.driver import render_module
     from rnncc.runtime.jit.module_cache import text_module
+    from tests.cases import render_module
 
     spec = compiler.load_spec("minimal_gated_unit")
     text = render_module(spec, variants=(rnncc.artifact.cell.Variant(),))

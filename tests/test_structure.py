@@ -14,7 +14,6 @@ import pytest
 
 from rnncc.artifact.cell import Variant
 from rnncc.common.machine import Machine
-from rnncc.driver import render_module
 from rnncc.ir.program import Op, Program
 from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
@@ -31,6 +30,7 @@ from rnncc.runtime.planning.call_key import CallKey
 from rnncc.runtime.planning.layouts import Layout
 from rnncc.schedule.build import schedule
 from tests import cases
+from tests.cases import render_module
 from tests.cpu.simulate import Simulator, simulated_class
 
 LSTM = ("x", "h", "c", "kernel", "recurrent_kernel", "bias")

@@ -11,8 +11,9 @@ from jinja2 import meta, nodes
 
 from rnncc.artifact.cell import Variant
 from rnncc.common.template_loader import environment, template_root
-from rnncc.driver import Programs, render_module
+from rnncc.driver import Programs
 from rnncc.lowering.lower import lower
+from tests.cases import render_module
 
 from .cases import NAMES, module_text, spec_of
 

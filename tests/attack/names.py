@@ -98,7 +98,7 @@ def names() -> tuple[str, ...]:
         *jinja2.defaults.DEFAULT_FILTERS,
     }
     made = check_text(CELL)
-    from rnncc.driver import render_module
+    from tests.cases import render_module
 
     for target in ("cpu", "cuda"):
         text = render_module(made, variants=(), target=target)

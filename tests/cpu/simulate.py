@@ -27,7 +27,6 @@ from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.artifact.kernel_tables import KernelSpec
 from rnncc.common.machine import Machine
 from rnncc.compiler import Compiler
-from rnncc.driver import render_module
 from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.layer import Layer, make_class
@@ -51,6 +50,7 @@ from rnncc.runtime.cpu.planning.executable import Executable
 from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 from rnncc.runtime.jit.kernel import CpuKernel
 from rnncc.runtime.planning.layouts import REACH, Layout
+from tests.cases import render_module
 from tests.cpu.memory import UNWRITTEN, KernelFault, Piece, Pool, Space
 from tests.cpu.places import TEXT
 from tests.cpu.threads import Threads

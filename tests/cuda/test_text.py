@@ -10,10 +10,9 @@ import pytest
 
 import rnncc
 from rnncc.artifact.cell import Variant
-from rnncc.driver import render_module
 from rnncc.runtime.cuda.kernels import kernel_namespace
 from rnncc.runtime.jit.module_cache import text_module
-from tests.cases import NAMES, spec_of
+from tests.cases import NAMES, render_module, spec_of
 from tests.conftest import Golden
 
 WIDTH = 200
