@@ -11,11 +11,12 @@ Non-Goals: rendering (`compiler`).
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from functools import cache, partial
+from functools import partial
 from typing import Any
 
 from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.runtime.api.layer import Layer, frozen_layer_class
+from rnncc.runtime.common.one_for_all import one_for_all
 
 
 def cpu_layer_class(
@@ -48,7 +49,7 @@ def _layer_class(
 
 
 def _rendering(target: str, cell: CellDescription, spec: str) -> Callable[[Variant], Any]:
-    @cache
+    @one_for_all
     def engines() -> Callable[[Variant], Any]:
         from rnncc.compiler import engines_of_text  # with all of the compiler behind it
 

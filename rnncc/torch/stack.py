@@ -11,7 +11,6 @@ Non-Goals: other cells (`recurrent`); TorchScript.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +22,7 @@ from torch.nn.utils.rnn import PackedSequence
 from rnncc.compiler import compile as compile_cell
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.validation import an
+from rnncc.runtime.common.one_for_all import one_for_all
 from rnncc.runtime.common.precision import precision_of
 from rnncc.torch.ops import NO_SCRIPT, is_plain, run
 from rnncc.torch.packed import OverRows, PackedRows, rows_of
@@ -32,7 +32,7 @@ from rnncc.torch.recurrence import Recurrence, by_steps, recurrence_of
 _NAMES = {dtype: name for name, dtype in DTYPES.items()}
 
 
-@cache
+@one_for_all
 def _cell(name: str) -> type[Layer]:
     return compile_cell(Path(__file__).with_name(f"{name}.rnn"))
 

@@ -4,6 +4,7 @@
     many       a layer each, of one class
     weights    one layer whose weights change meanwhile: each result is of one version, whole
     first      classes and layers that are made and called for the first time at once
+    process    the first calls of a process, of one layer, at once
     pullback   one pullback, each thread its own cotangents
     streams    a stream each, of one layer
 
@@ -12,9 +13,14 @@ Non-Goals: streams that threads share, and a stateful layer's states: those go o
 
 from __future__ import annotations
 
+import pickle
+import subprocess
+import sys
+import tempfile
 import threading
 from collections.abc import Callable, Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,7 +34,7 @@ from tests.attack.guard import all_of, differing, flat, layer_class
 
 CELLS = ("lstm", "gru", "layer_norm_lstm", "noise")
 # Attempts that keep to small kernels, which other tests compile, too: every scene once.
-EARLY, SMALL = 6, (("simple_rnn", "float64"), ("noise", "float64"))
+EARLY, SMALL = 7, (("simple_rnn", "float64"), ("noise", "float64"))
 THREADS, TURNS = 8, 12
 SHAPES = ((1, 5, 3), (4, 6, 3), (33, 7, 3))  # batch, time, features
 Work = Callable[[int], Sequence[np.ndarray]]
@@ -166,7 +172,34 @@ def streams(scene: Scene) -> str | None:
     return compared(work)
 
 
-SCENES = (shared, many, weights, first, pullback, streams)
+def process(scene: Scene) -> str | None:
+    layer = scene.layer()
+    right = [everything(layer, x, 5) for x in scene.inputs]
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "found"
+        about = pickle.dumps((scene.name, scene.dtype, scene.options, scene.inputs))
+        words = [sys.executable, "-c", FIRST_CALLS, str(path)]
+        ran = subprocess.run(words, input=about, stderr=subprocess.PIPE)
+        if ran.returncode:
+            return f"exit status {ran.returncode}: {ran.stderr.decode()}"
+        results = pickle.loads(path.read_bytes())
+    wrong = [differing(list(f), r) for f, r in zip(results, right, strict=True)]
+    return next(filter(None, wrong), None)
+
+
+FIRST_CALLS = """
+import pickle, sys
+from pathlib import Path
+from tests.attack.guard import layer_class
+from tests.attack.threads import at_once, everything
+name, dtype, options, inputs = pickle.load(sys.stdin.buffer)
+layer = layer_class(name, dtype)(**options, seed=3)
+layer.build(inputs[0].shape)
+found = at_once(lambda number: everything(layer, inputs[number], 5))
+Path(sys.argv[1]).write_bytes(pickle.dumps(found))
+"""
+
+SCENES = (shared, many, weights, first, process, pullback, streams)
 
 
 def attempt(index: int, seed: int) -> str | None:

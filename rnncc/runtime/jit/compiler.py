@@ -89,6 +89,12 @@ class Library:
 _helpers: dict[Helper, Library] = {}
 
 
+def load_registries() -> None:
+    """What Numba would import at the first compile only."""
+    cpu_target.typing_context.refresh()
+    cpu_target.target_context.refresh()
+
+
 @global_compiler_lock
 def compile_function(function: Callable[..., Any], signature: str) -> bytes:
     """The object file of a kernel."""

@@ -23,6 +23,7 @@ from types import FunctionType
 from typing import Any
 
 from rnncc.runtime.common.fork_safety import held_in_forks
+from rnncc.runtime.jit.compiler_import import compiler
 from rnncc.runtime.jit.object_cache import MachineCode, find, llvm_lock, load, save
 
 CORE_ARGUMENTS = 8
@@ -95,8 +96,7 @@ class CpuKernel:
         cached = find(self.function)
         if cached is not None:
             return load(cached, self.function)
-        from rnncc.runtime.jit.compiler import compile_function  # the one place that imports Numba
-
+        compile_function = compiler().compile_function
         began = time.perf_counter()
         data = compile_function(self.function, self.signature)
         self.seconds = time.perf_counter() - began
@@ -105,15 +105,11 @@ class CpuKernel:
 
     def assembly(self) -> str:
         """The machine code as text, for reading; compiled anew."""
-        from rnncc.runtime.jit.compiler import assembly
-
-        return assembly(self.function, self.signature)
+        return compiler().assembly(self.function, self.signature)
 
     def ir(self) -> str:
         """The optimised LLVM text, for reading; compiled anew."""
-        from rnncc.runtime.jit.compiler import llvm_text
-
-        return llvm_text(self.function, self.signature)
+        return compiler().llvm_text(self.function, self.signature)
 
 
 def kernel(function: Callable[..., Any]) -> CpuKernel:

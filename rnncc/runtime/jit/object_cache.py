@@ -27,6 +27,7 @@ import llvmlite.binding as llvm
 
 from rnncc.common.machine import host
 from rnncc.runtime.common.fork_safety import open_in_children
+from rnncc.runtime.common.one_for_all import one_for_all
 from rnncc.runtime.jit.cache_folder import entry_name, read, write, written_by
 from rnncc.runtime.jit.fingerprint import Unknown, fingerprint
 from rnncc.runtime.jit.module_cache import python_version, runtime_hash
@@ -120,7 +121,7 @@ class Loader:
             return self.known[name]
 
 
-@cache
+@one_for_all
 def _own_loader() -> Loader:
     """Of rnncc's own kernels, which stay."""
     return Loader()

@@ -138,8 +138,9 @@ class Run:
                 result_strides=tuple(results),
                 copies=tuple(copies),
             )
-        executable = self.side.prepared(call, job.residuals)
-        return Ready(executable, executable.choice(job.wanted), tuple(later))
+        with self.side.lock:
+            executable = self.side.prepared(call, job.residuals)
+            return Ready(executable, executable.choice(job.wanted), tuple(later))
 
     # ---- weights --------------------------------------------------------------------------------
 

@@ -10,13 +10,13 @@ Non-Goals: which tile a stage uses (the schedule's); what happens to the tile (e
 """
 
 from dataclasses import dataclass
-from functools import cache
 
 import numpy as np
 
 from rnncc.common.machine import LANE_PAD, Machine, host
 from rnncc.common.template_loader import render
 from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.common.one_for_all import one_for_all
 from rnncc.runtime.common.weight_formats import FULL, INT8, Storage
 from rnncc.runtime.jit.module_cache import keyed_module
 
@@ -107,17 +107,19 @@ class Cores:
     def row_table(self, vectors: int) -> np.ndarray:
         """Entry [rows] is the address of the core of that many rows; [0] says what a step of
         weights is (`Storage.word`)."""
-        if vectors not in self._tables:
+        table = self._tables.get(vectors)
+        if table is None:
             limit = self.max_rows(vectors)
             table = aligned((limit + 1,), np.int64, zero=True)
             table[1:] = [self.address(rows, vectors) for rows in range(1, limit + 1)]
             table[0] = self.storage.word
             table.flags.writeable = False
-            self._tables[vectors] = table
-        return self._tables[vectors]
+            # Its address is kept: of those that threads made at once, one is everyone's.
+            table = self._tables.setdefault(vectors, table)
+        return table
 
 
-@cache
+@one_for_all
 def cores(
     dtype: str, machine: Machine | None = None, storage: Storage = FULL, far: bool = False
 ) -> Cores:

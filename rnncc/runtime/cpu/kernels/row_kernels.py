@@ -9,10 +9,10 @@ Non-Goals: anything a cell's equations decide.
 
 import ctypes
 from dataclasses import dataclass
-from functools import cache
 
 from rnncc.common.machine import ITEMSIZE, Machine, host
 from rnncc.common.template_loader import render
+from rnncc.runtime.common.one_for_all import one_for_all
 from rnncc.runtime.jit.kernel import CORE_ARGUMENTS, CpuKernel
 from rnncc.runtime.jit.module_cache import keyed_module
 
@@ -110,7 +110,7 @@ class RowKernels:
         entry(*args, *[0] * (CORE_ARGUMENTS - len(args)))
 
 
-@cache
+@one_for_all
 def rows(dtype: str, machine: Machine | None = None) -> RowKernels:
     """The row helpers of that dtype, for the host unless another machine is named."""
     return RowKernels(dtype, machine or host())

@@ -14,7 +14,6 @@ Non-Goals: formulas (`vector_math`); integers and atomics (`scalar_intrinsics`);
 import math
 import operator
 import sys
-from functools import cache
 from types import ModuleType
 
 from llvmlite import ir
@@ -22,6 +21,7 @@ from numba import types
 from numba.core.extending import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
+from rnncc.runtime.common.one_for_all import one_for_all
 from rnncc.runtime.cpu.kernels import quantized_tiles, vector_math
 from rnncc.runtime.cpu.kernels.tile_intrinsics import (
     fetch_row,
@@ -353,7 +353,7 @@ def _partial(vec: VecType) -> dict:
     return {"load_first": load_first, "store_first": store_first, "store_part": store_part}
 
 
-@cache
+@one_for_all
 def vectors(dtype: str, width: int) -> ModuleType:
     """The operations on `width` lanes of `dtype`, as a module that Numba resolves attributes of."""
     if dtype not in ELEMENTS:

@@ -319,8 +319,9 @@ class Executable:
                     for c in self.direction.copies
                     if (c.stage, c.kind, c.index) == (stage, kind, number)
                 )
-                self.keep.append(np.array(copy_pieces(copy, self.binding), np.int64))
-                words[index] += self.target.address_of(self.keep[-1])
+                table = np.array(copy_pieces(copy, self.binding), np.int64)
+                self.keep.append(table)
+                words[index] += self.target.address_of(table)
             case Seed():
                 return SpaceOffset(SEED)
             case FirstStep():
@@ -358,7 +359,8 @@ class Executable:
     # ---- what a call runs -----------------------------------------------------------------------
 
     def choice(self, wanted: frozenset[str] | None) -> ResultChoice:
-        """Of the results that were chosen; None is all but those of carries that nobody sees."""
+        """Of the results that were chosen; None is all but those of carries that nobody sees. Not
+        for two threads at once: results are numbered anew for each choice."""
         choice = self._choices.get(wanted)
         if choice is None:
             choice = self._choices[wanted] = self._choose(wanted)

@@ -14,7 +14,6 @@ import threading
 import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
-from functools import cache
 from typing import Any
 from weakref import WeakKeyDictionary
 
@@ -22,6 +21,7 @@ import numpy as np
 
 from rnncc.artifact.grid_sync import Gpu
 from rnncc.common.machine import Missing
+from rnncc.runtime.common.one_for_all import one_for_all
 from rnncc.runtime.cuda.driver.cublas import WORKSPACE, Cublas
 from rnncc.runtime.cuda.driver.graphs import Launches
 from rnncc.runtime.cuda.driver.target import DeviceMemory
@@ -36,7 +36,7 @@ class CudaError(RuntimeError):
     """What the driver said, and of what."""
 
 
-@cache
+@one_for_all
 def device(number: int = 0) -> Device:
     """The device of that number. RuntimeError says what is missing: the driver, numba-cuda, a GPU
     that is new enough."""
