@@ -123,8 +123,12 @@ os.environ["RNNCC_CACHE_BYTES"] = "0"
 class Rang(Exception):
     pass
 
+rings = 0
+
 def ring(*_):
-    raise Rang
+    global rings
+    rings += 1
+    raise Rang  # Python drops it where it comes up in a finalizer
 
 signal.signal(signal.SIGALRM, ring)
 factor = 1 + rng.randrange(1000) / 1000
@@ -132,7 +136,7 @@ for i in range(4):
     signal.setitimer(signal.ITIMER_REAL, 0.01 + rng.random())
     try:
         made = layer("rung", factor)
-        while True:
+        while rings <= i:
             check(made, factor)
     except Rang:
         pass
