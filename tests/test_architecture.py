@@ -263,6 +263,41 @@ def test_a_name_means_one_thing() -> None:
     assert not {n: found for n, found in homes.items() if len(found) > 1}
 
 
+# ---- what doesn't change once it is made ---------------------------------------------------------
+
+FINISHED = ("ir", "schedule", "artifact", "frontend.spec")
+COLLECTS = {  # dataclasses that are still being made, never part of what their module hands on
+    "ir.interp.Env": "where the interpreter stands in time",
+    "schedule.build._Build": "what becomes a Schedule",
+    "schedule.region.Identifiers": "names that are taken, for all regions",
+    "schedule.region._Lanes": "what becomes a LaneStage",
+}
+
+
+def dataclasses_of(module: str) -> Iterator[tuple[str, ast.ClassDef, dict[str, str]]]:
+    """Each with the keywords of its decorator."""
+    for node in (n for n in TREES[module].body if isinstance(n, ast.ClassDef)):
+        for decorator in node.decorator_list:
+            called = decorator.func if isinstance(decorator, ast.Call) else decorator
+            given = decorator.keywords if isinstance(decorator, ast.Call) else []
+            if ast.unparse(called) == "dataclass":
+                keywords = {str(k.arg): ast.unparse(k.value) for k in given}
+                yield f"{module}.{node.name}", node, keywords
+
+
+def test_what_is_handed_on_is_frozen() -> None:
+    """Programs, Schedules, tables and specs are values: nobody who is given one may change it, nor
+    what its fields hold."""
+    loose: set[str] = set()
+    for module in (m for m in TREES if m.startswith(FINISHED)):
+        for name, node, keywords in dataclasses_of(module):
+            held = [ast.unparse(f.annotation) for f in node.body if isinstance(f, ast.AnnAssign)]
+            changing = [t for t in held if re.search(r"\b(list|dict|set)\b", t)]
+            if keywords.get("frozen") != "True" or changing:
+                loose.add(name)
+    assert loose == {*COLLECTS}
+
+
 # ---- generated modules -------------------------------------------------------------------------
 
 

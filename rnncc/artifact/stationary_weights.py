@@ -27,7 +27,7 @@ Non-Goals: the text of such kernels (`emit.cuda.stationary`); how many warps
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from rnncc.artifact.literals import literal
 
@@ -89,11 +89,11 @@ class Numbers:
         return " and ".join(places)
 
 
-@dataclass(slots=True)
+@dataclass(frozen=True, slots=True)
 class _Group:
     lanes: int
     gates: int
-    segments: list[int]  # chunks of each
+    segments: tuple[int, ...]  # chunks of each
     team: int
     chunks: int  # of a warp
     kept: int  # of them, in registers
@@ -142,21 +142,20 @@ def _group(shape: GroupShape, size: Callable[[str], int], warps: int) -> _Group:
         team //= 2
     chunks = -(-total // team)
     segments[-1] += chunks * team - total  # zeros
-    return _Group(size(shape.lanes), shape.gates, segments, team, chunks, chunks)
+    return _Group(size(shape.lanes), shape.gates, tuple(segments), team, chunks, chunks)
 
 
-def _keep(groups: Sequence[_Group], words: int) -> None:
+def _keeping(groups: Sequence[_Group], words: int) -> list[_Group]:
     """As many chunks in registers as there are words of a thread for, evenly."""
-    for g in groups:
-        g.kept = g.chunks
-    if _kept(groups) > words:
-        words -= 4 * max(g.across for g in groups)  # what is read of the others at a time
-    while _kept(groups) > max(words, 0):
-        max(groups, key=lambda g: g.across * g.kept).kept -= 1
-
-
-def _kept(groups: Sequence[_Group]) -> int:
-    return sum(4 * g.across * g.kept for g in groups)
+    across, kept = [g.across for g in groups], [g.chunks for g in groups]
+    taken = sum(4 * a * k for a, k in zip(across, kept, strict=True))
+    if taken > words:
+        words -= 4 * max(across)  # what is read of the others at a time
+    while taken > max(words, 0):
+        most = max(range(len(groups)), key=lambda n: across[n] * kept[n])
+        kept[most] -= 1
+        taken -= 4 * across[most]
+    return [replace(g, kept=k) for g, k in zip(groups, kept, strict=True)]
 
 
 def _with_rows(
@@ -165,7 +164,7 @@ def _with_rows(
     rows = [min(tile, max(MOST_SUMS // power_of_two(g.across), 1)) for g in groups]
     pool = max(r * power_of_two(g.across) for r, g in zip(rows, groups, strict=True))
     by_way = room.shared // (warps * WARP * WORD)  # they come by way of shared memory
-    _keep(groups, min(room.of_a_thread(warps) - others - pool, MOST_WORDS, by_way))
+    groups = _keeping(groups, min(room.of_a_thread(warps) - others - pool, MOST_WORDS, by_way))
     constants = {"WARPS": warps, "PASS": PASS, "POOL": pool}
     constants["READ"] = 4 * max(g.across for g in groups)
     at = cost = 0

@@ -32,7 +32,7 @@ True
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence, Set
 from dataclasses import replace
 
 from rnncc.ir.builder import Builder
@@ -108,7 +108,7 @@ def prune(program: Program) -> Program:
     return replace(program, before=_live_ops(program.before, live), scan=scan, after=after)
 
 
-def add_leaves(value: Value, defs: Mapping[Value, Op], single: set[Value]) -> list[Value]:
+def add_leaves(value: Value, defs: Mapping[Value, Op], single: Set[Value]) -> list[Value]:
     """The terms of a sum, left to right, looking through adds that only this sum reads."""
     op = defs.get(value)
     if op is None or op.opcode != "add":

@@ -7,7 +7,7 @@ Non-Goals: deciding which sums exist (`passes.hoist` and `passes.rotate` do).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Set
 from dataclasses import dataclass
 
 from rnncc.ir.builder import Builder
@@ -34,7 +34,7 @@ def is_gemm(op: Op | None) -> bool:
 
 def accumulate(
     ops: tuple[Op, ...],
-    single: set[Value],
+    single: Set[Value],
     is_constant_row: Callable[[Value], bool],
     by_row: Callable[[Value], bool],
     starts: Mapping[Value, Sum],

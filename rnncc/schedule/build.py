@@ -6,7 +6,9 @@ Non-Goals: sizes, threads, machines: those are bound by the runtime, from what i
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Scan, Value, uses
@@ -40,6 +42,8 @@ def schedule(program: Program) -> Schedule:
 
 @dataclass
 class _Build:
+    """What is collected on the way to a Schedule."""
+
     program: Program
     names: Identifiers = field(default_factory=Identifiers)
     buffers: list[Buffer] = field(default_factory=list)
@@ -91,12 +95,12 @@ class _Build:
         self.outer("after", tuple(op for op in program.after if op not in joins), after_required)
         return Schedule(
             program,
-            self.kernels,
-            self.buffers,
-            self.carries,
-            self.places,
-            self.histories,
-            self.joined,
+            tuple(self.kernels),
+            tuple(self.buffers),
+            tuple(self.carries),
+            MappingProxyType(self.places),
+            MappingProxyType({name: tuple(stacks) for name, stacks in self.histories.items()}),
+            MappingProxyType(self.joined),
             bool(program.scan and program.scan.reverse),
         )
 
@@ -135,7 +139,7 @@ class _Build:
 
     # ---- regions ----------------------------------------------------------------------------
 
-    def outer(self, name: str, ops: tuple, required: dict[Value, list[View]]) -> None:
+    def outer(self, name: str, ops: tuple, required: Mapping[Value, Sequence[View]]) -> None:
         out = build_region(
             RegionInput(
                 ops,
@@ -146,6 +150,7 @@ class _Build:
                 set(),
                 self.leaves,
                 self.names,
+                {},
                 late=name == "after",
             )
         )
@@ -158,7 +163,7 @@ class _Build:
             run += [(kind, axes, stages) for (kind, axes), stages in kinds.items()]
         for kind, axes, stages in run:
             last = self.kernels[-1] if self.kernels else None
-            kernel = Kernel("", kind, axes, [Level(stages)])
+            kernel = Kernel("", kind, axes, (Level(tuple(stages)),))
             joins = (
                 last is not None
                 and last.name.startswith(name)
@@ -170,10 +175,9 @@ class _Build:
                 )
             )
             if joins and last is not None:
-                last.levels.append(Level(stages))
+                self.kernels[-1] = replace(last, levels=last.levels + kernel.levels)
             else:
-                kernel.name = self.names(f"{name}_{kind}")
-                self.kernels.append(kernel)
+                self.kernels.append(replace(kernel, name=self.names(f"{name}_{kind}")))
 
     def take(self, out: RegionOutput) -> None:
         self.buffers += out.buffers
@@ -236,9 +240,8 @@ class _Build:
         )
         self.buffers += out.buffers
         self.make_starts(out)
-        self.kernels.append(
-            Kernel(self.names("scan"), "scan", "BT", [Level(x) for x in out.levels], scan.reverse)
-        )
+        levels = tuple(Level(stages) for stages in out.levels)
+        self.kernels.append(Kernel(self.names("scan"), "scan", "BT", levels, scan.reverse))
 
     def make_starts(self, out: RegionOutput) -> None:
         """The kernel that makes every step's starts before the loop."""
@@ -251,13 +254,13 @@ class _Build:
                     replace(a, segments=a.segments[: a.ahead], ops=a.ops[: a.ahead], ahead=0)
                     for a in group.accs
                 )
-                name = self.names("stage")
+                name, groups = self.names("stage"), (Group(accs, False),)
                 stages.append(
-                    LaneStage(name, stage.shape, "BT", [Group(accs, False)], tiled=group.start)
+                    LaneStage(name, stage.shape, "BT", groups, (), (), {}, tiled=group.start)
                 )
         if stages:
             name = self.names("before_starts")
-            self.kernels.append(Kernel(name, "rows", "BT", [Level(stages)]))
+            self.kernels.append(Kernel(name, "rows", "BT", (Level(tuple(stages)),)))
 
 
 def _joined(program: Program, single: set[Value]) -> dict[Value, Op]:

@@ -41,7 +41,7 @@ class Levels:
         self,
         ops: Iterable[Op],
         known: Set[Value],
-        single: set[Value],
+        single: Set[Value],
         leaves: Mapping[Value, Op],
         in_scan: bool,
         starts: Mapping[Value, Sum],

@@ -13,12 +13,14 @@ A value lives in a register of its stage, or in a `Buffer`. A `View` says how a 
 Buffers: every row (one batch entry at one step) is [outer axes..., last axis], the last axis
 padded to a multiple of LANE_PAD elements, so kernels have no tails; what is in the padding is
 never read by a contraction or a reduction. Arrays of the user are dense: no padding.
+
+All of them are finished when they are made: what collects them is `build`'s and `region`'s own.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 
 from rnncc.ir.program import Op, Program, Value
 from rnncc.ir.sizes import Size
@@ -119,15 +121,15 @@ class Store:
         return self.view.is_whole and self.value.type.shape == self.view.buffer.shape
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class LaneStage:
     name: str
     shape: tuple[Size, ...]
     axes: str
-    groups: list[Group] = field(default_factory=list)
-    ops: list[Op] = field(default_factory=list)
-    stores: list[Store] = field(default_factory=list)
-    reads: dict[Value, View] = field(default_factory=dict)  # what it doesn't compute itself
+    groups: tuple[Group, ...]
+    ops: tuple[Op, ...]
+    stores: tuple[Store, ...]
+    reads: Mapping[Value, View]  # what it doesn't compute itself
     tiled: Buffer | None = None  # where its only group's tiles go as they are: a loop's start
 
     @property
@@ -138,29 +140,32 @@ class LaneStage:
     @property
     def direct(self) -> bool:
         """Contractions whose results go straight where they belong."""
-        if self.tiled:
-            return True
-        if any(g.rowwise for g in self.groups):
-            return False
-        return (
-            bool(self.groups)
-            and not self.ops
-            and len(self.stores) == sum(len(g.accs) for g in self.groups)
-            and all(s.is_whole for s in self.stores)
-        )
+        return self.tiled is not None or goes_straight(self.groups, self.ops, self.stores)
 
 
-@dataclass(eq=False, slots=True)
+def goes_straight(groups: Sequence[Group], ops: Sequence[Op], stores: Sequence[Store]) -> bool:
+    """Whether all that is done with these contractions is to store each where it belongs."""
+    if any(g.rowwise for g in groups):
+        return False
+    return (
+        bool(groups)
+        and not ops
+        and len(stores) == sum(len(g.accs) for g in groups)
+        and all(s.is_whole for s in stores)
+    )
+
+
+@dataclass(frozen=True, eq=False, slots=True)
 class RowStage:
     name: str
     op: Op
     source: View | None
     target: View
     axes: str
-    copies: list[tuple[View, View]] = field(default_factory=list)
+    copies: tuple[tuple[View, View], ...] = ()
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class GradStage:
     """out[m, lane] = sum over rows of a[row, m] * d[row, lane]; a None: ones."""
 
@@ -178,12 +183,12 @@ class GradStage:
 Stage = LaneStage | RowStage | GradStage
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Level:
-    stages: list[Stage] = field(default_factory=list)
+    stages: tuple[Stage, ...]
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Kernel:
     """kind: scan (a loop over steps), rows (each part its rows), grads (each part its lanes),
     weights (one part: what depends on weights alone)."""
@@ -191,7 +196,7 @@ class Kernel:
     name: str
     kind: str
     axes: str
-    levels: list[Level]
+    levels: tuple[Level, ...]
     reverse: bool = False
 
     @property
@@ -230,7 +235,7 @@ def packs(stages: Iterable[Stage]) -> set[Buffer]:
     return weights | {a.init.buffer for g in groups for a in g.accs if a.init is not None}
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class CarrySlot:
     """A carry's buffer and what the runtime must do for it before the loop."""
 
@@ -242,15 +247,15 @@ class CarrySlot:
     final: Value
 
 
-@dataclass(eq=False, slots=True)
+@dataclass(frozen=True, eq=False, slots=True)
 class Schedule:
     program: Program
-    kernels: list[Kernel]
-    buffers: list[Buffer]
-    carries: list[CarrySlot]
-    places: dict[Value, View]  # where every param, result and residual is
-    histories: dict[str, list[Value]]  # carry buffer -> the stacks that are its history
-    joined: dict[Value, Op]  # results that are concats of parts in memory
+    kernels: tuple[Kernel, ...]
+    buffers: tuple[Buffer, ...]
+    carries: tuple[CarrySlot, ...]
+    places: Mapping[Value, View]  # where every param, result and residual is
+    histories: Mapping[str, tuple[Value, ...]]  # carry buffer -> the stacks that are its history
+    joined: Mapping[Value, Op]  # results that are concats of parts in memory
     reverse: bool
 
 

@@ -9,8 +9,9 @@ Non-Goals: where a level begins (`levels`); which rows or lanes a thread takes; 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 from dataclasses import dataclass, field, replace
+from types import MappingProxyType
 
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Type, Value
@@ -18,7 +19,17 @@ from rnncc.ir.sizes import Size
 from rnncc.schedule.accumulate import Sum
 from rnncc.schedule.contractions import grad_stage, groups
 from rnncc.schedule.levels import Levels, StageKey, lane_key
-from rnncc.schedule.model import Buffer, Group, LaneStage, RowStage, Stage, Store, View
+from rnncc.schedule.model import (
+    Buffer,
+    GradStage,
+    Group,
+    LaneStage,
+    RowStage,
+    Stage,
+    Store,
+    View,
+    goes_straight,
+)
 
 
 @dataclass
@@ -34,28 +45,40 @@ class Identifiers:
         return clean if count == 0 else self(f"{clean}_{count}")
 
 
-@dataclass
+@dataclass(frozen=True, eq=False, slots=True)
 class RegionInput:
     ops: tuple[Op, ...]
     known: Mapping[Value, View]  # where values from outside are
-    required: Mapping[Value, list[View]]  # where values must be written
-    single: set[Value]  # values with one reader
+    required: Mapping[Value, Sequence[View]]  # where values must be written
+    single: Set[Value]  # values with one reader
     in_scan: bool
-    zero_start: set[Buffer]  # carries that are zero at the first step
+    zero_start: Set[Buffer]  # carries that are zero at the first step
     leaves: Mapping[Value, Op]  # constants and extents of the whole program
     names: Identifiers
-    starts: Mapping[Value, Sum] = field(default_factory=dict)  # hoisted sums to go on from
+    starts: Mapping[Value, Sum]  # hoisted sums to go on from
     late: bool = False  # what it works out is there after weights are packed, as in a scan
 
 
-@dataclass
+@dataclass(frozen=True, eq=False, slots=True)
 class RegionOutput:
     """views: how to read values that are views of others, whether or not they have rows, too."""
 
-    levels: list[list[Stage]]
-    places: dict[Value, View]
-    views: dict[Value, View]
-    buffers: list[Buffer]
+    levels: tuple[tuple[Stage, ...], ...]
+    places: Mapping[Value, View]
+    views: Mapping[Value, View]
+    buffers: tuple[Buffer, ...]
+
+
+@dataclass(eq=False, slots=True)
+class _Lanes:
+    """What is collected for a LaneStage."""
+
+    name: str
+    shape: tuple[Size, ...]
+    axes: str
+    groups: tuple[Group, ...] = ()
+    ops: list[Op] = field(default_factory=list)
+    stores: list[Store] = field(default_factory=list)
 
 
 def build_region(given: RegionInput) -> RegionOutput:
@@ -76,24 +99,22 @@ class _Region:
         )
         self.places: dict[Value, View] = {}
         self.buffers: list[Buffer] = []
-        self.stages: dict[tuple[int, StageKey], Stage] = {}
+        self.stages: dict[tuple[int, StageKey], _Lanes | RowStage | GradStage] = {}
 
     def build(self) -> RegionOutput:
         self.compute(self.materialise())
         self.pass_through()
-        for stage in self.stages.values():
-            if isinstance(stage, LaneStage):
-                self.note_reads(stage)
         count = 1 + max((level for level, _ in self.stages), default=-1)
         levels: list[list[Stage]] = [[] for _ in range(count)]
         for (level, _), stage in self.stages.items():
-            levels[level].append(stage)
+            levels[level].append(self.finished(stage) if isinstance(stage, _Lanes) else stage)
         views = {
             v: self.view(v)
             for v, path in self.ops.paths.items()
             if path.root is not v and (path.root in self.places or path.root in self.given.known)
         }
-        return RegionOutput([x for x in levels if x], self.places, views, self.buffers)
+        full = tuple(tuple(stages) for stages in levels if stages)
+        return RegionOutput(full, self.places, views, tuple(self.buffers))
 
     # ---- memory -----------------------------------------------------------------------------
 
@@ -144,18 +165,18 @@ class _Region:
 
     # ---- stages -----------------------------------------------------------------------------
 
-    def lane_stage(self, level: int, shape: tuple[Size, ...], axes: str) -> LaneStage:
-        """The level's stage over these lanes."""
+    def lane_stage(self, level: int, shape: tuple[Size, ...], axes: str) -> _Lanes:
+        """What the level's stage over these lanes has so far."""
         key = (level, lane_key(shape, axes))
         stage = self.stages.get(key)
         if stage is None:
-            stage = self.stages[key] = LaneStage(self.given.names("stage"), shape, axes)
-        assert isinstance(stage, LaneStage)
+            stage = self.stages[key] = _Lanes(self.given.names("stage"), shape, axes)
+        assert isinstance(stage, _Lanes)
         return stage
 
-    def compute(self, stores: Mapping[Value, list[View]]) -> None:
+    def compute(self, stores: Mapping[Value, Sequence[View]]) -> None:
         """A stage for everything that is computed."""
-        sums: dict[LaneStage, list[Sum]] = {}
+        sums: dict[_Lanes, list[Sum]] = {}
         for result, placed in self.ops.placed.items():
             if placed.is_join:
                 continue
@@ -171,13 +192,13 @@ class _Region:
             lanes.stores += [Store(result, v) for v in stores.get(result, ())]
         for lanes, nodes in sums.items():
             side_by_side = groups(nodes, self.view, self.ops.by_row, self.given.zero_start)
-            lanes.groups = [self.with_start(lanes, group) for group in side_by_side]
-            if lanes.direct:  # each result goes to its own rows, so nothing is side by side
-                lanes.groups = [
+            lanes.groups = tuple(self.with_start(lanes, group) for group in side_by_side)
+            if goes_straight(lanes.groups, lanes.ops, lanes.stores):  # so nothing is side by side
+                lanes.groups = tuple(
                     Group((acc,), group.rowwise) for group in lanes.groups for acc in group.accs
-                ]
+                )
 
-    def with_start(self, stage: LaneStage, group: Group) -> Group:
+    def with_start(self, stage: _Lanes, group: Group) -> Group:
         """The group with rows for what may be added before the loop, as its tiles lie."""
         if not group.accs[0].ahead:
             return group
@@ -198,7 +219,7 @@ class _Region:
             if placed is not None and path.root not in self.places:
                 self.places[path.root] = self.work_place(path.root)
                 stage = self.stages[placed.level, placed.key]
-                assert isinstance(stage, LaneStage)
+                assert isinstance(stage, _Lanes)
                 stage.stores.append(Store(path.root, self.places[path.root]))
             level = 0 if placed is None else placed.level + 1
             for view in views:
@@ -210,20 +231,31 @@ class _Region:
                 op = Op("copy", (value,), (Value(value.name, value.type),))
                 source = self.view(value)
                 self.stages[level, ("move", value, view.buffer)] = RowStage(
-                    self.given.names("move"), op, source, view, axes, [(source, view)]
+                    self.given.names("move"), op, source, view, axes, ((source, view),)
                 )
 
-    def note_reads(self, stage: LaneStage) -> None:
-        """Where the stage finds what it doesn't compute."""
+    def finished(self, stage: _Lanes) -> LaneStage:
+        """The stage, with where it finds what it doesn't compute."""
         computed = {op.result for op in stage.ops}
         computed |= {acc.value for group in stage.groups for acc in group.accs}
         wanted = [o for op in stage.ops for o in op.operands]
         wanted += [store.value for store in stage.stores]
-        for value in wanted:
-            if value not in computed and value not in self.given.leaves:
-                stage.reads[value] = self.view(value)
+        reads = {
+            value: self.view(value)
+            for value in dict.fromkeys(wanted)
+            if value not in computed and value not in self.given.leaves
+        }
+        return LaneStage(
+            stage.name,
+            stage.shape,
+            stage.axes,
+            stage.groups,
+            tuple(stage.ops),
+            tuple(stage.stores),
+            MappingProxyType(reads),
+        )
 
-    def row_stage(self, op: Op, targets: list[View]) -> Stage:
+    def row_stage(self, op: Op, targets: Sequence[View]) -> RowStage | GradStage:
         name = self.given.names(op.opcode)
         if op.opcode in ("contract", "sum_over"):
             return grad_stage(name, op, targets[0], self.view)
@@ -238,7 +270,7 @@ class _Region:
         copies += [(targets[0], t) for t in targets[1:]]
         reads = op.operands and OPS[op.opcode].kind is not Kind.RANDOM  # a seed is in no buffer
         source = self.view(op.operands[0]) if reads else None
-        return RowStage(name, op, source, targets[0], self.ops.domain(op.result), copies)
+        return RowStage(name, op, source, targets[0], self.ops.domain(op.result), tuple(copies))
 
 
 def part_of(target: View, axis: int, start: Size) -> View:

@@ -69,7 +69,7 @@ class _Check:
         self.parts: dict[tuple[Buffer, str], list[_Stored]] = {}  # what has been stored in parts
         self.early: set[Buffer] = set()  # made of weights alone
         self.packable: set[Buffer] = set()  # of these, what kernels before this one made
-        self.kernel = Kernel("", "", "", [])
+        self.kernel = Kernel("", "", "", ())
         self.op: Op | None = None  # where an error is
 
     def fail(self, what: str) -> ScheduleError:
@@ -93,7 +93,7 @@ class _Check:
             self.packable |= self.early
             if kernel.kind == "scan":
                 self.leave()
-        self.kernel = Kernel("", "", "", [])
+        self.kernel = Kernel("", "", "", ())
         for result in self.program.results:
             self.result(result.value, result.name)
         self.ops()
