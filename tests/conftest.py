@@ -15,7 +15,8 @@ from typing import Any
 
 import pytest
 
-ROOT = Path(__file__).parent.parent
+from tests.support.paths import ROOT
+
 STORE = ROOT / ".pytest_cache" / "rnncc"
 os.environ.setdefault("RNNCC_CACHE", str(STORE))
 if STORE.is_dir():  # one that rnncc made before it saw to who may write there

@@ -15,8 +15,8 @@ import pytest
 import rnncc.generated.cpu
 import rnncc.generated.cuda
 from rnncc.runtime.jit import module_grammar
-
-from .cases import NAMES, ROOT, module_text
+from tests.support.cases import NAMES, module_text
+from tests.support.paths import ROOT
 
 PACKAGE = ROOT / "rnncc"
 # Each imports from those above it alone. A name that ends in .* is a package with all it holds.

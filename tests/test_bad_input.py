@@ -18,6 +18,7 @@ import pytest
 import rnncc
 from rnncc import SpecError, oracle
 from rnncc.runtime.api.layer import Layer
+from tests.support.paths import CELLS
 
 TEXT = """cell: Tiny
 features: size
@@ -232,7 +233,7 @@ def test_calls(given: Any, kind: type[Exception], message: str) -> None:
 
 
 def test_inputs_that_disagree() -> None:
-    path = Path(__file__).parent / "cells" / "two_inputs.rnn"
+    path = CELLS / "two_inputs.rnn"
     layer = oracle.layer_class(rnncc.compile(path).maker.spec)(units=4)
     x, scores = np.zeros((2, 5, 3, 6)), np.zeros((2, 5, 3))
     with pytest.raises(ValueError, match="scores has batch 1, x has 2: make them agree"):

@@ -30,8 +30,8 @@ from bench.result import Bar, Fit, Result
 from bench.roofline import Roofline, measure
 from bench.suites import SUITES, Suite
 from bench.work import work_of
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 LIMITS = Roofline(2, 1e9, 0.5e9, {1024: 4e9, 1024 * 1024: 1e9})
 SMALL = (3, 4, 5, 8)
 ONCE = Effort(rounds=2, seconds=0.0, calls=1)

@@ -24,8 +24,8 @@ from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.planning import tiling
 from rnncc.runtime.cpu.planning.tiling import TileBinder
 from rnncc.runtime.cpu.threads.dispatch import max_threads
-from tests import cases
-from tests.cases import Arrays
+from tests.support import cases
+from tests.support.cases import Arrays
 from tests.test_kernels import SINGLE, Pair
 from tests.test_second_layer import flat, twice
 

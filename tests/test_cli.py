@@ -13,8 +13,8 @@ import pytest
 
 from rnncc.cli.settings import builtin_cells
 from rnncc.cli.stages import stage_names
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 ELSEWHERE = {**os.environ, "PYTHONPATH": str(ROOT)}  # rnncc, seen from any folder
 Cli = Callable[..., object]
 TINY = """cell: Tiny

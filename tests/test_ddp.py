@@ -10,9 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support.paths import ROOT
+
 torch = pytest.importorskip("torch")
 
-ROOT = Path(__file__).parent.parent
 SCRIPT = ROOT / "examples" / "ddp.py"
 STEPS = 5
 

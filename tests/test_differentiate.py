@@ -15,8 +15,8 @@ from rnncc.passes.differentiate import differentiate
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.passes.simplify import simplify
 from rnncc.schedule.legalize import legalize
-from tests import cases
-from tests.cases import Arrays, Case, distinct, slope_errors, total
+from tests.support import cases
+from tests.support.cases import Arrays, Case, distinct, slope_errors, total
 
 LIMIT = 1e-6
 

@@ -16,8 +16,8 @@ from rnncc.frontend.diagnostics import SpecError
 from rnncc.lowering.cell_interface import check_file, check_text, foldings
 from rnncc.lowering.describe import describe
 from rnncc.runtime.api.layer import Layer
+from tests.support.paths import ROOT
 
-ROOT = pathlib.Path(__file__).parent.parent
 CELLS = sorted([*(ROOT / "rnncc/cells").glob("*.rnn"), *(ROOT / "tests/cells").glob("*.rnn")])
 X = np.zeros((2, 4, 3))
 

@@ -23,7 +23,7 @@ from rnncc.lowering.lower import elaborate, lower
 from rnncc.lowering.reach import reached, read_at
 from rnncc.passes import pipeline
 from rnncc.schedule import build
-from tests.cases import NAMES, spec_of
+from tests.support.cases import NAMES, spec_of
 
 HEAD = """cell: Drawn
 units: size

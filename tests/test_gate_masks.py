@@ -1,7 +1,8 @@
 """Dropout draws what Keras's layers draw: a mask for each gate, of inputs and of states, as soon as
 states are dropped; else one for all gates. Read off outputs, over thousands of rows.
 
-Keras itself, and rnncc.keras, are held to the same models in `tests/in_keras/check_dropout.py`.
+Keras itself, and rnncc.keras, are held to the same models in
+`tests/support/in_keras/check_dropout.py`.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from rnncc.compiler import load_spec
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.layers import GRU, LSTM, RNN, Bidirectional, GRUCell, LSTMCell, SimpleRNN
 from rnncc.runtime.api.layer_base import ATTRIBUTES
-from tests.gate_masks import Readable, all_kinds, correlations
+from tests.support.gate_masks import Readable, all_kinds, correlations
 
 ROWS, UNITS = 6000, 3
 BOTH = Readable("LSTM", 0.4, 0.3)

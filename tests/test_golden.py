@@ -17,9 +17,9 @@ import pytest
 
 from rnncc.cli.settings import load
 from rnncc.cli.stages import all_stages, stage_names
-from tests.cases import render_module
-
-from .conftest import ROOT, Golden
+from tests.conftest import Golden
+from tests.support.cases import render_module
+from tests.support.paths import ROOT
 
 
 @pytest.mark.parametrize("cell", ["simple_rnn", "lstm"])
@@ -57,7 +57,7 @@ def test_the_whole_module(cell: str, golden: Golden) -> None:
 def test_modules_are_the_same_bytes_whatever_the_hashes() -> None:
     script = (
         "import sys; from pathlib import Path; from rnncc.cli.settings import load\n"
-        "from tests.cases import render_module\n"
+        "from tests.support.cases import render_module\n"
         "for path in sys.argv[1:]:\n"
         "    print(render_module(load(path, []).spec, dtype='float64'))\n"
     )

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.test_keras import BACKENDS, ROOT, installed
+from tests.support.paths import ROOT
+from tests.test_keras import BACKENDS, installed
 
 GUIDE = ROOT / "examples" / "guide"
 # Torch runs them all, the other backends take turns: each script meets two.

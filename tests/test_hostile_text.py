@@ -23,9 +23,9 @@ from rnncc.common.user_text import Code, comment, documented, text_literal
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.jit.module_grammar import NotAModule, check_module
-from tests.cases import render_module
-
-from .conftest import ROOT, Ran
+from tests.conftest import Ran
+from tests.support.cases import render_module
+from tests.support.paths import ROOT
 
 RUN = '__import__("builtins").__dict__.__setitem__("rnncc_was_here", 1)'
 HOSTILE = {

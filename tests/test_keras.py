@@ -1,5 +1,5 @@
-"""rnncc.keras on every backend that is installed: the checks of tests/in_keras, each a test of its
-own here, in one process for each backend.
+"""rnncc.keras on every backend that is installed: the checks of tests/support/in_keras,
+each a test of its own here, in one process for each backend.
 
     pytest tests/test_keras.py -k "masks and jax"
 """
@@ -14,15 +14,14 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
-from .in_keras.on_request import name_of
+from tests.support.in_keras.on_request import name_of
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
-CHECKS = ROOT / "tests" / "in_keras"
+CHECKS = ROOT / "tests" / "support" / "in_keras"
 BACKENDS = ("torch", "jax", "tensorflow")
 
 
@@ -75,7 +74,7 @@ class OneBackend:
         self.backend = backend
         self._errors = tempfile.TemporaryFile("w+", encoding="utf-8")  # noqa: SIM115
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.in_keras.on_request"],
+            [sys.executable, "-m", "tests.support.in_keras.on_request"],
             env=environment(backend),
             cwd=ROOT,
             stdin=subprocess.PIPE,
@@ -144,7 +143,7 @@ def on_backend() -> Iterator[Callable[[str], OneBackend]]:
     [pytest.param(b, name, id=f"{b}-{name}") for b in BACKENDS for name in NAMES],
 )
 def test_check(backend: str, check: str, on_backend: Callable[[str], OneBackend]) -> None:
-    """One of tests/in_keras, with all its parameters."""
+    """One of tests/support/in_keras, with all its parameters."""
     process = on_backend(backend)
     outcome, why = process.run(check)
     if outcome == "skipped":

@@ -28,8 +28,7 @@ from rnncc.common.machine import Machine
 from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 from rnncc.runtime.jit.module_grammar import check_module
 from rnncc.runtime.planning.call_key import CallKey
-
-from .cases import module_text
+from tests.support.cases import module_text
 
 SAMPLES = {"str": "h_1", "int": 3, "Starts": ((0, "units"), (1, "2 * units"))}
 

@@ -16,8 +16,8 @@ from rnncc.frontend.elaborate import sizes_of
 from rnncc.lowering.cell_interface import check_text
 from rnncc.lowering.lower import lower
 from rnncc.runtime.api.layer import Layer
-from tests import cases
-from tests.cases import Arrays, error
+from tests.support import cases
+from tests.support.cases import Arrays, error
 
 # units, batch, time, features: every value of the table, in pairs that differ.
 SHAPES = (

@@ -23,8 +23,8 @@ from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_text
 from rnncc.lowering.describe import describe
 from rnncc.runtime.api.layer import Layer, frozen_layer_class
+from tests.support.paths import CELLS
 
-CELLS = Path(__file__).parent / "cells"
 ENGINES = (
     [os.environ["RNNCC_TEST_ENGINE"]]
     if "RNNCC_TEST_ENGINE" in os.environ

@@ -14,8 +14,8 @@ import pytest
 from rnncc import compiler, oracle
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.pullback import Gradients
-from tests import cases
-from tests.cases import error
+from tests.support import cases
+from tests.support.cases import error
 
 BATCH, TIME, FEATURES, UNITS = 3, 7, 4, 5
 NOISE = dict.fromkeys(("dropout", "step_dropout", "weight_dropout", "zoneout_h", "zoneout_c"), 0.3)

@@ -25,8 +25,7 @@ from rnncc.layers import (
     deserialize,
     serialize,
 )
-
-from .test_layers import F64, leaves, random, same, stack
+from tests.test_layers import F64, leaves, random, same, stack
 
 # ---- data, files, copies, text ------------------------------------------------------------------
 

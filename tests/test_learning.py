@@ -15,8 +15,7 @@ from rnncc.lowering.describe import describe
 from rnncc.lowering.lower import lower
 from rnncc.lowering.reach import reached
 from rnncc.runtime.common import learning
-
-from .cases import NAMES, spec_of
+from tests.support.cases import NAMES, spec_of
 
 TEXT = """cell: Gated
 gated: option = True

@@ -23,10 +23,10 @@ from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.limits import DECLARATIONS, EQUATIONS, LINES, MISTAKES, UNCLOSED
 from rnncc.frontend.parse import parse_function
 from rnncc.lowering.cell_interface import CellInterface, check_text, diagnose
-
-from .attack.bounds import SECONDS, cell, examined
-from .attack.forked import in_child
-from .cases import ROOT, spec_of
+from tests.attack.bounds import SECONDS, cell, examined
+from tests.attack.forked import in_child
+from tests.support.cases import spec_of
+from tests.support.paths import ROOT
 
 # What explodes takes hours; a machine that is shared may take three times as long as a quiet one.
 SOON = 3 * SECONDS

@@ -25,8 +25,8 @@ from rnncc.lowering.cell_interface import (
     foldings,
 )
 from rnncc.lowering.lower import lower
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 CELLS = sorted([*(ROOT / "rnncc/cells").glob("*.rnn"), *(ROOT / "tests/cells").glob("*.rnn")])
 ODD = {
     "features": 3,

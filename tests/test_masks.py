@@ -12,8 +12,8 @@ import torch
 from rnncc import compiler, oracle
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.validation import array_shape
-from tests import cases
-from tests.cases import Arrays, error
+from tests.support import cases
+from tests.support.cases import Arrays, error
 from tests.test_kernels import GRADIENT_LIMIT, SLOPE_LIMIT, VALUE_LIMIT
 
 UNITS, BATCH, TIME, FEATURES = 17, 6, 7, 3

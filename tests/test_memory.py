@@ -19,8 +19,8 @@ import rnncc
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.jit.kernel import CpuKernel
 from rnncc.runtime.jit.object_cache import Loader
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 TEXT = """cell: Small
 units: size
 x: input[units]

@@ -19,9 +19,9 @@ from rnncc import compiler
 from rnncc.artifact.cell import Variant, covering, plain_variants, variants_of
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.runtime.api.layer import Layer
-from tests.cases import render_module
+from tests.support.cases import render_module
+from tests.support.paths import CELLS, ROOT
 
-CELLS = Path(__file__).parent / "cells"
 DRAWING = """cell: Drawing
 units: size
 x: input[units]
@@ -205,8 +205,7 @@ def test_a_store_under_a_relative_path(tmp_path: Path) -> None:
         "import rnncc, numpy as np; layer = rnncc.compile('drawing.rnn')(seed=1)\n"
         "assert layer(np.ones((1, 2, 3))).shape == (1, 3)\n"
     )
-    root = str(Path(__file__).parent.parent)
-    environment = {**os.environ, "PYTHONPATH": root, "RNNCC_CACHE": "here"}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RNNCC_CACHE": "here"}
     subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
     assert list((tmp_path / "here").glob("drawing*.module"))
 
@@ -225,13 +224,12 @@ def test_variants_cover_one_another() -> None:
 
 def test_a_module_alone_in_another_process(tmp_path: Path) -> None:
     """Without the compiler; and whatever the hash seed, the same text is written."""
-    root = str(Path(__file__).parent.parent)
     (tmp_path / "zoning.rnn").write_text(ZONING)
     code = "from rnncc.driver import Derivation; from rnncc.compiler import load_spec\n"
     code += "import sys; sys.stdout.write(Derivation(load_spec('zoning.rnn')).module())"
     texts = set()
     for seed in ("1", "2"):
-        environment = {"PYTHONPATH": root, "PYTHONHASHSEED": seed}
+        environment = {"PYTHONPATH": str(ROOT), "PYTHONHASHSEED": seed}
         texts.add(
             subprocess.check_output(
                 [sys.executable, "-c", code], text=True, env=environment, cwd=tmp_path
@@ -250,7 +248,7 @@ def test_a_module_alone_in_another_process(tmp_path: Path) -> None:
         "assert not found & set(compiler.split()), found\n"
         "print('jinja2' in sys.modules)"
     )
-    environment = {**os.environ, "PYTHONPATH": root, "RNNCC_CACHE": str(tmp_path / "cache")}
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "RNNCC_CACHE": str(tmp_path / "cache")}
     # Cores, which know no cell, are rendered once a machine.
     for rendered in ("True\n", "False\n"):
         out = subprocess.check_output(

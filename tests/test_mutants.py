@@ -26,10 +26,10 @@ import numpy as np
 import pytest
 
 from rnncc.common import template_loader
-from tests import cases
 from tests import test_structure as structure
-from tests.cpu.simulate import Simulator
-from tests.cpu.twins import LIMIT, Twins
+from tests.support import cases
+from tests.support.cpu_simulator.simulate import Simulator
+from tests.support.cpu_simulator.twins import LIMIT, Twins
 
 Check = Callable[[], object]
 

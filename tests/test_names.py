@@ -18,7 +18,7 @@ from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.layer_options import LayerType
 from rnncc.runtime.jit.module_grammar import BUILTINS, RUNTIME, check_module
 from tests.attack.names import expected, outcome
-from tests.cases import render_module
+from tests.support.cases import render_module
 
 ROWS = {
     "buffers of ours": "kernel=zeros recurrent=ones state=sync input=scratch_base value=tables_at",

@@ -23,7 +23,7 @@ from rnncc import oracle
 from rnncc.frontend.library import _POINTWISE
 from rnncc.lowering.cell_interface import check_text
 from rnncc.lowering.functions import FUNCTIONS as meanings
-from tests.cases import ROOT
+from tests.support.paths import ROOT
 
 TOLERANCE = 8  # units of relative rounding
 L = np.longdouble

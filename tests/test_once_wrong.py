@@ -15,9 +15,9 @@ from rnncc.passes.pipeline import gradient, stages
 from rnncc.passes.second import second_order
 from rnncc.schedule.build import schedule
 from rnncc.schedule.legalize import legalize
-from tests import cases
-from tests.cases import Case
-from tests.once_wrong import CELLS, SIZES
+from tests.support import cases
+from tests.support.cases import Case
+from tests.support.once_wrong import CELLS, SIZES
 
 
 def case_of(name: str, mask: bool = False) -> Case:

@@ -20,7 +20,7 @@ from rnncc.ir.program import Program
 from rnncc.ir.sizes import Size
 from rnncc.lowering.lower import lower
 from rnncc.schedule.model import GradStage, LaneStage, RowStage, Schedule
-from tests import cases
+from tests.support import cases
 from tests.test_schedule import scan_of
 
 ACTIVATIONS = ("tanh", "relu", "hard_sigmoid", "softsign", "lambda v: v / (1 + abs(v))")

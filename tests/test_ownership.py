@@ -23,8 +23,8 @@ import pytest
 from rnncc import compiler
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.pullback import Gradients
+from tests.support.paths import CELLS, ROOT
 
-CELLS = Path(__file__).parent / "cells"
 # name -> shapes of its inputs and contexts
 SHAPES: dict[str, tuple[tuple[int, ...], ...]] = {
     "lstm": ((33, 6, 3),),
@@ -204,16 +204,13 @@ def test_another_process_gets_the_same_bits(tmp_path: Path) -> None:
     (tmp_path / "layer.pickle").write_bytes(sent)
     code = (
         "import pickle, sys; layer, x, right = pickle.load(open('layer.pickle', 'rb'))\n"
-        "sys.path.insert(0, sys.argv[1]); from test_ownership import flat\n"
+        "from tests.test_ownership import flat\n"
         "y, pullback = layer.vjp(x)\n"
         "assert [a.tobytes() for a in flat((y, pullback(y)))] == right"
     )
-    here = Path(__file__).parent
     for threads in ("1", "2"):
-        environment = {**os.environ, "PYTHONPATH": str(here.parent), "RNNCC_NUM_THREADS": threads}
-        subprocess.run(
-            [sys.executable, "-c", code, str(here)], check=True, cwd=tmp_path, env=environment
-        )
+        environment = {**os.environ, "PYTHONPATH": str(ROOT), "RNNCC_NUM_THREADS": threads}
+        subprocess.run([sys.executable, "-c", code], check=True, cwd=tmp_path, env=environment)
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")

@@ -16,8 +16,8 @@ from rnncc.frontend.spec import Lambda, LayoutChoice, Name
 from rnncc.ir.sizes import Size
 from rnncc.lowering import equations  # noqa: F401  (fills FUNCTIONS)
 from rnncc.lowering.functions import FUNCTIONS
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 CELLS = sorted([*(ROOT / "rnncc/cells").glob("*.rnn"), *(ROOT / "tests/cells").glob("*.rnn")])
 
 

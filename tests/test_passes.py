@@ -28,8 +28,8 @@ from rnncc.passes.rotate import rotate
 from rnncc.passes.simplify import simplify
 from rnncc.schedule.build import schedule
 from rnncc.schedule.legalize import legalize
-from tests import cases
-from tests.cases import Case, distinct
+from tests.support import cases
+from tests.support.cases import Case, distinct
 
 LIMIT = 1e-12
 

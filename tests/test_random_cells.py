@@ -10,13 +10,13 @@ import numpy as np
 import pytest
 
 from rnncc.frontend.library import SIGNATURES
-from tests import cases
 from tests.attack import cells
 from tests.attack.cells import compare, reference, shrink
 from tests.attack.cells.functions import ALONG, MOVES, POINTWISE
 from tests.attack.cells.generate import make_case
 from tests.attack.cells.text import case_text, read_case, read_cell, text_of
 from tests.attack.cells.tree import Call, Case
+from tests.support import cases
 
 SEED = 13
 FOUND = sorted(cells.FOUND.glob("*.rnn"))

@@ -12,9 +12,9 @@ from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise, stages
 from rnncc.schedule.build import schedule
 from rnncc.schedule.legalize import legalize
-from tests import cases
-from tests.cases import Case, slope_errors, total
-from tests.random_cells import random_cell
+from tests.support import cases
+from tests.support.cases import Case, slope_errors, total
+from tests.support.random_cells import random_cell
 
 SIZES = {"features": 3, "units": 5}
 INTERPRETED = range(80)

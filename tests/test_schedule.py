@@ -26,7 +26,7 @@ from rnncc.schedule.model import (
     View,
 )
 from rnncc.schedule.printer import print_schedule
-from tests import cases
+from tests.support import cases
 
 PARTS = ("inference", "forward", "backward")
 

@@ -19,8 +19,8 @@ from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import optimise
 from rnncc.passes.second import SecondOrder, second_order
 from rnncc.schedule.legalize import legalize
-from tests import cases
-from tests.cases import Arrays, Case, slope_errors, total
+from tests.support import cases
+from tests.support.cases import Arrays, Case, slope_errors, total
 
 LIMIT = 1e-5
 

@@ -18,8 +18,8 @@ from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.gradients import Gradients
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.second_pullback import SecondGradients
-from tests import cases
-from tests.cases import Arrays, error, slope_errors
+from tests.support import cases
+from tests.support.cases import Arrays, error, slope_errors
 from tests.test_kernels import Pair
 
 LIMIT = {"float64": 1e-11, "float32": 1e-4}

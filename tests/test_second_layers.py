@@ -11,7 +11,7 @@ import pytest
 
 import rnncc
 from rnncc.layers import GRU, RNN, Bidirectional, GRUCell, LSTMCell, SimpleRNN, SimpleRNNCell
-from tests.cases import slope_errors
+from tests.support.cases import slope_errors
 
 F64 = {"dtype": "float64"}
 KINDS = ("inputs", "weights", "initial_state")

@@ -6,8 +6,7 @@ import re
 
 from rnncc.frontend import limits
 from tests.attack.__main__ import ATTACKS
-
-from .conftest import ROOT
+from tests.support.paths import ROOT
 
 TEXT = (ROOT / "SECURITY.md").read_text(encoding="utf-8")
 

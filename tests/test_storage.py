@@ -15,9 +15,9 @@ from rnncc import compiler, oracle
 from rnncc.layers import GRU, LSTM, RNN, Bidirectional, GRUCell, LSTMCell
 from rnncc.runtime.common.weight_formats import NARROW
 from rnncc.runtime.cpu.planning.tiling import TileBinder
-from tests import cases
-from tests.cases import error
-from tests.rounding import rounded
+from tests.support import cases
+from tests.support.cases import error
+from tests.support.rounding import rounded
 
 BUILT_IN = sorted(p.stem for p in compiler.CELLS.glob("*.rnn"))
 # units, batch, time, features: cores of one row and of several, depths on both sides of a group,
@@ -246,7 +246,7 @@ def test_files_copies_and_pickles(tmp_path: Path) -> None:
 
 def test_a_module_of_the_command_line() -> None:
     from rnncc.runtime.jit.module_cache import text_module
-    from tests.cases import render_module
+    from tests.support.cases import render_module
 
     spec = compiler.load_spec("minimal_gated_unit")
     text = render_module(spec, variants=(rnncc.artifact.cell.Variant(),))

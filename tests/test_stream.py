@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,8 +9,7 @@ import pytest
 
 import rnncc
 from rnncc.layers import LSTM, RNN, Bidirectional, GRUCell, LSTMCell
-
-CELLS = Path(__file__).parent / "cells"
+from tests.support.paths import CELLS
 
 
 def layer_of(name: str, **keywords: Any) -> Any:

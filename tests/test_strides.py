@@ -20,8 +20,8 @@ from rnncc.lowering.lower import lower
 from rnncc.runtime.common.memory_pool import Pool
 from rnncc.runtime.common.strides import row_strides
 from rnncc.runtime.cpu.execution import time_chunks
-from tests import cases
-from tests.cases import Arrays, Case, error
+from tests.support import cases
+from tests.support.cases import Arrays, Case, error
 
 DTYPE = "float64"
 # Rows that end at a vector's end are read and written where they are; others are copied.

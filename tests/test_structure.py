@@ -29,9 +29,9 @@ from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 from rnncc.runtime.planning.call_key import CallKey
 from rnncc.runtime.planning.layouts import Layout
 from rnncc.schedule.build import schedule
-from tests import cases
-from tests.cases import render_module
-from tests.cpu.simulate import Simulator, simulated_class
+from tests.support import cases
+from tests.support.cases import render_module
+from tests.support.cpu_simulator.simulate import Simulator, simulated_class
 
 LSTM = ("x", "h", "c", "kernel", "recurrent_kernel", "bias")
 MACHINE = Machine(32, 16, 2, l2=1 << 19)

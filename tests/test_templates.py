@@ -13,9 +13,7 @@ from rnncc.artifact.cell import Variant
 from rnncc.common.template_loader import environment, template_root
 from rnncc.driver import Programs
 from rnncc.lowering.lower import lower
-from tests.cases import render_module
-
-from .cases import NAMES, module_text, spec_of
+from tests.support.cases import NAMES, module_text, render_module, spec_of
 
 TEMPLATES = sorted(p.relative_to(template_root()).as_posix() for p in template_root().rglob("*.j*"))
 ROOTS = [n for n in TEMPLATES if n.endswith(".py.jinja")]

@@ -16,6 +16,8 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.paths import ROOT
+
 torch = pytest.importorskip("torch")
 
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence  # noqa: E402
@@ -24,7 +26,6 @@ import rnncc  # noqa: E402
 import rnncc.torch as ours  # noqa: E402
 from rnncc.runtime.cpu.threads import dispatch  # noqa: E402
 
-ROOT = Path(__file__).parent.parent
 CLASSES = ["LSTM", "GRU", "RNN"]
 TEXT = """
 cell: Begun

@@ -14,13 +14,13 @@ import os
 import sys
 import time
 import traceback
-from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from tests.attack import Attack
+from tests.support.paths import ROOT
 
 # Each is a module of this package.
 ATTACKS: tuple[str, ...] = (
@@ -39,7 +39,7 @@ ATTACKS: tuple[str, ...] = (
     "torch",
 )
 
-FOLDER = Path(__file__).parent.parent.parent / ".attack"
+FOLDER = ROOT / ".attack"
 SAVE_SECONDS = 2.0  # what a stop may lose
 
 

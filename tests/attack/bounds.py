@@ -20,14 +20,14 @@ from pathlib import Path
 
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.lowering.cell_interface import check_text
-
-from . import Attack
-from .forked import in_child
+from tests.attack import Attack
+from tests.attack.forked import in_child
+from tests.support.paths import ROOT
 
 SECONDS, MEGABYTES, CHARACTERS = 2.0, 300, 200_000
 HEAD = "cell: C\nfeatures: size\nunits: size\nx: input[features]\nh: state[units]\n"
 STEP = "W: weight[features, units]\nh[t] = tanh(x[t] @ W + h[t-1])\nreturn h[t]"
-CELLS = sorted((Path(__file__).parents[2] / "rnncc" / "cells").glob("*.rnn"))
+CELLS = sorted((ROOT / "rnncc" / "cells").glob("*.rnn"))
 
 Family = Callable[[random.Random], str]
 FAMILIES: list[Family] = []

@@ -26,8 +26,8 @@ from typing import Any
 
 from rnncc.runtime.jit import cache_folder
 from tests.attack import Attack
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 SCRIPT = """
 import json, sys, warnings
 with warnings.catch_warnings(record=True) as said:

@@ -20,9 +20,9 @@ import numpy as np
 
 from rnncc import layers
 from rnncc.runtime.api.layer import Layer
-from tests import cases
 from tests.attack import Attack
 from tests.attack.guard import all_of, differing, flat, layer_class
+from tests.support import cases
 
 CELL, DTYPE = "lstm", "float32"
 BATCH, TIME, FEATURES, UNITS = 3, 4, 3, 5

@@ -10,11 +10,10 @@ import os
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 from tests.attack import Attack
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 SECONDS = 240
 COMMON = """
 import faulthandler, gc, multiprocessing, os, pickle, random, signal, sys, threading, time

@@ -23,9 +23,9 @@ from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.layer_options import read_off
 from rnncc.runtime.api.validation import array_shape
 from rnncc.runtime.common import memory_pool
-from tests import cases
 from tests.attack import Attack
 from tests.attack.forked import in_child
+from tests.support import cases
 
 CELLS = (
     "lstm",

@@ -31,7 +31,7 @@ from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.layer import Layer
 from tests.attack import Attack
-from tests.cpu.simulate import simulated_class
+from tests.support.cpu_simulator.simulate import simulated_class
 
 CELL = """\
 cell: q_cell
@@ -98,7 +98,7 @@ def names() -> tuple[str, ...]:
         *jinja2.defaults.DEFAULT_FILTERS,
     }
     made = check_text(CELL)
-    from tests.cases import render_module
+    from tests.support.cases import render_module
 
     for target in ("cpu", "cuda"):
         text = render_module(made, variants=(), target=target)

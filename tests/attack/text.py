@@ -23,7 +23,7 @@ from rnncc.frontend.diagnostics import SpecError
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.jit.module_grammar import check_module
 from tests.attack import Attack
-from tests.cases import render_module
+from tests.support.cases import render_module
 
 SECONDS, BYTES = 2.0, 300 * 2**20
 MARK = "rnncc_was_here"

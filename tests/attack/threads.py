@@ -27,10 +27,10 @@ import numpy as np
 
 from rnncc import compiler
 from rnncc.runtime.api.layer import Layer
-from tests import cases
 from tests.attack import Attack
 from tests.attack.forked import in_child
 from tests.attack.guard import all_of, differing, flat, layer_class
+from tests.support import cases
 
 CELLS = ("lstm", "gru", "layer_norm_lstm", "noise")
 # Attempts that keep to small kernels, which other tests compile, too: every scene once.

@@ -10,9 +10,9 @@ import pytest
 
 import rnncc
 from rnncc.runtime.cpu.execution import time_chunks
-from tests import cases
-from tests.cpu.simulate import Simulator, simulated_class
-from tests.cpu.twins import LIMIT, Shape, Twins, flat
+from tests.support import cases
+from tests.support.cpu_simulator.simulate import Simulator, simulated_class
+from tests.support.cpu_simulator.twins import LIMIT, Shape, Twins, flat
 
 SHAPE: Shape = (5, 3, 4, 3)
 

@@ -7,15 +7,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-from tests import cases
-from tests.cpu.simulate import Simulator
-from tests.cpu.twins import LIMIT, Shape, Twins
+from tests.support import cases
+from tests.support.cpu_simulator.simulate import Simulator
+from tests.support.cpu_simulator.twins import LIMIT, Shape, Twins
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 SHAPES: tuple[Shape, ...] = ((5, 3, 4, 3), (18, 2, 3, 7), (3, 5, 2, 4), (2, 1, 3, 1))
 MACHINES = ((32, 2), (16, 3), (64, 1), (64, 2))  # bytes of a vector, threads
 # Where a row of a state is units * units.
@@ -52,8 +51,8 @@ def test_no_compiler_is_asked() -> None:
     """Nor Numba imported: a process that has it runs the kernels, too."""
     text = """
         import sys
-        from tests.cpu.simulate import Simulator
-        from tests.cpu.twins import Twins
+        from tests.support.cpu_simulator.simulate import Simulator
+        from tests.support.cpu_simulator.twins import Twins
         error, _ = Twins.of("gru", "mask", (5, 3, 4, 3), Simulator()).worst()
         assert error < 1e-12 and "numba" not in sys.modules
     """

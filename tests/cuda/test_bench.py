@@ -25,8 +25,8 @@ from bench.harness import Effort
 from rnncc.artifact.grid_sync import TIERS
 from rnncc.runtime.cuda.driver.current_target import using
 from rnncc.runtime.cuda.driver.device import Device as NvidiaDevice
-from tests.cuda.gridsim import Simulator
 from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
+from tests.support.gpu_simulator.grid import Simulator
 
 
 class Device(Simulator):

@@ -1,7 +1,7 @@
 """Every cell on the simulated grid against the interpreter: values and all gradients.
 
 Pairwise here: each cell as it is, every other one with a mask and the rest while it draws meet one
-tier, one shape. `python -m tests.cuda.everything` runs all of them.
+tier, one shape. `python -m tests.support.gpu_simulator.everything` runs all of them.
 """
 
 from __future__ import annotations
@@ -14,9 +14,9 @@ import pytest
 
 import rnncc
 from rnncc.runtime.cuda.driver.current_target import using
-from tests import cases
-from tests.cuda.gridsim import Simulator
-from tests.cuda.twins import LIMIT, Shape, Twins
+from tests.support import cases
+from tests.support.gpu_simulator.grid import Simulator
+from tests.support.gpu_simulator.twins import LIMIT, Shape, Twins
 
 TIERS = ("block", "grid", "launches", "stationary")
 # Whose weights can't stay: none in the loop, one a row, or heads of their own.

@@ -20,8 +20,8 @@ from rnncc.runtime.cuda.driver.current_target import using
 from rnncc.runtime.cuda.driver.device import CudaError, Device
 from rnncc.runtime.cuda.kernels.copies import move
 from rnncc.runtime.cuda.kernels.kernel import CudaKernel
-from tests.cuda.gridsim import Simulator
-from tests.cuda.twins import LIMIT, Twins
+from tests.support.gpu_simulator.grid import Simulator
+from tests.support.gpu_simulator.twins import LIMIT, Twins
 
 ATTRIBUTES = {
     "COMPUTE_CAPABILITY_MAJOR": 9,

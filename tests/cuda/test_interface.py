@@ -11,8 +11,8 @@ import pytest
 import rnncc
 from rnncc.runtime.cuda.arrays.cupy import InterfaceArrays
 from rnncc.runtime.cuda.driver.current_target import using
-from tests.cuda import fake_cupy
-from tests.cuda.gridsim import Simulator
+from tests.support.gpu_simulator import fake_cupy
+from tests.support.gpu_simulator.grid import Simulator
 
 LIMIT = 1e-5
 MASK = np.array([[1, 0, 1, 1, 0, 0], [1, 1, 1, 0, 0, 0]], bool)

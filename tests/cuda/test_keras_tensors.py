@@ -12,7 +12,7 @@ import sys
 
 import pytest
 
-from tests import cases
+from tests.support import cases
 
 SHAPE = (2, 5, 3)
 TWICE = ("lstm", "backwards", "stack backwards", "both ways")
@@ -69,8 +69,8 @@ def agree(name: str, masked: bool, given: bool) -> None:
     import torch
 
     from rnncc.torch import on_device, recurrence
-    from tests.cuda.gridsim import Simulator
     from tests.cuda.test_tensors import Believing
+    from tests.support.gpu_simulator.grid import Simulator
 
     torch.manual_seed(0)
     layer = layers()[name]()  # type: ignore[operator]
@@ -101,8 +101,8 @@ def rounding() -> None:
     from rnncc.keras import RNN, LSTMCell
     from rnncc.runtime.cuda.planning import tiler
     from rnncc.torch import on_device, recurrence
-    from tests.cuda.gridsim import Simulator
     from tests.cuda.test_tensors import Believing
+    from tests.support.gpu_simulator.grid import Simulator
 
     with pytest.raises(ValueError, match="is one of float32, tf32, bfloat16, not 'half'"):
         RNN(LSTMCell(4), precision="half")

@@ -24,9 +24,9 @@ from rnncc.runtime.cuda.driver.device import CudaError, Device, DeviceGraph
 from rnncc.runtime.cuda.kernels import ptx, toolkit
 from rnncc.runtime.cuda.kernels.copies import move
 from rnncc.runtime.cuda.kernels.machine_code_cache import machine_code
-from tests.cuda.gridsim import Simulator
 from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
-from tests.cuda.twins import LIMIT, Twins
+from tests.support.gpu_simulator.grid import Simulator
+from tests.support.gpu_simulator.twins import LIMIT, Twins
 
 # ---- nothing to run on, nothing to compile with ------------------------------------------------
 

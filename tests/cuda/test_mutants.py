@@ -12,10 +12,10 @@ import pytest
 
 from rnncc.runtime.cuda.kernels import loop_helpers
 from rnncc.runtime.cuda.kernels.kernel import rebound
-from tests.cuda.gridsim import Deadlock, Simulator
-from tests.cuda.memory import Fault, Race
-from tests.cuda.source import text_of
-from tests.cuda.twins import LIMIT, Twins
+from tests.support.gpu_simulator.grid import Deadlock, Simulator
+from tests.support.gpu_simulator.memory import Fault, Race
+from tests.support.gpu_simulator.source import text_of
+from tests.support.gpu_simulator.twins import LIMIT, Twins
 
 SHAPE = (40, 3, 4, 3)  # more lanes than a block has threads
 

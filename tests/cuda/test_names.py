@@ -10,7 +10,7 @@ from rnncc.frontend.spec import CellSpec
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.cuda.driver.current_target import using
 from tests.attack.names import outcome
-from tests.cuda.gridsim import Simulator
+from tests.support.gpu_simulator.grid import Simulator
 
 ROWS = (
     "kernel=zeros recurrent=ones state=counters other=sums input=copies value=parts bias=seed_",

@@ -25,12 +25,12 @@ from rnncc.runtime.cuda.kernels import copies
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.kernels.matmuls import Product, merged, work_of
 from rnncc.runtime.cuda.planning import gemm_choice, tiler
-from tests import cases
-from tests.cuda.gridsim import Simulator
-from tests.cuda.library import rounded
-from tests.cuda.memory import Fault
 from tests.cuda.test_device import FakeDriver, driver  # noqa: F401
-from tests.cuda.twins import LIMIT, Twins
+from tests.support import cases
+from tests.support.gpu_simulator.grid import Simulator
+from tests.support.gpu_simulator.library import rounded
+from tests.support.gpu_simulator.memory import Fault
+from tests.support.gpu_simulator.twins import LIMIT, Twins
 
 B, T, K, N = 3, 5, 7, 6
 WITH = Gpu("a GPU", 8, 8, library="cuBLAS")

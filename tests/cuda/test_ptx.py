@@ -2,7 +2,7 @@
 
 The loops of each built-in cell once here, variants and architectures in turn, so that every pair of
 those is met by several cells; the largest loops under what adds to them, too. `python -m
-tests.cuda.everything` has every kernel of every cell and variant for both.
+tests.support.gpu_simulator.everything` has every kernel of every cell and variant for both.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ from rnncc.artifact.stationary_weights import BlockCapacity, numbers
 from rnncc.common.size_expressions import evaluate
 from rnncc.lowering.describe import describe
 from rnncc.runtime.cuda.kernels.kernel import CudaKernel
-from tests import cases
 from tests.conftest import Golden
 from tests.cuda.test_mutants import changed
+from tests.support import cases
 
 CAPABILITIES = ((8, 0), (9, 0))
 VARIANTS = ("plain", "mask", "drawn")

@@ -15,8 +15,8 @@ import torch
 from rnncc.runtime.cuda.arrays.torch_tensors import has_dense_rows
 from rnncc.runtime.cuda.driver.target import DeviceMemory, HostArrays
 from rnncc.torch import GRU, LSTM, Recurrent, on_device
-from tests import cases
-from tests.cuda.gridsim import Simulator
+from tests.support import cases
+from tests.support.gpu_simulator.grid import Simulator
 
 
 class Believing(HostArrays):

@@ -12,8 +12,8 @@ import rnncc
 from rnncc.artifact.cell import Variant
 from rnncc.runtime.cuda.kernels import kernel_namespace
 from rnncc.runtime.jit.module_cache import text_module
-from tests.cases import NAMES, render_module, spec_of
 from tests.conftest import Golden
+from tests.support.cases import NAMES, render_module, spec_of
 
 WIDTH = 200
 

@@ -17,7 +17,7 @@ from rnncc.artifact.grid_sync import Gpu
 from rnncc.lowering.describe import describe
 from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder, CudaBoundProgram
 from rnncc.runtime.planning.call_key import CallKey
-from tests import cases
+from tests.support import cases
 
 BATCHES, UNITS = (1, 8, 16, 32, 64, 128), (64, 128, 256, 512, 768, 1024, 1536)
 GPUS = (

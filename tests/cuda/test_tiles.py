@@ -10,8 +10,8 @@ from rnncc.runtime.cuda.kernels import gemm_tiles
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.planning import tiler
 from rnncc.runtime.planning.copies import Point
-from tests.cuda.gridsim import Simulator
-from tests.cuda.twins import LIMIT, Twins
+from tests.support.gpu_simulator.grid import Simulator
+from tests.support.gpu_simulator.twins import LIMIT, Twins
 
 
 @pytest.mark.parametrize("name", ["lstm"])

@@ -13,7 +13,7 @@ from rnncc.runtime.common.memory_pool import aligned
 from rnncc.runtime.common.weight_formats import BFLOAT16, GROUP, INT8, STORAGES, Storage
 from rnncc.runtime.cpu.kernels.microkernels import SEGMENT_WORDS, cores
 from rnncc.runtime.cpu.kernels.quantized_packing import PACKERS
-from tests.rounding import bfloat16, int8, quantized
+from tests.support.rounding import bfloat16, int8, quantized
 
 CORE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)
 SMALL = Machine(vector_bytes=32, registers=16)

@@ -17,9 +17,9 @@ from rnncc.runtime.jit.fingerprint import Unknown, fingerprint
 from rnncc.runtime.jit.kernel import CpuKernel, kernel
 from rnncc.runtime.jit.kernel_namespace import set_word, word
 from rnncc.runtime.jit.module_cache import text_module
-from tests.runtime.launching import launch
+from tests.support.launching import launch
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent.parent
 MODULE = '''"""Two kernels, for tests."""
 
 from rnncc.runtime.jit.kernel import kernel

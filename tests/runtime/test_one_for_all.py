@@ -8,9 +8,8 @@ import threading
 import time
 
 from rnncc.runtime.common.one_for_all import one_for_all
-
-from ..attack.threads import at_once
-from ..cases import ROOT
+from tests.attack.threads import at_once
+from tests.support.paths import ROOT
 
 
 def test_threads_that_ask_first_get_the_same_object() -> None:

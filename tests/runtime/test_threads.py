@@ -16,7 +16,8 @@ from rnncc.runtime.cpu.kernels.barrier import sync_words
 from rnncc.runtime.cpu.threads import dispatch, openmp_team, worker_pool
 from rnncc.runtime.jit import kernel, object_cache
 from rnncc.runtime.jit.module_cache import text_module
-from tests.runtime.launching import launch
+from tests.support.launching import launch
+from tests.support.paths import ROOT
 
 MODULE = '''"""Threads that hand a vector round: each step reads all of what the last step wrote."""
 
@@ -138,12 +139,11 @@ def test_denormals_are_flushed_and_restored():
 
 SCRIPT = """
 import sys
-sys.path.insert(0, {tests!r})
-import test_threads
+from {module} import expected, run_ring
 from rnncc.runtime.cpu.threads import dispatch
 for parts, wanted in ((2, 2), (4, 4), (1, 1)):
-    data, present = test_threads.run_ring(parts, wanted)
-    assert (data == test_threads.expected()).all()
+    data, present = run_ring(parts, wanted)
+    assert (data == expected()).all()
 print(dispatch.threading_reason())
 {more}
 """
@@ -151,8 +151,8 @@ FORK = """
 import os
 child = os.fork()
 if child == 0:
-    data, _ = test_threads.run_ring(2, 2)
-    assert (data == test_threads.expected()).all()
+    data, _ = run_ring(2, 2)
+    assert (data == expected()).all()
     print(dispatch.threading_reason())
     sys.stdout.flush()
     os._exit(0)
@@ -161,11 +161,10 @@ assert os.waitpid(child, 0)[1] == 0
 
 
 def in_a_process(more="", **environment):
-    root = os.path.dirname(os.path.dirname(os.path.dirname(os.path.abspath(__file__))))
-    script = SCRIPT.format(tests=os.path.dirname(os.path.abspath(__file__)), more=more)
+    script = SCRIPT.format(module=run_ring.__module__, more=more)
     done = subprocess.run(
         [sys.executable, "-c", script],
-        env={**os.environ, "PYTHONPATH": root, **environment},
+        env={**os.environ, "PYTHONPATH": str(ROOT), **environment},
         capture_output=True,
         text=True,
         timeout=120,

@@ -26,7 +26,7 @@ from tests.attack.cells.optimised import optimised_class
 from tests.attack.cells.reference import Arrays, Bound, Given, gradients
 from tests.attack.cells.text import case_text, text_of
 from tests.attack.cells.tree import Case
-from tests.cpu.simulate import simulated_class
+from tests.support.cpu_simulator.simulate import simulated_class
 
 TOLERANCE = 1e-9
 LEAST = 1e-3  # what errors are relative to, at least

@@ -1,7 +1,7 @@
 """What a direction runs on: whose machine code, whose memory, whose threads.
 
-    HOST             this machine
-    tests.cpu        Python, over memory that knows who wrote it
+    HOST                         this machine
+    tests.support.cpu_simulator  Python, over memory that knows who wrote it
 
 Everything a plan is made of is made for a target, and what addresses a plan holds are its own.
 

@@ -3,7 +3,7 @@
 A read of what nobody wrote, an access outside of every allocation, a misaligned one, and two
 threads at one word without a barrier between them are errors, whatever order threads ran in.
 
-Non-Goals: threads (`gridsim`).
+Non-Goals: threads (`grid`).
 """
 
 from __future__ import annotations

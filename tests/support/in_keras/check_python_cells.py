@@ -13,7 +13,7 @@ from keras import layers, ops
 from rnncc import keras as own
 from rnncc import oracle
 from rnncc.compiler import check_text
-from tests.in_keras.helpers import (
+from tests.support.in_keras.helpers import (
     BACKEND,
     MASK,
     WHOLE,

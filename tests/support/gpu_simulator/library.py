@@ -8,7 +8,7 @@ from __future__ import annotations
 import numpy as np
 
 from rnncc.runtime.cuda.kernels.matmuls import Product
-from tests.cuda.memory import Fault, Space
+from tests.support.gpu_simulator.memory import Fault, Space
 
 KEPT_BITS = {"float32": 23, "tf32": 10, "bfloat16": 7}  # behind the point
 

@@ -16,7 +16,7 @@ import pytest
 from keras import layers, ops
 
 from rnncc import keras as own
-from tests.in_keras.helpers import (
+from tests.support.in_keras.helpers import (
     BACKEND,
     NAMES,
     WHOLE,
@@ -28,8 +28,8 @@ from tests.in_keras.helpers import (
     uniform,
     whole,
 )
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parents[2]
 INPUTS = uniform(64, 7, 4)
 TARGETS = (INPUTS.sum((1, 2)) > 0).astype("int32")
 # How a model may be told to run its steps on this backend.

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.common.machine import ITEMSIZE
-from tests.cpu.memory import DTYPES, Space
+from tests.support.cpu_simulator.memory import DTYPES, Space
 
 Bad = np.ndarray | None
 

@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from tests.cuda.gridsim import Simulator
+from tests.support.gpu_simulator.grid import Simulator
 
 STREAM = 4321
 

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 from rnncc import keras as own
-from tests.in_keras.helpers import (
+from tests.support.in_keras.helpers import (
     BACKEND,
     MASK,
     NAMES,

@@ -1,6 +1,7 @@
-"""`python -m tests.cuda.everything [CELL ...]`: every cell, variant, tier and shape on the
-simulated grid, forward and backward, against the interpreter; and where numba-cuda is installed
-every kernel to PTX and machine code, for each architecture. `--only simulated|compiled`: a half.
+"""`python -m tests.support.gpu_simulator.everything [CELL ...]`: every cell, variant, tier and
+shape on the simulated grid, forward and backward, against the interpreter; and where numba-cuda is
+installed every kernel to PTX and machine code, for each architecture. `--only simulated|compiled`:
+a half.
 
 Six minutes of one core, and half an hour. What is done is kept in .pytest_cache, so a run
 that was stopped goes on where it was; a change of any source begins anew, and so does `--anew`.
@@ -21,8 +22,6 @@ from typing import Any
 from rnncc.runtime.cuda.kernels.copies import move
 from rnncc.runtime.cuda.kernels.gemm_tiles import add_parts, contract
 from rnncc.runtime.cuda.kernels.kernel import CudaKernel
-from tests import cases
-from tests.cuda.source import text_of
 from tests.cuda.test_cells import FEW, TIERS, shapes_for
 from tests.cuda.test_cells import simulator as simulator_of
 from tests.cuda.test_ptx import (
@@ -34,7 +33,9 @@ from tests.cuda.test_ptx import (
     twins_of,
     typed_once,
 )
-from tests.cuda.twins import LIMIT, Twins
+from tests.support import cases
+from tests.support.gpu_simulator.source import text_of
+from tests.support.gpu_simulator.twins import LIMIT, Twins
 
 LOG = cases.ROOT / ".pytest_cache" / "cuda_everything.jsonl"
 # Sizes of loops whose weights stay on the chip: units, warps of a block, KiB of shared memory. A
@@ -78,11 +79,10 @@ class Log:
 def _digest() -> str:
     """Of every source that decides what is found."""
     found = hashlib.sha256()
-    for folder in ("rnncc", "templates", "tests/cuda", "tests/cells"):
+    for folder in ("rnncc", "templates", "tests/runtime/cuda", "tests/support", "tests/cells"):
         for path in sorted((cases.ROOT / folder).rglob("*")):
             if path.suffix in (".py", ".jinja", ".rnn"):
                 found.update(path.read_bytes())
-    found.update(Path(cases.__file__).read_bytes())
     return found.hexdigest()[:16]
 
 
@@ -167,7 +167,7 @@ def sweeps(names: Sequence[str]) -> Iterator[tuple[str, Callable[[], dict[str, A
 
 
 def main(arguments: Sequence[str]) -> int:
-    parser = argparse.ArgumentParser("python -m tests.cuda.everything")
+    parser = argparse.ArgumentParser("python -m tests.support.gpu_simulator.everything")
     parser.add_argument("cells", nargs="*", choices=[*cases.NAMES, []], metavar="CELL")
     parser.add_argument("--only", choices=["simulated", "compiled"], help="one of the two")
     parser.add_argument("--anew", action="store_true", help="forget what was done")

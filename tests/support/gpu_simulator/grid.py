@@ -26,8 +26,8 @@ from rnncc.runtime.cuda.driver.target import DeviceMemory
 from rnncc.runtime.cuda.kernels.kernel import CudaKernel, rebound
 from rnncc.runtime.cuda.kernels.matmuls import Product
 from rnncc.runtime.cuda.kernels.namespace_bindings import meanings
-from tests.cuda.library import multiply
-from tests.cuda.memory import GUARD, Fault, Space, Stamp, check
+from tests.support.gpu_simulator.library import multiply
+from tests.support.gpu_simulator.memory import GUARD, Fault, Space, Stamp, check
 
 WARP = 32
 READY, BLOCK, SHUFFLE, DONE = "ready", "syncthreads", "shuffle", "done"

@@ -10,8 +10,8 @@ import pytest
 from keras import ops
 
 from rnncc import keras as own
-from tests.gate_masks import Readable, all_kinds, correlations
-from tests.in_keras.helpers import (
+from tests.support.gate_masks import Readable, all_kinds, correlations
+from tests.support.in_keras.helpers import (
     WHOLE,
     numbers,
 )

@@ -1,4 +1,4 @@
-"""A layer on simulated kernels and its twin on the interpreter: the same weights and calls.
+"""A layer on simulated CUDA kernels and its twin on the interpreter: the same weights and calls.
 
 Non-Goals: asserting anything.
 """
@@ -10,10 +10,11 @@ from typing import Any
 
 import numpy as np
 
-from rnncc import oracle
+from rnncc import compiler, oracle
 from rnncc.lowering.lower import lower
-from tests import cases
-from tests.cpu.simulate import Simulator, simulated_class
+from rnncc.runtime.cuda.driver.current_target import using
+from tests.support import cases
+from tests.support.gpu_simulator.grid import Simulator
 
 Shape = tuple[int, int, int, int]  # units, batch, time, features
 LIMIT = {"float32": 1e-5, "float64": 1e-12}
@@ -28,22 +29,16 @@ class Twins:
     call: dict[str, Any]
 
     @staticmethod
-    def of(
-        name: str,
-        variant: str,
-        shape: Shape,
-        simulator: Simulator,
-        dtype: str = "float64",
-        **chosen: Any,
-    ) -> Twins:
+    def of(name: str, variant: str, shape: Shape, dtype: str = "float32", **chosen: Any) -> Twins:
         units, batch, time, features = shape
         spec = cases.spec_of(name)
         sizes = cases.sizes_for(spec, units, features)
         given = {**sizes, "return_sequences": True, "return_state": True, "seed": 7, **chosen}
         if variant == "drawn":
             given |= {r.name: 0.3 for r in spec.rates}
-        layer = simulated_class(spec, dtype, simulator=simulator)(**given)
-        reference = oracle.layer_class(spec)(**given)
+        layer = compiler.layer_class(spec, "cuda", dtype)(**given)
+        exact = {n: v for n, v in given.items() if n != "precision"}
+        reference = oracle.layer_class(spec)(**exact)
         case = cases.Case(lower(spec), sizes, batch, time, seed=11)
         inputs = {n: case.arguments[n].astype(dtype) for n in layer.cell.arguments}
         states = {s.name: case.arguments[s.name].astype(dtype) for s in layer.cell.states}
@@ -60,23 +55,33 @@ class Twins:
     def results(self, layer: Any) -> dict[str, np.ndarray]:
         """Values and every gradient, by name."""
         values, pullback = layer.vjp(self.inputs, initial_state=self.states or None, **self.call)
-        gradients = pullback(_drawn(values, np.random.default_rng(1)))
-        found = {f"value {i}": a for i, a in enumerate(flat(values))}
+        rng = np.random.default_rng(1)
+        gradients = pullback(_drawn(values, rng))
+        found = {f"value {i}": a for i, a in enumerate(_flat(values))}
         found |= {f"d_{n}": a for n, a in gradients.inputs.items()}
         found |= {f"d_{n}": a for n, a in gradients.weights.items()}
         if self.states:
             found |= {f"d_{n}": a for n, a in gradients.initial_state.items()}
         return found
 
-    def worst(self) -> tuple[float, str]:
+    def worst(self, simulator: Simulator, tier: str | None = None) -> tuple[float, str]:
         """The largest error of the kernels, and whose it is."""
-        return cases.worst(self.results(self.layer), self.results(self.reference))
+        right = self.results(self.reference)
+        with using(simulator):
+            key = bool(self.call["training"]), "mask" in self.call
+            engine = self.layer._engine(*key)[1]
+            engine.use_tier(tier)
+            try:
+                found = self.results(self.layer)
+            finally:
+                engine.use_tier(None)
+        return cases.worst(found, right)
 
 
-def flat(values: Any) -> list[np.ndarray]:
+def _flat(values: Any) -> list[np.ndarray]:
     if not isinstance(values, tuple):
         return [values]
-    return [a for v in values for a in flat(v)]
+    return [a for v in values for a in _flat(v)]
 
 
 def _drawn(values: Any, rng: np.random.Generator) -> Any:

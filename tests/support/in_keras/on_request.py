@@ -1,6 +1,6 @@
 """Runs the checks of this folder as another process asks for them, on Keras's backend.
 
-    python -m tests.in_keras.on_request
+    python -m tests.support.in_keras.on_request
 
 A check is a function of a file, `layers.test_masks`, with all its parameters. First out goes a line
 with the names of all; then for each line in, a check's name, one with what became of it. Lines out

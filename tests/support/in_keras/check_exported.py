@@ -13,7 +13,7 @@ from keras import layers
 
 from rnncc import compile_text
 from rnncc import keras as own
-from tests.in_keras.helpers import BACKEND
+from tests.support.in_keras.helpers import BACKEND
 
 pytestmark = pytest.mark.skipif(BACKEND != "torch", reason="of torch.export")
 
@@ -56,7 +56,7 @@ def test_a_graph_of_another_process(tmp_path: Path) -> None:
     import torch
 
     path = str(tmp_path / "graph.pt2")
-    script = f"from tests.in_keras.check_exported import write; write({path!r})"
+    script = f"from tests.support.in_keras.check_exported import write; write({path!r})"
     subprocess.run([sys.executable, "-c", script], check=True)
     others = own.GRU(5, return_sequences=True), own.SimpleRNN(5)
     for other in others:

@@ -20,9 +20,9 @@ from rnncc.runtime.jit.helper import Helper
 from rnncc.runtime.jit.kernel import CpuKernel
 from rnncc.runtime.jit.kernel_namespace import HostVectors, Raw
 from rnncc.runtime.jit.kernel_namespace import Vectors as VectorsWord
-from tests.cpu.lanes import Vectors
-from tests.cpu.memory import Space
-from tests.cpu.places import TEXT, text_of
+from tests.support.cpu_simulator.lanes import Vectors
+from tests.support.cpu_simulator.memory import Space
+from tests.support.cpu_simulator.places import TEXT, text_of
 
 CODE = 1 << 60  # addresses from here on are of code
 # NumPy's integers, which wrap as C's do.

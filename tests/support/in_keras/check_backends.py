@@ -15,7 +15,7 @@ from rnncc import keras as own
 from rnncc.keras.calls import Request
 from rnncc.keras.pending import Pending
 from rnncc.keras.weights import Version, WeightVersions
-from tests.in_keras.helpers import BACKEND, X, numbers, uniform
+from tests.support.in_keras.helpers import BACKEND, X, numbers, uniform
 
 only = {
     b: pytest.mark.skipif(b != BACKEND, reason=f"on {b}") for b in ("tensorflow", "jax", "torch")
@@ -145,7 +145,7 @@ def test_torch() -> None:
 def test_second_derivatives(what: str) -> None:
     import torch
 
-    from tests.in_keras.check_cells import STARTED
+    from tests.support.in_keras.check_cells import STARTED
 
     options = {"dtype": "float64"}
     layer: Any = {

@@ -11,7 +11,7 @@ from keras import layers
 
 from rnncc import keras as own
 from rnncc.keras import graph_calls
-from tests.in_keras.helpers import BACKEND, uniform
+from tests.support.in_keras.helpers import BACKEND, uniform
 
 pytestmark = pytest.mark.skipif(BACKEND == "torch", reason="torch has paths of its own")
 OPTIONS: dict[str, dict[str, Any]] = {

@@ -29,8 +29,8 @@ from rnncc.runtime.cpu.kernels.executor import (
 )
 from rnncc.runtime.cpu.threads.worker_pool import CONTROL_WORDS, work
 from rnncc.runtime.jit.kernel import CpuKernel
-from tests.cpu.memory import Space
-from tests.cpu.words import Words
+from tests.support.cpu_simulator.memory import Space
+from tests.support.cpu_simulator.words import Words
 
 TURNS = 1 << 20  # of a plan, after which nobody goes on
 LAZY = (0.3, 0.6, 0.9)  # how often a thread that lets others go on goes on itself

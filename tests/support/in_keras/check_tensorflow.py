@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from rnncc import keras as own
-from tests.in_keras.helpers import BACKEND, MASK, X, uniform
+from tests.support.in_keras.helpers import BACKEND, MASK, X, uniform
 
 if BACKEND != "tensorflow":
     pytest.skip("on tensorflow", allow_module_level=True)

@@ -12,7 +12,7 @@ from keras import layers
 
 import rnncc
 from rnncc import keras as own
-from tests.in_keras.helpers import (
+from tests.support.in_keras.helpers import (
     BACKEND,
     MASK,
     NAMES,
@@ -25,9 +25,10 @@ from tests.in_keras.helpers import (
     same_weights,
     uniform,
 )
+from tests.support.paths import ROOT
 
 NESTED = Path(rnncc.__file__).parent / "cells" / "nested.rnn"
-COUPLED = Path(__file__).parents[2] / "examples" / "coupled_peephole.rnn"
+COUPLED = ROOT / "examples" / "coupled_peephole.rnn"
 FEW = BACKEND == "jax"
 STARTED = """
 cell: Started

@@ -20,7 +20,7 @@ import numpy as np
 
 from rnncc.runtime.common.memory_pool import Lease, aligned
 from rnncc.runtime.cpu.kernels.executor import Region
-from tests.cpu.places import Site, site
+from tests.support.cpu_simulator.places import Site, site
 
 UNWRITTEN, WRITTEN, OUTSIDE, BEHIND = range(4)
 SHIFT = 32

@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cache
-from pathlib import Path
 
 import numpy as np
 
@@ -24,8 +23,8 @@ from rnncc.ir.rewrite import remap_program
 from rnncc.ir.verify import verify
 from rnncc.lowering.cell_interface import CellInterface
 from rnncc.lowering.lower import lower
+from tests.support.paths import ROOT
 
-ROOT = Path(__file__).parent.parent
 FILES = {
     path.stem: path
     for path in sorted([*ROOT.glob("rnncc/cells/*.rnn"), *ROOT.glob("tests/cells/*.rnn")])

@@ -50,11 +50,11 @@ from rnncc.runtime.cpu.planning.executable import Executable
 from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 from rnncc.runtime.jit.kernel import CpuKernel
 from rnncc.runtime.planning.layouts import REACH, Layout
-from tests.cases import render_module
-from tests.cpu.memory import UNWRITTEN, KernelFault, Piece, Pool, Space
-from tests.cpu.places import TEXT
-from tests.cpu.threads import Threads
-from tests.cpu.words import Words
+from tests.support.cases import render_module
+from tests.support.cpu_simulator.memory import UNWRITTEN, KernelFault, Piece, Pool, Space
+from tests.support.cpu_simulator.places import TEXT
+from tests.support.cpu_simulator.threads import Threads
+from tests.support.cpu_simulator.words import Words
 
 __all__ = ["KernelFault", "Simulator", "simulated_class"]
 
