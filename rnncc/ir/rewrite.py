@@ -37,7 +37,7 @@ from dataclasses import replace
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
-from rnncc.ir.program import Carry, Op, Program, Result, Scan, Slice, Stack, Value
+from rnncc.ir.program import Carry, Op, Program, Result, Scan, Slice, Span, Stack, Value
 
 
 def remap(op: Op, names: Mapping[Value, Value]) -> Op:
@@ -149,6 +149,29 @@ def filled_with(value: Value, defs: Mapping[Value, Op]) -> object:
     if op is None or OPS[op.opcode].kind is not Kind.LEAF:
         return None
     return op.attrs["value"] if op.opcode == "full" else op.attrs["size"]
+
+
+def lines_of(program: Program) -> dict[Value, Span]:
+    """Where the user's text asks for each value: the line that makes it, or else the first that
+    reads it. Values of no line are left out."""
+    lines: dict[Value, Span] = {}
+    for op in reversed([*program.ops()]):
+        if op.span is not None:
+            lines.update((operand, op.span) for operand in op.operands)
+    made = {r: op.span for op in program.ops() for r in op.results if op.span is not None}
+    lines.update(made)
+    crossing: list[tuple[Value, Value]] = []
+    if program.scan:
+        for c in program.scan.carries:
+            crossing += [(c.value, c.next), (c.final, c.next), (c.init, c.value)]
+        for xs in program.scan.xs:
+            crossing += [(xs.value, xs.source), (xs.source, xs.value)]
+        for ys in program.scan.ys:
+            crossing += [(ys.target, ys.value), (ys.value, ys.target)]
+    for value, other in crossing:
+        if value not in lines and other in lines:
+            lines[value] = lines[other]
+    return lines
 
 
 def sum_of(b: Builder, terms: Sequence[Value]) -> Value:

@@ -38,7 +38,19 @@ from rnncc.frontend.diagnostics import Reporter, SpecError
 from rnncc.frontend.limits import STATES
 from rnncc.frontend.spec import ArrayDecl, CellSpec, Expr, Name, Timed
 from rnncc.ir.builder import Builder
-from rnncc.ir.program import Carry, Op, Param, Program, Result, Scan, Slice, Stack, Type, Value
+from rnncc.ir.program import (
+    Carry,
+    Op,
+    Param,
+    Program,
+    Result,
+    Scan,
+    Slice,
+    Span,
+    Stack,
+    Type,
+    Value,
+)
 from rnncc.ir.rewrite import definitions
 from rnncc.ir.sizes import TooLarge
 from rnncc.ir.verify import verify
@@ -194,7 +206,7 @@ class _Lowering:
             source = Value(declared.name, Type(shape, "BT"))
             inner = Value(declared.name, Type(shape, "B"))
             self.inputs.append(source)
-            self.slices.append(Slice(inner, self._cleaned(source)))
+            self.slices.append(Slice(inner, self._cleaned(source, declared.span)))
             self.eq.steps[declared.name, 0] = inner
 
     def _initial(self, state: ArrayDecl) -> None:
@@ -222,12 +234,12 @@ class _Lowering:
                 shape=show(initial_shape),
             )
 
-    def _cleaned(self, source: Value) -> Value:
+    def _cleaned(self, source: Value, span: Span) -> Value:
         """A sequence with zeros where a step is masked: what is there may be NaN, and only a
         pullback would see it, as NaN times a zero cotangent."""
         if self.valid is None:
             return source
-        b = Builder(name=source.name)
+        b = Builder(span, source.name)
         valid = b.broadcast(self.slices[0].source, source.type.shape, ())
         cleaned: Value = b.where(valid, source, 0.0)
         self.before += b.ops
@@ -269,7 +281,8 @@ class _Lowering:
         own = back == 1 and declaration is not None and declaration.kind == "state"
         label = name if own else f"_{name}_{back}"
         init = Value(label, Type(value.type.shape, "B"))
-        self.b.span = self.eq.setters[name, 0].span if (name, 0) in self.eq.setters else None
+        setter = self.eq.setters.get((name, 0))
+        self.b.span = setter.span if setter else self.eq.furthest[name].span
         selected = self._select(self.valid, following, value)
         if selected is not following:
             self.eq.names[selected] = label

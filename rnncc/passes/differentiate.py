@@ -52,11 +52,12 @@ from rnncc.ir.program import (
     Result,
     Scan,
     Slice,
+    Span,
     Stack,
     Type,
     Value,
 )
-from rnncc.ir.rewrite import definitions, prune, sum_of
+from rnncc.ir.rewrite import definitions, lines_of, prune, sum_of
 
 Cotangents = dict[Value, Value]
 
@@ -71,7 +72,7 @@ def differentiate(
     returns the gradient `d_<param>` of every parameter.
     """
     active = _active_values(program, wrt)
-    back = _Pullback(active)
+    back = _Pullback(active, lines_of(program))
     roles = {p.value: p.role for p in program.params}
     results = [
         r for r in program.results if (r.role.kind != "residual" if of is None else r.name in of)
@@ -80,14 +81,15 @@ def differentiate(
     cot: Cotangents = {}
     for r in results:
         if r.value in active:
-            back.accumulate(cot, r.value, cotangents[r.name], back.first)
+            back.accumulate(cot, r.value, cotangents[r.name], back.at(r.value, back.first))
     back.ops(program.after, cot, back.first)
     scan = back.scan(program.scan, cot) if program.scan else None
     back.ops(program.before, cot, back.last)
     gradients = []
     for p in program.params:
         if p.value.name in wrt:
-            gradient = back.spread(cot.get(p.value), p.value.type, back.last)
+            b = back.at(p.value, back.last)
+            gradient = back.spread(cot.get(p.value), p.value.type, b)
             gradients.append(Result(ResultRole(gradient_kind(p.role), p.value.name), gradient))
     pullback = Program(
         f"{program.name} pullback",
@@ -103,16 +105,22 @@ def differentiate(
 class _Pullback:
     """The three regions of a pullback while they are being built."""
 
-    def __init__(self, active: set[Value]) -> None:
-        self.active = active
+    def __init__(self, active: set[Value], lines: dict[Value, Span]) -> None:
+        self.active, self.lines = active, lines
         self.first = Builder()
         self.last = Builder()
         self.inner: set[Value] | None = None  # values of the scan whose body is gone through
-        self.outside: dict[Value, list[Value]] = {}  # what is constant in it -> its cotangents
+        # What is constant in it -> its cotangents, and the line of each.
+        self.outside: dict[Value, list[tuple[Value, Span | None]]] = {}
+
+    def at(self, value: Value, b: Builder) -> Builder:
+        """The builder, where the user's text asks for a value."""
+        b.span = self.lines.get(value)
+        return b
 
     def accumulate(self, cot: Cotangents, value: Value, d: Value, b: Builder) -> None:
         if self.inner is not None and value not in self.inner:
-            self.outside.setdefault(value, []).append(d)
+            self.outside.setdefault(value, []).append((d, b.span))
             return
         extra = [a for a in d.type.axes if a not in value.type.axes]
         d = b.sum_over(d, "".join(extra))
@@ -150,46 +158,50 @@ class _Pullback:
             if c.value not in self.active:
                 continue
             wide = c.value.type
-            init = self.spread(cot.pop(c.final, None), wide, self.first)
+            init = self.spread(cot.pop(c.final, None), wide, self.at(c.final, self.first))
             value = Value(gradient_name(c.next.name), wide)
             entered.append((c, init, value))
-            self.accumulate(inner, c.next, value, b)
+            self.accumulate(inner, c.next, value, self.at(c.next, b))
         for stack in scan.ys:
             if stack.target in cot:
                 source = cot.pop(stack.target)
                 d = Value(source.name, source.type.inner())
                 xs.append(Slice(d, source))
-                self.accumulate(inner, stack.value, d, b)
+                self.accumulate(inner, stack.value, d, self.at(stack.value, b))
         self.ops(scan.body, inner, b)
         self.inner = None
         for c, init, value in entered:
-            nxt = inner.pop(c.value, None) or b.full(0.0, value.type.shape)
+            nxt = inner.pop(c.value, None) or self.at(c.value, b).full(0.0, value.type.shape)
             final = Value(gradient_name(c.value.name), value.type)
             carries.append(Carry(value.name, init, value, nxt, final))
             if c.init in self.active:
-                self.accumulate(cot, c.init, final, self.last)
+                self.accumulate(cot, c.init, final, self.at(c.init, self.last))
         for s in scan.xs:
             if s.value in inner and s.source in self.active:
                 d = inner.pop(s.value)
                 target = Value(gradient_name(s.source.name), s.source.type)
                 ys.append(Stack(d, target))
-                self.accumulate(cot, s.source, target, self.last)
+                self.accumulate(cot, s.source, target, self.at(s.source, self.last))
         for const, ds in self.outside.items():
             if const in self.active:
-                stacks = [Stack(d, Value(d.name, d.type.with_axes(d.type.axes + "T"))) for d in ds]
+                spans = [span for _, span in ds]
+                stacks = [
+                    Stack(d, Value(d.name, d.type.with_axes(d.type.axes + "T"))) for d, _ in ds
+                ]
                 ys += stacks
-                self.accumulate(cot, const, self.summed(const, stacks[::-1]), self.last)
+                total = self.summed(const, stacks[::-1], spans[::-1])
+                self.accumulate(cot, const, total, self.at(const, self.last))
         return Scan(tuple(carries), tuple(xs), tuple(b.ops), tuple(ys), not scan.reverse)
 
-    def summed(self, const: Value, stacks: Iterable[Stack]) -> Value:
+    def summed(self, const: Value, stacks: Iterable[Stack], spans: Iterable[Span | None]) -> Value:
         """Cotangents of all steps, of what is the same at all of them."""
         b = self.last
         b.name = gradient_name(const.name)
         totals = []
-        for stack in stacks:
+        for stack, b.span in zip(stacks, spans, strict=True):
             d = stack.target
             totals.append(b.sum_over(d, "".join(set(d.type.axes) - set(const.type.axes))))
-        return sum_of(b, totals)
+        return sum_of(self.at(const, b), totals)
 
 
 def _named(b: Builder, value: Value, name: str) -> Value:

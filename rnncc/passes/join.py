@@ -60,7 +60,7 @@ from itertools import pairwise
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
-from rnncc.ir.program import Carry, Op, Program, Scan, Stack, Value, uses
+from rnncc.ir.program import Carry, Op, Program, Scan, Span, Stack, Value, uses
 from rnncc.ir.rewrite import (
     add_leaves,
     definitions,
@@ -356,22 +356,24 @@ class _Joining:
             return weight
         key = (weight, group.weight_axis, group.starts[0], size)
         if key not in self.slices:
+            self.first.span = group.terms[0].span
             self.slices[key] = self.first.slice(*key)
         return self.slices[key]
 
     def gates(self, group: _Group) -> Value:
         """All gates of a group as one value, where the group is."""
         if group.gates not in self.rows:
-            side_by_side = self.step(self.steps(group), group.axis)
+            line = group.terms[0].span
+            side_by_side = self.step(self.steps(group), group.axis, line)
             if group.gates[0] in self.stacks:
                 self.stack(group.gates, side_by_side)
             else:
-                self.carry([self.carries[g] for g in group.gates], side_by_side)
+                self.carry([self.carries[g] for g in group.gates], side_by_side, line)
         return self.rows[group.gates]
 
-    def step(self, steps: tuple[Value, ...], axis: int) -> Value:
+    def step(self, steps: tuple[Value, ...], axis: int, line: Span | None) -> Value:
         if (steps, axis) not in self.sides:
-            b = Builder(None, _name(steps))
+            b = Builder(line, _name(steps))
             self.sides[steps, axis] = b.concat(steps, axis)
             self.concats += b.ops
         return self.sides[steps, axis]
@@ -385,8 +387,8 @@ class _Joining:
         self.rows[gates] = Value(value.name, value.type.with_axes(axes))
         self.more_stacks.append(Stack(value, self.rows[gates]))
 
-    def carry(self, carries: list[Carry], value: Value) -> None:
-        b = self.first
+    def carry(self, carries: list[Carry], value: Value, line: Span | None) -> None:
+        b, self.first.span = self.first, line
         number, axes = filled_with(carries[0].init, self.before), carries[0].init.type.axes
         assert isinstance(number, float)
         start = b.full(number, value.type.shape)

@@ -57,7 +57,7 @@ from typing import Generic, TypeVar
 from rnncc.ir.builder import Builder
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Carry, Op, Program, Scan, Value, uses
-from rnncc.ir.rewrite import add_leaves, definitions, prune, remap, sum_of
+from rnncc.ir.rewrite import add_leaves, definitions, lines_of, prune, remap, sum_of
 
 
 def rotate(program: Program) -> Program:
@@ -78,6 +78,7 @@ class _Rotation:
         self.single = {v for v, rs in uses(program).items() if len(rs) == 1}
         self.defs = definitions(scan.body)
         self.inner = set(scan.entering()) | set(self.defs)
+        self.lines = lines_of(program)
         self.first, self.prefix, self.last = Builder(), Builder(), Builder()
         self.suffix: list[Op] = []
         self.carries: list[Carry] = []
@@ -91,8 +92,10 @@ class _Rotation:
             self.carries.append(carry)
             return
         rest, moved = rotated
-        b = Builder(None, carry.name)
+        line = self.lines.get(carry.next)
+        b = Builder(line, carry.name)
         e = _add(b, rest)
+        b.span = line
         if e is None:
             e = b.full(0.0, carry.value.type.shape)
         self.suffix += b.ops
@@ -105,6 +108,7 @@ class _Rotation:
         for term in moved:
             terms.append(self.again(self.prefix, term, 0))
             final_terms.append(self.again(self.last, term, 1))
+        self.prefix.span = self.last.span = line
         self.names[carry.value] = _sum_apart(self.prefix, terms, carry.value.name)
         self.names[carry.final] = _sum_apart(self.last, final_terms, carry.final.name)
 
@@ -113,11 +117,13 @@ class _Rotation:
         if isinstance(term, Op):
             u, w, flipped = _operands(term, self.inner)
             return _contract_again(b, term, self.move(u)[which], w, flipped)
-        total = sum_of(b, [self.again(b, t, which) for t in term.terms])
+        terms = [self.again(b, t, which) for t in term.terms]
+        b.span = term.op.span
+        total = sum_of(b, terms)
         factor = term.factor
         leaf = self.defs.get(factor)
         if leaf is not None and OPS[leaf.opcode].kind is Kind.LEAF:
-            factor = b.emit(leaf.opcode, name=factor.name, **leaf.attrs)
+            factor = b.emit(leaf.opcode, name=factor.name, span=leaf.span, **leaf.attrs)
         elif factor in self.inner:  # zeros over zeros are not zero, so what divides begins as ones
             factor = self.move(factor, 1.0 if term.op.opcode == "div" else 0.0)[which]
         return term.emit(b, total, factor)
@@ -125,6 +131,7 @@ class _Rotation:
     def move(self, u: Value, first: float = 0.0) -> tuple[Value, Value]:
         """u of the step before, and the last u: a carry hands it on, the same number at first."""
         if (u, first) not in self.moved:
+            self.first.span = self.lines.get(u)
             number = self.first.full(first, u.type.shape)
             start = self.first.emit("spread", number, axes=u.type.axes) if u.type.axes else number
             before, last = self.moved[u, first] = (Value(u.name, u.type), Value(u.name, u.type))

@@ -102,7 +102,7 @@ def _with_types(scan: Scan, ctx: Context, names: dict[Value, Value]) -> Scan:
         source = names.get(s.source, s.source)
         spread = ctx.op(source, "spread")
         if spread is not None and "T" not in spread.operands[0].type.axes:
-            axes = spread.attrs["axes"].replace("T", "")
+            axes, ctx.span = spread.attrs["axes"].replace("T", ""), spread.span
             (same,) = spread.operands
             names[s.value] = ctx.emit("spread", same, axes=axes) if axes else same
         elif "T" not in source.type.axes:
@@ -119,6 +119,7 @@ def _as_typed(ctx: Context, value: Value, names: dict[Value, Value]) -> Value:
     """What is read in a value's place, over as many axes as the value itself."""
     new = names.get(value, value)
     lost = "".join(a for a in value.type.axes if a not in new.type.axes)
+    ctx.span = ctx.defs[new].span if new in ctx.defs else None
     return ctx.emit("spread", new, axes=lost) if lost else new
 
 

@@ -210,6 +210,7 @@ class _Region:
 
     def pass_through(self) -> None:
         """Values that leave as they came: carries handed on, sequences of inputs, constants."""
+        lines = {op.result: op.span for op in self.given.ops}
         for required, views in self.given.required.items():
             if required in self.ops.placed:
                 continue
@@ -228,7 +229,8 @@ class _Region:
                     stage = self.lane_stage(level, value.type.shape, axes)
                     stage.stores.append(Store(value, view))
                     continue
-                op = Op("copy", (value,), (Value(value.name, value.type),))
+                copied = (Value(value.name, value.type),)
+                op = Op("copy", (value,), copied, span=lines.get(required))
                 source = self.view(value)
                 self.stages[level, ("move", value, view.buffer)] = RowStage(
                     self.given.names("move"), op, source, view, axes, ((source, view),)
