@@ -175,7 +175,9 @@ def test_same_bits_at_every_width(dtype, name):
     arrays = inputs(dtype)
     first, *others = (run(dtype, width, name, arrays) for width in WIDTHS[dtype])
     for other in others:
-        assert first.tobytes() == other.tobytes()
+        # Which NaN comes out, its sign among it, is for the processor to choose.
+        np.testing.assert_array_equal(np.isnan(first), np.isnan(other))
+        assert first[~np.isnan(first)].tobytes() == other[~np.isnan(other)].tobytes()
 
 
 def test_signed_zero_survives_odd_functions():
