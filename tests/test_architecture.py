@@ -343,3 +343,33 @@ def meant(module: str) -> set[str]:
 
 def test_names_that_mean_something_are_made_in_one_place() -> None:
     assert {m: meant(m) for m in TREES if meant(m)} == {m: set(t) for m, t in MEANT.items()}
+
+
+# ---- tests -------------------------------------------------------------------------------------
+
+TESTS = ROOT / "tests"
+HELPING = ("support", "attack")  # what tests share, and what takes longer than a test may
+NO_MIRRORS = (*HELPING, "bench", "examples")  # of the checkout's other folders
+
+
+def misplaced(path: Path) -> str:
+    """What is wrong with where a module of tests lies; "" if nothing is."""
+    folder = path.parent.relative_to(TESTS)
+    top = folder.parts[0] if folder.parts else ""
+    is_test = path.name.startswith("test_")
+    if top in HELPING:
+        return "a test among what helps tests" if is_test else ""
+    if not (top in NO_MIRRORS or (PACKAGE / folder / "__init__.py").is_file()):
+        return f"rnncc has no folder {folder}"
+    return "" if is_test or path.name == "conftest.py" else "a helper outside of tests/support"
+
+
+def test_tests_mirror_the_package() -> None:
+    """A module's tests are in the folder that it is in; those of the whole lie at the top."""
+    wrong = {str(p.relative_to(TESTS)): misplaced(p) for p in TESTS.rglob("*.py") if misplaced(p)}
+    assert not wrong
+
+
+def test_folders_of_tests_are_small() -> None:
+    held = collections.Counter(p.parent for p in TESTS.rglob("*.py") if p.name != "__init__.py")
+    assert not {str(f): n for f, n in held.items() if n > MOST_MODULES}

@@ -4,8 +4,8 @@ A mutant is a function by name and a piece of its text, so it survives a move of
 that is no longer there fails its test, which then wants another. Those that can't change a number
 are caught by what `test_structure` holds: counts, offsets, plans and the order of what is kept.
 
-Non-Goals: kernels' own text and templates on a GPU (`cuda/test_mutants`), the words of the CPU's
-kernels (`cpu/test_mutants`).
+Non-Goals: kernels' own text and templates on a GPU (`runtime/cuda/test_mutants`), the words of
+the CPU's kernels (`runtime/cpu/test_simulated_mutants`).
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ import numpy as np
 import pytest
 
 from rnncc.common import template_loader
-from tests import test_structure as structure
+from tests.runtime.cpu import test_structure as structure
 from tests.support import cases
 from tests.support.cpu_simulator.simulate import Simulator
 from tests.support.cpu_simulator.twins import LIMIT, Twins

@@ -1,6 +1,6 @@
 """Cells that once gave wrong numbers: values and gradients of their Programs, after every pass.
 
-Their kernels are in `tests.cpu`.
+Their kernels are in `runtime/cpu/test_simulated_once_wrong`.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every cause of a diagnostic: its code, its message and a text that shows it.
 
-To add a diagnostic, add a row. `tests/test_diagnostics.py` runs each example and expects the
-caret exactly where the markers « and » stand. An example without a `cell:` line is put into
+To add a diagnostic, add a row. `tests/frontend/test_diagnostics.py` runs each example and expects
+the caret exactly where the markers « and » stand. An example without a `cell:` line is put into
 `FRAME`, in place of `{}`.
 
 Non-Goals: rendering.

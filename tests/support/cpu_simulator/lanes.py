@@ -4,7 +4,7 @@
 written, and 0 for a lane that is right. It goes where the lane goes: through arithmetic, into the
 half of a `select` that was taken, into memory and out again.
 
-Non-Goals: formulas to the last bit (tests/runtime/test_simd.py holds those).
+Non-Goals: formulas to the last bit (tests/runtime/cpu/kernels/test_simd.py holds those).
 """
 
 from __future__ import annotations

@@ -22,9 +22,7 @@ from typing import Any
 from rnncc.runtime.cuda.kernels.copies import move
 from rnncc.runtime.cuda.kernels.gemm_tiles import add_parts, contract
 from rnncc.runtime.cuda.kernels.kernel import CudaKernel
-from tests.cuda.test_cells import FEW, TIERS, shapes_for
-from tests.cuda.test_cells import simulator as simulator_of
-from tests.cuda.test_ptx import (
+from tests.runtime.cuda.kernels.test_ptx import (
     BUILT_IN,
     CAPABILITIES,
     compiled,
@@ -33,6 +31,8 @@ from tests.cuda.test_ptx import (
     twins_of,
     typed_once,
 )
+from tests.runtime.cuda.test_cells import FEW, TIERS, shapes_for
+from tests.runtime.cuda.test_cells import simulator as simulator_of
 from tests.support import cases
 from tests.support.gpu_simulator.source import text_of
 from tests.support.gpu_simulator.twins import LIMIT, Twins

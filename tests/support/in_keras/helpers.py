@@ -1,6 +1,7 @@
 """What the checks in this folder share: numbers out of any backend, gradients in any backend.
 
-tests/test_keras.py runs the folder for every backend, each in a process of its own (`on_request`).
+tests/keras/test_keras.py runs the folder for every backend, each in a process of its own
+(`on_request`).
 """
 
 from __future__ import annotations

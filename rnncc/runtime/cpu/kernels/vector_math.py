@@ -6,7 +6,7 @@ turns `Lanes` into `Lanes`. `FORMULAS` lists them by name for `simd`.
 An element's bits depend on the element alone, never on the width: one formula for all widths,
 explicit fma, IEEE division, no fast-math flags, no reciprocal estimates. NaN, infinities, overflow
 and underflow come out as NumPy's do. Errors are stated in ulp on each function and held by
-tests/runtime/test_simd.py.
+tests/runtime/cpu/kernels/test_simd.py.
 
 Non-Goals: scalars (a width of 1 is one); rare functions, which are libm calls a lane (`LIBRARY`).
 """
