@@ -13,7 +13,7 @@ import pytest
 from rnncc.driver import Optimised, Programs
 from rnncc.ir.program import Op
 from rnncc.schedule.model import LaneStage
-from tests import cases
+from tests.support import cases
 
 
 def derived(programs: Programs) -> Iterator[tuple[str, Optimised]]:
