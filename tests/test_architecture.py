@@ -36,6 +36,7 @@ ORDER = (
     "runtime.common",
     "runtime.jit",
     "runtime.planning",
+    "runtime.cpu.intrinsics",
     "runtime.cpu.threads",
     "runtime.cpu.kernels",
     "runtime.cpu.planning",
@@ -83,6 +84,19 @@ TREES = {name_of(p): ast.parse(p.read_text(encoding="utf-8")) for p in files()}
 PATHS = {name_of(p): p for p in files()}
 
 
+def imported_by_text(module: str, call: ast.Call) -> list[str]:
+    """What `import_module` and its like are asked for: all modules that begin as is written."""
+    if ast.unparse(call.func).rpartition(".")[2] not in ("import_module", "__import__"):
+        return []
+    match call.args[:1]:
+        case [ast.Constant(str(name))]:
+            return [name]
+        case [ast.JoinedStr([ast.Constant(str(begin)), *_])] if begin.startswith("rnncc."):
+            return [f"rnncc.{m}" for m in TREES if m.startswith(begin.removeprefix("rnncc."))]
+    assert module == "", f"{module} imports what nobody can read from its text"
+    return []  # the package hands on names from where they are
+
+
 def imports_of(module: str, tree: ast.Module) -> Iterator[Import]:
     for node in ast.walk(tree):
         named: list[str] = []
@@ -91,6 +105,8 @@ def imports_of(module: str, tree: ast.Module) -> Iterator[Import]:
         elif isinstance(node, ast.ImportFrom):
             assert not node.level, f"{module} imports by dots: say the whole name"
             named = [f"{node.module}.{a.name}" for a in node.names]
+        elif isinstance(node, ast.Call):
+            named = imported_by_text(module, node)
         for name in named:
             if name.split(".")[0] == "rnncc":
                 target = name.removeprefix("rnncc").removeprefix(".")

@@ -179,10 +179,10 @@ CHANGES = {
     "an import": with_line("import os"),
     "an import of a module": with_line("from os import system"),
     "an import that is none": with_line(
-        "from rnncc.runtime.jit.kernel_namespace import import_module"
+        "from rnncc.runtime.cpu.intrinsics.kernel_namespace import import_module"
     ),
     "an import from here": with_line("from . import x"),
-    "a star": with_line("from rnncc.runtime.jit.kernel_namespace import *"),
+    "a star": with_line("from rnncc.runtime.cpu.intrinsics.kernel_namespace import *"),
     "a call in data": with_line("X = print(1)"),
     "a word in data": with_line("X = word(1, 2)"),
     "an attribute": with_line("X = kernel.__globals__"),

@@ -26,6 +26,16 @@ from rnncc.artifact.kernel_tables import (
 from rnncc.generated.on_demand import cpu_layer_class as layer_class
 from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.second_engine import CpuSecondEngine
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
+    call_core,
+    flush_denormals,
+    host_vectors,
+    restore_denormals,
+    set_word,
+    set_words,
+    word,
+    words,
+)
 from rnncc.runtime.cpu.kernels.barrier import barrier, enter
 from rnncc.runtime.cpu.kernels.loop_helpers import (
     POINTER_BYTES,
@@ -46,16 +56,6 @@ from rnncc.runtime.cpu.kernels.loop_helpers import (
     share,
 )
 from rnncc.runtime.jit.kernel import kernel, one_row
-from rnncc.runtime.jit.kernel_namespace import (
-    call_core,
-    flush_denormals,
-    host_vectors,
-    restore_denormals,
-    set_word,
-    set_words,
-    word,
-    words,
-)
 
 __all__ = [
     "POINTERS_AT",

@@ -24,8 +24,7 @@ from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import make_concrete_template
 
-from rnncc.runtime.jit.helper import Helper
-from rnncc.runtime.jit.kernel_namespace import Word
+from rnncc.runtime.jit.helper import Helper, Word
 from rnncc.runtime.jit.object_cache import symbol
 
 

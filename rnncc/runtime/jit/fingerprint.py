@@ -16,8 +16,7 @@ from types import CodeType
 from typing import Any
 from weakref import WeakKeyDictionary
 
-from rnncc.runtime.jit.helper import Helper
-from rnncc.runtime.jit.kernel_namespace import Word
+from rnncc.runtime.jit.helper import Helper, Word
 
 _known: WeakKeyDictionary[Helper, str] = WeakKeyDictionary()
 

@@ -1,10 +1,10 @@
-"""Functions that kernels call: `@helper`.
+"""What names in kernels stand for, besides numbers: functions that they call, and words.
 
     @helper(returns=PAIR)
     def share(n, part, parts):
         return n * part // parts, n * (part + 1) // parts
 
-Non-Goals: entries (`kernel`); operations that are instructions (`words`).
+Non-Goals: entries (`kernel`); which words there are (`kernel_namespace`).
 """
 
 from __future__ import annotations
@@ -15,6 +15,13 @@ from functools import partial
 from typing import Any
 
 PAIR, FOUR = "UniTuple(int64, 2)", "UniTuple(int64, 4)"
+
+
+class Word:
+    """Stands for what `meaning` returns, which only compiling imports."""
+
+    def meaning(self) -> Any:
+        raise NotImplementedError
 
 
 class Helper:

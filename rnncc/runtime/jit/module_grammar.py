@@ -50,7 +50,7 @@ RUNTIME = {
         ),
         # Cores and row helpers, which know no cell.
         "rnncc.runtime.jit.kernel": "core",
-        "rnncc.runtime.jit.kernel_namespace": "vectors word",
+        "rnncc.runtime.cpu.intrinsics.kernel_namespace": "vectors word",
     }.items()
 }
 BUILTINS = frozenset(("float", "max", "min", "range"))

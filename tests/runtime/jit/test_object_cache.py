@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 
 from rnncc.common.machine import Machine, host
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import set_word, word
 from rnncc.runtime.jit import object_cache
 from rnncc.runtime.jit.compiler import compile_function
 from rnncc.runtime.jit.fingerprint import Unknown, fingerprint
 from rnncc.runtime.jit.kernel import CpuKernel, kernel
-from rnncc.runtime.jit.kernel_namespace import set_word, word
 from rnncc.runtime.jit.module_cache import text_module
 from tests.support.launching import launch
 from tests.support.paths import ROOT
@@ -23,7 +23,7 @@ from tests.support.paths import ROOT
 MODULE = '''"""Two kernels, for tests."""
 
 from rnncc.runtime.jit.kernel import kernel
-from rnncc.runtime.jit.kernel_namespace import set_word, word
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import set_word, word
 
 
 @kernel
@@ -39,7 +39,7 @@ HELPED = '''"""A kernel with helpers."""
 
 from rnncc.runtime.jit.helper import helper
 from rnncc.runtime.jit.kernel import kernel
-from rnncc.runtime.jit.kernel_namespace import set_word, word
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import set_word, word
 
 FACTOR = 2
 

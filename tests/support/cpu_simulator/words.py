@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 
 from rnncc.common.machine import Machine
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import HostVectors, Raw
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import Vectors as VectorsWord
 from rnncc.runtime.jit.helper import Helper
 from rnncc.runtime.jit.kernel import CpuKernel
-from rnncc.runtime.jit.kernel_namespace import HostVectors, Raw
-from rnncc.runtime.jit.kernel_namespace import Vectors as VectorsWord
 from tests.support.cpu_simulator.lanes import Vectors
 from tests.support.cpu_simulator.memory import Space
 from tests.support.cpu_simulator.places import TEXT, text_of

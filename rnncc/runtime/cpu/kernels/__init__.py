@@ -1,1 +1,1 @@
-"""What kernels are written with, and the kernels that know no cell."""
+"""What kernels call, and the kernels that know no cell."""

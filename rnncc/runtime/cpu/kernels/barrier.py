@@ -16,8 +16,7 @@ barrier over all parts would.
 Non-Goals: starting threads (`dispatch`); dividing the work.
 """
 
-from rnncc.runtime.jit.helper import PAIR, helper
-from rnncc.runtime.jit.kernel_namespace import (
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     atomic_add,
     atomic_load,
     atomic_or,
@@ -25,6 +24,7 @@ from rnncc.runtime.jit.kernel_namespace import (
     give_way,
     pause,
 )
+from rnncc.runtime.jit.helper import PAIR, helper
 
 # A cache line each, so that those who wait for one word don't slow down those who write another.
 REGISTERED, PUBLISHED, ARRIVED = 0, 64, 128  # then a line for every thread

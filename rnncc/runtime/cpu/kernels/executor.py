@@ -15,12 +15,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import call_kernel, set_word, word
 from rnncc.runtime.cpu.kernels.barrier import HEAD_WORDS as SYNC_HEAD
 from rnncc.runtime.cpu.kernels.barrier import LINE_WORDS as SYNC_LINE
 from rnncc.runtime.cpu.threads.worker_pool import lead
 from rnncc.runtime.jit.helper import helper
 from rnncc.runtime.jit.kernel import entry
-from rnncc.runtime.jit.kernel_namespace import call_kernel, set_word, word
 
 # The head of a plan: counts, then places in the workspace in bytes.
 WORDS, FIXUPS, LAUNCHES, WORDS_AT, SYNC_AT, ZEROS_AT, ONES_AT, ONE = range(8)

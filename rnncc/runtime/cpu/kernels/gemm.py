@@ -10,6 +10,7 @@ compile holds only what its equations decide.
 Non-Goals: what to contract (`gemm_calls` writes the blocks).
 """
 
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import flush_denormals, restore_denormals, word
 from rnncc.runtime.cpu.kernels.loop_helpers import (
     PANEL_SCRATCH,
     contract_rows,
@@ -21,7 +22,6 @@ from rnncc.runtime.cpu.kernels.loop_helpers import (
     sum_rows,
 )
 from rnncc.runtime.jit.kernel import kernel
-from rnncc.runtime.jit.kernel_namespace import flush_denormals, restore_denormals, word
 
 # parts, calls, n0, n1 (or work, zeros), scratch, bytes of it a part, whether parts share lanes
 HEAD_WORDS = 7

@@ -5,8 +5,14 @@ Non-Goals: lanes (`simd`); whole-row moves and reductions (`row_kernels`).
 
 import numpy as np
 
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
+    call_core,
+    prefetch,
+    set_words,
+    vectors,
+    word,
+)
 from rnncc.runtime.jit.helper import FOUR, PAIR, helper
-from rnncc.runtime.jit.kernel_namespace import call_core, prefetch, set_words, vectors, word
 
 CACHE_LINE = 64
 SEGMENT_BYTES = 56

@@ -11,9 +11,9 @@ Non-Goals: what a step of weights is (`weight_formats`).
 """
 
 from rnncc.runtime.common.weight_formats import BFLOAT16, GROUP, INT8
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import host_vectors, word
 from rnncc.runtime.jit.helper import helper
 from rnncc.runtime.jit.kernel import core
-from rnncc.runtime.jit.kernel_namespace import host_vectors, word
 
 SIZE = 4
 v = host_vectors("float32")

@@ -6,9 +6,9 @@ Non-Goals: which copies there are (`runtime.planning.copies`).
 from __future__ import annotations
 
 from rnncc.common.machine import LANE_PAD
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import word
 from rnncc.runtime.cpu.kernels.loop_helpers import DESC_WORDS, copy_pieces
 from rnncc.runtime.jit.kernel import kernel
-from rnncc.runtime.jit.kernel_namespace import word
 from rnncc.runtime.planning.copies import Move, Mover
 from rnncc.runtime.planning.layouts import Layout, pad
 

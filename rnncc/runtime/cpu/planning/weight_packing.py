@@ -20,6 +20,7 @@ from rnncc.artifact.kernel_args import PackedInit, PackedWeights, ZeroRow
 from rnncc.artifact.kernel_tables import BufferView, CoreSpec, StageSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import call_core, word
 from rnncc.runtime.cpu.kernels.address_spaces import PACKED
 from rnncc.runtime.cpu.kernels.executor import ArgumentBlock, Launch, SpaceOffset
 from rnncc.runtime.cpu.kernels.loop_helpers import share
@@ -27,7 +28,6 @@ from rnncc.runtime.cpu.kernels.quantized_packing import PACKERS
 from rnncc.runtime.cpu.planning.bound_program import BoundProgram, PackLayout, pack_layout
 from rnncc.runtime.cpu.planning.target import CpuTarget
 from rnncc.runtime.jit.kernel import kernel
-from rnncc.runtime.jit.kernel_namespace import call_core, word
 from rnncc.runtime.planning.copies import Point
 
 HEAD_WORDS = 2  # jobs, parts

@@ -21,10 +21,7 @@ import numpy as np
 
 from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.common.memory_pool import aligned
-from rnncc.runtime.cpu.threads.worker_pool import CONTROL_WORDS, JOB, TICKET, started, take_parts
-from rnncc.runtime.jit.helper import helper
-from rnncc.runtime.jit.kernel import entry
-from rnncc.runtime.jit.kernel_namespace import (
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     atomic_add,
     atomic_load,
     atomic_store,
@@ -33,6 +30,9 @@ from rnncc.runtime.jit.kernel_namespace import (
     pause,
     word,
 )
+from rnncc.runtime.cpu.threads.worker_pool import CONTROL_WORDS, JOB, TICKET, started, take_parts
+from rnncc.runtime.jit.helper import helper
+from rnncc.runtime.jit.kernel import entry
 
 # Words of a block: how many came, what they run; then the control block, then addresses of groups.
 _CAME, _FUNCTION, _PLAN = 0, 1, 2

@@ -30,9 +30,7 @@ from functools import cache
 import numpy as np
 
 from rnncc.runtime.common.memory_pool import aligned
-from rnncc.runtime.jit.helper import helper
-from rnncc.runtime.jit.kernel import CpuKernel, entry
-from rnncc.runtime.jit.kernel_namespace import (
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     atomic_add,
     atomic_load,
     atomic_store,
@@ -43,6 +41,8 @@ from rnncc.runtime.jit.kernel_namespace import (
     set_word,
     word,
 )
+from rnncc.runtime.jit.helper import helper
+from rnncc.runtime.jit.kernel import CpuKernel, entry
 
 JOB, WHAT, TICKET, DONE, SLEEPING, SEMAPHORE = 0, 64, 128, 192, 256, 320
 CONTROL_WORDS = 64

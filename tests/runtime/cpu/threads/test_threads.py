@@ -23,7 +23,7 @@ MODULE = '''"""Threads that hand a vector round: each step reads all of what the
 
 from rnncc.runtime.jit.kernel import core, kernel
 from rnncc.runtime.cpu.kernels.barrier import barrier, check_in
-from rnncc.runtime.jit.kernel_namespace import (
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     atomic_add, flush_denormals, restore_denormals, set_word, vectors, word,
 )
 
@@ -131,7 +131,7 @@ def test_denormals_are_flushed_and_restored():
     given = np.array([np.finfo("d").tiny, 0, 0])
     values = launch(module().denormal.address, given.view(np.int64)).view(np.float64)
     assert values[2] == np.finfo("d").tiny / 2
-    from rnncc.runtime.cpu.kernels.scalar_intrinsics import IS_X86
+    from rnncc.runtime.cpu.intrinsics.scalar_intrinsics import IS_X86
 
     if IS_X86:
         assert values[1] == 0

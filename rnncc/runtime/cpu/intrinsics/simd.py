@@ -22,16 +22,16 @@ from numba.core.extending import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from rnncc.runtime.common.one_for_all import one_for_all
-from rnncc.runtime.cpu.kernels import quantized_tiles, vector_math
-from rnncc.runtime.cpu.kernels.tile_intrinsics import (
+from rnncc.runtime.cpu.intrinsics import quantized_tiles, vector_math
+from rnncc.runtime.cpu.intrinsics.tile_intrinsics import (
     fetch_row,
     fma_tile,
     load_tile_of,
     store_tile,
     transpose_tile,
 )
-from rnncc.runtime.cpu.kernels.vector_math import LIBRARY, Lanes
-from rnncc.runtime.cpu.kernels.vector_types import (
+from rnncc.runtime.cpu.intrinsics.vector_math import LIBRARY, Lanes
+from rnncc.runtime.cpu.intrinsics.vector_types import (
     I32,
     MaskType,
     VecType,

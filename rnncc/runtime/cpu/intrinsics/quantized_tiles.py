@@ -14,14 +14,14 @@ from llvmlite import ir
 from numba import types
 from numba.core import cgutils
 
-from rnncc.runtime.cpu.kernels.tile_intrinsics import (
+from rnncc.runtime.cpu.intrinsics.tile_intrinsics import (
     TileType,
     fma_of,
     fma_tile_by,
     offset,
     vector_at,
 )
-from rnncc.runtime.cpu.kernels.vector_types import I32, VecType, load, store, vector_of
+from rnncc.runtime.cpu.intrinsics.vector_types import I32, VecType, load, store, vector_of
 from rnncc.runtime.jit.intrinsics import primitive
 
 I8 = ir.IntType(8)

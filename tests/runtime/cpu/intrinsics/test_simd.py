@@ -8,7 +8,7 @@ import pytest
 
 from rnncc.common.machine import Machine
 from rnncc.runtime.common.memory_pool import aligned
-from rnncc.runtime.cpu.kernels.simd import LIBRARY, vectors
+from rnncc.runtime.cpu.intrinsics.simd import LIBRARY, vectors
 from rnncc.runtime.jit.module_cache import text_module
 
 WIDTHS = {"float32": (8, 4, 16), "float64": (4, 2, 8)}
@@ -16,7 +16,7 @@ WIDTHS = {"float32": (8, 4, 16), "float64": (4, 2, 8)}
 HEADER = '''"""A loop over one vector function, for tests."""
 
 from rnncc.runtime.jit.kernel import core
-from rnncc.runtime.jit.kernel_namespace import vectors
+from rnncc.runtime.cpu.intrinsics.kernel_namespace import vectors
 
 v = vectors("{dtype}", {width})
 '''

@@ -18,8 +18,8 @@ from numba import types
 from numba.core import cgutils
 from numba.core.extending import models, register_model
 
-from rnncc.runtime.cpu.kernels.scalar_intrinsics import IS_X86, ask_for
-from rnncc.runtime.cpu.kernels.vector_types import VecType, load, splat, store, vector_of
+from rnncc.runtime.cpu.intrinsics.scalar_intrinsics import IS_X86, ask_for
+from rnncc.runtime.cpu.intrinsics.vector_types import VecType, load, splat, store, vector_of
 from rnncc.runtime.jit.intrinsics import primitive
 
 I32, I64 = ir.IntType(32), ir.IntType(64)

@@ -1,7 +1,7 @@
 """The words kernels are written in, as names: what one stands for is imported when a kernel that
 uses it is compiled.
 
-    from rnncc.runtime.jit.kernel_namespace import host_vectors, word
+    from rnncc.runtime.cpu.intrinsics.kernel_namespace import host_vectors, word
 
     v = host_vectors("float32")        # v.load, v.fma, v.exp …; v.width and v.bytes are numbers
 
@@ -13,17 +13,10 @@ Non-Goals: the meanings (`scalar_intrinsics`: integers, calls, atomics; `simd`: 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from importlib import import_module
 from typing import Any
 
 from rnncc.common.machine import ITEMSIZE, host
-
-
-class Word:
-    """Stands for what `meaning` returns."""
-
-    def meaning(self) -> Any:
-        raise NotImplementedError
+from rnncc.runtime.jit.helper import Word
 
 
 @dataclass(frozen=True)
@@ -33,7 +26,9 @@ class Raw(Word):
     name: str
 
     def meaning(self) -> Any:
-        return getattr(import_module("rnncc.runtime.cpu.kernels.scalar_intrinsics"), self.name)
+        from rnncc.runtime.cpu.intrinsics import scalar_intrinsics
+
+        return getattr(scalar_intrinsics, self.name)
 
     def __call__(self, *args: Any) -> Any:
         raise TypeError(f"{self.name} is an operation of compiled functions")
@@ -54,7 +49,9 @@ class Vectors(Word):
         return self.width * ITEMSIZE[self.dtype]
 
     def meaning(self) -> Any:
-        return import_module("rnncc.runtime.cpu.kernels.simd").vectors(self.dtype, self.width)
+        from rnncc.runtime.cpu.intrinsics import simd
+
+        return simd.vectors(self.dtype, self.width)
 
 
 vectors = Vectors
