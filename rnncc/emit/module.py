@@ -149,6 +149,11 @@ class ModuleView:
     cell: Code
     class_name: str
 
+    @property
+    def class_arguments(self) -> str:
+        """What the layer's class is made of."""
+        return ", ".join(["CELL", "_ENGINES", "__name__", *(["SPEC"] if self.spec else [])])
+
     def imports(self, module: str, names: str, body: str) -> Code:
         """The statement that imports what a text uses of these names; `name=word`: as that."""
         words = {*re.findall(r"\w+", body)}
@@ -221,10 +226,11 @@ def _stem(spec: CellSpec) -> str:
 
 
 def _equation_lines(spec: CellSpec) -> list[str]:
-    """The equations as the user wrote them: every line after the last declaration."""
+    """The equations as the user wrote them, indented: every line after the last declaration."""
     lines = spec.text.split("\n")
     start = min((e.span.line for e in spec.equations), default=1)
-    return [line.rstrip() for line in lines[start - 1 : -1 if not lines[-1].strip() else None]]
+    wanted = lines[start - 1 : -1 if not lines[-1].strip() else None]
+    return [f"    {line}".rstrip() for line in wanted]
 
 
 def _legend(program: Program) -> list[str]:

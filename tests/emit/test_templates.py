@@ -46,6 +46,12 @@ def test_no_template_knows_a_backend(name: str) -> None:
     assert not {"backend", "target", "machine"} & (names | attributes)
 
 
+@pytest.mark.parametrize("name", TEMPLATES)
+def test_no_template_chooses_what_it_prints(name: str) -> None:
+    """`{{ a if b else c }}`: views have the text that it is."""
+    assert not [n.lineno for n in tree(name).find_all(nodes.CondExpr)]
+
+
 def test_a_missing_value_is_an_error() -> None:
     found = environment()
     assert found.undefined is jinja2.StrictUndefined

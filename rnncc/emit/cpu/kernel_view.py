@@ -125,7 +125,8 @@ class KernelWriter:
 
     def lane_stage(self, stage: LaneStage) -> LaneView:
         outer = [Loop(f"o{i}", self.at.size(s)) for i, s in enumerate(stage.shape[:-1])]
-        view = LaneView(outer=outer, direct=stage.direct, one_row=self.one_row)
+        in_scan = self.kernel.kind == "scan"
+        view = LaneView(outer=outer, direct=stage.direct, one_row=self.one_row, in_scan=in_scan)
         view.comments = self.comments(stage.all_ops)
         if stage.groups:
             view.unit_blocks = self.words(f"{stage.name}_u", UnitBlocks(stage.name))

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from rnncc.artifact.kernel_args import KernelArgument, SizeOf
 from rnncc.common.user_text import Code
+from rnncc.emit.shared.views import time_of_step
 
 
 @dataclass
@@ -35,6 +36,11 @@ class StageView:
         name = "first_warp" if self.kind == "warps" else "first_item"
         return f"anew({name})" if anew else name
 
+    @property
+    def stride(self) -> str:
+        """From one item of a thread or warp to its next."""
+        return "all_warps" if self.kind == "warps" else "all_items"
+
 
 @dataclass
 class CudaKernelView:
@@ -50,6 +56,10 @@ class CudaKernelView:
     twin: CudaKernelView | None = None  # the same with weights in registers
     shapes: str = ""  # what decides a twin's numbers
     summed: CudaKernelView | None = None  # the same with sums that are made between launches
+
+    @property
+    def time(self) -> str:
+        return time_of_step(self.reverse)
 
     @property
     def arguments(self) -> list[KernelArgument]:

@@ -67,6 +67,20 @@ class LaneView:
     blocks: str = ""
     direct: bool = False
     one_row: bool = False  # nothing of it depends on a row
+    in_scan: bool = False  # threads have lanes of their own, from lane_lo to lane_hi
+
+    @property
+    def first_tile(self) -> str:
+        return "lane_lo" if self.in_scan else "0"
+
+    @property
+    def end_tile(self) -> str:
+        return "lane_hi" if self.in_scan else self.tiles
+
+    @property
+    def vectors(self) -> str:
+        """Where the vectors are, of a stage that has nothing to add up."""
+        return f"range({'lane_lo * VB, lane_hi' if self.in_scan else f'0, {self.blocks}'} * VB, VB)"
 
     @property
     def keep_row(self) -> list[str]:
@@ -94,6 +108,15 @@ class KernelView:
     levels: list[list[LaneView | RowView]]
     reverse: bool
     one_row: KernelView | None = None  # the same where there is one row and nothing is saved
+
+    @property
+    def time(self) -> str:
+        return time_of_step(self.reverse)
+
+
+def time_of_step(reverse: bool) -> str:
+    """Which of the sequence's steps a loop's step is."""
+    return "T - 1 - step" if reverse else "step"
 
 
 def call_lines(function: str, arguments: list[str], depth: int = 0) -> list[str]:
