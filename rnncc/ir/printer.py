@@ -1,4 +1,8 @@
-"""A Program as text, the form `rnncc explain` shows and golden tests hold."""
+"""A Program as text, the form `rnncc explain` shows and golden tests hold; `reader` reads it.
+
+What is the rule isn't said: what a result is of, where it has its name of that; empty attributes;
+the type of a stack that is its value's over all steps.
+"""
 
 from __future__ import annotations
 
@@ -9,21 +13,28 @@ from rnncc.ir.program import Op, Program, Type, Value
 
 
 class ValueNames:
-    """The user's name for the first value that bears it, a numbered one for the rest."""
+    """The user's name for the first value that bears it, a numbered one for the rest; each once."""
 
     def __init__(self) -> None:
         self._given: dict[Value, str] = {}
-        self._taken: dict[str, int] = {}
+        self._count: dict[str, int] = {}
+        self._taken: set[str] = set()
 
     def __call__(self, value: Value) -> str:
         name = self._given.get(value)
         if name is None:
-            count = self._taken.get(value.name, 0)
-            self._taken[value.name] = count + 1
-            bare = value.name and value.name != "_" and count == 0
-            name = value.name if bare else f"{value.name.rstrip('_')}_{count}"
-            self._given[value] = name
+            name = self._given[value] = self._next(value.name)
         return name
+
+    def _next(self, wanted: str) -> str:
+        while True:
+            count = self._count.get(wanted, 0)
+            self._count[wanted] = count + 1
+            bare = wanted and wanted != "_" and count == 0
+            name = wanted if bare else f"{wanted.rstrip('_')}_{count}"
+            if name not in self._taken:
+                self._taken.add(name)
+                return name
 
 
 def _attr(value: object) -> str:
@@ -57,7 +68,8 @@ def print_program(program: Program) -> str:
     names = ValueNames()
     out = [f"program {program.name}"]
     for param in program.params:
-        out.append(f"  {param.role:<9} {names(param.value)} : {param.value.type}")
+        of = f", of {param.of}" if param.of else ""
+        out.append(f"  {param.role:<9} {names(param.value)} : {param.value.type}{of}")
     out += _block("before", program.before, names, "")
     scan = program.scan
     if scan:
@@ -70,8 +82,13 @@ def print_program(program: Program) -> str:
         for c in scan.carries:
             out.append(f"  next {names(c.value)} = {names(c.next)}; last is {names(c.final)}")
         for ys in scan.ys:
-            out.append(f"  {names(ys.target)}[t] = {names(ys.value)}")
+            type_ = ys.target.type
+            same = type_ == ys.value.type.with_axes(ys.value.type.axes + "T")
+            wide = "" if same else f" : {type_}"
+            out.append(f"  {names(ys.target)}[t] = {names(ys.value)}{wide}")
     out += _block("after", program.after, names, "")
     for result in program.results:
-        out.append(f"  result {result.name} ({result.role.kind}) = {names(result.value)}")
+        kind, of = result.role
+        kind = kind if of == result.name else f"{kind} of {of}"
+        out.append(f"  result {result.name} ({kind}) = {names(result.value)}")
     return "\n".join(out) + "\n"

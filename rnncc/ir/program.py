@@ -52,7 +52,8 @@ class Type:
     dtype: str = "float"  # float | bool | int
 
     def __str__(self) -> str:
-        dims = [*self.axes, *map(str, self.shape)]
+        sizes = map(str, self.shape)
+        dims = [*self.axes, *(f"({s})" if s in ("B", "T") else s for s in sizes)]
         return f"{self.dtype}[{', '.join(dims)}]"
 
     def with_axes(self, axes: str) -> Type:

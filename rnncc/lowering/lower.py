@@ -16,7 +16,7 @@
       next _h_1 = h_1; last is final_h
       h_2[t] = h_1
       result h (output) = h_2
-      result final_h (state) = final_h
+      result final_h (state of h) = final_h
     <BLANKLINE>
 
 With `mask`, a masked step reads zeros for its inputs, keeps every carry and repeats the output,
