@@ -5,7 +5,7 @@
     rnncc explain FILE [--after PASS] [--diff] [--backward]
     rnncc check FILE
     rnncc cells
-    rnncc cache [--clear]
+    rnncc cache [--clear | --texts FOLDER]
 
 0: done. 1: the cell is wrong, or a check failed. 2: the command itself is wrong. An error is
 printed once, on stderr, without a traceback; RNNCC_TRACEBACK=1 shows one.
@@ -114,7 +114,9 @@ def _parser() -> argparse.ArgumentParser:
     cells.set_defaults(run=_cells)
 
     cache = commands.add_parser("cache", help="show the cache of modules and machine code")
-    cache.add_argument("--clear", action="store_true", help="empty it")
+    doing = cache.add_mutually_exclusive_group()
+    doing.add_argument("--clear", action="store_true", help="empty it")
+    doing.add_argument("--texts", metavar="FOLDER", help="write its modules as files, to be read")
     cache.set_defaults(run=_cache)
     return parser
 

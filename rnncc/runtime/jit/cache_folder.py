@@ -238,6 +238,14 @@ def seal(about: str, data: bytes) -> bytes:
 
 def unseal(about: str, sealed: bytes) -> bytes:
     """The data. Damaged unless all of it is as it was sealed, and about this."""
+    said, data = _parts(sealed)
+    if said != about.encode():
+        raise Damaged("it belongs to another name")
+    return bytes(data)
+
+
+def _parts(sealed: bytes) -> tuple[memoryview, memoryview]:
+    """What it is about, and the data. Damaged unless all of it is as it was sealed."""
     start = len(_MAGIC) + _SUM_BYTES
     rest = memoryview(sealed)[start:]
     if len(rest) < 4 or sealed[: len(_MAGIC)] != _MAGIC:
@@ -245,9 +253,7 @@ def unseal(about: str, sealed: bytes) -> bytes:
     if hashlib.blake2b(rest, digest_size=_SUM_BYTES).digest() != sealed[len(_MAGIC) : start]:
         raise Damaged("its checksum is wrong")
     size = int.from_bytes(rest[:4], "little")
-    if rest[4 : 4 + size] != about.encode():
-        raise Damaged("it belongs to another name")
-    return bytes(rest[4 + size :])
+    return rest[4 : 4 + size], rest[4 + size :]
 
 
 def read(name: str, about: str) -> bytes | None:
@@ -398,6 +404,25 @@ def contents() -> Contents:
 
     _in_folder(path, count)
     return Contents(path, kinds)
+
+
+def sound_entries(kind: str) -> tuple[list[tuple[str, bytes]], list[str]]:
+    """The data of entries of one kind, by name and in its order, whoever may use them; and what is
+    wrong with those that are damaged."""
+    sound: list[tuple[str, bytes]] = []
+    damaged: list[str] = []
+
+    def collect(folder: Folder) -> None:
+        for name in sorted(n for n, _ in folder.listing() if n.endswith(f".{kind}")):
+            try:
+                sound.append((name, bytes(_parts(_content(folder, name))[1])))
+            except FileNotFoundError:  # another process removed it
+                pass
+            except (Damaged, OSError) as error:
+                damaged.append(f"{name}: {error}")
+
+    _in_folder(folder_path(), collect)
+    return sound, damaged
 
 
 def clear() -> tuple[int, list[str]]:

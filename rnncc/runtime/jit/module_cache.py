@@ -28,7 +28,7 @@ from weakref import WeakValueDictionary
 
 from rnncc.common.machine import host
 from rnncc.runtime.common.fork_safety import open_in_children
-from rnncc.runtime.jit.cache_folder import entry_name, read, write, written_by
+from rnncc.runtime.jit.cache_folder import entry_name, read, sound_entries, write, written_by
 from rnncc.runtime.jit.module_grammar import check_module
 
 PACKAGE = Path(__file__).parents[2]
@@ -94,14 +94,27 @@ def keyed_module(stem: str, key: str, render: Callable[[], str]) -> ModuleType:
     name = entry_name(stem, about, "module")
     cached = read(name, about)
     if cached is not None:
-        size = int.from_bytes(cached[:8], "little")
-        text, code = cached[8 : 8 + size].decode(), marshal.loads(cached[8 + size :])
-        return _module_of(stem, text, code)
+        text, stored = _text_of(cached)
+        return _module_of(stem, text, marshal.loads(stored))
     text = check_module(render())
     code = code_of(stem, text)
     data = text.encode()
     write(name, about, len(data).to_bytes(8, "little") + data + marshal.dumps(code))
     return _module_of(stem, text, code)
+
+
+def _text_of(data: bytes) -> tuple[str, bytes]:
+    """An entry's text, and the byte code behind it."""
+    size = int.from_bytes(data[:8], "little")
+    return data[8 : 8 + size].decode(), data[8 + size :]
+
+
+def cached_texts() -> tuple[dict[str, str], list[str]]:
+    """The texts of all modules in the cache, by the name that tracebacks call them by; and what is
+    wrong with entries that are damaged. Nothing of them is run."""
+    entries, damaged = sound_entries("module")
+    texts = ((name.rsplit(".", 2)[0], _text_of(data)[0]) for name, data in entries)
+    return {_name(stem, text): text for stem, text in texts}, damaged
 
 
 def text_module(stem: str, text: str) -> ModuleType:
@@ -137,7 +150,12 @@ open_in_children(sys.modules[__name__], "_lock")
 
 
 def _name(stem: str, text: str) -> str:
-    return f"{stem}_{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+    return f"{stem}_{text_hash(text.encode())}"
+
+
+def text_hash(text: bytes) -> str:
+    """What a module's name ends in."""
+    return hashlib.sha256(text).hexdigest()[:12]
 
 
 def _module_of(stem: str, text: str, code: CodeType) -> ModuleType:
