@@ -386,6 +386,22 @@ def test_tests_mirror_the_package() -> None:
     assert not wrong
 
 
+def imported_tests(path: Path) -> set[str]:
+    """Test modules that another module of tests takes names from, in other processes, too."""
+    own = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+    named = re.findall(r"from (tests[\w.]*) import (\w+)", path.read_text(encoding="utf-8"))
+    found = {f"{module}.{name}" if name.startswith("test_") else module for module, name in named}
+    return {m for m in found - {own} if m.rpartition(".")[2].startswith("test_")}
+
+
+def test_tests_do_not_import_tests() -> None:
+    """What two need is in tests/support. Defects are shown to tests themselves."""
+    found = {str(p.relative_to(TESTS)): imported_tests(p) for p in TESTS.rglob("*.py")}
+    assert {p: m for p, m in found.items() if m} == {
+        "test_mutants.py": {"tests.runtime.cpu.test_structure"}
+    }
+
+
 def test_folders_of_tests_are_small() -> None:
     held = collections.Counter(p.parent for p in TESTS.rglob("*.py") if p.name != "__init__.py")
     assert not {str(f): n for f, n in held.items() if n > MOST_MODULES}

@@ -29,7 +29,8 @@ from rnncc.common import template_loader
 from tests.runtime.cpu import test_structure as structure
 from tests.support import cases
 from tests.support.cpu_simulator.simulate import Simulator
-from tests.support.cpu_simulator.twins import LIMIT, Twins
+from tests.support.cpu_simulator.twins import Twins
+from tests.support.twins import LIMIT
 
 Check = Callable[[], object]
 

@@ -31,7 +31,7 @@ from torch.utils.checkpoint import checkpoint  # noqa: E402
 
 import rnncc  # noqa: E402
 import rnncc.torch as ours  # noqa: E402
-from tests.torch.test_torch import TEXT  # noqa: E402
+from tests.support.begun import TEXT  # noqa: E402
 
 DOUBLE = {"dtype": torch.float64}
 FEATURES, UNITS = 3, 3  # alike, so that outputs may be inputs

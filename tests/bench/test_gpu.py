@@ -25,7 +25,7 @@ from bench.harness import Effort
 from rnncc.artifact.grid_sync import TIERS
 from rnncc.runtime.cuda.driver.current_target import using
 from rnncc.runtime.cuda.driver.device import Device as NvidiaDevice
-from tests.runtime.cuda.driver.test_device import FakeDriver, driver  # noqa: F401
+from tests.support.gpu_simulator.fake_driver import FakeDriver, driver_on_a_grid  # noqa: F401
 from tests.support.gpu_simulator.grid import Simulator
 
 
@@ -263,7 +263,7 @@ def test_tasks(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu_check.probe_of.cache_clear()
 
 
-def test_the_first_launch_through_the_driver(driver: FakeDriver) -> None:  # noqa: F811
+def test_the_first_launch_through_the_driver(driver: FakeDriver) -> None:
     with using(NvidiaDevice()):
         found = handle({"do": "look"})
         assert not gpu_worker.broken()

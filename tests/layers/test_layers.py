@@ -28,36 +28,23 @@ from rnncc.layers import (
     StackedRNNCells,
 )
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.common.memory_pool import Pool
 from rnncc.runtime.cpu.execution import time_chunks
+from tests.support.arrays import uniform
+from tests.support.counting_pool import Counting
+from tests.support.nested import F64, leaves, same, stack
 
-F64 = {"dtype": "float64"}
 MODES = ("concat", "sum", "mul", "ave", None)
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-0.9, 0.9, shape)
 
 
 def with_random_weights(layer: Any, seed: int = 7) -> Any:
     """Biases that aren't zero show a gate in the wrong place."""
-    layer.set_weights([random(*w.shape, seed=seed + i) for i, w in enumerate(layer.get_weights())])
+    layer.set_weights([uniform(*w.shape, seed=seed + i) for i, w in enumerate(layer.get_weights())])
     return layer
 
 
 def built(layer: Any, features: int) -> Any:
     layer.build((None, None, features))
     return with_random_weights(layer)
-
-
-def same(a: Any, b: Any) -> None:
-    """Equal bits, in the same arrangement."""
-    if isinstance(a, tuple | list):
-        assert len(a) == len(b)
-        for left, right in zip(a, b):
-            same(left, right)
-    else:
-        np.testing.assert_array_equal(a, b)
 
 
 # ---- Keras's equations -------------------------------------------------------------------------
@@ -120,7 +107,7 @@ def simple(x: np.ndarray, w: list[np.ndarray]) -> list[np.ndarray]:
 def test_keras_weights_mean_what_they_do_in_keras(
     made: Callable[..., Layer], meaning: Callable[..., list[np.ndarray]]
 ) -> None:
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     layer = built(made(return_sequences=True, return_state=True, **F64), 4)
     for own, expected in zip(layer(x), meaning(x, layer.get_weights()), strict=True):
         np.testing.assert_allclose(own, expected, atol=1e-12)
@@ -212,7 +199,7 @@ CELLS = [
 @pytest.mark.parametrize(("cell", "layer", "options"), CELLS, ids=["lstm", "gru", "simple"])
 def test_rnn_of_a_cell_is_the_layer(cell: Any, layer: Any, options: dict[str, Any]) -> None:
     """Scenario 5, bit for bit: values, gradients, and draws."""
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     common = {"return_sequences": True, "return_state": True}
     one = built(layer(5, dropout=0.3, seed=3, **F64, **common), 4)
     other = RNN(cell(5, dropout=0.3, seed=3, **F64), **common)
@@ -224,14 +211,14 @@ def test_rnn_of_a_cell_is_the_layer(cell: Any, layer: Any, options: dict[str, An
         y, back = one.vjp(x)
         y2, back2 = other.vjp(x)
         same(y, y2)
-        dy = tuple(random(*a.shape, seed=5) for a in y)
+        dy = tuple(uniform(*a.shape, seed=5) for a in y)
         g, g2 = back(dy), back2(dy)
         same([g.inputs, *g.weights.values()], [g2.inputs, *g2.weights.values()])
         same(g.initial_state, g2.initial_state)
 
 
 def test_second_derivatives_of_one_cell() -> None:
-    x, found = random(2, 3, 4), []
+    x, found = uniform(2, 3, 4), []
     every = {"return_sequences": True}
     for layer in (LSTM(5, seed=3, **every, **F64), RNN(LSTMCell(5, seed=3, **F64), **every)):
         y, back = layer.vjp(x)
@@ -242,7 +229,7 @@ def test_second_derivatives_of_one_cell() -> None:
 
 
 def test_a_cell_is_a_step() -> None:
-    x = random(3, 6, 4)
+    x = uniform(3, 6, 4)
     cell = LSTMCell(5, seed=2, **F64)
     layer = RNN(cell, return_sequences=True, return_state=True)
     y, *last = layer(x)
@@ -265,7 +252,7 @@ def test_cells_of_any_class() -> None:
     sizes = {"unit_1": 3, "unit_2": 2, "unit_3": 4}
     plain = cls(**sizes, seed=1, return_sequences=True, return_state=True)
     layer = RNN(cls(**sizes, seed=1), return_sequences=True, return_state=True)
-    x1, x2 = random(2, 5, 3), random(2, 5, 4, 3, seed=1)
+    x1, x2 = uniform(2, 5, 3), uniform(2, 5, 4, 3, seed=1)
     same(plain((x1, x2)), layer((x1, x2)))
     same(plain((x1, x2)), layer({"x1": x1, "x2": x2}))
     (a, b), s1, s2 = layer((x1, x2))
@@ -273,20 +260,15 @@ def test_cells_of_any_class() -> None:
     same([u, v], [a[:, 0], b[:, 0]])
     assert s1.shape == t1.shape == (2, 3) and s2.shape == t2.shape == (2, 2, 4)
     _, back = layer.vjp((x1, x2))
-    grads = back(((None, random(2, 5, 2, 4)), None, None))
+    grads = back(((None, uniform(2, 5, 2, 4)), None, None))
     assert grads.inputs[1].shape == x2.shape and not grads.inputs[0].any()
 
 
 # ---- stacks ----------------------------------------------------------------------------------
 
 
-def stack(**keywords: Any) -> RNN:
-    cells = [LSTMCell(5, seed=1, **F64), GRUCell(3, seed=2, **F64), LSTMCell(4, seed=3, **F64)]
-    return RNN(StackedRNNCells(cells), **keywords)
-
-
 def test_a_stack_is_its_layers_in_turn() -> None:
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     layer = stack(return_sequences=True, return_state=True)
     y, *states = layer(x)
     assert [*layer.weights][:4] == [
@@ -308,7 +290,7 @@ def test_a_stack_is_its_layers_in_turn() -> None:
 
 @pytest.mark.parametrize("kind", ["grouped", "flat", "dict"])
 def test_states_of_a_stack(kind: str) -> None:
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     layer = stack(return_sequences=True, return_state=True)
     y, *states = layer(x)
     first, *middle = layer(x[:, :3])
@@ -330,7 +312,7 @@ def test_states_of_a_stack(kind: str) -> None:
 
 
 def test_stacked_cells_step() -> None:
-    x = random(3, 4, 4)
+    x = uniform(3, 4, 4)
     cells = StackedRNNCells([LSTMCell(5, **F64), GRUCell(3, **F64)])
     y, *last = RNN(cells, return_sequences=True, return_state=True)(x)
     states = None
@@ -359,7 +341,7 @@ def check_gradients(layer: Any, x: np.ndarray, initial: Any = None, mask: Any = 
     """Against differences: inputs, every weight, every initial state."""
     y, back = layer.vjp(x, initial_state=initial, seed=11, mask=mask)
     flat = leaves(y)
-    weights = [random(*a.shape, seed=20 + i) for i, a in enumerate(flat)]
+    weights = [uniform(*a.shape, seed=20 + i) for i, a in enumerate(flat)]
     grads = back(like(y, iter(weights)))
 
     def value() -> float:
@@ -385,12 +367,6 @@ def check_gradients(layer: Any, x: np.ndarray, initial: Any = None, mask: Any = 
             close(own, numeric(value, array, 6), "initial state")
 
 
-def leaves(value: Any) -> list[np.ndarray]:
-    if isinstance(value, tuple | list):
-        return [leaf for v in value for leaf in leaves(v)]
-    return [value]
-
-
 def like(value: Any, items: Any) -> Any:
     if isinstance(value, tuple | list):
         return tuple(like(v, items) for v in value)
@@ -400,16 +376,16 @@ def like(value: Any, items: Any) -> Any:
 @pytest.mark.parametrize("sequences", [False, True])
 def test_gradients_of_a_stack(sequences: bool) -> None:
     layer = built(stack(return_sequences=sequences, return_state=True), 4)
-    check_gradients(layer, random(2, 5, 4))
-    initial = [[random(2, 5), random(2, 5)], random(2, 3), [random(2, 4), random(2, 4)]]
-    check_gradients(layer, random(2, 5, 4), initial)
+    check_gradients(layer, uniform(2, 5, 4))
+    initial = [[uniform(2, 5), uniform(2, 5)], uniform(2, 3), [uniform(2, 4), uniform(2, 4)]]
+    check_gradients(layer, uniform(2, 5, 4), initial)
 
 
 def test_dropout_of_every_cell() -> None:
     """Masks of their own, though the seeds of the cells are one; slopes as drawn."""
     cells = [LSTMCell(5, dropout=0.4, seed=1, **F64), LSTMCell(5, dropout=0.4, seed=1, **F64)]
     layer = built(RNN(cells, return_sequences=True), 5)
-    x = random(3, 5, 5)
+    x = uniform(3, 5, 5)
     same(layer(x, training=True, seed=4), layer(x, training=True, seed=4))
     assert (layer(x, training=True, seed=4) != layer(x, training=True, seed=5)).any()
     check_gradients(layer, x)
@@ -419,7 +395,7 @@ def test_dropout_of_every_cell() -> None:
 
 
 def test_blocks_are_the_whole(monkeypatch: pytest.MonkeyPatch) -> None:
-    x = random(2, 41, 4)
+    x = uniform(2, 41, 4)
     layer = stack(return_sequences=True, return_state=True)
     whole = layer(x)
     last = stack()(x)
@@ -443,7 +419,7 @@ return 2 * h[t]
 def test_blocks_draw_what_the_whole_draws(monkeypatch: pytest.MonkeyPatch) -> None:
     cls = rnncc.compile_text(PER_STEP.replace("rate_", "forget"), dtype="float64")
     layer = RNN([cls(), cls()], return_sequences=True)
-    x, mask = random(2, 41, 3), np.random.default_rng(1).random((2, 41)) < 0.6
+    x, mask = uniform(2, 41, 3), np.random.default_rng(1).random((2, 41)) < 0.6
     mask[0, :20] = False
     mask[1, 7:18] = False  # a block in which nothing of a row is valid
     calls = [lambda: layer(x, training=True, seed=3), lambda: layer(x, mask=mask)]
@@ -458,27 +434,6 @@ def test_blocks_draw_what_the_whole_draws(monkeypatch: pytest.MonkeyPatch) -> No
     same(whole[1], inner)
 
 
-class Counting(Pool):
-    """How much is out at the same time, at most."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.out = self.most = 0
-
-    def take(self, size: int) -> np.ndarray:
-        found = super().take(size)
-        self.out += found.nbytes
-        self.most = max(self.most, self.out)
-        return found
-
-    def give(self, workspace: np.ndarray) -> None:
-        self.out -= workspace.nbytes
-        super().give(workspace)
-
-    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        return np.empty(shape, dtype)  # the caller's, not counted
-
-
 @pytest.mark.parametrize("sequences", [False, True])
 def test_inference_takes_no_more_memory_for_more_time(
     sequences: bool, monkeypatch: pytest.MonkeyPatch
@@ -489,15 +444,15 @@ def test_inference_takes_no_more_memory_for_more_time(
     for time in (200, 3000):
         pool = Counting()
         monkeypatch.setattr("rnncc.runtime.common.memory_pool.POOL", pool)
-        layer(random(2, time, 4))
+        layer(uniform(2, time, 4))
         counts.append(pool.most)
     assert 0 < counts[1] <= counts[0], counts
 
 
 def test_a_plan_shows_every_cell() -> None:
     layer = stack(return_sequences=True)
-    layer(random(2, 9, 4))
-    LSTM(6, **F64)(random(5, 3, 2))  # on the same kernels
+    layer(uniform(2, 9, 4))
+    LSTM(6, **F64)(uniform(5, 3, 2))  # on the same kernels
     plan = layer.plan()
     assert "3 cells" in plan and "cell_0:" in plan and "cell_2:" in plan
     assert "batch 2, time 9, {'features': 4, 'units': 5}" in plan
@@ -520,7 +475,7 @@ def merged(mode: str | None, a: np.ndarray, b: np.ndarray) -> Any:
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize(("sequences", "states"), [(True, True), (True, False), (False, True)])
 def test_both_directions(mode: str | None, sequences: bool, states: bool) -> None:
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     layer = Bidirectional(
         LSTM(5, return_sequences=sequences, return_state=states, **F64), merge_mode=mode
     )
@@ -550,13 +505,13 @@ def test_both_directions(mode: str | None, sequences: bool, states: bool) -> Non
 def test_gradients_of_both_directions(mode: str | None, sequences: bool) -> None:
     layer = LSTM(3, return_sequences=sequences, return_state=True, dropout=0.3, **F64)
     layer = built(Bidirectional(layer, merge_mode=mode), 4)
-    initial = [random(2, 3, seed=i) for i in range(4)]
-    check_gradients(layer, random(2, 5, 4), initial)
+    initial = [uniform(2, 3, seed=i) for i in range(4)]
+    check_gradients(layer, uniform(2, 5, 4), initial)
 
 
 def test_directions_of_another_class() -> None:
     """And of layers that are stacks."""
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     ahead = GRU(5, return_sequences=True, **F64)
     back = LSTM(5, return_sequences=True, go_backwards=True, **F64)
     layer = built(Bidirectional(ahead, backward_layer=back), 4)
@@ -564,32 +519,32 @@ def test_directions_of_another_class() -> None:
     y, z = gru(x, w[:3])[0], lstm(x[:, ::-1], w[3:])[0]
     np.testing.assert_allclose(layer(x), np.concatenate([y, z[:, ::-1]], -1), atol=1e-12)
     deep = Bidirectional(stack(return_sequences=True, return_state=True), merge_mode="mul")
-    check_gradients(built(deep, 4), random(2, 4, 4))
+    check_gradients(built(deep, 4), uniform(2, 4, 4))
     assert "forward.cell_1.kernel" in deep.weights
     y, *groups = deep(x)
     assert [len(g) if isinstance(g, tuple) else 1 for g in groups] == [2, 1, 2] * 2
     same(deep(x, initial_state=[np.zeros((3, 5)), *leaves(groups)[1:]])[0].shape, y.shape)
     apart = Bidirectional(stack(return_state=True), merge_mode=None)
-    check_gradients(built(apart, 4), random(2, 4, 4), groups_of_two(apart))
+    check_gradients(built(apart, 4), uniform(2, 4, 4), groups_of_two(apart))
 
 
 def groups_of_two(layer: Any) -> Any:
     """Initial states for two rows, as the layer returns them."""
     count = itertools.count(1)
-    states = layer(random(2, 1, 4))[len(layer.cell.outputs) :]
-    return [like(s, (random(*a.shape, seed=next(count)) for a in leaves(s))) for s in states]
+    states = layer(uniform(2, 1, 4))[len(layer.cell.outputs) :]
+    return [like(s, (uniform(*a.shape, seed=next(count)) for a in leaves(s))) for s in states]
 
 
 def test_weights_for_both_directions() -> None:
     first = built(Bidirectional(LSTM(5, return_sequences=True, **F64)), 4)
     again = Bidirectional(LSTM(5, return_sequences=True, **F64), weights=first.get_weights())
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     same(again(x), first(x))
 
 
 def test_backwards_and_time_first() -> None:
     """go_backwards: as if x were turned, outputs in the order they are computed."""
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     for make in (
         lambda **k: LSTM(5, return_sequences=True, seed=1, **F64, **k),
         lambda **k: RNN(
@@ -607,7 +562,7 @@ def test_backwards_and_time_first() -> None:
 def test_stateful_layers_of_layers() -> None:
     """Scenario 6: chunks equal the whole, until the states are reset; a chunk of another batch is
     refused. Scenario 7: states start another layer."""
-    x = random(2, 9, 4)
+    x = uniform(2, 9, 4)
     chunks = np.split(x, 3, axis=1)
     for make in (
         lambda **k: LSTM(5, return_sequences=True, seed=1, **F64, **k),
@@ -632,14 +587,14 @@ def test_stateful_layers_of_layers() -> None:
 
 @pytest.mark.parametrize("every", [None, 4])
 def test_checkpoints_are_handed_down(every: int | None) -> None:
-    x = random(2, 11, 4)
+    x = uniform(2, 11, 4)
     found = []
     for layer in (
         stack(return_sequences=True, checkpoint_every=every),
         Bidirectional(LSTM(3, return_sequences=True, seed=1, checkpoint_every=every, **F64), "mul"),
     ):
         y, back = built(layer, 4).vjp(x)
-        grads = back(random(*y.shape, seed=3))
+        grads = back(uniform(*y.shape, seed=3))
         found += [y, grads.inputs, *grads.weights.values()]
     if every is None:
         test_checkpoints_are_handed_down.whole = found  # type: ignore[attr-defined]
@@ -656,7 +611,7 @@ MASK = np.array([[1, 1, 1, 1, 1, 1, 1], [0, 1, 1, 0, 1, 0, 0], [0] * 7], bool)
 
 @pytest.mark.parametrize("zeros", [False, True])
 def test_a_mask_goes_to_every_cell(zeros: bool) -> None:
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     x[~MASK] = np.nan
     options = {"return_sequences": True, "return_state": True, "zero_output_for_mask": zeros}
     y, *states = stack(**options)(x, mask=MASK)
@@ -671,7 +626,7 @@ def test_a_mask_goes_to_every_cell(zeros: bool) -> None:
 @pytest.mark.parametrize("sequences", [False, True])
 def test_masks_in_both_directions(sequences: bool) -> None:
     """As if the masked steps weren't there; outputs of every step are zeros in their places."""
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     layer = LSTM(5, return_sequences=sequences, return_state=True, seed=1, **F64)
     way = Bidirectional(layer)
     y, *states = way(np.where(MASK[:, :, None], x, np.nan), mask=MASK)
@@ -690,9 +645,9 @@ def test_masks_in_both_directions(sequences: bool) -> None:
 def test_gradients_of_masked_layers(mode: str) -> None:
     for sequences in (False, True):
         layer = LSTM(3, return_sequences=sequences, return_state=True, **F64)
-        check_gradients(built(Bidirectional(layer, mode), 4), random(3, 7, 4), mask=MASK)
+        check_gradients(built(Bidirectional(layer, mode), 4), uniform(3, 7, 4), mask=MASK)
     deep = stack(return_sequences=True)
-    check_gradients(built(deep, 4), random(3, 7, 4), mask=MASK[:, :6].repeat(2, 1)[:, :7])
+    check_gradients(built(deep, 4), uniform(3, 7, 4), mask=MASK[:, :6].repeat(2, 1)[:, :7])
 
 
 # ---- torch -------------------------------------------------------------------------------------
@@ -702,7 +657,7 @@ def test_gradients_of_masked_layers(mode: str) -> None:
 @pytest.mark.parametrize("both", [False, True])
 def test_against_torch(kind: str, both: bool) -> None:
     """Two layers, one or both directions: outputs, last states and gradients."""
-    x = random(3, 7, 4)
+    x = uniform(3, 7, 4)
     cls, own = (torch.nn.LSTM, LSTM) if kind == "lstm" else (torch.nn.GRU, GRU)
     theirs = cls(4, 5, num_layers=2, bidirectional=both, batch_first=True, dtype=torch.float64)
     layers: list[Any] = []
@@ -720,7 +675,7 @@ def test_against_torch(kind: str, both: bool) -> None:
         layers.append(layer)
     inputs = torch.from_numpy(x).requires_grad_()
     expected = theirs(inputs)[0]
-    dy = random(*expected.shape, seed=9)
+    dy = uniform(*expected.shape, seed=9)
     (expected * torch.from_numpy(dy)).sum().backward()
     y, backs = x, []
     for layer in layers:

@@ -11,6 +11,7 @@ import pytest
 
 import rnncc
 from rnncc.layers import GRU, RNN, Bidirectional, GRUCell, LSTMCell, SimpleRNN, SimpleRNNCell
+from tests.support.arrays import uniform
 from tests.support.cases import slope_errors
 
 F64 = {"dtype": "float64"}
@@ -22,10 +23,6 @@ MASKS = {
     "holes": np.array([[1, 1, 1, 1], [0, 1, 0, 1], [0, 0, 0, 0], [1, 1, 0, 0]], bool),
     "right": np.arange(4) < np.array([[3], [0], [2], [1]]),
 }
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-0.9, 0.9, shape)
 
 
 def leaves(value: Any) -> list[np.ndarray]:
@@ -49,7 +46,7 @@ def filled(value: Any, arrays: Any) -> Any:
 def like(value: Any, seed: int) -> Any:
     """Random arrays in the same arrangement."""
     seeds = itertools.count(seed)
-    return filled(value, (random(*a.shape, seed=next(seeds)) for a in leaves(value)))
+    return filled(value, (uniform(*a.shape, seed=next(seeds)) for a in leaves(value)))
 
 
 def stack(**keywords: Any) -> RNN:
@@ -64,7 +61,7 @@ def both(mode: str | None = "mul", **keywords: Any) -> Bidirectional:
 def check_slopes(layer: Any, x: Any, initial: Any, mask: Any = None) -> None:
     """<grads, v> has the slopes that second derivatives claim: by x, weights, states and dy."""
     layer.build([a.shape for a in x] if isinstance(x, tuple) else x.shape)
-    weights = {n: random(*w.shape, seed=40 + i) for i, (n, w) in enumerate(layer.weights.items())}
+    weights = {n: uniform(*w.shape, seed=40 + i) for i, (n, w) in enumerate(layer.weights.items())}
     layer.set_weights([*weights.values()])
     dy = like(layer(x, initial_state=initial, mask=mask), 100)
     given = {"inputs": x, "weights": weights, "initial_state": initial, "dy": dy}
@@ -110,8 +107,8 @@ def check_slopes(layer: Any, x: Any, initial: Any, mask: Any = None) -> None:
 @pytest.mark.parametrize("mask", MASKS)
 def test_stacks_are_slopes(mask: str, sequences: bool) -> None:
     layer = stack(return_sequences=sequences)
-    initial = (random(4, 3, seed=8), random(4, 2, seed=9))
-    check_slopes(layer, random(4, 4, 2), initial, MASKS[mask])
+    initial = (uniform(4, 3, seed=8), uniform(4, 2, seed=9))
+    check_slopes(layer, uniform(4, 4, 2), initial, MASKS[mask])
 
 
 @pytest.mark.parametrize("sequences", [False, True])
@@ -119,8 +116,8 @@ def test_stacks_are_slopes(mask: str, sequences: bool) -> None:
 @pytest.mark.parametrize("mode", MODES)
 def test_directions_are_slopes(mode: str | None, mask: str, sequences: bool) -> None:
     layer = both(mode, return_sequences=sequences)
-    initial = (random(4, 3, seed=8), random(4, 3, seed=9))
-    check_slopes(layer, random(4, 4, 2), initial, MASKS[mask])
+    initial = (uniform(4, 3, seed=8), uniform(4, 3, seed=9))
+    check_slopes(layer, uniform(4, 4, 2), initial, MASKS[mask])
 
 
 def wide() -> Any:
@@ -155,9 +152,9 @@ ARRANGED: dict[str, Callable[[], Any]] = {
 @pytest.mark.slow
 @pytest.mark.parametrize("what", ARRANGED)
 def test_arrangements_are_slopes(what: str) -> None:
-    layer, x = ARRANGED[what](), random(3, 4, 2)
+    layer, x = ARRANGED[what](), uniform(3, 4, 2)
     x = x.swapaxes(0, 1) if layer.time_major else x
-    inputs = (x, random(3, 2, seed=1)) if what == "contexts" else x
+    inputs = (x, uniform(3, 2, seed=1)) if what == "contexts" else x
     count = len(layer.cell.outputs)
     groups = layer(inputs)[count:] if layer.return_state else None
     initial = None if groups is None else like(groups, 30)
@@ -168,7 +165,7 @@ def test_a_gradient_penalty_is_torchs() -> None:
     """|d loss / d x|² of two layers: torch's double backward of the equations."""
     torch = pytest.importorskip("torch")
     layer = RNN([LSTMCell(3, seed=1, **F64), LSTMCell(2, seed=2, **F64)], return_sequences=True)
-    x, dy = random(3, 5, 4), random(3, 5, 2, seed=1)
+    x, dy = uniform(3, 5, 4), uniform(3, 5, 2, seed=1)
     _, pullback = layer.vjp(x)
     grads, pullback2 = pullback.vjp(dy, wrt="inputs")
     second = pullback2(grads)  # of |dx|² / 2
@@ -197,7 +194,7 @@ def test_a_gradient_penalty_is_torchs() -> None:
 def test_what_is_asked_and_what_is_owned(make: Callable[..., Any]) -> None:
     """wrt leaves out, None is zero, and nothing a caller does later changes a thing."""
     layer = make(return_sequences=True)
-    x = random(2, 4, 2)
+    x = uniform(2, 4, 2)
     initial = like(layer(x)[1:], 5)
     y, pullback = layer.vjp(x, initial_state=initial)
     dy = like(y, 1)
@@ -235,7 +232,7 @@ def test_what_is_asked_and_what_is_owned(make: Callable[..., Any]) -> None:
 def test_wrong_cotangents_of_groups() -> None:
     cells = [LSTMCell(2, **F64), SimpleRNNCell(2, **F64)]
     layer = RNN(cells, return_state=True)
-    y, pullback = layer.vjp(random(3, 4, 2))
+    y, pullback = layer.vjp(uniform(3, 4, 2))
     grads, pullback2 = pullback.vjp(like(y, 1))
     (h, c), other = grads.initial_state
     assert h.shape == c.shape == other.shape == (3, 2)

@@ -25,7 +25,8 @@ from rnncc.layers import (
     deserialize,
     serialize,
 )
-from tests.layers.test_layers import F64, leaves, random, same, stack
+from tests.support.arrays import uniform
+from tests.support.nested import F64, leaves, same, stack
 
 # ---- data, files, copies, text ------------------------------------------------------------------
 
@@ -49,7 +50,7 @@ def every_layer() -> list[Any]:
 
 @pytest.mark.parametrize("number", range(9))
 def test_configurations_and_copies(number: int, tmp_path: Path) -> None:
-    x, layer = random(2, 3, 4), every_layer()[number]
+    x, layer = uniform(2, 3, 4), every_layer()[number]
     y = layer(x)
     data = json.loads(json.dumps(serialize(layer)))
     again = deserialize(data)
@@ -180,11 +181,11 @@ def test_a_cell_without_states() -> None:
     """A layer like any other: alone, in a stack, in both directions."""
     text = "cell: Scale\nn: size\nx: input[n]\nW: weight[n]\nreturn x[t] * W\n"
     cls = rnncc.compile_text(text, dtype="float64")
-    x = random(2, 5, 4)
+    x = uniform(2, 5, 4)
     alone = cls(seed=1, return_sequences=True, return_state=True)
     (y,), back = alone.vjp(x)
     same(y, x * alone.weights["W"])
-    dy = random(*y.shape, seed=1)
+    dy = uniform(*y.shape, seed=1)
     grads = back((dy,))
     same(grads.inputs, dy * alone.weights["W"])
     assert grads.initial_state == ()
@@ -197,15 +198,15 @@ def test_a_cell_without_states() -> None:
 
 
 def test_mistakes_in_calls() -> None:
-    x = random(2, 5, 4)
+    x = uniform(2, 5, 4)
     way = Bidirectional(LSTM(3, return_sequences=True, **F64))
-    wrong(lambda: way(x, initial_state=(random(2, 3),)), ValueError, "4 arrays", "1 were given")
-    states = [random(2, 3), random(2, 3), random(2, 4), random(2, 3)]
+    wrong(lambda: way(x, initial_state=(uniform(2, 3),)), ValueError, "4 arrays", "1 were given")
+    states = [uniform(2, 3), uniform(2, 3), uniform(2, 4), uniform(2, 3)]
     wrong(lambda: way(x, initial_state=states), ValueError, "backward.h", "[2, 4]", "[2, 3]")
     wrong(lambda: way(x[:, :, 0]), ValueError, "[2, 5]", "batch, time")
     deep = stack()
     wrong(lambda: deep(x, initial_state=(1, 2)), ValueError, "5 arrays", "2 were given")
-    bad = [[random(2, 5)], random(2, 3), [random(2, 4), random(2, 4)]]
+    bad = [[uniform(2, 5)], uniform(2, 3), [uniform(2, 4), uniform(2, 4)]]
     wrong(lambda: deep(x, initial_state=bad), ValueError, "cell 0", "2 states", "1 were given")
     y, back = deep.vjp(x)
     wrong(lambda: back(y[:1]), ValueError, "dy", "[1, 4]", "[2, 4]")

@@ -20,8 +20,8 @@ from rnncc.ir.program import Program
 from rnncc.ir.sizes import Size
 from rnncc.lowering.lower import lower
 from rnncc.schedule.model import GradStage, LaneStage, RowStage, Schedule
-from tests.schedule.test_schedule import scan_of
 from tests.support import cases
+from tests.support.schedules import scan_of
 
 ACTIVATIONS = ("tanh", "relu", "hard_sigmoid", "softsign", "lambda v: v / (1 + abs(v))")
 GATES = ("sigmoid", "hard_sigmoid")

@@ -4,21 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
-from functools import cache
 
 import pytest
 
 from rnncc.frontend.spec import CellSpec
-from rnncc.ir.program import Program
 from rnncc.ir.sizes import Size
 from rnncc.lowering.cell_interface import check_text
 from rnncc.lowering.lower import lower
-from rnncc.passes.pipeline import gradient, optimise
-from rnncc.schedule.build import schedule
 from rnncc.schedule.model import (
     Buffer,
     GradStage,
-    Kernel,
     LaneStage,
     RowStage,
     Schedule,
@@ -27,25 +22,7 @@ from rnncc.schedule.model import (
 )
 from rnncc.schedule.printer import print_schedule
 from tests.support import cases
-
-PARTS = ("inference", "forward", "backward")
-
-
-def schedules_of(program: Program) -> dict[str, Schedule]:
-    wrt = [p.value.name for p in program.params if p.role in cases.DIFFERENTIABLE]
-    parts = (program, *gradient(program, wrt))
-    return {n: schedule(optimise(p)) for n, p in zip(PARTS, parts, strict=True)}
-
-
-@cache
-def schedules(name: str, variant: str = "plain") -> dict[str, Schedule]:
-    return schedules_of(cases.lowered(name, variant))
-
-
-def scan_of(made: Schedule) -> Kernel:
-    (kernel,) = [k for k in made.kernels if k.kind == "scan"]
-    return kernel
-
+from tests.support.schedules import PARTS, scan_of, schedules, schedules_of
 
 # ---- levels ------------------------------------------------------------------------------------
 

@@ -15,7 +15,7 @@ from torch.nn.utils.rnn import pack_padded_sequence  # noqa: E402
 
 import rnncc  # noqa: E402
 import rnncc.torch as ours  # noqa: E402
-from tests.torch.test_torch import TEXT  # noqa: E402
+from tests.support.begun import TEXT  # noqa: E402
 
 DOUBLE = {"dtype": torch.float64}
 T, B, FEATURES, UNITS = 4, 2, 2, 3

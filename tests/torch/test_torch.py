@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from tests.support.begun import TEXT
 from tests.support.paths import ROOT
 
 torch = pytest.importorskip("torch")
@@ -27,20 +28,6 @@ import rnncc.torch as ours  # noqa: E402
 from rnncc.runtime.cpu.threads import dispatch  # noqa: E402
 
 CLASSES = ["LSTM", "GRU", "RNN"]
-TEXT = """
-cell: Begun
-x: input[features]
-features: size
-units: size
-h: state[units] = h0
-h0: weight[units] = ones
-mu: constant[units] = zeros
-W: weight[features, units]
-U: weight[units, units]
-h[t] = tanh(drop(x[t], dropout) @ W + h[t-1] @ U + mu)
-dropout: rate = 0
-return h[t]
-"""
 
 
 def pair(name: str, *sizes: Any, **keywords: Any) -> tuple[Any, Any]:

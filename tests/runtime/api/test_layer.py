@@ -23,6 +23,7 @@ from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_text
 from rnncc.lowering.describe import describe
 from rnncc.runtime.api.layer import Layer, frozen_layer_class
+from tests.support.arrays import uniform
 from tests.support.paths import CELLS
 
 ENGINES = (
@@ -56,10 +57,6 @@ def read(source: str) -> CellSpec:
     return compiler.load_spec(path if path.exists() else source)
 
 
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-0.9, 0.9, shape)
-
-
 # ---- calls -----------------------------------------------------------------------------------
 
 
@@ -69,7 +66,7 @@ def sigmoid(x: np.ndarray) -> np.ndarray:
 
 def test_an_lstm_is_an_lstm(compiled: Compile) -> None:
     layer = compiled("lstm")(units=5, return_sequences=True, return_state=True, seed=1)
-    x = random(2, 4, 3)
+    x = uniform(2, 4, 3)
     y, h, c = layer(x)
     w, hs, cs = layer.weights, np.zeros((2, 5)), np.zeros((2, 5))
     for t in range(4):
@@ -83,7 +80,7 @@ def test_an_lstm_is_an_lstm(compiled: Compile) -> None:
 
 
 def test_the_last_step_is_the_default(compiled: Compile) -> None:
-    cls, x = compiled("lstm"), random(2, 4, 3)
+    cls, x = compiled("lstm"), uniform(2, 4, 3)
     last, whole = cls(units=5, seed=1), cls(units=5, seed=1, return_sequences=True)
     y = last(x)
     assert y.shape == (2, 5) and y.dtype == np.float64
@@ -92,7 +89,7 @@ def test_the_last_step_is_the_default(compiled: Compile) -> None:
 
 def test_chunks_equal_the_whole(compiled: Compile) -> None:
     layer = compiled("lstm")(units=5, seed=1, return_sequences=True, return_state=True)
-    x = random(2, 7, 3)
+    x = uniform(2, 7, 3)
     y, *states = layer(x)
     first, *middle = layer(x[:, :3])
     second, *last = layer(x[:, 3:], initial_state=middle)
@@ -104,7 +101,7 @@ def test_chunks_equal_the_whole(compiled: Compile) -> None:
 def test_delays_are_states_after_the_declared_ones(compiled: Compile) -> None:
     layer = compiled("delays")(units=3, seed=1, return_sequences=True, return_state=True)
     assert [s.name for s in layer.cell.states][:3] == ["fast", "slow", "tick"]
-    x = random(2, 6, 4)
+    x = uniform(2, 6, 4)
     y, *_ = layer(x)
     first, *states = layer(x[:, :2])
     second, *_ = layer(x[:, 2:], initial_state=tuple(states))
@@ -113,8 +110,8 @@ def test_delays_are_states_after_the_declared_ones(compiled: Compile) -> None:
 
 @pytest.mark.parametrize("kind", ["tuple", "list", "dict", "list of one"])
 def test_initial_states_come_in_many_ways(compiled: Compile, kind: str) -> None:
-    h, c = random(2, 5, seed=1), random(2, 5, seed=2)
-    x = random(2, 4, 3)
+    h, c = uniform(2, 5, seed=1), uniform(2, 5, seed=2)
+    x = uniform(2, 4, 3)
     if kind == "list of one":
         layer = compiled("simple_rnn")(units=5, seed=1)
         assert (layer(x, initial_state=[h]) == layer(x, initial_state=h)).all()
@@ -131,7 +128,7 @@ def test_initial_states_come_in_many_ways(compiled: Compile, kind: str) -> None:
 
 def test_states_start_from_weights_and_constants(compiled: Compile) -> None:
     layer = compiled("learned_start")(units=4, seed=1, return_sequences=True)
-    x = random(2, 3, 2)
+    x = uniform(2, 3, 2)
     (y, c, _) = layer(x)
     layer.weights["h0"] = layer.weights["h0"] + 1
     moved = layer(x)[0]
@@ -144,21 +141,21 @@ def test_states_start_from_weights_and_constants(compiled: Compile) -> None:
 
 def test_several_inputs_contexts_and_outputs(compiled: Compile) -> None:
     layer = compiled("two_inputs")(units=4, seed=1)
-    x, scores = random(2, 5, 3, 6), random(2, 5, 3)
+    x, scores = uniform(2, 5, 3, 6), uniform(2, 5, 3)
     y, w = layer((x, scores))
     assert y.shape == (2, 4) and w.shape == (2, 3)
     for other in (layer([x, scores]), layer({"scores": scores, "x": x})):
         np.testing.assert_array_equal(other[0], y)
     layer = compiled("context_attention")(units=4, seed=1, return_sequences=True)
-    y, attention = layer((random(2, 5, 3), random(2, 6, 7)))
+    y, attention = layer((uniform(2, 5, 3), uniform(2, 6, 7)))
     assert y.shape == (2, 5, 4) and attention.shape == (2, 5, 6)
     # No weight has a size of `places`: it may change from call to call.
-    assert layer((random(2, 5, 3), random(2, 9, 7)))[1].shape == (2, 5, 9)
+    assert layer((uniform(2, 5, 3), uniform(2, 9, 7)))[1].shape == (2, 5, 9)
 
 
 def test_scalars(compiled: Compile) -> None:
     layer = compiled("running_moments")(units=4, seed=1, return_state=True)
-    (surprise, h), level, power, last = layer((random(2, 5, 3), random(2, 5)))
+    (surprise, h), level, power, last = layer((uniform(2, 5, 3), uniform(2, 5)))
     assert surprise.shape == level.shape == power.shape == (2,)
     np.testing.assert_array_equal(h, last)
 
@@ -185,7 +182,7 @@ def test_nothing_to_do(compiled: Compile, batch: int, time: int) -> None:
 
 def test_any_array_will_do(compiled: Compile) -> None:
     layer = compiled("lstm")(units=5, seed=1)
-    x = random(2, 4, 3).astype(np.float32).astype(np.float64)
+    x = uniform(2, 4, 3).astype(np.float32).astype(np.float64)
     y = layer(x)
     odd = np.frombuffer(b"\0" + x.tobytes(), np.uint8)[1:].view(np.float64).reshape(x.shape)
     frozen = x.copy()
@@ -229,12 +226,12 @@ def numeric(f: Callable[[], float], array: np.ndarray, eps: float = 1e-6) -> np.
 def test_gradients_are_those_of_differences(compiled: Compile, name: str, sequences: bool) -> None:
     layer = compiled(name)(units=3, seed=1, return_sequences=sequences, return_state=True)
     two = name == "two_inputs"
-    x = (random(2, 3, 2, 2), random(2, 3, 2, seed=3)) if two else random(2, 3, 2)
+    x = (uniform(2, 3, 2, 2), uniform(2, 3, 2, seed=3)) if two else uniform(2, 3, 2)
     parts, pullback = layer.vjp(x)
     flat, dy = [], []
     for part in parts:
         inner = part if isinstance(part, tuple) else (part,)
-        cotangents = tuple(random(*p.shape, seed=len(flat) + i) for i, p in enumerate(inner))
+        cotangents = tuple(uniform(*p.shape, seed=len(flat) + i) for i, p in enumerate(inner))
         flat += cotangents
         dy.append(cotangents if isinstance(part, tuple) else cotangents[0])
 
@@ -263,15 +260,15 @@ def test_gradients_are_those_of_differences(compiled: Compile, name: str, sequen
 
 def test_a_pullback_may_be_called_again(compiled: Compile) -> None:
     layer = compiled("lstm")(units=3, seed=1, return_sequences=True)
-    x, h, c = random(2, 4, 2), random(2, 3, seed=5), random(2, 3, seed=6)
+    x, h, c = uniform(2, 4, 2), uniform(2, 3, seed=5), uniform(2, 3, seed=6)
     y, pullback = layer.vjp(x, initial_state=(h, c))
-    dy = random(*y.shape, seed=2)
+    dy = uniform(*y.shape, seed=2)
     first = pullback(dy)
     # Nothing that happens meanwhile matters, not even to the arrays themselves.
     for array in (x, h, c, y, first.inputs, first.weights["kernel"]):
         array[...] = np.nan
     layer.weights["kernel"] = layer.weights["kernel"] * 8
-    layer.vjp(random(2, 4, 2, seed=9))[1](dy)
+    layer.vjp(uniform(2, 4, 2, seed=9))[1](dy)
     second, third = pullback(dy), pullback(dy, consume=True)
     for a, b in ((second, third), (second, pullback_of(layer, dy))):
         np.testing.assert_array_equal(a.inputs, b.inputs)
@@ -285,15 +282,15 @@ def test_a_pullback_may_be_called_again(compiled: Compile) -> None:
 def pullback_of(layer: Layer, dy: np.ndarray) -> Any:
     """The gradients of test_a_pullback_may_be_called_again, all over again."""
     layer.weights["kernel"] = layer.weights["kernel"] / 8
-    h, c = random(2, 3, seed=5), random(2, 3, seed=6)
-    return layer.vjp(random(2, 4, 2), initial_state=(h, c))[1](dy)
+    h, c = uniform(2, 3, seed=5), uniform(2, 3, seed=6)
+    return layer.vjp(uniform(2, 4, 2), initial_state=(h, c))[1](dy)
 
 
 def test_wrt_chooses_and_zero_is_none(compiled: Compile) -> None:
     layer = compiled("lstm")(units=3, seed=1, return_state=True)
-    x = random(2, 4, 2)
+    x = uniform(2, 4, 2)
     (y, h, _), pullback = layer.vjp(x)
-    dy = random(*y.shape, seed=2)
+    dy = uniform(*y.shape, seed=2)
     whole = pullback((dy, None, None))
     weights = pullback((dy, None, None), wrt=("weights",))
     assert weights.inputs is None and weights.initial_state is None
@@ -315,8 +312,8 @@ def test_wrt_chooses_and_zero_is_none(compiled: Compile) -> None:
 
 def test_gradients_are_arranged_as_arguments_were(compiled: Compile) -> None:
     layer = compiled("two_inputs")(units=4, seed=1)
-    x = {"scores": random(2, 5, 3), "x": random(2, 5, 3, 6)}
-    h = random(2, 4)
+    x = {"scores": uniform(2, 5, 3), "x": uniform(2, 5, 3, 6)}
+    h = uniform(2, 4)
     (y, w), pullback = layer.vjp(x, initial_state=h)
     gradients = pullback((y, None))
     assert set(gradients.inputs) == {"x", "scores"}
@@ -329,7 +326,7 @@ def test_gradients_are_arranged_as_arguments_were(compiled: Compile) -> None:
 
 
 def test_gradients_of_zero_starts_are_computed_when_read(compiled: Compile) -> None:
-    layer, x = compiled("lstm")(units=3, seed=1, return_sequences=True), random(2, 4, 2)
+    layer, x = compiled("lstm")(units=3, seed=1, return_sequences=True), uniform(2, 4, 2)
     asked: list[frozenset[str]] = []
 
     def watched(given: Any) -> Any:
@@ -343,7 +340,7 @@ def test_gradients_of_zero_starts_are_computed_when_read(compiled: Compile) -> N
         pullback._saved.engine.backward = backward
         return y, pullback
 
-    dy = random(2, 4, 3, seed=2)
+    dy = uniform(2, 4, 3, seed=2)
     _, pullback = watched((np.zeros((2, 3)), np.zeros((2, 3))))
     given = pullback(dy)
     assert len(asked) == 1 and {"h", "c", "x", "kernel"} < asked[0]
@@ -366,7 +363,7 @@ def test_gradients_of_zero_starts_are_computed_when_read(compiled: Compile) -> N
 
 def test_a_given_start_hands_nothing_to_the_weight(compiled: Compile) -> None:
     layer = compiled("learned_start")(units=4, seed=1)
-    x = random(2, 3, 2)
+    x = uniform(2, 3, 2)
     (y, _, _), pullback = layer.vjp(x)
     own = pullback((np.ones_like(y), None, None))
     np.testing.assert_allclose(own.weights["h0"], own.initial_state[0].sum(0), atol=1e-14)
@@ -379,7 +376,7 @@ def test_a_given_start_hands_nothing_to_the_weight(compiled: Compile) -> None:
 
 
 def test_dropout_draws_in_training_from_the_seed(compiled: Compile) -> None:
-    cls, x = compiled("lstm"), random(2, 4, 3)
+    cls, x = compiled("lstm"), uniform(2, 4, 3)
     layer = cls(units=5, dropout=0.5, recurrent_dropout=0.2, seed=3)
     still = layer(x)
     np.testing.assert_array_equal(layer(x), still)
@@ -392,7 +389,7 @@ def test_dropout_draws_in_training_from_the_seed(compiled: Compile) -> None:
     np.testing.assert_array_equal(layer(x, training=True, seed=11), fixed)
     y, pullback = layer.vjp(x, seed=11)
     np.testing.assert_array_equal(y, fixed)
-    dy = random(*y.shape, seed=4)
+    dy = uniform(*y.shape, seed=4)
 
     def value() -> float:
         return float((layer(x, training=True, seed=11) * dy).sum())
@@ -407,7 +404,7 @@ def test_rates_that_are_zero_ask_for_no_kernels_of_their_own() -> None:
         asked.append(variant)
         return oracle.oracle_engine(spec, cell, variant)
 
-    x = random(2, 4, 3)
+    x = uniform(2, 4, 3)
     for name, rates in (("lstm", {}), ("lstm", {"dropout": 0.1}), ("noise", {"zoneout_h": 0.1})):
         layer = compiler.layer_class(read(name), "cpu", "float64", engine)(units=3, **rates)
         for training in (False, True, False, True):
@@ -428,7 +425,7 @@ def test_weights_are_read_only_and_replaced(compiled: Compile) -> None:
     assert not layer.built and len(layer.weights) == 0
     with pytest.raises(KeyError, match="no weights yet"):
         layer.weights["kernel"]
-    x = random(2, 4, 3)
+    x = uniform(2, 4, 3)
     y = layer(x)
     assert list(layer.weights) == ["kernel", "recurrent_kernel", "bias"]
     kernel = layer.weights["kernel"]
@@ -454,7 +451,7 @@ def test_weights_are_read_only_and_replaced(compiled: Compile) -> None:
 
 
 def test_lists_of_weights(compiled: Compile) -> None:
-    cls, x = compiled("learned_start"), random(2, 4, 3)
+    cls, x = compiled("learned_start"), uniform(2, 4, 3)
     one, two = cls(units=5, seed=1), cls(units=5, seed=2)
     one(x), two(x)
     values = one.get_weights()
@@ -500,7 +497,7 @@ def test_building() -> None:
     assert not lstm.built
     lstm.build((None, None, 3))
     with pytest.raises(ValueError, match=r"features=3.*fixed by the layer's weights"):
-        lstm(random(2, 4, 5))
+        lstm(uniform(2, 4, 5))
 
 
 def test_a_weight_more_leaves_the_others_as_they_were() -> None:
@@ -518,7 +515,7 @@ def test_a_weight_more_leaves_the_others_as_they_were() -> None:
 
 
 def test_saved_weights_come_back(compiled: Compile, tmp_path: Path) -> None:
-    cls, x, path = compiled("learned_start"), random(2, 4, 3), tmp_path / "weights"
+    cls, x, path = compiled("learned_start"), uniform(2, 4, 3), tmp_path / "weights"
     one = cls(units=5, seed=1)
     with pytest.raises(ValueError, match="no weights yet"):
         one.save(path)
@@ -535,7 +532,7 @@ def test_saved_weights_come_back(compiled: Compile, tmp_path: Path) -> None:
 
 
 def test_files_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
-    x, path = random(2, 4, 3), tmp_path / "w.npz"
+    x, path = uniform(2, 4, 3), tmp_path / "w.npz"
     lstm = oracle.layer_class(read("lstm"))
     one = lstm(units=5, seed=1)
     y = one(x)
@@ -573,7 +570,7 @@ def test_files_that_do_not_fit_change_nothing(tmp_path: Path) -> None:
 
 def test_layers_pickle_and_copy(compiled: Compile) -> None:
     layer = compiled("lstm")(units=5, seed=1, dropout=0.5, activation="lambda v: v / (1 + abs(v))")
-    x = random(2, 4, 3)
+    x = uniform(2, 4, 3)
     for made in (layer, pickle.loads(pickle.dumps(layer)), copy.deepcopy(layer)):
         assert made.built is layer.built
     y, drawn = layer(x), layer(x, training=True)
@@ -607,7 +604,7 @@ def test_classes_pickle() -> None:
 
 def test_a_layer_serves_threads(compiled: Compile) -> None:
     layer = compiled("lstm")(units=5, seed=1)
-    xs = [random(2, 4, 3, seed=i) for i in range(8)]
+    xs = [uniform(2, 4, 3, seed=i) for i in range(8)]
     found: dict[int, np.ndarray] = {}
 
     def call(i: int) -> None:
@@ -628,7 +625,7 @@ def test_a_layer_serves_threads(compiled: Compile) -> None:
 
 
 def test_options_and_functions_are_bound_by_the_constructor(compiled: Compile) -> None:
-    cls, x = compiled("gru"), random(2, 4, 3)
+    cls, x = compiled("gru"), uniform(2, 4, 3)
     after, before = cls(units=4, seed=1), cls(units=4, seed=1, reset_after=False)
     assert (after(x) != before(x)).any()
     assert after.weights["bias"].shape == (2, 12) and before.weights["bias"].shape == (12,)
@@ -646,7 +643,7 @@ def test_a_module_of_the_command_line_is_frozen() -> None:
     engines = {Variant(): oracle.oracle_engine(spec, cell, Variant())}
     cls = frozen_layer_class(eval(repr(cell), vars(compiler_description())), engines, __name__)
     layer = cls(units=4, reset_after=False, activation="tanh", seed=1)
-    x = random(2, 4, 3)
+    x = uniform(2, 4, 3)
     expected = oracle.layer_class(spec)(units=4, seed=1, reset_after=False)(x)
     np.testing.assert_array_equal(layer(x), expected)
     with pytest.raises(ValueError, match=r"reset_after=False.*--set reset_after=True"):

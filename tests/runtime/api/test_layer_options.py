@@ -15,6 +15,7 @@ from rnncc import compiler, oracle
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.pullback import Gradients
 from tests.support import cases
+from tests.support.arrays import uniform
 from tests.support.cases import error
 
 BATCH, TIME, FEATURES, UNITS = 3, 7, 4, 5
@@ -37,10 +38,6 @@ def spec_class(engine: Any, spec: Any) -> Any:
     if engine is compiler:
         return compiler.layer_class(spec, "cpu", "float64")
     return engine.layer_class(spec)
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1, 1, shape)
 
 
 def run(layer: Layer, x: np.ndarray, **keywords: Any) -> tuple[tuple[np.ndarray, ...], Any]:
@@ -74,7 +71,7 @@ def close(found: Any, right: Any, limit: float) -> None:
 def test_orders_are_views_of_the_plain_layer(name: str, sequences: bool) -> None:
     """Reversed inputs, transposed arrays: values, draws and gradients have the same bits."""
     options: dict[str, Any] = {"return_sequences": sequences, "return_state": True}
-    x = random(BATCH, TIME, FEATURES)
+    x = uniform(BATCH, TIME, FEATURES)
     for backwards, major in product((True, False), repeat=2):
         plain, turned = (
             made(name, **options),
@@ -92,7 +89,7 @@ def test_orders_are_views_of_the_plain_layer(name: str, sequences: bool) -> None
         same(found, (y, *right[1:]))
         y, *states = plain(as_run)
         same(turned(steps(x)), (steps(y) if sequences else y, *states))
-        d = tuple(random(*a.shape, seed=i) for i, a in enumerate(right))
+        d = tuple(uniform(*a.shape, seed=i) for i, a in enumerate(right))
         expected, gradients = pull(d), pull_turned((steps(d[0]) if sequences else d[0], *d[1:]))
         dx = expected.inputs[:, ::-1] if backwards else expected.inputs
         same(gradients.inputs, steps(dx))
@@ -105,8 +102,8 @@ def test_orders_are_views_of_the_plain_layer(name: str, sequences: bool) -> None
 def test_orders_on_the_interpreter(name: str) -> None:
     options: dict[str, Any] = {"return_sequences": True, "go_backwards": True, "time_major": True}
     x, dy = (
-        random(TIME, BATCH, FEATURES),
-        random(TIME, BATCH, UNITS * (1 + (name == "delays")), seed=1),
+        uniform(TIME, BATCH, FEATURES),
+        uniform(TIME, BATCH, UNITS * (1 + (name == "delays")), seed=1),
     )
     layers = made(name, **options), made(name, oracle, **options)
     layers[1].set_weights(layers[0].get_weights())
@@ -120,19 +117,19 @@ def test_orders_on_the_interpreter(name: str) -> None:
 def test_outputs_are_in_the_order_they_run() -> None:
     """As in Keras: the first output is of the last step."""
     layer = made("lstm", go_backwards=True, return_sequences=True)
-    x = random(BATCH, TIME, FEATURES)
+    x = uniform(BATCH, TIME, FEATURES)
     last = made("lstm", return_sequences=True)(x[:, -1:])
     np.testing.assert_array_equal(layer(x)[:, :1], last)
 
 
 def test_views_are_read_where_they_are() -> None:
     layer = made("lstm", return_sequences=True)
-    x = random(TIME, BATCH, 3, FEATURES)[:, :, 1]
+    x = uniform(TIME, BATCH, 3, FEATURES)[:, :, 1]
     right = layer(np.ascontiguousarray(x.swapaxes(0, 1)))
     same(layer(x.swapaxes(0, 1)), right)
     same(layer(x.swapaxes(0, 1).tolist()), right)
     _, pullback = layer.vjp(x.swapaxes(0, 1))
-    dy = random(TIME, BATCH, UNITS, seed=1)
+    dy = uniform(TIME, BATCH, UNITS, seed=1)
     gradients = pullback(dy.swapaxes(0, 1))
     same(gradients.weights, pullback(np.ascontiguousarray(dy.swapaxes(0, 1))).weights)
 
@@ -142,10 +139,10 @@ def test_shapes_in_messages_are_the_users() -> None:
     with pytest.raises(
         ValueError, match=r"x has shape \[7, 3, 9\], expected \[time, batch, features=4\]"
     ):
-        layer(random(TIME, BATCH, 9))
-    _, pullback = layer.vjp(random(TIME, BATCH, FEATURES))
+        layer(uniform(TIME, BATCH, 9))
+    _, pullback = layer.vjp(uniform(TIME, BATCH, FEATURES))
     with pytest.raises(ValueError, match=r"shape \[3, 7, 5\], expected .*\[7, 3, 5\]"):
-        pullback(random(BATCH, TIME, UNITS))
+        pullback(uniform(BATCH, TIME, UNITS))
 
 
 def test_no_steps_and_no_rows() -> None:
@@ -163,7 +160,7 @@ def test_no_steps_and_no_rows() -> None:
 
 @pytest.mark.parametrize("name", ["lstm", "delays"])
 def test_states_go_on_from_call_to_call(name: str) -> None:
-    x = random(BATCH, TIME, FEATURES)
+    x = uniform(BATCH, TIME, FEATURES)
     layer = made(name, stateful=True, return_sequences=True)
     whole = made(name, return_sequences=True, return_state=True)
     assert layer.states is None
@@ -185,7 +182,7 @@ def test_states_go_on_from_call_to_call(name: str) -> None:
 
 
 def test_states_that_are_given_go_before() -> None:
-    x = random(BATCH, TIME, FEATURES)
+    x = uniform(BATCH, TIME, FEATURES)
     layer = made("lstm", stateful=True, return_state=True)
     layer(x)
     start = {"h": np.full((BATCH, UNITS), 0.25)}
@@ -198,28 +195,28 @@ def test_states_that_are_given_go_before() -> None:
 
 def test_one_batch_size() -> None:
     layer = made("lstm", stateful=True)
-    layer(random(4, 2, FEATURES))
+    layer(uniform(4, 2, FEATURES))
     with pytest.raises(ValueError, match="this call has batch 3, the one before had 4"):
-        layer(random(3, 2, FEATURES))
+        layer(uniform(3, 2, FEATURES))
     with pytest.raises(ValueError, match="batch 3, the one before had 4"):
-        layer(random(3, 2, FEATURES), initial_state=(np.zeros((3, UNITS)),) * 2)
+        layer(uniform(3, 2, FEATURES), initial_state=(np.zeros((3, UNITS)),) * 2)
     assert layer.states[0].shape == (4, UNITS)
     layer.reset_states()
-    layer(random(3, 2, FEATURES))
+    layer(uniform(3, 2, FEATURES))
 
 
 def test_a_call_that_fails_leaves_the_states() -> None:
     layer = made("lstm", stateful=True)
-    layer(random(4, 2, FEATURES))
+    layer(uniform(4, 2, FEATURES))
     kept = layer.states
     with pytest.raises(ValueError, match="expected"):
-        layer(random(4, 2, FEATURES + 1))
+        layer(uniform(4, 2, FEATURES + 1))
     same(layer.states, kept)
 
 
 def test_states_are_no_weights(tmp_path: Path) -> None:
     layer = made("lstm", stateful=True)
-    x = random(BATCH, 2, FEATURES)
+    x = uniform(BATCH, 2, FEATURES)
     layer(x)
     assert len(layer.get_weights()) == 3
     layer.save(tmp_path / "w.npz")
@@ -237,7 +234,7 @@ def test_gradients_end_at_the_call() -> None:
     layer = compiler.layer_class(compiler.load_spec(path), "cpu", "float64")(
         units=UNITS, seed=1, stateful=True
     )
-    x = random(BATCH, 3, FEATURES)
+    x = uniform(BATCH, 3, FEATURES)
     starts = {s.default for s in layer.cell.states if s.default} & {
         w.name for w in layer.cell.weights
     }
@@ -257,9 +254,9 @@ def test_gradients_end_at_the_call() -> None:
 def test_chained_chunks_are_the_whole(name: str) -> None:
     """y1, pb1 = vjp(x[:, :k]); y2, pb2 = vjp(x[:, k:], initial_state=states)."""
     layer = made(name, return_sequences=True, return_state=True)
-    x, k = random(BATCH, TIME, FEATURES), 3
+    x, k = uniform(BATCH, TIME, FEATURES), 3
     right, pull = run(layer, x)
-    d = tuple(random(*a.shape, seed=i) for i, a in enumerate(right))
+    d = tuple(uniform(*a.shape, seed=i) for i, a in enumerate(right))
     expected: Gradients = pull(d)
     first, pull_first = run(layer, x[:, :k])
     second, pull_second = run(layer, x[:, k:], initial_state=first[1:])
@@ -279,9 +276,9 @@ def test_chained_chunks_are_the_whole(name: str) -> None:
 def test_checkpoints_at_the_layer(name: str, sequences: bool) -> None:
     options: dict[str, Any] = {"return_sequences": sequences, "return_state": True}
     options |= {"go_backwards": True, "time_major": True}
-    x = random(TIME, BATCH, FEATURES)
+    x = uniform(TIME, BATCH, FEATURES)
     right, pull = run(made(name, **options), x)
-    d = tuple(random(*a.shape, seed=i) for i, a in enumerate(right))
+    d = tuple(uniform(*a.shape, seed=i) for i, a in enumerate(right))
     expected = pull(d)
     for every in (1, 3, TIME):
         layer = made(name, checkpoint_every=every, **options)
@@ -296,7 +293,7 @@ def test_checkpoints_at_the_layer(name: str, sequences: bool) -> None:
 
 def test_slopes_through_checkpoints() -> None:
     layer = made("delays", checkpoint_every=2, return_sequences=True)
-    x, dy = random(BATCH, TIME, FEATURES), random(BATCH, TIME, 2 * UNITS, seed=1)
+    x, dy = uniform(BATCH, TIME, FEATURES), uniform(BATCH, TIME, 2 * UNITS, seed=1)
     gradient = layer.vjp(x)[1](dy).inputs
     slopes = cases.slope_errors(
         lambda a: float((layer(a) * dy).sum()), x, gradient, np.random.default_rng(2)
@@ -309,7 +306,7 @@ def test_slopes_through_checkpoints() -> None:
 def test_unrolling_changes_nothing(name: str, unroll: bool | int) -> None:
     """Whether the cell declares it or not: the same engine, and the plan says why."""
     layer, plain = made(name, unroll=unroll), made(name)
-    x = random(BATCH, TIME, FEATURES)
+    x = uniform(BATCH, TIME, FEATURES)
     same(layer(x), plain(x))
     assert layer._last is plain._last
     assert ("the loop isn't unrolled" in layer.plan()) == bool(unroll)
@@ -338,7 +335,7 @@ def test_wrong_options(keywords: dict[str, Any], kind: type[Exception], message:
 def test_options_are_kept_by_copies() -> None:
     options: dict[str, Any] = {"go_backwards": True, "time_major": True, "stateful": True}
     layer = made("lstm", checkpoint_every=3, unroll=2, return_sequences=True, **options)
-    x = random(TIME, BATCH, FEATURES)
+    x = uniform(TIME, BATCH, FEATURES)
     for twin in (copy.deepcopy(layer), pickle.loads(pickle.dumps(layer))):
         assert repr(twin) == repr(layer)
         same(twin(x), made("lstm", return_sequences=True, **options)(x))

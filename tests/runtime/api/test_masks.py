@@ -12,9 +12,9 @@ import torch
 from rnncc import compiler, oracle
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.validation import array_shape
-from tests.runtime.cpu.test_kernels import GRADIENT_LIMIT, SLOPE_LIMIT, VALUE_LIMIT
 from tests.support import cases
 from tests.support.cases import Arrays, error
+from tests.support.kernel_pair import GRADIENT_LIMIT, SLOPE_LIMIT, VALUE_LIMIT
 
 UNITS, BATCH, TIME, FEATURES = 17, 6, 7, 3
 # cell: its options

@@ -17,10 +17,11 @@ from rnncc import compiler, oracle
 from rnncc.lowering.cell_interface import check_text
 from rnncc.runtime.api.gradients import Gradients
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.api.second_pullback import SecondGradients
-from tests.runtime.cpu.test_kernels import Pair
 from tests.support import cases
+from tests.support.arrays import uniform
 from tests.support.cases import Arrays, error, slope_errors
+from tests.support.kernel_pair import Pair
+from tests.support.second_order import cotangents_of, flat, like, twice
 
 LIMIT = {"float64": 1e-11, "float32": 1e-4}
 # Several inputs and outputs, states that start from a weight, delays. Products of activations,
@@ -33,40 +34,6 @@ CELLS: list[tuple[str, dict[str, Any]]] = [
     ("learned_start", {}),
 ]
 SHAPES = ((17, 5, 6, 3), (1, 1, 1, 1), (3, 33, 2, 7))
-
-
-def flat(value: Any, name: str = "") -> Arrays:
-    """The arrays of nested results, by where they are."""
-    if isinstance(value, Gradients | SecondGradients):
-        kinds = ("inputs", "weights", "initial_state")
-        value = {k: getattr(value, k) for k in (*kinds, "dy") if hasattr(value, k)}
-    if isinstance(value, tuple | list):
-        value = dict(enumerate(value))
-    if isinstance(value, dict):
-        return {n: a for k, v in value.items() for n, a in flat(v, f"{name} {k}").items()}
-    return {} if value is None else {name: value}
-
-
-def like(value: Any, seed: int) -> Any:
-    """Random arrays in the same arrangement."""
-    rng = np.random.default_rng(seed)
-    if isinstance(value, dict):
-        return {k: like(v, seed + 7 * i) for i, (k, v) in enumerate(value.items())}
-    if isinstance(value, tuple):
-        return tuple(like(v, seed + 7 * i) for i, v in enumerate(value))
-    return None if value is None else rng.standard_normal(value.shape).astype(value.dtype)
-
-
-def cotangents_of(grads: Gradients, seed: int = 3) -> dict[str, Any]:
-    kinds = ("inputs", "weights", "initial_state")
-    return {k: like(getattr(grads, k), seed + i) for i, k in enumerate(kinds)}
-
-
-def twice(layer: Layer, pair: Pair) -> tuple[Gradients, SecondGradients]:
-    inputs, states = pair.call(layer, pair.arguments)
-    y, pullback = layer.vjp(inputs, initial_state=states, training=False)
-    grads, pullback2 = pullback.vjp(like(y, 1))
-    return grads, pullback2(cotangents_of(grads))
 
 
 @pytest.mark.slow
@@ -111,7 +78,7 @@ def test_a_row_alone_and_among_others() -> None:
 
 def test_the_gradients_are_those_of_the_pullback() -> None:
     layer = rnncc.compile("lstm", dtype="float64")(units=5, seed=1, return_state=True)
-    y, pullback = layer.vjp(random(3, 6, 2))
+    y, pullback = layer.vjp(uniform(3, 6, 2))
     dy = like(y, 1)
     one, two = flat(pullback(dy)), flat(pullback.vjp(dy)[0])
     assert one.keys() == two.keys()
@@ -122,10 +89,6 @@ def test_the_gradients_are_those_of_the_pullback() -> None:
 # ---- slopes --------------------------------------------------------------------------------------
 
 
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).uniform(-1, 1, shape)
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize("training", [False, True])
 @pytest.mark.parametrize("sequences", [False, True])
@@ -134,8 +97,8 @@ def test_kernels_are_slopes(sequences: bool, training: bool) -> None:
     layer = rnncc.compile("lstm", dtype="float64")(
         units=3, seed=1, return_sequences=sequences, return_state=True, dropout=0.3
     )
-    given: dict[str, Any] = {"x": random(2, 4, 2), "h": random(2, 3, seed=1)}
-    given["c"] = random(2, 3, seed=2)
+    given: dict[str, Any] = {"x": uniform(2, 4, 2), "h": uniform(2, 3, seed=1)}
+    given["c"] = uniform(2, 3, seed=2)
     given["dy"] = like(layer(given["x"]), 5)
     weights = {n: a.copy() for n, a in layer.weights.items()}
 
@@ -176,7 +139,7 @@ def test_a_gradient_penalty_is_torchs() -> None:
     """|d loss / d x|² with respect to everything: torch's double backward of the equations."""
     torch = pytest.importorskip("torch")
     layer = rnncc.compile("lstm", dtype="float64")(units=5, seed=1, return_sequences=True)
-    x, dy = random(3, 6, 4), random(3, 6, 5, seed=1)
+    x, dy = uniform(3, 6, 4), uniform(3, 6, 5, seed=1)
     _, pullback = layer.vjp(x)
     grads, pullback2 = pullback.vjp(dy, wrt="inputs")
     second = pullback2({"inputs": 2 * grads.inputs})
@@ -209,7 +172,7 @@ def lstm() -> type[Layer]:
 
 def pulled(**keywords: Any) -> tuple[Gradients, Any]:
     layer = lstm()(units=3, seed=1, **keywords)
-    y, pullback = layer.vjp(random(2, 4, 2))
+    y, pullback = layer.vjp(uniform(2, 4, 2))
     return pullback.vjp(like(y, 1))
 
 
@@ -253,7 +216,7 @@ def test_wrt_chooses() -> None:
         assert {k.split()[0] for k in flat(alone)} == {kind}
         for part, array in flat(alone).items():
             np.testing.assert_array_equal(array, whole[part], err_msg=part)
-    some, second = lstm()(units=3, seed=1).vjp(random(2, 4, 2))[1].vjp(None, wrt=["weights"])
+    some, second = lstm()(units=3, seed=1).vjp(uniform(2, 4, 2))[1].vjp(None, wrt=["weights"])
     assert (
         some.inputs is None
         and some.initial_state is None
@@ -267,7 +230,7 @@ def test_wrt_chooses() -> None:
 def test_it_owns_what_it_needs(name: str) -> None:
     cls = rnncc.compile(name, dtype="float64")
     layer = cls(units=3, seed=1, return_state=True, return_sequences=True)
-    x, start = random(2, 4, 2), [random(2, 3, seed=i) for i in range(len(cls.maker.cell.states))]
+    x, start = uniform(2, 4, 2), [uniform(2, 3, seed=i) for i in range(len(cls.maker.cell.states))]
     y, pullback = layer.vjp(x, initial_state=tuple(start))
     dy = like(y, 1)
     grads, pullback2 = pullback.vjp(dy)
@@ -278,7 +241,7 @@ def test_it_owns_what_it_needs(name: str) -> None:
         array[...] = np.nan
     for name in layer.weights:
         layer.weights[name] = layer.weights[name] * 3 + 1
-    layer.vjp(random(2, 4, 2, seed=5))[1].vjp(like(y, 9))[1](v)
+    layer.vjp(uniform(2, 4, 2, seed=5))[1].vjp(like(y, 9))[1](v)
     repeated, other = flat(pullback2(v)), flat(pullback.vjp(again)[1](v))
     for part, array in first.items():
         np.testing.assert_array_equal(array, repeated[part], err_msg=part)
@@ -297,7 +260,7 @@ def test_a_weight_that_states_start_from(make: Callable[..., type[Layer]] | None
     spec = cases.spec_of("learned_start")
     cls = make(spec) if make else compiler.layer_class(spec, "cpu", "float64")
     layer = cls(units=3, seed=1)
-    x = random(2, 4, 2)
+    x = uniform(2, 4, 2)
     y = layer(x)
     dy, rng = like(y, 1), np.random.default_rng(2)
     weights = {n: rng.uniform(-1, 1, a.shape) for n, a in layer.weights.items()}
@@ -346,7 +309,7 @@ def test_names_a_user_may_choose() -> None:
     found = []
     for cls in (compiler.layer_class(spec, "cpu", "float64"), oracle.layer_class(spec)):
         layer = cls(seed=1, return_sequences=True)
-        y, pullback = layer.vjp((random(2, 4, 3), random(2, 4, 3, seed=1)))
+        y, pullback = layer.vjp((uniform(2, 4, 3), uniform(2, 4, 3, seed=1)))
         grads, pullback2 = pullback.vjp(like(y, 1))
         parts = (pullback(like(y, 1)), grads, pullback2(cotangents_of(grads)))
         found.append(flat(parts))
@@ -373,7 +336,7 @@ WRONG: list[tuple[Any, type[Exception], str]] = [
 @pytest.mark.parametrize(("given", "kind", "message"), WRONG, ids=[m for *_, m in WRONG])
 def test_wrong_cotangents(given: Any, kind: type[Exception], message: str) -> None:
     layer = oracle.layer_class(cases.spec_of("lstm"))(units=3, seed=1)
-    _, pullback = layer.vjp(random(2, 4, 2))
+    _, pullback = layer.vjp(uniform(2, 4, 2))
     _, pullback2 = pullback.vjp(np.ones((2, 3)))
     with pytest.raises(kind) as caught:
         pullback2(given)
@@ -390,12 +353,12 @@ def test_wrong_cotangents(given: Any, kind: type[Exception], message: str) -> No
 def test_nothing_is_compiled_before_it_is_asked_for(fresh_store: Path) -> None:
     text = "cell: Lazy\nx: input\nh: state\nh[t] = tanh(h[t-1] + x[t])\nreturn h[t]\n"
     layer = rnncc.compile_text(text, dtype="float64")(seed=1)
-    y, pullback = layer.vjp(random(2, 4))
+    y, pullback = layer.vjp(uniform(2, 4))
     pullback(y)
     assert len(list(fresh_store.glob("lazy*.module"))) == 1
     _, pullback2 = pullback.vjp(y)
     assert len(list(fresh_store.glob("lazy*.module"))) == 2
-    pullback2({"inputs": random(2, 4)})
+    pullback2({"inputs": uniform(2, 4)})
     plan = pullback2.plan()
     for line in ("forward, again: batch 2, time 4", "backward_pullback_scan", "1 level a step"):
         assert line in plan
@@ -403,7 +366,7 @@ def test_nothing_is_compiled_before_it_is_asked_for(fresh_store: Path) -> None:
 
 def test_modules_of_the_command_line(tmp_path: Path, rnncc_cli: Callable[..., Any]) -> None:
     """A module with its text makes what wasn't written; one without names --second-order."""
-    x, found = random(2, 4, 3), []
+    x, found = uniform(2, 4, 3), []
     all_of_first = ("--variants", "all")
     for name, flags in (("demand", ()), ("all", all_of_first), ("second", ("--second-order",))):
         path = tmp_path / f"{name}.py"

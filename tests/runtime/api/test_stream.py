@@ -9,16 +9,13 @@ import pytest
 
 import rnncc
 from rnncc.layers import LSTM, RNN, Bidirectional, GRUCell, LSTMCell
+from tests.support.arrays import normal
 from tests.support.paths import CELLS
 
 
 def layer_of(name: str, **keywords: Any) -> Any:
     path = CELLS / f"{name}.rnn"
     return rnncc.compile(str(path) if path.exists() else name)(seed=1, **keywords)
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
 def alike(a: Any, b: Any) -> None:
@@ -32,7 +29,7 @@ def alike(a: Any, b: Any) -> None:
 @pytest.mark.parametrize("name", ["lstm", "gru", "delays", "projected_lstm", "layer_norm_lstm"])
 def test_the_bits_of_a_stateful_layer(name: str, batch: int, steps: int, units: int) -> None:
     layer = layer_of(name, units=units, return_sequences=True, stateful=True)
-    blocks = [random(batch, steps, 5, seed=i) for i in range(4)]
+    blocks = [normal(batch, steps, 5, seed=i) for i in range(4)]
     expected = [layer(x) for x in blocks]
     stream = layer.stream(blocks[0], initial_state=[np.zeros_like(s) for s in layer.states])
     kept = [stream(x) for x in blocks]
@@ -47,7 +44,7 @@ def test_a_stream_of_last_outputs_and_time_major_ones() -> None:
     plain = layer_of("lstm", units=6, stateful=True)
     turned = layer_of("lstm", units=6, stateful=True, time_major=True, return_sequences=True)
     turned.build((None, None, 4))
-    x = random(3, 5, 4)
+    x = normal(3, 5, 4)
     alike(plain.stream(x)(x), plain(x))
     turned.set_weights(plain.get_weights())
     stacked = np.ascontiguousarray(x.swapaxes(0, 1))
@@ -56,7 +53,7 @@ def test_a_stream_of_last_outputs_and_time_major_ones() -> None:
 
 def test_several_inputs_and_outputs() -> None:
     layer = layer_of("nested", unit_1=3, unit_2=4, unit_3=5, return_sequences=True, stateful=True)
-    x = random(2, 3, 8), random(2, 3, 6, 7, seed=1)
+    x = normal(2, 3, 8), normal(2, 3, 6, 7, seed=1)
     expected = [layer(x), layer(x)]
     stream = layer.stream(x, initial_state=[np.zeros_like(s) for s in layer.states])
     for values in expected:
@@ -66,15 +63,15 @@ def test_several_inputs_and_outputs() -> None:
 
 def test_states_start_from_weights_and_from_what_is_given() -> None:
     layer = layer_of("learned_start", units=4)
-    x = random(2, 3, 5)
+    x = normal(2, 3, 5)
     alike(layer.stream(x)(x), layer(x))
-    first = [random(2, 4, seed=i) for i, _ in enumerate(layer.cell.states)]
+    first = [normal(2, 4, seed=i) for i, _ in enumerate(layer.cell.states)]
     alike(layer.stream(x, initial_state=first)(x), layer(x, initial_state=first))
 
 
 def test_new_weights_are_noticed() -> None:
     layer = layer_of("lstm", units=4)
-    x = random(1, 2, 3)
+    x = normal(1, 2, 3)
     stream = layer.stream(x)
     stream(x)
     states = stream.states
@@ -84,7 +81,7 @@ def test_new_weights_are_noticed() -> None:
 
 def test_results_are_the_callers() -> None:
     layer = layer_of("simple_rnn", units=4)
-    x = random(1, 2, 3)
+    x = normal(1, 2, 3)
     stream = layer.stream(x)
     first = stream(x)
     kept = first.copy()
@@ -99,7 +96,7 @@ def test_results_are_the_callers() -> None:
 @pytest.mark.parametrize("sequences", [False, True])
 def test_a_stack_streams(sequences: bool) -> None:
     layer = RNN([LSTMCell(6), GRUCell(20)], return_sequences=sequences, stateful=True, seed=1)
-    x = random(2, 3, 5)
+    x = normal(2, 3, 5)
     stream = layer.stream(x)
     for _ in range(3):
         alike(stream(x), layer(x))
@@ -107,7 +104,7 @@ def test_a_stack_streams(sequences: bool) -> None:
 
 
 def test_what_can_not_stream() -> None:
-    x = random(2, 3, 5)
+    x = normal(2, 3, 5)
     with pytest.raises(ValueError, match="both directions need the whole sequence"):
         Bidirectional(LSTM(4)).stream(x)
     with pytest.raises(ValueError, match="go_backwards"):
@@ -116,7 +113,7 @@ def test_what_can_not_stream() -> None:
         layer_of("lstm", units=4).stream(x[:, :0])
     stream = layer_of("lstm", units=4).stream(x)
     with pytest.raises(ValueError, match=r"x has shape \[2, 4, 5\], expected the shape"):
-        stream(random(2, 4, 5))
+        stream(normal(2, 4, 5))
     with pytest.raises(TypeError):
         stream("words")
     alike(stream(x.tolist()), stream._layer(x))

@@ -24,10 +24,10 @@ from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.planning import tiling
 from rnncc.runtime.cpu.planning.tiling import TileBinder
 from rnncc.runtime.cpu.threads.dispatch import max_threads
-from tests.runtime.api.test_second_pullback import flat, twice
-from tests.runtime.cpu.test_kernels import SINGLE, Pair
 from tests.support import cases
 from tests.support.cases import Arrays
+from tests.support.kernel_pair import SINGLE, Pair
+from tests.support.second_order import flat, twice
 
 # cells and precisions tried in processes of their own, each compiled for every vector width
 CELLS = ("lstm", "layer_norm_lstm", "slstm", "fast_weights")

@@ -12,7 +12,8 @@ import rnncc
 from rnncc.runtime.cpu.execution import time_chunks
 from tests.support import cases
 from tests.support.cpu_simulator.simulate import Simulator, simulated_class
-from tests.support.cpu_simulator.twins import LIMIT, Shape, Twins, flat
+from tests.support.cpu_simulator.twins import Twins
+from tests.support.twins import LIMIT, Shape, flat
 
 SHAPE: Shape = (5, 3, 4, 3)
 

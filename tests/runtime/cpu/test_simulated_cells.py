@@ -12,8 +12,9 @@ import pytest
 
 from tests.support import cases
 from tests.support.cpu_simulator.simulate import Simulator
-from tests.support.cpu_simulator.twins import LIMIT, Shape, Twins
+from tests.support.cpu_simulator.twins import Twins
 from tests.support.paths import ROOT
+from tests.support.twins import LIMIT, Shape
 
 SHAPES: tuple[Shape, ...] = ((5, 3, 4, 3), (18, 2, 3, 7), (3, 5, 2, 4), (2, 1, 3, 1))
 MACHINES = ((32, 2), (16, 3), (64, 1), (64, 2))  # bytes of a vector, threads

@@ -24,7 +24,8 @@ from rnncc.runtime.planning import copies
 from tests.support.cpu_simulator.memory import KernelFault, Race
 from tests.support.cpu_simulator.places import text_of
 from tests.support.cpu_simulator.simulate import Simulator, Ways
-from tests.support.cpu_simulator.twins import LIMIT, Shape, Twins
+from tests.support.cpu_simulator.twins import Twins
+from tests.support.twins import LIMIT, Shape
 
 SHAPE: Shape = (18, 3, 3, 5)
 SHARED = Ways(256, 10**6, False, 1, 1)  # threads share units

@@ -15,8 +15,9 @@ from rnncc import oracle
 from rnncc.lowering.cell_interface import check_text
 from tests.support import cases
 from tests.support.cpu_simulator.simulate import Simulator, simulated_class
-from tests.support.cpu_simulator.twins import LIMIT, Twins, flat
+from tests.support.cpu_simulator.twins import Twins
 from tests.support.once_wrong import CELLS, SIZES
+from tests.support.twins import LIMIT, flat
 
 BATCH, TIME = 3, 4
 # What gradients of products of weights leave is there when kernels pack it, and is another one at

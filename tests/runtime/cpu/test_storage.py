@@ -16,6 +16,7 @@ from rnncc.layers import GRU, LSTM, RNN, Bidirectional, GRUCell, LSTMCell
 from rnncc.runtime.common.weight_formats import NARROW
 from rnncc.runtime.cpu.planning.tiling import TileBinder
 from tests.support import cases
+from tests.support.arrays import normal
 from tests.support.cases import error
 from tests.support.rounding import rounded
 
@@ -26,10 +27,6 @@ SHAPES = ((37, 1, 5, 70), (70, 9, 3, 37), (66, 2, 1, 7), (17, 33, 2, 3))
 # What isn't read by a contraction, or is summed over another axis than the last but one.
 WHOLE = ("gain", "bias", "peephole", "input_decay", "recurrent_f", "recurrent_r")
 AXES = {("nested", "kernel_2_3"): 1, ("fast_weights", "rate_kernel"): 0}
-
-
-def random(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).standard_normal(shape).astype("float32")
 
 
 def weights_of(name: str, layer: Any, storage: str) -> list[np.ndarray]:
@@ -86,7 +83,7 @@ def test_bfloat16_has_the_bits_of_rounded_float32() -> None:
     for batch, time, features, units in ((1, 3, 300, 70), (40, 2, 300, 70), (5, 40, 7, 33)):
         layer = LSTM(units, seed=1, weights="bfloat16", return_sequences=True)
         plain = LSTM(units, seed=1, return_sequences=True)
-        x = random(batch, time, features)
+        x = normal(batch, time, features)
         plain.build(x.shape)
         layer.build(x.shape)
         plain.set_weights(weights_of("lstm", layer, "bfloat16"))
@@ -99,7 +96,7 @@ def test_bits_do_not_depend_on_batch_chunks_or_where_weights_lie(
 ) -> None:
     """300 features: sums of several pieces before the loop, of one in it."""
     layer = LSTM(40, seed=1, weights=storage, return_sequences=True, return_state=True)
-    x = random(33, 4, 300)
+    x = normal(33, 4, 300)
     y, h, c = layer(x)
     for row in (0, 14, 32):
         alone = layer(x[row : row + 1])
@@ -131,7 +128,7 @@ def fresh(layer: Any) -> None:
 
 def test_weights_asked_for_ahead_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     layer = LSTM(40, seed=1)
-    x = random(1, 4, 30)
+    x = normal(1, 4, 30)
     y = layer(x)
     monkeypatch.setattr(TileBinder, "choose_far", everywhere)
     fresh(layer)
@@ -145,7 +142,7 @@ def test_weights_asked_for_ahead_are_the_same(monkeypatch: pytest.MonkeyPatch) -
 @pytest.mark.parametrize("storage", NARROW)
 def test_gradients_are_those_of_whole_weights(storage: str) -> None:
     layer, plain = LSTM(9, seed=1, weights=storage), LSTM(9, seed=1)
-    x = random(3, 4, 5)
+    x = normal(3, 4, 5)
     layer(x)
     for one, other in ((layer, plain), (layer, plain)):  # also after a call
         y, pullback = one.vjp(x)
@@ -162,7 +159,7 @@ def test_gradients_are_those_of_whole_weights(storage: str) -> None:
 
 def test_a_new_version_of_the_weights() -> None:
     layer, other = LSTM(9, seed=1, weights="int8"), LSTM(9, seed=2, weights="int8")
-    x = random(2, 3, 5)
+    x = normal(2, 3, 5)
     before = layer(x)
     right = other(x)
     layer.set_weights(other.get_weights())
@@ -172,7 +169,7 @@ def test_a_new_version_of_the_weights() -> None:
 
 def test_streams_states_and_masks() -> None:
     layer = GRU(19, seed=1, weights="int8", return_sequences=True, stateful=True)
-    x = random(1, 6, 5)
+    x = normal(1, 6, 5)
     y = layer(x)
     stream = layer.stream(x[:, :1], initial_state=np.zeros((1, 19), "float32"))
     steps = [stream(x[:, t : t + 1]) for t in range(6)]
@@ -185,7 +182,7 @@ def test_streams_states_and_masks() -> None:
 
 def test_masks_and_both_directions() -> None:
     layer = GRU(19, seed=1, weights="bfloat16", return_sequences=True)
-    x = random(2, 6, 5)
+    x = normal(2, 6, 5)
     np.testing.assert_array_equal(layer(x, lengths=[4, 6])[0, :4], layer(x)[0, :4])
     both = Bidirectional(layer, seed=1)
     y = both(x)
@@ -203,7 +200,7 @@ def test_masks_and_both_directions() -> None:
 
 def test_stacks() -> None:
     """What the stack says goes for every cell that says nothing itself."""
-    x = random(2, 6, 5)
+    x = normal(2, 6, 5)
     cells = LSTMCell(9, seed=1, weights="float32"), GRUCell(7, seed=2)
     deep = RNN([*cells], return_sequences=True, weights="int8")
     y = deep(x)
@@ -228,7 +225,7 @@ def test_stacks() -> None:
 def test_files_copies_and_pickles(tmp_path: Path) -> None:
     """Weights stay of float32 wherever they are kept."""
     layer = LSTM(9, seed=1, weights="int8")
-    x = random(2, 3, 5)
+    x = normal(2, 3, 5)
     y = layer(x)
     np.testing.assert_array_equal(pickle.loads(pickle.dumps(layer))(x), y)
     np.testing.assert_array_equal(copy.deepcopy(layer)(x), y)
@@ -252,7 +249,7 @@ def test_a_module_of_the_command_line() -> None:
     text = render_module(spec, variants=(rnncc.artifact.cell.Variant(),))
     module = text_module("mgu_stored", text)
     frozen = module.MinimalGatedUnit(9, seed=1, weights="bfloat16")
-    x = random(2, 3, 5)
+    x = normal(2, 3, 5)
     right = rnncc.compile("minimal_gated_unit")(9, seed=1, weights="bfloat16")
     np.testing.assert_array_equal(frozen(x), right(x))
     assert "weights of bfloat16" in frozen.plan()
@@ -260,7 +257,7 @@ def test_a_module_of_the_command_line() -> None:
 
 def test_what_a_plan_says() -> None:
     layer = LSTM(9, weights="bfloat16", seed=1)
-    x = random(1, 2, 3)
+    x = normal(1, 2, 3)
     layer(x)
     text = layer.plan()
     assert "weights='bfloat16': calls read contractions' weights so" in text
@@ -290,8 +287,8 @@ def test_mistakes(keywords: dict[str, Any], kind: type[Exception], message: str)
 
 def test_a_gpu_refuses() -> None:
     layer = rnncc.compile("gru")(4, weights="int8", seed=1)
-    layer(random(1, 2, 3))
+    layer(normal(1, 2, 3))
     with pytest.raises(ValueError, match=r"weights='int8' is for calls on the CPU"):
         layer.to("cuda").plan()
     with pytest.raises(ValueError, match=r"weights='int8' is for calls on the CPU"):
-        rnncc.compile("gru", target="cuda")(4, weights="int8", seed=1)(random(1, 2, 3))
+        rnncc.compile("gru", target="cuda")(4, weights="int8", seed=1)(normal(1, 2, 3))

@@ -16,33 +16,15 @@ import rnncc
 from rnncc.runtime.cuda.driver.current_target import using
 from tests.support import cases
 from tests.support.gpu_simulator.grid import Simulator
-from tests.support.gpu_simulator.twins import LIMIT, Shape, Twins
-
-TIERS = ("block", "grid", "launches", "stationary")
-# Whose weights can't stay: none in the loop, one a row, or heads of their own.
-NO_TWIN = ["fast_weights", "indrnn", "nested", "slstm", "sru", "matrix_memory", "normalized"]
-WIDE = ["layer_norm_lstm", "packed_gates"]
-SHAPES: tuple[Shape, ...] = ((5, 3, 4, 3), (33, 2, 3, 7), (1, 1, 1, 1), (3, 5, 2, 4))
-STATIONARY_SHAPES: tuple[Shape, ...] = ((5, 3, 4, 3), (9, 2, 3, 7), (1, 1, 1, 1))
-SLOW_ONES = ("matrix_memory", "fast_weights")  # a row of a state is units * units
-
-
-def shapes_for(name: str, tier: str) -> tuple[Shape, ...]:
-    """What is quick enough, and for weights in registers: few enough lanes for 8 blocks of 2."""
-    if tier != "stationary":
-        few = SHAPES[:2] if name in WIDE else SHAPES  # one lane alone has no norm
-        return SHAPES[:1] if name in SLOW_ONES else few
-    return () if name in NO_TWIN else ((3, 5, 2, 4),) if name in WIDE else STATIONARY_SHAPES
-
-
-def simulator(tier: str, seed: int = 1, registers: int = 65_536) -> Simulator:
-    wide = tier == "stationary"
-    return Simulator(
-        seed,
-        multiprocessors=8 if wide else 4,
-        threads=64 if wide else 32,
-        registers=registers,
-    )
+from tests.support.gpu_simulator.tiers import (
+    FEW,
+    SHAPES,
+    TIERS,
+    shapes_for,
+    simulator,
+)
+from tests.support.gpu_simulator.twins import Twins
+from tests.support.twins import LIMIT, Shape
 
 
 def pairs() -> list[tuple[str, str, str, Shape]]:
@@ -85,7 +67,6 @@ def test_order_of_threads_changes_nothing(seed: int) -> None:
     assert scans and min(scans) > 1, "no blocks have waited for each other"
 
 
-FEW = (128 * 96, 128 * 112)  # registers: weights go into shared memory, all or some
 # Registers of a multiprocessor -> where the weights of the backward loop are then. Its chunks of
 # k, one a delay, aren't shared out among a team.
 HELD = {

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import inspect
-import re
 import textwrap
-from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -14,28 +12,11 @@ from rnncc.runtime.cuda.kernels import loop_helpers
 from rnncc.runtime.cuda.kernels.kernel import rebound
 from tests.support.gpu_simulator.grid import Deadlock, Simulator
 from tests.support.gpu_simulator.memory import Fault, Race
-from tests.support.gpu_simulator.source import text_of
-from tests.support.gpu_simulator.twins import LIMIT, Twins
+from tests.support.gpu_simulator.mutants import changed
+from tests.support.gpu_simulator.twins import Twins
+from tests.support.twins import LIMIT
 
 SHAPE = (40, 3, 4, 3)  # more lanes than a block has threads
-
-
-def changed(old: str, new: str) -> Callable[[Any], Any]:
-    """Kernels whose text has `old` get `new` in its place."""
-
-    def mutate(function: Any) -> Any:
-        text = text_of(function)
-        mutated, count = re.subn(old, new, text)
-        if not count:
-            return function
-        mutate.hits += 1  # type: ignore[attr-defined]
-        names: dict[str, Any] = {**function.__globals__, "kernel": lambda f: f}
-        names["stationary"] = names["summed"] = lambda *_: lambda f: f
-        exec(compile(mutated, f"<mutant of {function.__name__}>", "exec"), names)
-        return names[function.__name__]
-
-    mutate.hits = 0  # type: ignore[attr-defined]
-    return mutate
 
 
 KERNELS = {

@@ -22,7 +22,8 @@ from typing import Any
 from rnncc.runtime.cuda.kernels.copies import move
 from rnncc.runtime.cuda.kernels.gemm_tiles import add_parts, contract
 from rnncc.runtime.cuda.kernels.kernel import CudaKernel
-from tests.runtime.cuda.kernels.test_ptx import (
+from tests.support import cases
+from tests.support.gpu_simulator.machine_code import (
     BUILT_IN,
     CAPABILITIES,
     compiled,
@@ -31,11 +32,11 @@ from tests.runtime.cuda.kernels.test_ptx import (
     twins_of,
     typed_once,
 )
-from tests.runtime.cuda.test_cells import FEW, TIERS, shapes_for
-from tests.runtime.cuda.test_cells import simulator as simulator_of
-from tests.support import cases
 from tests.support.gpu_simulator.source import text_of
-from tests.support.gpu_simulator.twins import LIMIT, Twins
+from tests.support.gpu_simulator.tiers import FEW, TIERS, shapes_for
+from tests.support.gpu_simulator.tiers import simulator as simulator_of
+from tests.support.gpu_simulator.twins import Twins
+from tests.support.twins import LIMIT
 
 LOG = cases.ROOT / ".pytest_cache" / "cuda_everything.jsonl"
 # Sizes of loops whose weights stay on the chip: units, warps of a block, KiB of shared memory. A

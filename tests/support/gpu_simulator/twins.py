@@ -1,68 +1,26 @@
-"""A layer on simulated CUDA kernels and its twin on the interpreter: the same weights and calls.
+"""A layer on simulated CUDA kernels and its twin on the interpreter.
 
 Non-Goals: asserting anything.
 """
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
-from rnncc import compiler, oracle
-from rnncc.lowering.lower import lower
+from rnncc import compiler
 from rnncc.runtime.cuda.driver.current_target import using
 from tests.support import cases
 from tests.support.gpu_simulator.grid import Simulator
-
-Shape = tuple[int, int, int, int]  # units, batch, time, features
-LIMIT = {"float32": 1e-5, "float64": 1e-12}
+from tests.support.twins import LayerAndReference, Shape
 
 
-@dataclass
-class Twins:
-    layer: Any
-    reference: Any
-    inputs: dict[str, np.ndarray]
-    states: dict[str, np.ndarray]
-    call: dict[str, Any]
-
-    @staticmethod
-    def of(name: str, variant: str, shape: Shape, dtype: str = "float32", **chosen: Any) -> Twins:
-        units, batch, time, features = shape
-        spec = cases.spec_of(name)
-        sizes = cases.sizes_for(spec, units, features)
-        given = {**sizes, "return_sequences": True, "return_state": True, "seed": 7, **chosen}
-        if variant == "drawn":
-            given |= {r.name: 0.3 for r in spec.rates}
-        layer = compiler.layer_class(spec, "cuda", dtype)(**given)
-        exact = {n: v for n, v in given.items() if n != "precision"}
-        reference = oracle.layer_class(spec)(**exact)
-        case = cases.Case(lower(spec), sizes, batch, time, seed=11)
-        inputs = {n: case.arguments[n].astype(dtype) for n in layer.cell.arguments}
-        states = {s.name: case.arguments[s.name].astype(dtype) for s in layer.cell.states}
-        for one in (layer, reference):
-            one.build({n: a.shape for n, a in inputs.items()})
-        reference.set_weights(layer.get_weights())
-        call: dict[str, Any] = {"training": variant == "drawn", "seed": 99}
-        if variant == "mask":
-            valid = np.random.default_rng(0).random((batch, time)) < 0.6
-            valid[0] = True
-            call["mask"] = valid
-        return Twins(layer, reference, inputs, states, call)
-
-    def results(self, layer: Any) -> dict[str, np.ndarray]:
-        """Values and every gradient, by name."""
-        values, pullback = layer.vjp(self.inputs, initial_state=self.states or None, **self.call)
-        rng = np.random.default_rng(1)
-        gradients = pullback(_drawn(values, rng))
-        found = {f"value {i}": a for i, a in enumerate(_flat(values))}
-        found |= {f"d_{n}": a for n, a in gradients.inputs.items()}
-        found |= {f"d_{n}": a for n, a in gradients.weights.items()}
-        if self.states:
-            found |= {f"d_{n}": a for n, a in gradients.initial_state.items()}
-        return found
+class Twins(LayerAndReference):
+    @classmethod
+    def of(
+        cls, name: str, variant: str, shape: Shape, dtype: str = "float32", **chosen: Any
+    ) -> Twins:
+        compiled = compiler.layer_class(cases.spec_of(name), "cuda", dtype)
+        return cls.between(compiled, name, variant, shape, dtype, **chosen)
 
     def worst(self, simulator: Simulator, tier: str | None = None) -> tuple[float, str]:
         """The largest error of the kernels, and whose it is."""
@@ -76,16 +34,3 @@ class Twins:
             finally:
                 engine.use_tier(None)
         return cases.worst(found, right)
-
-
-def _flat(values: Any) -> list[np.ndarray]:
-    if not isinstance(values, tuple):
-        return [values]
-    return [a for v in values for a in _flat(v)]
-
-
-def _drawn(values: Any, rng: np.random.Generator) -> Any:
-    """Cotangents like the values."""
-    if isinstance(values, tuple):
-        return tuple(_drawn(v, rng) for v in values)
-    return rng.standard_normal(values.shape).astype(values.dtype)

@@ -17,11 +17,11 @@ from rnncc.artifact.cell import Variant
 from rnncc.ir.interp import interpret
 from rnncc.ir.program import Program
 from rnncc.lowering.lower import lower
-from rnncc.runtime.common.memory_pool import Pool
 from rnncc.runtime.common.strides import row_strides
 from rnncc.runtime.cpu.execution import time_chunks
 from tests.support import cases
 from tests.support.cases import Arrays, Case, error
+from tests.support.counting_pool import Counting
 
 DTYPE = "float64"
 # Rows that end at a vector's end are read and written where they are; others are copied.
@@ -378,27 +378,6 @@ def test_checkpoints_and_views(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 # ---- memory ------------------------------------------------------------------------------------
-
-
-class Counting(Pool):
-    """How much is out at the same time, at most."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.out = self.most = 0
-
-    def take(self, size: int) -> np.ndarray:
-        found = super().take(size)
-        self.out += found.nbytes
-        self.most = max(self.most, self.out)
-        return found
-
-    def give(self, workspace: np.ndarray) -> None:
-        self.out -= workspace.nbytes
-        super().give(workspace)
-
-    def array(self, shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-        return np.empty(shape, dtype)  # the caller's, not counted
 
 
 @pytest.fixture

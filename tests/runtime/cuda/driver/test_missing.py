@@ -24,9 +24,10 @@ from rnncc.runtime.cuda.driver.device import CudaError, Device, DeviceGraph
 from rnncc.runtime.cuda.kernels import ptx, toolkit
 from rnncc.runtime.cuda.kernels.copies import move
 from rnncc.runtime.cuda.kernels.machine_code_cache import machine_code
-from tests.runtime.cuda.driver.test_device import FakeDriver, driver  # noqa: F401
+from tests.support.gpu_simulator.fake_driver import FakeDriver, driver_on_a_grid  # noqa: F401
 from tests.support.gpu_simulator.grid import Simulator
-from tests.support.gpu_simulator.twins import LIMIT, Twins
+from tests.support.gpu_simulator.twins import Twins
+from tests.support.twins import LIMIT
 
 # ---- nothing to run on, nothing to compile with ------------------------------------------------
 
@@ -150,7 +151,7 @@ def test_compiling_names_the_toolkit(monkeypatch: pytest.MonkeyPatch) -> None:
     assert "CUDA_HOME" not in os.environ
 
 
-def test_a_forked_process(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+def test_a_forked_process(driver: FakeDriver, monkeypatch: pytest.MonkeyPatch) -> None:
     device = Device()
     piece, graph = device.empty(64), DeviceGraph(device, 0)
     parent = os.getpid()
@@ -213,7 +214,7 @@ def test_the_next_tier(heavy: Twins, fits: dict[str, int], said: str) -> None:
 
 
 @pytest.mark.parametrize("heavy", [(20, 2, 2, 3)], indirect=True)  # too wide for one block
-def test_the_next_tier_through_the_driver(driver: FakeDriver, heavy: Twins) -> None:  # noqa: F811
+def test_the_next_tier_through_the_driver(driver: FakeDriver, heavy: Twins) -> None:
     driver.fits = 0
     error, whose = heavy.worst(Device())  # type: ignore[arg-type]
     assert error <= LIMIT["float32"], (whose, error)

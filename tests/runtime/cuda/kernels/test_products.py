@@ -25,12 +25,13 @@ from rnncc.runtime.cuda.kernels import copies
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.kernels.matmuls import Product, merged, work_of
 from rnncc.runtime.cuda.planning import gemm_choice, tiler
-from tests.runtime.cuda.driver.test_device import FakeDriver, driver  # noqa: F401
 from tests.support import cases
+from tests.support.gpu_simulator.fake_driver import FakeDriver, driver_on_a_grid  # noqa: F401
 from tests.support.gpu_simulator.grid import Simulator
 from tests.support.gpu_simulator.library import rounded
 from tests.support.gpu_simulator.memory import Fault
-from tests.support.gpu_simulator.twins import LIMIT, Twins
+from tests.support.gpu_simulator.twins import Twins
+from tests.support.twins import LIMIT
 
 B, T, K, N = 3, 5, 7, 6
 WITH = Gpu("a GPU", 8, 8, library="cuBLAS")
@@ -368,7 +369,7 @@ def test_arguments_of_cublas() -> None:
 
 
 def test_products_have_one_workspace_in_a_graph_and_out_of_it(
-    driver: FakeDriver,  # noqa: F811
+    driver: FakeDriver,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """With another one the library may choose another way to sum, and a call that is repeated

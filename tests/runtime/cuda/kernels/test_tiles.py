@@ -11,7 +11,8 @@ from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contra
 from rnncc.runtime.cuda.planning import tiler
 from rnncc.runtime.planning.copies import Point
 from tests.support.gpu_simulator.grid import Simulator
-from tests.support.gpu_simulator.twins import LIMIT, Twins
+from tests.support.gpu_simulator.twins import Twins
+from tests.support.twins import LIMIT
 
 
 @pytest.mark.parametrize("name", ["lstm"])
