@@ -395,13 +395,13 @@ RUNTIME = (
         structure.test_sizes_of_kept_memory,
     ),
     Mutant(
-        "rnncc.runtime.cpu.execution.direction_cache:DirectionCache.find",
+        "rnncc.runtime.cpu.execution.run:Direction.find",
         "self.ready.move_to_end(key)",
         "pass",
         structure.test_what_was_used_last_is_kept,
     ),
     Mutant(
-        "rnncc.runtime.cpu.execution.direction_cache:DirectionCache.prepared",
+        "rnncc.runtime.cpu.execution.run:Direction.prepared",
         "self.made.move_to_end(call)",
         "pass",
         structure.test_shapes_used_last_are_kept,

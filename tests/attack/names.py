@@ -84,7 +84,6 @@ def names() -> tuple[str, ...]:
         "runtime.jit.helper",
         *(f"runtime.cpu.intrinsics.{m}" for m in ("kernel_namespace", "scalar_intrinsics", "simd")),
         *(f"runtime.cpu.kernels.{m}" for m in ("loop_helpers", "barrier", "executor")),
-        "runtime.cpu.kernels.address_spaces",
         *(f"runtime.cpu.planning.{m}" for m in ("kernel_arguments", "bound_program", "copies")),
         *("runtime.cpu.planning.executable", "runtime.cpu.execution.engine", "runtime.api.layer"),
         *(f"runtime.cuda.kernels.{m}" for m in ("kernel_namespace", "kernel")),

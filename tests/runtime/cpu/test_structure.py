@@ -18,9 +18,8 @@ from rnncc.ir.program import Op, Program
 from rnncc.lowering.lower import lower
 from rnncc.passes.pipeline import gradient, optimise
 from rnncc.runtime.common.memory_pool import size_class
-from rnncc.runtime.cpu.execution.direction_cache import KEPT_SHAPES, Ready
 from rnncc.runtime.cpu.execution.engine import _apart
-from rnncc.runtime.cpu.execution.run import Direction
+from rnncc.runtime.cpu.execution.run import KEPT_SHAPES, Direction, Ready
 from rnncc.runtime.cpu.kernels.executor import plan_of
 from rnncc.runtime.cpu.planning import executable
 from rnncc.runtime.cpu.planning.bound_program import BoundProgram

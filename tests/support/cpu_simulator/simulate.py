@@ -35,9 +35,11 @@ from rnncc.runtime.common.memory_pool import aligned
 from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.run import ANYWHERE, Direction
 from rnncc.runtime.cpu.execution.second_engine import CpuSecondEngine
-from rnncc.runtime.cpu.kernels.address_spaces import PACKED, SAVED, WORKSPACE
 from rnncc.runtime.cpu.kernels.executor import (
+    PACKED,
+    SAVED,
     WORDS_AT,
+    WORKSPACE,
     Plan,
     Region,
     SpaceOffset,

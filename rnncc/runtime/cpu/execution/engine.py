@@ -21,11 +21,10 @@ from rnncc.common.machine import host
 from rnncc.common.result_roles import cotangent_name
 from rnncc.runtime.common import learning, memory_pool
 from rnncc.runtime.common.memory_pool import write_into
-from rnncc.runtime.cpu.execution.direction_cache import KEPT_SHAPES, Ran
 from rnncc.runtime.cpu.execution.fast_path import Direct
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
 from rnncc.runtime.cpu.execution.report import plan_side
-from rnncc.runtime.cpu.execution.run import Direction, Repeated
+from rnncc.runtime.cpu.execution.run import KEPT_SHAPES, Direction, Ran, Repeated
 from rnncc.runtime.cpu.execution.time_chunks import (
     LEAST_STEPS,
     Block,

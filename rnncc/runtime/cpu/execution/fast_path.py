@@ -15,15 +15,13 @@ from typing import TYPE_CHECKING
 
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.memory_pool import address_of
-from rnncc.runtime.cpu.execution.direction_cache import DirectionCache
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
-from rnncc.runtime.cpu.execution.run import ANYWHERE, Run, find_packed, keep_packed, pack
-from rnncc.runtime.cpu.kernels.address_spaces import SAVED
+from rnncc.runtime.cpu.execution.run import ANYWHERE, Direction, Run
+from rnncc.runtime.cpu.kernels.executor import SAVED, Plan
 from rnncc.runtime.cpu.planning.target import run_plan
 from rnncc.runtime.cpu.planning.weight_packing import Packed
 
 if TYPE_CHECKING:
-    from rnncc.runtime.cpu.kernels.executor import Plan
     from rnncc.runtime.cpu.planning.executable import Executable
 
 
@@ -40,7 +38,7 @@ class Direct(Run):
     _plan: Plan
     _made: Executable
 
-    def __init__(self, side: DirectionCache, job: Job, kept: Iterable[str] = ()) -> None:
+    def __init__(self, side: Direction, job: Job, kept: Iterable[str] = ()) -> None:
         super().__init__(side, job)
         arrays = dict(zip(self.names, self.arrays, strict=True))
         self.constants = {n: arrays[n] for n in arrays.keys() & set(kept)}
@@ -71,8 +69,8 @@ class Direct(Run):
         """The weights of this version, by name, as kernels read them."""
         side, executable = self.side, self._made
         key = (version, self._rates, executable.draws_weights and seed, executable.tile_key)
-        return find_packed(side, key) or keep_packed(
-            side, key, pack(side, executable, weights, seed, given)
+        return side.find_packed(key) or side.keep_packed(
+            key, side.pack(executable, weights, seed, given)
         )
 
     def run(

@@ -5,10 +5,10 @@ Non-Goals: choosing any of it (`cpu.kernel_arguments`).
 
 from __future__ import annotations
 
-from rnncc.runtime.cpu.execution.direction_cache import DirectionCache, Ran
+from rnncc.runtime.cpu.execution.run import Direction, Ran
 
 
-def plan_side(title: str, side: DirectionCache, ran: Ran | None = None) -> list[str]:
+def plan_side(title: str, side: Direction, ran: Ran | None = None) -> list[str]:
     """One direction's kernels. ran: of an earlier call than the last."""
     prepared, steps = ran or side.ran
     if prepared is None:

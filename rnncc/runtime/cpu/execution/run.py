@@ -1,28 +1,179 @@
-"""One direction, once: whose memory it runs in, and what it gives back.
+"""One direction of a cell: what it keeps between calls, and each run of it.
+
+A run says whose memory it takes and what it gives back; kept are executables by sizes and strides,
+and packed weights by version.
 
 Non-Goals: what stays the same between calls (`cpu.executable`); running it (`executor`).
 """
 
 from __future__ import annotations
 
+import threading
+from collections import OrderedDict
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import BufferSpec
+from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
+from rnncc.common.machine import ITEMSIZE
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common import memory_pool
+from rnncc.runtime.common.allocators import HostAllocator
+from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.common.memory_pool import write_into
 from rnncc.runtime.common.strides import has_dense_rows, repeated, row_strides
-from rnncc.runtime.cpu.execution.direction_cache import DirectionCache, Ready
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
-from rnncc.runtime.cpu.planning.executable import Executable
+from rnncc.runtime.cpu.planning.executable import Executable, Params, ResultChoice
+from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
+from rnncc.runtime.cpu.planning.target import HOST, CpuTarget
 from rnncc.runtime.cpu.planning.weight_packing import Packed
-from rnncc.runtime.planning.layouts import axes_of, is_padded
+from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.layouts import Layout, axes_of, is_padded
 
 ANYWHERE = 64  # an address for what takes no memory
+KEPT_SHAPES = 64
+KEPT_VERSIONS = 4
+
+
+@dataclass(slots=True)
+class Ready:
+    """What arrays with these strides take. later: results that kernels can't write where their
+    caller wants them."""
+
+    prepared: Executable
+    choice: ResultChoice
+    later: tuple[str, ...]
+
+
+Ran = tuple[Executable | None, int]
+
+
+@dataclass
+class Direction:
+    """What one direction has prepared: a bounded number of call shapes and of weights' versions.
+
+    Thread-safe."""
+
+    direction: DirectionSpec
+    dtype: str
+    made: OrderedDict[CallKey, Executable] = field(default_factory=OrderedDict)
+    ready: OrderedDict[Any, Ready] = field(default_factory=OrderedDict)
+    packs: OrderedDict[Any, Packed] = field(default_factory=OrderedDict)
+    lock: threading.RLock = field(default_factory=threading.RLock)
+    last: Executable | None = None
+    steps: int = 0  # of the last call, whatever its blocks
+    kept_packs: int = KEPT_VERSIONS
+    target: CpuTarget = HOST
+
+    def __post_init__(self) -> None:
+        open_in_children(self, "lock")
+        self.item, self.np_dtype = ITEMSIZE[self.dtype], np.dtype(self.dtype)
+        self.buffers = {b.name: b for b in self.direction.buffers}
+        self.params = Params.of(self.direction)
+        self.host = HostAllocator(self.np_dtype, self.target.pool)
+        self.rate_names = [n for _, role, n in self.direction.params if role == "rate"]
+
+    def keep(self, layers: int) -> None:
+        """Room for what is made of the weights of so many layers, and of a few versions more."""
+        self.kept_packs = max(layers, 1) - 1 + KEPT_VERSIONS
+
+    @property
+    def ran(self) -> Ran:
+        """The last run, and how many steps it was a block of."""
+        return self.last, self.steps
+
+    def run(self, job: Job) -> Run:
+        """The job, done."""
+        return Run(self, job)
+
+    def room(self, arrays: Arrays) -> HostAllocator:
+        """Who makes arrays for a call."""
+        return self.host
+
+    def find(self, key: Any) -> Ready | None:
+        """What arrays with these strides take, if it is known."""
+        with self.lock:
+            ready = self.ready.get(key)
+            if ready is not None:
+                self.ready.move_to_end(key)
+                self.last = ready.prepared
+            return ready
+
+    def keep_ready(self, key: Any, made: Ready) -> Ready:
+        with self.lock:
+            self.ready[key] = made
+            if len(self.ready) > KEPT_SHAPES:
+                self.ready.popitem(last=False)
+            return made
+
+    def prepared(self, call: CallKey, residuals: Residuals) -> Executable:
+        """What doesn't change between calls of these sizes and strides; made at the first."""
+        with self.lock:
+            executable = self.made.get(call)
+            if executable is None:
+                layouts = {
+                    buffer.name: residuals.places[name][1] for buffer, name in self.params.residuals
+                }
+                executable = self.prepare(call, layouts)
+                self.made[call] = executable
+                if len(self.made) > KEPT_SHAPES:
+                    self.made.popitem(last=False)
+            else:
+                self.made.move_to_end(call)
+            self.last = executable
+            return executable
+
+    def prepare(self, call: CallKey, given: dict[str, Layout]) -> Executable:
+        """given: where the rows of residuals are."""
+        target = self.target
+        binder = ArgumentBinder(
+            self.direction, call, target.machine, self.dtype, target.threads, given
+        )
+        return Executable(binder.bind(), self.direction, self.params, self.buffers, target)
+
+    # ---- weights ----
+
+    def find_packed(self, key: object) -> Packed | None:
+        """What was packed under this key, if it is kept."""
+        with self.lock:
+            packed = self.packs.get(key)
+            if packed is not None:
+                self.packs.move_to_end(key)
+            return packed
+
+    def keep_packed(self, key: object, made: Packed) -> Packed:
+        with self.lock:
+            self.packs[key] = made
+            while len(self.packs) > self.kept_packs:
+                self.packs.popitem(last=False)
+            return made
+
+    def pack(
+        self,
+        made: Executable,
+        weights: Arrays,
+        seed: int,
+        given: Sequence[int],
+        residuals: Sequence[int] = (),
+    ) -> Packed:
+        """Weights as the cores read them. weights: by name. given, residuals: addresses of the
+        direction's arrays and of what others left for it, of which those that serve all rows and
+        steps are read. A first pullback is left none of these: it makes again what weights alone
+        make."""
+        read = [
+            np.ascontiguousarray(weights[name], self.np_dtype) for _, name in self.params.weights
+        ]
+        target = self.target
+        address_of, pool = target.address_of, target.pool or memory_pool.POOL
+        lease = pool.lease(max(made.packed_bytes, 1))
+        base, addresses = address_of(lease.array), tuple([address_of(w) for w in read])
+        with pool.borrow(made.pack_plan.workspace_bytes) as workspace:
+            left = residuals or [ANYWHERE] * len(self.params.residuals)
+            bases = [address_of(workspace), ANYWHERE, base, seed, 0, *given, *left, *addresses]
+            target.run(made.pack_plan, bases)
+        return Packed(base, addresses, [lease, *read])
 
 
 class Run:
@@ -32,7 +183,7 @@ class Run:
     results: dict[str, np.ndarray]
     _saved: memory_pool.Lease | None
 
-    def __init__(self, side: DirectionCache, job: Job) -> None:
+    def __init__(self, side: Direction, job: Job) -> None:
         self.side, self.job = side, job
         arrays, dtype = job.arrays, side.np_dtype
         converted: list[np.ndarray] = []
@@ -150,11 +301,11 @@ class Run:
         address_of = side.target.address_of
         rates = tuple([float(arrays[name]) for name in side.rate_names])
         key = (self.job.version, rates, made.draws_weights and seed, made.tile_key)
-        packed = find_packed(side, key)
+        packed = side.find_packed(key)
         if packed is None:
             addresses = [address_of(a) for a in self.arrays]
             left = [self.job.residuals.places[name][0] for _, name in side.params.residuals]
-            packed = keep_packed(side, key, pack(side, made, arrays, seed, addresses, left))
+            packed = side.keep_packed(key, side.pack(made, arrays, seed, addresses, left))
         return packed
 
     # ---- residuals ------------------------------------------------------------------------------
@@ -191,51 +342,3 @@ class Repeated(Run):
 
     def again(self) -> None:
         self._again()
-
-
-class Direction(DirectionCache):
-    """One direction of a cell."""
-
-    def run(self, job: Job) -> Run:
-        """The job, done."""
-        return Run(self, job)
-
-
-def find_packed(side: DirectionCache, key: object) -> Packed | None:
-    """What was packed under this key, if it is kept."""
-    with side.lock:
-        packed = side.packs.get(key)
-        if packed is not None:
-            side.packs.move_to_end(key)
-        return packed
-
-
-def keep_packed(side: DirectionCache, key: object, made: Packed) -> Packed:
-    with side.lock:
-        side.packs[key] = made
-        while len(side.packs) > side.kept_packs:
-            side.packs.popitem(last=False)
-        return made
-
-
-def pack(
-    side: DirectionCache,
-    made: Executable,
-    weights: Arrays,
-    seed: int,
-    given: Sequence[int],
-    residuals: Sequence[int] = (),
-) -> Packed:
-    """Weights as the cores read them. weights: by name. given, residuals: addresses of the
-    direction's arrays and of what others left for it, of which those that serve all rows and steps
-    are read. A first pullback is left none of these: it makes again what weights alone make."""
-    read = [np.ascontiguousarray(weights[name], side.np_dtype) for _, name in side.params.weights]
-    target = side.target
-    address_of, pool = target.address_of, target.pool or memory_pool.POOL
-    lease = pool.lease(max(made.packed_bytes, 1))
-    base, addresses = address_of(lease.array), tuple([address_of(w) for w in read])
-    with pool.borrow(made.pack_plan.workspace_bytes) as workspace:
-        left = residuals or [ANYWHERE] * len(side.params.residuals)
-        bases = [address_of(workspace), ANYWHERE, base, seed, 0, *given, *left, *addresses]
-        target.run(made.pack_plan, bases)
-    return Packed(base, addresses, [lease, *read])

@@ -27,6 +27,13 @@ WORDS, FIXUPS, LAUNCHES, WORDS_AT, SYNC_AT, ZEROS_AT, ONES_AT, ONE = range(8)
 HEAD_WORDS = 8
 LAUNCH_WORDS = 3  # the kernel's address, where its block begins, parts
 
+# The groups of addresses that a plan is written over, in the order a call brings them:
+#     workspace | saved | packed | seed | first step | given ... | residuals ... | weights ... |
+#     results ...
+# saved: what the pullback keeps. packed: what depends on weights alone. given: arrays of the call.
+WORKSPACE, SAVED, PACKED, SEED, FIRST_STEP = range(5)
+GIVEN = 5  # the first of the arrays
+
 
 @helper
 def run_launches(plan, workspace, control, post):

@@ -37,16 +37,14 @@ from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
 from rnncc.runtime.common.weight_formats import FULL
-from rnncc.runtime.cpu.kernels.address_spaces import (
+from rnncc.runtime.cpu.kernels.barrier import sync_words
+from rnncc.runtime.cpu.kernels.executor import (
     FIRST_STEP,
     GIVEN,
     PACKED,
     SAVED,
     SEED,
     WORKSPACE,
-)
-from rnncc.runtime.cpu.kernels.barrier import sync_words
-from rnncc.runtime.cpu.kernels.executor import (
     ArgumentBlock,
     Launch,
     Plan,

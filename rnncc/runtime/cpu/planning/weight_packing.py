@@ -21,8 +21,7 @@ from rnncc.artifact.kernel_tables import BufferView, CoreSpec, StageSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
 from rnncc.runtime.cpu.intrinsics.kernel_namespace import call_core, word
-from rnncc.runtime.cpu.kernels.address_spaces import PACKED
-from rnncc.runtime.cpu.kernels.executor import ArgumentBlock, Launch, SpaceOffset
+from rnncc.runtime.cpu.kernels.executor import PACKED, ArgumentBlock, Launch, SpaceOffset
 from rnncc.runtime.cpu.kernels.loop_helpers import share
 from rnncc.runtime.cpu.kernels.quantized_packing import PACKERS
 from rnncc.runtime.cpu.planning.bound_program import BoundProgram, PackLayout, pack_layout
