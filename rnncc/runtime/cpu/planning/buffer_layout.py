@@ -1,4 +1,5 @@
-"""A call's sizes -> where every buffer's rows are, and which of them are the caller's own.
+"""A call's sizes -> where every buffer's rows are, which of them are the caller's own, and bytes
+from row to row of those that a gradient sums over.
 
 Non-Goals: addresses (`cpu.executable`).
 """
@@ -8,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from rnncc.artifact.kernel_args import addresses
-from rnncc.artifact.kernel_tables import BufferSpec, BufferView
+from rnncc.artifact.kernel_tables import BufferSpec, BufferView, StageSpec
 from rnncc.runtime.cpu.planning.tiling import TileBinder
 from rnncc.runtime.planning.direction_tables import result_shape, touched
 from rnncc.runtime.planning.layouts import (
@@ -23,7 +24,7 @@ from rnncc.runtime.planning.layouts import (
 
 
 class MemoryBinder(TileBinder):
-    """Lays out buffers."""
+    """Lays out buffers, and answers what strides depend on."""
 
     def lay_out(self) -> None:
         call = self.call
@@ -175,3 +176,55 @@ class MemoryBinder(TileBinder):
 
     def room(self, buffer: BufferSpec) -> int:
         return room(buffer, self.out.sizes)
+
+    # ---- rows of constants ----------------------------------------------------------------------
+
+    def init_outer(self, stage: str, i: int, axis: int) -> int:
+        """Rows of constants: [outer axes][tile][vectors]."""
+        inner = self.tile_row(stage, i) * self.out.tilings[stage].tiles
+        for text in self.stages[stage].shape[axis + 1 : -1]:
+            inner *= self.out.size(text)
+        return inner
+
+    # ---- rows of gradients --------------------------------------------------------------------
+
+    def grad_axes(self, stage: StageSpec) -> set[str]:
+        """The axes of rows a gradient's operands vary over."""
+        return {axis for name in self.grad_operands(stage) for axis in self.row_axes(name)}
+
+    def grad_operands(self, stage: StageSpec) -> list[str]:
+        assert stage.grad is not None
+        return [s.buffer for s in (stage.grad.a, stage.grad.d) if s]
+
+    def kept_stride(self, name: str, kept: str) -> int:
+        """Bytes from one kept row to the next."""
+        if not kept or kept not in self.row_axes(name):
+            return 0
+        return self.out.layouts[name].b if kept == "B" else self.out.layouts[name].t
+
+    def kept(self, stage: StageSpec) -> str:
+        return stage.grad.kept if stage.grad else ""
+
+    def row_axes(self, name: str) -> set[str]:
+        buffer = self.buffers[name]
+        return {"B", "T"} if buffer.storage == "carry" else set(buffer.axes)
+
+    def grad_rows(self, stage: StageSpec) -> tuple[int, int]:
+        """The two-level range of rows a gradient sums over; one level where strides allow."""
+        batch, time = self.call.batch, self.call.time
+        axes = self.grad_axes(stage) - {self.kept(stage)}
+        if axes != {"B", "T"}:
+            return 1, {"B": batch, "T": time}["".join(axes)]
+        uniform = all(
+            self.out.layouts[n].b == self.out.layouts[n].t * time and self.row_axes(n) == {"B", "T"}
+            for n in self.grad_operands(stage)
+        )
+        return (1, batch * time) if uniform else (batch, time)
+
+    def grad_stride(self, stage: StageSpec, name: str, which: str) -> int:
+        layout, own = self.out.layouts[name], self.row_axes(name)
+        inner = "T" if "T" in self.grad_axes(stage) - {self.kept(stage)} else "B"
+        axis = inner if which == "1" else "B"
+        if axis not in own:
+            return 0
+        return layout.t if axis == "T" else layout.b

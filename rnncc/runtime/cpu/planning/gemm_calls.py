@@ -21,7 +21,7 @@ from rnncc.artifact.kernel_args import (
 )
 from rnncc.artifact.kernel_tables import BufferView, GradSpec, KernelSpec, OperandSpec, StageSpec
 from rnncc.runtime.cpu.planning.bound_program import Tiling
-from rnncc.runtime.cpu.planning.buffer_strides import StrideBinder
+from rnncc.runtime.cpu.planning.buffer_layout import MemoryBinder
 
 Word = int | tuple[KernelArgument, int]  # a number, or an address and an offset to add
 
@@ -30,7 +30,7 @@ def address(source: BufferView, moved: int = 0) -> Word:
     return BufferAddress(source.buffer, source.slot, source.starts), moved
 
 
-def contract_calls(binder: StrideBinder, kernel: KernelSpec) -> tuple[int, list[Word]]:
+def contract_calls(binder: MemoryBinder, kernel: KernelSpec) -> tuple[int, list[Word]]:
     """(number of calls, their words) of a kernel over rows."""
     words: list[Word] = []
     count = 0
@@ -46,7 +46,7 @@ def contract_calls(binder: StrideBinder, kernel: KernelSpec) -> tuple[int, list[
     return count, words
 
 
-def _rows(binder: StrideBinder, source: BufferView, kernel: KernelSpec) -> tuple[int, int]:
+def _rows(binder: MemoryBinder, source: BufferView, kernel: KernelSpec) -> tuple[int, int]:
     """Bytes from row to row, outer and inner."""
     buffer = binder.buffers[source.buffer]
     if not buffer.axes:
@@ -57,7 +57,7 @@ def _rows(binder: StrideBinder, source: BufferView, kernel: KernelSpec) -> tuple
 
 
 def _contract(
-    binder: StrideBinder,
+    binder: MemoryBinder,
     kernel: KernelSpec,
     stage: StageSpec,
     i: int,
@@ -95,7 +95,7 @@ def _contract(
 
 
 def _segments(
-    binder: StrideBinder,
+    binder: MemoryBinder,
     kernel: KernelSpec,
     stage: StageSpec,
     i: int,
@@ -134,7 +134,7 @@ def _segments(
     return segments
 
 
-def sum_calls(binder: StrideBinder, kernel: KernelSpec) -> tuple[int, int, list[Word]]:
+def sum_calls(binder: MemoryBinder, kernel: KernelSpec) -> tuple[int, int, list[Word]]:
     """(number of calls, work of all tiles, their words) of a kernel of gradients.
 
     Calls that read the same rows follow one another, so that threads, each with its share of all
@@ -158,14 +158,14 @@ def sum_calls(binder: StrideBinder, kernel: KernelSpec) -> tuple[int, int, list[
     return count, work, words
 
 
-def _tile_work(binder: StrideBinder, grad: GradSpec, tiling: Tiling) -> int:
+def _tile_work(binder: MemoryBinder, grad: GradSpec, tiling: Tiling) -> int:
     """What a tile takes beside others, so that threads with as much of it are done together: its
     vectors; of a single row it waits for its own sums as long as two would take."""
     return max(min(tiling.row_tile, binder.out.size(grad.rows)), 2) * tiling.unit_blocks
 
 
 def _sum(
-    binder: StrideBinder, stage: StageSpec, grad: GradSpec, index: tuple[int, ...], begin: int
+    binder: MemoryBinder, stage: StageSpec, grad: GradSpec, index: tuple[int, ...], begin: int
 ) -> list[Word]:
     """begin: the work of the tiles before the call's first."""
     tiling = binder.out.tilings[stage.name]

@@ -55,14 +55,14 @@ from rnncc.runtime.cpu.kernels.loop_helpers import (
     SEGMENT_BYTES,
 )
 from rnncc.runtime.cpu.planning.bound_program import BoundKernel, BoundProgram
-from rnncc.runtime.cpu.planning.buffer_strides import StrideBinder
+from rnncc.runtime.cpu.planning.buffer_layout import MemoryBinder
 from rnncc.runtime.cpu.planning.gemm_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.cpu.planning.strided_copies import copy_pieces
 from rnncc.runtime.cpu.planning.tiling import FETCH_DEPTH
 from rnncc.runtime.planning.layouts import pad
 
 
-class ArgumentBinder(StrideBinder):
+class ArgumentBinder(MemoryBinder):
     """Answers every argument of every kernel."""
 
     def bind(self) -> BoundProgram:
