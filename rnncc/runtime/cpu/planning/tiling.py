@@ -15,8 +15,8 @@ from rnncc.runtime.cpu.kernels.barrier import MOST_SPINS
 from rnncc.runtime.cpu.kernels.loop_helpers import ROW_BLOCK
 from rnncc.runtime.cpu.kernels.microkernels import ONE_ROW, WIDE, cores
 from rnncc.runtime.cpu.planning.bound_program import BoundProgram, PackLayout, Tiling, pack_layout
-from rnncc.runtime.planning.arguments import DirectionBinder
 from rnncc.runtime.planning.call_key import CallKey
+from rnncc.runtime.planning.direction_tables import DirectionBinder
 from rnncc.runtime.planning.layouts import Layout, pad
 
 SHARED_WORK = 24_000  # multiply-adds a level from which its barrier costs less than it saves

@@ -31,10 +31,9 @@ from rnncc.artifact.kernel_args import (
 from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec, KernelSpec
 from rnncc.artifact.stationary_weights import Numbers, numbers
 from rnncc.runtime.cuda.planning.step_matmuls import SUMS, Steps
-from rnncc.runtime.planning.arguments import DirectionBinder
 from rnncc.runtime.planning.call_key import CallKey
 from rnncc.runtime.planning.copies import Point
-from rnncc.runtime.planning.direction_tables import touched
+from rnncc.runtime.planning.direction_tables import DirectionBinder, touched
 from rnncc.runtime.planning.layouts import Layout, axes_of, row_layout
 
 ALIGNMENT = 256

@@ -19,7 +19,7 @@ from rnncc.artifact.kernel_tables import (
 )
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.kernels.matmuls import Multiply, merged, work_of
-from rnncc.runtime.planning.arguments import DirectionBinder
+from rnncc.runtime.planning.direction_tables import DirectionBinder
 
 SUMS = StepSums(0)  # the first; those of other groups lie behind it
 
