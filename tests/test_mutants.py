@@ -317,11 +317,12 @@ EMIT = (
         "return tile, tile",
         Numbers("lstm", shape=(18, 3, 4, 3), machine=(16, 1)),
     ),
+    Mutant("rnncc.emit.shared.views:time_of_step", "if reverse", "if False", LSTM),
+    Mutant("rnncc.emit.shared.views:LaneView.vectors", "} * VB, VB)", "} * VB - VB, VB)", NORMS),
 )
 
 TEMPLATES = (
     Mutant("cpu/kernel.jinja", "else (own_lo, own_hi)", "else (0, B)", SHARED),
-    Mutant("cpu/kernel.jinja", '"T - 1 - step" if k.reverse', '"T - 1 - step" if False', LSTM),
     Mutant("cpu/kernel.jinja", "barrier(sync, index, count, generation)", "pass", BARRED),
     Mutant("cpu/kernel.jinja", "row_range(n0, n1, part,", "row_range(n0, n1, 0,", NORMS),
     Mutant(
@@ -335,12 +336,6 @@ TEMPLATES = (
         "u = spot & ({{ s.unit_blocks }} - 1)",
         "u = 0",
         Numbers("lstm", shape=(18, 3, 4, 3), machine=(16, 1)),
-    ),
-    Mutant(
-        "cpu/stages.jinja",
-        "range(lane_lo * VB, lane_hi * VB, VB)",
-        "range(lane_lo * VB, lane_hi * VB - VB, VB)",
-        NORMS,
     ),
 )
 
