@@ -301,7 +301,7 @@ EMIT = (
     ),
     Mutant(
         "rnncc.emit.shared.addresses:Addresses._pointer",
-        "{entry} = {pointer} if first else {zeros}",
+        "{entry} = {pointer} if {self.first} else {zeros}",
         "{entry} = {pointer}",
         LSTM,
     ),
@@ -317,13 +317,13 @@ EMIT = (
         "return tile, tile",
         Numbers("lstm", shape=(18, 3, 4, 3), machine=(16, 1)),
     ),
-    Mutant("rnncc.emit.shared.views:time_of_step", "if reverse", "if False", LSTM),
+    Mutant("rnncc.emit.shared.views:KernelView.steps", "if self.reverse", "if False", LSTM),
     Mutant("rnncc.emit.shared.views:LaneView.vectors", "} * VB, VB)", "} * VB - VB, VB)", NORMS),
 )
 
 TEMPLATES = (
-    Mutant("cpu/kernel.jinja", "else (own_lo, own_hi)", "else (0, B)", SHARED),
-    Mutant("cpu/kernel.jinja", "barrier(sync, index, count, generation)", "pass", BARRED),
+    Mutant("cpu/kernel.jinja", "own_rows(B, shared,", "own_rows(B, 1,", SHARED),
+    Mutant("cpu/kernel.jinja", "barrier(sync, index, count, generation)", "0", BARRED),
     Mutant("cpu/kernel.jinja", "row_range(n0, n1, part,", "row_range(n0, n1, 0,", NORMS),
     Mutant(
         "cpu/stages.jinja",
@@ -333,8 +333,8 @@ TEMPLATES = (
     ),
     Mutant(
         "cpu/stages.jinja",
-        "u = spot & ({{ s.unit_blocks }} - 1)",
-        "u = 0",
+        "), spot & ({{ s.unit_blocks }} - 1)",
+        "), 0",
         Numbers("lstm", shape=(18, 3, 4, 3), machine=(16, 1)),
     ),
 )

@@ -21,7 +21,9 @@ from tests.attack.names import expected, outcome
 from tests.support.cases import render_module
 
 ROWS = {
-    "buffers of ours": "kernel=zeros recurrent=ones state=sync input=scratch_base value=tables_at",
+    "buffers of ours": (
+        "kernel=zeros recurrent=ones state=sync input=scratch_base value=row_pointers"
+    ),
     "the other way round": "state=zeros input=ones kernel=sync bias=scratch_base other=shared",
     "almost words of Python": (
         "kernel=lambda_ state=in_ value=is_ input=if_ units=None_ sum=def_ left=and_"
@@ -35,7 +37,7 @@ ROWS = {
     ),
     "what names become": (
         "state=h other=h_ptr kernel=h_stride_b bias=h_ring units=h_size value=h_ sum=h__ "
-        "input=h_in_ptr left=h_row_ptr"
+        "input=h_in_ptr left=h_r"
     ),
 }
 CLASSES = ("v", "VB", "SIZE", "word", "share", "barrier", "range", "ENGINES", "CELL")

@@ -264,10 +264,6 @@ class ScratchBytes(CpuNumber, kind="scratch_bytes"):
     """Bytes of each thread's scratch."""
 
 
-class TablesOffset(CpuNumber, kind="tables_at"):
-    """Bytes from the scratch's begin to its tables of segments."""
-
-
 class OuterRows(CpuNumber, kind="n0"):
     """Turns of the outer level of a kernel over rows."""
 
@@ -320,7 +316,7 @@ class TileRowBytes(CpuNumber, kind="tile row"):
 
 
 class TableOffset(CpuNumber, kind="table"):
-    """Bytes from the begin of the tables to the segments of a group."""
+    """Bytes from the scratch's begin to the table of a group's segments."""
 
     stage: str
     group: int

@@ -1,4 +1,4 @@
-"""What a generated module says of its kernels, as data: buffers, stages, weights to pack.
+"""What a generated module says of its kernels, as data: stages, weights to pack, what runs when.
 
 Sizes are text over the cell's size names. `kernel_arguments` of the CPU and of CUDA turn these
 tables and one call's sizes into addresses and counts.
@@ -8,36 +8,22 @@ Non-Goals: numbers.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
+from rnncc.artifact.array_tables import (
+    Arrays,
+    BufferSpec,
+    BufferView,
+    CarrySpec,
+    ResultSpec,
+    Sizes,
+    parsed_arrays,
+    parsed_results,
+)
 from rnncc.artifact.kernel_args import KernelArgument, parsed
-from rnncc.common.result_roles import ResultRole
-
-Sizes = tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class BufferSpec:
-    """storage: param, carry, work or result. lanes: read vector by vector. parts: of a row that are
-    read so, and don't begin with it: (where, how many elements)."""
-
-    name: str
-    shape: Sizes
-    axes: str
-    storage: str
-    lanes: bool = False
-    parts: tuple[tuple[str, str], ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class BufferView:
-    """A view of a buffer: its axis behind each axis wanted, and offsets (axis, size)."""
-
-    buffer: str
-    axes: tuple[int | None, ...]
-    starts: tuple[tuple[int, str], ...] = ()
-    slot: str = ""
 
 
 def gates(
@@ -130,33 +116,6 @@ class CopySpec:
 
 
 @dataclass(frozen=True, slots=True)
-class CarrySpec:
-    buffer: str
-    init: str  # the buffer it starts from; "" for zeros
-    entry: bool  # zero after the first step
-    history: bool  # a stack aliases its slots
-
-
-@dataclass(frozen=True, slots=True)
-class ResultSpec:
-    """Where a result is: a buffer, and for a carry the slot; or parts joined along an axis.
-
-    kind, of: as `ResultRole` has them.
-    """
-
-    kind: str
-    of: str
-    source: BufferView
-    parts: tuple[BufferView, ...] = ()
-    axis: int = 0
-
-    @property
-    def name(self) -> str:
-        """What callers ask for it by: a gradient by its parameter's name."""
-        return ResultRole(self.kind, self.of).asked_as
-
-
-@dataclass(frozen=True, slots=True)
 class SummedSpec:
     """Sums of a loop that may be products of matrices in every step: rows of [gates, lanes]."""
 
@@ -187,16 +146,35 @@ class KernelSpec:
         return parsed(self.arguments)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class DirectionSpec:
     """Forward or backward: kernels in the order they run, and all they need."""
 
     name: str
     reverse: bool
-    params: tuple[tuple[str, str, str], ...]  # buffer, role, the name callers use
-    buffers: tuple[BufferSpec, ...]
-    carries: tuple[CarrySpec, ...]
+    arrays: tuple[str, ...]  # as `array_texts` has them
     stages: tuple[StageSpec, ...]
-    copies: tuple[CopySpec, ...]
     kernels: tuple[KernelSpec, ...]
-    results: tuple[ResultSpec, ...]
+    returned: tuple[str, ...]  # as `result_texts` has them
+    copies: tuple[CopySpec, ...] = ()
+
+    @cached_property
+    def _arrays(self) -> Arrays:
+        return parsed_arrays(self.arrays)
+
+    @property
+    def buffers(self) -> Sequence[BufferSpec]:
+        return self._arrays[0]
+
+    @property
+    def params(self) -> Sequence[tuple[str, str, str]]:
+        """Of each parameter its buffer, its role, and the name that callers use."""
+        return self._arrays[1]
+
+    @property
+    def carries(self) -> Sequence[CarrySpec]:
+        return self._arrays[2]
+
+    @cached_property
+    def results(self) -> tuple[ResultSpec, ...]:
+        return parsed_results(self.returned, self.buffers)

@@ -124,13 +124,13 @@ class VariantView:
     directions: list[DirectionView]
 
     @property
-    def entry(self) -> Code:
-        """Its engine, by the variant."""
+    def entry(self) -> str:
+        """Its engine, by the variant, as an item of its own lines."""
         tables = ", ".join(["CELL", *(d.name.upper() for d in self.directions)])
-        flat = f"{self.literal}: {self.engine}({tables}),"
-        if len(flat) <= 96:
-            return Code(flat)
-        return Code(f"{self.literal}: {self.engine}(\n        {tables},\n    ),")
+        flat = f"{self.literal}: {self.engine}({tables})"
+        if len(flat) < 96:
+            return flat
+        return f"{self.literal}: {self.engine}(\n        {tables},\n    )"
 
 
 @dataclass(frozen=True, slots=True)
@@ -153,6 +153,14 @@ class ModuleView:
     def class_arguments(self) -> str:
         """What the layer's class is made of."""
         return ", ".join(["CELL", "_ENGINES", "__name__", *(["SPEC"] if self.spec else [])])
+
+    @property
+    def engines(self) -> Code:
+        """The engine of each variant."""
+        entries = [v.entry for v in self.variants]
+        if len(entries) == 1 and "\n" not in entries[0]:
+            return Code(f"{{{entries[0]}}}")
+        return Code("".join(["{\n", *(f"    {entry},\n" for entry in entries), "}"]))
 
     def imports(self, module: str, names: str, body: str) -> Code:
         """The statement that imports what a text uses of these names; `name=word`: as that."""

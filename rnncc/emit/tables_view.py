@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Any
 
-from rnncc.artifact import kernel_tables
+from rnncc.artifact import array_tables, kernel_tables
 from rnncc.artifact.kernel_args import texts_of
 from rnncc.artifact.literals import literal
 from rnncc.common.user_text import Code
@@ -35,9 +35,9 @@ def _sizes(shape: Iterable[Size]) -> tuple[str, ...]:
     return tuple(map(str, shape))
 
 
-def _source(view: View) -> kernel_tables.BufferView:
+def _source(view: View) -> array_tables.BufferView:
     starts = tuple((a, str(s)) for a, s in view.starts)
-    return kernel_tables.BufferView(view.buffer.name, view.axes, starts, view.slot)
+    return array_tables.BufferView(view.buffer.name, view.axes, starts, view.slot)
 
 
 def _gates(views: Iterable[View | None]) -> Any:
@@ -65,21 +65,8 @@ def direction_table(
     cores: contractions are told to cores, in tables of stages, packs and copies. Without them every
     kernel is text, and tables tell those that are contractions alone as well.
     """
-    vector_read = _vector_read(schedule)
-    roles = {p.value: p.role for p in schedule.program.params}
-    params = tuple(
-        (b.name, roles[b.value], callers.get(b, b.value.name))
-        for b in schedule.buffers
-        if b.storage == "param"
-    )
-    buffers = tuple(
-        kernel_tables.BufferSpec(
-            *(b.name, _sizes(b.shape), b.axes, b.storage),
-            b in vector_read,
-            vector_read.get(b, ()),
-        )
-        for b in schedule.buffers
-    )
+    arrays = _arrays(schedule, callers)
+    results = [_place(r, schedule) for r in schedule.program.results]
     stages = [s for k in schedule.kernels for level in k.levels for s in level.stages]
     contraction_stages = [
         s
@@ -91,21 +78,38 @@ def direction_table(
     direction = kernel_tables.DirectionSpec(
         name,
         schedule.reverse,
-        params,
-        buffers,
-        tuple(_carry(c, schedule) for c in schedule.carries),
+        array_tables.array_texts(arrays),
         tuple(map(_stage, contraction_stages)),
-        tuple(copy for s in stages if cores and isinstance(s, RowStage) for copy in _copies(s)),
         tuple(_kernel(k, view, cores) for k, view in zip(schedule.kernels, kernels, strict=True)),
-        tuple(_place(r, schedule) for r in schedule.program.results),
+        array_tables.result_texts(results, arrays[0]),
+        tuple(copy for s in stages if cores and isinstance(s, RowStage) for copy in _copies(s)),
     )
     return literal(direction)
 
 
-def _carry(carry: CarrySlot, schedule: Schedule) -> kernel_tables.CarrySpec:
+def _arrays(schedule: Schedule, callers: dict[Buffer, str]) -> array_tables.Arrays:
+    vector_read = _vector_read(schedule)
+    roles = {p.value: p.role for p in schedule.program.params}
+    buffers = [
+        array_tables.BufferSpec(
+            *(b.name, _sizes(b.shape), b.axes, b.storage),
+            b in vector_read,
+            vector_read.get(b, ()),
+        )
+        for b in schedule.buffers
+    ]
+    params = [
+        (b.name, roles[b.value], callers.get(b, b.value.name))
+        for b in schedule.buffers
+        if b.storage == "param"
+    ]
+    return buffers, params, [_carry(c, schedule) for c in schedule.carries]
+
+
+def _carry(carry: CarrySlot, schedule: Schedule) -> array_tables.CarrySpec:
     init = "" if carry.zero_start else schedule.places[carry.init].buffer.name
     history = carry.buffer.name in schedule.histories
-    return kernel_tables.CarrySpec(carry.buffer.name, init, carry.entry, history)
+    return array_tables.CarrySpec(carry.buffer.name, init, carry.entry, history)
 
 
 def _has_cores(stage: Stage) -> bool:
@@ -147,14 +151,14 @@ def _summed(kernel: Kernel) -> Iterator[kernel_tables.SummedSpec]:
         )
 
 
-def _place(result: Result, schedule: Schedule) -> kernel_tables.ResultSpec:
+def _place(result: Result, schedule: Schedule) -> array_tables.ResultSpec:
     join, role = schedule.joined.get(result.value), result.role
     if join is None:
         place = _source(schedule.places[result.value])
-        return kernel_tables.ResultSpec(role.kind, role.of, place)
+        return array_tables.ResultSpec(role.kind, role.of, place)
     parts = tuple(_source(schedule.places[o]) for o in join.operands)
     axis = join.attrs["axis"]
-    return kernel_tables.ResultSpec(role.kind, role.of, parts[0], parts, axis)
+    return array_tables.ResultSpec(role.kind, role.of, parts[0], parts, axis)
 
 
 def _vector_read(schedule: Schedule) -> dict[Buffer, tuple[tuple[str, str], ...]]:
@@ -221,7 +225,7 @@ def _lanes(stage: LaneStage) -> kernel_tables.StageSpec:
 
 def _direct(
     stage: LaneStage, group: Group
-) -> tuple[tuple[kernel_tables.OperandSpec, ...], kernel_tables.BufferView]:
+) -> tuple[tuple[kernel_tables.OperandSpec, ...], array_tables.BufferView]:
     """Operands and place of a result that needs no epilogue."""
     acc = group.accs[0]
     operands = tuple(
@@ -231,7 +235,7 @@ def _direct(
         for s in acc.segments
     )
     if stage.tiled:
-        return operands, kernel_tables.BufferView(stage.tiled.name, (0, 1))
+        return operands, array_tables.BufferView(stage.tiled.name, (0, 1))
     place = next(s.view for s in stage.stores if s.value is acc.value)
     return operands, _source(place)
 

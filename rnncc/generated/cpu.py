@@ -7,11 +7,9 @@ Non-Goals: what the names mean; each is documented where it comes from.
 
 from __future__ import annotations
 
+from rnncc.artifact.array_tables import BufferView
 from rnncc.artifact.cell import Array, CellDescription, Constraint, Rate, SizeDescription, Variant
 from rnncc.artifact.kernel_tables import (
-    BufferSpec,
-    BufferView,
-    CarrySpec,
     CopySpec,
     CoreSpec,
     DirectionSpec,
@@ -19,7 +17,6 @@ from rnncc.artifact.kernel_tables import (
     KernelSpec,
     OperandSpec,
     PackSpec,
-    ResultSpec,
     StageSpec,
     gates,
 )
@@ -50,9 +47,11 @@ from rnncc.runtime.cpu.kernels.loop_helpers import (
     draw_float64,
     fetch_tile,
     lane_range,
+    own_rows,
     row_key,
     row_range,
     segment,
+    segment_if,
     share,
 )
 from rnncc.runtime.jit.kernel import kernel, one_row
@@ -65,9 +64,7 @@ __all__ = [
     "TILE_BYTES",
     "TURN_AT",
     "Array",
-    "BufferSpec",
     "BufferView",
-    "CarrySpec",
     "CellDescription",
     "Constraint",
     "CopySpec",
@@ -80,7 +77,6 @@ __all__ = [
     "OperandSpec",
     "PackSpec",
     "Rate",
-    "ResultSpec",
     "SizeDescription",
     "StageSpec",
     "Variant",
@@ -99,10 +95,12 @@ __all__ = [
     "lane_range",
     "layer_class",
     "one_row",
+    "own_rows",
     "restore_denormals",
     "row_key",
     "row_range",
     "segment",
+    "segment_if",
     "set_word",
     "set_words",
     "share",

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
+from rnncc.artifact.array_tables import BufferView
 from rnncc.artifact.cell import Array, CellDescription, Constraint, Rate, SizeDescription, Variant
 from rnncc.artifact.kernel_tables import (
-    BufferSpec,
-    BufferView,
-    CarrySpec,
     CoreSpec,
     DirectionSpec,
     GradSpec,
     KernelSpec,
     OperandSpec,
     PackSpec,
-    ResultSpec,
     StageSpec,
     SummedSpec,
     gates,
@@ -37,9 +34,7 @@ from rnncc.runtime.cuda.kernels.kernel_namespace import (
 __all__ = [
     "COUNTER_BYTES",
     "Array",
-    "BufferSpec",
     "BufferView",
-    "CarrySpec",
     "CellDescription",
     "Constraint",
     "CoreSpec",
@@ -53,7 +48,6 @@ __all__ = [
     "OperandSpec",
     "PackSpec",
     "Rate",
-    "ResultSpec",
     "SizeDescription",
     "StageSpec",
     "SummedSpec",

@@ -81,6 +81,7 @@ def names() -> tuple[str, ...]:
     for module in (
         *(
             "artifact.cell",
+            "artifact.array_tables",
             "artifact.kernel_tables",
             "runtime.jit.kernel",
             "runtime.api.layer_base",
@@ -109,7 +110,7 @@ def names() -> tuple[str, ...]:
     # What passes and layers call what they make of a name.
     for role in ("q_state", "q_input", "q_kernel", "q_value", "q_sum", "q_units"):
         found |= {f"final_{role}", f"d_{role}", f"d_d_{role}", f"d_final_{role}", f"{role}_1"}
-        found |= {f"{role}_", f"{role}_ptr", f"{role}_size", f"{role}_ring", f"{role}_row_ptr"}
+        found |= {f"{role}_", f"{role}_ptr", f"{role}_size", f"{role}_ring", f"{role}_r"}
     return tuple(sorted(n for n in found - {*ROLES} if not n.startswith("_")))
 
 

@@ -23,7 +23,7 @@ from rnncc.artifact.kernel_args import (
     ZeroRow,
 )
 from rnncc.emit.shared.addresses import Addresses
-from rnncc.emit.shared.views import CallView, Loop, call_lines
+from rnncc.emit.shared.views import STEP, CallView, Loop, call_lines
 from rnncc.schedule.model import Group, LaneStage, Segment, View
 
 
@@ -32,32 +32,35 @@ def core_call(
 ) -> CallView:
     """The call of the stage's group i; `target`: where a direct result goes."""
     words, group = at.words, stage.groups[i]
-    name = f"{stage.name}_g{i}"
-    zeros = words("zeros", ZeroRow())
+    name = _name(stage, i)
     table, count = f"{name}_table", f"{name}_n"
-    offset = words(f"{name}_table_at", TableOffset(stage.name, i))
-    lines = [f"{table} = tables + {offset}", f"{count} = 0"]
+    offset = words(f"{name}_table_offset", TableOffset(stage.name, i))
+    column = at.column + STEP * len(outer)
+    lines_in, calls_in = _loops_around(stage, group, at.one_row)
+    lines = [f"{table} = scratch + {offset}"]
     begun = words(f"{name}_begun", IsBegun(stage.name, i)) if group.start else ""
     for k in range(len(group.accs[0].segments)):
-        lines += _Segment(at, stage, i, k, outer, begun).lines(table, count)
-    tile_bytes = words(f"{name}_row", TileRowBytes(stage.name, i))
-    init, init_j = zeros, "0"
-    init_rs = "0"
+        segment = _Segment(at, stage, i, k, outer, begun, column + STEP * lines_in)
+        begins = not k and segment.is_one_entry
+        lines += [f"{count} = 0"] if not (k or begins) else []
+        lines += segment.lines(table, count, "0" if begins else count)
+    tile_bytes = words(f"{name}_row_bytes", TileRowBytes(stage.name, i))
+    init, init_j, init_rs = "", tile_bytes, "0"
     if group.start is not None:
         # Rows of this step from before the loop, or one row of constants for all of them.
         base = words(f"{name}_start", StartRows(stage.name, i))
         step = words(f"{name}_start_t", StartStepStride(stage.name, i))
         init = words.fresh(f"{name}_from")
         at.step_lines.append(f"{init} = {base} + t * {step}")
-        init_j = tile_bytes
         if not at.one_row:
             init_rs = words(f"{name}_start_b", StartRowStride(stage.name, i))
     elif any(a.init is not None for a in group.accs):
         init = words(f"{name}_init", PackedInit(stage.name, i))
-        init_j = tile_bytes
         for n, loop in enumerate(outer):
             stride = words(f"{name}_init_{n}", InitStride(stage.name, i, n))
             init += f" + {loop.var} * {stride}"
+    else:
+        init, init_j = words("zeros", ZeroRow()), "0"
     out, out_stride = (f"scratch + {i} * TILE_BYTES" if i else "scratch"), tile_bytes
     if target is not None:
         out = at.pointer(target) + at.row_terms(target, ("r0",)) + at.outer_terms(target, outer)
@@ -74,28 +77,66 @@ def core_call(
         out=out,
         out_stride=out_stride,
         tile_bytes=tile_bytes,
+        column=column + STEP * calls_in,
         rowwise=group.rowwise,
     )
+
+
+def _name(stage: LaneStage, i: int) -> str:
+    """What words about a group begin with."""
+    return stage.name if len(stage.groups) == 1 else f"{stage.name}_g{i}"
+
+
+def _loops_around(stage: LaneStage, group: Group, one_row: bool) -> tuple[int, int]:
+    """Of a group's segments and of its call: how many loops and conditions the template has around
+    them, inside those over outer axes."""
+    if stage.direct:
+        return 0, 0
+    if one_row:  # tiles
+        return int(group.rowwise), 1
+    return (5, 5) if group.rowwise else (0, 3)  # panels of rows, tiles, their rows, spots
 
 
 class _Segment:
     """One segment's entries in the table: a loop for each k axis but the innermost."""
 
     def __init__(
-        self, at: Addresses, stage: LaneStage, i: int, k: int, outer: list[Loop], begun: str
+        self,
+        at: Addresses,
+        stage: LaneStage,
+        i: int,
+        k: int,
+        outer: list[Loop],
+        begun: str,
+        column: int,
     ) -> None:
         self.at = at
         self.begun = begun if k < stage.groups[i].accs[0].ahead else ""
         self.group: Group = stage.groups[i]
         self.segment: Segment = self.group.accs[0].segments[k]
         self.place = (stage.name, i, k)
-        self.title = f"{stage.name}_g{i}_w{k}"
+        self.name = _name(stage, i)
+        self.title = f"{self.name}_w{k}"
+        self.column = column
         self.outer = outer
 
     def word(self, suffix: str, argument: KernelArgument) -> str:
         return self.at.words(self.title + suffix, argument)
 
-    def lines(self, table: str, count: str) -> list[str]:
+    @property
+    def is_one_entry(self) -> bool:
+        """Whether it is one at most, whatever the sizes."""
+        return len(self.segment.k_sizes) <= 1
+
+    @property
+    def condition(self) -> str:
+        """When it is to be added; "" for always."""
+        if self.begun:
+            return f"not {self.begun}"
+        return f"not {self.at.first}" if self.segment.skip_first else ""
+
+    def lines(self, table: str, count: str, number: str) -> list[str]:
+        """number: of its first entry. Afterwards there are `count`."""
         at, segment = self.at, self.segment
         a, w, rowwise = segment.a, segment.w, self.group.rowwise
         if rowwise:
@@ -113,9 +154,8 @@ class _Segment:
         w_ks, w_ts = self.weight_strides()
         a_ks = at.view_stride(a, segment.k[-1][0]) if segment.k else "0"
         length = at.size(segment.k_sizes[-1]) if segment.k else "1"
-        lines = ["if not first:"] if segment.skip_first else []
-        if self.begun:
-            lines = [f"if not {self.begun}:"]
+        condition = self.condition
+        lines = [f"if {condition}:"] if condition and not self.is_one_entry else []
         depth = len(lines)
         inner = zip(segment.k_sizes[:-1], segment.k[:-1], strict=True)
         for n, (size, axes) in enumerate(inner):
@@ -124,8 +164,12 @@ class _Segment:
             depth += 1
             a_more, w_more = self.offsets(var, *axes, f"_k{n}", PackDepthStride(*self.place, n))
             a_at, w_at = a_at + a_more, w_at + w_more
-        entry = [table, count, a_at, a_rs, a_ks, w_at, w_ks, w_ts, length]
-        return [*lines, *call_lines(f"{count} = segment", entry, depth)]
+        entry = [table, number, a_at, a_rs, a_ks, w_at, w_ks, w_ts, length]
+        function = "segment"
+        if condition and not depth:
+            function, entry = "segment_if", [condition, *entry]
+        call = call_lines(f"{count} = {function}", entry, self.column + STEP * depth)
+        return [*lines, *("    " * depth + line for line in call)]
 
     def offsets(
         self, var: str, a: int | None, w: int | None, suffix: str, packed: KernelArgument
@@ -142,7 +186,7 @@ class _Segment:
     def weight_strides(self) -> tuple[str, str]:
         """From k to k, and from tile to tile. A packed weight has a tile's lanes side by side."""
         name, i, _ = self.place
-        tile = self.at.words(f"{name}_g{i}_row", TileRowBytes(name, i))
+        tile = self.at.words(f"{self.name}_row_bytes", TileRowBytes(name, i))
         if not self.group.rowwise:
             return tile, self.word("_j", PackTileStride(*self.place))
         k = self.segment.k

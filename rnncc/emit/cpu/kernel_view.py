@@ -7,6 +7,7 @@ Non-Goals: which stages exist (`schedule`); numbers (`cpu.kernel_arguments`).
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping
 
 from rnncc.artifact.kernel_args import (
@@ -22,7 +23,6 @@ from rnncc.artifact.kernel_args import (
     SpinLimit,
     StepCount,
     SyncWords,
-    TablesOffset,
     TileCount,
     UnitBlocks,
     UnitShift,
@@ -34,22 +34,26 @@ from rnncc.emit.cpu.row_calls import row_view
 from rnncc.emit.shared.addresses import Addresses
 from rnncc.emit.shared.kernel_names import Words
 from rnncc.emit.shared.statements import Statements
-from rnncc.emit.shared.views import KernelView, LaneView, Loop, RowView
+from rnncc.emit.shared.views import STEP, KernelView, LaneView, Loop, RowView
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Value
 from rnncc.schedule.model import Buffer, Kernel, LaneStage, RowStage, Schedule, Stage, unread
 
-# What the templates themselves read, by the names they read it by: of all kernels, and of a kind.
-STANDARD: dict[str, KernelArgument] = {
+# What the templates themselves read, by the names they read it by: of a kind of kernel, and of any
+# with contractions.
+OF_KIND: dict[str, dict[str, KernelArgument]] = {
+    "scan": {
+        "B": BatchSize(),
+        "T": StepCount(),
+        "parts": PartCount(),
+        "shared": SpinLimit(),
+        "sync": SyncWords(),
+    },
+    "rows": {"parts": PartCount(), "n0": OuterRows(), "n1": InnerRows()},
+}
+SCRATCH: dict[str, KernelArgument] = {
     "scratch_base": ScratchBase(),
     "scratch_bytes": ScratchBytes(),
-    "tables_at": TablesOffset(),
-    "parts": PartCount(),
-    "B": BatchSize(),
-}
-OF_KIND: dict[str, dict[str, KernelArgument]] = {
-    "scan": {"T": StepCount(), "shared": SpinLimit(), "sync": SyncWords()},
-    "rows": {"n0": OuterRows(), "n1": InnerRows()},
 }
 
 
@@ -92,9 +96,25 @@ class KernelWriter:
             if stages:
                 levels.append(stages)
         arguments, words, lines = self.words.arranged(), self.words.lines(), self.at.step_lines
+        reads = self.reads([stage for level in levels for stage in level])
         return KernelView(
-            kernel.name, kernel.kind, Code(), words, arguments, lines, levels, kernel.reverse
+            *(kernel.name, kernel.kind, Code(), words, arguments, lines, levels, kernel.reverse),
+            reads,
         )
+
+    def reads(self, stages: list[LaneView | RowView]) -> set[str]:
+        """What they read of what a kernel begins with."""
+        lanes = [s for s in stages if isinstance(s, LaneView)]
+        in_scan = self.kernel.kind == "scan"
+        asked = {
+            "first": self.at.asks_for_first,
+            "scratch": any(s.calls for s in lanes),
+            "row_pointers": any(s.keeps_rows for s in lanes),
+            "turn": in_scan and any(s.in_tiles for s in lanes),
+            "own_lo": in_scan and len(lanes) < len(stages),
+            "row_lo": any(not (s.in_tiles and s.one_row) for s in lanes),
+        }
+        return {name for name, read in asked.items() if read}
 
     def is_idle(self, stage: Stage) -> bool:
         """Whether all that the stage makes is left out."""
@@ -115,7 +135,10 @@ class KernelWriter:
 
     def standard_words(self) -> None:
         """What the template itself reads."""
-        for name, argument in (STANDARD | OF_KIND.get(self.kernel.kind, {})).items():
+        stages = [s for level in self.kernel.levels for s in level.stages]
+        contracts = any(isinstance(s, LaneStage) and s.groups for s in stages)
+        words = OF_KIND.get(self.kernel.kind, {}) | (SCRATCH if contracts else {})
+        for name, argument in words.items():
             self.words.reserve(name, argument)
 
     def comments(self, ops: Iterable[Op | None]) -> list[Code]:
@@ -127,6 +150,7 @@ class KernelWriter:
         outer = [Loop(f"o{i}", self.at.size(s)) for i, s in enumerate(stage.shape[:-1])]
         in_scan = self.kernel.kind == "scan"
         view = LaneView(outer=outer, direct=stage.direct, one_row=self.one_row, in_scan=in_scan)
+        view.column = self.at.column + STEP * len(outer)
         view.comments = self.comments(stage.all_ops)
         if stage.groups:
             view.unit_blocks = self.words(f"{stage.name}_u", UnitBlocks(stage.name))
@@ -140,6 +164,7 @@ class KernelWriter:
             view.blocks = self.words("blocks", VectorCount(lanes))
         targets = {s.value: s.view for s in stage.stores} if stage.direct else {}
         registers: dict[Value, str] = {}
+        accs: list[tuple[str, str]] = []
         for i, group in enumerate(stage.groups):
             call = core_call(self.at, stage, i, targets.get(group.accs[0].value), outer)
             view.calls.append(call)
@@ -149,14 +174,19 @@ class KernelWriter:
             if not stage.direct:
                 several = not (group.rowwise or self.one_row)
                 row = f" + (r - m) * {call.out_stride}" if several else ""
-                view.acc_lines.append(f"acc{i} = {call.out}{row}")
+                accs.append((f"acc{i}", f"{call.out}{row}"))
         if not stage.direct:
-            writer = Statements(self.at, stage, outer, registers, self.leaves, self.left_out)
+            writer = Statements(
+                self.at, stage, outer, registers, self.leaves, self.left_out, view.column + 16
+            )
             # A row's own matrix leaves its result for one row only, so its epilogue stays whole.
             rowwise = any(g.rowwise for g in stage.groups)
             shared = bool(stage.groups) and not rowwise and not self.one_row
             view.loops = writer.run(split=shared)
             view.row_lines = writer.row_lines
+            for loop in view.loops:
+                read = set(re.findall(r"\w+", " ".join(loop.lines)))
+                loop.accs = [f"{name} = {place}" for name, place in accs if name in read]
             if shared and view.row_lines:
                 view.fetch = self.words(f"{stage.name}_fetch", FetchesRows(stage.name))
         return view

@@ -16,7 +16,7 @@ from rnncc.artifact.kernel_args import (
 )
 from rnncc.common.user_text import Code
 from rnncc.emit.shared.addresses import Addresses
-from rnncc.emit.shared.views import Loop, RowView, call_lines
+from rnncc.emit.shared.views import STEP, Loop, RowView, call_lines
 from rnncc.schedule.model import RowStage, View
 
 
@@ -31,6 +31,10 @@ def row_view(at: Addresses, stage: RowStage, comments: list[Code]) -> RowView:
             _uniform(at, stage, view)
     _copies(at, stage, view)
     return view
+
+
+def _call(at: Addresses, view: RowView, function: str, arguments: list[str]) -> list[str]:
+    return call_lines(function, arguments, at.column + STEP * (1 + len(view.outer)))
 
 
 def _row(at: Addresses, view: View) -> str:
@@ -65,7 +69,7 @@ def _reduce(at: Addresses, stage: RowStage, view: RowView) -> None:
         view.outer.append(loop)
         src += f" + {loop.var} * {at.axis_stride(source.buffer, i)}"
         dst += f" + {loop.var} * {at.axis_stride(target.buffer, i - (i > axis))}"
-    view.calls += call_lines("call_core", [helper, src, dst, *numbers])
+    view.calls += _call(at, view, "call_core", [helper, src, dst, *numbers])
 
 
 def _cumsum(at: Addresses, stage: RowStage, view: RowView) -> None:
@@ -81,7 +85,7 @@ def _cumsum(at: Addresses, stage: RowStage, view: RowView) -> None:
     reverse = str(int(stage.op.attrs["reverse"]))
     helper = _helper(at, "cumsum_last")
     numbers = ["1", at.size(shape[-1]), "0", "0", reverse, "0"]
-    view.calls += call_lines("call_core", [helper, src, dst, *numbers])
+    view.calls += _call(at, view, "call_core", [helper, src, dst, *numbers])
 
 
 def _uniform(at: Addresses, stage: RowStage, view: RowView) -> None:
@@ -106,7 +110,7 @@ def _uniform(at: Addresses, stage: RowStage, view: RowView) -> None:
         rest = "".join(f" * {at.size(s)}" for s in shape[i + 1 :])
         lane += f" + {loop.var}{rest}"
     n = at.size(shape[-1]) if shape else "1"
-    view.calls += call_lines("draw_row", [dst, "key", lane, n])
+    view.calls += _call(at, view, "draw_row", [dst, "key", lane, n])
 
 
 def _bulk_coordinates(at: Addresses, stage: RowStage) -> tuple[str, str]:
@@ -125,13 +129,19 @@ def _bulk_coordinates(at: Addresses, stage: RowStage) -> tuple[str, str]:
 
 def _copies(at: Addresses, stage: RowStage, view: RowView) -> None:
     if stage.op.opcode == "pad":
-        view.calls += _copy(at, stage, 0, "zero", None, stage.target)
+        view.calls += _copy(at, view, stage, 0, "zero", None, stage.target)
     for i, (source, target) in enumerate(stage.copies):
-        view.calls += _copy(at, stage, i, "copy", source, target)
+        view.calls += _copy(at, view, stage, i, "copy", source, target)
 
 
 def _copy(
-    at: Addresses, stage: RowStage, i: int, kind: str, source: View | None, target: View
+    at: Addresses,
+    view: RowView,
+    stage: RowStage,
+    i: int,
+    kind: str,
+    source: View | None,
+    target: View,
 ) -> list[str]:
     words = at.words
     name = f"{stage.name}_{kind}{i}"
@@ -139,4 +149,4 @@ def _copy(
     count = words(f"{name}_n", PieceCount(stage.name, kind, i))
     src = _row(at, source) if source is not None else words("zeros", ZeroRow())
     helper = _helper(at, "copy_strided")
-    return call_lines("copy_pieces", [helper, src, _row(at, target), desc, count])
+    return _call(at, view, "copy_pieces", [helper, src, _row(at, target), desc, count])

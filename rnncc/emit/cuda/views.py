@@ -12,7 +12,6 @@ from dataclasses import dataclass, field
 
 from rnncc.artifact.kernel_args import KernelArgument, SizeOf
 from rnncc.common.user_text import Code
-from rnncc.emit.shared.views import time_of_step
 
 
 @dataclass
@@ -59,7 +58,8 @@ class CudaKernelView:
 
     @property
     def time(self) -> str:
-        return time_of_step(self.reverse)
+        """Which of the sequence's steps a loop's step is."""
+        return "T - 1 - step" if self.reverse else "step"
 
     @property
     def arguments(self) -> list[KernelArgument]:

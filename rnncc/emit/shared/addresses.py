@@ -39,6 +39,18 @@ class Addresses:
         self.step_lines: list[str] = []
         self.pointers: dict[tuple[object, ...], str] = {}
         self.first_strides: dict[Buffer, str] = {}
+        self.asks_for_first = False
+
+    @property
+    def first(self) -> str:
+        """Whether this is the first step."""
+        self.asks_for_first = True
+        return "first"
+
+    @property
+    def column(self) -> int:
+        """Where a stage stands."""
+        return 4 if self.kernel.kind == "weights" else 8
 
     def size(self, size: Size) -> str:
         if size.is_constant:
@@ -87,7 +99,7 @@ class Addresses:
         if view.first_only:
             entry = self.words.fresh_of(f"{name}_first", "ptr")
             zeros = self.words("zeros", ZeroRow())
-            self.step_lines.append(f"{entry} = {pointer} if first else {zeros}")
+            self.step_lines.append(f"{entry} = {pointer} if {self.first} else {zeros}")
             return entry
         return pointer
 
@@ -122,7 +134,7 @@ class Addresses:
         """The stride of what is zero after the first step."""
         if buffer not in self.first_strides:
             name = self.first_strides[buffer] = self.words.fresh_of(buffer.name, "stride_first")
-            self.step_lines.append(f"{name} = {stride} if first else 0")
+            self.step_lines.append(f"{name} = {stride} if {self.first} else 0")
         return self.first_strides[buffer]
 
     def row_terms(self, view: View, variables: tuple[str, ...] = ("r0", "r")) -> str:

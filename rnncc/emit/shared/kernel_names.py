@@ -3,7 +3,7 @@
 There are two kinds of names, and none is of both:
 
     the user's    a name of theirs, an underscore, and what is meant of it:
-                  h_ptr  h_in_ptr  h_row_ptr   addresses: of all of it, of a slot, of a row
+                  h_ptr  h_in_ptr  h_r         addresses: of all of it, of a slot, of the row r
                   h_stride_b  h_stride_0       bytes from row to row, from element to element
                   h_ring  units_size           which slots take turns; a size
                   h_                           a value: the name alone, and nothing is meant
@@ -27,7 +27,7 @@ from dataclasses import dataclass, field
 from rnncc.artifact.kernel_args import KernelArgument
 
 # What may be meant of a name of the user's.
-MEANINGS = "ptr|ring|size|stride_[a-z0-9_]+|"
+MEANINGS = "ptr|r|ring|size|stride_[a-z0-9_]+|"
 WIDTH = 96  # of a line in a function
 _USERS = re.compile(rf"\w+_({MEANINGS})")
 

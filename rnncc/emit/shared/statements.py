@@ -9,7 +9,7 @@ from collections.abc import Mapping, Set
 
 from rnncc.emit.shared.addresses import Addresses
 from rnncc.emit.shared.kernel_names import unpack_lines
-from rnncc.emit.shared.views import NARROW, Loop, StatementLoop
+from rnncc.emit.shared.views import WIDTH, Loop, StatementLoop
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Op, Value
 from rnncc.ir.sizes import Size
@@ -29,14 +29,17 @@ class Statements:
         registers: dict[Value, str],
         leaves: Mapping[Value, Op],
         left_out: Set[Buffer] = frozenset(),
+        column: int = 0,
     ) -> None:
+        """column: where the statements stand."""
         self.at = at
         self.stage = stage
         self.outer = outer
+        self.column = column
         self.registers = registers
         self.row_lines: list[tuple[str, str]] = []  # a row's addresses: name, and where it is
-        self.numbers: dict[str, int] = {}
-        self.used: dict[str, int] = {}
+        self.addresses: set[str] = set()  # their names
+        self.used: set[str] = set()  # of them, by the loop at hand
         self.late: dict[Value, int] = {}  # made in an earlier loop: the number of its place
         self.lines: list[str] = []
         self.row_pointers: dict[tuple[object, ...], str] = {}
@@ -66,9 +69,9 @@ class Statements:
         if len(crossing) > SPILLS:
             links, count, crossing = {}, 1, {}
         registers = dict(self.registers)
-        loops = []
+        loops: list[tuple[list[str], set[str]]] = []
         for link in range(count):
-            self.lines, self.used = [], {}
+            self.lines, self.used = [], set()
             self.registers = dict(registers)
             self.late = {v: n for v, (at, n) in crossing.items() if at < link}
             for op in self.stage.ops:
@@ -78,14 +81,24 @@ class Statements:
                 for store in self.stores:
                     if store.value not in self.made:
                         self._store(store.value)
-            loops.append(StatementLoop(self._pointer_lines(), self.lines))
-        return loops
+            loops.append((self.lines, self.used))
+        self._arrange([used for _, used in loops])
+        return [StatementLoop(self._pointer_lines(used), lines) for lines, used in loops]
 
-    def _pointer_lines(self) -> list[str]:
-        """The statement that reads a row's addresses, as far as the loop needs them."""
-        count = max(self.used.values(), default=-1) + 1
-        names = [name for name, _ in self.row_lines[:count]]
-        return unpack_lines(names, "row", NARROW) if names else []
+    def _arrange(self, loops: list[set[str]]) -> None:
+        """Addresses that a loop reads stand side by side, as far as others let them."""
+        reading = {n: [i for i, used in enumerate(loops) if n in used] for n, _ in self.row_lines}
+        self.row_lines.sort(key=lambda line: (max(reading[line[0]]), min(reading[line[0]])))
+
+    def _pointer_lines(self, used: set[str]) -> list[str]:
+        """The statement that reads a row's addresses, from the first to the last that are used."""
+        names = [name for name, _ in self.row_lines]
+        places = sorted(names.index(name) for name in used)
+        if not places:
+            return []
+        first, last = places[0], places[-1]
+        place = f"row + {first} * 8" if first else "row"
+        return unpack_lines(names[first : last + 1], place, WIDTH - self.column)
 
     def _statement(self, op: Op, fused: set[Op], crossing: dict[Value, tuple[int, int]]) -> None:
         self._bind_operands(op)
@@ -242,15 +255,15 @@ class Statements:
             base = self.at.pointer(view)
             if terms or not base.isidentifier():
                 slot = f"_{view.slot}" if view.slot else ""
-                name = self.at.words.fresh_of(f"{view.buffer.name}{slot}_row", "ptr")
-                self.numbers[name] = len(self.row_lines)
+                name = self.at.words.fresh_of(f"{view.buffer.name}{slot}", "r")
+                self.addresses.add(name)
                 self.row_lines.append((name, base + terms))
                 self.row_pointers[key] = name
             else:
                 self.row_pointers[key] = base
         name = self.row_pointers[key]
-        if name in self.numbers:
-            self.used[name] = self.numbers[name]
+        if name in self.addresses:
+            self.used.add(name)
         return name
 
     def _store(self, value: Value) -> None:

@@ -5,12 +5,14 @@ Non-Goals: deciding anything.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from dataclasses import dataclass, field
 
 from rnncc.artifact.kernel_args import KernelArgument
 from rnncc.common.user_text import Code
 
-NARROW = 76  # of text that stands some loops deep
+WIDTH = 100  # of a line
+STEP = 4  # of a loop, to its body
 
 
 @dataclass
@@ -33,30 +35,43 @@ class CallView:
     out: str
     out_stride: str
     tile_bytes: str
+    column: int = 0  # where a call of its core stands
     rowwise: bool = False
 
-    @property
-    def init_at(self) -> str:
-        return self.init if self.init_j == "0" else f"{self.init} + j * {self.init_j}"
+    def core(self, row: str, rows: str) -> list[str]:
+        """The call for the tile `j` of so many rows from a row on."""
+        start = self.init if self.init_j == "0" else f"{self.init} + j * {self.init_j}"
+        if self.init_rs != "0":
+            start += f" + {row} * {self.init_rs}"
+        core = f"word({self.cores}, {rows})"
+        rest = [start, self.init_rs, self.out, self.out_stride]
+        return call_lines("call_core", [core, self.table, self.count, row, "j", *rest], self.column)
 
-    def init_of(self, row: str) -> str:
-        """Where the tile that begins at this row starts from."""
-        return self.init_at if self.init_rs == "0" else f"{self.init_at} + {row} * {self.init_rs}"
+    def all_rows(self, row_tile: str, lo: str, hi: str) -> list[str]:
+        """The call for all rows, of the tiles from lo to hi."""
+        rows = ["row_lo", "row_hi", row_tile, lo, hi]
+        places = [self.init, self.init_j, self.out, self.out_stride, self.tile_bytes]
+        arguments = [self.cores, self.table, self.count, *rows, *places]
+        return call_lines("contract_rows", arguments, self.column)
 
 
 @dataclass
 class StatementLoop:
-    pointers: list[str]  # what reads the row's addresses, where it needs any
+    """pointers, accs: what reads the row's addresses, and where its sums are, as far as it needs
+    any of them."""
+
+    pointers: list[str]
     lines: list[str]
+    accs: list[str] = field(default_factory=list)
 
 
 @dataclass
 class LaneView:
     kind: str = "lanes"
     comments: list[Code] = field(default_factory=list)
+    column: int = 0  # where what is inside of the outer loops stands
     outer: list[Loop] = field(default_factory=list)
     calls: list[CallView] = field(default_factory=list)
-    acc_lines: list[str] = field(default_factory=list)
     row_lines: list[tuple[str, str]] = field(default_factory=list)  # address, where it is
     loops: list[StatementLoop] = field(default_factory=list)
     tiles: str = ""
@@ -83,9 +98,20 @@ class LaneView:
         return f"range({'lane_lo * VB, lane_hi' if self.in_scan else f'0, {self.blocks}'} * VB, VB)"
 
     @property
+    def in_tiles(self) -> bool:
+        return bool(self.calls) and not self.direct
+
+    @property
+    def keeps_rows(self) -> bool:
+        """Whether addresses of rows are written down."""
+        return self.in_tiles and bool(self.row_lines) and not self.one_row
+
+    @property
     def keep_row(self) -> list[str]:
         """What writes down a row's addresses."""
-        return call_lines("set_words", ["row", *(place for _, place in self.row_lines)])
+        row = "row_pointers + (r - blk) * POINTER_BYTES"
+        places = [place for _, place in self.row_lines]
+        return call_lines("set_words", [row, *places], self.column + 2 * STEP)
 
 
 @dataclass
@@ -99,6 +125,8 @@ class RowView:
 
 @dataclass
 class KernelView:
+    """reads: what its levels read of what a kernel begins with, by name."""
+
     name: str
     kind: str
     doc: Code
@@ -107,29 +135,28 @@ class KernelView:
     step_lines: list[str]
     levels: list[list[LaneView | RowView]]
     reverse: bool
+    reads: Set[str] = frozenset()
     one_row: KernelView | None = None  # the same where there is one row and nothing is saved
 
     @property
-    def time(self) -> str:
-        return time_of_step(self.reverse)
+    def steps(self) -> str:
+        return "range(T - 1, -1, -1)" if self.reverse else "range(T)"
+
+    @property
+    def first_step(self) -> str:
+        return "T - 1" if self.reverse else "0"
 
 
-def time_of_step(reverse: bool) -> str:
-    """Which of the sequence's steps a loop's step is."""
-    return "T - 1 - step" if reverse else "step"
-
-
-def call_lines(function: str, arguments: list[str], depth: int = 0) -> list[str]:
-    """A call as lines, `depth` steps in: one line if it fits, else its arguments in lines of
+def call_lines(function: str, arguments: list[str], column: int) -> list[str]:
+    """A call that stands in this column, as lines: one if it fits, else its arguments in lines of
     their own."""
-    pad = "    " * depth
-    flat = f"{pad}{function}({', '.join(arguments)})"
-    if len(flat) <= NARROW:
+    flat = f"{function}({', '.join(arguments)})"
+    if column + len(flat) <= WIDTH:
         return [flat]
-    lines, line = [f"{pad}{function}("], ""
+    lines, line = [f"{function}("], ""
     for argument in arguments:
-        if line and len(pad) + 4 + len(line) + len(argument) + 2 > NARROW:
-            lines.append(f"{pad}    {line}")
+        if line and column + STEP + len(line) + len(argument) + 2 > WIDTH:
+            lines.append(f"    {line}")
             line = ""
         line += f"{' ' if line else ''}{argument},"
-    return [*lines, f"{pad}    {line}", f"{pad})"]
+    return [*lines, f"    {line}", ")"]

@@ -22,9 +22,8 @@ import ast
 # What a module may call where it holds data; decorators of its functions; what kernels are written
 # with. All of it is what `rnncc.generated` offers (tests hold the two together).
 TABLES = (
-    "Array BufferSpec BufferView CarrySpec CellDescription Constraint CopySpec CoreSpec "
-    "DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate ResultSpec SizeDescription "
-    "StageSpec SummedSpec Variant gates"
+    "Array BufferView CellDescription Constraint CopySpec CoreSpec DirectionSpec GradSpec "
+    "KernelSpec OperandSpec PackSpec Rate SizeDescription StageSpec SummedSpec Variant gates"
 )
 ENGINES = "CpuEngine CpuSecondEngine CudaEngine CudaSecondEngine layer_class"
 NOUNS = frozenset(f"{TABLES} {ENGINES} GroupShape host_vectors vectors".split())
@@ -33,20 +32,19 @@ RUNTIME = {
     module: frozenset(names.split())
     for module, names in {
         "rnncc.generated.cpu": (
-            "POINTERS_AT POINTER_BYTES ROW_BLOCK SPILLS_AT TILE_BYTES TURN_AT Array BufferSpec "
-            "BufferView CarrySpec CellDescription Constraint CopySpec CoreSpec CpuEngine "
-            "CpuSecondEngine DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate "
-            "ResultSpec SizeDescription StageSpec Variant barrier call_core enter "
-            "contract_rows copy_pieces draw_float32 draw_float64 fetch_tile flush_denormals gates "
-            "host_vectors kernel lane_range layer_class one_row restore_denormals row_key "
-            "row_range segment set_word set_words share word words"
+            "POINTERS_AT POINTER_BYTES ROW_BLOCK SPILLS_AT TILE_BYTES TURN_AT Array BufferView "
+            "CellDescription Constraint CopySpec CoreSpec CpuEngine CpuSecondEngine "
+            "DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate SizeDescription "
+            "StageSpec Variant barrier call_core enter contract_rows copy_pieces draw_float32 "
+            "draw_float64 fetch_tile flush_denormals gates host_vectors kernel lane_range "
+            "layer_class one_row own_rows restore_denormals row_key row_range segment segment_if "
+            "set_word set_words share word words"
         ),
         "rnncc.generated.cuda": (
-            "COUNTER_BYTES F Array BufferSpec BufferView CarrySpec CellDescription Constraint "
-            "CoreSpec CudaEngine CudaSecondEngine DirectionSpec GradSpec GroupShape KernelSpec "
-            "OperandSpec PackSpec Rate ResultSpec SizeDescription StageSpec SummedSpec Variant "
-            "anew cuda gates kernel layer_class level_barrier row_key share stationary summed "
-            "team_sum uniform v"
+            "COUNTER_BYTES F Array BufferView CellDescription Constraint CoreSpec CudaEngine "
+            "CudaSecondEngine DirectionSpec GradSpec GroupShape KernelSpec OperandSpec PackSpec "
+            "Rate SizeDescription StageSpec SummedSpec Variant anew cuda gates kernel "
+            "layer_class level_barrier row_key share stationary summed team_sum uniform v"
         ),
         # Cores and row helpers, which know no cell.
         "rnncc.runtime.jit.kernel": "core",

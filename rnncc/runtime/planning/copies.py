@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Protocol
 
+from rnncc.artifact.array_tables import BufferSpec, CarrySpec, ResultSpec
 from rnncc.artifact.kernel_args import CallersArray, Place, ResultArray, ZeroRow
-from rnncc.artifact.kernel_tables import BufferSpec, CarrySpec, DirectionSpec, ResultSpec
+from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.planning.call_key import CallKey
 from rnncc.runtime.planning.layouts import Layout, axes_of, slot_offset

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
+from rnncc.artifact.array_tables import BufferSpec, ResultSpec
 from rnncc.artifact.kernel_args import (
     AxisStride,
     BatchSize,
@@ -24,7 +25,7 @@ from rnncc.artifact.kernel_args import (
     StepStride,
     addresses,
 )
-from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec, KernelSpec, ResultSpec
+from rnncc.artifact.kernel_tables import DirectionSpec, KernelSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.planning.call_key import CallKey

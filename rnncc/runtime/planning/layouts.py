@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rnncc.artifact.kernel_tables import BufferSpec, ResultSpec
+from rnncc.artifact.array_tables import BufferSpec, ResultSpec
 from rnncc.common.machine import LANE_PAD
 from rnncc.common.size_expressions import evaluate
 

@@ -90,7 +90,7 @@ def caught(
 
 SCAN = "(forward|backward)_scan"
 GENERATED: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
-    "a dropped barrier": (SCAN, r"barrier\(.*\)", "pass", Race, SHARED),
+    "a dropped barrier": (SCAN, r"barrier\(.*\)", "0", Race, SHARED),
     "a row too far": (
         SCAN,
         r"\+ r \* h_1_stride_b",
@@ -115,12 +115,12 @@ GENERATED: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
     "a step too few": (SCAN, r"range\(T\)", "range(T - 1)", KernelFault, APART),
     "a reversed loop": (
         SCAN,
-        r"t = (T - 1 - )?step\n",
-        "t = step if T - 1 - step == T else T - 1 - step\n",
+        r"range\(T - 1, -1, -1\)",
+        "range(T)",
         None,
         APART,
     ),
-    "a store left out": (SCAN, r"v\.store\(c_1_out_row_ptr .*\)", "pass", KernelFault, APART),
+    "a store left out": (SCAN, r"v\.store\(c_1_out_r .*\)", "pass", KernelFault, APART),
     "a lane tile too few": (
         SCAN,
         r"range\(lane_lo, lane_hi\)",
@@ -128,7 +128,7 @@ GENERATED: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
         KernelFault,
         APART,
     ),
-    "everybody makes all rows": (SCAN, r"share\(B, index, count\)", "0, B", Race, APART),
+    "everybody makes all rows": (SCAN, r"own_rows\(B, shared, index, count\)", "0, B", Race, APART),
     "the next gate": (SCAN, r"\(u \* 4 \+ 3\)", "(u * 4 + 2)", NUMBERS, APART),
     "a row too few in the last tile": (
         SCAN,

@@ -16,7 +16,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
+from rnncc.artifact.array_tables import BufferSpec
+from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common import memory_pool

@@ -21,7 +21,8 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
-from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
+from rnncc.artifact.array_tables import BufferSpec
+from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.result_roles import LAST, cotangent_name, final_name
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.allocators import Allocator

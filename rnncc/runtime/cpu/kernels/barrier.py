@@ -4,7 +4,7 @@
     if index >= 0:
         for t in range(steps):
             ...                               # share `index` of `count`
-            barrier(sync, index, count, t)    # t barriers were passed before this one
+            barrier(sync, index, count, t)    # t barriers were passed before; t + 1 with it
 
 Right for any number of threads that shows up: the first closes registration after so many spins,
 as many as the others' help is worth; those present share the work, latecomers return. So nothing
@@ -83,9 +83,10 @@ def enter(sync, part, parts, most_spins):
     return check_in(sync, parts, most_spins)
 
 
-@helper
+@helper(returns="int64")
 def barrier(sync, index, count, generation):
-    """Waits until all `count` threads are here; `generation` barriers were passed before.
+    """Waits until all `count` threads are here; `generation` barriers were passed before. How many
+    are now.
 
     Each writes a line of its own and reads those of the others: one way from core to core, where a
     counter they all add to goes back and forth.
@@ -99,3 +100,4 @@ def barrier(sync, index, count, generation):
                 spins += 1
                 if spins > _SPINS_BEFORE_GIVING_WAY:
                     give_way()
+    return generation + 1

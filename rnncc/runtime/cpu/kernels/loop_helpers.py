@@ -47,6 +47,14 @@ def row_range(n0, n1, part, parts):
 
 
 @helper(returns=PAIR)
+def own_rows(n, shared, index, count):
+    """This thread's share of the rows, or all where threads share the lanes of every row."""
+    if shared:
+        return 0, n
+    return n * index // count, n * (index + 1) // count
+
+
+@helper(returns=PAIR)
 def lane_range(n, shared, index, count):
     """All lanes, or this thread's share where threads share the lanes of every row."""
     if shared:
@@ -60,6 +68,14 @@ def segment(table, index, a, a_rs, a_ks, w, w_ks, w_ts, k):
     at = table + index * SEGMENT_BYTES
     set_words(at, a, a_rs, a_ks, w, w_ks, w_ts, k)
     return index + 1
+
+
+@helper(returns="int64")
+def segment_if(wanted, table, index, a, a_rs, a_ks, w, w_ks, w_ts, k):
+    """As `segment`; none, and the same index, where it isn't wanted."""
+    if wanted:
+        return segment(table, index, a, a_rs, a_ks, w, w_ks, w_ts, k)
+    return index
 
 
 @helper(returns="int64")
@@ -83,13 +99,13 @@ def row_segments(table, index, a, a_rs, a_0, a_1, d, d_ts, d_0, d_1, n0, n1):
 
 
 @helper
-def fetch_tile(wanted, pointers, rows, count, begin, size):
-    """Asks for what an epilogue will touch of a tile, before its contraction runs: `count`
-    addresses a row at `pointers`, `size` bytes from `begin` on. Nothing unless it is wanted."""
-    for r in range(rows if wanted else 0):
-        row = pointers + r * POINTER_BYTES
+def fetch_tile(wanted, row_pointers, first, rows, count, tile, size):
+    """Asks for what an epilogue will touch of a tile, before its contraction runs: of each of its
+    rows, `first` and on, `count` places of `size` bytes. Nothing unless it is wanted."""
+    for r in range(first, first + rows if wanted else first):
+        row = row_pointers + r * POINTER_BYTES
         for n in range(count):
-            at = word(row, n) + begin
+            at = word(row, n) + tile * size
             for b in range(0, size, CACHE_LINE):
                 prefetch(at + b)
 

@@ -10,14 +10,9 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from rnncc.artifact.array_tables import BufferView
 from rnncc.artifact.kernel_args import KernelArgument
-from rnncc.artifact.kernel_tables import (
-    BufferView,
-    CoreSpec,
-    DirectionSpec,
-    KernelSpec,
-    StageSpec,
-)
+from rnncc.artifact.kernel_tables import CoreSpec, DirectionSpec, KernelSpec, StageSpec
 from rnncc.common.machine import Machine
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.weight_formats import FULL, STORAGES, Storage

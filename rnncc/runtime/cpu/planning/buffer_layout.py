@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from rnncc.artifact.array_tables import BufferSpec, BufferView
 from rnncc.artifact.kernel_args import addresses
-from rnncc.artifact.kernel_tables import BufferSpec, BufferView, StageSpec
+from rnncc.artifact.kernel_tables import StageSpec
 from rnncc.runtime.cpu.planning.tiling import TileBinder
 from rnncc.runtime.planning.direction_tables import result_shape, touched
 from rnncc.runtime.planning.layouts import (

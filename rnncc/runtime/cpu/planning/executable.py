@@ -17,6 +17,7 @@ from types import MappingProxyType
 
 import numpy as np
 
+from rnncc.artifact.array_tables import BufferSpec
 from rnncc.artifact.kernel_args import (
     CallersArray,
     CoreTable,
@@ -33,7 +34,7 @@ from rnncc.artifact.kernel_args import (
     ZeroRow,
     addresses,
 )
-from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
+from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
 from rnncc.runtime.common.weight_formats import FULL

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from itertools import product
 
+from rnncc.artifact.array_tables import BufferView
 from rnncc.artifact.kernel_args import (
     BufferAddress,
     CoreTable,
@@ -19,7 +20,7 @@ from rnncc.artifact.kernel_args import (
     PackedWeights,
     ZeroRow,
 )
-from rnncc.artifact.kernel_tables import BufferView, GradSpec, KernelSpec, OperandSpec, StageSpec
+from rnncc.artifact.kernel_tables import GradSpec, KernelSpec, OperandSpec, StageSpec
 from rnncc.runtime.cpu.planning.bound_program import Tiling
 from rnncc.runtime.cpu.planning.buffer_layout import MemoryBinder
 

@@ -39,7 +39,6 @@ from rnncc.artifact.kernel_args import (
     StartRowStride,
     StartStepStride,
     TableOffset,
-    TablesOffset,
     TileCount,
     TileRowBytes,
     UnitBlocks,
@@ -192,8 +191,6 @@ class ArgumentBinder(MemoryBinder):
         match argument:
             case ScratchBytes():
                 return self.out.scratch_bytes
-            case TablesOffset():
-                return self.tables_at
             case VectorCount(size):
                 return pad(self.size(size)) // self.width
             case UnitBlocks(stage):
@@ -215,7 +212,7 @@ class ArgumentBinder(MemoryBinder):
         """Of a group of accumulators; None of anything else."""
         match argument:
             case TableOffset(stage, group):
-                return self.table_offsets[stage, group]
+                return self.tables_at + self.table_offsets[stage, group]
             case TileRowBytes(stage, group):
                 return self.tile_row(stage, group)
             case IsBegun(stage, group):

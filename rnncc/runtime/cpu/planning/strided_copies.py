@@ -11,7 +11,8 @@ from __future__ import annotations
 from itertools import pairwise, product
 from typing import TYPE_CHECKING
 
-from rnncc.artifact.kernel_tables import BufferView, CopySpec
+from rnncc.artifact.array_tables import BufferView
+from rnncc.artifact.kernel_tables import CopySpec
 from rnncc.runtime.cpu.kernels.loop_helpers import DESC_WORDS
 
 if TYPE_CHECKING:

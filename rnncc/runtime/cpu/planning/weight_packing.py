@@ -16,8 +16,9 @@ from typing import Protocol
 
 import numpy as np
 
+from rnncc.artifact.array_tables import BufferView
 from rnncc.artifact.kernel_args import PackedInit, PackedWeights, ZeroRow
-from rnncc.artifact.kernel_tables import BufferView, CoreSpec, StageSpec
+from rnncc.artifact.kernel_tables import CoreSpec, StageSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
 from rnncc.runtime.cpu.intrinsics.kernel_namespace import call_core, word

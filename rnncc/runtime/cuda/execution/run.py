@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.array_tables import BufferSpec
 from rnncc.artifact.kernel_args import Counters, OneRow, ZeroRow
-from rnncc.artifact.kernel_tables import BufferSpec
 from rnncc.common.size_expressions import evaluate
 from rnncc.runtime.common.precision import PRECISION
 from rnncc.runtime.common.strides import repeated

@@ -14,6 +14,7 @@ from itertools import groupby
 
 import numpy as np
 
+from rnncc.artifact.array_tables import BufferSpec
 from rnncc.artifact.grid_sync import WARP, Gpu
 from rnncc.artifact.kernel_args import (
     CopiedOperands,
@@ -25,7 +26,7 @@ from rnncc.artifact.kernel_args import (
     ResultArray,
     Seed,
 )
-from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec
+from rnncc.artifact.kernel_tables import DirectionSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.cuda.driver.graphs import Graphs
 from rnncc.runtime.cuda.kernels.copies import move, words_of

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.array_tables import BufferSpec
 from rnncc.artifact.grid_sync import WARP, Gpu, ScanWork, Tier, choose
 from rnncc.artifact.kernel_args import (
     BoundNumber,
@@ -28,7 +29,7 @@ from rnncc.artifact.kernel_args import (
     StepSums,
     WaitingBlocks,
 )
-from rnncc.artifact.kernel_tables import BufferSpec, DirectionSpec, KernelSpec
+from rnncc.artifact.kernel_tables import DirectionSpec, KernelSpec
 from rnncc.artifact.stationary_weights import Numbers, numbers
 from rnncc.runtime.cuda.planning.step_matmuls import SUMS, Steps
 from rnncc.runtime.planning.call_key import CallKey

@@ -10,13 +10,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rnncc.artifact.array_tables import BufferView
 from rnncc.artifact.kernel_args import BufferAddress, StepSums
-from rnncc.artifact.kernel_tables import (
-    BufferView,
-    KernelSpec,
-    OperandSpec,
-    PackSpec,
-)
+from rnncc.artifact.kernel_tables import KernelSpec, OperandSpec, PackSpec
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.kernels.matmuls import Multiply, merged, work_of
 from rnncc.runtime.planning.direction_tables import DirectionBinder

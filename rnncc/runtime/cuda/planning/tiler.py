@@ -8,16 +8,10 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator
 
+from rnncc.artifact.array_tables import BufferView
 from rnncc.artifact.grid_sync import Gpu
 from rnncc.artifact.kernel_args import BufferAddress, OneRow
-from rnncc.artifact.kernel_tables import (
-    BufferView,
-    CoreSpec,
-    GradSpec,
-    KernelSpec,
-    PackSpec,
-    StageSpec,
-)
+from rnncc.artifact.kernel_tables import CoreSpec, GradSpec, KernelSpec, PackSpec, StageSpec
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.planning.gemm_choice import bulk_of
 from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder
