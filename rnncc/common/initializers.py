@@ -16,6 +16,8 @@ from functools import cache
 
 import numpy as np
 
+from rnncc.common.blas_threads import one_blas_thread
+
 Shape = tuple[int, ...]
 Draw = Callable[..., np.ndarray]
 INITIALIZERS: dict[str, Draw] = {}
@@ -181,7 +183,9 @@ def orthogonal(rng: np.random.Generator, shape: Shape, gain: float = 1.0) -> np.
     if len(shape) < 2:
         raise ValueError(f"orthogonal fills a shape of rank 2 or more, not {list(shape)}")
     rows, columns = math.prod(shape[:-1]), shape[-1]
-    q, r = np.linalg.qr(rng.standard_normal((max(rows, columns), min(rows, columns))))
+    normal = rng.standard_normal((max(rows, columns), min(rows, columns)))
+    with one_blas_thread():
+        q, r = np.linalg.qr(normal)
     q = q * np.where(np.diag(r) < 0, -1.0, 1.0)  # else QR favours some rotations
     return gain * (q if rows >= columns else q.T).reshape(shape)
 
