@@ -11,48 +11,20 @@ Non-Goals: where objects are kept and run (`object_cache`); what the words of ke
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable
 from types import CellType, FunctionType
 from typing import Any
 
 import llvmlite.binding as llvm
 from llvmlite import ir
-from numba.core import compiler, sigutils, typed_passes, untyped_passes
 from numba.core.compiler_lock import global_compiler_lock
-from numba.core.compiler_machinery import PassManager
 from numba.core.registry import cpu_target
 from numba.core.typing.templates import make_concrete_template
 
+from rnncc.runtime.jit.fingerprint import Unknown, fingerprint
+from rnncc.runtime.jit.front_end import Lowered, lower
 from rnncc.runtime.jit.helper import Helper, Word
 from rnncc.runtime.jit.object_cache import symbol
-
-
-class LeanCompiler(compiler.CompilerBase):
-    """Numba without the passes that generated text has no use for: a fifth less time.
-
-    Left out: closures, `with` and `literal_unroll`, Numba-level inlining (LLVM's remains), array
-    rewrites, dynamic raises. None of them can occur in a kernel.
-    """
-
-    PASSES = (
-        untyped_passes.TranslateByteCode,
-        untyped_passes.FixupArgs,
-        untyped_passes.IRProcessing,
-        untyped_passes.ReconstructSSA,
-        typed_passes.NopythonTypeInference,
-        typed_passes.AnnotateTypes,
-        typed_passes.PreLowerStripPhis,
-        typed_passes.NativeLowering,
-        typed_passes.NoPythonBackend,
-    )
-
-    def define_pipelines(self) -> list[PassManager]:
-        manager = PassManager("lean")
-        for step in self.PASSES:
-            manager.add_pass(step, step.__name__)
-        manager.finalize()
-        return [manager]
 
 
 class Library:
@@ -119,28 +91,13 @@ def _machine() -> Any:
 # ---- Python to LLVM ----------------------------------------------------------------------------
 
 
-def _lower(function: Callable[..., Any], signature: str) -> Any:
-    """What Numba makes of a function: its module, not optimised, and what that is linked with."""
-    args, result = sigutils.normalize_signature(signature)
-    options = compiler.Flags()
-    # numpy's error model: a division by zero gives inf instead of a Python exception. Nothing in a
-    # kernel counts references.
-    chosen = {"error_model": "numpy", "nopython": True, "_nrt": False}
-    cpu_target.options.parse_as_flags(options, chosen)
-    options.no_cpython_wrapper = True
-    options.no_cfunc_wrapper = True
-    options.no_compile = True
-    return compiler.compile_extra(
-        cpu_target.typing_context,
-        cpu_target.target_context,
-        _meant(function),
-        args,
-        result,
-        options,
-        {},
-        Library(function.__name__),
-        LeanCompiler,
-    )
+def _lower(function: Callable[..., Any], signature: str) -> Lowered:
+    """As `lower`, of what the function's words stand for; its number is of its content."""
+    try:
+        number = int(fingerprint(function)[:12], 16)
+    except Unknown:
+        number = None
+    return lower(_meant(function), signature, number, Library(function.__name__))
 
 
 def _meant(function: Callable[..., Any]) -> FunctionType:
@@ -175,7 +132,7 @@ def _optimised(function: Callable[..., Any], signature: str) -> Any:
         if not each.is_declaration:
             each.linkage = llvm.Linkage.internal
     called = lowered.fndesc.llvm_func_name
-    name = symbol(_told_apart(str(module)))
+    name = symbol(str(module))
     module.get_function(called).linkage = llvm.Linkage.external
     module.link_in(llvm.parse_assembly(_entry(name, lowered.fndesc)))
     module.get_function(called).linkage = llvm.Linkage.internal
@@ -201,11 +158,6 @@ def _entry(name: str, described: Any) -> str:
     )
     builder.ret_void()
     return str(module)
-
-
-def _told_apart(text: str) -> str:
-    """The module's text without the numbers Numba counts functions of a process with."""
-    return re.sub(r"v\d+B", "B", text)
 
 
 def _link(module: Any, libraries: list[Any], linked: list[Any]) -> None:

@@ -12,6 +12,7 @@ import pytest
 
 from rnncc.common.machine import Machine, host
 from rnncc.runtime.cpu.intrinsics.kernel_namespace import set_word, word
+from rnncc.runtime.cpu.kernels.gemm import contract_bulk
 from rnncc.runtime.jit import object_cache
 from rnncc.runtime.jit.compiler import compile_function
 from rnncc.runtime.jit.fingerprint import Unknown, fingerprint
@@ -58,6 +59,7 @@ def outer(x):
 def apply(block, part):
     set_word(block, part, outer(word(block, part)))
 '''
+TWO = "void(int64, int64)"
 CALL = """
 import sys
 import numpy as np
@@ -68,6 +70,12 @@ y, pullback = layer.vjp(np.ones((2, 4, 5), "float32"))
 grads = pullback(np.ones_like(y))
 print("numba" in sys.modules, y.sum(), grads.inputs.sum())
 """
+
+
+def test_an_object_doesnt_tell_what_was_compiled_before_it() -> None:
+    """Of a kernel with functions that LLVM doesn't inline: their names are in the object."""
+    first, second = (compile_function(contract_bulk.function, TWO) for _ in range(2))
+    assert first == second
 
 
 @pytest.fixture
