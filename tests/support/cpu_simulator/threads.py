@@ -27,7 +27,16 @@ from rnncc.runtime.cpu.kernels.executor import (
     WORDS_AT,
     Plan,
 )
-from rnncc.runtime.cpu.threads.worker_pool import CONTROL_WORDS, work
+from rnncc.runtime.cpu.threads.sleep import (
+    ACQUIRE,
+    CONTROL_WORDS,
+    LINE_WORDS,
+    LOCK,
+    RELEASE,
+    SEATS,
+    WAYS,
+)
+from rnncc.runtime.cpu.threads.worker_pool import work
 from rnncc.runtime.jit.kernel import CpuKernel
 from tests.support.cpu_simulator.memory import Space
 from tests.support.cpu_simulator.words import Words
@@ -46,13 +55,12 @@ class Threads:
         self.launch: tuple[int, int] | None = None
         self.active = 0  # parts that are being run
         self.parts: dict[int, int] = {}  # of a launch, by where its block is
-        self.awake = 0  # the semaphore
+        self.held: list[bool] = []  # of each lock
         self.turns, self.lazy = 0, LAZY[0]
         self.control: np.ndarray | None = None
         words.call_part, words.acquire, words.release = self.call_part, self.acquire, self.release
         words.turn = self.turn
-        self.post = words.code(self._post)
-        self.wait = words.code(self._wait)
+        self.ways = {ACQUIRE: words.code(self._acquire), RELEASE: words.code(self._release)}
 
     # ---- parts -----------------------------------------------------------------------------------
 
@@ -108,18 +116,20 @@ class Threads:
         current.parent.switch()
         space.part = part
 
-    def _post(self, *_: int) -> None:
-        self.awake += 1
-
-    def _wait(self, *_: int) -> None:
-        while self.awake == 0:
+    def _acquire(self, lock: int, *_: int) -> None:
+        while self.held[lock]:
             self._switch(greenlet.getcurrent())
-        self.awake -= 1
+        self.held[lock] = True
+
+    def _release(self, lock: int, *_: int) -> None:
+        if not self.held[lock]:
+            raise self.space.fault("a lock is released that nobody holds")
+        self.held[lock] = False
 
     # ---- plans -----------------------------------------------------------------------------------
 
     def run(self, entry: CpuKernel, plan: Plan, address: int, second: int, workspace: int) -> None:
-        """entry(address, second, control, post), the workers helping if they come."""
+        """entry(address, second, control), the workers helping if they come."""
         head = plan.array[:HEAD_WORDS]
         table = plan.array[HEAD_WORDS + head[WORDS] + 2 * head[FIXUPS] :].reshape(-1, LAUNCH_WORDS)
         assert len(table) == head[LAUNCHES]
@@ -130,17 +140,26 @@ class Threads:
         helpers = self.helpers if plan.threads else 0
         with np.errstate(all="ignore"):
             if not helpers:
-                function(address, second, 0, 0)
+                function(address, second, 0)
                 return
-            self.control = aligned((CONTROL_WORDS,), np.int64, zero=True)
+            self.control = self._control_block(helpers)
             piece = self.space.enter(self.control, ours=True)
-            piece.states[...], piece.writable, self.awake = 1, True, 0
+            piece.states[...], piece.writable = 1, True
             piece.name = "the workers' control block"
             control = piece.address
             worker = self.words.function(work.function)
-            leader = greenlet.greenlet(lambda: function(address, second, control, self.post))
-            others = [greenlet.greenlet(lambda: worker(control, self.wait)) for _ in range(helpers)]
+            leader = greenlet.greenlet(lambda: function(address, second, control))
+            others = [greenlet.greenlet(lambda: worker(control)) for _ in range(helpers)]
             self._schedule(leader, others)
+
+    def _control_block(self, helpers: int) -> np.ndarray:
+        words = aligned((CONTROL_WORDS + helpers * LINE_WORDS,), np.int64, zero=True)
+        for way, code in self.ways.items():
+            words[WAYS // 8 + way] = code
+        words[WAYS // 8 + SEATS] = helpers
+        words[CONTROL_WORDS + LOCK :: LINE_WORDS] = range(helpers)
+        self.held = [True] * helpers
+        return words
 
     def _schedule(self, leader: Any, others: list[Any]) -> None:
         """Unfair: whoever is chosen goes on for as long as it likes."""

@@ -64,8 +64,10 @@ class Words:
             "call_kernel": lambda function, block, part: self.call_part(function, block, part),
             "atomic_add": partial(self._atomic, lambda old, x: old + x),
             "atomic_or": partial(self._atomic, lambda old, x: old | x),
+            "atomic_swap": partial(self._atomic, lambda old, x: x),
             "atomic_load": self._atomic_load,
             "atomic_store": partial(self._atomic, lambda old, x: x),
+            "fence": lambda: self.turn(),  # memory here is in order
             "pause": lambda: self.turn(),
             "give_way": lambda: self.turn(),
             "prefetch": lambda address: None,

@@ -19,8 +19,10 @@ I32, I64, VOID = ir.IntType(32), ir.IntType(64), ir.VoidType()
 IS_X86 = platform.machine().lower() in ("x86_64", "amd64", "i386", "i686")
 IS_ARM = platform.machine().lower() in ("aarch64", "arm64")
 
-# MXCSR bit 15 flushes denormal results to zero, bit 6 reads denormal operands as zero.
-_FLUSH_BITS = 1 << 15 | 1 << 6
+FLUSHES = IS_X86 or IS_ARM  # `flush_denormals` does
+# MXCSR bit 15 flushes denormal results to zero, bit 6 reads denormal operands as zero; bit 24 of
+# FPCR does both.
+_MXCSR_FLUSH, _FPCR_FLUSH = 1 << 15 | 1 << 6, 1 << 24
 
 
 def _word_pointer(builder: ir.IRBuilder, address: ir.Value, index: ir.Value) -> ir.Value:
@@ -125,6 +127,17 @@ def atomic_or(context, address, value):
 
 
 @primitive
+def atomic_swap(context, address, value):
+    """Writes the int64; returns what was there."""
+
+    def emit(context, builder, sig, args):
+        place = builder.inttoptr(args[0], I64.as_pointer())
+        return builder.atomic_rmw("xchg", place, args[1], "seq_cst")
+
+    return types.int64(types.intp, types.int64), emit
+
+
+@primitive
 def atomic_load(context, address):
     """The int64 at the address, with all that was written before it (acquire)."""
 
@@ -146,15 +159,40 @@ def atomic_store(context, address, value):
     return types.void(types.intp, types.int64), emit
 
 
-def _call_intrinsic(builder: ir.IRBuilder, name: str, args=()) -> None:
+@primitive
+def fence(context):
+    """What was written before is seen before anything is read after (sequentially consistent):
+    acquire and release alone let a later load go first, on x86, too."""
+
+    def emit(context, builder, sig, args):
+        builder.fence("seq_cst")
+        return context.get_dummy_value()
+
+    return types.void(), emit
+
+
+def _call_intrinsic(builder: ir.IRBuilder, name: str, args=(), result: ir.Type = VOID) -> ir.Value:
     # LLVM's own intrinsics and no inline assembly: Numba's LLVM has no assembler.
-    kind = ir.FunctionType(VOID, [arg.type for arg in args])
-    builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
+    kind = ir.FunctionType(result, [arg.type for arg in args])
+    return builder.call(cgutils.get_or_insert_function(builder.module, kind, name), args)
 
 
-def _control_word(builder: ir.IRBuilder, name: str, slot: ir.Value) -> None:
-    """stmxcsr or ldmxcsr."""
-    _call_intrinsic(builder, f"llvm.x86.sse.{name}", [slot])
+def _control_word(builder: ir.IRBuilder) -> ir.Value:
+    """MXCSR or FPCR, as an int64."""
+    if IS_ARM:
+        return _call_intrinsic(builder, "llvm.aarch64.get.fpcr", result=I64)
+    slot = cgutils.alloca_once(builder, I32)
+    _call_intrinsic(builder, "llvm.x86.sse.stmxcsr", [slot])
+    return builder.zext(builder.load(slot), I64)
+
+
+def _set_control_word(builder: ir.IRBuilder, word: ir.Value) -> None:
+    if IS_ARM:
+        _call_intrinsic(builder, "llvm.aarch64.set.fpcr", [word])
+        return
+    slot = cgutils.alloca_once(builder, I32)
+    builder.store(builder.trunc(word, I32), slot)
+    _call_intrinsic(builder, "llvm.x86.sse.ldmxcsr", [slot])
 
 
 def ask_for(builder: ir.IRBuilder, address: ir.Value) -> None:
@@ -184,7 +222,8 @@ def pause(context):
         if IS_X86:
             _call_intrinsic(builder, "llvm.x86.sse2.pause")
         elif IS_ARM:
-            _call_intrinsic(builder, "llvm.aarch64.hint", [ir.Constant(I32, 1)])  # yield
+            # isb takes about as long as x86's pause; yield takes no time on most cores.
+            _call_intrinsic(builder, "llvm.aarch64.isb", [ir.Constant(I32, 15)])
         return context.get_dummy_value()
 
     return types.void(), emit
@@ -208,14 +247,12 @@ def flush_denormals(context):
     """Lets denormals be zero in this thread; returns the control word to restore."""
 
     def emit(context, builder, sig, args):
-        if not IS_X86:
+        if not FLUSHES:
             return ir.Constant(I64, 0)
-        slot = builder.alloca(I32)
-        _control_word(builder, "stmxcsr", slot)
-        old = builder.load(slot)
-        builder.store(builder.or_(old, ir.Constant(I32, _FLUSH_BITS)), slot)
-        _control_word(builder, "ldmxcsr", slot)
-        return builder.zext(old, I64)
+        old = _control_word(builder)
+        flush = _FPCR_FLUSH if IS_ARM else _MXCSR_FLUSH
+        _set_control_word(builder, builder.or_(old, ir.Constant(I64, flush)))
+        return old
 
     return types.int64(), emit
 
@@ -225,10 +262,8 @@ def restore_denormals(context, old):
     """Puts back what `flush_denormals` returned."""
 
     def emit(context, builder, sig, args):
-        if IS_X86:
-            slot = builder.alloca(I32)
-            builder.store(builder.trunc(args[0], I32), slot)
-            _control_word(builder, "ldmxcsr", slot)
+        if FLUSHES:
+            _set_control_word(builder, args[0])
         return context.get_dummy_value()
 
     return types.void(types.int64), emit

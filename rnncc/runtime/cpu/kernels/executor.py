@@ -36,7 +36,7 @@ GIVEN = 5  # the first of the arrays
 
 
 @helper
-def run_launches(plan, workspace, control, post):
+def run_launches(plan, workspace, control):
     """Kernel after kernel, on blocks that are in the workspace."""
     words = workspace + word(plan, WORDS_AT)
     sync = workspace + word(plan, SYNC_AT)
@@ -47,7 +47,7 @@ def run_launches(plan, workspace, control, post):
             for i in range(SYNC_HEAD + SYNC_LINE * parts):
                 set_word(sync, i, 0)
         if parts > 1 and control != 0:
-            lead(control, word(at, 0), words + word(at, 1), parts, post)
+            lead(control, word(at, 0), words + word(at, 1), parts)
         else:
             for part in range(parts):
                 call_kernel(word(at, 0), words + word(at, 1), part)
@@ -55,8 +55,9 @@ def run_launches(plan, workspace, control, post):
 
 
 @entry
-def perform(plan, bases, control, post):
-    """bases: addresses of the groups, the workspace's first. control, post: the workers, or 0."""
+def perform(plan, bases, control):
+    """bases: addresses of the groups, the workspace's first. control: the workers' control
+    block, or 0."""
     workspace = word(bases, 0)
     words = workspace + word(plan, WORDS_AT)
     at = plan + HEAD_WORDS * 8
@@ -71,13 +72,13 @@ def perform(plan, bases, control, post):
     for i in range((word(plan, ONES_AT) - word(plan, ZEROS_AT)) >> 3):
         set_word(zeros, i, 0)
     set_word(workspace + word(plan, ONES_AT), 0, word(plan, ONE))
-    run_launches(plan, workspace, control, post)
+    run_launches(plan, workspace, control)
 
 
 @entry
-def perform_again(plan, workspace, control, post):
+def perform_again(plan, workspace, control):
     """The same once more, in a workspace that `perform` has left, with the same addresses."""
-    run_launches(plan, workspace, control, post)
+    run_launches(plan, workspace, control)
 
 
 @dataclass(frozen=True, slots=True)

@@ -87,12 +87,12 @@ class Host:
         run, address = _perform_again(), plan.address
         pool = pool_of_workers() if plan.threads else None
         if pool is None:
-            return partial(run, address, workspace, 0, 0)
+            return partial(run, address, workspace, 0)
 
         def again() -> None:
-            control, post = pool.lend()
+            control = pool.lend()
             try:
-                run(address, workspace, control, post)
+                run(address, workspace, control)
             finally:
                 if control:
                     pool.take_back()
@@ -106,10 +106,10 @@ def _perform_again() -> Callable[..., None]:
 
 
 @cache
-def _perform() -> Callable[[int, bytes, int, int], None]:
+def _perform() -> Callable[[int, bytes, int], None]:
     """`perform` as Python calls it, the bases as bytes."""
-    kinds = [ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64, ctypes.c_int64]
-    function: Callable[[int, bytes, int, int], None]
+    kinds = [ctypes.c_int64, ctypes.c_char_p, ctypes.c_int64]
+    function: Callable[[int, bytes, int], None]
     function = ctypes.CFUNCTYPE(None, *kinds)(perform.address)
     return function
 
@@ -126,9 +126,9 @@ def run_plan(plan: Plan, bases: Sequence[int]) -> None:
         return
     words = _packer(len(bases))(*bases)
     pool = pool_of_workers() if plan.threads and not team else None
-    control, post = pool.lend() if pool else (0, 0)
+    control = pool.lend() if pool else 0
     try:
-        _perform()(plan.address, words, control, post)
+        _perform()(plan.address, words, control)
     finally:
         if control:
             assert pool is not None

@@ -1,8 +1,8 @@
 """Which threads run the parts of a call's kernels: the process's workers, or a framework's team.
 
-One thread runs all the parts where there is one to be had, where the workers are busy for another
-Python thread, and where the system has no semaphores to sleep on. A forked child gets workers of
-its own. Where a framework has brought its threads they are used instead (`openmp_team`).
+One thread runs all the parts where there is one to be had, and where the workers are busy for
+another Python thread. A forked child gets workers of its own. Where a framework has brought its
+threads they are used instead (`openmp_team`).
 `threading_reason()` says how many threads there are, and why.
 
 Non-Goals: how work is divided; barriers (`barrier`); workers (`worker_pool`).
@@ -14,7 +14,7 @@ from functools import cache
 
 from rnncc.common.machine import NUM_THREADS, host
 from rnncc.runtime.cpu.threads.openmp_team import Team
-from rnncc.runtime.cpu.threads.worker_pool import WorkerPool, available
+from rnncc.runtime.cpu.threads.worker_pool import WorkerPool
 
 _lock = threading.Lock()
 _pool: WorkerPool | None = None
@@ -36,8 +36,6 @@ def _decide() -> tuple[int, str]:
     threads = host().threads
     if threads == 1:
         return 1, f"one thread: there is one core, or {NUM_THREADS} is 1"
-    if not available():
-        return 1, "one thread: this system has no unnamed semaphores for workers to sleep on"
     return threads, f"{threads} threads: the caller and {threads - 1} that help if they are free"
 
 

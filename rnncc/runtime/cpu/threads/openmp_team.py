@@ -30,7 +30,8 @@ from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     pause,
     word,
 )
-from rnncc.runtime.cpu.threads.worker_pool import CONTROL_WORDS, JOB, TICKET, started, take_parts
+from rnncc.runtime.cpu.threads.sleep import CONTROL_WORDS, JOB
+from rnncc.runtime.cpu.threads.worker_pool import TICKET, started, take_parts
 from rnncc.runtime.jit.helper import helper
 from rnncc.runtime.jit.kernel import entry
 
@@ -110,7 +111,7 @@ class Team:
         return len(workers) + 1
 
     def run(self, function: int, plan: int, bases: Sequence[int], most: int) -> bool:
-        """function(plan, addresses, control, 0) on so many threads at most; False, and nothing
+        """function(plan, addresses, control) on so many threads at most; False, and nothing
         done, where there is one, or while another Python thread has them."""
         words, threads = self._words, self.size(most)
         if threads == 1 or len(bases) > len(words) - _BASES // 8:

@@ -14,38 +14,33 @@ One control block, words a cache line apart:
     TICKET   job number << 32 | its parts << 16 | next part to claim: one word, so that a slow
              worker's claim is of the job it was made for, or of none
     DONE     parts finished
-    SLEEPING workers that must be woken
+    SLEEPING, WAYS, and seats behind the block: how workers sleep (`sleep`)
 
-Non-Goals: dividing work (kernels do); barriers (`threads`).
+Non-Goals: dividing work (kernels do); barriers (`barrier`).
 """
 
 import atexit
 import ctypes
 import os
-import sys
 import threading
 from collections.abc import Callable
 from functools import cache
 
-import numpy as np
-
-from rnncc.runtime.common.memory_pool import aligned
 from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     atomic_add,
     atomic_load,
     atomic_store,
-    call_core,
     call_kernel,
     give_way,
     pause,
     set_word,
     word,
 )
+from rnncc.runtime.cpu.threads.sleep import JOB, SEATS, WAYS, control_block, doze, take_seat, wake
 from rnncc.runtime.jit.helper import helper
 from rnncc.runtime.jit.kernel import CpuKernel, entry
 
-JOB, WHAT, TICKET, DONE, SLEEPING, SEMAPHORE = 0, 64, 128, 192, 256, 320
-CONTROL_WORDS = 64
+WHAT, TICKET, DONE = 64, 128, 192  # JOB is in front of them, SLEEPING behind
 _PART_BITS = 16
 _PART_MASK = (1 << _PART_BITS) - 1
 _SPINS_BEFORE_SLEEP = 30000  # 300 microseconds or more: the next kernel or call comes sooner
@@ -66,7 +61,7 @@ def take_parts(control):
 
 
 @helper
-def lead(control, kernel, block, parts, post):
+def lead(control, kernel, block, parts):
     """Publishes a job, does what nobody else claims, waits for what others did claim."""
     set_word(control + WHAT, 0, kernel)
     set_word(control + WHAT, 1, block)
@@ -74,8 +69,7 @@ def lead(control, kernel, block, parts, post):
     job = atomic_load(control + JOB) + 1
     atomic_store(control + TICKET, job << 32 | parts << _PART_BITS)
     atomic_store(control + JOB, job)
-    for _ in range(min(atomic_load(control + SLEEPING), parts - 1)):
-        call_core(post, control + SEMAPHORE, 0, 0, 0, 0, 0, 0, 0)
+    wake(control, parts - 1)
     take_parts(control)
     spins = 0
     while atomic_load(control + DONE) < parts:
@@ -86,9 +80,9 @@ def lead(control, kernel, block, parts, post):
 
 
 @entry
-def work(control, wait):
+def work(control):
     """A worker's life."""
-    seen = 0
+    seat, seen = take_seat(control), 0
     while True:
         spins = 0
         while atomic_load(control + JOB) == seen:
@@ -97,16 +91,19 @@ def work(control, wait):
             if spins % _SPINS_BETWEEN_TURNS == 0:
                 give_way()
             if spins > _SPINS_BEFORE_SLEEP:
-                # Announced, then looked again: one sees the other, leader or sleeper.
-                atomic_add(control + SLEEPING, 1)
-                if atomic_load(control + JOB) == seen:
-                    call_core(wait, control + SEMAPHORE, 0, 0, 0, 0, 0, 0, 0)
-                atomic_add(control + SLEEPING, -1)
+                doze(control, seat, seen)
                 spins = 0
         seen = atomic_load(control + JOB)
         if seen < 0:
             return
         take_parts(control)
+
+
+@entry
+def send_home(control):
+    """The last thing workers are told."""
+    atomic_store(control + JOB, -1)
+    wake(control, word(control + WAYS, SEATS))
 
 
 @cache
@@ -115,11 +112,6 @@ def function_of(entry: CpuKernel) -> Callable[..., None]:
     arguments = [ctypes.c_int64] * entry.arguments
     function: Callable[..., None] = ctypes.CFUNCTYPE(None, *arguments)(entry.address)
     return function
-
-
-def available() -> bool:
-    """Unnamed semaphores are needed to sleep on: Linux has them."""
-    return sys.platform.startswith("linux")
 
 
 def started(
@@ -141,19 +133,13 @@ class WorkerPool:
     """`workers` threads, or fewer where no more can start, and the control block they watch."""
 
     def __init__(self, workers: int):
-        libc = ctypes.CDLL(None)
-        self._post, self._wait = (
-            ctypes.cast(getattr(libc, name), ctypes.c_void_p).value
-            for name in ("sem_post", "sem_wait")
-        )
-        self._words = aligned((CONTROL_WORDS,), np.int64, zero=True)
+        self._words = control_block(workers)
         # Workers may look at it until the process is gone.
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(self._words.base))
         self._control = self._words.ctypes.data
-        libc.sem_init(ctypes.c_void_p(self._control + SEMAPHORE), 0, 0)
+        self._send_home = function_of(send_home)
         self._busy = threading.Lock()
-        work_ = function_of(work)
-        self._threads = started(workers, work_, (self._control, self._wait))
+        self._threads = started(workers, function_of(work), (self._control,))
         self._pid = os.getpid()
         atexit.register(self.close)
 
@@ -162,11 +148,10 @@ class WorkerPool:
         """How many workers there are."""
         return len(self._threads)
 
-    def lend(self) -> tuple[int, int]:
-        """The control block, and what wakes workers, for jobs of one Python thread; zeros while
-        another one has them. Who is lent them calls `take_back`."""
-        assert self._post is not None
-        return (self._control, self._post) if self._busy.acquire(blocking=False) else (0, 0)
+    def lend(self) -> int:
+        """The control block, for jobs of one Python thread; 0 while another one has it. Who is lent
+        it calls `take_back`."""
+        return self._control if self._busy.acquire(blocking=False) else 0
 
     def take_back(self) -> None:
         self._busy.release()
@@ -176,9 +161,6 @@ class WorkerPool:
         if os.getpid() != self._pid:
             return
         with self._busy:
-            self._words[JOB // 8] = -1
-            libc = ctypes.CDLL(None)
-            for _ in self._threads:
-                libc.sem_post(ctypes.c_void_p(self._control + SEMAPHORE))
+            self._send_home(self._control)
             for thread in self._threads:
                 thread.join(timeout=1.0)

@@ -108,6 +108,8 @@ def test_same_bits_for_every_tile_and_width(dtype):
         (WIDE, 6, 4),
         (WIDE, 2, 1),
         (Machine(vector_bytes=16), 2, 4),
+        (Machine(vector_bytes=16, registers=32), 6, 4),
+        (Machine(vector_bytes=16, registers=32), 8, 3),
     ]:
         got = case.run(machine, m, nv)
         assert got.tobytes() == full[: got.shape[0], : got.shape[1]].tobytes(), (machine, m, nv)
