@@ -364,7 +364,7 @@ def test_names_that_mean_something_are_made_in_one_place() -> None:
 # ---- tests -------------------------------------------------------------------------------------
 
 TESTS = ROOT / "tests"
-HELPING = ("support", "attack")  # what tests share, and what takes longer than a test may
+HELPING = ("support", "attack", "arm")  # what tests share, or takes longer than a test may
 NO_MIRRORS = (*HELPING, "bench", "examples")  # of the checkout's other folders
 
 

@@ -30,6 +30,8 @@ GRADIENT_LIMIT = {"float64": 1e-11, "float32": 1e-4}  # sums over rows and steps
 # weights once more does to the interpreter, the roundings of every step may do this many times.
 ROUNDINGS = 20
 SLOPE_LIMIT = 1e-6
+# units, batch, time, features: rows shared, units shared, nothing shared.
+SHAPES = ((130, 33, 7, 7), (260, 1, 5, 17), (17, 5, 6, 1))
 
 
 @dataclass
@@ -140,3 +142,15 @@ class Pair:
             "values": cases.worst(moved_values, values)[0],
             "gradients": cases.worst(moved_gradients, gradients)[0],
         }
+
+
+def bits(name: str, dtype: str, shape: tuple[int, int, int, int]) -> Arrays:
+    """Everything a call and its pullback give."""
+    pair = Pair.of(name, dtype, shape)
+    values, gradients = pair.gradients(pair.kernels)
+    alone = pair.values(pair.kernels)
+    return {
+        **{f"value {n}": a for n, a in alone.items()},
+        **{f"trained {n}": a for n, a in values.items()},
+        **{f"gradient {n}": a for n, a in gradients.items()},
+    }

@@ -26,7 +26,7 @@ from rnncc.runtime.cpu.planning.tiling import TileBinder
 from rnncc.runtime.cpu.threads.dispatch import max_threads
 from tests.support import cases
 from tests.support.cases import Arrays
-from tests.support.kernel_pair import SINGLE, Pair
+from tests.support.kernel_pair import SHAPES, SINGLE, Pair, bits
 from tests.support.second_order import flat, twice
 
 # cells and precisions tried in processes of their own, each compiled for every vector width
@@ -34,21 +34,7 @@ CELLS = ("lstm", "layer_norm_lstm", "slstm", "fast_weights")
 TRIED = [*((name, "float32") for name in CELLS), ("simple_rnn", "float64")]
 STORED = "lstm"  # with narrow weights
 SECOND = "simple_rnn"  # second derivatives, of few kernels
-# units, batch, time, features: rows shared, units shared, nothing shared.
-SHAPES = ((130, 33, 7, 7), (260, 1, 5, 17), (17, 5, 6, 1))
 THREADS, WIDTH = "RNNCC_NUM_THREADS", "RNNCC_VECTOR_BYTES"
-
-
-def bits(name: str, dtype: str, shape: tuple[int, int, int, int]) -> Arrays:
-    """Everything a call and its pullback give."""
-    pair = Pair.of(name, dtype, shape)
-    values, gradients = pair.gradients(pair.kernels)
-    alone = pair.values(pair.kernels)
-    return {
-        **{f"value {n}": a for n, a in alone.items()},
-        **{f"trained {n}": a for n, a in values.items()},
-        **{f"gradient {n}": a for n, a in gradients.items()},
-    }
 
 
 def everything() -> Iterator[tuple[str, np.ndarray]]:

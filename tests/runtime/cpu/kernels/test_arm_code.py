@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from tests.support.arm_assembly import arm_assembly, has_arm, loops
+from tests.arm.assembly import arm_assembly, has_arm, loops
 
 pytestmark = pytest.mark.skipif(not has_arm(), reason="this LLVM has no aarch64")
 

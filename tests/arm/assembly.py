@@ -1,6 +1,6 @@
 """ARM's machine code of kernels, as text, from a machine that isn't one.
 
-    python -m tests.support.arm_assembly FEATURES MODULE:NAME ...     a JSON object of texts
+    python -m tests.arm.assembly FEATURES MODULE:NAME ...     a JSON object of texts
 
 A process of its own: what words mean is settled when a process first compiles. FEATURES are
 extensions of the plain core, such as +lse,+rcpc.

@@ -1,6 +1,6 @@
 """A cell on ARM, under emulation: the short form of `tests/arm/run`, where that has made a folder.
 
-tests/arm/run FOLDER setup && RNNCC_ARM=FOLDER python -m pytest tests/arm
+tests/arm/run FOLDER setup && RNNCC_ARM=FOLDER python -m pytest tests/test_arm.py
 """
 
 import os
