@@ -1,5 +1,7 @@
 """A kernel's Python function to an object file: Numba types and lowers it, LLVM runs once.
 
+    machine_code(typed(function, "void(int64, int64)"))     # the second may be another thread's
+
 Numba would compile every helper three times over (a function, a wrapper for Python, one for C),
 optimise each alone and again inside each caller. Here a helper is lowered once a process and linked
 unoptimised into the kernels that call it; what is optimised and turned into machine code is the
@@ -11,7 +13,10 @@ Non-Goals: where objects are kept and run (`object_cache`); what the words of ke
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache, cached_property
 from types import CellType, FunctionType
 from typing import Any
 
@@ -24,7 +29,8 @@ from numba.core.typing.templates import make_concrete_template
 from rnncc.runtime.jit.fingerprint import Unknown, fingerprint
 from rnncc.runtime.jit.front_end import Lowered, lower
 from rnncc.runtime.jit.helper import Helper, Word
-from rnncc.runtime.jit.object_cache import symbol
+from rnncc.runtime.jit.integer_builtins import BUILTINS
+from rnncc.runtime.jit.object_cache import ENTRY, symbol
 
 
 class Library:
@@ -38,16 +44,21 @@ class Library:
         self.name = name
         self.codegen = cpu_target.target_context.codegen()
         self.callees: list[Any] = []
-        self.module: Any = None
+        self.text = ""
         self.recorded_timings: list[Any] = []
-        self._reload_init: set[Any] = set()
 
     def create_ir_module(self, name: str) -> ir.Module:
-        module: ir.Module = self.codegen._create_empty_module(name)
+        module = ir.Module(name)
+        module.triple, module.data_layout = _triple(), self.codegen._data_layout
         return module
 
     def add_ir_module(self, module: ir.Module) -> None:
-        self.module = llvm.parse_assembly(str(module))
+        self.text = str(module)
+
+    @cached_property
+    def module(self) -> Any:
+        """LLVM's, of which a helper's stays, for those who link it."""
+        return llvm.parse_assembly(self.text)
 
     def add_linking_library(self, library: Any) -> None:
         if library not in self.callees:
@@ -55,6 +66,23 @@ class Library:
 
     def _ensure_finalized(self) -> None:
         """Nothing is: callers link what is here as it is."""
+
+
+@cache
+def _triple() -> str:
+    return str(llvm.get_process_triple())
+
+
+@dataclass(frozen=True, slots=True)
+class Unit:
+    """A kernel on its way from Python to LLVM. entry: the text of a C function that calls it, under
+    the name ENTRY. began: when, of `time.perf_counter`."""
+
+    began: float
+    name: str
+    library: Library
+    called: str
+    entry: str
 
 
 _helpers: dict[Helper, Library] = {}
@@ -66,22 +94,32 @@ def load_registries() -> None:
     cpu_target.target_context.refresh()
 
 
-@global_compiler_lock
 def compile_function(function: Callable[..., Any], signature: str) -> bytes:
     """The object file of a kernel."""
-    module = _optimised(function, signature)
-    data: bytes = _machine().emit_object(module)
+    return machine_code(typed(function, signature))
+
+
+@global_compiler_lock
+def typed(function: Callable[..., Any], signature: str) -> Unit:
+    """A kernel for LLVM. What takes time is Python, so LLVM may work for another kernel."""
+    began = time.perf_counter()
+    lowered = _lower(function, signature)
+    called, entry = lowered.fndesc.llvm_func_name, _entry(ENTRY, lowered.fndesc)
+    return Unit(began, function.__name__, lowered.library, called, entry)
+
+
+def machine_code(unit: Unit) -> bytes:
+    """The object file. Nearly all is LLVM, in which no other thread waits for Python's lock."""
+    data: bytes = _machine().emit_object(_optimised(unit))
     return data
 
 
-@global_compiler_lock
 def assembly(function: Callable[..., Any], signature: str) -> str:
-    return str(_machine().emit_assembly(_optimised(function, signature)))
+    return str(_machine().emit_assembly(_optimised(typed(function, signature))))
 
 
-@global_compiler_lock
 def llvm_text(function: Callable[..., Any], signature: str) -> str:
-    return str(_optimised(function, signature))
+    return str(_optimised(typed(function, signature)))
 
 
 def _machine() -> Any:
@@ -104,6 +142,7 @@ def _meant(function: Callable[..., Any]) -> FunctionType:
     """The function with what its words stand for in place of the words; helpers made known."""
     code = function.__code__
     names = {n: _meaning(v) for n, v in function.__globals__.items() if n in code.co_names}
+    names |= {n: own for n, own in BUILTINS.items() if n in code.co_names and n not in names}
     names["__name__"] = function.__module__
     closure = tuple(CellType(_meaning(c.cell_contents)) for c in function.__closure__ or ())
     return FunctionType(code, names, function.__name__, function.__defaults__, closure)
@@ -124,24 +163,22 @@ def _meaning(value: Any) -> Any:
 # ---- LLVM to machine code ----------------------------------------------------------------------
 
 
-def _optimised(function: Callable[..., Any], signature: str) -> Any:
-    lowered = _lower(function, signature)
-    module = lowered.library.module
-    _link(module, lowered.library.callees, [])
+def _optimised(unit: Unit) -> Any:
+    module, called = unit.library.module, unit.called
+    _link(module, unit.library.callees, [])
     for each in (*module.functions, *module.global_variables):
         if not each.is_declaration:
             each.linkage = llvm.Linkage.internal
-    called = lowered.fndesc.llvm_func_name
-    name = symbol(str(module))
+    entry = unit.entry.replace(ENTRY, symbol(str(module)))
     module.get_function(called).linkage = llvm.Linkage.external
-    module.link_in(llvm.parse_assembly(_entry(name, lowered.fndesc)))
+    module.link_in(llvm.parse_assembly(entry))
     module.get_function(called).linkage = llvm.Linkage.internal
     module.verify()
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = True  # of what is drawn; all else is vectors already
     passes = llvm.create_pass_builder(_machine(), options)
     passes.getModulePassManager().run(module, passes)
-    _check(module, function)
+    _check(module, unit.name)
     return module
 
 
@@ -172,9 +209,9 @@ def _link(module: Any, libraries: list[Any], linked: list[Any]) -> None:
             module.link_in(library._get_module_for_linking(), preserve=True)
 
 
-def _check(module: Any, function: Callable[..., Any]) -> None:
+def _check(module: Any, kernel: str) -> None:
     """Objects run without Python: what they call is LLVM's or the C library's."""
     for each in module.functions:
         name = each.name
         if each.is_declaration and name.startswith(("Py", "_Py", "numba", "NRT", "_ZN")):
-            raise AssertionError(f"{function.__name__} would call {name}, which is Python's")
+            raise AssertionError(f"{kernel} would call {name}, which is Python's")

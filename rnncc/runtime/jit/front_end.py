@@ -17,7 +17,15 @@ from types import FunctionType
 from typing import Any
 
 from numba import types
-from numba.core import bytecode, compiler, sigutils, typed_passes, untyped_passes
+from numba.core import (
+    bytecode,
+    compiler,
+    funcdesc,
+    lowering,
+    sigutils,
+    typed_passes,
+    untyped_passes,
+)
 from numba.core.registry import cpu_target
 from numba.core.targetconfig import ConfigStack
 from numba.core.types.misc import unliteral
@@ -29,7 +37,6 @@ PASSES = (
     untyped_passes.ReconstructSSA,
     typed_passes.NopythonTypeInference,
     typed_passes.PreLowerStripPhis,
-    typed_passes.NativeLowering,
 )
 # Of whole numbers these mean the same whether one is a constant or not.
 ALIKE_FOR_CONSTANTS = frozenset(
@@ -76,12 +83,29 @@ _typing = Typing()
 class Lean(compiler.CompilerBase):  # type: ignore[misc]
     """Numba's state for one function, and its way through the passes."""
 
-    def lower(self, identity: Any) -> None:
-        state = self.state
+    def lower(self, identity: Any) -> Any:
+        """The function's description; its LLVM is in the library."""
+        state, target = self.state, self.state.targetctx
+        # Numba asks LLVM, which another thread may keep busy, and parses a text for it; only what
+        # a debugger reads would say the size.
+        target.get_abi_sizeof = lambda kind: 0
         state.func_id, state.lifted, state.lifted_from = identity, (), None
         with ConfigStack().enter(state.flags.copy()):
             for step in PASSES:
                 step().run_pass(state)
+            described = funcdesc.PythonFunctionDescriptor.from_specialized_function(
+                state.func_ir,
+                state.typemap,
+                state.return_type,
+                state.calltypes,
+                mangler=target.mangler,
+                inline=state.flags.forceinline,
+                noalias=state.flags.noalias,
+                abi_tags=[state.flags.get_mangle_string()],
+            )
+            with target.push_code_library(state.library):
+                lowering.Lower(target, state.library, described, state.func_ir).lower()
+        return described
 
     def define_pipelines(self) -> list[Any]:
         """None: there is one way."""
@@ -117,6 +141,5 @@ def lower(function: FunctionType, signature: str, number: int | None, library: A
         identity.unique_id = number
         identity.unique_name = f"{identity.func_qualname}${number}"
     lean = Lean(_typing, cpu_target.target_context, library, args, result, flags, {})
-    lean.lower(identity)
-    state = lean.state
-    return Lowered(library, state.cr.fndesc, state.return_type(*args))
+    described = lean.lower(identity)
+    return Lowered(library, described, lean.state.return_type(*args))

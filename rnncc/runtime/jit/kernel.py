@@ -28,9 +28,9 @@ from rnncc.runtime.jit.object_cache import MachineCode, find, llvm_lock, load, s
 
 CORE_ARGUMENTS = 8
 
-_COMPILING = threading.RLock()
+COMPILING = threading.RLock()
 # A child that forks in the middle would find LLVM and Numba in the middle, and their locks taken.
-held_in_forks(_COMPILING)
+held_in_forks(COMPILING)
 held_in_forks(llvm_lock())
 
 
@@ -70,7 +70,7 @@ class CpuKernel:
     @property
     def one_row(self) -> CpuKernel | None:
         if self._one_row is None and self.render_one_row is not None:
-            with _COMPILING:
+            with COMPILING:
                 self._one_row = self._one_row or self.render_one_row()
         return self._one_row
 
@@ -87,21 +87,31 @@ class CpuKernel:
     def address(self) -> int:
         """Where the machine code is."""
         if self._code is None:
-            with _COMPILING:
+            with COMPILING:
                 if self._code is None:
                     self._code = self._get()
         return self._code.address
 
     def _get(self) -> MachineCode:
+        if not self.load_cached():
+            self.finish(compiler().typed(self.function, self.signature))
+        assert self._code is not None
+        return self._code
+
+    def load_cached(self) -> bool:
+        """Whether its machine code was in the cache, and is loaded now."""
         cached = find(self.function)
         if cached is not None:
-            return load(cached, self.function)
-        compile_function = compiler().compile_function
-        began = time.perf_counter()
-        data = compile_function(self.function, self.signature)
-        self.seconds = time.perf_counter() - began
+            self._code = load(cached, self.function)
+        return cached is not None
+
+    def finish(self, unit: Any) -> None:
+        """Makes machine code of what was typed, keeps it and loads it. May run on any thread: it
+        takes none of the locks that whoever waits for it holds."""
+        data = compiler().machine_code(unit)
+        self.seconds = time.perf_counter() - unit.began
         save(self.function, data)
-        return load(data, self.function)
+        self._code = load(data, self.function)
 
     def assembly(self) -> str:
         """The machine code as text, for reading; compiled anew."""

@@ -34,7 +34,8 @@ from rnncc.runtime.jit.module_grammar import check_module
 PACKAGE = Path(__file__).parents[2]
 # What generated modules import, so what compiled kernels contain pieces of.
 KERNEL_SOURCES = (
-    *(f"runtime/jit/{m}.py" for m in ("compiler", "front_end", "helper", "intrinsics")),
+    *(f"runtime/jit/{m}.py" for m in ("compiler", "front_end", "helper")),
+    *(f"runtime/jit/{m}.py" for m in ("integer_builtins", "intrinsics")),
     *(f"runtime/cpu/intrinsics/{m}.py" for m in ("kernel_namespace", "quantized_tiles")),
     *(f"runtime/cpu/intrinsics/{m}.py" for m in ("scalar_intrinsics", "simd", "tile_intrinsics")),
     *(f"runtime/cpu/intrinsics/{m}.py" for m in ("vector_math", "vector_types")),

@@ -148,6 +148,9 @@ class Simulator:
         self.scheduler.run(perform, plan, self.address_of(plan.array), at, bases[WORKSPACE])
         self._finish(plan, bases)
 
+    def survey(self) -> None:
+        """Nothing is compiled."""
+
     def repeated(self, plan: Plan, workspace: int) -> Callable[[], None]:
         def again() -> None:
             self.scheduler.run(

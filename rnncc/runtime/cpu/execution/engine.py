@@ -60,8 +60,8 @@ class CpuEngine:
         """side: makes a direction's side."""
         self.cell, self.storage, self._side = cell, "", side
         self.dtype = np.dtype(cell.dtype)
-        self._forward = side(forward, cell.dtype)
-        self._backward = side(backward, cell.dtype)
+        self._forward = side(forward, cell.dtype, cell=cell.name)
+        self._backward = side(backward, cell.dtype, cell=cell.name)
         self._calls: dict[Any, CallKey] = {}
 
     def stored(self, storage: str) -> CpuEngine:

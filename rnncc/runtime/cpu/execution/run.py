@@ -30,6 +30,7 @@ from rnncc.runtime.cpu.planning.executable import Executable, Params, ResultChoi
 from rnncc.runtime.cpu.planning.kernel_arguments import ArgumentBinder
 from rnncc.runtime.cpu.planning.target import HOST, CpuTarget
 from rnncc.runtime.cpu.planning.weight_packing import Packed
+from rnncc.runtime.jit.batch import make_ready
 from rnncc.runtime.planning.call_key import CallKey
 from rnncc.runtime.planning.layouts import Layout, axes_of, is_padded
 
@@ -67,6 +68,8 @@ class Direction:
     steps: int = 0  # of the last call, whatever its blocks
     kept_packs: int = KEPT_VERSIONS
     target: CpuTarget = HOST
+    cell: str = ""
+    surveyed: set[bool] = field(default_factory=set)
 
     def __post_init__(self) -> None:
         open_in_children(self, "lock")
@@ -114,10 +117,7 @@ class Direction:
         with self.lock:
             executable = self.made.get(call)
             if executable is None:
-                layouts = {
-                    buffer.name: residuals.places[name][1] for buffer, name in self.params.residuals
-                }
-                executable = self.prepare(call, layouts)
+                executable = self.prepare(call, self._given(residuals))
                 self.made[call] = executable
                 if len(self.made) > KEPT_SHAPES:
                     self.made.popitem(last=False)
@@ -126,9 +126,29 @@ class Direction:
             self.last = executable
             return executable
 
-    def prepare(self, call: CallKey, given: dict[str, Layout]) -> Executable:
-        """given: where the rows of residuals are."""
-        target = self.target
+    def compile_first(
+        self, call: CallKey, residuals: Residuals, wanted: frozenset[str] | None
+    ) -> None:
+        """What the first call needs is compiled at once, not when planning comes to it. One row
+        has kernels of its own where nothing is saved."""
+        one_row = call.batch == 1 and not call.save
+        if one_row in self.surveyed:
+            return
+        survey = self.target.survey()
+        if survey is not None:
+            self.prepare(call, self._given(residuals), survey).choice(wanted)
+            direction = self.direction.name.lower().replace("_", " ")
+            make_ready(survey.kernels, f"{self.cell}, {direction}")
+        self.surveyed.add(one_row)
+
+    def _given(self, residuals: Residuals) -> dict[str, Layout]:
+        return {buffer.name: residuals.places[name][1] for buffer, name in self.params.residuals}
+
+    def prepare(
+        self, call: CallKey, given: dict[str, Layout], target: CpuTarget | None = None
+    ) -> Executable:
+        """given: where the rows of residuals are. target: the side's own by default."""
+        target = target or self.target
         binder = ArgumentBinder(
             self.direction, call, target.machine, self.dtype, target.threads, given
         )
@@ -291,6 +311,7 @@ class Run:
                 copies=tuple(copies),
             )
         with self.side.lock:
+            self.side.compile_first(call, job.residuals, job.wanted)
             executable = self.side.prepared(call, job.residuals)
             return Ready(executable, executable.choice(job.wanted), tuple(later))
 

@@ -52,11 +52,11 @@ class CpuSecondEngine:
         """side: makes a direction's side."""
         self.cell = cell
         self.dtype = np.dtype(cell.dtype)
-        self._forward = side(forward, cell.dtype)
-        self._backward = side(backward, cell.dtype)
+        self._forward = side(forward, cell.dtype, cell=cell.name)
+        self._backward = side(backward, cell.dtype, cell=cell.name)
         # What they read in place of weights are cotangents, other ones at every call.
-        self._backward_pullback = side(backward_pullback, cell.dtype, kept_packs=0)
-        self._forward_pullback = side(forward_pullback, cell.dtype, kept_packs=0)
+        self._backward_pullback = side(backward_pullback, cell.dtype, kept_packs=0, cell=cell.name)
+        self._forward_pullback = side(forward_pullback, cell.dtype, kept_packs=0, cell=cell.name)
 
     # ---- calls --------------------------------------------------------------------------------
 

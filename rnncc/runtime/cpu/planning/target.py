@@ -23,7 +23,7 @@ from rnncc.runtime.common import memory_pool
 from rnncc.runtime.cpu.kernels.executor import Plan, perform, perform_again
 from rnncc.runtime.cpu.kernels.microkernels import Cores
 from rnncc.runtime.cpu.threads.dispatch import joined_team, max_threads, pool_of_workers
-from rnncc.runtime.cpu.threads.worker_pool import function_of
+from rnncc.runtime.cpu.threads.worker_pool import function_of, send_home, work
 from rnncc.runtime.jit.kernel import CpuKernel
 
 SHARED_BYTES = 1 << 18  # of copies, from which a second thread is worth waking
@@ -59,11 +59,16 @@ class CpuTarget(Protocol):
     def repeated(self, plan: Plan, workspace: int) -> Callable[[], None]:
         """What does once more all that a `run` in this workspace has done."""
 
+    def survey(self) -> Survey | None:
+        """What plans on it are to be made for first, to see which kernels they run; None where
+        nothing is compiled."""
+
 
 class Host:
     """This machine."""
 
-    gap, shared_bytes, pool = 0, SHARED_BYTES, None
+    gap, shared_bytes = 0, SHARED_BYTES
+    pool: memory_pool.Pool | None = None
 
     def __init__(self) -> None:
         self.address_of = self.blank = memory_pool.address_of
@@ -83,6 +88,9 @@ class Host:
     def row_table(self, cores: Cores, vectors: int) -> int:
         return memory_pool.address_of(cores.row_table(vectors))
 
+    def survey(self) -> Survey:
+        return Survey()
+
     def repeated(self, plan: Plan, workspace: int) -> Callable[[], None]:
         run, address = _perform_again(), plan.address
         pool = pool_of_workers() if plan.threads else None
@@ -98,6 +106,29 @@ class Host:
                     pool.take_back()
 
         return again
+
+
+class Survey(Host):
+    """This machine, of which a plan is made that nobody runs: only the kernels in it are told."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self._planned: list[CpuKernel] = []
+
+    @property
+    def kernels(self) -> list[CpuKernel]:
+        """Those of the plan, then what runs them."""
+        workers = [work, send_home] if self.threads > 1 and not joined_team() else []
+        return [*self._planned, perform, *workers]
+
+    def code(self, kernel: CpuKernel) -> int:
+        self._planned.append(kernel)
+        return 0
+
+    def row_table(self, cores: Cores, vectors: int) -> int:
+        rows = range(1, cores.max_rows(vectors) + 1)
+        self._planned += [cores.kernel(count, vectors) for count in rows]
+        return 0
 
 
 @cache

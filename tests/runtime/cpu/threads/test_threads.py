@@ -256,7 +256,7 @@ def test_a_team_has_no_more_threads_than_can_start(monkeypatch):
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
 @pytest.mark.parametrize(
-    "lock", [kernel._COMPILING, object_cache.llvm_lock()], ids=["ours", "LLVM's"]
+    "lock", [kernel.COMPILING, object_cache.llvm_lock()], ids=["ours", "LLVM's"]
 )
 def test_a_fork_waits_until_nobody_compiles(lock):
     """A child would find LLVM in the middle of something, and its lock taken for good."""
