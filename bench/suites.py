@@ -233,6 +233,7 @@ SUITES: dict[str, Entry] = {
     "layers": "bench.layers_suite:layers_suite",
     "keras": "bench.keras_suite:keras_suite",
     "memory": "bench.memory_suite:memory_suite",
+    "accuracy": "bench.accuracy_suite:accuracy_suite",
     "gpu": "bench.gpu.suite:gpu_suite",
 }
 

@@ -55,8 +55,11 @@ def prepare(case: Case, data: Data, variant: str = "") -> Run:
 
     if not is_plain(case):
         return _loop(case, data, compiled=variant == "compile")
-    more = {"nonlinearity": case.option("activation", "tanh")} if case.cell == "simple_rnn" else {}
+    more: dict[str, Any] = {}
+    if case.cell == "simple_rnn":
+        more["nonlinearity"] = case.option("activation", "tanh")
     kind = getattr(torch.nn, CLASSES[case.cell])
+    more["dtype"] = getattr(torch, case.dtype)
     model = kind(case.features, case.units, batch_first=True, **more)
     return run_model(model, case, data, path)
 
@@ -192,7 +195,8 @@ def _loop(case: Case, data: Data, *, compiled: bool) -> Run:
     keep = 1 - case.option("recurrent_dropout", 0)
 
     def run(kept: Any) -> Any:
-        states: Any = [torch.zeros(s) for s in code.shapes(case.batch, case.units)]
+        shapes = code.shapes(case.batch, case.units)
+        states: Any = [torch.zeros(s, dtype=x.dtype) for s in shapes]
         rows = []
         for t, z in enumerate(code.before(ops, w, x).unbind(1)):
             new = step(w, z, kept, *states)

@@ -30,8 +30,8 @@ GRADIENT_LIMIT = {"float64": 1e-11, "float32": 1e-4}  # sums over rows and steps
 # weights once more does to the interpreter, the roundings of every step may do this many times.
 ROUNDINGS = 20
 SLOPE_LIMIT = 1e-6
-# units, batch, time, features: rows shared, units shared, nothing shared.
-SHAPES = ((130, 33, 7, 7), (260, 1, 5, 17), (17, 5, 6, 1))
+# units, batch, time, features: rows shared, units shared, nothing shared, sums of many blocks.
+SHAPES = ((130, 33, 7, 7), (260, 1, 5, 17), (17, 5, 6, 1), (24, 3, 5, 310))
 
 
 @dataclass

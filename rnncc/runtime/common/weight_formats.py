@@ -37,6 +37,7 @@ class Storage:
         return self.rows << 32 | self.depth
 
 
+SUM_BLOCK = 96  # k's that are added one after another, see templates/cpu/cores.py.jinja
 GROUP = 64  # k's that share a scale
 FULL = Storage("", 1, 1, "cpu/cores.py.jinja")
 BFLOAT16 = Storage("bfloat16", 2, 1, "cpu/cores_bfloat16.py.jinja")

@@ -193,6 +193,14 @@ RUNTIME: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
         SHARED,
     ),
     "sums begin anew": ("sum_rows", r"if begun else", "if False else", None, APART),
+    "blocks that are no part of deep sums": (
+        "core_.*",
+        r"so_far, so_far_rs = out, out_rs",
+        "pass",
+        NUMBERS,
+        APART,
+    ),
+    "pieces that are no part of deep sums": ("contract_rows", "here, out_rs$", "0, 0", None, APART),
     "a last row left out": (
         "sum_rows",
         r"last \* row_tile, rows\)",
@@ -202,12 +210,18 @@ RUNTIME: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
     ),
     "a k too few": (
         "core_.*",
-        r"range\(word\(seg, 6\)\)",
-        "range(word(seg, 6) - 1)",
+        r"min\(k - begin, (\d+)\)",
+        r"min(k - begin, \1) - 1",
         NUMBERS,
         APART,
     ),
-    "a k too many": ("core_.*", r"range\(word\(seg, 6\)\)", "range(word(seg, 6) + 1)", None, APART),
+    "a k too many": (
+        "core_.*",
+        r"min\(k - begin, (\d+)\)",
+        r"min(k - begin, \1) + 1",
+        None,
+        APART,
+    ),
     "a unit too many is packed": (
         "pack",
         r"units - unit, w\.width",
@@ -253,13 +267,14 @@ RUNTIME: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
         APART,
     ),
 }
-LONG: Shape = (2, 45, 3, 2)  # more rows than a panel has
+LONG: Shape = (2, 67, 3, 2)  # more rows than a gradient takes at once
+DEEP: Shape = (18, 2, 2, 300)  # sums of blocks, taken in pieces
 
 
 @pytest.mark.parametrize("what", RUNTIME)
 def test_runtime_text(what: str) -> None:
     where, old, new, kind, ways = RUNTIME[what]
-    shape = LONG if "begin anew" in what else SHAPE
+    shape = LONG if "begin anew" in what else DEEP if "deep" in what else SHAPE
     caught(what, kind, ways, Changed(where, old, new), shape=shape)
 
 

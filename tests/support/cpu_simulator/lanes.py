@@ -226,6 +226,9 @@ class Vectors:
     def zero_tile(self, rows: int, vectors: int) -> Vec:
         return Vec(np.zeros((rows, vectors * self.width), self.kind))
 
+    def add_tile(self, tile: Vec, start: int, stride: int) -> Vec:
+        return tile + self._rows(*tile.values.shape, start, stride)
+
     def store_tile(self, tile: Vec, start: int, stride: int) -> None:
         for m, row in enumerate(tile.values):
             bad = None if tile.bad is None else np.broadcast_to(tile.bad, tile.values.shape)[m]

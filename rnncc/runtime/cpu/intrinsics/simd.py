@@ -24,6 +24,7 @@ from numba.core.typing.templates import AbstractTemplate, infer_global, signatur
 from rnncc.runtime.common.one_for_all import one_for_all
 from rnncc.runtime.cpu.intrinsics import quantized_tiles, vector_math
 from rnncc.runtime.cpu.intrinsics.tile_intrinsics import (
+    add_tile,
     fetch_row,
     fma_tile,
     load_tile_of,
@@ -371,6 +372,7 @@ def vectors(dtype: str, width: int) -> ModuleType:
         select=select,
         load_tile=load_tile_of(vec),
         fma_tile=fma_tile,
+        add_tile=add_tile,
         store_tile=store_tile,
         transpose_tile=transpose_tile,
         fetch_row=fetch_row,

@@ -2,6 +2,7 @@
 
     acc = v.load_tile(3, 4, init, init_rs)
     acc = v.fma_tile(acc, a, a_rs, w)
+    acc = v.add_tile(acc, out, out_rs)
     v.store_tile(acc, out, out_rs)
     v.fetch_row(w + 4096, 256)
 
@@ -179,6 +180,26 @@ def fetch_row(context, start, size):
         return context.get_dummy_value()
 
     return types.void(types.intp, size), emit
+
+
+@primitive
+def add_tile(context, acc, start, stride):
+    """The tile plus what lies in memory as `load_tile` reads it, a vector at a time: there are no
+    registers for two tiles."""
+    if not isinstance(acc, TileType):
+        return None
+    tile = acc
+
+    def emit(context, builder, sig, args):
+        acc, start, stride = args
+        for m, row in enumerate(_rows(builder, start, stride, tile.rows)):
+            for v in range(tile.vectors):
+                there = vector_at(builder, tile, row, v)
+                total = builder.fadd(builder.extract_value(acc, [m, v]), there)
+                acc = builder.insert_value(acc, total, [m, v])
+        return acc
+
+    return tile(tile, types.intp, types.intp), emit
 
 
 @primitive

@@ -5,6 +5,7 @@ Non-Goals: lanes (`simd`); whole-row moves and reductions (`row_kernels`).
 
 import numpy as np
 
+from rnncc.runtime.common.weight_formats import SUM_BLOCK
 from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     call_core,
     prefetch,
@@ -24,10 +25,11 @@ POINTERS_AT = SPILLS_AT + 8 * TILE_BYTES  # then the addresses of a panel's rows
 POINTER_BYTES = 8 * 96  # a row's addresses: as many as any stage needs
 TURN_AT = POINTERS_AT + ROW_BLOCK * POINTER_BYTES  # then steps run so far, by the last calls too
 PANEL_AT = TURN_AT + CACHE_LINE  # then a panel of a gradient's contraction, and tables of segments
-PANEL_SCRATCH = 64 * 8 * 128  # a panel of PANEL_ROWS rows at the widest vectors
 PACK_TILES = 12  # tiles a panel is read for from which copying it pays
-PANEL_ROWS = 128  # of a tile's weights, or of a gradient's terms: they stay in the first cache
-# (Whole steps of every storage of weights.)
+# Rows of a tile's weights, or of a gradient's terms, that are used at once: whole blocks of a sum,
+# and whole steps of every storage of weights.
+PANEL_ROWS = 2 * SUM_BLOCK
+PANEL_SCRATCH = 64 * 8 * PANEL_ROWS  # a panel at the widest vectors
 
 pair = vectors("float64", 2)  # sixteen bytes, whatever they mean
 
@@ -150,7 +152,8 @@ def contract_rows(
 
     Where the weights of one tile are more than the first cache holds, the sum over k is taken in
     pieces that fit, each for all rows of the panel; it goes on from what is in `out`, in the same
-    order, so the bits are the same. The word behind the segments is scratch for one more. Weights
+    blocks and order, so the bits are the same: a rest that would be no block of its own stays with
+    the piece before it. The word behind the segments is scratch for one more. Weights
     come in steps of `deep` k's.
     """
     deep = word(cores, 0) & 0xFFFFFFFF
@@ -171,18 +174,16 @@ def contract_rows(
                 continue
             for i in range(count):
                 at = table + i * SEGMENT_BYTES
-                for k in range(0, word(at, 6), PANEL_ROWS):
+                rest = word(at, 6)
+                while rest > 0:
+                    k = word(at, 6) - rest
+                    taken = rest if rest <= PANEL_ROWS + SUM_BLOCK else PANEL_ROWS
+                    a = word(at, 0) + k * word(at, 2)
+                    w = word(at, 3) + k // deep * step_bytes
                     segment(
-                        piece,
-                        0,
-                        word(at, 0) + k * word(at, 2),
-                        word(at, 1),
-                        word(at, 2),
-                        word(at, 3) + k // deep * step_bytes,
-                        word(at, 4),
-                        word(at, 5),
-                        min(PANEL_ROWS, word(at, 6) - k),
+                        piece, 0, a, word(at, 1), word(at, 2), w, word(at, 4), word(at, 5), taken
                     )
+                    rest -= taken
                     contract_lanes(
                         cores, piece, 1, blk, end, row_tile, j, start, stride, here, out_rs
                     )

@@ -17,7 +17,7 @@ from rnncc.common.machine import LANE_PAD, Machine, host
 from rnncc.common.template_loader import render
 from rnncc.runtime.common.memory_pool import aligned
 from rnncc.runtime.common.one_for_all import one_for_all
-from rnncc.runtime.common.weight_formats import FULL, INT8, Storage
+from rnncc.runtime.common.weight_formats import FULL, INT8, SUM_BLOCK, Storage
 from rnncc.runtime.jit.module_cache import keyed_module
 
 SEGMENT_WORDS = 7
@@ -59,6 +59,7 @@ class CoresView:
     width: int
     tiles: tuple[Tile, ...]
     storage: Storage
+    block: int  # k's that are added one after another
     ahead: int  # bytes behind those read that are asked for; 0: none
     segment_bytes: int = SEGMENT_WORDS * 8
 
@@ -77,7 +78,7 @@ class Cores:
         width = machine.width(dtype)
         # Narrow cores wait for memory more than for anything, so theirs always do.
         far = far or storage is not FULL
-        view = CoresView(dtype, width, self.tiles, storage, AHEAD if far else 0)
+        view = CoresView(dtype, width, self.tiles, storage, SUM_BLOCK, AHEAD if far else 0)
         self.module = keyed_module(
             f"{'far_' if far else ''}cores_{storage.name or dtype}x{width}",
             repr(view),

@@ -8,6 +8,7 @@ import pytest
 
 from rnncc.common.machine import Machine, host
 from rnncc.runtime.common.memory_pool import aligned
+from rnncc.runtime.common.weight_formats import SUM_BLOCK
 from rnncc.runtime.cpu.kernels.microkernels import SEGMENT_WORDS, cores, max_rows
 
 CORE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)
@@ -95,12 +96,13 @@ def test_every_tile_of_the_host(m, nv):
     np.testing.assert_allclose(got, want, rtol=1e-5, atol=2e-5)
 
 
+@pytest.mark.parametrize("k", [(37, 5), (SUM_BLOCK, 2 * SUM_BLOCK + 7), (SUM_BLOCK + 1, 3)])
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-def test_same_bits_for_every_tile_and_width(dtype):
+def test_same_bits_for_every_tile_and_width(dtype, k):
     size = 128 // np.dtype(dtype).itemsize * 4
-    case = Case(dtype, size)
+    case = Case(dtype, size, k)
     full = case.run(NARROW, 1, 1)
-    np.testing.assert_allclose(full, case.expected(), atol=2e-5 if dtype == "float32" else 1e-13)
+    np.testing.assert_allclose(full, case.expected(), atol=1e-4 if dtype == "float32" else 1e-12)
     for machine, m, nv in [
         (NARROW, 3, 4),
         (NARROW, 6, 2),
@@ -113,6 +115,26 @@ def test_same_bits_for_every_tile_and_width(dtype):
     ]:
         got = case.run(machine, m, nv)
         assert got.tobytes() == full[: got.shape[0], : got.shape[1]].tobytes(), (machine, m, nv)
+
+
+@pytest.mark.parametrize("far", [False, True])
+def test_long_sums_are_taken_in_blocks_from_zero(far):
+    """Ones, added to a number to which float32 can add no single one: short segments stay below."""
+    large, n = 2.0**24, 2 * SUM_BLOCK + 10
+    lanes = host().width("float32")
+    ones, init = aligned((n, lanes), "float32"), aligned((1, lanes), "float32")
+    ones[...], init[...] = 1, large
+    core = CORE(cores("float32", far=far).address(1, 1))
+
+    def summed(*depths):
+        segs = aligned((len(depths), SEGMENT_WORDS), np.int64)
+        segs[:] = [(ones.ctypes.data, 4, 4, ones.ctypes.data, lanes * 4, 0, k) for k in depths]
+        out = aligned((1, lanes), "float32")
+        core(segs.ctypes.data, len(depths), 0, 0, init.ctypes.data, 0, out.ctypes.data, 0)
+        return set(out[0])
+
+    assert summed(SUM_BLOCK) == summed(SUM_BLOCK, SUM_BLOCK) == summed() == {large}
+    assert summed(n) == {large + n} and summed(5, n, 5, n) == {large + 2 * n}
 
 
 def test_no_segments_copies_the_start():
