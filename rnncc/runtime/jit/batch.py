@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import gc
 import queue
+import sys
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -20,6 +21,8 @@ from typing import Any
 from rnncc.runtime.jit.compiler_import import compiler
 from rnncc.runtime.jit.kernel import COMPILING, CpuKernel
 from rnncc.runtime.jit.progress import Progress
+
+SOON = 1e-4  # seconds
 
 
 def make_ready(kernels: Iterable[CpuKernel], what: str) -> None:
@@ -32,7 +35,7 @@ def make_ready(kernels: Iterable[CpuKernel], what: str) -> None:
         wanted = [k for k in dict.fromkeys(kernels) if not k.loaded and not k.load_cached()]
         if not wanted:
             return
-        with _without_collections(), Progress(what, len(wanted)) as progress:
+        with _two_at_work(), Progress(what, len(wanted)) as progress:
             _compile(wanted, progress)
 
 
@@ -100,13 +103,17 @@ class Finisher:
 
 
 @contextmanager
-def _without_collections() -> Iterator[None]:
-    """Numba's hundred thousands of objects would be looked through again and again, a tenth of the
-    time, and next to nothing be found."""
-    enabled = gc.isenabled()
+def _two_at_work() -> Iterator[None]:
+    """LLVM's thread wants Python's lock some hundred times a kernel, each time for microseconds: it
+    is given it soon, or it would do next to nothing while another types. And Numba's hundred
+    thousands of objects would be looked through for garbage again and again, a tenth of the time,
+    and next to none be found."""
+    enabled, interval = gc.isenabled(), sys.getswitchinterval()
     gc.disable()
+    sys.setswitchinterval(min(interval, SOON))
     try:
         yield
     finally:
+        sys.setswitchinterval(interval)
         if enabled:
             gc.enable()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import gc
+import sys
 import threading
 from pathlib import Path
 from types import ModuleType
@@ -79,9 +80,11 @@ def test_an_error_is_raised_and_nothing_is_left_behind(
             raise RuntimeError("can't start new thread")
 
         monkeypatch.setattr(threading.Thread, "start", none)
+    interval = sys.getswitchinterval()
     with pytest.raises(Exception, match="Cannot cast"):
         make_ready([module.double, module.wrong, module.least], "three")
-    assert gc.isenabled() and not module.least.loaded
+    assert gc.isenabled() and sys.getswitchinterval() == interval
+    assert not module.least.loaded
     assert not [t for t in threading.enumerate() if t.name == "rnncc-llvm"]
     make_ready([module.double, module.least], "two")
     assert run(module.double, 21) == 42
