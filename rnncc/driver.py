@@ -16,12 +16,14 @@ Non-Goals: reading and checking text (`lowering.cell_interface`); engines and cl
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rnncc.artifact.cell import CellDescription, Variant, variants_of
 from rnncc.common.result_roles import cotangent_name
+from rnncc.common.unrolling import unroll_of
+from rnncc.frontend.elaborate import bind_options
 from rnncc.frontend.spec import CellSpec
 from rnncc.ir.program import Program
 from rnncc.lowering.cell_interface import CellInterface
@@ -61,24 +63,30 @@ class Derivation:
     @cached_property
     def plain(self) -> Programs:
         """Nothing is masked or drawn. SpecError: mistakes that the options and functions show."""
-        return self._lowered(Variant())
+        return self._lowered(Variant(unroll=self.unroll))
+
+    @property
+    def unroll(self) -> int:
+        """What a layer asks for that doesn't say (`common.unrolling`)."""
+        asked = bind_options(self.spec, self.options).get("unroll", False)
+        assert isinstance(asked, int), asked  # checked where it was read
+        return unroll_of(asked)
 
     def programs(self, variant: Variant) -> Programs:
         """One variant's; they are kept for the plain cell alone, which more than one step reads."""
-        plain = not (variant.mask or variant.training or variant.active_rates)
-        return self.plain if plain else self._lowered(variant)
+        same = Variant(variant.mask, variant.training, variant.active_rates, unroll=variant.unroll)
+        return self.plain if same == Variant(unroll=self.unroll) else self._lowered(variant)
 
     def _lowered(self, variant: Variant) -> Programs:
-        return Programs(
-            lower(
-                self.spec,
-                self.options,
-                self.functions,
-                mask=variant.mask,
-                training=variant.training,
-                active_rates=variant.active_rates,
-            )
+        lowered = lower(
+            self.spec,
+            self.options,
+            self.functions,
+            mask=variant.mask,
+            training=variant.training,
+            active_rates=variant.active_rates,
         )
+        return Programs(replace(lowered, unroll=variant.unroll))
 
     def module(
         self,

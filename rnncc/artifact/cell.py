@@ -16,6 +16,7 @@ from functools import cache
 from typing import Any
 
 from rnncc.artifact.literals import literal
+from rnncc.common.unrolling import unroll_of
 
 OptionValue = bool | int | float | str
 
@@ -111,7 +112,8 @@ class Variant(_Literal):
     mask: some steps may be masked. training: random numbers are drawn. active_rates: the rates
     that aren't zero, as far as they matter to this program. second_order: gradients that are
     differentiated again. storage: of the weights that calls without gradients read, "" for none
-    but their own; the program is the same.
+    but their own; the program is the same. unroll: steps that its loops write out a turn
+    (`common.unrolling`); what is computed is the same.
     """
 
     mask: bool = False
@@ -119,6 +121,7 @@ class Variant(_Literal):
     active_rates: frozenset[str] = frozenset()
     second_order: bool = False
     storage: str = ""
+    unroll: int = 1
 
     @property
     def words(self) -> str:
@@ -131,7 +134,13 @@ class Variant(_Literal):
         """What names of its kernels begin with."""
         second = "second_" if self.second_order else ""
         rated = "rated_" if self.active_rates else ""
-        return second + ("masked_" if self.mask else "") + ("training_" if self.training else rated)
+        turns = "unrolled_" if self.unroll != 1 else ""
+        return (
+            turns
+            + second
+            + ("masked_" if self.mask else "")
+            + ("training_" if self.training else rated)
+        )
 
 
 def variant_of(
@@ -141,13 +150,14 @@ def variant_of(
     training: bool,
     mask: bool,
     storage: str = "",
+    unroll: int = 1,
 ) -> Variant:
     """The one variant for these rates: calls that mean the same share a module."""
     active = frozenset(r.name for r in cell.rates if rates[r.name])
     drawn = training and bool(active or cell.draws)
     if not drawn:
         active &= {r.name for r in cell.rates if r.at_inference}
-    return Variant(mask, drawn, active, storage=storage)
+    return Variant(mask, drawn, active, storage=storage, unroll=unroll)
 
 
 def variants_of(cell: CellDescription, *, second_order: bool = False) -> tuple[Variant, ...]:
@@ -159,20 +169,28 @@ def variants_of(cell: CellDescription, *, second_order: bool = False) -> tuple[V
     """
     rates = frozenset(r.name for r in cell.rates)
     still = frozenset(r.name for r in cell.rates if r.at_inference)
-    variants = [Variant()]
+    variants = [Variant(unroll=unroll_asked(cell))]
     if still:
-        variants.append(Variant(active_rates=still))
+        variants.append(replace(variants[0], active_rates=still))
     if rates or cell.draws:
-        variants.append(Variant(training=True, active_rates=rates))
+        variants.append(replace(variants[0], training=True, active_rates=rates))
     variants += [replace(v, mask=True) for v in variants]
     if second_order:
         variants += [replace(v, second_order=True) for v in variants]
     return tuple(variants)
 
 
-def plain_variants(*, second_order: bool = False) -> tuple[Variant, ...]:
+def plain_variants(*, second_order: bool = False, unroll: int = 1) -> tuple[Variant, ...]:
     """What a call without a mask needs where nothing is drawn."""
-    return (Variant(), Variant(second_order=True)) if second_order else (Variant(),)
+    plain = Variant(unroll=unroll)
+    return (plain, replace(plain, second_order=True)) if second_order else (plain,)
+
+
+def unroll_asked(cell: CellDescription) -> int:
+    """What a layer asks for that doesn't say, by the option of that name."""
+    asked = dict(cell.options).get("unroll", False)
+    assert isinstance(asked, int), asked  # checked where it was read
+    return unroll_of(asked)
 
 
 def covering(variant: Variant, made: Iterable[Variant]) -> Variant | None:

@@ -127,7 +127,8 @@ class SummedSpec:
 
 @dataclass(frozen=True, slots=True)
 class KernelSpec:
-    """function: a generated kernel, or None where every stage is told whole in its tables."""
+    """function: a generated kernel, or None where every stage is told whole in its tables. unroll:
+    steps that a scan writes out a turn."""
 
     name: str
     kind: str
@@ -139,6 +140,7 @@ class KernelSpec:
     function: Any = None  # a CpuKernel or a CudaKernel
     arguments: tuple[str, ...] = ()  # what each word of the block is, as `texts_of` has it
     summed: tuple[SummedSpec, ...] = ()  # in the order of their numbers
+    unroll: int = 1
 
     @property
     def words(self) -> tuple[KernelArgument, ...]:

@@ -40,7 +40,9 @@ def run(arguments: argparse.Namespace) -> int:
     every = arguments.variants == "all"
     text = settings.derivation.module(
         arguments.dtype,
-        () if every else plain_variants(second_order=arguments.second_order),
+        ()
+        if every
+        else plain_variants(second_order=arguments.second_order, unroll=settings.derivation.unroll),
         second_order=arguments.second_order,
         target=arguments.target,
         on_demand=not every,

@@ -56,5 +56,7 @@ def all_stages(settings: Settings, dtype: str, *, module: bool = True) -> Iterat
             yield Stage(part, shown, text)
         yield Stage(part, "schedule", print_schedule(optimised.schedule))
     if module:
-        text = settings.derivation.module(dtype, plain_variants(), on_demand=True)
+        text = settings.derivation.module(
+            dtype, plain_variants(unroll=settings.derivation.unroll), on_demand=True
+        )
         yield Stage(WHOLE, "module", text)

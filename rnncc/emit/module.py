@@ -93,7 +93,7 @@ def _document(view: KernelView, made: Schedule) -> Code:
     """What the kernel runs over, and the shapes of the arrays it touches."""
     over = {
         "scan": f"Every step, {'backwards' if view.reverse else 'forwards'} in time: "
-        f"{len(view.levels)} level{'s' if len(view.levels) != 1 else ''} a step.",
+        f"{len(view.levels)} level{'s' if len(view.levels) != 1 else ''} a step{view.turns}.",
         "rows": "All rows at once, each part its share.",
         "grads": "Sums over rows and steps, each part its share of the lanes.",
         "weights": "What depends on weights alone.",

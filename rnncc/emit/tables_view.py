@@ -135,6 +135,7 @@ def _kernel(kernel: Kernel, view: Any, cores: bool) -> kernel_tables.KernelSpec:
         None if cores and kernel.is_plain else Code(view.name),
         texts_of(view.arguments),
         () if cores or kernel.kind != "scan" else tuple(_summed(kernel)),
+        kernel.unroll,
     )
 
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rnncc.common.unrolling import MOST_STEPS
 from rnncc.frontend.limits import LEVELS, LINE_CHARACTERS, RANK, STATES, STEPS
 
 FRAME = """\
@@ -99,6 +100,8 @@ _ROWS = (
           "h[t] = h[t-1] + x[t]\nreturn h[t]\n"),
     Cause("E217", "a declaration is written name: kind", "V: «3»"),
     Cause("E218", "{name} is a word of Python: no name", "«lambda»: weight[units]"),
+    Cause("E219", f"unroll is True, False or 1 to {MOST_STEPS} steps",
+          "unroll: option = «'all'»"),
     # ---- names and time ----
     Cause("E301", "no value is called {name}", "z = «unit» + 1"),
     Cause("E302", "no function is called {name}", "z = «tanth»(x[t])"),

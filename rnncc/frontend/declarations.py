@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 
+from rnncc.common.unrolling import fits_unroll
 from rnncc.frontend.expressions import Reader
 from rnncc.frontend.library import INITIALIZERS, RESERVED
 from rnncc.frontend.spec import (
@@ -165,6 +166,9 @@ def _scalar(kind: str, name: str, span: Span, node: ast.expr, reader: Reader) ->
     value = reader.read(node)
     literal = _literal(value)
     if kind == "option":
+        if name == "unroll" and not (isinstance(value, Bad) or fits_unroll(literal)):
+            reader.bad("E219", node)
+            return None
         if isinstance(value, Name):
             return OptionDecl(name, span, False, rate=value)
         if literal is None:

@@ -9,6 +9,7 @@ import math
 import operator
 from collections.abc import Callable, Iterable, Mapping
 
+from rnncc.common.unrolling import MOST_STEPS, fits_unroll
 from rnncc.frontend.diagnostics import Reporter, an, nearest
 from rnncc.frontend.limits import RANK, WHOLE
 from rnncc.frontend.spec import (
@@ -56,8 +57,10 @@ def bind_options(spec: CellSpec, given: Mapping[str, object]) -> dict[str, Optio
 
 
 def _checked(name: str, default: OptionValue, value: object) -> OptionValue:
-    if name == "unroll" and isinstance(value, bool | int):
-        return value
+    if name == "unroll":
+        if not fits_unroll(value):
+            raise ValueError(f"unroll is True, False or 1 to {MOST_STEPS} steps, not {value!r}")
+        return value  # type: ignore[return-value]
     if isinstance(default, bool) or isinstance(value, bool):
         ok = isinstance(default, bool) and isinstance(value, bool)
     elif isinstance(default, float):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Iterable
 from functools import lru_cache
 
+from rnncc.common.unrolling import ALL_STEPS
 from rnncc.ir.program import Op, Program, Type, Value
 
 
@@ -63,6 +64,10 @@ def _block(title: str, ops: Iterable[Op], names: ValueNames, indent: str) -> lis
     return [f"{indent}{title}:", *body] if body else []
 
 
+def _turn(unroll: int) -> str:
+    return "all steps a turn" if unroll == ALL_STEPS else f"{unroll} steps a turn"
+
+
 def print_program(program: Program) -> str:
     """Deterministic text: the same program prints the same, whatever was built before it."""
     names = ValueNames()
@@ -73,7 +78,8 @@ def print_program(program: Program) -> str:
     out += _block("before", program.before, names, "")
     scan = program.scan
     if scan:
-        out.append("scan, backwards in time:" if scan.reverse else "scan:")
+        turns = "" if program.unroll == 1 else f", {_turn(program.unroll)}"
+        out.append(f"scan{', backwards in time' if scan.reverse else ''}{turns}:")
         for c in scan.carries:
             out.append(f"  carry {names(c.value)} : {c.value.type}, from {names(c.init)}")
         for xs in scan.xs:

@@ -159,12 +159,16 @@ class Result:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Program:
+    """unroll: steps of the scan that are written out a turn (`common.unrolling`): a wish of who
+    runs it, which changes nothing of what it means."""
+
     name: str
     params: tuple[Param, ...]
     before: tuple[Op, ...]
     scan: Scan | None
     after: tuple[Op, ...]
     results: tuple[Result, ...]
+    unroll: int = 1
 
     def param(self, name: str) -> Param:
         for param in self.params:

@@ -23,6 +23,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from rnncc.common.result_roles import ResultRole
+from rnncc.common.unrolling import ALL_STEPS
 from rnncc.ir.line_reader import NAME, Line, ReadError
 from rnncc.ir.ops import OPS, IRError
 from rnncc.ir.program import (
@@ -68,6 +69,7 @@ class _Reader:
         first.need("program", "a program")
         name, block = first.need(r"\S.*", "its name"), "params"
         has_scan = reverse = False
+        unroll = 1
         for line in self.lines:
             if line.indent:
                 self.line(block, line)
@@ -75,6 +77,9 @@ class _Reader:
                 block = line.need("before|scan|after", "a block")
                 has_scan |= block == "scan"
                 reverse |= block == "scan" and bool(line.get(", backwards in time"))
+                if block == "scan" and (turn := line.get(r", (all|[1-9]\d{0,3}) steps a turn")):
+                    steps = turn.split()[1]
+                    unroll = ALL_STEPS if steps == "all" else int(steps)
                 line.need(":")
             line.need("$", "the line's end")
         for carried in self.entering:
@@ -82,7 +87,13 @@ class _Reader:
         before, body, after = map(tuple, self.blocks.values())
         scan = Scan(tuple(self.carries), tuple(self.xs), body, tuple(self.ys), reverse)
         made = Program(
-            name, tuple(self.params), before, scan if has_scan else None, after, tuple(self.results)
+            name,
+            tuple(self.params),
+            before,
+            scan if has_scan else None,
+            after,
+            tuple(self.results),
+            unroll,
         )
         try:
             return verify(made)

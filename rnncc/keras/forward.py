@@ -13,6 +13,7 @@ import numpy as np
 
 from rnncc.artifact.cell import MASKS
 from rnncc.common.result_roles import final_name
+from rnncc.common.unrolling import unroll_of
 from rnncc.keras.calls import (
     Request,
     SavedCall,
@@ -190,6 +191,7 @@ class Forward:
                 training=training,
                 masked=masked,
                 precision=native.precision,
+                unroll=unroll_of(native.unroll),
             )
             keep(kernels.engine, native)
         return kernels

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from rnncc import layers as native_layers
 from rnncc.artifact.cell import VALID
+from rnncc.common.unrolling import unroll_of
 from rnncc.keras.calls import Request, seed_of
 from rnncc.keras.operation import Operation
 from rnncc.layers.wiring import DirectionsWiring, StackWiring
@@ -57,6 +58,7 @@ def run(
         native.checkpoint_every,
         operation.made.setdefault("on device", {}),
         native.go_backwards,
+        unroll_of(native.unroll),
     )
     arguments = {**named, **operation.rates, PRECISION: native.precision}
     if seed is not None:
@@ -85,6 +87,7 @@ class _Call:
     every: int | None
     used: dict[str, Recurrence]
     backwards: bool
+    unroll: int
 
     def turned(self) -> _Call:
         """Of steps that were turned round: they run as they lie."""
@@ -117,6 +120,7 @@ def _recurrence(
         zeros=call.zeros and call.sequences,
         checkpoint_every=call.every,
         precision=named.get(PRECISION, "float32"),
+        unroll=unroll_of(layer.unroll) if layer.unroll else call.unroll,
     )
     recurrence = recurrence_of(recipe)
     call.used[recurrence.key] = recurrence

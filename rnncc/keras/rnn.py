@@ -173,7 +173,7 @@ class RNN(RecurrentLayer):
     call is read and compiled), a list of these (stacked), or what `Cell` takes: the path of a .rnn
     file, a name, a class of rnncc.compile; then sizes and options of the cell are keywords here.
     Others as in Keras, and checkpoint_every: training saves states every so many steps and runs
-    those steps again in the backward: memory for less speed. unroll changes nothing.
+    those steps again in the backward: memory for less speed. unroll: see `rnncc.Layer`.
     precision: "float32", or on a GPU, which is for the torch backend, what the operands of its
     matrix products may be rounded to: "tf32", each product off by at most 2**-10 of itself, or
     "bfloat16", by at most 2**-7; sums, states and gradients stay in float32.

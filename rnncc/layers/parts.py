@@ -27,6 +27,7 @@ from rnncc.artifact.cell import (
     variant_of,
 )
 from rnncc.common.result_roles import final_name
+from rnncc.common.unrolling import unroll_of
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.common.precision import PRECISION, refuse_on_cpu
 from rnncc.runtime.common.weight_formats import narrowed
@@ -93,6 +94,7 @@ class Part:
             training=variant.training,
             mask=variant.mask,
             storage=variant.storage if storage is None else narrowed(storage),
+            unroll=unroll_of(self.layer.unroll) if self.layer.unroll else variant.unroll,
         )
         binding = self.layer._binding
         if variant.second_order:

@@ -98,6 +98,7 @@ def differentiate(
         scan,
         tuple(back.last.ops),
         tuple(gradients),
+        program.unroll,
     )
     return _connect(program, prune(pullback), roles)
 

@@ -10,6 +10,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from types import MappingProxyType
 
+from rnncc.common.unrolling import steps_of_turn
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Scan, Value, uses
 from rnncc.ir.rewrite import definitions, filled_with
@@ -241,7 +242,8 @@ class _Build:
         self.buffers += out.buffers
         self.make_starts(out)
         levels = tuple(Level(stages) for stages in out.levels)
-        self.kernels.append(Kernel(self.names("scan"), "scan", "BT", levels, scan.reverse))
+        steps = steps_of_turn(self.program.unroll, len(scan.body))
+        self.kernels.append(Kernel(self.names("scan"), "scan", "BT", levels, scan.reverse, steps))
 
     def make_starts(self, out: RegionOutput) -> None:
         """The kernel that makes every step's starts before the loop."""

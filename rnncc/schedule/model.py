@@ -191,13 +191,15 @@ class Level:
 @dataclass(frozen=True, eq=False, slots=True)
 class Kernel:
     """kind: scan (a loop over steps), rows (each part its rows), grads (each part its lanes),
-    weights (one part: what depends on weights alone)."""
+    weights (one part: what depends on weights alone). unroll: steps of a scan that are written out
+    a turn."""
 
     name: str
     kind: str
     axes: str
     levels: tuple[Level, ...]
     reverse: bool = False
+    unroll: int = 1
 
     @property
     def is_plain(self) -> bool:

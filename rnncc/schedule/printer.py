@@ -74,7 +74,8 @@ class _Printer:
 
     def kernel(self, kernel: Kernel) -> Iterator[str]:
         backwards = ", backwards in time" if kernel.reverse else ""
-        yield f"kernel {kernel.name}: {_KINDS.get(kernel.kind, kernel.kind)}{backwards}"
+        turns = f", {kernel.unroll} steps a turn" if kernel.unroll > 1 else ""
+        yield f"kernel {kernel.name}: {_KINDS.get(kernel.kind, kernel.kind)}{backwards}{turns}"
         for number, level in enumerate(kernel.levels):
             yield f"  level {number}"
             for stage in level.stages:

@@ -151,6 +151,7 @@ class OnDevice:
                 masked=masked,
                 storage=recipe.storage,
                 precision=recipe.precision,
+                unroll=recipe.unroll,
             )
         return kernels
 

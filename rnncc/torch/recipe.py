@@ -47,6 +47,7 @@ class Recipe:
     checkpoint_every: int | None = None
     precision: str = "float32"
     storage: str = ""
+    unroll: int = 1
 
     def binding(self) -> BoundCell:
         """The cell with its options bound, the same one for as long as the class lives."""

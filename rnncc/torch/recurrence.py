@@ -194,7 +194,7 @@ class Recurrence(RecurrenceGradients):
     def _engine(self, training: bool, masked: bool) -> CellKernels:
         """The kernels of such calls."""
         recipe, kernels = self.recipe, self.kernels
-        key = training, masked, (recipe.rates, recipe.storage, recipe.precision)
+        key = training, masked, (recipe.rates, recipe.storage, recipe.precision, recipe.unroll)
         cell_kernels = kernels.engines.get(key)
         if cell_kernels is None:
             cell_kernels = kernels.engines[key] = kernels_for(
@@ -204,6 +204,7 @@ class Recurrence(RecurrenceGradients):
                 masked=masked,
                 storage=recipe.storage,
                 precision=recipe.precision,
+                unroll=recipe.unroll,
             )
             cell_kernels.engine.keep(kernels.weights.room)
         return cell_kernels

@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from rnncc.artifact.cell import Array, names_of
 from rnncc.common import initializers
+from rnncc.common.unrolling import unroll_of
 from rnncc.compiler import compile as compile_cell
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.layer_options import LAYER_OPTIONS, read_off, refuse_keywords, sort_keywords
@@ -46,8 +47,8 @@ class Recurrent(torch.nn.Module):
         first call or load_state_dict makes the weights.
     device, dtype: as in torch.nn; the CPU, float32 or float64.
     Others: sizes, options, functions and rates of the cell, and return_sequences, return_state,
-        time_major, go_backwards, zero_output_for_mask, checkpoint_every, precision, weights as
-        in `rnncc.Layer`.
+        time_major, go_backwards, zero_output_for_mask, checkpoint_every, unroll, precision,
+        weights as in `rnncc.Layer`.
 
     In training, dropout draws from torch's generator. Initial weights do, too.
     TypeError and ValueError for a wrong keyword or value, SpecError for mistakes in a file.
@@ -194,6 +195,7 @@ class Recurrent(torch.nn.Module):
             checkpoint_every=chosen.checkpoint_every,
             precision=precision_of(chosen.precision, _NAMES[dtype]),
             storage=narrowed(chosen.storage),
+            unroll=unroll_of(chosen.unroll),
         )
         self._recurrence = recurrence_of(recipe)
         self._recurrence.kernels.serve(self, 1)

@@ -100,6 +100,7 @@ class KernelWriter:
         return KernelView(
             *(kernel.name, kernel.kind, Code(), words, arguments, lines, levels, kernel.reverse),
             reads,
+            unroll=kernel.unroll,
         )
 
     def reads(self, stages: list[LaneView | RowView]) -> set[str]:

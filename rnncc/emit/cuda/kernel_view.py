@@ -119,6 +119,7 @@ class CudaKernelWriter:
         view = CudaKernelView(
             kernel.name, kernel.kind, Code(), words, lines, levels, kernel.reverse
         )
+        view.unroll = kernel.unroll
         view.anew = kernel.kind == "scan" and len(levels) > KEPT_LEVELS
         return view
 

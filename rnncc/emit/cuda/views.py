@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from rnncc.artifact.kernel_args import KernelArgument, SizeOf
 from rnncc.common.user_text import Code
+from rnncc.emit.shared.views import Turn, turn_of, turns_of
 
 
 @dataclass
@@ -55,6 +56,17 @@ class CudaKernelView:
     twin: CudaKernelView | None = None  # the same with weights in registers
     shapes: str = ""  # what decides a twin's numbers
     summed: CudaKernelView | None = None  # the same with sums that are made between launches
+    unroll: int = 1  # steps that a turn of its loop writes out
+
+    @property
+    def turn(self) -> Turn:
+        """Its loop over the steps of a launch."""
+        return turn_of("step", self.unroll, ("step_lo", "step_hi"), 1)
+
+    @property
+    def turns(self) -> str:
+        """How many steps a turn has, where it has several."""
+        return turns_of(self.unroll)
 
     @property
     def time(self) -> str:

@@ -123,6 +123,34 @@ class RowView:
     calls: list[str] = field(default_factory=list)
 
 
+@dataclass(frozen=True)
+class Turn:
+    """A loop over steps: `for {index} in {range}:`, and what each step that it writes out begins
+    with."""
+
+    index: str
+    range: str
+    openings: list[list[str]]
+
+
+def turn_of(step: str, count: int, bounds: tuple[str, str], way: int) -> Turn:
+    """A loop of so many steps a turn from the first bound to before the second, one way or the
+    other (1, -1); its last turn ends where the steps do."""
+    start, end = bounds
+    if count == 1:
+        whole = end if (start, way) == ("0", 1) else f"{start}, {end}"
+        return Turn(step, f"range({whole})" if way == 1 else f"range({whole}, -1)", [[]])
+    openings = [[f"# ---- step 1 of {count}", f"{step} = begin"]]
+    for n in range(1, count):
+        place = [f"# ---- step {n + 1} of {count}", f"{step} = begin {'+-'[way < 0]} {n}"]
+        openings.append([*place, f"if {step} == {end}:", "    break"])
+    return Turn("begin", f"range({start}, {end}, {way * count})", openings)
+
+
+def turns_of(unroll: int) -> str:
+    return f", {unroll} steps a turn" if unroll > 1 else ""
+
+
 @dataclass
 class KernelView:
     """reads: what its levels read of what a kernel begins with, by name."""
@@ -137,10 +165,19 @@ class KernelView:
     reverse: bool
     reads: Set[str] = frozenset()
     one_row: KernelView | None = None  # the same where there is one row and nothing is saved
+    unroll: int = 1  # steps that a turn of its loop writes out
 
     @property
-    def steps(self) -> str:
-        return "range(T - 1, -1, -1)" if self.reverse else "range(T)"
+    def turn(self) -> Turn:
+        """Its loop over steps."""
+        if self.reverse:
+            return turn_of("t", self.unroll, ("T - 1", "-1"), -1)
+        return turn_of("t", self.unroll, ("0", "T"), 1)
+
+    @property
+    def turns(self) -> str:
+        """How many steps a turn has, where it has several."""
+        return turns_of(self.unroll)
 
     @property
     def first_step(self) -> str:

@@ -47,11 +47,14 @@ def kernels_for(
     masked: bool,
     storage: str = "",
     precision: str = "float32",
+    unroll: int = 1,
 ) -> CellKernels:
     """Those of a kind of call: `training`, and with a mask that leaves out steps. ValueError where
     the CPU is asked for a GPU's precision."""
     cell = binding.cell
-    variant = variant_of(cell, rates, training=training, mask=masked, storage=storage)
+    variant = variant_of(
+        cell, rates, training=training, mask=masked, storage=storage, unroll=unroll
+    )
     engine = binding.engine(variant)
     if not engine.on_gpu:
         refuse_on_cpu(cell.name, precision)

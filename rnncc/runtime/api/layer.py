@@ -19,6 +19,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.artifact.cell import CellDescription, Variant, covering
+from rnncc.common.unrolling import unroll_of
 from rnncc.runtime.api.call import NO_PLACES, CellKernels, NumpyCall, Ran, kernels_for
 from rnncc.runtime.api.call_gradients import DirectionSaved
 from rnncc.runtime.api.device_inputs import bring, room_of
@@ -90,7 +91,8 @@ class Layer(LayerBase):
     stateful: a call starts from the last states of the call before: `states`, `reset_states()`.
         Gradients end there. All calls have one batch size.
     zero_output_for_mask: outputs of masked steps are zeros, where every step is returned.
-    unroll: True, False or a number of steps; the kernels are the same.
+    unroll: how many steps the loops write out a turn, 1 to 16; True: all of them, 16 a turn at
+        most, fewer where a step is long. The bits are those of False, one after another.
     checkpoint_every: training saves states every so many steps, and the pullback runs those steps
         again: memory for less speed. None saves what every step needs.
     precision: "float32", or "tf32" or "bfloat16", to which a GPU may round what it multiplies.
@@ -194,6 +196,7 @@ class Layer(LayerBase):
             masked=mask,
             storage=self.storage,
             precision=self.precision,
+            unroll=unroll_of(self.unroll),
         )
         return kernels
 
@@ -349,6 +352,8 @@ def frozen_layer_class(
             )
         if covering_variant is None:
             what = "a mask" if variant.mask else ", ".join(sorted(variant.active_rates))
+            if all(m.unroll != variant.unroll for m in engines):
+                what = f"unroll={variant.unroll or True}"
             raise ValueError(
                 f"this module of {cell.name} was written without kernels for {what}: run rnncc "
                 f"compile {cell.source} again, or use rnncc.compile({cell.source!r})"

@@ -18,6 +18,7 @@ import numpy as np
 from rnncc.artifact.cell import Array, CellDescription, names_of, variant_of
 from rnncc.common import initializers
 from rnncc.common.result_roles import final_name
+from rnncc.common.unrolling import MOST_STEPS, unroll_of
 from rnncc.runtime.api import weight_files
 from rnncc.runtime.api.call import CellKernels
 from rnncc.runtime.api.gradients import CellNames
@@ -64,10 +65,7 @@ _ATTRIBUTES = (
 )
 ATTRIBUTES = frozenset(_ATTRIBUTES.split())
 
-UNROLLED = (
-    "the loop isn't unrolled, the kernels are the same: unrolled by hand, 16 steps of LSTM and "
-    "SimpleRNN took from 5 % less to 5 % more time"
-)
+UNROLLED = f"loops write out so many steps a turn, True up to {MOST_STEPS}; the bits are the same"
 STORED = "calls read contractions' weights so; those with gradients (vjp) read them whole"
 RENDERED = "rendered on demand: the module was written without these kernels"
 CHECKPOINTED = "only carries are saved every so many steps, the rest is computed again"
@@ -336,7 +334,12 @@ class LayerBase(metaclass=LayerType):
     def plan(self) -> str:
         """Which kernels ran in the last call, or would run in the next, and why."""
         plain = variant_of(
-            self.cell, self._chosen.rates, training=False, mask=False, storage=self.storage
+            self.cell,
+            self._chosen.rates,
+            training=False,
+            mask=False,
+            storage=self.storage,
+            unroll=unroll_of(self.unroll),
         )
         engine = self._last or self._binding.engine(plain)
         ran = (k.variant for k in self._engines.values() if k.engine is engine)

@@ -379,9 +379,10 @@ def sort_keywords(
         "rates": {r.name for r in cell.rates},
     }
     chosen = Choices(dtype=cell.dtype, rates={r.name: r.default for r in cell.rates})
+    chosen.unroll = unrolling(dict(cell.options).get("unroll", False))
     for name, value in given.items():
         kind = next((k for k, names in kinds.items() if name in names), None)
-        if name == "unroll":  # the same kernels whatever it is, so no option to bind
+        if name == "unroll":  # the same numbers whatever it is, so no option to bind
             chosen.unroll = unrolling(value)
         elif kind == "sizes":
             chosen.sizes[name] = whole_number(name, value)

@@ -17,6 +17,7 @@ import numpy as np
 
 from rnncc.artifact.cell import Array, CellDescription, names_of
 from rnncc.common.size_expressions import evaluate
+from rnncc.common.unrolling import MOST_STEPS
 from rnncc.runtime.common.device_arrays import as_gpu_array, is_on_gpu
 from rnncc.runtime.common.strides import has_dense_rows
 from rnncc.runtime.common.weight_formats import NARROW
@@ -87,15 +88,21 @@ def flag(name: str, value: object) -> bool:
 
 
 def unrolling(value: object) -> bool | int:
-    """True, False or how many steps at once. TypeError and ValueError for anything else."""
+    """True, False or how many steps a turn. TypeError and ValueError for anything else."""
     if isinstance(value, bool | np.bool_):
         return bool(value)
     try:
-        return whole_number("unroll", value)
+        steps = whole_number("unroll", value)
     except TypeError:
         raise TypeError(
             f"unroll is True, False or a whole number of steps, not {value!r}"
         ) from None
+    if steps > MOST_STEPS:
+        raise ValueError(
+            f"unroll is at most {MOST_STEPS} steps a turn, not {steps}: True asks for as many as "
+            "the cell's size allows, whatever the sequence"
+        )
+    return steps
 
 
 def switch(name: str, value: object) -> bool:

@@ -5,7 +5,7 @@
     Data      = literal | NAME of the module's | call of a noun of RUNTIME with Data | v.bytes
     Function  = @decorator of RUNTIME, plain parameters, a docstring perhaps, Statement ...
     Statement = name = Value | name op= Value | call | for ... in range(...) | while | if
-                | return | continue
+                | return | continue | break
     Value     = number | name | arithmetic | comparison | choice | call of a word of RUNTIME or of
                 what belongs to `v`, `w` or `cuda` | element of a local array
 
@@ -215,7 +215,7 @@ class _Kernel:
                 self.value(test)
                 self.block(body)
                 self.block(orelse)
-            case ast.Return(value=None) | ast.Continue():
+            case ast.Return(value=None) | ast.Continue() | ast.Break():
                 pass
             case _:
                 _demand(False, node, type(node).__name__)

@@ -202,7 +202,7 @@ class Caller:
         ]:
             keywords[name] = getattr(call, name)
         keywords |= {**call.options, **call.functions, **call.rates}
-        keywords["checkpoint_every"] = call.checkpoint_every
+        keywords |= {"checkpoint_every": call.checkpoint_every, "unroll": call.unroll}
         self.layer = ENGINES[engine](spec, call.seed)(**keywords, seed=1)
         self.inputs = [a.name for a in bound.cell.arrays("input")]
         self.order = list(self.layer.cell.arguments)

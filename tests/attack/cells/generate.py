@@ -1055,6 +1055,7 @@ def make_call(d: _Draft, cell: Cell, shapes: tuple[tuple[int, int], ...], seed: 
         initial="" if stateful else rng.choice(("", "", "all", "some")),
         arrange=rng.choice(("tuple", "tuple", "dict")),
         checkpoint_every=rng.choice((None, None, None, 1, 2, steps)),
+        unroll=random.Random(seed).choice((False, False, 2, 3, True)),  # the other draws stay
         again=chance(0.3),
         second=second,
         wrt=wrt,

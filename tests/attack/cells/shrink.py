@@ -45,6 +45,7 @@ PLAIN = (
     "time_major",
     "initial",
     "checkpoint_every",
+    "unroll",
     "wrt",
     "arrange",
     "return_state",

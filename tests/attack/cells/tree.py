@@ -273,6 +273,7 @@ class Call:
     initial: str = ""
     arrange: str = "tuple"
     checkpoint_every: int | None = None
+    unroll: bool | int = False
     again: bool = False
     second: bool = False
     wrt: tuple[str, ...] = ()

@@ -24,6 +24,7 @@ def plan_side(title: str, side: Direction, ran: Ran | None = None) -> list[str]:
         kernel = bound.kernel
         levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
         levels += " a step" if kernel.kind == "scan" else ""
+        levels += f", {kernel.unroll} steps a turn" if kernel.unroll > 1 else ""
         origin = "generated" if kernel.function else "contractions alone, nothing generated"
         if bound.one_row:
             origin += " for one row that saves nothing"

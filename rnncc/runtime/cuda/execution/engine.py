@@ -184,7 +184,8 @@ def plan_side(title: str, made: CudaExecutable | None) -> list[str]:
         kernel = bound.kernel
         levels = f"{kernel.levels} level{'s' if kernel.levels > 1 else ''}"
         if kernel.kind == "scan" and tier is not None:
-            how = f"{levels} a step; tier {tier.name}: {tier.why}"
+            levels += " a step" + (f", {kernel.unroll} steps a turn" if kernel.unroll > 1 else "")
+            how = f"{levels}; tier {tier.name}: {tier.why}"
             numbers = made.binding.numbers
             how += f"; weights stay in {numbers.where}" if numbers is not None else ""
             rounded = tier.products and made.binding.precision != "float32"
