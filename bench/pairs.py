@@ -118,24 +118,46 @@ def _option(
     )
 
 
-OPTIONS = tuple(
-    option
-    for sizes in (SMALL, LARGE)
-    for option in (
-        _option(sizes, "with a random mask", masked=True),
-        _option(sizes, "with recurrent dropout, a mask a gate", recurrent_dropout=0.2),
-        _option(
-            sizes,
-            "with recurrent dropout, one mask",
-            recurrent_dropout=0.2,
-            dropout_per_gate=False,
-        ),
-        _option(sizes, "with relu", activation="relu"),
-        _option(sizes, "with hard_sigmoid gates", recurrent_activation="hard_sigmoid"),
-        _option(sizes, "with softsign", activation="softsign"),
-        _option(sizes, "without bias", use_bias=False),
-        _option(sizes, "backwards", go_backwards=True),
+def _unrolled(
+    cell: str, mode: str, sizes: tuple[int, int, int, int], unroll: bool | int = 4
+) -> Comparison:
+    plain = Case(cell, mode, *sizes)
+    case = replace(plain, options=(("unroll", unroll),))
+    what = f"{case.name} {mode} {sizes}: time / the plain loop's"
+    return Comparison(what, ("rnncc", case), ("rnncc", plain), 1.03)
+
+
+UNROLLED = (
+    *(
+        _unrolled(cell, FORWARD, (1, 512, 4, units))
+        for cell in ("lstm", "gru", "simple_rnn")
+        for units in (8, 16, 24, 32)
+    ),
+    *(_unrolled("lstm", FORWARD, (1, 512, 4, 24), unroll) for unroll in (2, True)),
+    _unrolled("layer_norm_lstm", FORWARD, (1, 512, 4, 16), 2),  # several levels a step
+    *(_unrolled("lstm", TRAINING, sizes) for sizes in (SMALL, LARGE)),
+)
+OPTIONS = (
+    tuple(
+        option
+        for sizes in (SMALL, LARGE)
+        for option in (
+            _option(sizes, "with a random mask", masked=True),
+            _option(sizes, "with recurrent dropout, a mask a gate", recurrent_dropout=0.2),
+            _option(
+                sizes,
+                "with recurrent dropout, one mask",
+                recurrent_dropout=0.2,
+                dropout_per_gate=False,
+            ),
+            _option(sizes, "with relu", activation="relu"),
+            _option(sizes, "with hard_sigmoid gates", recurrent_activation="hard_sigmoid"),
+            _option(sizes, "with softsign", activation="softsign"),
+            _option(sizes, "without bias", use_bias=False),
+            _option(sizes, "backwards", go_backwards=True),
+        )
     )
+    + UNROLLED
 )
 
 

@@ -9,7 +9,7 @@ To add a comparison: a line of RACES, or of `pairs`. A suite: a line of SUITES.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 
 from bench import shapes
@@ -192,12 +192,24 @@ CUSTOM = Suite(
 # ---- tiny, deepbench -------------------------------------------------------------------------
 
 SAMPLES = 512
+
+
+def _tiny() -> tuple[Race, ...]:
+    sampled = [Case("lstm", FORWARD, 1, SAMPLES, 1, n, stateful=True) for n in (8, 16, 24, 32, 64)]
+    plain = [Race(case, AUDIO, "tiny", quick=case.units < 24) for case in sampled]
+    unrolled = [
+        Race(replace(case, options=(("unroll", 4),)), group="unrolled", beside=case)
+        for case in sampled
+    ]
+    return (*plain, *unrolled)
+
+
 TINY = Suite(
-    tuple(
-        Race(Case("lstm", FORWARD, 1, SAMPLES, 1, n, stateful=True), AUDIO, "tiny", quick=n < 24)
-        for n in (8, 16, 24, 32, 64)
+    _tiny(),
+    (
+        Demand("RTNeural's time / ours", "tiny", "speedup", 1.0, against="rtneural"),
+        Demand("unroll=4: the plain loop's time / ours", "unrolled", "beside", 0.97),
     ),
-    (Demand("RTNeural's time / ours", "tiny", "speedup", 1.0, against="rtneural"),),
     ("ns a sample", 1e-9 * SAMPLES),
 )
 DEEPBENCH = Suite(

@@ -27,6 +27,7 @@ import pytest
 
 from rnncc.common import template_loader
 from tests.runtime.cpu import test_structure as structure
+from tests.runtime.cpu import test_unrolled as unrolled
 from tests.support import cases
 from tests.support.cpu_simulator.simulate import Simulator
 from tests.support.cpu_simulator.twins import Twins
@@ -149,6 +150,9 @@ BARRED = Numbers("gru", shape=(40, 1, 4, 3), machine=(16, 3), seeds=5)  # thread
 NORMS = Numbers("layer_norm_lstm", shape=(16, 4, 3, 3), machine=(32, 3), seeds=3)
 ODD = Numbers("lstm", shape=(5, 3, 3, 3))  # steps: the last slot of a ring of two isn't the first
 LSTM, GRU = Numbers("lstm"), Numbers("gru")
+UNROLLED = parametrised(unrolled.test_any_number_of_steps, 3)
+ALONE = parametrised(unrolled.test_one_row, "float32", False)
+NARROW = parametrised(unrolled.test_one_row, "int8", False)
 
 PASSES = (
     Mutant(
@@ -206,6 +210,12 @@ PASSES = (
         "names = {s.target: outer[s.value]",
         "names = {s.target: outer[next(iter(moving)).result]",
         Numbers("two_inputs"),
+    ),
+    Mutant(
+        "rnncc.passes.differentiate:differentiate",
+        "program.unroll,",
+        "1,",
+        unrolled.test_programs_carry_it,
     ),
     Mutant("rnncc.passes.join:_Joining.is_gone", "return all(", "return not all(", CONTRACTIONS),
     Mutant(
@@ -317,8 +327,12 @@ EMIT = (
         "return tile, tile",
         Numbers("lstm", shape=(18, 3, 4, 3), machine=(16, 1)),
     ),
-    Mutant("rnncc.emit.shared.views:KernelView.steps", "if self.reverse", "if False", LSTM),
+    Mutant("rnncc.emit.shared.views:KernelView.turn", "if self.reverse", "if False", LSTM),
     Mutant("rnncc.emit.shared.views:LaneView.vectors", "} * VB, VB)", "} * VB - VB, VB)", NORMS),
+    Mutant("rnncc.emit.shared.views:turn_of", ', "    break"])', ', "    pass"])', UNROLLED),
+    Mutant("rnncc.emit.shared.views:turn_of", "'+-'[way < 0]", "'+-'[way > 0]", UNROLLED),
+    Mutant("rnncc.emit.cpu.core_calls:_Segment.sum_lines", "(self.condition)", '("")', ALONE),
+    Mutant("rnncc.artifact.inlined_cores:numbers_of", "count * blocks", "count", ALONE),
 )
 
 TEMPLATES = (
@@ -341,6 +355,12 @@ TEMPLATES = (
 
 RUNTIME = (
     # planning
+    Mutant(
+        "rnncc.runtime.cpu.planning.kernel_arguments:ArgumentBinder.inlined_numbers",
+        "is not FULL",
+        "is None",
+        NARROW,
+    ),
     Mutant(
         "rnncc.runtime.cpu.planning.tiling:TileBinder.even_tiles",
         'if kernel.kind != "scan":',

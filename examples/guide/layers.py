@@ -44,8 +44,8 @@ assert model.count_params() == 361_866
 words = np.random.default_rng(0).integers(0, 1000, (4, 12))
 assert model.predict(words, verbose=0).shape == (4, 10)
 
-# Dropout of inputs and of states, steps in reverse order. unroll is taken and changes nothing: a
-# step is one loop of compiled code already.
+# Dropout of inputs and of states, steps in reverse order. unroll writes out several steps a turn of
+# the loop, with the same bits.
 layer = LSTM(16, dropout=0.2, recurrent_dropout=0.2, go_backwards=True, unroll=True)
 x = np.random.default_rng(1).standard_normal((4, 12, 8)).astype("float32")
 first, second = layer(x, training=True), layer(x, training=True)

@@ -73,10 +73,14 @@ def _direction(
     if one_row:
         for view, writer in zip(views, writers, strict=True):
             view.one_row = writer.twin()
+            if isinstance(writer, KernelWriter) and writer.kernel.unroll > 1:
+                view.inlined = writer.twin(inlined=True)
     for view in views:
         view.doc = _document(view, plan)
         if getattr(view, "one_row", None) is not None:
             view.one_row.doc = Code(f"`{name}_{view.name}` for one row that saves nothing.")
+        if getattr(view, "inlined", None) is not None:
+            view.inlined.doc = Code(f"`{name}_{view.name}_one_row`, its cores written out.")
         if getattr(view, "twin", None) is not None:
             view.twin.doc = view.doc
         if getattr(view, "summed", None) is not None:

@@ -54,7 +54,7 @@ from rnncc.runtime.cpu.kernels.loop_helpers import (
     segment_if,
     share,
 )
-from rnncc.runtime.jit.kernel import kernel, one_row
+from rnncc.runtime.jit.kernel import inlined, kernel, one_row
 
 __all__ = [
     "POINTERS_AT",
@@ -91,6 +91,7 @@ __all__ = [
     "flush_denormals",
     "gates",
     "host_vectors",
+    "inlined",
     "kernel",
     "lane_range",
     "layer_class",

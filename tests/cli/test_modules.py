@@ -189,6 +189,21 @@ def test_a_module_renders_its_own_text_alone(tmp_path: Path) -> None:
             layer(x, mask=np.arange(3) < [[2], [3]])
 
 
+def test_a_module_has_the_turns_it_was_written_with(tmp_path: Path) -> None:
+    options = {"unroll": 2}
+    variants = plain_variants(unroll=2)
+    module = written(tmp_path, "simple_rnn", options=options, variants=variants)
+    layer, x = module.SimpleRNN(units=3, seed=1), np.ones((2, 3, 4))
+    assert (
+        layer.unroll == 2 and "begin in range(0, T, 2)" in (tmp_path / "simplernn.py").read_text()
+    )
+    plain = rnncc.compile("simple_rnn", dtype="float64")(units=3, seed=1)
+    np.testing.assert_array_equal(layer(x), plain(x))
+    assert "2 steps a turn" in layer.plan()
+    with pytest.raises(ValueError, match="without kernels for unroll=1: run rnncc compile"):
+        module.SimpleRNN(units=3, unroll=False)(x)
+
+
 def test_what_a_module_lacks_it_names(tmp_path: Path) -> None:
     module = written(tmp_path, "lstm", variants=(Variant(),))
     layer, x = module.LSTM(units=3, dropout=0.1), np.zeros((2, 3, 4))

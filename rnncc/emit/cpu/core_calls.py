@@ -5,6 +5,7 @@ Non-Goals: the loops over tiles, rows and outer axes.
 
 from __future__ import annotations
 
+from rnncc.artifact.inlined_cores import group_name, vectors_name
 from rnncc.artifact.kernel_args import (
     CoreTable,
     InitStride,
@@ -28,9 +29,15 @@ from rnncc.schedule.model import Group, LaneStage, Segment, View
 
 
 def core_call(
-    at: Addresses, stage: LaneStage, i: int, target: View | None, outer: list[Loop]
+    at: Addresses,
+    stage: LaneStage,
+    i: int,
+    target: View | None,
+    outer: list[Loop],
+    inlined: bool = False,
 ) -> CallView:
-    """The call of the stage's group i; `target`: where a direct result goes."""
+    """The call of the stage's group i; `target`: where a direct result goes. inlined: the core
+    itself, for one row."""
     words, group = at.words, stage.groups[i]
     name = _name(stage, i)
     table, count = f"{name}_table", f"{name}_n"
@@ -38,9 +45,14 @@ def core_call(
     column = at.column + STEP * len(outer)
     lines_in, calls_in = _loops_around(stage, group, at.one_row)
     lines = [f"{table} = scratch + {offset}"]
+    sums: list[str] = []
+    vectors = vectors_name(name) if inlined else ""
     begun = words(f"{name}_begun", IsBegun(stage.name, i)) if group.start else ""
     for k in range(len(group.accs[0].segments)):
         segment = _Segment(at, stage, i, k, outer, begun, column + STEP * lines_in)
+        if inlined:
+            sums += segment.sum_lines(vectors)
+            continue
         begins = not k and segment.is_one_entry
         lines += [f"{count} = 0"] if not (k or begins) else []
         lines += segment.lines(table, count, "0" if begins else count)
@@ -67,7 +79,7 @@ def core_call(
         out_stride = at.row_strides(target).get("r", "0")
     cores = words(f"{name}_cores", CoreTable(stage.name, i))
     return CallView(
-        lines=lines,
+        lines=[] if inlined else lines,
         count=count,
         cores=cores,
         table=table,
@@ -79,12 +91,14 @@ def core_call(
         tile_bytes=tile_bytes,
         column=column + STEP * calls_in,
         rowwise=group.rowwise,
+        vectors=vectors,
+        sums=sums,
     )
 
 
 def _name(stage: LaneStage, i: int) -> str:
     """What words about a group begin with."""
-    return stage.name if len(stage.groups) == 1 else f"{stage.name}_g{i}"
+    return group_name(stage.name, i, len(stage.groups))
 
 
 def _loops_around(stage: LaneStage, group: Group, one_row: bool) -> tuple[int, int]:
@@ -137,6 +151,31 @@ class _Segment:
 
     def lines(self, table: str, count: str, number: str) -> list[str]:
         """number: of its first entry. Afterwards there are `count`."""
+        condition = self.condition
+        alone = bool(condition) and self.is_one_entry
+        lines, entry = self.entry("" if alone else condition)
+        function, arguments = "segment", [table, number, *entry]
+        if alone:
+            function, arguments = "segment_if", [condition, *arguments]
+        call = call_lines(f"{count} = {function}", arguments, self.column + STEP * len(lines))
+        return [*lines, *("    " * len(lines) + line for line in call)]
+
+    def sum_lines(self, vectors: str) -> list[str]:
+        """What adds it to a `tile` of one row."""
+        lines, (a, _, a_ks, w, w_ks, w_ts, length) = self.entry(self.condition)
+        step = w_ks if self.group.rowwise else f"{vectors} * VB"
+        added = [
+            f"operand = {a}",
+            f"weight = {w}{'' if w_ts == '0' else f' + j * {w_ts}'}",
+            f"for _ in range({length}):",
+            "    tile = v.fma_tile(tile, operand, 0, weight)",
+            *([] if a_ks == "0" else [f"    operand += {a_ks}"]),
+            *([] if step == "0" else [f"    weight += {step}"]),
+        ]
+        return [*lines, *("    " * len(lines) + line for line in added)]
+
+    def entry(self, condition: str) -> tuple[list[str], list[str]]:
+        """Loops and the condition around its entries, and an entry's words."""
         at, segment = self.at, self.segment
         a, w, rowwise = segment.a, segment.w, self.group.rowwise
         if rowwise:
@@ -154,22 +193,14 @@ class _Segment:
         w_ks, w_ts = self.weight_strides()
         a_ks = at.view_stride(a, segment.k[-1][0]) if segment.k else "0"
         length = at.size(segment.k_sizes[-1]) if segment.k else "1"
-        condition = self.condition
-        lines = [f"if {condition}:"] if condition and not self.is_one_entry else []
-        depth = len(lines)
+        lines = [f"if {condition}:"] if condition else []
         inner = zip(segment.k_sizes[:-1], segment.k[:-1], strict=True)
         for n, (size, axes) in enumerate(inner):
             var = at.words.fresh("k")
-            lines.append("    " * depth + f"for {var} in range({at.size(size)}):")
-            depth += 1
+            lines.append("    " * len(lines) + f"for {var} in range({at.size(size)}):")
             a_more, w_more = self.offsets(var, *axes, f"_k{n}", PackDepthStride(*self.place, n))
             a_at, w_at = a_at + a_more, w_at + w_more
-        entry = [table, number, a_at, a_rs, a_ks, w_at, w_ks, w_ts, length]
-        function = "segment"
-        if condition and not depth:
-            function, entry = "segment_if", [condition, *entry]
-        call = call_lines(f"{count} = {function}", entry, self.column + STEP * depth)
-        return [*lines, *("    " * depth + line for line in call)]
+        return lines, [a_at, a_rs, a_ks, w_at, w_ks, w_ts, length]
 
     def offsets(
         self, var: str, a: int | None, w: int | None, suffix: str, packed: KernelArgument

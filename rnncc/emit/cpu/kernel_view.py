@@ -10,6 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable, Mapping
 
+from rnncc.artifact.inlined_cores import blocks_name
 from rnncc.artifact.kernel_args import (
     BatchSize,
     FetchesRows,
@@ -57,6 +58,11 @@ SCRATCH: dict[str, KernelArgument] = {
 }
 
 
+def has_tiles(stage: LaneStage) -> bool:
+    """Whether it makes something of its sums."""
+    return bool(stage.groups) and not stage.direct
+
+
 class KernelWriter:
     """Writes one kernel's view; `source` gives a line's text for comments."""
 
@@ -66,11 +72,13 @@ class KernelWriter:
         schedule: Schedule,
         source: Mapping[int, Code],
         words: Words | None = None,
+        inlined: bool = False,
     ) -> None:
-        """words: of the kernel that this is the twin of, for one row."""
+        """words: of the kernel that this is the twin of, for one row. inlined: its cores are
+        written out."""
         self.kernel, self.schedule = kernel, schedule
         self.source = source
-        self.one_row = words is not None
+        self.one_row, self.inlined = words is not None, inlined
         self.words = words or Words()
         self.at = Addresses(kernel, self.words, one_row=self.one_row)
         self.left_out: set[Buffer] = unread(schedule) if self.one_row else set()
@@ -123,14 +131,18 @@ class KernelWriter:
             return False
         return bool(stage.stores) and all(s.view.buffer in self.left_out for s in stage.stores)
 
-    def twin(self) -> KernelView | None:
+    def twin(self, *, inlined: bool = False) -> KernelView | None:
         """A loop over one row whose residuals nobody keeps, over the words of the `view` made
         before: no loops over rows, and an epilogue in one piece, since no other row could fill the
-        time in which its activations wait for each other."""
+        time in which its activations wait for each other. inlined: cores are written out, so that
+        sums reach the epilogue in registers; None where there are none."""
         if self.kernel.kind != "scan":
             return None
+        stages = [s for level in self.kernel.levels for s in level.stages]
+        if inlined and not any(isinstance(s, LaneStage) and has_tiles(s) for s in stages):
+            return None
         words = self.words.again()
-        view = KernelWriter(self.kernel, self.schedule, self.source, words).view()
+        view = KernelWriter(self.kernel, self.schedule, self.source, words, inlined).view()
         assert len(view.arguments) == len(self.words.arguments), "a twin has words of its own"
         return view
 
@@ -153,7 +165,11 @@ class KernelWriter:
         view = LaneView(outer=outer, direct=stage.direct, one_row=self.one_row, in_scan=in_scan)
         view.column = self.at.column + STEP * len(outer)
         view.comments = self.comments(stage.all_ops)
-        if stage.groups:
+        inlined = self.inlined and has_tiles(stage)
+        if inlined:
+            view.unit_blocks = blocks_name(stage.name)
+            view.tiles = self.words(f"{stage.name}_tiles", TileCount(stage.name))
+        elif stage.groups:
             view.unit_blocks = self.words(f"{stage.name}_u", UnitBlocks(stage.name))
             view.tiles = self.words(f"{stage.name}_tiles", TileCount(stage.name))
             if not self.one_row:
@@ -167,7 +183,7 @@ class KernelWriter:
         registers: dict[Value, str] = {}
         accs: list[tuple[str, str]] = []
         for i, group in enumerate(stage.groups):
-            call = core_call(self.at, stage, i, targets.get(group.accs[0].value), outer)
+            call = core_call(self.at, stage, i, targets.get(group.accs[0].value), outer, inlined)
             view.calls.append(call)
             for g, acc in enumerate(group.accs):
                 lane = "u" if len(group.accs) == 1 else f"(u * {len(group.accs)} + {g})"

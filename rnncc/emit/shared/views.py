@@ -37,10 +37,15 @@ class CallView:
     tile_bytes: str
     column: int = 0  # where a call of its core stands
     rowwise: bool = False
+    vectors: str = ""  # of a tile whose core is written out: a name in capitals
+    sums: list[str] = field(default_factory=list)  # what is added to it
 
     def core(self, row: str, rows: str) -> list[str]:
-        """The call for the tile `j` of so many rows from a row on."""
+        """The call for the tile `j` of so many rows from a row on; or the core itself."""
         start = self.init if self.init_j == "0" else f"{self.init} + j * {self.init_j}"
+        if self.vectors:
+            first = f"tile = v.load_tile(1, {self.vectors}, {start}, 0)"
+            return [first, *self.sums, f"v.store_tile(tile, {self.out}, 0)"]
         if self.init_rs != "0":
             start += f" + {row} * {self.init_rs}"
         core = f"word({self.cores}, {rows})"
@@ -166,6 +171,7 @@ class KernelView:
     reads: Set[str] = frozenset()
     one_row: KernelView | None = None  # the same where there is one row and nothing is saved
     unroll: int = 1  # steps that a turn of its loop writes out
+    inlined: KernelView | None = None  # the one for one row, its cores written out
 
     @property
     def turn(self) -> Turn:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import inspect
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from types import FunctionType
 from typing import Any
 
@@ -40,16 +40,32 @@ class CpuKernel:
     seconds: None where nothing had to be compiled, or hasn't been yet. one_row: the kernel that may
     run in its place, on the same block, where a batch is one row and nothing is saved;
     `render_one_row` makes it when it is first asked for, where its module was written without.
+    inlined: of such a twin the one whose cores are written out, to be `built` for its tiles.
     """
 
-    __slots__ = ("_code", "_one_row", "arguments", "function", "render_one_row", "seconds")
+    __slots__ = (
+        *("_built", "_code", "_one_row", "arguments", "function", "inlined"),
+        *("render_one_row", "seconds"),
+    )
 
     def __init__(self, function: Callable[..., Any], arguments: int) -> None:
         self.function, self.arguments = function, arguments
         self.seconds: float | None = None
         self._one_row: CpuKernel | None = None
         self.render_one_row: Callable[[], CpuKernel | None] | None = None
+        self.inlined: CpuKernel | None = None
+        self._built: dict[tuple[tuple[str, int], ...], CpuKernel] = {}
         self._code: MachineCode | None = None
+
+    def built(self, constants: Mapping[str, int]) -> CpuKernel:
+        """The kernel with these numbers for its names in capitals."""
+        key = tuple(sorted(constants.items()))
+        with _COMPILING:
+            found = self._built.get(key)
+            if found is None:
+                bound = rebound(self.function, constants)
+                found = self._built[key] = CpuKernel(bound, self.arguments)
+        return found
 
     def __repr__(self) -> str:
         took = "from the store" if self.seconds is None else f"compiled in {self.seconds:.3f} s"
@@ -130,8 +146,14 @@ def kernel(function: Callable[..., Any]) -> CpuKernel:
 def settled(function: Any) -> Any:
     """The function with its module's names as they are now: what the module binds later, such as
     a cell's class of the user's own name, is none of its words."""
-    names = dict(function.__globals__)
-    bound = FunctionType(function.__code__, names, function.__name__, None, function.__closure__)
+    return rebound(function, {})
+
+
+def rebound(function: Any, names: Mapping[str, Any]) -> Any:
+    """The same function with other meanings of its global names."""
+    known = {**function.__globals__, **names}
+    code, closure = function.__code__, function.__closure__
+    bound = FunctionType(code, known, function.__name__, function.__defaults__, closure)
     bound.__qualname__, bound.__doc__ = function.__qualname__, function.__doc__
     return bound
 
@@ -142,6 +164,16 @@ def one_row(plain: CpuKernel) -> Callable[[Callable[..., Any]], CpuKernel]:
     def twin(function: Callable[..., Any]) -> CpuKernel:
         plain.one_row = one_row_kernel = CpuKernel(settled(function), 2)
         return one_row_kernel
+
+    return twin
+
+
+def inlined(plain: CpuKernel) -> Callable[[Callable[..., Any]], CpuKernel]:
+    """The twin of a kernel for one row whose cores are written out."""
+
+    def twin(function: Callable[..., Any]) -> CpuKernel:
+        plain.inlined = inlined_kernel = CpuKernel(settled(function), 2)
+        return inlined_kernel
 
     return twin
 

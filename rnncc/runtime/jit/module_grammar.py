@@ -27,7 +27,7 @@ TABLES = (
 )
 ENGINES = "CpuEngine CpuSecondEngine CudaEngine CudaSecondEngine layer_class"
 NOUNS = frozenset(f"{TABLES} {ENGINES} GroupShape host_vectors vectors".split())
-DECORATORS = frozenset(("core", "kernel", "one_row", "stationary", "summed"))
+DECORATORS = frozenset(("core", "inlined", "kernel", "one_row", "stationary", "summed"))
 RUNTIME = {
     module: frozenset(names.split())
     for module, names in {
@@ -36,7 +36,7 @@ RUNTIME = {
             "CellDescription Constraint CopySpec CoreSpec CpuEngine CpuSecondEngine "
             "DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate SizeDescription "
             "StageSpec Variant barrier call_core enter contract_rows copy_pieces draw_float32 "
-            "draw_float64 fetch_tile flush_denormals gates host_vectors kernel lane_range "
+            "draw_float64 fetch_tile flush_denormals gates host_vectors inlined kernel lane_range "
             "layer_class one_row own_rows restore_denormals row_key row_range segment segment_if "
             "set_word set_words share word words"
         ),

@@ -15,7 +15,8 @@ from rnncc.driver import Derivation
 from rnncc.ir.printer import print_program
 from rnncc.ir.reader import read
 from tests.support import cases
-from tests.support.cpu_simulator.simulate import Simulator
+from tests.support.arrays import uniform
+from tests.support.cpu_simulator.simulate import Simulator, Ways, simulated_class
 from tests.support.cpu_simulator.twins import Twins
 from tests.support.twins import Shape
 
@@ -62,6 +63,26 @@ def test_any_number_of_steps(time: int) -> None:
     )
     for key, array in right.items():
         np.testing.assert_array_equal(found[key], array, err_msg=key)
+
+
+@pytest.mark.parametrize("fused", [True, False])
+@pytest.mark.parametrize("weights", ["float32", "int8"])
+def test_one_row(weights: str, fused: bool) -> None:
+    """Cores are written out where they only add up, and the plan says so."""
+    layers = [_one_row(fused, unroll, weights) for unroll in (4, False)]
+    found, right = (layer(inputs) for layer, inputs in layers)
+    np.testing.assert_array_equal(found, right)
+    said = layers[0][0].plan()
+    assert "for one row that saves nothing" in said
+    assert ("its cores written out" in said) == (weights == "float32")
+    assert "its cores written out" not in layers[1][0].plan()
+
+
+def _one_row(fused: bool, unroll: bool | int, weights: str) -> tuple[Any, np.ndarray]:
+    simulator = Simulator(32, 1, ways=Ways(1 << 19, 1, fused, 1, 0))
+    made = simulated_class(cases.spec_of("lstm"), "float32", simulator=simulator)
+    layer = made(units=18, seed=3, weights=weights, unroll=unroll, return_sequences=True)
+    return layer, uniform(1, 5, 3).astype("float32")
 
 
 # ---- what asks for it, and what holds it -----------------------------------------------------

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from rnncc.runtime.cuda.kernels import loop_helpers
-from rnncc.runtime.cuda.kernels.kernel import rebound
+from rnncc.runtime.jit.kernel import rebound
 from tests.support.gpu_simulator.grid import Deadlock, Simulator
 from tests.support.gpu_simulator.memory import Fault, Race
 from tests.support.gpu_simulator.mutants import changed

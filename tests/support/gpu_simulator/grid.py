@@ -23,9 +23,10 @@ import numpy as np
 
 from rnncc.artifact.grid_sync import Gpu
 from rnncc.runtime.cuda.driver.target import DeviceMemory
-from rnncc.runtime.cuda.kernels.kernel import CudaKernel, rebound
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel
 from rnncc.runtime.cuda.kernels.matmuls import Product
 from rnncc.runtime.cuda.kernels.namespace_bindings import meanings
+from rnncc.runtime.jit.kernel import rebound
 from tests.support.gpu_simulator.library import multiply
 from tests.support.gpu_simulator.memory import GUARD, Fault, Space, Stamp, check
 

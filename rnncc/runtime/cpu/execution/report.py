@@ -28,6 +28,7 @@ def plan_side(title: str, side: Direction, ran: Ran | None = None) -> list[str]:
         origin = "generated" if kernel.function else "contractions alone, nothing generated"
         if bound.one_row:
             origin += " for one row that saves nothing"
+            origin += ", its cores written out" if bound.inlined else ""
             origin += ", rendered on demand" if kernel.function.render_one_row else ""
         lines.append(f"  {kernel.name}: {kernel.kind}, {levels}, {origin}; {bound.why}")
         for name in kernel.stages:

@@ -36,6 +36,7 @@ class BoundKernel:
     others: list[tuple[int, KernelArgument]]  # words that no binder knows
     why: str
     one_row: bool = False  # whether the twin for one row runs
+    inlined: tuple[tuple[str, int], ...] = ()  # the numbers of the one whose cores are written out
 
 
 @dataclass(slots=True)

@@ -409,4 +409,7 @@ def _is_early(bound: BoundKernel) -> bool:
 def _entry(bound: BoundKernel) -> CpuKernel:
     entry: CpuKernel | None = bound.kernel.function
     twin = entry.one_row if entry and bound.one_row else None
+    if twin and bound.inlined:
+        assert twin.inlined is not None
+        return twin.inlined.built(dict(bound.inlined))
     return twin or entry or (sum_bulk if bound.kernel.kind == "grads" else contract_bulk)

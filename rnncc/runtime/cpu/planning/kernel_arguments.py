@@ -14,6 +14,7 @@ import math
 
 import numpy as np
 
+from rnncc.artifact.inlined_cores import numbers_of
 from rnncc.artifact.kernel_args import (
     BoundNumber,
     BufferAddress,
@@ -47,6 +48,7 @@ from rnncc.artifact.kernel_args import (
     ZeroRow,
 )
 from rnncc.artifact.kernel_tables import KernelSpec, StageSpec
+from rnncc.runtime.common.weight_formats import FULL
 from rnncc.runtime.cpu.kernels.loop_helpers import (
     PANEL_AT,
     PANEL_ROWS,
@@ -57,7 +59,7 @@ from rnncc.runtime.cpu.planning.bound_program import BoundKernel, BoundProgram
 from rnncc.runtime.cpu.planning.buffer_layout import MemoryBinder
 from rnncc.runtime.cpu.planning.gemm_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.cpu.planning.strided_copies import copy_pieces
-from rnncc.runtime.cpu.planning.tiling import FETCH_DEPTH
+from rnncc.runtime.cpu.planning.tiling import FETCH_DEPTH, INLINED_DEPTH
 from rnncc.runtime.planning.layouts import pad
 
 
@@ -110,7 +112,8 @@ class ArgumentBinder(MemoryBinder):
             InnerRows(): flat[1],
         }
         alone = self.call.batch == 1 and not self.call.save and kernel.function.one_row is not None
-        bound = BoundKernel(kernel, parts, template, [], [], why, alone)
+        inlined = self.inlined_numbers(kernel) if alone else ()
+        bound = BoundKernel(kernel, parts, template, [], [], why, alone, inlined)
         for index, argument in enumerate(kernel.words):
             match argument:
                 case BoundNumber():
@@ -127,6 +130,25 @@ class ArgumentBinder(MemoryBinder):
                 case _:
                     bound.others.append((index, argument))
         return bound
+
+    def inlined_numbers(self, kernel: KernelSpec) -> tuple[tuple[str, int], ...]:
+        """What is built into a loop for one row whose cores are written out; nothing where sums
+        are too long to win anything, or where cores do more than add up: narrow weights, or those
+        that are asked for ahead."""
+        if kernel.function.one_row.inlined is None or self.out.far.intersection(kernel.stages):
+            return ()
+        stages = [self.stages[n] for n in kernel.stages]
+        if any(self.out.storage(s) is not FULL for s in stages):
+            return ()
+        if any(self.depth(s.name) > INLINED_DEPTH for s in stages):
+            return ()
+        return tuple(
+            number
+            for s in stages
+            for number in numbers_of(
+                s.name, [c.gates for c in s.cores], self.out.tilings[s.name].unit_blocks
+            )
+        )
 
     def bind_plain(self, kernel: KernelSpec) -> BoundKernel:
         """A kernel of contractions alone: the block is its calls."""

@@ -15,14 +15,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping
-from types import FunctionType
 from typing import Any
 
 from rnncc.artifact.stationary_weights import GroupShape
 from rnncc.runtime.jit.kernel import settled
 
 RANGES = 4  # words in front: steps and levels
-__all__ = ["CudaKernel", "GroupShape", "kernel", "rebound", "stationary", "summed"]
+__all__ = ["CudaKernel", "GroupShape", "kernel", "stationary", "summed"]
 
 Numbers = tuple[tuple[str, int], ...]
 
@@ -86,11 +85,3 @@ def summed(plain: CudaKernel) -> Callable[[Callable[..., Any]], CudaKernel]:
         return summed_kernel
 
     return twin
-
-
-def rebound(function: Any, names: Mapping[str, Any]) -> Any:
-    """The same function with other meanings of its global names."""
-    known = {**function.__globals__, **names}
-    bound = FunctionType(function.__code__, known, function.__name__, function.__defaults__)
-    bound.__qualname__, bound.__doc__ = function.__qualname__, function.__doc__
-    return bound

@@ -13,7 +13,7 @@ from types import ModuleType
 from typing import Any
 
 from rnncc.runtime.cuda.kernels import loop_helpers, scalars
-from rnncc.runtime.cuda.kernels.kernel import rebound
+from rnncc.runtime.jit.kernel import rebound
 
 NEST = (
     *("share", "level_barrier", "team_sum", "mix", "row_key", "uniform"),

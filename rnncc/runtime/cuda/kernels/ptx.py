@@ -18,8 +18,9 @@ from typing import Any
 
 from rnncc.artifact.grid_sync import THREADS, WARP
 from rnncc.runtime.cuda.kernels.instructions import COPIES, names
-from rnncc.runtime.cuda.kernels.kernel import CudaKernel, rebound
+from rnncc.runtime.cuda.kernels.kernel import CudaKernel
 from rnncc.runtime.cuda.kernels.toolkit import named
+from rnncc.runtime.jit.kernel import rebound
 
 Capability = tuple[int, int]
 ENTRY = re.compile(r"\.visible \.entry (\w+)")
