@@ -57,22 +57,7 @@ def core_call(
         lines += [f"{count} = 0"] if not (k or begins) else []
         lines += segment.lines(table, count, "0" if begins else count)
     tile_bytes = words(f"{name}_row_bytes", TileRowBytes(stage.name, i))
-    init, init_j, init_rs = "", tile_bytes, "0"
-    if group.start is not None:
-        # Rows of this step from before the loop, or one row of constants for all of them.
-        base = words(f"{name}_start", StartRows(stage.name, i))
-        step = words(f"{name}_start_t", StartStepStride(stage.name, i))
-        init = words.fresh(f"{name}_from")
-        at.step_lines.append(f"{init} = {base} + t * {step}")
-        if not at.one_row:
-            init_rs = words(f"{name}_start_b", StartRowStride(stage.name, i))
-    elif any(a.init is not None for a in group.accs):
-        init = words(f"{name}_init", PackedInit(stage.name, i))
-        for n, loop in enumerate(outer):
-            stride = words(f"{name}_init_{n}", InitStride(stage.name, i, n))
-            init += f" + {loop.var} * {stride}"
-    else:
-        init, init_j = words("zeros", ZeroRow()), "0"
+    init, init_j, init_rs = _start(at, stage, i, outer, tile_bytes)
     out, out_stride = (f"scratch + {i} * TILE_BYTES" if i else "scratch"), tile_bytes
     if target is not None:
         out = at.pointer(target) + at.row_terms(target, ("r0",)) + at.outer_terms(target, outer)
@@ -94,6 +79,29 @@ def core_call(
         vectors=vectors,
         sums=sums,
     )
+
+
+def _start(
+    at: Addresses, stage: LaneStage, i: int, outer: list[Loop], tile_bytes: str
+) -> tuple[str, str, str]:
+    """What a group's sums start from: where it is, bytes from tile to tile, from row to row."""
+    words, group, name = at.words, stage.groups[i], _name(stage, i)
+    if group.start is not None:
+        # Rows of this step from before the loop, or one row of constants for all of them.
+        base = words(f"{name}_start", StartRows(stage.name, i))
+        step = words(f"{name}_start_t", StartStepStride(stage.name, i))
+        init, row = words.fresh(f"{name}_from"), "0"
+        at.step_lines.append(f"{init} = {base} + t * {step}")
+        if not at.one_row:
+            row = words(f"{name}_start_b", StartRowStride(stage.name, i))
+        return init, tile_bytes, row
+    if all(a.init is None for a in group.accs):
+        return words("zeros", ZeroRow()), "0", "0"
+    init = words(f"{name}_init", PackedInit(stage.name, i))
+    for n, loop in enumerate(outer):
+        stride = words(f"{name}_init_{n}", InitStride(stage.name, i, n))
+        init += f" + {loop.var} * {stride}"
+    return init, tile_bytes, "0"
 
 
 def _name(stage: LaneStage, i: int) -> str:
