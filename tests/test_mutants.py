@@ -151,8 +151,8 @@ NORMS = Numbers("layer_norm_lstm", shape=(16, 4, 3, 3), machine=(32, 3), seeds=3
 ODD = Numbers("lstm", shape=(5, 3, 3, 3))  # steps: the last slot of a ring of two isn't the first
 LSTM, GRU = Numbers("lstm"), Numbers("gru")
 UNROLLED = parametrised(unrolled.test_any_number_of_steps, 3)
-ALONE = parametrised(unrolled.test_one_row, "float32", False)
-NARROW = parametrised(unrolled.test_one_row, "int8", False)
+ALONE = parametrised(unrolled.test_one_row, "float32", 18, False)
+NARROW = parametrised(unrolled.test_one_row, "int8", 18, False)
 
 PASSES = (
     Mutant(
@@ -360,6 +360,12 @@ RUNTIME = (
         "is not FULL",
         "is None",
         NARROW,
+    ),
+    Mutant(
+        "rnncc.runtime.cpu.planning.kernel_arguments:ArgumentBinder.inlined_numbers",
+        "> SUM_BLOCK",
+        "> 2 * SUM_BLOCK",
+        parametrised(unrolled.test_one_row, "float32", 97, False),
     ),
     Mutant(
         "rnncc.runtime.cpu.planning.tiling:TileBinder.even_tiles",

@@ -170,15 +170,14 @@ class _Segment:
 
     def sum_lines(self, vectors: str) -> list[str]:
         """What adds it to a `tile` of one row."""
-        lines, (a, _, a_ks, w, w_ks, w_ts, length) = self.entry(self.condition)
-        step = w_ks if self.group.rowwise else f"{vectors} * VB"
+        lines, (a, _, a_ks, w, _, w_ts, length) = self.entry(self.condition)
         added = [
             f"operand = {a}",
-            f"weight = {w}{'' if w_ts == '0' else f' + j * {w_ts}'}",
+            f"weight = {w} + j * {w_ts}",
             f"for _ in range({length}):",
             "    tile = v.fma_tile(tile, operand, 0, weight)",
             *([] if a_ks == "0" else [f"    operand += {a_ks}"]),
-            *([] if step == "0" else [f"    weight += {step}"]),
+            f"    weight += {vectors} * VB",
         ]
         return [*lines, *("    " * len(lines) + line for line in added)]
 

@@ -58,9 +58,9 @@ SCRATCH: dict[str, KernelArgument] = {
 }
 
 
-def has_tiles(stage: LaneStage) -> bool:
-    """Whether it makes something of its sums."""
-    return bool(stage.groups) and not stage.direct
+def can_be_inlined(stage: LaneStage) -> bool:
+    """Whether it makes something of its sums, of weights whose sizes its tables tell."""
+    return bool(stage.groups) and not (stage.direct or any(g.rowwise for g in stage.groups))
 
 
 class KernelWriter:
@@ -139,7 +139,7 @@ class KernelWriter:
         if self.kernel.kind != "scan":
             return None
         stages = [s for level in self.kernel.levels for s in level.stages]
-        if inlined and not any(isinstance(s, LaneStage) and has_tiles(s) for s in stages):
+        if inlined and not any(isinstance(s, LaneStage) and can_be_inlined(s) for s in stages):
             return None
         words = self.words.again()
         view = KernelWriter(self.kernel, self.schedule, self.source, words, inlined).view()
@@ -165,7 +165,7 @@ class KernelWriter:
         view = LaneView(outer=outer, direct=stage.direct, one_row=self.one_row, in_scan=in_scan)
         view.column = self.at.column + STEP * len(outer)
         view.comments = self.comments(stage.all_ops)
-        inlined = self.inlined and has_tiles(stage)
+        inlined = self.inlined and can_be_inlined(stage)
         if inlined:
             view.unit_blocks = blocks_name(stage.name)
             view.tiles = self.words(f"{stage.name}_tiles", TileCount(stage.name))

@@ -60,7 +60,7 @@ class CpuKernel:
     def built(self, constants: Mapping[str, int]) -> CpuKernel:
         """The kernel with these numbers for its names in capitals."""
         key = tuple(sorted(constants.items()))
-        with _COMPILING:
+        with COMPILING:
             found = self._built.get(key)
             if found is None:
                 bound = rebound(self.function, constants)
@@ -96,8 +96,9 @@ class CpuKernel:
 
     @property
     def any_loaded(self) -> bool:
-        """Whether it or its twin has been run; nothing is rendered to find out."""
-        return self.loaded or (self._one_row is not None and self._one_row.loaded)
+        """Whether it or a twin has been run; nothing is rendered to find out."""
+        twins = (self._one_row, self.inlined, *self._built.values())
+        return self.loaded or any(t.any_loaded for t in twins if t is not None)
 
     @property
     def address(self) -> int:

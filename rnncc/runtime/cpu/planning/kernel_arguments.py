@@ -48,7 +48,7 @@ from rnncc.artifact.kernel_args import (
     ZeroRow,
 )
 from rnncc.artifact.kernel_tables import KernelSpec, StageSpec
-from rnncc.runtime.common.weight_formats import FULL
+from rnncc.runtime.common.weight_formats import FULL, SUM_BLOCK
 from rnncc.runtime.cpu.kernels.loop_helpers import (
     PANEL_AT,
     PANEL_ROWS,
@@ -59,7 +59,7 @@ from rnncc.runtime.cpu.planning.bound_program import BoundKernel, BoundProgram
 from rnncc.runtime.cpu.planning.buffer_layout import MemoryBinder
 from rnncc.runtime.cpu.planning.gemm_calls import Word, contract_calls, sum_calls
 from rnncc.runtime.cpu.planning.strided_copies import copy_pieces
-from rnncc.runtime.cpu.planning.tiling import FETCH_DEPTH, INLINED_DEPTH
+from rnncc.runtime.cpu.planning.tiling import FETCH_DEPTH
 from rnncc.runtime.planning.layouts import pad
 
 
@@ -132,15 +132,16 @@ class ArgumentBinder(MemoryBinder):
         return bound
 
     def inlined_numbers(self, kernel: KernelSpec) -> tuple[tuple[str, int], ...]:
-        """What is built into a loop for one row whose cores are written out; nothing where sums
-        are too long to win anything, or where cores do more than add up: narrow weights, or those
-        that are asked for ahead."""
+        """What is built into a loop for one row whose cores are written out; nothing where cores
+        do more than add up one after another: narrow weights, those that are asked for ahead, and
+        sums of several blocks, which are so long that it would win nothing."""
         if kernel.function.one_row.inlined is None or self.out.far.intersection(kernel.stages):
             return ()
         stages = [self.stages[n] for n in kernel.stages]
         if any(self.out.storage(s) is not FULL for s in stages):
             return ()
-        if any(self.depth(s.name) > INLINED_DEPTH for s in stages):
+        packs = [p for s in stages for c in s.cores for p in c.packs if p and p.k_sizes]
+        if any(self.out.size(p.k_sizes[-1]) > SUM_BLOCK for p in packs):
             return ()
         return tuple(
             number

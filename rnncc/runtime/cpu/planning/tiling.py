@@ -28,7 +28,6 @@ FUSED_DEPTH = 4  # Of so few multiply-adds it makes it anyhow: rows cost more th
 WAKING_WORK = 200_000  # multiply-adds of a loop from which waking a thread to share it pays
 WORK_A_SPIN = 2_000  # multiply-adds in the time of one look at whether the others are here
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
-INLINED_DEPTH = 128  # multiply-adds an element up to which it wins to write a core out
 READ_ROWS = 2  # rows of a thread that are done while weights of the size of its cache are read
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 
