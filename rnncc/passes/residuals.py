@@ -2,7 +2,7 @@
 
 At first every forward value the pullback reads is saved. A value is recomputed instead when it
 is cheap (at most one transcendental) and all it is made of is at hand: parameters, or values
-saved anyway. A carry and the value it hands on share one buffer (the schedule's business), so
+saved anyway; a slice, when what it is a part of is. A carry and the value it hands on share one buffer (the schedule's business), so
 when one of them is saved the other is free.
 
     LSTM: i, f, g, o and the history of c are saved; tanh(c) is computed again.
@@ -114,6 +114,9 @@ def _recomputation(
     order: list[Value] = []
     budget = CHEAP
 
+    def lies_whole(v: Value) -> bool:
+        return v in at_hand or v in saved or twins.get(v) in saved
+
     def reach(v: Value, top: bool) -> bool:
         nonlocal budget
         if v not in inner or v in at_hand or v in order or v in again:
@@ -126,11 +129,13 @@ def _recomputation(
         op = defs[v]
         opdef = OPS[op.opcode]
         weights_only = not op.result.type.axes
-        # A draw is a function of seed and place: masks are drawn again, not kept.
+        # A draw is a function of seed and place: masks are drawn again, not kept. A part of what
+        # is saved whole is read there.
         light = (
             weights_only
             or opdef.kind in (Kind.POINTWISE, Kind.LEAF, Kind.RANDOM)
             or op.opcode in ("broadcast", "spread")
+            or (op.opcode == "slice" and lies_whole(op.operands[0]))
         )
         if opdef.kind is Kind.POINTWISE and not weights_only:
             budget -= opdef.cost
