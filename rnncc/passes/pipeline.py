@@ -5,8 +5,8 @@ hoisted, so that the pullback is made from one scan; both halves then go through
 
     >>> from rnncc.lowering.examples import example, outline
     >>> cell = example("h[t] = tanh(h[t-1] @ U + x[t] @ W)")
-    >>> [name for name, _ in stages(cell)]
-    ['lower', 'simplify', 'hoist', 'precompute_next', 'rotate', 'defer', 'tidy', 'join']
+    >>> print(*(name for name, _ in stages(cell)))
+    lower simplify hoist precompute_next rotate defer tidy carry_sums join
     >>> outline(optimise(cell))
     before:
       _0 = contract(x, W, labels=(k, kl, l))
@@ -27,6 +27,7 @@ from collections.abc import Callable, Collection, Iterator
 from rnncc.ir.opdef import IRError
 from rnncc.ir.program import Program
 from rnncc.ir.verify import verify
+from rnncc.passes.carry_sums import carry_sums
 from rnncc.passes.defer import defer
 from rnncc.passes.differentiate import differentiate
 from rnncc.passes.hoist import hoist, hoist_weights
@@ -45,6 +46,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("rotate", rotate),  # before defer: it needs the contraction inside the loop
     ("defer", defer),
     ("tidy", simplify),  # what moved may now meet its like
+    ("carry_sums", carry_sums),  # once sums over rows and sums over steps are one
     ("join", join),  # last: once gates stay where they are, they are laid side by side
 )
 

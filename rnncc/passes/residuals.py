@@ -2,8 +2,8 @@
 
 At first every forward value the pullback reads is saved. A value is recomputed instead when it
 is cheap (at most one transcendental) and all it is made of is at hand: parameters, or values
-saved anyway; a slice, when what it is a part of is. A carry and the value it hands on share one buffer (the schedule's business), so
-when one of them is saved the other is free.
+saved anyway; a slice, when what it is a part of is. A carry and the value it hands on share one
+buffer (the schedule's business), so when one of them is saved the other is free.
 
     LSTM: i, f, g, o and the history of c are saved; tanh(c) is computed again.
 

@@ -124,6 +124,7 @@ def test_the_order() -> None:
         "rotate",
         "defer",
         "tidy",
+        "carry_sums",
         "join",
     ]
 
@@ -188,8 +189,7 @@ def test_defer_takes_gradients_of_weights_out_of_the_loop(name: str) -> None:
         assert "B" in op.result.type.axes or op.opcode == "full", op
     over = [op for op in pullback.after if op.attrs.get("over") == "BT"]
     assert {op.opcode for op in over} == {"contract", "sum_over"}
-    names = {p.value.name for p in pullback.params if p.role == "weight"}
-    assert not {c.name for c in pullback.scan.carries} & {f"d_{n}" for n in names}
+    assert all("B" in c.value.type.axes for c in pullback.scan.carries), "a row of each sequence"
 
 
 def test_gradients_of_inputs_are_one_product_after_the_loop() -> None:
@@ -224,9 +224,26 @@ h[t] = tanh(x[t] + a + c) * sigmoid(h[t-1] + b + d)
 return h[t]
 """
     for wrt, stacks in ((["W"], 1), (["V"], 1), (["W", "V"], 2)):
-        _, pullback = gradient(lower(check_text(text)), wrt)
-        joined = optimise(pullback)
+        _, joined = gradient(lower(check_text(text)), wrt)
+        for name, run in PIPELINE:
+            joined = joined if name == "carry_sums" else run(joined)  # it leaves no gates to join
         assert joined.scan and len(joined.scan.ys) == stacks, wrt
+
+
+# ---- carry_sums --------------------------------------------------------------------------------
+
+
+def test_what_is_only_summed_takes_no_memory_a_step() -> None:
+    _, pullback = optimised("peephole_lstm")
+    sums = [op for op in pullback.after if op.opcode == "sum_over"]
+    assert sorted(op.attrs["over"] for op in sums) == ["B", "B", "B", "BT"]  # peepholes, the bias
+    finals = {c.final for c in pullback.scan.carries}
+    assert all(op.operands[0] in finals for op in sums if op.attrs["over"] == "B")
+
+
+def test_sums_of_what_is_stacked_anyway_stay_after_the_loop() -> None:
+    _, pullback = optimised("lstm")
+    assert [c.name for c in pullback.scan.carries] == ["d_h", "d_c", "d_z"]
 
 
 def test_gates_that_someone_reads_alone_stay_alone() -> None:

@@ -51,8 +51,10 @@ def grad_view(at: Addresses, stage: GradStage, comments: list[Code]) -> StageVie
 
 
 def row_axes(view: View) -> str:
-    """The axes of rows a view varies over; a carry that gradients read has all its slots."""
-    return "BT" if view.buffer.storage == "carry" else view.buffer.axes
+    """The axes of rows a view varies over: of a carry, every step's, or the last one's alone."""
+    if view.buffer.storage != "carry":
+        return view.buffer.axes
+    return "B" if view.slot == "final" else "BT"
 
 
 def _summed(stage: GradStage) -> list[tuple[str, str]]:

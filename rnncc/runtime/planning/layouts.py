@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from rnncc.artifact.array_tables import BufferSpec, ResultSpec
+from rnncc.artifact.array_tables import BufferSpec, BufferView, ResultSpec
 from rnncc.common.machine import LANE_PAD
 from rnncc.common.size_expressions import evaluate
 
@@ -85,6 +85,13 @@ def axes_of(place: ResultSpec, buffers: Mapping[str, BufferSpec]) -> str:
     if place.kind == "grad_cotangent":  # of an output, or of a state
         return "B" if place.source.slot else buffers[place.source.buffer].axes
     return RESULT_AXES.get(place.kind, "")
+
+
+def row_axes(source: BufferView, buffer: BufferSpec) -> str:
+    """The axes of the rows that are meant: of a carry, every step's, or the last one's alone."""
+    if buffer.storage != "carry":
+        return buffer.axes
+    return "B" if source.slot == "final" else "BT"
 
 
 def slot_offset(slot: str, layout: Layout, time: int, reverse: bool) -> int:

@@ -19,6 +19,7 @@ from rnncc.runtime.planning.layouts import (
     is_padded,
     needs_room,
     room,
+    row_axes,
     row_layout,
     staggered,
 )
@@ -191,24 +192,24 @@ class MemoryBinder(TileBinder):
 
     def grad_axes(self, stage: StageSpec) -> set[str]:
         """The axes of rows a gradient's operands vary over."""
-        return {axis for name in self.grad_operands(stage) for axis in self.row_axes(name)}
+        return {axis for source in self.grad_operands(stage) for axis in self.row_axes(source)}
 
-    def grad_operands(self, stage: StageSpec) -> list[str]:
+    def grad_operands(self, stage: StageSpec) -> list[BufferView]:
         assert stage.grad is not None
-        return [s.buffer for s in (stage.grad.a, stage.grad.d) if s]
+        return [s for s in (stage.grad.a, stage.grad.d) if s]
 
-    def kept_stride(self, name: str, kept: str) -> int:
+    def kept_stride(self, source: BufferView, kept: str) -> int:
         """Bytes from one kept row to the next."""
-        if not kept or kept not in self.row_axes(name):
+        if not kept or kept not in self.row_axes(source):
             return 0
-        return self.out.layouts[name].b if kept == "B" else self.out.layouts[name].t
+        layout = self.out.layouts[source.buffer]
+        return layout.b if kept == "B" else layout.t
 
     def kept(self, stage: StageSpec) -> str:
         return stage.grad.kept if stage.grad else ""
 
-    def row_axes(self, name: str) -> set[str]:
-        buffer = self.buffers[name]
-        return {"B", "T"} if buffer.storage == "carry" else set(buffer.axes)
+    def row_axes(self, source: BufferView) -> set[str]:
+        return set(row_axes(source, self.buffers[source.buffer]))
 
     def grad_rows(self, stage: StageSpec) -> tuple[int, int]:
         """The two-level range of rows a gradient sums over; one level where strides allow."""
@@ -216,14 +217,15 @@ class MemoryBinder(TileBinder):
         axes = self.grad_axes(stage) - {self.kept(stage)}
         if axes != {"B", "T"}:
             return 1, {"B": batch, "T": time}["".join(axes)]
+        layouts = self.out.layouts
         uniform = all(
-            self.out.layouts[n].b == self.out.layouts[n].t * time and self.row_axes(n) == {"B", "T"}
-            for n in self.grad_operands(stage)
+            layouts[s.buffer].b == layouts[s.buffer].t * time and self.row_axes(s) == {"B", "T"}
+            for s in self.grad_operands(stage)
         )
         return (1, batch * time) if uniform else (batch, time)
 
-    def grad_stride(self, stage: StageSpec, name: str, which: str) -> int:
-        layout, own = self.out.layouts[name], self.row_axes(name)
+    def grad_stride(self, stage: StageSpec, source: BufferView, which: str) -> int:
+        layout, own = self.out.layouts[source.buffer], self.row_axes(source)
         inner = "T" if "T" in self.grad_axes(stage) - {self.kept(stage)} else "B"
         axis = inner if which == "1" else "B"
         if axis not in own:

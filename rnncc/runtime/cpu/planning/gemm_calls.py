@@ -173,7 +173,7 @@ def _sum(
     kept, outer = index[0], index[1:]
 
     def moved(source: BufferView, which: int) -> int:
-        at = kept * binder.kept_stride(source.buffer, grad.kept)
+        at = kept * binder.kept_stride(source, grad.kept)
         return at + sum(
             n * binder.out.stride(source, axes[which])
             for n, (_, *axes) in zip(outer, grad.outer, strict=True)
@@ -181,7 +181,7 @@ def _sum(
 
     def rows(source: BufferView) -> tuple[int, int]:
         return tuple(  # type: ignore[return-value]
-            binder.grad_stride(stage, source.buffer, which) for which in "01"
+            binder.grad_stride(stage, source, which) for which in "01"
         )
 
     n0, n1 = binder.grad_rows(stage)

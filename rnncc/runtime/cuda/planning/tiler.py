@@ -15,6 +15,7 @@ from rnncc.artifact.kernel_tables import CoreSpec, GradSpec, KernelSpec, PackSpe
 from rnncc.runtime.cuda.kernels.gemm_tiles import ADDS, CONSTANTS, ZEROS, Contraction, TileOperand
 from rnncc.runtime.cuda.planning.gemm_choice import bulk_of
 from rnncc.runtime.cuda.planning.kernel_arguments import CudaArgumentBinder
+from rnncc.runtime.planning.layouts import row_axes
 
 MOST_CALLS = 32  # launches that a kernel may become
 LEAST_WORK = 1 << 20  # multiply-adds from which they are worth launches of their own
@@ -64,8 +65,7 @@ class Tiler:
         """Strides of rows: of the outer axis and of the inner one."""
         layout = self.layouts[source.buffer]
         strides = {"B": layout.b, "T": layout.t}
-        own = "BT" if self.binder.buffers[source.buffer].storage == "carry" else None
-        varies = own or self.binder.buffers[source.buffer].axes
+        varies = row_axes(source, self.binder.buffers[source.buffer])
         row_strides = [strides[a] if a in varies else 0 for a in axes]
         return (
             (row_strides[0], row_strides[1])
@@ -213,8 +213,7 @@ class Tiler:
         axes: set[str] = set()
         for source in (grad.a, grad.d):
             if source is not None:
-                buffer = self.binder.buffers[source.buffer]
-                axes |= set("BT" if buffer.storage == "carry" else buffer.axes)
+                axes |= set(row_axes(source, self.binder.buffers[source.buffer]))
         return axes
 
 
