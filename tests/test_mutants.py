@@ -13,6 +13,7 @@ import __future__
 
 import importlib
 import inspect
+import itertools
 import textwrap
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,10 +26,13 @@ import jinja2
 import numpy as np
 import pytest
 
+from rnncc import oracle
 from rnncc.common import template_loader
+from rnncc.lowering.cell_interface import check_text
 from tests.runtime.cpu import test_structure as structure
 from tests.runtime.cpu import test_unrolled as unrolled
 from tests.support import cases
+from tests.support.calls.episodes import alone
 from tests.support.cpu_simulator.simulate import Simulator
 from tests.support.cpu_simulator.twins import Twins
 from tests.support.twins import LIMIT
@@ -154,6 +158,52 @@ UNROLLED = parametrised(unrolled.test_any_number_of_steps, 3)
 ALONE = parametrised(unrolled.test_one_row, "float32", 18, False)
 NARROW = parametrised(unrolled.test_one_row, "int8", 18, False)
 
+RESTARTED = Numbers("lstm", variant="resets", shape=(5, 3, 6, 3))
+
+
+NUMBERS = itertools.count()
+
+
+@dataclass(frozen=True)
+class Episodes:
+    """Rows that start anew, on the interpreter, are their episodes called alone."""
+
+    masked: bool = False
+    backwards: bool = False
+
+    def __call__(self) -> None:
+        rng = np.random.default_rng(3)
+        # A cell of its own: what is known of another test's isn't lowered again.
+        text = cases.spec_of("lstm").text.replace("cell: LSTM", f"cell: Lstm{next(NUMBERS)}")
+        layer = oracle.layer_class(check_text(text))(
+            units=4, return_sequences=True, return_state=True, go_backwards=self.backwards, seed=1
+        )
+        x, h, c = (rng.standard_normal(s) for s in ((3, 7, 2), (3, 4), (3, 4)))
+        layer.build(x.shape)
+        resets, mask = rng.random((3, 7)) < 0.4, rng.random((3, 7)) < 0.6
+        resets[0, -1], mask[0, -1] = True, False  # one that waits
+        d = {n: rng.standard_normal(a.shape) for n, a in zip("yhc", layer(x), strict=True)}
+
+        def call(inputs: Any, states: Any, mask: Any, d: Any, resets: Any = None) -> Any:
+            found, pullback = layer.vjp(inputs["x"], initial_state=states, mask=mask, resets=resets)
+            values = dict(zip("yhc", found, strict=True))
+            handed = (d.get(n, np.zeros_like(a)) for n, a in values.items())
+            gradients = pullback(tuple(handed))
+            return values, {"x": gradients.inputs, **gradients.initial_state, **gradients.weights}
+
+        kept = mask if self.masked else None
+        ran = kept[:, ::-1] if kept is not None and self.backwards else kept
+        if ran is not None:
+            d["y"] = d["y"] * ran[..., None]
+        ours = call({"x": x}, {"h": h, "c": c}, kept, d, resets)
+        states, way = {"h": h, "c": c}, self.backwards
+        theirs = alone(call, {"x": x}, states, d, resets, kept, backwards=way, outputs=("y",))
+        for mine, own in zip(ours, theirs, strict=True):
+            for name, array in own.items():
+                valid = np.isfinite(array)
+                np.testing.assert_allclose(mine[name][valid], array[valid], atol=1e-12)
+
+
 PASSES = (
     Mutant(
         "rnncc.passes.simplify_layout:_slice_contract",
@@ -254,7 +304,7 @@ PASSES = (
 SCHEDULE = (
     Mutant(
         "rnncc.schedule.levels:Levels._place",
-        "placed.level if same else placed.level + 1",
+        "placed.level + (not self._by_lane(operand, node))",
         "placed.level",
         Numbers("layer_norm_lstm"),
     ),
@@ -341,8 +391,8 @@ TEMPLATES = (
     Mutant("cpu/kernel.jinja", "row_range(n0, n1, part,", "row_range(n0, n1, 0,", NORMS),
     Mutant(
         "cpu/stages.jinja",
-        "range(blk, row_end, {{ s.row_tile }})",
-        "range(blk, row_end, {{ s.row_tile }} + 1)",
+        "m += rows",
+        "m += rows + 1",
         Numbers("lstm", shape=(5, 17, 3, 3), machine=(32, 1)),
     ),
     Mutant(
@@ -462,7 +512,38 @@ RUNTIME = (
 )
 
 
-EVERY = (*PASSES, *SCHEDULE, *EMIT, *TEMPLATES, *RUNTIME)
+ALL, MASKED, BACK = Episodes(), Episodes(masked=True), Episodes(backwards=True)
+RESETS = (
+    Mutant(
+        "rnncc.lowering.lower:_Lowering._restarted",
+        "start, last\n",
+        "last, start\n",
+        ALL,
+    ),
+    Mutant("rnncc.lowering.lower:_Lowering._restarted", "self.resets == TO_STARTS", "False", ALL),
+    Mutant("rnncc.runtime.api.masking:restarts", "= given[:, 1:]", "= given[:, :-1]", ALL),
+    Mutant("rnncc.runtime.api.masking:restarts", "[:, ::-1] if backwards", " if backwards", BACK),
+    Mutant("rnncc.runtime.api.masking:_crossed", "= anew[:, 1:]", "= anew[:, :-1]", BACK),
+    Mutant("rnncc.runtime.api.masking:_crossed", "anew & valid", "anew", MASKED),
+    Mutant("rnncc.runtime.api.masking:_crossed", "> before[:, :-1]", ">= before[:, :-1]", MASKED),
+    Mutant("rnncc.runtime.api.masking:_crossed", "np.where(valid, c", "np.where(True, c", MASKED),
+    Mutant("rnncc.runtime.api.call:CellCall.run", "else TO_STARTS", "else TO_ZEROS", ALL),
+    Mutant(
+        "rnncc.runtime.api.call_gradients:AskedGradients.hand_on",
+        "add(name, gradients.pop(restart))",
+        "gradients.pop(restart)",
+        ALL,
+    ),
+    Mutant(
+        "rnncc.runtime.planning.copies:Mover.slot",
+        "(step & layout.ring)",
+        "step",
+        RESTARTED,
+    ),
+)
+
+
+EVERY = (*RESETS, *PASSES, *SCHEDULE, *EMIT, *TEMPLATES, *RUNTIME)
 
 
 def test_nobody_notices_what_is_whole() -> None:
