@@ -1,0 +1,1 @@
+"""Schedule -> C99: one file of functions over a plain struct of states."""

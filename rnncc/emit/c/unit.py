@@ -1,0 +1,378 @@
+"""A Schedule and its weights -> CUnit: everything the C templates print, as finished strings.
+
+    NAME_state      a struct: each state, what it becomes, and what one block of steps needs
+    NAME_step       one step of one row
+    NAME_block      n steps, bit for bit those of n calls of NAME_step
+
+Sizes are numbers, weights are constants, there is one row, and nothing is allocated. What depends
+on weights alone is worked out here, once.
+
+Non-Goals: the text around the functions (templates/c); files (`export`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from rnncc.artifact.cell import CellDescription
+from rnncc.common.user_text import Code, comment
+from rnncc.emit.c.addresses import CAddresses
+from rnncc.emit.c.contractions import PackedLanes, sums_of, whole
+from rnncc.emit.c.names import CNames
+from rnncc.emit.c.row_stages import Unsupported, row_lines
+from rnncc.emit.c.statements import CStatements
+from rnncc.emit.shared.views import Loop
+from rnncc.ir.interp import constants_of
+from rnncc.ir.ops import OPS, Kind
+from rnncc.ir.program import Op, Program, Value
+from rnncc.ir.sizes import Size
+from rnncc.schedule.model import (
+    Buffer,
+    Kernel,
+    LaneStage,
+    RowStage,
+    Schedule,
+    Stage,
+    View,
+    views_read,
+)
+
+WEIGHTS = ("weight", "constant", "rate")
+
+
+@dataclass(frozen=True)
+class CArray:
+    """An array of the file's: shape and elements. each_step: an input of which every step has its
+    own; a context has one for all."""
+
+    name: str
+    shape: tuple[int, ...]
+    values: np.ndarray | None = None
+    each_step: bool = True
+    rows: int = 1  # of a state that is kept of every step of a block: those, and the first
+
+    @property
+    def elements(self) -> int:
+        return int(np.prod(self.shape, dtype=int))
+
+
+@dataclass
+class CKernel:
+    """A function over the steps of a block. turns: whether it loops over them."""
+
+    name: str
+    doc: Code
+    turns: bool
+    lines: list[str]
+    advances: list[tuple[str, int]] = field(default_factory=list)  # states, at each step's end
+
+
+@dataclass
+class CUnit:
+    prefix: str
+    title: Code
+    real: str
+    block: int
+    inputs: list[CArray]  # of one step
+    outputs: list[CArray]
+    states: list[CArray]  # values: what a reset begins with
+    works: list[CArray]  # of one block
+    weights: list[CArray]
+    kernels: list[CKernel]
+    functions: set[str]  # of templates/c, those that are called
+    widths: list[int]  # of tiles of lanes
+    loose: bool  # whether anything is summed of weights that aren't packed
+    products: int  # multiply-adds of a step
+
+    @property
+    def state_elements(self) -> int:
+        return sum(s.elements for s in self.states)
+
+
+class UnitWriter:
+    """prefix: what the file's names begin with. sizes, weights (with constants and rates): by name.
+    starts: what states begin with, if not with what the cell declares. source: the equations by
+    line."""
+
+    def __init__(
+        self,
+        schedule: Schedule,
+        cell: CellDescription,
+        prefix: str,
+        sizes: Mapping[str, int],
+        weights: Mapping[str, np.ndarray],
+        *,
+        dtype: str = "float32",
+        block: int = 16,
+        starts: Mapping[str, np.ndarray] | None = None,
+        source: Mapping[int, str] | None = None,
+    ) -> None:
+        self.schedule, self.prefix, self.sizes, self.block = schedule, prefix, sizes, block
+        self.dtype, self.source = dtype, source or {}
+        declared = {s.name: weights[s.default] for s in cell.states if s.default is not None}
+        self.starts = {**declared, **(starts or {})}
+        self.functions: set[str] = set()
+        self.program: Program = schedule.program
+        self.leaves = {
+            op.result: op for op in self.program.ops() if OPS[op.opcode].kind is Kind.LEAF
+        }
+        alone = [
+            s for k in schedule.kernels if k.kind == "weights" for v in k.levels for s in v.stages
+        ]
+        more = [op for s in alone for op in ops_of(s)]
+        self.constants = constants_of(self.program, weights, sizes, more)
+        self.made = {buffer: value for s in alone for buffer, value in made_by(s)}
+        begin = {
+            p.value.name: np.zeros([s.evaluate(sizes) for s in p.value.type.shape])[None]
+            for p in self.program.params
+            if p.role == "state"
+        }
+        begin |= {n: np.asarray(a)[None] for n, a in self.starts.items() if n in begin}
+        # What states begin with, which may be made of what others do.
+        self.initials = constants_of(self.program, {**weights, **begin}, sizes, more)
+        self.kept: set[Buffer] = set()
+        self.places: dict[Buffer, str] = {}
+        self.fields = CNames()  # of the struct
+        self.inputs: list[CArray] = []
+        self.outputs: list[CArray] = []
+        self.states: list[CArray] = []
+        self.works: list[CArray] = []
+        self.weights: dict[Buffer, CArray] = {}
+        self.asked: set[Buffer] = set()
+        self.moved: set[Buffer] = set()  # states that can't be written where they are read
+
+    def unit(self, title: str) -> CUnit:
+        self._place_parameters()
+        self._place_states()
+        self._place_outputs()
+        self._place_works()
+        own = {b: a.values for b, a in self.weights.items() if a.values is not None}
+        self.packing = PackedLanes(self.prefix, own)
+        kernels = [self._kernel(k) for k in self._running()]
+        arrays = [CArray(n, v.shape, v) for n, v in self.packing.arrays.items()]
+        arrays += [a for b, a in self.weights.items() if b in self.asked]
+        real = {"float32": "float", "float64": "double"}[self.dtype]
+        return CUnit(
+            *(self.prefix, Code(c_comment(title)), real, self.block, self.inputs, self.outputs),
+            *(self.states, self.works, arrays, kernels, self.functions),
+            *(sorted(self.packing.widths), self.packing.loose, self.packing.products),
+        )
+
+    # ---- where everything is ---------------------------------------------------------------------
+
+    def _shape(self, buffer: Buffer) -> tuple[int, ...]:
+        return tuple(s.evaluate(self.sizes) for s in buffer.shape)
+
+    def _place_parameters(self) -> None:
+        for param in self.program.params:
+            name = param.value.name
+            view = self.schedule.places.get(param.value)
+            buffer = view.buffer if view is not None else None
+            if param.role in ("input", "context"):
+                shape = tuple(s.evaluate(self.sizes) for s in param.value.type.shape)
+                self.inputs.append(CArray(name, shape, each_step=param.role == "input"))
+                if buffer is not None:
+                    self.places[buffer] = f"in_{name}"
+            elif param.role in WEIGHTS and param.value in self.constants:
+                if buffer is not None:
+                    self._constant(buffer, self.constants[param.value])
+            elif param.role != "state":
+                raise Unsupported(f"a parameter of the kind {param.role}, {name},")
+
+    def _constant(self, buffer: Buffer, values: np.ndarray) -> None:
+        shape = self._shape(buffer)
+        array = np.broadcast_to(values, (1, 1, *shape)).reshape(shape)
+        self.places[buffer] = f"{self.prefix}_w_{buffer.name}"
+        self.weights[buffer] = CArray(self.places[buffer], shape, array)
+
+    def _place_states(self) -> None:
+        for carry in self.schedule.carries:
+            buffer, shape = carry.buffer, self._shape(carry.buffer)
+            field = self.fields.fresh_of(buffer.name, "")
+            self.fields.taken.add(f"{field}_next")
+            if not carry.zero_start and carry.init not in self.initials:
+                raise Unsupported(f"a state that begins with what inputs say, {carry.name},")
+            start = None if carry.zero_start else self.initials[carry.init]
+            if start is not None:
+                start = np.broadcast_to(start, (1, 1, *shape)).reshape(shape)
+                start = start if start.any() else None
+            rows = 1
+            if buffer.name in self.schedule.histories:
+                self.kept.add(buffer)
+                rows = self.block + 1
+            self.places[buffer] = f"s->{field}"
+            self.states.append(CArray(field, shape, start, rows=rows))
+
+    def _running(self) -> list[Kernel]:
+        """The kernels but those of weights alone, and those of what states begin with."""
+        begins = {
+            self.schedule.places[p.value].buffer
+            for p in self.program.params
+            if p.role == "state" and p.value in self.schedule.places
+        }
+        running, left_out = [], set()
+        for kernel in self.schedule.kernels:
+            stages = [s for level in kernel.levels for s in level.stages]
+            read = {v.buffer for s in stages for v in views_read(s)}
+            if kernel.kind == "weights":
+                continue
+            if kernel.kind != "scan" and read & begins:
+                left_out |= {v.buffer for s in stages for v in views_written(s)}
+                continue
+            if read & left_out:
+                raise Unsupported("a state whose beginning is read again")
+            running.append(kernel)
+        return running
+
+    def _place_outputs(self) -> None:
+        for result in self.program.results:
+            if result.role.kind != "output":
+                continue
+            view = self.schedule.places.get(result.value)
+            if view is None or view.buffer.storage != "result" or not view.is_whole:
+                raise Unsupported(f"an output that is another array's, {result.name},")
+            self.outputs.append(CArray(result.name, self._shape(view.buffer)))
+            self.places[view.buffer] = f"out_{result.name}"
+
+    def _place_works(self) -> None:
+        for buffer in self.schedule.buffers:
+            if buffer in self.places:
+                continue
+            if buffer in self.made:
+                self._constant(buffer, self.constants[self.made[buffer]])
+                continue
+            rows = (self.block,) if "T" in buffer.axes else ()
+            field = self.fields.fresh_of(buffer.name, "")
+            self.places[buffer] = f"s->{field}"
+            self.works.append(CArray(field, (*rows, *self._shape(buffer))))
+
+    # ---- functions -------------------------------------------------------------------------------
+
+    def _kernel(self, kernel: Kernel) -> CKernel:
+        carried = {c.buffer for c in self.schedule.carries}
+        in_place = {b for b in carried if stays(kernel, b)}
+        at = CAddresses(kernel, self.sizes, self.places, in_place, self.kept)
+        at.words.taken |= {p for p in self.places.values() if p.isidentifier()}
+        lines: list[str] = []
+        for level in kernel.levels:
+            for stage in level.stages:
+                if isinstance(stage, LaneStage):
+                    lines += self._comments(stage.all_ops) + self._lanes(at, stage)
+                elif isinstance(stage, RowStage):
+                    lines += self._comments([stage.op])
+                    lines += row_lines(at, self.prefix, stage, self.functions)
+        turns = kernel.kind == "scan" or "T" in kernel.axes
+        doc = {
+            "scan": "A step after the other, in steps of the states.",
+            "rows": "For all steps at once: nothing here waits for a state.",
+        }[kernel.kind]
+        made = CKernel(kernel.name, Code(doc), turns, lines)
+        if kernel.kind == "scan":
+            self.moved |= carried - in_place - self.kept
+            names = {self.places[b].removeprefix("s->") for b in self.moved}
+            made.advances = [(s.name, s.elements) for s in self.states if s.name in names]
+        self.asked |= at.asked
+        return made
+
+    def _comments(self, ops: Iterable[Op]) -> list[str]:
+        numbers = sorted({op.span.line for op in ops if op.span is not None})
+        return [Code(f"/* {c_comment(self.source[n])} */") for n in numbers if n in self.source]
+
+    def _lanes(self, at: CAddresses, stage: LaneStage) -> list[str]:
+        *sizes, lanes = (at.number(s) for s in (stage.shape or (Size.of(1),)))
+        outer = [Loop(f"o{i}", str(n)) for i, n in enumerate(sizes)]
+        body: list[str] = []
+        registers = {}
+        for i, group in enumerate(stage.groups):
+            lines, places = sums_of(at, self.packing, stage, i, outer, lanes)
+            body += lines
+            for acc, place in zip(group.accs, places, strict=True):
+                name, _, more = place.partition(" + ")
+                registers[acc.value] = f"{name}[{more + ' + j' if more else 'j'}]"
+            count = len(places) * lanes
+            if stage.tiled is not None and (outer or whole(count) > count):
+                body += self._tiles(at, stage, outer, places, lanes)
+        if stage.tiled is None:
+            body += self._statements(at, stage, outer, registers, lanes)
+        for loop in reversed(outer):
+            head = f"for (int {loop.var} = 0; {loop.var} < {loop.count}; ++{loop.var}) {{"
+            body = [head, *(f"    {line}" for line in body), "}"]
+        return body if outer else ["{", *(f"    {line}" for line in body), "}"]
+
+    def _tiles(
+        self, at: CAddresses, stage: LaneStage, outer: list[Loop], places: Sequence[str], lanes: int
+    ) -> list[str]:
+        """Sums that a loop starts from, to where it finds them."""
+        buffer = stage.tiled
+        assert buffer is not None
+        lines = []
+        for g, place in enumerate(places):
+            target = self.places[buffer] + (f" + t * {at.elements(buffer)}" if buffer.axes else "")
+            target += f" + {g * int(at.axis_stride(buffer, 0))}"
+            for n, loop in enumerate(outer):
+                target += f" + {loop.var} * {at.axis_stride(buffer, n + 1)}"
+            lines.append(f"for (int j = 0; j < {lanes}; ++j) ({target})[j] = ({place})[j];")
+        return lines
+
+    def _statements(
+        self,
+        at: CAddresses,
+        stage: LaneStage,
+        outer: list[Loop],
+        registers: dict,  # type: ignore[type-arg]
+        lanes: int,
+    ) -> list[str]:
+        writer = CStatements(self.prefix, self.functions, at, stage, outer, registers, self.leaves)
+        (loop,) = writer.run(split=False)
+        lines = []
+        for name, place in writer.row_lines:
+            kind = "real" if name in writer.written else "const real"
+            lines.append(f"{kind} *{name} = {place};")
+        head = f"for (int j = 0; j < {lanes}; ++j) {{"
+        return [*lines, head, *(f"    {line}" for line in loop.lines + writer.last), "}"]
+
+
+def stays(kernel: Kernel, buffer: Buffer) -> bool:
+    """Whether a state can be written where it is read: nobody reads what it was once it is
+    written, but the same lane before."""
+    stages = [s for level in kernel.levels for s in level.stages]
+    reading, writing = [], []
+    for n, stage in enumerate(stages):
+        if any(v.buffer is buffer and v.slot == "in" for v in views_read(stage)):
+            reading.append(n)
+        if any(v.buffer is buffer and v.slot == "out" for v in views_written(stage)):
+            writing.append(n)
+    if not reading or not writing or reading[-1] < writing[0]:
+        return True
+    (*_, stage) = stages[: writing[0] + 1]
+    if reading[-1] > writing[0] or not isinstance(stage, LaneStage):
+        return False
+    lanes = [v for v in stage.reads.values() if v.buffer is buffer and v.slot == "in"]
+    return len(stage.shape) < 2 and all(v.is_whole for v in lanes)
+
+
+def views_written(stage: Stage) -> list[View]:
+    if isinstance(stage, LaneStage):
+        return [s.view for s in stage.stores]
+    copied = [t for _, t in stage.copies] if isinstance(stage, RowStage) else []
+    return [stage.target, *copied]
+
+
+def ops_of(stage: Stage) -> list[Op]:
+    return stage.all_ops if isinstance(stage, LaneStage) else [stage.op]
+
+
+def made_by(stage: Stage) -> list[tuple[Buffer, Value]]:
+    """Whole buffers that a stage writes, and the values in them."""
+    if isinstance(stage, LaneStage):
+        return [(s.view.buffer, s.value) for s in stage.stores if s.is_whole]
+    return [(stage.target.buffer, stage.op.result)] if stage.target.is_whole else []
+
+
+def c_comment(text: str) -> str:
+    """The text as it can stand between /* and */."""
+    shown = str(comment(text)).replace("*/", "* /").replace("/*", "/ *")
+    return shown.replace("??", "? ?").replace("\\", "\\ ")

@@ -1,0 +1,61 @@
+"""`rnncc export`: a cell and a file of weights -> a folder of C."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import rnncc
+import rnncc.export
+from rnncc.cli import main
+from rnncc.layers import LSTM
+from tests.support.c.units import built
+
+
+@pytest.fixture
+def weights(tmp_path: Path) -> Path:
+    layer = built(LSTM(4), (None, None, 3))
+    layer.save(tmp_path / "w.npz")
+    rnncc.export.c(layer, tmp_path / "right", name="gate", block=8)
+    return tmp_path
+
+
+def command(folder: Path, **changed: Any) -> list[str]:
+    given = {"file": "lstm", "weights": folder / "w.npz", "name": "gate", "o": folder / "made"}
+    given |= changed
+    options = [f"--{n}={v}" if len(n) > 1 else f"-{n}{v}" for n, v in given.items() if n != "file"]
+    return ["export", str(given["file"]), *options]
+
+
+def test_the_files_are_those_of_the_layer(weights: Path, capsys: Any) -> None:
+    assert main(command(weights, block=8)) == 0
+    assert "gate.c, of 128 weights" in capsys.readouterr().out
+    for file in (weights / "right").iterdir():
+        assert file.read_bytes() == (weights / "made" / file.name).read_bytes(), file.name
+
+
+@pytest.mark.parametrize(
+    "changed, code, message",
+    [
+        ({"file": "gru"}, 1, "holds weights of LSTM, not GRU"),
+        ({"name": "int"}, 2, "C identifier"),
+        ({"block": 0}, 2, "number of steps"),
+        ({"set": "units=5"}, 2, "the weights have units=4"),
+        ({"weights": "none.npz"}, 1, "none.npz"),
+        ({"weights": __file__}, 1, "holds no weights of a layer"),
+    ],
+)
+def test_what_is_wrong(
+    changed: dict[str, Any], code: int, message: str, weights: Path, capsys: Any
+) -> None:
+    assert main(command(weights, **changed)) == code
+    said = capsys.readouterr()
+    assert message in said.err and not said.out and "Traceback" not in said.err, said.err
+    assert not (weights / "made").exists()
+
+
+def test_a_folder_that_is_there_stays(weights: Path, capsys: Any) -> None:
+    assert main(command(weights, o=weights / "right")) == 1
+    assert "not empty" in capsys.readouterr().err
