@@ -4,6 +4,7 @@
 
     LSTM(28, 64, num_layers=2)              in place of torch.nn.LSTM: the same state_dict
     Recurrent("peephole.rnn", units=64)     any cell, from its equations
+    convert(model)                          all recurrent modules of a model, its weights shared
 
 Needs torch: pip install 'rnncc[torch]'.
 
@@ -20,7 +21,28 @@ except ModuleNotFoundError as error:
         raise
     raise ImportError("rnncc.torch needs torch: pip install 'rnncc[torch]'") from None
 
+from rnncc.torch.conversion.convert import convert, restored
+from rnncc.torch.conversion.report import Conversion, converted
+from rnncc.torch.modules.cell import RecurrentModule
+from rnncc.torch.modules.scan import scan
+from rnncc.torch.modules.stacks import RecurrentStack
 from rnncc.torch.recurrent import Recurrent
 from rnncc.torch.stack import GRU, LSTM, RNN
+from rnncc.torch.step_cells import GRUCell, LSTMCell, RNNCell
 
-__all__ = ["GRU", "LSTM", "RNN", "Recurrent"]
+__all__ = [
+    "GRU",
+    "LSTM",
+    "RNN",
+    "Conversion",
+    "GRUCell",
+    "LSTMCell",
+    "RNNCell",
+    "Recurrent",
+    "RecurrentModule",
+    "RecurrentStack",
+    "convert",
+    "converted",
+    "restored",
+    "scan",
+]

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from torch import Tensor
 
-from rnncc.artifact.cell import MASKS, SHOWN, VALID
+from rnncc.artifact.cell import SHOWN, STEP_FLAGS, VALID, restart_name
 from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.call import draws
 from rnncc.runtime.api.call_gradients import AskedGradients
@@ -44,7 +44,8 @@ class RecurrenceBase:
         self.outputs = [o.name for o in cell.outputs]
         self.results = [*self.outputs, *map(final_name, self.states)]
         # Nobody writes these before the backward: torch refuses one for tensors that were changed.
-        self._lent = frozenset([*cell.arguments, *self.states, *MASKS])
+        anew = map(restart_name, self.states)
+        self._lent = frozenset([*cell.arguments, *self.states, *anew, *STEP_FLAGS])
         self.starting = tuple(s for s in cell.states if s.default)
         backwards = recipe.in_place and any(recipe.directions)
         self._lies_plain = not recipe.return_sequences or not (recipe.time_major or backwards)
@@ -141,7 +142,10 @@ class RecurrenceBase:
 
     def masking(self, mask: np.ndarray, known: ArgumentShapes, order: Order) -> Masking | None:
         """Which steps a mask [batch, time] of bools, or lengths [batch], leaves out; None where all
-        count."""
+        count. Of both, [2, batch, time], the second says where rows start anew (`steps`)."""
+        resets = None
+        if mask.ndim == 3:
+            resets, mask = mask[1], mask[0] != 0
         lengths = mask.ndim == 1
         return masking(
             None if lengths else mask,
@@ -150,6 +154,7 @@ class RecurrenceBase:
             known.time,
             zeros=self.recipe.zeros,
             backwards=order.backwards,
+            resets=resets,
         )
 
     def steps_of(self, mask: Tensor, known: ArgumentShapes) -> Steps | None:

@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from rnncc.artifact.cell import MASKS
+from rnncc.artifact.cell import STEP_FLAGS
 from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.call import CellCall, CellKernels, kernels_for
 from rnncc.runtime.api.call_gradients import DirectionSaved
@@ -71,7 +71,7 @@ class OnDevice:
         self.binding = moved("cuda").bind(
             dict(recipe.options), dict(recipe.functions), recipe.dtype
         )
-        self.engines: dict[tuple[bool, bool], CellKernels] = {}  # that ran
+        self.engines: dict[tuple[bool, bool, str], CellKernels] = {}  # that ran
 
     # ---- forward ------------------------------------------------------------------------------
 
@@ -99,7 +99,7 @@ class OnDevice:
             call = self._call(number, arguments, weights, known, carrier)
             own = [t[number] if of.recipe.stacked else t for t in states]
             call.start(dict(zip(of.states, own, strict=False)), known.states)
-            call.lent = frozenset(call.arrays) | set(MASKS)
+            call.lent = frozenset(call.arrays) | set(STEP_FLAGS)
             if mask is not None:
                 call.masks = of.masking(mask, known, of.orders[number])
             ran = call.run(training, seed, save)
@@ -138,9 +138,9 @@ class OnDevice:
             next(iter(arguments.values())),
         )
 
-    def engine(self, training: bool, masked: bool) -> CellKernels:
+    def engine(self, training: bool, masked: bool, resets: str) -> CellKernels:
         """The kernels of such calls."""
-        key = training, masked
+        key = training, masked, resets
         kernels = self.engines.get(key)
         if kernels is None:
             recipe = self.of.recipe
@@ -149,6 +149,7 @@ class OnDevice:
                 self.of.rates,
                 training=training,
                 masked=masked,
+                resets=resets,
                 storage=recipe.storage,
                 precision=recipe.precision,
                 unroll=recipe.unroll,
@@ -263,8 +264,8 @@ class DeviceCall(CellCall):
     device: OnDevice
     like: Tensor
 
-    def kernels(self, training: bool, masked: bool) -> CellKernels:
-        return self.device.engine(training, masked)
+    def kernels(self, training: bool, masked: bool, resets: str) -> CellKernels:
+        return self.device.engine(training, masked, resets)
 
     def seed(self, given: Tensor | None) -> int:
         assert given is not None

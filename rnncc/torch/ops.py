@@ -1,9 +1,11 @@
 """A recurrence as one node of torch's graphs: `run`, in autograd and under torch.compile.
 
     eager                     autograd.Function over the recurrence itself: least overhead
+    transforms, forward mode  nodes that may be mapped (`derivatives`)
     compiled, traced, fake    torch.ops.rnncc.forward and .backward, opaque to the compiler
 
-Both call the same `Recurrence.forward` and `.backward`. An op names its recurrence by a key and
+All call the same `Recurrence.forward` and `.backward`. An op names its recurrence by a key, which
+holds its equations, too, so that a graph out of a file finds it in any process (`recipe_text`); and
 what the forward saved by a handle: a tensor of one number, which keeps what was saved alive for as
 long as torch keeps the tensor.
 
@@ -15,22 +17,24 @@ Non-Goals: what is computed (`recurrence`).
 
 from __future__ import annotations
 
-import itertools
-import weakref
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
+from torch.autograd import forward_ad
 
-from rnncc.torch.arrays import PLAIN
-from rnncc.torch.derivatives import Source, each, refuse_dual
+from rnncc.torch.arrays import PLAIN, is_recorded
+from rnncc.torch.derivatives import CallKind, Source, each, is_dual
+from rnncc.torch.handles import handle_of, saved_by
+from rnncc.torch.narrow import widened
 from rnncc.torch.paths import TensorPathSaved
 from rnncc.torch.recipe import SavedTensors
-from rnncc.torch.recurrence import RECURRENCES, Recurrence
+from rnncc.torch.recipe_text import recipe_of
+from rnncc.torch.recurrence import RECURRENCES, Recurrence, recurrence_of
 from rnncc.torch.threads import join_torch
+from rnncc.torch.uncompiled import run_as_is
 
 if TYPE_CHECKING:
     from rnncc.torch.packed import OverRows
@@ -49,18 +53,33 @@ def run(
     seed: Tensor | None = None,
 ) -> Sequence[Tensor]:
     """The results of a call; see `Recurrence` for its tensors. seed: what dropout draws from;
-    None: drawn from torch's generator.
-    NotImplementedError under torch.func's transforms, which would need a forward mode or batches
-    of calls."""
+    None: drawn from torch's generator."""
     if seed is None and training and recurrence.draws:
         seed = torch.randint(2**63 - 1, ())
+    if tensors[-1].dtype is recurrence.torch_dtype and not torch._C._is_any_autocast_enabled():
+        return _called(recurrence, tensors, seed, training, given, masked)
+    tensors, rounded = widened(recurrence, tensors, given, masked)
+    results = _called(recurrence, tensors, seed, training, given, masked)
+    return results if rounded is None else [r.to(rounded) for r in results]
+
+
+def _called(
+    recurrence: Recurrence | OverRows,
+    tensors: Sequence[Tensor],
+    seed: Tensor | None,
+    training: bool,
+    given: bool,
+    masked: bool,
+) -> Sequence[Tensor]:
     # torch.jit.trace looks at a module with gradients and without: one graph for both.
     graph = torch.is_grad_enabled() or torch._C._get_tracing_state() is not None
     save = graph and any(t.requires_grad for t in tensors)
     compiled = torch.compiler.is_compiling()
-    if not compiled:
-        _refuse_transforms(recurrence)
-        refuse_dual(recurrence.cell.name, tensors)
+    if torch._C._are_functorch_transforms_active() or forward_ad._current_level >= 0:
+        if compiled:
+            return _transformed(recurrence, tensors, seed, training, given, masked)
+        if torch._C._are_functorch_transforms_active() or is_dual(tensors):
+            return CallKind(recurrence, training, given, masked).results(seed, tensors)
     if compiled or _is_traced(tensors[0]) or (tensors[0].is_meta and tensors[-1].is_meta):
         results = torch.ops.rnncc.forward(
             recurrence.key, list(tensors), seed, training, given, masked, save
@@ -74,19 +93,18 @@ def run(
     return recurrence.forward(tensors, seed, training, given, masked, False)[0]
 
 
-def _refuse_transforms(recurrence: Recurrence | OverRows) -> None:
-    if torch._C._are_functorch_transforms_active():
-        raise NotImplementedError(
-            f"{recurrence.cell.name} under torch.func's transforms (vmap, grad, jvp, jacrev): use "
-            "torch.autograd.grad, and give a layer a batch instead of mapping it over one"
-        )
+@torch.compiler.disable(reason="rnncc under torch.func's transforms runs beside a compiled graph")
+def _transformed(
+    recurrence: Recurrence | OverRows, tensors: Sequence[Tensor], seed: Tensor | None, *how: bool
+) -> Sequence[Tensor]:
+    return _called(recurrence, tensors, seed, *how)
 
 
 def _is_traced(t: Tensor) -> bool:
     """Whether this stands for a tensor that comes later."""
     if torch._C._get_tracing_state() is not None:  # torch.jit.trace
         return True
-    return type(t) not in PLAIN
+    return type(t) not in PLAIN or is_recorded()
 
 
 def is_plain(t: Tensor, dtype: torch.dtype) -> bool:
@@ -99,6 +117,7 @@ def is_plain(t: Tensor, dtype: torch.dtype) -> bool:
 # ---- eager ---------------------------------------------------------------------------------------
 
 
+@run_as_is
 class _Run(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -111,7 +130,7 @@ class _Run(torch.autograd.Function):
         *tensors: Tensor,
     ) -> tuple[Tensor, ...]:
         results, saved = recurrence.forward(tensors, seed, training, given, masked, True)
-        ctx.recurrence, ctx.saved = recurrence, saved
+        ctx.recurrence, ctx.saved, ctx.how = recurrence, saved, (training, given, masked)
         ctx.set_materialize_grads(False)
         if type(saved) is TensorPathSaved:  # autograd keeps what it holds
             ctx.save_for_backward(*tensors, saved.memory)
@@ -126,10 +145,10 @@ class _Run(torch.autograd.Function):
         wanted, saved, left = ctx.needs_input_grad[5:], ctx.saved, None
         if type(saved) is TensorPathSaved:
             *tensors, left = tensors
-        if torch.is_grad_enabled():  # create_graph=True
+        if torch.is_grad_enabled() or is_dual(cotangents) or is_recorded():  # create_graph=True
             if left is not None:
                 saved = saved.general(tensors, left)
-            source = Source(ctx.recurrence, saved)
+            source = Source(CallKind(ctx.recurrence, *ctx.how), saved, None)
             back = partial(source.gradients, tensors=tensors, wanted=wanted)
         elif left is not None:
             back = partial(saved.path.backward, saved, tensors, left, wanted)
@@ -158,32 +177,14 @@ _library.define(
 )
 
 
-class _Handle(np.ndarray):
-    """One number, and what it stands for."""
-
-    saved: SavedTensors
-
-
-_handles: weakref.WeakValueDictionary[int, _Handle] = weakref.WeakValueDictionary()
-_numbers = itertools.count(1)
-
-
-def _handle(saved: SavedTensors) -> Tensor:
-    number = next(_numbers)
-    array = np.array([number], np.int64).view(_Handle)
-    array.saved = saved
-    _handles[number] = array
-    return torch.from_numpy(array)
-
-
 def _saved(handle: Tensor) -> SavedTensors:
-    entry = _handles.get(int(handle))
-    if entry is None:
+    saved: SavedTensors | None = saved_by(handle)
+    if saved is None:
         raise RuntimeError(
             "what rnncc saved for this backward is gone: a handle was copied and its original let "
             "go, as hooks on saved tensors do"
         )
-    return entry.saved
+    return saved
 
 
 IN_GRAPHS: dict[str, Recurrence] = {}  # what graphs may ask for at any time
@@ -192,13 +193,16 @@ IN_GRAPHS: dict[str, Recurrence] = {}  # what graphs may ask for at any time
 def _recurrence(key: str) -> Recurrence:
     recurrence = IN_GRAPHS.get(key)
     if recurrence is None:
-        recurrence = RECURRENCES.get(key)
+        short, _, text = key.partition(" ")
+        recurrence = RECURRENCES.get(short)
         if recurrence is None:
             name = key.partition(":")[0]
-            raise RuntimeError(
-                f"this process has no {name} with the key {key}: make the module that the graph "
-                "was compiled from before it runs, and keep it until then"
-            )
+            if not text:
+                raise RuntimeError(
+                    f"this process has no {name} with the key {short}: make the module that the "
+                    "graph was compiled from before it runs, and keep it until then"
+                )
+            recurrence = recurrence_of(recipe_of(text))
         IN_GRAPHS[key] = recurrence
     return recurrence
 
@@ -213,7 +217,7 @@ def _forward(
     save: bool,
 ) -> list[Tensor]:
     results, saved = _recurrence(key).forward(tensors, seed, training, given, masked, save)
-    return [*results, _handle(saved)] if saved is not None else results
+    return [*results, handle_of(saved)] if saved is not None else results
 
 
 def _fake_forward(

@@ -12,7 +12,7 @@ Non-Goals: graphs and other devices, which keep torch's own functions (`stack`).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from ctypes import memmove, memset
 from dataclasses import dataclass
 from functools import lru_cache
@@ -41,17 +41,15 @@ class PackedRows:
         self.steps, self.batch = len(sizes), sizes[0]
         self.count = sum(sizes)
         there = np.arange(self.batch)[:, None] < np.array(sizes)
-        self.lengths = None if there.all() else torch.from_numpy(there.sum(axis=1))
-        # Every sequence has a first step, so that all steps show an output.
-        self._valid = {d: there.astype(d) for d in _DTYPES.values()}
-        self._shown = {d: np.ones_like(a) for d, a in self._valid.items()}
+        self.lengths = None if there.all() else there.sum(axis=1)
+        self._counted = {d: there.astype(d) for d in _DTYPES.values()}
         self._pieces = [*_pieces(sizes)]
         ends = [(t * self.batch + n, self.batch - n) for t, n in enumerate(sizes)]
         self._gaps = [(at, count) for at, count in ends if count]
 
     def counted(self, dtype: np.dtype) -> Steps:
-        """Which steps count, and which are shown; nothing where all do."""
-        return () if self.lengths is None else (self._valid[dtype], self._shown[dtype])
+        """Which steps count, and which are shown, the same; nothing where all do."""
+        return () if self.lengths is None else (self._counted[dtype],) * 2
 
     def pad(self, data: Tensor, *, clear: bool = False) -> Tensor:
         """[rows, ...] -> [time, batch, ...] with zeros, or anything, where there is no row."""
@@ -109,6 +107,13 @@ def rows_of(batch_sizes: Tensor) -> PackedRows:
     return _rows(tuple(batch_sizes.tolist()))
 
 
+@torch.compiler.disable(reason="how many rows a PackedSequence has is known when it runs")
+def uncompiled(call: Callable[..., Any], *given: Any) -> Any:
+    """A call with a PackedSequence that a compiler meets: it runs as it is, beside its graphs, as
+    torch.nn's do. Unsupported, from torch.compile, with fullgraph=True."""
+    return call(*given)
+
+
 @dataclass(slots=True)
 class _Saved:
     """What a call leaves: that of the padded call, whose tensors are others."""
@@ -121,10 +126,13 @@ class OverRows:
 
     Its tensors are the recurrence's with rows, and no mask."""
 
+    in_graphs = False  # its key is that of the recurrence
+
     def __init__(self, recurrence: Recurrence, rows: PackedRows) -> None:
         self._recurrence, self._rows = recurrence, rows
         self._masked = rows.lengths is not None
         self.cell, self.draws, self.key = recurrence.cell, recurrence.draws, recurrence.key
+        self.torch_dtype = recurrence.torch_dtype
 
     def forward(
         self,
@@ -170,7 +178,8 @@ class OverRows:
     # ---- tensors ------------------------------------------------------------------------------
 
     def _lengths(self) -> list[Tensor]:
-        return [] if self._rows.lengths is None else [self._rows.lengths]
+        lengths = self._rows.lengths  # kept as an array: transforms would wrap a tensor
+        return [] if lengths is None else [torch.from_numpy(lengths)]
 
     def _with_lengths(self, values: Sequence[Any], value: Any) -> list[Any]:
         """One of each tensor of the padded call, out of one of each of ours."""

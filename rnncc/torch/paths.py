@@ -158,8 +158,10 @@ class TensorPath(FastPath):
             if step_masks is None:
                 return None
             steps = step_masks
+            if direct.falls_apart(dict(zip(MASKS, steps, strict=True))):
+                return None
         version, weights = recurrence.kernels.weights.find(
-            recurrence.owned, tensors[self.first_weight :], recurrence.check_weights, save
+            recurrence.owned, tensors[self.first_weight :], recurrence.check_weights
         )
         number = int(seed) if seed is not None and self.variant.training else 0
         for i, array in zip(self._steps, steps, strict=False):

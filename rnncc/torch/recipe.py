@@ -21,6 +21,14 @@ from rnncc.runtime.api.layer_options import BoundCell
 from rnncc.torch.weights import WeightSets
 
 DTYPES = {"float32": torch.float32, "float64": torch.float64}
+# What modules of other numbers are computed in: widened on the way in, rounded on the way out.
+WIDER = {torch.bfloat16: "float32", torch.float16: "float32"}
+COMPUTED_IN = {**{dtype: name for name, dtype in DTYPES.items()}, **WIDER}
+
+KERNELS = (
+    "rnncc has kernels for torch.float32 and torch.float64, and computes torch.bfloat16 and "
+    "torch.float16 in float32"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,7 +123,7 @@ class Kernels:
 
     binding: BoundCell
     weights: WeightSets = field(default_factory=WeightSets)
-    engines: dict[tuple[bool, bool, Any], CellKernels] = field(default_factory=dict)
+    engines: dict[tuple[bool, bool, str, Any], CellKernels] = field(default_factory=dict)
 
     def serve(self, user: object, layers: int) -> None:
         """So many layers more use them in turns, for as long as their user lives."""

@@ -33,20 +33,23 @@ from rnncc.torch.on_device import OnDevice, SavedOnDevice, is_elsewhere
 from rnncc.torch.on_device_second import second as second_on_device
 from rnncc.torch.paths import TensorPath, TensorPathSaved, path_key
 from rnncc.torch.recipe import ArgumentShapes, Recipe, SavedTensors
+from rnncc.torch.recipe_text import text_of
 
 
 class Recurrence(RecurrenceGradients):
     """Made by `recurrence_of`. key: how an op names it; the same in every process.
 
     A call's tensors are the cell's arguments in order, then if `masked` a mask [batch, time] of
-    bools or lengths [batch], then if `given` the states, then weights and constants of each
-    direction. Its results are outputs, then last states.
+    bools, lengths [batch] or a mask and resets [2, batch, time] (`steps`), then if `given` the
+    states, then weights and constants of each direction. Its results are outputs, then last states.
     """
 
     by_steps: Recurrence | None = None  # over [time, batch, ...], once it was asked for
 
     def __init__(self, recipe: Recipe) -> None:
         super().__init__(recipe)
+        text = text_of(recipe)
+        self.key = f"{self.key} {text}" if text else self.key
         # Calls of one direction, first step first, may take the same path again.
         self._has_paths = recipe.directions == (False,)
         self._paths: dict[tuple[Any, ...], TensorPath] = {}
@@ -75,7 +78,7 @@ class Recurrence(RecurrenceGradients):
         cell = self.cell
         at = len(cell.arguments)
         key: tuple[Any, ...] | None = None
-        if self._has_paths:
+        if self._has_paths and not (masked and tensors[at].ndim == 3):
             end = at + masked + given * len(self.states)
             try:
                 key = path_key(tensors[:end], training, given, masked, save)
@@ -136,7 +139,7 @@ class Recurrence(RecurrenceGradients):
         """One direction's call: its weights, and arguments as its steps run."""
         count, order = len(self.owned), self.orders[number]
         own = weights[number * count : (number + 1) * count]
-        version, values = self.kernels.weights.find(self.owned, own, self.check_weights, save)
+        version, values = self.kernels.weights.find(self.owned, own, self.check_weights)
         arrays: dict[str, Any] = {**values, **read}
         if not order.is_plain:
             arrays.update({n: order.run(read[n]) for n in self.timed})
@@ -191,10 +194,11 @@ class Recurrence(RecurrenceGradients):
                 self, engine, ran.variant, known, direct, given, masked, tensors
             )
 
-    def _engine(self, training: bool, masked: bool) -> CellKernels:
+    def _engine(self, training: bool, masked: bool, resets: str) -> CellKernels:
         """The kernels of such calls."""
         recipe, kernels = self.recipe, self.kernels
-        key = training, masked, (recipe.rates, recipe.storage, recipe.precision, recipe.unroll)
+        said = recipe.rates, recipe.storage, recipe.precision, recipe.unroll
+        key = training, masked, resets, said
         cell_kernels = kernels.engines.get(key)
         if cell_kernels is None:
             cell_kernels = kernels.engines[key] = kernels_for(
@@ -202,6 +206,7 @@ class Recurrence(RecurrenceGradients):
                 self.rates,
                 training=training,
                 masked=masked,
+                resets=resets,
                 storage=recipe.storage,
                 precision=recipe.precision,
                 unroll=recipe.unroll,
@@ -304,8 +309,12 @@ class TensorCall(NumpyCall):
     def order(self) -> Order:
         return self.recurrence.orders[self.number]
 
-    def kernels(self, training: bool, masked: bool) -> CellKernels:
-        return self.recurrence._engine(training, masked)
+    def start(self, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
+        NumpyCall.start(self, given, shapes)
+        self.from_zeros = given is self.known.zeros and not self.recurrence.starting
+
+    def kernels(self, training: bool, masked: bool, resets: str) -> CellKernels:
+        return self.recurrence._engine(training, masked, resets)
 
     def seed(self, given: Tensor | None) -> int:
         assert given is not None

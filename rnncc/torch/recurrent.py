@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
@@ -26,12 +26,12 @@ from rnncc.runtime.api.validation import SizeBinder, an, array_shape, nearest, s
 from rnncc.runtime.common.precision import precision_of
 from rnncc.runtime.common.weight_formats import narrowed
 from rnncc.torch.ops import NO_SCRIPT, run
-from rnncc.torch.recipe import DTYPES, Recipe
+from rnncc.torch.recipe import COMPUTED_IN, DTYPES, KERNELS, Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of
+from rnncc.torch.steps import steps_of
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 # Keywords of a layer that a module has other means for.
-_INSTEAD = {
+INSTEAD = {
     "seed": "torch.manual_seed fixes initial weights and dropout",
     "stateful": "hand the last states on with return_state=True and initial_state=",
 }
@@ -42,10 +42,12 @@ _SETTLED = frozenset(LAYER_OPTIONS) - {"name", "seed", "dtype"}
 class Recurrent(torch.nn.Module):
     """A recurrent layer of any cell, its weights parameters and its constants buffers by name.
 
-    spec: the path of a .rnn file, a built-in cell's name, or a class of rnncc.compile.
+    spec: the path of a .rnn file, a built-in cell's name, or a class of rnncc.compile; or a torch
+        module that computes one step (`rnncc.torch.modules.cell`).
     input_size: the last axis of the first input; where it isn't given, nor by its own name, the
         first call or load_state_dict makes the weights.
-    device, dtype: as in torch.nn; the CPU, float32 or float64.
+    device, dtype: as in torch.nn; the CPU, float32 or float64; bfloat16 and float16 are computed
+        in float32.
     Others: sizes, options, functions and rates of the cell, and return_sequences, return_state,
         time_major, go_backwards, zero_output_for_mask, checkpoint_every, unroll, precision,
         weights as in `rnncc.Layer`.
@@ -54,9 +56,22 @@ class Recurrent(torch.nn.Module):
     TypeError and ValueError for a wrong keyword or value, SpecError for mistakes in a file.
     """
 
+    _kinds: ClassVar[list[tuple[type, type[Recurrent]]]] = []
+
+    def __init_subclass__(cls, takes: type | None = None, **keywords: Any) -> None:
+        """takes: what Recurrent is given where it makes this class."""
+        super().__init_subclass__(**keywords)
+        if takes is not None:
+            Recurrent._kinds.append((takes, cls))
+
+    def __new__(cls, spec: Any = None, /, *_: Any, **__: Any) -> Any:
+        if cls is Recurrent:
+            cls = next((own for kind, own in Recurrent._kinds if isinstance(spec, kind)), cls)
+        return super().__new__(cls)
+
     def __init__(
         self,
-        spec: str | os.PathLike[str] | type[Layer],
+        spec: str | os.PathLike[str] | type[Layer] | torch.nn.Module,
         /,
         *sizes: int,
         input_size: int | None = None,
@@ -73,14 +88,14 @@ class Recurrent(torch.nn.Module):
         refuse_keywords(cell, ("input_size", "device"), "Recurrent")
         if dtype is None:
             dtype = DTYPES[cell.dtype] if is_class else torch.get_default_dtype()
-        for name, instead in _INSTEAD.items():
+        for name, instead in INSTEAD.items():
             if keywords.pop(name, None) not in (None, False):
                 raise TypeError(f"Recurrent has no {name}: {instead}")
         if input_size is not None:
             name = _input_size(cell, sizes, keywords)
             keywords[name] = whole_number("input_size", input_size)
         self._layer_class = layer_class
-        self._chosen = chosen = sort_keywords(cell, sizes, {**keywords, "dtype": _name_of(dtype)})
+        self._chosen = chosen = sort_keywords(cell, sizes, {**keywords, "dtype": name_of(dtype)})
         bound = layer_class.maker.bind(chosen.options, chosen.functions, chosen.dtype)
         self._cell = bound.cell
         self._sizes = dict(chosen.sizes)
@@ -92,7 +107,7 @@ class Recurrent(torch.nn.Module):
         for array in self._cell.constants:
             self._free(array.name)
             self.register_buffer(array.name, UninitializedBuffer(**factory))
-        self._owned = [a.name for a in (*self._cell.weights, *self._cell.constants)]
+        self._owned: list[str] = [a.name for a in (*self._cell.weights, *self._cell.constants)]
         if self._weight_sizes() <= self._bind_unseen().keys():
             self._build({})
         settled = (self._cell.options, self._cell.functions, self._cell.rates, self._cell.sizes)
@@ -177,8 +192,8 @@ class Recurrent(torch.nn.Module):
     def _prepare(self) -> None:
         """The recurrence, for the dtype that weights have now."""
         chosen = self._chosen
-        dtype = getattr(self, self._owned[0]).dtype if self._owned else DTYPES[chosen.dtype]
-        if dtype not in _NAMES:
+        dtype = self._weights_dtype()
+        if dtype not in COMPUTED_IN:
             self._recurrence = None
             return
         recipe = Recipe(
@@ -187,18 +202,27 @@ class Recurrent(torch.nn.Module):
             tuple(chosen.options.items()),
             tuple(chosen.functions.items()),
             tuple(chosen.rates.items()),
-            dtype=_NAMES[dtype],
+            dtype=COMPUTED_IN[dtype],
             directions=(chosen.go_backwards,),
             time_major=chosen.time_major,
             return_sequences=chosen.return_sequences,
             zeros=chosen.zero_output_for_mask and chosen.return_sequences,
             checkpoint_every=chosen.checkpoint_every,
-            precision=precision_of(chosen.precision, _NAMES[dtype]),
+            precision=precision_of(chosen.precision, COMPUTED_IN[dtype]),
             storage=narrowed(chosen.storage),
             unroll=unroll_of(chosen.unroll),
         )
         self._recurrence = recurrence_of(recipe)
         self._recurrence.kernels.serve(self, 1)
+
+    def _weights_dtype(self) -> torch.dtype:
+        if not self._owned:
+            return DTYPES[self._chosen.dtype]
+        return getattr(self, self._owned[0]).dtype  # type: ignore[no-any-return]
+
+    def _weights(self) -> list[Tensor]:
+        """What a call reads of weights and constants, in order."""
+        return [getattr(self, n) for n in self._owned]
 
     def _apply(self, fn: Any, recurse: bool = True) -> Any:
         moved = super()._apply(fn, recurse)
@@ -235,13 +259,15 @@ class Recurrent(torch.nn.Module):
         initial_state: Any = None,
         mask: Tensor | None = None,
         lengths: Any = None,
+        resets: Any = None,
     ) -> Any:
         """The outputs of the last step, or of every step, and the last states if asked for.
 
         inputs: a tensor [batch, time, ...], rank-0 inputs [batch, time], contexts [batch, ...]; of
         several, a tuple in order of declaration or a dict. initial_state: a state [batch, ...], a
         tuple of them in order, or a dict of some. mask: bools [batch, time], False where a step
-        doesn't count; lengths: ints [batch], how many steps of each row count. See `rnncc.Layer`.
+        doesn't count; lengths: ints [batch], how many steps of each row count. resets: bools
+        [batch, time], before which steps a row starts anew. See `rnncc.Layer`.
         TypeError and ValueError for tensors of a wrong kind, dtype, device or shape.
         """
         cell = self._cell
@@ -250,26 +276,30 @@ class Recurrent(torch.nn.Module):
         if recurrence is None:
             recurrence = self._first(arguments)
         tensors = [_tensor(n, t) for n, t in arguments.items()]
-        if torch.is_autocast_enabled("cpu"):
-            tensors = [t.to(recurrence.torch_dtype) for t in tensors]
-        steps = _steps(mask, lengths)
+        at = cell.arguments.index((*cell.inputs, *cell.contexts)[0].name)
+        lead = 1 if self._chosen.time_major and cell.inputs else 0
+        time = tensors[at].shape[1 - lead] if cell.inputs else 0
+        steps = steps_of(mask, lengths, resets, time)
         states: list[Tensor] = []
         if initial_state is not None:
-            at = cell.arguments.index((*cell.inputs, *cell.contexts)[0].name)
-            lead = 1 if self._chosen.time_major and cell.inputs else 0
             states = self._begin(initial_state, tensors[at].shape[lead], tensors[0])
-            if torch.is_autocast_enabled("cpu"):
-                states = [t.to(recurrence.torch_dtype) for t in states]
         extra = [] if steps is None else [steps]
-        weights = [getattr(self, n) for n in self._owned]
         results = run(
             recurrence,
-            [*tensors, *extra, *states, *weights],
-            training=self.training,
+            [*tensors, *extra, *states, *self._weights()],
+            training=self._trains(),
             given=bool(states),
             masked=steps is not None,
         )
-        count = len(cell.outputs)
+        return self._arranged(results)
+
+    def _trains(self) -> bool:
+        """Whether a call drops."""
+        return self.training
+
+    def _arranged(self, results: Sequence[Tensor]) -> Any:
+        """As a call returns it."""
+        count = len(self._cell.outputs)
         first = results[0] if count == 1 else tuple(results[:count])
         return (first, *results[count:]) if self._chosen.return_state else first
 
@@ -281,11 +311,7 @@ class Recurrent(torch.nn.Module):
                 "or give input_size"
             )
         if self.built:
-            dtype = getattr(self, self._owned[0]).dtype
-            raise TypeError(
-                f"{self._cell.name} has weights of {dtype}: rnncc has kernels for torch.float32 "
-                "and torch.float64"
-            )
+            raise TypeError(f"{self._cell.name} has weights of {self._weights_dtype()}: {KERNELS}")
         shapes = {n: tuple(_tensor(n, t).shape) for n, t in arguments.items()}
         axes = ("time", "batch") if self._chosen.time_major else ("batch", "time")
         binder = SizeBinder(self._cell, self._sizes, "given to the module", axes=axes)
@@ -349,29 +375,13 @@ def _input_size(cell: Any, sizes: Sequence[int], keywords: Mapping[str, Any]) ->
     return str(name)
 
 
-def _name_of(dtype: Any) -> str:
-    if dtype not in _NAMES:
-        raise TypeError(f"dtype is torch.float32 or torch.float64, not {dtype!r}")
-    return _NAMES[dtype]
+def name_of(dtype: Any) -> str:
+    if dtype not in COMPUTED_IN:
+        raise TypeError(f"dtype is {dtype!r}: {KERNELS}")
+    return COMPUTED_IN[dtype]
 
 
 def _tensor(name: str, value: Any) -> Tensor:
     if not isinstance(value, Tensor):
         raise TypeError(f"{name} is {an(type(value).__name__)}: give a torch tensor")
     return value
-
-
-def _steps(mask: Any, lengths: Any) -> Tensor | None:
-    """mask [batch, time] or lengths [batch] as one tensor."""
-    if mask is not None and lengths is not None:
-        raise TypeError("mask and lengths are both given: give one of them")
-    if mask is not None:
-        if _tensor("mask", mask).ndim != 2:
-            raise ValueError(f"mask has shape {list(mask.shape)}, expected [batch, time]")
-        return mask  # type: ignore[no-any-return]
-    if lengths is None:
-        return None
-    tensor = torch.as_tensor(lengths)
-    if tensor.ndim != 1:
-        raise ValueError(f"lengths has shape {list(tensor.shape)}, expected [batch]")
-    return tensor

@@ -1,9 +1,11 @@
 """LSTM, GRU and RNN in place of torch.nn's: the same arguments, parameters, inputs and outputs.
 
-Parameters, their names, layouts and initial values are torch's own: a state_dict of either loads
-into the other. What is computed is a cell of this folder's .rnn files, whose weights are laid out
-as torch's; a layer, both directions of it, is one call of `ops.run`. A PackedSequence runs padded,
-its lengths as the mask: behind the last step of a row states stay as they are.
+They are torch.nn.RNNBases, but no torch.nn.LSTM, GRU or RNN: torch.compile refuses modules of those
+classes and of all that is made of them. Parameters, their names, layouts and initial values are
+torch's own: a state_dict of either loads into the other. What is computed is a cell of this
+folder's .rnn files, whose weights are laid out as torch's; a layer, both directions of it, is one
+call of `ops.run`. A PackedSequence runs padded, its lengths as the mask: behind the last step of a
+row states stay as they are.
 
 Non-Goals: other cells (`recurrent`); TorchScript.
 """
@@ -11,50 +13,60 @@ Non-Goals: other cells (`recurrent`); TorchScript.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
+from torch.fx import Proxy
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
-from rnncc.compiler import compile as compile_cell
-from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.validation import an
-from rnncc.runtime.common.one_for_all import one_for_all
 from rnncc.runtime.common.precision import precision_of
-from rnncc.torch.ops import NO_SCRIPT, is_plain, run
-from rnncc.torch.packed import OverRows, PackedRows, rows_of
-from rnncc.torch.recipe import DTYPES, Recipe
+from rnncc.torch.builtin_cells import builtin_cell
+from rnncc.torch.kernel_module import KernelModule, checked_nonlinearity, rounding, storage_for
+from rnncc.torch.ops import is_plain, run
+from rnncc.torch.packed import OverRows, PackedRows, rows_of, uncompiled
+from rnncc.torch.recipe import Recipe
 from rnncc.torch.recurrence import Recurrence, by_steps, recurrence_of
+from rnncc.torch.steps import packed_steps, steps_of
 
-_NAMES = {dtype: name for name, dtype in DTYPES.items()}
-
-
-@one_for_all
-def _cell(name: str) -> type[Layer]:
-    return compile_cell(Path(__file__).with_name(f"{name}.rnn"))
+# Of RNN, whose mode says its function.
+_FUNCTIONS = {f"RNN_{f.upper()}": (("nonlinearity", f),) for f in ("tanh", "relu")}
 
 
-class _Stack(torch.nn.RNNBase):
+class RecurrentLayers(KernelModule, torch.nn.RNNBase):
     """Layers one above the other."""
 
-    _spec: str
-    _functions: tuple[tuple[str, str], ...] = ()
+    _spec: ClassVar[str]
+    _read = frozenset(
+        [
+            "mode",
+            "input_size",
+            "hidden_size",
+            "num_layers",
+            "bias",
+            "batch_first",
+            "bidirectional",
+            "proj_size",
+        ]
+    )
 
-    def __init__(self, mode: str, *args: Any, precision: str = "float32", **kwargs: Any) -> None:
-        self.precision = precision_of(precision, "float32")
-        super().__init__(mode, *args, **kwargs)
-        self._prepare()
+    def _make(self, mode: str, *sizes: Any, rounded: tuple[str, str]) -> None:
+        """What constructors have in common. sizes: as RNNBase takes them, in order."""
+        for name, size in (("num_layers", sizes[2]), ("proj_size", sizes[7])):
+            if not isinstance(size, int):  # torch compares and multiplies it
+                raise TypeError(f"{name} should be of type int, got: {type(size).__name__}")
+        torch.nn.RNNBase.__init__(self, mode, *sizes)
+        self._start(rounded)
 
-    def _prepare(self) -> None:
-        """The recurrences of the layers, for the dtype that weights have now: none for one that
-        has no kernels."""
-        self._recurrences: list[Recurrence] = []
-        name = _NAMES.get(getattr(self, self._flat_weights_names[0]).dtype)
-        if name is None:
-            return
+    @property
+    def _first(self) -> str:  # type: ignore[override]
+        return self._flat_weights_names[0]  # type: ignore[no-any-return]
+
+    def _kernels(self, name: str) -> list[Recurrence]:
+        """One for each layer."""
+        recurrences: list[Recurrence] = []
         ways = 2 if self.bidirectional else 1
         sizes = {"hidden_size": self.hidden_size}
         if self.proj_size:
@@ -62,37 +74,23 @@ class _Stack(torch.nn.RNNBase):
         for layer in range(self.num_layers):
             width = (self.proj_size or self.hidden_size) * ways if layer else self.input_size
             recipe = Recipe(
-                _cell(f"projected_{self._spec}" if self.proj_size else self._spec),
+                builtin_cell(f"projected_{self._spec}" if self.proj_size else self._spec),
                 (("input_size", width), *sizes.items()),
                 options=(("bias", self.bias),),
-                functions=self._functions,
+                functions=_FUNCTIONS.get(self.mode, ()),
                 dtype=name,
                 directions=(False, True)[:ways],
                 in_place=True,
                 stacked=True,
                 time_major=not self.batch_first,
+                zeros=True,  # as pad_packed_sequence has them behind a row's end
                 precision=precision_of(self.precision, name),
+                storage=storage_for(self.weights, name),
             )
             recurrence = recurrence_of(recipe)
             recurrence.kernels.serve(self, ways)
-            self._recurrences.append(recurrence)
-
-    def _apply(self, fn: Any, recurse: bool = True) -> Any:
-        moved = super()._apply(fn, recurse)
-        self._prepare()
-        return moved
-
-    def __getstate__(self) -> dict[str, Any]:
-        state: dict[str, Any] = super().__getstate__()
-        state.pop("_recurrences")
-        return state
-
-    def __setstate__(self, state: dict[str, Any]) -> None:
-        super().__setstate__(state)
-        self._prepare()
-
-    def __prepare_scriptable__(self) -> None:
-        raise TypeError(NO_SCRIPT)
+            recurrences.append(recurrence)
+        return recurrences
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
@@ -101,15 +99,29 @@ class _Stack(torch.nn.RNNBase):
 
     # ---- calls --------------------------------------------------------------------------------
 
-    def forward(self, input: Any, hx: Any = None) -> Any:
+    def forward(
+        self, input: Any, hx: Any = None, *, lengths: Any = None, resets: Any = None
+    ) -> Any:
         """(output, last states), as torch.nn's: the same shapes, checks and PackedSequences.
 
         input: [time, batch, input_size], [batch, time, ...] if batch_first, [time, ...] of one
         sequence, or a PackedSequence. hx: [layers * directions, batch, size], of an LSTM a pair.
+        Which torch's have not: lengths: ints [batch], or one of one sequence: how many steps of
+        each row count; behind them outputs are zeros, and last states those of a row's last step,
+        as if it were packed and padded again. resets: bools [batch, time], or [time] of one
+        sequence, or packed alike: before which steps a row starts anew, from hx or zeros, in every
+        layer.
         ValueError, RuntimeError and TypeError for another shape, dtype or device.
         """
+        self._renew()
         if isinstance(input, PackedSequence):
-            return self._packed(input, hx)
+            if lengths is not None:
+                raise TypeError(f"{type(self).__name__}: lengths of a PackedSequence are its own")
+            if torch.compiler.is_compiling():
+                return uncompiled(self._packed, input, hx, resets)
+            return self._packed(input, hx, resets)
+        if isinstance(input, Proxy):
+            return self._as_node(input, input, hx, lengths=lengths, resets=resets)
         name = type(self).__name__
         if not isinstance(input, Tensor):
             raise TypeError(f"{name}: input is {an(type(input).__name__)}: give a torch tensor")
@@ -122,24 +134,45 @@ class _Stack(torch.nn.RNNBase):
             input = input.unsqueeze(axis)
         self.check_input(input, None)
         states = self._states(hx, input.size(axis), alone)
-        y, finals = self._layers(input, states, None)
+        if alone:
+            lengths, resets = _row(lengths, 0), _row(resets, 1)
+        steps = steps_of(None, lengths, resets, input.size(1 - axis))
+        y, finals = self._layers(input, states, steps)
         if alone:
             y, finals = y.squeeze(axis), [f.squeeze(1) for f in finals]
         return y, self._given(finals)
 
-    def _packed(self, packed: PackedSequence, hx: Any) -> Any:
+    def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
+        """As torch's, of the weights that a call reads, which need not be `_flat_weights`."""
+        if input.dtype is not self._dtype and not torch._C._is_any_autocast_enabled():
+            raise ValueError(
+                f"RNN input dtype ({input.dtype}) does not match weight dtype ({self._dtype}). "
+                f"Convert input: input.to({self._dtype}), or convert model: model.to({input.dtype})"
+            )
+        expected = 2 if batch_sizes is not None else 3
+        if input.dim() != expected:
+            raise RuntimeError(f"input must have {expected} dimensions, got {input.dim()}")
+        if self.input_size != input.size(-1):
+            raise RuntimeError(
+                f"input.size(-1) must be equal to input_size. Expected {self.input_size}, got "
+                f"{input.size(-1)}"
+            )
+
+    def _packed(self, packed: PackedSequence, hx: Any, resets: Any) -> Any:
         data, sizes, order, back = packed
         self.check_input(data, sizes)
         states = self._states(hx, int(sizes[0]), False)
         if order is not None and states is not None:
             states = [s.index_select(1, order) for s in states]
-        if self._recurrences and is_plain(data, self._recurrences[0].torch_dtype):
+        plain = resets is None and self._recurrences
+        if plain and is_plain(data, self._recurrences[0].torch_dtype):
             y, finals = self._layers(data, states, rows_of(sizes))
         else:
             padded, lengths = torch._VF._pad_packed_sequence(  # type: ignore[attr-defined]
                 data, sizes, self.batch_first, 0.0, len(sizes)
             )
-            y, finals = self._layers(padded, states, lengths)
+            steps = lengths if resets is None else packed_steps(lengths, resets, packed)
+            y, finals = self._layers(padded, states, steps)
             y, _ = torch._VF._pack_padded_sequence(  # type: ignore[attr-defined]
                 y, lengths, self.batch_first
             )
@@ -148,7 +181,7 @@ class _Stack(torch.nn.RNNBase):
         return PackedSequence(y, sizes, order, back), self._given(finals)
 
     def _given(self, finals: Sequence[Tensor]) -> Any:
-        return tuple(finals) if self.mode == "LSTM" else finals[0]
+        return tuple(finals) if len(finals) > 1 else finals[0]
 
     def _states(self, hx: Any, batch: int, alone: bool) -> list[Tensor] | None:
         """Initial states, [layers * directions, batch, size] each."""
@@ -160,7 +193,7 @@ class _Stack(torch.nn.RNNBase):
         if not isinstance(hx, tuple | list) or len(hx) != len(widths):
             raise RuntimeError(f"hx of {type(self).__name__} is a pair of tensors (h_0, c_0)")
         rows = self.num_layers * (2 if self.bidirectional else 1)
-        states, narrowed = [], torch.is_autocast_enabled("cpu")
+        states = []
         for name, state, width in zip(("h_0", "c_0"), hx, widths, strict=False):
             if not isinstance(state, Tensor):
                 raise TypeError(f"{name} is {an(type(state).__name__)}: give a torch tensor")
@@ -168,7 +201,7 @@ class _Stack(torch.nn.RNNBase):
             if batched.shape != (rows, batch, width):
                 expected = [rows, width] if alone else [rows, batch, width]
                 raise RuntimeError(f"{name} has shape {list(state.shape)}, expected {expected}")
-            states.append(batched.to(self._recurrences[0].torch_dtype) if narrowed else batched)
+            states.append(batched)
         return states
 
     def _weights(self, first: int, ways: int) -> list[Tensor]:
@@ -184,14 +217,17 @@ class _Stack(torch.nn.RNNBase):
         """The outputs of the last layer, and the last states of all of them. steps: lengths, or
         what the rows are that x is."""
         if not self._recurrences:
-            dtype = getattr(self, self._flat_weights_names[0]).dtype
-            raise TypeError(
-                f"{type(self).__name__} has weights of {dtype}: rnncc has kernels for "
-                "torch.float32 and torch.float64"
-            )
+            raise self._refuse_dtype()
         ways, ends = 2 if self.bidirectional else 1, []
-        if x.dtype is not self._recurrences[0].torch_dtype:  # autocast hands on what is narrower
-            x = x.to(self._recurrences[0].torch_dtype)
+        names = self._all_weights
+        if len(names) != len(self._recurrences) * ways or len(names[0]) != len(
+            self._recurrences[0].owned
+        ):
+            raise RuntimeError(
+                f"{type(self).__name__} of {self.num_layers} layers in {ways} directions, "
+                f"bias={self.bias}, has weights {', '.join(self._flat_weights_names)}: make "
+                "another one"
+            )
         masked = isinstance(steps, Tensor)
         for layer, recurrence in enumerate(self._recurrences):
             tensors = [x, steps] if isinstance(steps, Tensor) else [x]
@@ -210,51 +246,123 @@ class _Stack(torch.nn.RNNBase):
             )
             ends.append(finals)
             if self.dropout and self.training and layer < self.num_layers - 1:
-                x = dropout(x, self.dropout)
+                x = self._dropped(x)
         if len(ends) == 1:
             return x, ends[0]
         return x, [torch.cat(parts) for parts in zip(*ends, strict=True)]
 
+    def _dropped(self, x: Tensor) -> Tensor:
+        """Between layers: what torch's layers drop, which run [time, batch, ...]."""
+        if not self.batch_first or x.dim() != 3 or self.dropout == 1:
+            return dropout(x, self.dropout)
+        kept = 1 - self.dropout
+        batch, time, width = x.shape
+        noise = x.new_empty((time, batch, width)).bernoulli_(kept).div_(kept)
+        return x * noise.transpose(0, 1)
 
-class LSTM(_Stack):
-    """torch.nn.LSTM: the same arguments, parameters, calls and initial values."""
+
+class LSTM(RecurrentLayers):
+    """torch.nn.LSTM: the same arguments, parameters, calls and initial values.
+
+    precision, weights: as in `rnncc.Layer`. TypeError, ValueError as torch's."""
 
     _spec = "lstm"
+    # What torch.nn.LSTM has that RNNBase has not, or has otherwise.
+    check_forward_args = torch.nn.LSTM.check_forward_args
+    get_expected_cell_size = torch.nn.LSTM.get_expected_cell_size
+    permute_hidden = torch.nn.LSTM.permute_hidden
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        super().__init__("LSTM", *args, **kwargs)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        proj_size: int = 0,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        precision: str = "float32",
+        weights: str = "float32",
+    ) -> None:
+        rounded = rounding(precision, weights)
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        self._make("LSTM", *sizes, proj_size, device, dtype, rounded=rounded)
 
 
-class GRU(_Stack):
-    """torch.nn.GRU: the same arguments, parameters, calls and initial values."""
+class GRU(RecurrentLayers):
+    """torch.nn.GRU: the same arguments, parameters, calls and initial values.
+
+    precision, weights: as in `rnncc.Layer`. proj_size: refused. TypeError, ValueError as torch's.
+    """
 
     _spec = "gru"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _refuse_projection(kwargs)
-        super().__init__("GRU", *args, **kwargs)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        precision: str = "float32",
+        weights: str = "float32",
+        proj_size: None = None,
+    ) -> None:
+        _refuse_projection(proj_size)
+        rounded = rounding(precision, weights)
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        self._make("GRU", *sizes, 0, device, dtype, rounded=rounded)
 
 
-class RNN(_Stack):
-    """torch.nn.RNN: the same arguments, parameters, calls and initial values."""
+class RNN(RecurrentLayers):
+    """torch.nn.RNN: the same arguments, parameters, calls and initial values.
+
+    precision, weights: as in `rnncc.Layer`. proj_size: refused. TypeError, ValueError as torch's.
+    """
 
     _spec = "rnn"
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
-        _refuse_projection(kwargs)
-        if len(args) > 3:
-            self.nonlinearity, args = args[3], (*args[:3], *args[4:])
-        else:
-            self.nonlinearity = kwargs.pop("nonlinearity", "tanh")
-        if self.nonlinearity not in ("tanh", "relu"):
-            raise ValueError(f"nonlinearity is 'tanh' or 'relu', not {self.nonlinearity!r}")
-        super().__init__(f"RNN_{self.nonlinearity.upper()}", *args, **kwargs)
+    def __init__(
+        self,
+        input_size: int,
+        hidden_size: int,
+        num_layers: int = 1,
+        nonlinearity: str = "tanh",
+        bias: bool = True,
+        batch_first: bool = False,
+        dropout: float = 0.0,
+        bidirectional: bool = False,
+        device: Any = None,
+        dtype: Any = None,
+        *,
+        precision: str = "float32",
+        weights: str = "float32",
+        proj_size: None = None,
+    ) -> None:
+        _refuse_projection(proj_size)
+        rounded = rounding(precision, weights)
+        mode = f"RNN_{checked_nonlinearity(nonlinearity).upper()}"
+        sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
+        self._make(mode, *sizes, 0, device, dtype, rounded=rounded)
+        self.nonlinearity = nonlinearity
 
-    @property
-    def _functions(self) -> tuple[tuple[str, str], ...]:  # type: ignore[override]
-        return (("nonlinearity", self.nonlinearity),)
 
-
-def _refuse_projection(kwargs: dict[str, Any]) -> None:
-    if "proj_size" in kwargs:
+def _refuse_projection(proj_size: Any) -> None:
+    if proj_size is not None:
         raise ValueError("proj_size is an argument of LSTM alone")
+
+
+def _row(given: Any, axes: int) -> Any:
+    """What says something of one sequence, as of a batch of one."""
+    if isinstance(given, int):
+        given = torch.as_tensor(given)
+    return given.unsqueeze(0) if isinstance(given, Tensor) and given.ndim == axes else given

@@ -24,8 +24,6 @@ from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.common.memory_pool import address_of
 from rnncc.torch.arrays import array_of
 
-# Bytes from which packing anew, by all threads, takes no longer than comparing.
-_LARGE = 2**20
 _numbers = itertools.count()
 
 
@@ -39,7 +37,6 @@ class _Set:
         "_pairs",
         "arrays",
         "counters",
-        "is_large",
         "places",
         "version",
     )
@@ -49,7 +46,6 @@ class _Set:
         self, arrays: dict[str, np.ndarray], places: list[Any], counters: tuple[int, ...] | None
     ) -> None:
         self.arrays, self.places, self.counters = arrays, places, counters
-        self.is_large = sum(a.nbytes for a in arrays.values()) > _LARGE
         self._copied = False
         self.renew()
         self._copies = {n: np.empty_like(a) for n, a in arrays.items()}
@@ -80,7 +76,10 @@ class _Set:
 
     def _is_current(self) -> bool:
         """Bit for bit: a NaN equals itself."""
-        return all(_equal(*pair) if len(pair) == 3 else self._same(*pair) for pair in self._pairs)
+        for pair in self._pairs:
+            if _compare(*pair) if len(pair) == 3 else not self._same(*pair):
+                return False
+        return True
 
     def _same(self, a: np.ndarray, name: str) -> bool:
         bits = f"u{a.itemsize}"
@@ -102,15 +101,12 @@ def _comparer() -> Callable[[int, int, int], int]:
 _compare = _comparer()
 
 
-def _equal(a: int, b: int, size: int) -> bool:
-    return _compare(a, b, size) == 0
-
-
 class WeightSets:
     """The weights of all layers that share a bound cell, each layer's with its version."""
 
     def __init__(self) -> None:
         self._sets: OrderedDict[tuple[int, ...], _Set] = OrderedDict()
+        self._last: _Set | None = None  # the one at the end
         self._lock = threading.RLock()
         open_in_children(self, "_lock")
         self.room = 1
@@ -120,10 +116,9 @@ class WeightSets:
         names: Sequence[str],
         tensors: Sequence[Tensor],
         check: Callable[[Sequence[Tensor]], None],
-        training: bool,
     ) -> tuple[object, dict[str, np.ndarray]]:
         """(version, arrays by name) of one layer's weights. check: refuses those kernels can't
-        read; called for weights that were not seen before. training: they change at every call."""
+        read; called for weights that were not seen before."""
         try:
             key = tuple([t.data_ptr() for t in tensors])
         except RuntimeError:  # one that has no memory of its own
@@ -134,10 +129,7 @@ class WeightSets:
         with self._lock:
             weight_set = self._sets.get(key)
             if weight_set is not None and weight_set.places == places:
-                if training and weight_set.is_large:
-                    weight_set.renew()
-                else:
-                    weight_set.look(counters)
+                weight_set.look(counters)
             else:
                 check(tensors)
                 arrays = [array_of(t) for t in tensors]
@@ -145,8 +137,10 @@ class WeightSets:
                 if any(t.is_neg() for t in tensors):  # a copy tells nothing of the next call
                     return weight_set.version, weight_set.arrays
                 self._sets[key] = weight_set
-            self._sets.move_to_end(key)
-            self._trim()
+            if weight_set is not self._last:
+                self._last = weight_set
+                self._sets.move_to_end(key)
+                self._trim()
             return weight_set.version, weight_set.arrays
 
     def grow(self, layers: int) -> None:

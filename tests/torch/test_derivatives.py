@@ -332,21 +332,3 @@ def test_graphs_refuse_second_derivatives(make: Callable[[Any, Any], Any]) -> No
     ):
         with pytest.raises(RuntimeError, match=r"second derivatives of GRU|double backward"):
             call()
-
-
-def test_forward_mode_is_refused() -> None:
-    layer, x = ours.GRU(FEATURES, UNITS, **DOUBLE), drawn(T, B, FEATURES)
-    refused = pytest.raises(NotImplementedError, match="has no forward mode")
-    forward_ad = torch.autograd.forward_ad
-    with forward_ad.dual_level():
-        dual = forward_ad.make_dual(x, x)
-        with refused:
-            layer(dual)
-        with torch.no_grad(), refused:
-            layer(dual)
-        weights = {n: forward_ad.make_dual(p.detach(), p) for n, p in layer.named_parameters()}
-        with refused:
-            torch.func.functional_call(layer, weights, (x,))
-        y = layer(x.requires_grad_())[0]  # which is none of it
-        with refused:
-            torch.autograd.grad((y * forward_ad.make_dual(y.detach(), y)).sum(), x)

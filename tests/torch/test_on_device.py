@@ -104,6 +104,10 @@ def test_masked_cells(monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]) 
     module = Recurrent(path, units=4, input_size=3, return_state=True, **options)
     mask = torch.tensor([[1, 0, 1, 1, 0, 0], [0, 0, 1, 1, 0, 0]], dtype=torch.bool)
     agree(monkeypatch, module, torch.randn(2, 6, 3), mask=mask)
+    resets = torch.tensor([[0, 1, 0, 1, 0, 0], [0, 0, 0, 1, 0, 1]])
+    start = [torch.randn(2, 4) for _ in range(2)]
+    agree(monkeypatch, module, torch.randn(2, 6, 3), mask=mask, resets=resets)
+    agree(monkeypatch, module, torch.randn(2, 6, 3), resets=resets, initial_state=start)
 
 
 @pytest.mark.parametrize("masked", [False, True], ids=["plain", "mask"])
@@ -129,13 +133,13 @@ def seconds(module: Any, x: Any, **keywords: Any) -> list[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("masked", [False, True], ids=["plain", "mask"])
+@pytest.mark.parametrize("what", ["plain", "mask", "resets"])
 @pytest.mark.parametrize("sequences", [False, True], ids=["last", "sequences"])
-def test_second_derivatives(monkeypatch: pytest.MonkeyPatch, sequences: bool, masked: bool) -> None:
+def test_second_derivatives(monkeypatch: pytest.MonkeyPatch, sequences: bool, what: str) -> None:
     torch.manual_seed(0)
     module = Recurrent("simple_rnn", units=4, input_size=3, return_sequences=sequences)
-    mask = torch.tensor([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0]], dtype=torch.bool)
-    given = {"mask": mask} if masked else {}
+    flags = torch.tensor([[1, 0, 1, 1, 0], [1, 1, 0, 0, 0]], dtype=torch.bool)
+    given = {} if what == "plain" else {what: flags}
     agree(monkeypatch, module, torch.randn(2, 5, 3), found_by=seconds, **given)
 
 

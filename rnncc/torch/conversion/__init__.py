@@ -1,0 +1,1 @@
+"""A model's recurrent modules, run by kernels: `rnncc.torch.convert`."""
