@@ -39,6 +39,18 @@ FUNCTIONS: dict[str, tuple[str, Callable[[Any], Any], tuple[float, float]]] = {
     "softplus": ("softplus(x[t])", lambda x: np.logaddexp(0, x), (-80, 80)),
     "sin": ("sin(x[t])", np.sin, (-100, 100)),
     "cos": ("cos(x[t])", np.cos, (-100, 100)),
+    "tan": ("tan(x[t])", np.tan, (-100, 100)),
+    "arcsin": ("arcsin(x[t])", np.arcsin, (-1, 1)),
+    "arccos": ("arccos(x[t])", np.arccos, (-1, 1)),
+    "arctan": ("arctan(x[t])", np.arctan, (-10, 10)),
+    "sinh": ("sinh(x[t])", np.sinh, (-9, 9)),
+    "cosh": ("cosh(x[t])", np.cosh, (-9, 9)),
+    "arcsinh": ("arcsinh(x[t])", np.arcsinh, (-1e3, 1e3)),
+    "arccosh": ("arccosh(x[t])", np.arccosh, (1, 1e3)),
+    "arctanh": ("arctanh(x[t])", np.arctanh, (-1, 1)),
+    "exp2": ("exp2(x[t])", np.exp2, (-100, 100)),
+    "log2": ("log2(x[t])", np.log2, (1e-30, 1e3)),
+    "log10": ("log10(x[t])", np.log10, (1e-30, 1e3)),
 }
 FUNCTION_CELL = "cell: F\nunits: size\nx: input[units]\ny = {}\nreturn y\n"
 SAMPLES = 1 << 18

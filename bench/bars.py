@@ -16,14 +16,16 @@ from dataclasses import dataclass
 
 from bench.race import Raced
 from bench.result import Bar
+from rnncc.common.machine import host
 
 
 @dataclass(frozen=True, slots=True)
 class Demand:
     """group: whose races, all where it is empty. over: the geometric mean, or each race.
 
-    least: the value has to reach the limit; else to stay below. units: only races with at least
-    so many. against: only peers whose names begin so.
+    wide: the limit instead where vectors have 512 bits; None is the same one. least: the value
+    has to reach the limit; else to stay below. units: only races with at least so many. against:
+    only peers whose names begin so.
     """
 
     what: str
@@ -34,13 +36,21 @@ class Demand:
     least: bool = True
     units: int = 0
     against: str = ""
+    wide: float | None = None
+
+    @property
+    def here(self) -> float:
+        """The limit on this machine."""
+        if self.wide is None or host().vector_bytes < 64:
+            return self.limit
+        return self.wide
 
     def bar(self, races: Iterable[Raced]) -> Bar:
         """Of each race, the worst one is shown."""
         chosen = [r for r in races if self._counts(r)]
         values = [(value, r) for r in chosen if (value := self._value(r)) is not None]
         if not values:
-            return Bar(self.what, None, self.limit, least=self.least, why=self._why(chosen))
+            return Bar(self.what, None, self.here, least=self.least, why=self._why(chosen))
         if self.over == "mean":
             value = geometric_mean([v for v, _ in values])
             more = f"geometric mean of {len(values)}"
@@ -50,7 +60,7 @@ class Demand:
             more = f"the worst of {len(values)}: {at.race.case.label}"
         if without := len(chosen) - len(values):
             more += f"; {without} without a value"
-        return Bar(f"{self.what} ({more})", value, self.limit, least=self.least)
+        return Bar(f"{self.what} ({more})", value, self.here, least=self.least)
 
     def _counts(self, raced: Raced) -> bool:
         return (not self.group or raced.race.group == self.group) and (

@@ -35,7 +35,8 @@ class Case:
     """A cell at one size. mode: forward, or training = forward and all gradients.
 
     cell: a built-in one's name, or a path. options: keywords of the layer. masked: a random third
-    of the steps doesn't count. lengths: "near" or "any", how long sequences are: within three
+    of the steps doesn't count. resets: rows start anew before a random tenth of the
+    steps. lengths: "near" or "any", how long sequences are: within three
     steps of the longest, or anything from one on; the longest comes first. stateful: a call starts
     where the last one ended. threads: how many a process may use; None is all.
     """
@@ -49,6 +50,7 @@ class Case:
     dtype: str = "float32"
     options: tuple[tuple[str, Any], ...] = ()
     masked: bool = False
+    resets: bool = False
     lengths: str = ""
     stateful: bool = False
     threads: int | None = None
@@ -67,6 +69,7 @@ class Case:
         """The cell and what its layer is asked for."""
         words = [*(f"{k}={v}" for k, v in self.options), *(["random mask"] if self.masked else [])]
         words += [f"{self.lengths} lengths"] if self.lengths else []
+        words += ["resets"] if self.resets else []
         kept = ["state kept"] if self.stateful else []
         cell = Path(self.cell).stem
         return " ".join([TITLES.get(cell, cell), *words, *kept])
@@ -80,7 +83,8 @@ class Case:
 
 @dataclass(frozen=True, slots=True)
 class Data:
-    """x: [batch, time, features]; dy: like the output; weights by name; mask: [batch, time].
+    """x: [batch, time, features]; dy: like the output; weights by name; mask, resets: bools
+    [batch, time].
 
     kept: [batch, units], what recurrent dropout multiplies states by: what rnncc draws itself.
     """
@@ -90,6 +94,7 @@ class Data:
     weights: dict[str, np.ndarray]
     mask: np.ndarray
     kept: np.ndarray | None = None
+    resets: np.ndarray | None = None
 
 
 def draw(case: Case) -> Data:
@@ -116,7 +121,8 @@ def draw(case: Case) -> Data:
         lengths = rng.integers(least, case.time + 1, case.batch)
         lengths[0] = case.time
         mask = np.arange(case.time) < np.sort(lengths)[::-1, None]
-    return Data(x, dy, weights, mask, _kept(case))
+    resets = rng.random((case.batch, case.time)) < 0.1 if case.resets else None
+    return Data(x, dy, weights, mask, _kept(case), resets)
 
 
 def _kept(case: Case) -> np.ndarray | None:

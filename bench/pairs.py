@@ -127,6 +127,14 @@ def _unrolled(
     return Comparison(what, ("rnncc", case), ("rnncc", plain), 1.03)
 
 
+def _anew(cell: str, mode: str, sizes: tuple[int, int, int, int]) -> Comparison:
+    """Rows that start anew before a tenth of the steps."""
+    plain = Case(cell, mode, *sizes)
+    case = replace(plain, resets=True)
+    what = f"{case.name} {mode} {sizes}: time / the same call's without"
+    return Comparison(what, ("rnncc", case), ("rnncc", plain), 1.05)
+
+
 UNROLLED = (
     *(
         _unrolled(cell, FORWARD, (1, 512, 4, units))
@@ -156,6 +164,12 @@ OPTIONS = (
             _option(sizes, "without bias", use_bias=False),
             _option(sizes, "backwards", go_backwards=True),
         )
+    )
+    + tuple(
+        _anew(cell, mode, sizes)
+        for cell in ("lstm", "gru")
+        for sizes in (SMALL, LARGE)
+        for mode in (FORWARD, TRAINING)
     )
     + UNROLLED
 )

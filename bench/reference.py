@@ -32,8 +32,9 @@ def expected(case: Case, data: Data, *, undropped: bool = False) -> dict[str, np
 
 
 def call_options(case: Case, data: Data) -> dict[str, Any]:
-    """The keywords of a layer's call: a mask, a seed for what is drawn."""
+    """The keywords of a layer's call: a mask, resets, a seed for what is drawn."""
     found: dict[str, Any] = {"mask": data.mask} if case.masked or case.lengths else {}
+    found |= {"resets": data.resets} if case.resets else {}
     return found | {"seed": SEED, "training": case.mode == TRAINING}
 
 

@@ -14,7 +14,11 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from rnncc.compiler import compile, compile_text
+    from rnncc.files import FileError
     from rnncc.frontend.diagnostics import SpecError
+    from rnncc.models.conventions import load_weights
+    from rnncc.models.load import load_model
+    from rnncc.models.model import Model
     from rnncc.runtime.api.layer import Layer
     from rnncc.runtime.common.learning import NeverLearns
     from rnncc.runtime.jit.cache_folder import CacheWarning
@@ -23,12 +27,16 @@ from rnncc.common.version import __version__
 
 __all__ = [
     "CacheWarning",
+    "FileError",
     "Layer",
+    "Model",
     "NeverLearns",
     "SpecError",
     "__version__",
     "compile",
     "compile_text",
+    "load_model",
+    "load_weights",
 ]
 
 _HOMES = {
@@ -38,6 +46,10 @@ _HOMES = {
     "CacheWarning": "rnncc.runtime.jit.cache_folder",
     "Layer": "rnncc.runtime.api.layer",
     "NeverLearns": "rnncc.runtime.common.learning",
+    "FileError": "rnncc.files",
+    "Model": "rnncc.models.model",
+    "load_model": "rnncc.models.load",
+    "load_weights": "rnncc.models.conventions",
 }
 
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from rnncc.passes.second import SecondOrder
     from rnncc.schedule.model import Schedule
 
-DIFFERENTIABLE = ("input", "context", "state", "held", "weight")  # roles of parameters
+DIFFERENTIABLE = ("input", "context", "state", "restart", "held", "weight")  # roles of parameters
 
 
 @dataclass(frozen=True, eq=False)
@@ -74,7 +74,7 @@ class Derivation:
 
     def programs(self, variant: Variant) -> Programs:
         """One variant's; they are kept for the plain cell alone, which more than one step reads."""
-        same = Variant(variant.mask, variant.training, variant.active_rates, unroll=variant.unroll)
+        same = replace(variant, second_order=False, storage="")
         return self.plain if same == Variant(unroll=self.unroll) else self._lowered(variant)
 
     def _lowered(self, variant: Variant) -> Programs:
@@ -83,6 +83,7 @@ class Derivation:
             self.options,
             self.functions,
             mask=variant.mask,
+            resets=variant.resets,
             training=variant.training,
             active_rates=variant.active_rates,
         )

@@ -8,6 +8,7 @@ from __future__ import annotations
 import difflib
 import os
 import re
+import sys
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -46,6 +47,16 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """The slow ones first where there are several workers: whoever ends first finds small ones."""
     if hasattr(config, "workerinput"):
         items.sort(key=lambda item: item.get_closest_marker("slow") is None)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def torch_as_it_was(request: pytest.FixtureRequest) -> Iterator[None]:
+    """torch's testing switches what is global in torch: it stays out of the workers."""
+    module = "torch.testing._internal.common_utils"
+    before = module in sys.modules
+    yield
+    if module in sys.modules and not before and request.path.parent.name != "in_torch":
+        pytest.fail(f"loads {module}: such tests go to tests/support/in_torch")
 
 
 class Golden:

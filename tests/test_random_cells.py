@@ -110,6 +110,7 @@ def test_there_is_every_function_and_every_kind_of_call() -> None:
     for word in (
         "[t-2]", "context", "constant", "option", "rate", "lambda", "if flag", 'mode == "b"',
         "m: state", "state\n", "axis=0", "axis=-1", 'per="step"', "1 - W", "W0, W", "= W0",
+        "::-1]", ":units", "[:, ", "::2]", " % ", " // ", "of=",
     ):  # fmt: skip
         assert sum(word in text for text in texts) >= 3, word
     for name in (*set(shrink.PLAIN) - {"arrange"}, "options", "functions", "rates"):

@@ -31,10 +31,10 @@ def prepare(case: Case, data: Data, variant: str = "") -> Run:
 
 
 def _layer(case: Case, data: Data) -> Run:
-    from rnncc.torch.stack import _cell
+    from rnncc.torch.builtin_cells import builtin_cell
 
     order, w = ORDER[case.cell], data.weights
-    layer = _cell("lstm")(hidden_size=case.units, return_sequences=True)
+    layer = builtin_cell("lstm")(hidden_size=case.units, return_sequences=True)
     layer.build(data.x.shape)
     kernels = (reorder(w[n], order).T for n in ("kernel", "recurrent_kernel"))
     layer.set_weights([*kernels, reorder(w["bias"], order), np.zeros_like(w["bias"])])

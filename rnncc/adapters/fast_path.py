@@ -19,6 +19,7 @@ import numpy as np
 
 from rnncc.artifact.cell import MASKS, CellDescription, Variant
 from rnncc.common.result_roles import cotangent_name, final_name
+from rnncc.runtime.api.call import NO_PLACES
 from rnncc.runtime.api.time_axis import Order
 from rnncc.runtime.cpu.execution.engine import CpuEngine
 from rnncc.runtime.cpu.execution.fast_path import Direct
@@ -117,12 +118,14 @@ class FastPath:
         cotangents: Mapping[str, np.ndarray],
         asked: Mapping[str, tuple[int, Shape]],
         dtype: np.dtype[Any],
+        strided: Mapping[str, np.ndarray] = NO_PLACES,
     ) -> BackwardPath | None:
         """What backwards like this one run; None where they have to be looked up each time.
 
         cotangents: as the engine takes them. asked: by name of a parameter the number of what asks
-        for its gradient, and its shape."""
-        out = {}
+        for its gradient, and its shape. strided: places like those that gradients are written to,
+        where they aren't dense."""
+        out = {**strided}
         if not self.order.is_plain:
             for name in self.timed & asked.keys():
                 out[name] = self.order.run(np.empty(asked[name][1], dtype))

@@ -30,14 +30,15 @@ Sizes = tuple[str, ...]
 
 LONGEST = 84  # characters of a text
 OWN = ("carry", "work", "result")  # storage of what is none of the caller's
-FLAGS = {"lanes", "entry", "history"}
+FLAGS = {"lanes", "local", "entry", "history"}
 SLOTS = ("", "in", "out", "final")
 
 
 @dataclass(frozen=True, slots=True)
 class BufferSpec:
     """storage: param, carry, work or result. lanes: read vector by vector. parts: of a row that are
-    read so, and don't begin with it: (where, how many elements)."""
+    read so, and don't begin with it: (where, how many elements). local: its rows are those of the
+    block that its kernel is at."""
 
     name: str
     shape: Sizes
@@ -45,6 +46,7 @@ class BufferSpec:
     storage: str
     lanes: bool = False
     parts: tuple[tuple[str, str], ...] = ()
+    local: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,7 +108,8 @@ def array_texts(arrays: Arrays) -> tuple[str, ...]:
             name += "" if called == name else f"={called}"
         elif role == "carry":
             notes = _carry_notes(carries[name])
-        notes += [*(["lanes"] if buffer.lanes else []), *map(": ".join, buffer.parts)]
+        notes += [flag for flag in ("lanes", "local") if getattr(buffer, flag)]
+        notes += map(": ".join, buffer.parts)
         axes = f"{', '.join(buffer.axes)};{' ' if buffer.shape else ''}" if buffer.axes else ""
         about = f"[{axes}{', '.join(buffer.shape)}] {', '.join([role, *notes])}"
         if texts and texts[-1][1] == about and len(", ".join((*texts[-1], name))) < LONGEST:
@@ -133,6 +136,7 @@ def parsed_arrays(texts: Iterable[str]) -> Arrays:
         role, *notes = about.split(", ")
         init, flags, parts = _notes(notes)
         carried = role == "carry" or not (init or flags & {"entry", "history"})
+        carried = carried and (role == "work" or "local" not in flags)
         if not (closing and varies in _AXES and role.isidentifier() and carried and flags <= FLAGS):
             raise ValueError(f"{text!r} is no text of arrays")
         shape = tuple(sizes.strip().split(", ")) if sizes else ()
@@ -141,8 +145,8 @@ def parsed_arrays(texts: Iterable[str]) -> Arrays:
             name, _, called = item.partition("=")
             if not f"_{name}".isidentifier():  # what has no name is a number
                 raise ValueError(f"{text!r} is no text of arrays")
-            lanes = "lanes" in flags
-            buffers.append(BufferSpec(name, shape, _AXES[varies], storage, lanes, parts))
+            said = "lanes" in flags, parts, "local" in flags
+            buffers.append(BufferSpec(name, shape, _AXES[varies], storage, *said))
             if storage == "param":
                 params.append((name, role, called or name))
             elif storage == "carry":

@@ -22,6 +22,15 @@ OptionValue = bool | int | float | str
 
 # The arguments of a masked variant: which steps count, and whose outputs are other than zero.
 MASKS = VALID, SHOWN = "valid", "_shown"
+# One of a variant with resets: behind which steps a row starts anew.
+RESTART = "_restart"
+TO_ZEROS, TO_STARTS = "to zeros", "to starts"  # what its states are then
+STEP_FLAGS = (*MASKS, RESTART)
+
+
+def restart_name(state: str) -> str:
+    """What a row's state starts anew from: the argument of a variant with resets to starts."""
+    return f"_{state}_restart"
 
 
 class _Literal:
@@ -109,11 +118,12 @@ class CellDescription(_Literal):
 class Variant(_Literal):
     """Which of a cell's programs a call runs.
 
-    mask: some steps may be masked. training: random numbers are drawn. active_rates: the rates
-    that aren't zero, as far as they matter to this program. second_order: gradients that are
-    differentiated again. storage: of the weights that calls without gradients read, "" for none
-    but their own; the program is the same. unroll: steps that its loops write out a turn
-    (`common.unrolling`); what is computed is the same.
+    mask: some steps may be masked. resets: rows may start anew between two steps, TO_ZEROS or
+    TO_STARTS, which are arguments; "" where none does. training: random numbers are drawn.
+    active_rates: the rates that aren't zero, as far as they matter to this program. second_order:
+    gradients that are differentiated again. storage: of the weights that calls without gradients
+    read, "" for none but their own; the program is the same. unroll: steps that its loops write out
+    a turn (`common.unrolling`); what is computed is the same.
     """
 
     mask: bool = False
@@ -122,12 +132,15 @@ class Variant(_Literal):
     second_order: bool = False
     storage: str = ""
     unroll: int = 1
+    resets: str = ""
 
     @property
     def words(self) -> str:
         """What a plan says of it."""
         drawn = f", training, with {' and '.join(sorted(self.active_rates)) or 'no rates'}"
-        return (", masked" if self.mask else "") + (drawn if self.training else "")
+        masked = ", masked" * self.mask
+        restarted = f", with resets {self.resets}" if self.resets else ""
+        return masked + restarted + (drawn if self.training else "")
 
     @property
     def prefix(self) -> str:
@@ -139,6 +152,7 @@ class Variant(_Literal):
             turns
             + second
             + ("masked_" if self.mask else "")
+            + {"": "", TO_ZEROS: "cleared_", TO_STARTS: "restarted_"}[self.resets]
             + ("training_" if self.training else rated)
         )
 
@@ -149,6 +163,7 @@ def variant_of(
     *,
     training: bool,
     mask: bool,
+    resets: str = "",
     storage: str = "",
     unroll: int = 1,
 ) -> Variant:
@@ -157,12 +172,13 @@ def variant_of(
     drawn = training and bool(active or cell.draws)
     if not drawn:
         active &= {r.name for r in cell.rates if r.at_inference}
-    return Variant(mask, drawn, active, storage=storage, unroll=unroll)
+    return Variant(mask, drawn, active, storage=storage, unroll=unroll, resets=resets)
 
 
 def variants_of(cell: CellDescription, *, second_order: bool = False) -> tuple[Variant, ...]:
     """What a layer needs for any call: the plain cell, and with all its rates where it has some;
-    each without a mask and with one.
+    each without a mask and with one,
+    each of them without resets and with some, of which those to zeros are a case.
 
     A rate may be zero in a variant where it is active: `drop` keeps every lane. second_order:
     each of them for second derivatives, too.
@@ -175,6 +191,7 @@ def variants_of(cell: CellDescription, *, second_order: bool = False) -> tuple[V
     if rates or cell.draws:
         variants.append(replace(variants[0], training=True, active_rates=rates))
     variants += [replace(v, mask=True) for v in variants]
+    variants += [replace(v, resets=TO_STARTS) for v in variants]
     if second_order:
         variants += [replace(v, second_order=True) for v in variants]
     return tuple(variants)
@@ -198,10 +215,11 @@ def covering(variant: Variant, made: Iterable[Variant]) -> Variant | None:
     fits = [
         m
         for m in made
-        if replace(m, active_rates=variant.active_rates) == variant
+        if replace(m, active_rates=variant.active_rates, resets=variant.resets) == variant
+        and m.resets in (variant.resets, TO_STARTS if variant.resets else "")
         and m.active_rates >= variant.active_rates
     ]
-    return min(fits, key=lambda m: len(m.active_rates), default=None)
+    return min(fits, key=lambda m: (len(m.active_rates), m.resets != variant.resets), default=None)
 
 
 # ---- sizes -----------------------------------------------------------------------------------

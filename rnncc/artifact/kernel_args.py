@@ -272,6 +272,10 @@ class InnerRows(BoundNumber, kind="n1"):
     """Rows of the inner level of a kernel over rows."""
 
 
+class BlockLimit(CpuNumber, kind="most rows"):
+    """Rows that go through all levels of a kernel before the next ones, at most."""
+
+
 class VectorCount(CpuNumber, kind="blocks"):
     """Vectors of a padded axis of this size."""
 

@@ -104,7 +104,10 @@ class StageSpec:
 
 @dataclass(frozen=True, slots=True)
 class CopySpec:
-    """A move of elements in one row stage; a target alone is cleared."""
+    """A move of elements in one row stage; a target alone is cleared.
+
+    source_step, target_step: (axis, step) of an end that goes along an axis in steps.
+    """
 
     stage: str
     kind: str
@@ -113,6 +116,8 @@ class CopySpec:
     source: BufferView | None
     target_shape: Sizes
     target: BufferView
+    source_step: tuple[int, int] | None = None
+    target_step: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True, slots=True)

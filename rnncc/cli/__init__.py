@@ -1,9 +1,12 @@
-"""The command `rnncc`: arguments in, one of five commands run, an exit code out.
+"""The command `rnncc`: arguments in, one of eight commands run, an exit code out.
 
     rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu|cuda] [--dtype float32]
                        [--variants plain|all] [--second-order]
     rnncc explain FILE [--after PASS] [--diff] [--backward]
     rnncc check FILE
+    rnncc import FILE -o FOLDER [--layers TEXT] [--dtype float32] [--replace] [--report]
+    rnncc run MODEL --input x.npy -o y.npy [--block STEPS]
+    rnncc export FILE --weights W.npz --name NAME -o FOLDER [--block STEPS]
     rnncc cells
     rnncc cache [--clear | --texts FOLDER]
 
@@ -20,6 +23,7 @@ import io
 import os
 import sys
 from collections.abc import Sequence
+from typing import Any
 
 from rnncc.cli.settings import UsageError
 from rnncc.frontend.diagnostics import SpecError
@@ -52,8 +56,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         return _complain(f"rnncc: {error}", MISUSED)
     except (ValueError, RuntimeError) as error:
         from rnncc.common.machine import Misset, Missing
+        from rnncc.files import FileError
 
-        if not isinstance(error, Missing | Misset):
+        if not isinstance(error, Missing | Misset | FileError):
             raise
         return _complain(f"rnncc: {error}", MISUSED if isinstance(error, Misset) else FAILED)
     except OSError as error:
@@ -110,6 +115,8 @@ def _parser() -> argparse.ArgumentParser:
     check.add_argument("--target", choices=["cpu", "cuda"], default="cpu")
     check.set_defaults(run=_check)
 
+    _model_commands(commands)
+
     cells = commands.add_parser("cells", help="list the built-in cells")
     cells.set_defaults(run=_cells)
 
@@ -119,6 +126,37 @@ def _parser() -> argparse.ArgumentParser:
     doing.add_argument("--texts", metavar="FOLDER", help="write its modules as files, to be read")
     cache.set_defaults(run=_cache)
     return parser
+
+
+def _model_commands(commands: Any) -> None:
+    import_ = commands.add_parser("import", help="a trained network's file -> a folder that runs")
+    import_.add_argument("file", metavar="FILE", help="ONNX, Keras, torch, RTNeural, NAM, ...")
+    import_.add_argument("-o", "--output", metavar="FOLDER", required=True)
+    import_.add_argument("--layers", metavar="TEXT", help="a state_dict's chain: 'lstm linear'")
+    import_.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    import_.add_argument("--replace", action="store_true", help="where a model is there already")
+    import_.add_argument("--report", action="store_true", help="print weights, and what runs each")
+    import_.set_defaults(run=_import)
+
+    run = commands.add_parser("run", help="a trained network on an array")
+    run.add_argument("model", metavar="MODEL", help="a folder of `rnncc import`, or any such file")
+    run.add_argument("--input", required=True, metavar="X.npy", help=".npz for several inputs")
+    run.add_argument("-o", "--output", required=True, metavar="Y.npy", help=".npz for several")
+    run.add_argument("--layers", metavar="TEXT", help="a state_dict's chain: 'lstm linear'")
+    run.add_argument(
+        "--block", type=int, default=4096, metavar="STEPS", help="of a long sequence, at a time"
+    )
+    run.set_defaults(run=_run)
+
+    export = commands.add_parser("export", help="a cell with trained weights -> a folder of C99")
+    _cell_arguments(export)
+    export.add_argument("--weights", required=True, metavar="W.npz", help="of a layer's save()")
+    export.add_argument("--name", required=True, help="what all C names begin with")
+    export.add_argument("-o", "--output", required=True, metavar="FOLDER")
+    export.add_argument(
+        "--block", type=int, default=16, metavar="STEPS", help="that NAME_block takes at once"
+    )
+    export.set_defaults(run=_export)
 
 
 def _cell_arguments(parser: argparse.ArgumentParser, *, dtype: bool = True) -> None:
@@ -152,6 +190,24 @@ def _explain(arguments: argparse.Namespace) -> int:
 
 def _check(arguments: argparse.Namespace) -> int:
     from rnncc.cli.check import run
+
+    return run(arguments)
+
+
+def _import(arguments: argparse.Namespace) -> int:
+    from rnncc.cli.trained import import_file
+
+    return import_file(arguments)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    from rnncc.cli.trained import run_model
+
+    return run_model(arguments)
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    from rnncc.cli.export import run
 
     return run(arguments)
 

@@ -82,7 +82,9 @@ def run(arguments: argparse.Namespace) -> int:
     failed = sum(not f.passed for f in findings)
     others = sum(1 for _ in examined(settings.spec)) - 1
     if stops_gradients(settings.spec):
-        console.print("no slopes: with stop_gradient, gradients are meant to differ from them")
+        console.print(
+            "no slopes: with stop_gradient or surrogate, gradients are meant to differ from them"
+        )
     for _, sentence in sentences(cell):
         console.print(sentence, markup=False)
     if others:
@@ -127,11 +129,12 @@ def check_cell(
 
 
 def stops_gradients(spec: CellSpec) -> bool:
-    """Whether the cell's own text calls stop_gradient."""
+    """Whether the cell's own text calls stop_gradient or surrogate."""
+    own = ("stop_gradient", "surrogate")
     roots = [*(e.value for e in spec.equations), *(f.default for f in spec.functions)]
     return any(
-        (isinstance(node, Call) and node.function == "stop_gradient")
-        or (isinstance(node, Name) and node.name == "stop_gradient")
+        (isinstance(node, Call) and node.function in own)
+        or (isinstance(node, Name) and node.name in own)
         for root in roots
         for node in walk(root)
     )

@@ -249,7 +249,7 @@ def _legend(program: Program) -> list[str]:
     """The arrays a caller sees and their shapes."""
     rows = []
     for param in program.params:
-        if param.role in ("input", "context", "state", "weight", "constant"):
+        if param.role in ("input", "context", "state", "restart", "weight", "constant"):
             dims = ", ".join([*param.value.type.axes, *map(str, param.value.type.shape)])
             rows.append(f"{param.value.name:<18} [{dims}]  {param.role}")
     return rows

@@ -27,6 +27,7 @@ from rnncc.schedule.model import (
     Segment,
     Stage,
     View,
+    block_locals,
     written,
 )
 
@@ -65,7 +66,7 @@ def direction_table(
     cores: contractions are told to cores, in tables of stages, packs and copies. Without them every
     kernel is text, and tables tell those that are contractions alone as well.
     """
-    arrays = _arrays(schedule, callers)
+    arrays = _arrays(schedule, callers, block_locals(schedule) if cores else set())
     results = [_place(r, schedule) for r in schedule.program.results]
     stages = [s for k in schedule.kernels for level in k.levels for s in level.stages]
     contraction_stages = [
@@ -87,7 +88,9 @@ def direction_table(
     return literal(direction)
 
 
-def _arrays(schedule: Schedule, callers: dict[Buffer, str]) -> array_tables.Arrays:
+def _arrays(
+    schedule: Schedule, callers: dict[Buffer, str], local: set[Buffer]
+) -> array_tables.Arrays:
     vector_read = _vector_read(schedule)
     roles = {p.value: p.role for p in schedule.program.params}
     buffers = [
@@ -95,6 +98,7 @@ def _arrays(schedule: Schedule, callers: dict[Buffer, str]) -> array_tables.Arra
             *(b.name, _sizes(b.shape), b.axes, b.storage),
             b in vector_read,
             vector_read.get(b, ()),
+            b in local,
         )
         for b in schedule.buffers
     ]
@@ -265,14 +269,14 @@ def _grad(stage: GradStage) -> kernel_tables.StageSpec:
 def _copies(stage: RowStage) -> list[kernel_tables.CopySpec]:
     copies = []
     target_shape = _sizes(stage.op.result.type.shape)
-    if stage.op.opcode == "pad":
+    if stage.op.opcode in ("pad", "strided_pad"):
         copies.append(
             kernel_tables.CopySpec(
                 stage.name, "zero", 0, target_shape, None, target_shape, _source(stage.target)
             )
         )
     shapes = [target_shape] * len(stage.copies)
-    if stage.op.opcode in ("concat", "pad", "copy", "reshape"):
+    if stage.op.opcode in ("concat", "pad", "strided_pad", "copy", "reshape"):
         for i, operand in enumerate(stage.op.operands[: len(shapes)]):
             shapes[i] = _sizes(operand.type.shape)
     for i, (source, target) in enumerate(stage.copies):
@@ -286,6 +290,18 @@ def _copies(stage: RowStage) -> list[kernel_tables.CopySpec]:
                 _source(source),
                 target_shape if reshaped else shapes[i],
                 _source(target),
+                **(_steps(stage) if i == 0 else {}),
             )
         )
     return copies
+
+
+def _steps(stage: RowStage) -> dict[str, tuple[int, int]]:
+    """Which end of a copy goes along an axis in steps."""
+    attrs = stage.op.attrs
+    match stage.op.opcode:
+        case "strided_slice":
+            return {"source_step": (attrs["axis"], attrs["step"])}
+        case "strided_pad":
+            return {"target_step": (attrs["axis"], attrs["step"])}
+    return {}

@@ -60,7 +60,7 @@ _ROWS = (
     Cause("E109", "comparisons can't be chained", "z = where(«0 < x[t] < 1», 1, 0)"),
     Cause("E110", "{what} is not part of the language", "z = tanh(«y := 1»)"),
     Cause("E111", "{text} is not a finite number", "z = «1e400» * x[t]"),
-    Cause("E112", "the operator {op} is not part of the language", "z = «x[t] % 2»"),
+    Cause("E112", "the operator {op} is not part of the language", "z = «x[t] ^ 2»"),
     Cause("E113", "{text} is not a value of the language", "z = tanh(«None»)"),
     Cause("E114", "this line sets nothing", "«tanh(x[t])»"),
     Cause("E115", "{text} can't be set", "«h[t][0]» = 3"),
@@ -153,6 +153,8 @@ _ROWS = (
     Cause("E424", "{n} states, those of earlier steps with them, are more than {most}",
           f"z = sum(x[t - {STEPS}]) + «h[t - {STATES - STEPS + 1}]»"),
     # ---- options, functions, rates, what is returned ----
+    Cause("E425", "{shape} has no part [{part}]", "V: weight[3]\nz = V[«1:5»] * x[t][0]"),
+    Cause("E426", "a step is a whole number, not 0", "z = x[t][::«0»]"),
     Cause("E501", "{name}{signature} is given {count} arguments", "z = «tanh(x[t], 2)»"),
     Cause("E502", "{name}{signature} has no argument {keyword}", "z = softmax(x[t], «axes=0»)"),
     Cause("E503", "{name} reduces one value", "z = «max(x[t], 0)»"),
@@ -175,6 +177,7 @@ _ROWS = (
           "\n".join(["f0: function = lambda v: -v",
                      *(f"f{i}: function = lambda v: f{i - 1}(f{i - 1}(v))" for i in range(1, 20)),
                      "z = «f19(x[t])»"])),
+    Cause("E515", "surrogate: {reason}", "z = «surrogate(x[t] + W[:, 0], W[:, 0] * x[t])»"),
     Cause("E601", "nothing is returned",
           "cell: Example\nfeatures: size\nx: input[features]\nh: state[features]\n"
           "«h[t] = h[t-1] + x[t]»\n"),

@@ -10,12 +10,12 @@ Non-Goals: finding the mistakes; the causes and their examples, which are rows o
 
 from __future__ import annotations
 
-import difflib
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
+from rnncc.common.spelling import nearest_name
 from rnncc.frontend.causes import CAUSES
 from rnncc.frontend.limits import FIELD_CHARACTERS, HINTS, KNOWN, MISTAKES, NAME_CHARACTERS
 from rnncc.ir.program import Span
@@ -129,8 +129,5 @@ def nearest(name: str, known: Iterable[str]) -> str:
     names = [*known]
     if len(names) > KNOWN or len(name) > NAME_CHARACTERS:
         return ""
-    pool = sorted(set(names))
-    matches = difflib.get_close_matches(name, pool, n=1, cutoff=0.6)
-    if not matches:
-        matches = [k for k in pool if k.lower() == name.lower()]
-    return f"did you mean {matches[0]}?" if matches else ""
+    match = nearest_name(name, sorted(set(names)))
+    return f"did you mean {match}?" if match else ""

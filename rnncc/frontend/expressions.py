@@ -18,6 +18,7 @@ from rnncc.frontend.spec import (
     Binary,
     Call,
     Conditional,
+    Cut,
     Expr,
     Item,
     Keyword,
@@ -34,11 +35,11 @@ from rnncc.ir.program import Span
 # fmt: off
 _BINARY: dict[type, str] = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Pow: "**",
-    ast.MatMult: "@", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==",
-    ast.NotEq: "!=", ast.And: "and", ast.Or: "or",
+    ast.Mod: "%", ast.MatMult: "@", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=",
+    ast.Eq: "==", ast.NotEq: "!=", ast.And: "and", ast.Or: "or",
 }
 _REFUSED_OPS: dict[type, str] = {
-    ast.Mod: "%", ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<",
+    ast.BitAnd: "&", ast.BitOr: "|", ast.BitXor: "^", ast.LShift: "<<",
     ast.RShift: ">>", ast.Invert: "~", ast.Is: "is", ast.IsNot: "is not", ast.In: "in",
     ast.NotIn: "not in",
 }
@@ -51,7 +52,7 @@ _REFUSED: dict[type, tuple[str, str]] = {
     ast.DictComp: ("a comprehension", ""), ast.GeneratorExp: ("a comprehension", ""),
     ast.List: ("a list", "write (a, b)"), ast.Dict: ("a dict", ""), ast.Set: ("a set", ""),
     ast.Starred: ("unpacking with *", ""), ast.Await: ("await", ""), ast.Yield: ("yield", ""),
-    ast.YieldFrom: ("yield", ""), ast.Slice: ("a slice", "take parts with split(v, n)"),
+    ast.YieldFrom: ("yield", ""),
     ast.Lambda: ("a lambda here", "declare it: act: function = lambda v: ..."),
 }
 # fmt: on
@@ -222,7 +223,16 @@ class Reader:
             return self.bad("E306", node.slice, help="a time stands right after a name: h[t][0]")
         value = self.read(node.value)
         items = node.slice.elts if isinstance(node.slice, ast.Tuple) else [node.slice]
-        return Item(value, tuple(map(self.read, items)), span)
+        return Item(value, tuple(map(self._index, items)), span)
+
+    def _index(self, node: ast.expr) -> Expr:
+        if not isinstance(node, ast.Slice):
+            return self.read(node)
+        begin, end, step = (
+            None if part is None else self.read(part)
+            for part in (node.lower, node.upper, node.step)
+        )
+        return Cut(begin, end, step, self.span(node))
 
     def _timed(self, node: ast.Name, back: int, span: Span) -> Expr:
         return Timed(node.id, back, span) if self.name(node.id, self.span(node)) else Bad(span)

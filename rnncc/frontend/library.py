@@ -32,7 +32,8 @@ def _signature(text: str) -> Signature:
 _POINTWISE = (
     "linear relu6 selu silu swish mish softplus softsign sigmoid tanh hard_sigmoid hard_silu "
     "hard_swish hard_tanh exponential log_sigmoid tanh_shrink exp log log1p expm1 sqrt rsqrt "
-    "abs sign sin cos erf square stop_gradient"
+    "abs sign sin cos erf square stop_gradient floor ceil round trunc exp2 log2 log10 erfc tan "
+    "sinh cosh arcsin arccos arctan arcsinh arccosh arctanh"
 )
 
 SIGNATURES: dict[str, Signature] = {
@@ -56,15 +57,32 @@ SIGNATURES: dict[str, Signature] = {
             "rms_norm": "v / eps axis",
             "split": "v n / axis",
             "concat": "... / axis",
+            "stack": "... / axis",
+            "flip": "v / axis",
+            "roll": "v shift / axis",
             "reshape": "v shape",
+            "broadcast": "v shape",
             "transpose": "v / axes",
             "sum": "v / axis",
             "mean": "v / axis",
             "max": "v / axis",
             "min": "v / axis",
+            "prod": "v / axis",
+            "norm": "v / axis",
+            "any": "v / axis",
+            "all": "v / axis",
             "maximum": "a b",
             "minimum": "a b",
+            "arctan2": "y x",
             "clip": "v low high",
+            "mod": "a b",
+            "floor_divide": "a b",
+            "int": "v",
+            "float": "v",
+            "bool": "v",
+            "logical_not": "v",
+            "heaviside": "v / at_zero",
+            "surrogate": "forward backward / of",
             "cumsum": "v / axis",
             "outer": "a b",
             "einsum": "subscripts ...",

@@ -285,7 +285,8 @@ class _Parser:
     def _is_too_much(self, node: ast.stmt, line: LogicalLine, reader: Reader) -> bool:
         """Whether the line goes beyond a limit; reported."""
         if len(line.text) > LEVELS and _levels(node) > LEVELS:
-            self.errors.add("E118", reader.span(getattr(node, "value", None) or node))
+            # Where Python's own limit, which is another one in every process, would say it.
+            self.errors.add("E118", reader.span(getattr(node, "targets", [node])[0]))
             return True
         declares = isinstance(node, ast.AnnAssign)
         for count, what, most in (

@@ -2,8 +2,8 @@
 
     CellSpec := declaration* equation* returns
     Layout   := Shape(sizes) | LayoutChoice(option condition, Layout, Layout)
-    Expr     := Number | Text | Name | Timed | Unary | Binary | Choice | Call | Item | Group
-                | Lambda
+    Expr     := Number | Text | Name | Timed | Unary | Binary | Choice | Call | Item | Cut
+                | Group | Lambda
 
 Non-Goals: checks (`parse` and `names` do them), shapes with options bound (`elaborate`).
 """
@@ -91,10 +91,20 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """value[indices]; never a time."""
+    """value[indices]; never a time. An index is a place along an axis, or a `Cut`."""
 
     value: Expr
     indices: tuple[Expr, ...]
+    span: Span
+
+
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """begin:end:step, an index of several places: only in an `Item`."""
+
+    begin: Expr | None
+    end: Expr | None
+    step: Expr | None
     span: Span
 
 
@@ -130,6 +140,7 @@ Expr = (
     | Conditional
     | Call
     | Item
+    | Cut
     | TupleExpr
     | Lambda
     | Bad
@@ -330,6 +341,7 @@ _CHILDREN: dict[type, Callable[[Any], tuple[Expr | Layout, ...]]] = {
     LayoutChoice: lambda e: (e.condition, e.yes, e.no),
     Call: lambda e: (*e.args, *(k.value for k in e.keywords)) if e.keywords else e.args,
     Item: lambda e: (e.value, *e.indices),
+    Cut: lambda e: tuple(x for x in (e.begin, e.end, e.step) if x is not None),
     TupleExpr: lambda e: e.items,
     Lambda: lambda e: (e.body,),
     Shape: lambda e: e.sizes,

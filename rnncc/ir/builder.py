@@ -96,6 +96,12 @@ class Builder:
     def slice(self, x: Value, axis: int, start: Size, size: Size) -> Value:
         return self.emit("slice", x, axis=axis, start=start, size=size)
 
+    def strided_slice(self, x: Value, axis: int, start: Size, step: int, size: Size) -> Value:
+        """x[start], x[start + step] ... along an axis, `size` of them: a copy."""
+        if step == 1:
+            return self.slice(x, axis, start, size)
+        return self.emit("strided_slice", x, axis=axis, start=start, step=step, size=size)
+
     def pad(self, x: Value, axis: int, start: Size, size: Size) -> Value:
         """x placed at `start` of an axis of length `size`, zeros around it."""
         return self.emit("pad", x, axis=axis, start=start, size=size)

@@ -72,6 +72,27 @@ def interpret(
     return {r.name: _squeeze(values[r.value], r.value.type, env) for r in program.results}
 
 
+def constants_of(
+    program: Program,
+    arguments: Mapping[str, np.ndarray],
+    sizes: Mapping[str, int],
+    more: Iterable[Op] = (),
+) -> dict[Value, np.ndarray]:
+    """What the program, and more ops behind it, make of these arguments alone before a loop, of
+    one row: weights, perhaps states, and all that follows from them, [1, 1, *features], float64."""
+    env = Env(sizes, 1, 1)
+    values = {
+        p.value: _expand(arguments[p.value.name], p.value.type)
+        for p in program.params
+        if p.value.name in arguments
+    }
+    with np.errstate(all="ignore"):
+        for op in (*program.before, *more):
+            if op.opcode != "uniform" and all(o in values for o in op.operands):
+                _run([op], values, env)
+    return values
+
+
 def _scan(program: Program, values: dict[Value, np.ndarray], env: Env) -> None:
     scan = program.scan
     assert scan is not None

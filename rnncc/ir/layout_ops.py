@@ -80,6 +80,55 @@ define(OpDef("slice", Kind.LAYOUT, _infer_slice, _np_slice, vjp=_vjp_slice))
 define(OpDef("pad", Kind.LAYOUT, _infer_slice, _np_pad, vjp=_vjp_pad))
 
 
+def _every(op: Op, env: Any, length: int) -> tuple[slice | np.ndarray, ...]:
+    """The places along an axis that a stepped slice reads, in their order."""
+    start, size = op.attrs["start"].evaluate(env.sizes), length
+    places = start + op.attrs["step"] * np.arange(size)
+    return (*[slice(None)] * (op.attrs["axis"] + 2), places)
+
+
+def _np_strided_slice(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
+    return x[_every(op, env, op.attrs["size"].evaluate(env.sizes))]
+
+
+def _np_strided_pad(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
+    axis = op.attrs["axis"] + 2
+    shape = [*x.shape]
+    shape[axis] = op.attrs["size"].evaluate(env.sizes)
+    y = np.zeros(shape)
+    y[_every(op, env, x.shape[axis])] = x
+    return y
+
+
+def _vjp_strided_slice(b: Emits, op: Op, dy: Value) -> tuple[Value]:
+    x, step = op.operands[0], op.attrs["step"]
+    place = {"axis": op.attrs["axis"], "start": op.attrs["start"], "step": step}
+    size = x.type.shape[op.attrs["axis"]]
+    if step == -1 and size == op.attrs["size"]:  # all of it the other way round: so back
+        return (b.emit("strided_slice", dy, **place, size=size),)
+    return (b.emit("strided_pad", dy, **place, size=size),)
+
+
+def _vjp_strided_pad(b: Emits, op: Op, dy: Value) -> tuple[Value]:
+    axis = op.attrs["axis"]
+    place = {"axis": axis, "start": op.attrs["start"], "step": op.attrs["step"]}
+    return (b.emit("strided_slice", dy, **place, size=op.operands[0].type.shape[axis]),)
+
+
+# x[start], x[start + step] ... along an axis, `size` of them; a step may be negative. It is a copy:
+# a `slice` is a view. And its adjoint: zeros, with x at those places.
+define(
+    OpDef(
+        "strided_slice",
+        Kind.LAYOUT,
+        _infer_slice,
+        _np_strided_slice,
+        vjp=_vjp_strided_slice,
+    )
+)
+define(OpDef("strided_pad", Kind.LAYOUT, _infer_slice, _np_strided_pad, vjp=_vjp_strided_pad))
+
+
 def _np_spread(op: Op, env: Any, x: np.ndarray) -> np.ndarray:
     # Inside a scan a value has no T, so only B is spread there.
     wide = [

@@ -111,7 +111,7 @@ class Line:
         match name:
             case "start" | "size":
                 return self.size()
-            case "axis" | "site" | "ahead":
+            case "axis" | "site" | "ahead" | "step":
                 return self.whole()
             case "over" | "axes" | "per":
                 return self.need(r"\w+")

@@ -78,6 +78,10 @@ def _np_erf(x: np.ndarray) -> np.ndarray:
     return np.vectorize(math.erf, otypes=[np.float64])(x)
 
 
+def _np_erfc(x: np.ndarray) -> np.ndarray:
+    return np.vectorize(math.erfc, otypes=[np.float64])(x)
+
+
 # fmt: off
 _elementwise("neg", np.negative, "-{0}", lambda b, dy, y, x: (b.neg(dy),))
 _elementwise("add", np.add, "{0} + {1}", lambda b, dy, y, x, z: (dy, dy))
@@ -134,7 +138,61 @@ _elementwise("maximum", np.maximum, "v.maximum({0}, {1})",
 _elementwise("minimum", np.minimum, "v.minimum({0}, {1})",
              lambda b, dy, y, x, z: _split_at_ties(b, dy, y, x, z))
 _elementwise("stop_gradient", lambda x: x, "{0}", lambda b, dy, y, x: (None,))
+# The first, as if it changed with the second by the third: what `differentiate` sees is the
+# slope. It stays where it is until nothing is differentiated any more (`passes.settle`).
+_elementwise("surrogate", lambda v, x, slope: np.broadcast_arrays(v, x, slope)[0], "{0}",
+             lambda b, dy, y, v, x, slope: (None, b.mul(dy, slope), None))
+_elementwise("exp2", np.exp2, "v.exp2({0})",
+             lambda b, dy, y, x: (b.mul(dy, b.mul(math.log(2), y)),), cost=20)
+_elementwise("log2", np.log2, "v.log2({0})",
+             lambda b, dy, y, x: (b.div(dy, b.mul(math.log(2), x)),), cost=20)
+_elementwise("log10", np.log10, "v.log10({0})",
+             lambda b, dy, y, x: (b.div(dy, b.mul(math.log(10), x)),), cost=20)
+_elementwise("erfc", _np_erfc, "v.erfc({0})",
+             lambda b, dy, y, x: (
+                 b.mul(dy, b.mul(-2 / math.sqrt(math.pi), b.exp(b.neg(b.mul(x, x))))),), cost=100)
+_elementwise("tan", np.tan, "v.tan({0})",
+             lambda b, dy, y, x: (b.mul(dy, b.add(b.mul(y, y), 1.0)),), cost=30)
+_elementwise("sinh", np.sinh, "v.sinh({0})", lambda b, dy, y, x: (b.mul(dy, b.cosh(x)),), cost=50)
+_elementwise("cosh", np.cosh, "v.cosh({0})", lambda b, dy, y, x: (b.mul(dy, b.sinh(x)),), cost=50)
+_elementwise("arcsin", np.arcsin, "v.arcsin({0})",
+             lambda b, dy, y, x: (b.mul(dy, b.rsqrt(_to_one(b, x))),), cost=30)
+_elementwise("arccos", np.arccos, "v.arccos({0})",
+             lambda b, dy, y, x: (b.neg(b.mul(dy, b.rsqrt(_to_one(b, x)))),), cost=30)
+_elementwise("arctan", np.arctan, "v.arctan({0})",
+             lambda b, dy, y, x: (b.div(dy, b.add(b.mul(x, x), 1.0)),), cost=30)
+_elementwise("arctan2", np.arctan2, "v.arctan2({0}, {1})",
+             lambda b, dy, y, x, z: _angle_slopes(b, dy, x, z), cost=40)
+_elementwise("arcsinh", np.arcsinh, "v.arcsinh({0})",
+             lambda b, dy, y, x: (b.mul(dy, b.rsqrt(b.add(b.mul(x, x), 1.0))),), cost=80)
+_elementwise("arccosh", np.arccosh, "v.arccosh({0})",
+             lambda b, dy, y, x: (
+                 b.mul(dy, b.rsqrt(b.mul(b.sub(x, 1.0), b.add(x, 1.0)))),), cost=80)
+_elementwise("arctanh", np.arctanh, "v.arctanh({0})",
+             lambda b, dy, y, x: (b.div(dy, _to_one(b, x)),), cost=50)
+# What goes in steps has no slope but 0; `round` is to even.
+_elementwise("floor", np.floor, "v.floor({0})")
+_elementwise("ceil", np.ceil, "v.ceil({0})")
+_elementwise("round", np.round, "v.round({0})")
+_elementwise("trunc", np.trunc, "v.trunc({0})")
+_elementwise("floor_divide", np.floor_divide, "v.floor_divide({0}, {1})", cost=15)
+_elementwise("mod", np.mod, "v.mod({0}, {1})",
+             lambda b, dy, y, x, z: (dy, b.neg(b.mul(dy, b.floor_divide(x, z)))), cost=15)
 # fmt: on
+
+
+def _to_one(b: Emits, x: Value) -> Value:
+    """1 - x ** 2, true near -1 and 1."""
+    product: Value = b.mul(b.sub(1.0, x), b.add(x, 1.0))
+    return product
+
+
+def _angle_slopes(b: Emits, dy: Value, y: Value, x: Value) -> tuple[Value, Value]:
+    """Of the angle of (x, y); 0 at the origin, where there is none."""
+    square = b.add(b.mul(x, x), b.mul(y, y))
+    at_origin = b.eq(square, 0.0)
+    share = b.div(b.where(at_origin, 0.0, dy), b.where(at_origin, 1.0, square))
+    return b.mul(share, x), b.neg(b.mul(share, y))
 
 
 def _power_slopes(b: Emits, dy: Value, y: Value, x: Value, z: Value) -> tuple[Value, Value]:

@@ -136,9 +136,10 @@ class Scan:
 
 @dataclass(frozen=True, slots=True, eq=False)
 class Param:
-    """role: input context weight constant state held rate seed valid residual cotangent.
+    """role: input context weight constant state restart held rate seed valid residual cotangent.
 
-    held: what a masked first step puts out: the last output of the steps before, zeros at first.
+    restart: what a state starts anew from where a row does. held: what a masked first step puts
+    out: the last output of the steps before, zeros at first. valid: bools of every row and step.
     of: of a cotangent, the name of the result that it is for.
     """
 

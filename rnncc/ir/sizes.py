@@ -245,6 +245,23 @@ def product(sizes: tuple[Size, ...]) -> Size:
     return total
 
 
+def at_least(size: Size) -> int | None:
+    """What a size isn't below, where names stand for 1 or more and quotients for 0 or more; None
+    where nothing is known. Of `2 * units - 1`: 1.
+
+    >>> units = Size.name("units")
+    >>> at_least(2 * units - 1), at_least(units // 2 + 3), at_least(3 - units)
+    (1, 3, None)
+    """
+    least = 0
+    for monomial, coefficient in size.terms:
+        if monomial and coefficient < 0:
+            return None
+        has_quotient = any(isinstance(atom, FloorDiv) for atom in monomial)
+        least += 0 if has_quotient else coefficient
+    return least
+
+
 def can_be_meant(left: Size, right: Size) -> bool:
     """Whether two sizes are one where every quotient comes out even, or whatever is divided.
 

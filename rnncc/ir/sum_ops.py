@@ -112,10 +112,26 @@ def _vjp_extremum(b: Emits, op: Op, dy: Value) -> tuple[Value]:
     return (b.mul(hit, _along(b, op, share)),)
 
 
+def _vjp_prod(b: Emits, op: Op, dy: Value) -> tuple[Value]:
+    """Of each element the product of all others, made anew: of n elements n * n factors, but right
+    where some are 0, and so are derivatives of any order."""
+    (x,) = op.operands
+    axis, shape = op.attrs["axis"], op.operands[0].type.shape
+    n = shape[axis]
+    place = b.cumsum(b.full(1.0, (n,)), 0)
+    square = (*shape[: axis + 1], n, *shape[axis + 1 :])  # [.., which, of what, ..]
+    which, of_what = (b.broadcast(place, square, (i,)) for i in (axis, axis + 1))
+    kept = tuple(i for i in range(len(square)) if i != axis)
+    others = b.where(b.eq(which, of_what), 1.0, b.broadcast(x, square, kept))
+    rest = b.reduce("prod", others, axis + 1)
+    return (b.mul(_along(b, op, dy), rest),)
+
+
 for _name, _fn, _rule in (
     ("sum", np.sum, lambda b, op, dy: (_along(b, op, dy),)),
     ("max", np.max, _vjp_extremum),
     ("min", np.min, _vjp_extremum),
+    ("prod", np.prod, _vjp_prod),
 ):
     define(
         OpDef(

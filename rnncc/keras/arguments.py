@@ -49,6 +49,25 @@ def taken(keywords: dict[str, Any], names: Iterable[str]) -> dict[str, Any]:
     return {n: keywords.pop(n) for n in names if n in keywords}
 
 
+_OF_SEQUENCES = ("return_sequences", "return_state", "go_backwards", "stateful")
+
+
+def refuse_sequences(what: str, keywords: Mapping[str, Any]) -> None:
+    """TypeError for what speaks of sequences, which a cell has none of."""
+    for name in _OF_SEQUENCES:
+        if keywords.get(name):
+            raise TypeError(f"{what} computes one step: give {name} to RNN")
+    refuse_time_major(what, keywords)
+
+
+def refuse_time_major(what: str, keywords: Mapping[str, Any]) -> None:
+    if keywords.get("time_major"):
+        raise TypeError(
+            f"{what} has no time_major: inputs are [batch, time, ...], keras.ops.swapaxes(x, 0, 1) "
+            "makes them so"
+        )
+
+
 def by_weight(what: str, given: Any, names: Iterable[str], get: Any) -> dict[str, Any]:
     """Initializers, regularizers or constraints by the name of their weight. TypeError for no
     dict, ValueError for a weight that doesn't exist."""

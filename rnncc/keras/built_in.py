@@ -16,7 +16,13 @@ from keras import constraints, initializers, ops, regularizers
 
 from rnncc import layers as native_layers
 from rnncc.artifact.cell import Array
-from rnncc.keras.arguments import dtype_of, function_of, taken
+from rnncc.keras.arguments import (
+    dtype_of,
+    function_of,
+    refuse_sequences,
+    refuse_time_major,
+    taken,
+)
 from rnncc.keras.cells import KERAS, Cell
 from rnncc.keras.recurrent import PACKAGE
 from rnncc.keras.rnn import FLAGS, RNN
@@ -29,6 +35,7 @@ _WEIGHTS = {"kernel": "kernel", "recurrent_kernel": "recurrent", "bias": "bias"}
 _KINDS = {"initializer": initializers, "regularizer": regularizers, "constraint": constraints}
 _KEPT = {f"{w}_{kind}": module for w in _WEIGHTS.values() for kind, module in _KINDS.items()}
 _RATES = ("dropout", "recurrent_dropout")
+_SHAPES = ("input_shape", "input_dim")  # as keras.layers.Layer takes them
 _ARGUMENTS = """
     Arguments as in Keras, implementation among them, which says how many dropout masks are drawn
     where recurrent_dropout is 0; activation and recurrent_activation: a name, a text such as
@@ -60,6 +67,7 @@ class KerasBuiltInCell(Cell):
     computed_arguments: ClassVar[tuple[str, ...]]  # what the kernels are chosen by
 
     def _make(self, arguments: dict[str, Any]) -> None:
+        refuse_sequences(type(self).__name__, arguments)
         seed, own = arguments.pop("seed"), taken(arguments, KERAS)
         super(Cell, self).__init__(**own)
         for name, module in _KEPT.items():
@@ -234,7 +242,8 @@ class KerasBuiltIn(RNN):
         kept = taken(arguments, ("use_cudnn",))  # there is one kernel: nothing to choose
         if kept.get("use_cudnn", "auto") not in ("auto", True, False):
             raise ValueError(f"use_cudnn is 'auto', True or False, not {kept['use_cudnn']!r}")
-        own = taken(arguments, (*KERAS, *FLAGS, "checkpoint_every", "precision"))
+        refuse_time_major(type(self).__name__, arguments)
+        own = taken(arguments, (*KERAS, *_SHAPES, *FLAGS, "checkpoint_every", "precision"))
         shared = {n: own[n] for n in ("dtype", "trainable") if n in own}
         cell = self.cell_class(**arguments, **shared, name=self.cell_name)
         super().__init__(cell, **own)
@@ -324,6 +333,7 @@ class GRU(KerasBuiltIn):
 @keras.saving.register_keras_serializable(PACKAGE)
 class LSTM(KerasBuiltIn):
     cell_class, cell_name = LSTMCell, "lstm_cell"
+    unit_forget_bias = property(attrgetter("cell.unit_forget_bias"))
 
     def __init__(
         self,

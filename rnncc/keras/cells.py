@@ -21,7 +21,7 @@ from rnncc import layers as native_layers
 from rnncc.artifact.cell import Array, names_of
 from rnncc.common import initializers as draws
 from rnncc.compiler import compile as compile_cell
-from rnncc.keras.arguments import by_weight, dtype_of, taken
+from rnncc.keras.arguments import by_weight, dtype_of, refuse_sequences, taken
 from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
 from rnncc.keras.recurrent import PACKAGE, Computed, as_shapes
 from rnncc.layers import deserialize, serialize
@@ -328,6 +328,7 @@ def compiled_of(spec: Any, keywords: Mapping[str, Any], dtype: str) -> Layer:
         if spec.dtype != dtype:
             raise ValueError(f"{spec!r} computes in {spec.dtype}, this layer in {dtype}")
         return spec
+    refuse_sequences("a cell", keywords)
     if isinstance(spec, str | os.PathLike):
         spec = compile_cell(spec)
     if isinstance(spec, type) and issubclass(spec, Layer):

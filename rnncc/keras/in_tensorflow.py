@@ -19,10 +19,10 @@ import numpy as np
 import tensorflow as tf
 
 from rnncc.keras import tf_ops
-from rnncc.keras.calls import Request, seed_of
-from rnncc.keras.graph_calls import GraphCalls, calls_of, weakly
-from rnncc.keras.operation import Operation
 from rnncc.keras.tf_ops import Shapes
+from rnncc.operations.calls import Request, seed_of
+from rnncc.operations.graph_calls import GraphCalls, calls_of, weakly
+from rnncc.operations.operation import Operation
 
 _OUT = f"tf.numpy_function ({tf_ops.UNAVAILABLE})" if tf_ops.UNAVAILABLE else "ops of our own"
 HOW = f"TensorFlow: a custom gradient, in graphs over {_OUT}; no XLA"

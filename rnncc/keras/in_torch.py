@@ -17,9 +17,9 @@ import torch
 from torch import Tensor
 
 from rnncc.keras import on_device
-from rnncc.keras.calls import Request, SavedCall, SymbolicShapes, known_of, seed_of
-from rnncc.keras.operation import Operation
-from rnncc.keras.second import second
+from rnncc.operations.calls import Request, SavedCall, SymbolicShapes, known_of, seed_of
+from rnncc.operations.operation import Operation
+from rnncc.operations.second import second
 from rnncc.torch import recurrence as recurrences
 from rnncc.torch.arrays import array_of, unreadable
 from rnncc.torch.ops import IN_GRAPHS

@@ -14,8 +14,8 @@ from typing import Any
 
 import keras
 
-from rnncc.keras.calls import Request
-from rnncc.keras.operation import Operation
+from rnncc.operations.calls import Request
+from rnncc.operations.operation import Operation
 
 BACKENDS = ("tensorflow", "jax", "torch")
 Run = Callable[[Operation, Request, Sequence[Any], Any], Sequence[Any]]

@@ -23,9 +23,9 @@ from torch import Tensor
 from rnncc import layers as native_layers
 from rnncc.artifact.cell import VALID
 from rnncc.common.unrolling import unroll_of
-from rnncc.keras.calls import Request, seed_of
-from rnncc.keras.operation import Operation
 from rnncc.layers.wiring import DirectionsWiring, StackWiring
+from rnncc.operations.calls import Request, seed_of
+from rnncc.operations.operation import Operation
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.common.precision import PRECISION
 from rnncc.torch.ops import run as run_op
@@ -91,7 +91,7 @@ class _Call:
 
     def turned(self) -> _Call:
         """Of steps that were turned round: they run as they lie."""
-        mask = None if self.mask is None else _turned(self.mask)
+        mask = None if self.mask is None else _turned_steps(self.mask)
         return replace(self, mask=mask, backwards=False)
 
 
@@ -183,6 +183,14 @@ def _directions(
     if merge is None:
         return [*ahead, *back], finals
     return [merge(a, b) for a, b in zip(ahead, back, strict=True)], finals
+
+
+def _turned_steps(mask: Tensor) -> Tensor:
+    """A mask for steps the other way round, and resets: what was before a step is behind it."""
+    if mask.ndim == 2:
+        return _turned(mask)
+    valid, resets = (_turned(m) for m in mask)
+    return torch.stack([valid, torch.cat([torch.zeros_like(resets[:, :1]), resets[:, :-1]], 1)])
 
 
 def _turned(tensor: Tensor) -> Tensor:

@@ -15,10 +15,11 @@ import keras
 from keras import ops, tree
 
 from rnncc.artifact.cell import CellDescription
-from rnncc.keras.calls import Request, known_of
 from rnncc.keras.mechanism import HOW, prepare, run
-from rnncc.keras.operation import Operation
+from rnncc.operations.calls import Request, known_of
+from rnncc.operations.operation import Operation
 from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.api.masking import WANTED
 from rnncc.runtime.api.validation import Dims, spread
 from rnncc.runtime.common.precision import refuse_on_cpu
 
@@ -94,7 +95,7 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
         dtype = operation.dtype.name
         tensors = [cast(t, dtype) for t in inputs]
         if mask is not None:
-            tensors.append(cast(mask, "bool"))
+            tensors.append(mask if len(mask.shape) == 3 else cast(mask, "bool"))
         if states is not None:
             self._check_states(operation, tensors, states)
             tensors += [cast(t, dtype) for t in states]
@@ -202,6 +203,29 @@ def fitting_mask(mask: Any, sequences: Any) -> Any:
             f"mask has shape {list(mask.shape)}, expected [batch={lead[0]}, time={lead[1]}]"
         )
     return mask
+
+
+def with_resets(mask: Any, resets: Any, sequences: Any) -> Any:
+    """A fitting mask, or none, together with resets: [2, batch, time], bools or numbers, which
+    kernels look at. TypeError, ValueError for what can't be resets, as far as that is known."""
+    if getattr(resets, "requires_grad", False):
+        raise TypeError(f"resets asks for a gradient, but has none: give {WANTED}, or detach it")
+    resets = ops.convert_to_tensor(resets)
+    lead, dtype = tuple(sequences.shape[:2]), keras.backend.standardize_dtype(resets.dtype)
+    shape = tuple(resets.shape)
+    if len(shape) != 2 or any(
+        isinstance(a, int) and isinstance(b, int) and a != b
+        for a, b in zip(shape, lead, strict=True)
+    ):
+        raise ValueError(
+            f"resets has shape {list(shape)}, expected [batch={lead[0]}, time={lead[1]}]"
+        )
+    if "complex" in dtype or dtype == "string":
+        raise TypeError(f"resets holds {dtype} values: give {WANTED}")
+    kind = "bool" if dtype == "bool" else "float32"
+    resets = cast(resets, kind)
+    valid = ops.ones_like(resets) if mask is None else cast(cast(mask, "bool"), kind)
+    return ops.stack([valid, resets])
 
 
 def first_mask(mask: Any, inputs: Any) -> Any:

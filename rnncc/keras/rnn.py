@@ -24,6 +24,7 @@ from rnncc.keras.recurrent import (
     first_mask,
     fitting_mask,
     is_shape,
+    with_resets,
 )
 from rnncc.keras.stacked import as_cell
 from rnncc.keras.traced import is_python_cell
@@ -66,17 +67,27 @@ class RecurrentLayer(Computed):
         initial_state: Any = None,
         mask: Any = None,
         training: bool = False,
+        resets: Any = None,
     ) -> Any:
         """The outputs of the last step, or of every step, and the last states if asked for.
 
         sequences: [batch, time, ...], several as the cell takes them. initial_state: states, one
         after another or in groups. mask: bools [batch, time], False where a step doesn't count.
-        ValueError for shapes that don't fit, and of a stateful layer for another batch size.
+        resets: bools, or 0 and 1, [batch, time]: before which steps a row starts anew.
+        ValueError for shapes that don't fit, and of a stateful layer for another batch size, or for
+        resets without initial states.
         """
         arguments = self.spread_inputs(sequences)
         inputs = [*arguments.values()]
         timed = arguments[self.description.inputs[0].name]
         mask = fitting_mask(first_mask(mask, sequences), timed)
+        if resets is not None:
+            if self.stateful and initial_state is None:
+                raise ValueError(
+                    f"{self.name} is stateful: what a row starts anew from isn't where the call "
+                    "before ended, so resets need initial_state="
+                )
+            mask = with_resets(mask, resets, timed)
         states = None if initial_state is None else flat_states(self, initial_state)
         if self.stateful:
             self._check_batch(inputs[0])
@@ -107,7 +118,61 @@ class RecurrentLayer(Computed):
 
     # ---- states that stay ----
 
-    states: Any = None
+    _kept: Any = None
+
+    @property
+    def states(self) -> Any:
+        """Variables that a stateful layer's calls go on from; None of others, and before any."""
+        return self._kept
+
+    @states.setter
+    def states(self, given: Any) -> None:
+        """What they hold. ValueError for others than the layer's; before there are any, too."""
+        flat = [] if given is None else tree.flatten(given)
+        own = tree.flatten(self._kept or [])
+        if given is None:
+            self.reset_state()
+            return
+        if not own or len(flat) != len(own):
+            raise ValueError(
+                f"{self.name} has {len(own)} states that stay, {len(flat)} are given"
+                + ("" if own else ": build a stateful layer first")
+            )
+        for number, (variable, value) in enumerate(zip(own, flat, strict=True)):
+            if tuple(ops.shape(value)) != tuple(variable.shape):
+                raise ValueError(
+                    f"state {number} of {self.name} has shape {[*ops.shape(value)]}, expected "
+                    f"{[*variable.shape]}"
+                )
+        for variable, value in zip(own, flat, strict=True):
+            variable.assign(value)
+
+    def __call__(self, *args: Any, **keywords: Any) -> Any:
+        # TensorFlow's AutoGraph rewrites a call that a graph is made of, and keeps what it has
+        # rewritten, with the layer in it: so it gets this line, and what is Keras's it leaves.
+        return self._checked_call(*args, **keywords)
+
+    def _checked_call(self, *args: Any, **keywords: Any) -> Any:
+        """A call. ValueError for lists of numbers, which Keras takes for arguments; TypeError for
+        `constants`, which Keras 3 has no more."""
+        if "constants" in keywords:
+            raise TypeError(
+                f"{self.name} takes no constants: Keras 3's RNN has none. What is the same at all "
+                "steps is a context of a cell of equations (context[...]), or a variable of the "
+                "cell; else repeat it along time beside the inputs, call((sequences, repeated))"
+            )
+        given = args[0] if args else keywords.get("sequences")
+        if isinstance(given, list | tuple):
+            leaves = tree.flatten(given)
+            if leaves and isinstance(leaves[0], int | float):
+                raise ValueError(
+                    f"{self.name} is given a list of numbers: give an array [batch, time, ...]. If "
+                    "rows have different lengths, pad them, and say with mask= which steps count"
+                )
+        return super().__call__(*args, **keywords)
+
+    # TensorFlow's AutoGraph leaves what is Keras's as it is; what it rewrites keeps the layer.
+    _checked_call.__module__ = "keras"
 
     def make_states(self, shapes: dict[str, Dims]) -> None:
         """Variables for the states. ValueError while the batch size is unknown."""
@@ -129,7 +194,7 @@ class RecurrentLayer(Computed):
     def _hold(self, made: list[Any]) -> None:
         """States are no weights: they stay out of get_weights and of files, as in Keras. But they
         are variables, so that a jitted step hands them on."""
-        object.__setattr__(self, "states", made)
+        object.__setattr__(self, "_kept", made)
 
     @property
     def variables(self) -> list[Any]:

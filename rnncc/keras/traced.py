@@ -13,13 +13,12 @@ from typing import Any
 import keras
 from keras import tree
 
-from rnncc.compiler import compile_text
-from rnncc.frontend.diagnostics import SpecError
 from rnncc.keras.arguments import dtype_of
 from rnncc.keras.cells import Cell, KerasAbstractCell
 from rnncc.keras.python.graph import Graph, graph_of
-from rnncc.keras.python.text import CellText, Writer
+from rnncc.keras.python.reader import step_graph
 from rnncc.keras.recurrent import PACKAGE, as_shapes, is_shape
+from rnncc.reading.text import CellText, compiled, write
 
 
 def is_python_cell(given: Any) -> bool:
@@ -86,14 +85,9 @@ class PythonCell(Cell):
             self.cell.build(shapes)
             self.cell.built = True
         trains = self._read(shapes)
-        name = f"<{type(self.cell).__name__}>"
-        equations = Writer(self.cell, trains).write()
-        try:
-            layer = compile_text(equations.text, filename=name)
-        except SpecError:  # equations that hold for these numbers alone
-            equations = Writer(self.cell, trains, names=False).write()
-            layer = compile_text(equations.text, filename=name)
-        self._compiled = layer(dtype=self.kernel_dtype, **equations.sizes)
+        steps, name = step_graph(self.cell, trains), f"<{type(self.cell).__name__}>"
+        layer, equations = compiled(steps, self.kernel_dtype, name)
+        self._compiled = layer(**equations.sizes)
         self._equations, self._sizes = equations, dict(equations.sizes)
         self._count = _count_variables(self.cell)
         if self._compiled.cell.rates:
@@ -102,9 +96,12 @@ class PythonCell(Cell):
 
     def _read(self, shapes: Any) -> Graph:
         """A call that trains: what layers.Dropout does there, kernels do where they train."""
-        trains = self._graph(shapes, training=True)
-        plain = Writer(self.cell, self._graph(shapes, training=False)).write()
-        if Writer(self.cell, trains, drops=False).write().text != plain.text:
+        trains, plain = (self._graph(shapes, training) for training in (True, False))
+        texts = {
+            write(step_graph(self.cell, graph, every_dropout=True), drops=False).text
+            for graph in (trains, plain)
+        }
+        if len(texts) > 1:
             raise TypeError(
                 f"{type(self.cell).__name__} computes something else when training=True: of what "
                 "may differ, layers.Dropout alone can be compiled"
@@ -127,8 +124,9 @@ class PythonCell(Cell):
                 f"{self.cell.name} has other variables than when its equations were read: make a "
                 "new layer of it"
             )
-        cell, variables = self.compiled.cell, self._equations.variables
-        return {a.name: variables[a.name] for a in (*cell.weights, *cell.constants)}
+        cell, own = self.compiled.cell, {**self._equations.weights, **self._equations.constants}
+        leaves = {a.name: own[a.name] for a in (*cell.weights, *cell.constants)}
+        return {n: leaf.key if leaf.array is None else leaf.array for n, leaf in leaves.items()}
 
     def output_shapes(self) -> list[tuple[int, ...]]:
         """What was read; before, what the layer says, or else that of its first state."""
@@ -177,9 +175,20 @@ def _count_variables(layer: Any) -> int:
 
 
 def _shapes(sizes: Any) -> list[tuple[int, ...]]:
-    """Keras's sizes, one or several: numbers are vectors."""
+    """Keras's sizes, one or several: numbers are vectors. ValueError for groups of states."""
     each = [*sizes] if isinstance(sizes, list | tuple) else [sizes]
+    for inner in each:
+        if isinstance(inner, list | tuple) and not all(isinstance(n, int) for n in inner):
+            raise ValueError(
+                f"state_size is {as_plain(sizes)}: of each state a number, or the shape of a row, "
+                "one after another. Groups of states can't be read: list them flat"
+            )
     return [tuple(n) if isinstance(n, list | tuple) else (int(n),) for n in each]
+
+
+def as_plain(sizes: Any) -> Any:
+    """As lists, whatever Keras tracks them by."""
+    return [as_plain(n) for n in sizes] if isinstance(sizes, list | tuple) else sizes
 
 
 def _symbols(shapes: Any, dtype: str, name: str) -> Any:

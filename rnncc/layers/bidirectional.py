@@ -91,6 +91,13 @@ class Bidirectional(Composite):
         if first and values is None and self._initial is not None:
             self.set_weights(self._initial)
 
+    def _runs_back(self, state: str) -> bool:
+        for number, part in enumerate(self.parts):
+            own = state.removeprefix(f"{part.prefix}.")
+            if own != state:
+                return bool(number) != part.layer._runs_back(own)
+        return False
+
     # ---- results and cotangents ----
 
     def _grouped(self, left: Any) -> Any:

@@ -91,6 +91,12 @@ class Composite(Layer):
     def _store(self, store: Any) -> None:
         self.__dict__["_store"] = None  # what copies leave out
 
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Of all parts, which may have got their weights elsewhere."""
+        self._take_sizes()
+        return dict(self._fixed)
+
     def _take_sizes(self) -> None:
         """A part may have got its weights elsewhere."""
         for part in self.parts:

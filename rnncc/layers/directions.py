@@ -15,12 +15,13 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import SHOWN, VALID
+from rnncc.artifact.cell import RESTART, SHOWN, VALID
 from rnncc.common.result_roles import final_name
 from rnncc.layers.merges import Kept, Merge, turned
 from rnncc.layers.parts import Part
 from rnncc.layers.wiring import DirectionsWiring
 from rnncc.runtime.api.layer_options import Engine, Tensors
+from rnncc.runtime.api.masking import turned_behind
 from rnncc.runtime.common.memory_pool import write_into
 
 NOTHING: Tensors = MappingProxyType({})
@@ -96,8 +97,11 @@ class DirectionsEngine(DirectionsWiring):
         raise ValueError("both directions need the whole sequence: a stream has one step's")
 
     def _given(self, side: int, arrays: Tensors, last_only: bool) -> dict[str, Any]:
-        """What a direction reads, with its masks."""
+        """What a direction reads, with its masks and where its rows start anew."""
         read = self.given(side, arrays)
+        if RESTART in arrays:
+            behind = arrays[RESTART]
+            read[RESTART] = turned_behind(behind, arrays.get(VALID)) if side else behind
         if VALID in arrays:
             valid = read[VALID] = turned(side, arrays[VALID], True)
             # Of every step, outputs of masked ones are zeros; of the last, those of rows without

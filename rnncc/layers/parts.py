@@ -24,6 +24,7 @@ from rnncc.artifact.cell import (
     Rate,
     SizeDescription,
     Variant,
+    restart_name,
     variant_of,
 )
 from rnncc.common.result_roles import final_name
@@ -68,7 +69,8 @@ class Part:
         cell = self.cell
         arrays = (*cell.weights, *cell.constants, *cell.states)
         names = (*(a.name for a in arrays), *(r.name for r in cell.rates))
-        return tuple((own, self.name(own)) for own in names)
+        anew = ((restart_name(s.name), restart_name(self.name(s.name))) for s in cell.states)
+        return (*((own, self.name(own)) for own in names), *anew)
 
     def sizes(self, sizes: Mapping[str, int]) -> dict[str, int]:
         """The part's own sizes, of those that are known."""
@@ -93,6 +95,7 @@ class Part:
             rates,
             training=variant.training,
             mask=variant.mask,
+            resets=variant.resets,
             storage=variant.storage if storage is None else narrowed(storage),
             unroll=unroll_of(self.layer.unroll) if self.layer.unroll else variant.unroll,
         )

@@ -23,7 +23,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import MASKS
+from rnncc.artifact.cell import STEP_FLAGS
 from rnncc.common.result_roles import final_name
 from rnncc.layers.parts import Part
 from rnncc.layers.wiring import StackWiring
@@ -92,12 +92,12 @@ class StackEngine(StackWiring):
             for begin, end in borders(time, steps):
                 cut = slice(begin, end) if steps < time else slice(None)
                 feed = {n: arrays[n][:, cut] for n in self.first}
-                masks = {n: arrays[n][:, cut] for n in MASKS if n in arrays}
+                flags = {n: arrays[n][:, cut] for n in STEP_FLAGS if n in arrays}
                 for k, engine in enumerate(self.engines):
                     last = k == len(self.engines) - 1
                     span = cut if last else slice(0, end - begin)
                     own_results, kept = engine.forward(
-                        {**own_arrays[k], **feed, **masks},
+                        {**own_arrays[k], **feed, **flags},
                         own_sizes[k],
                         batch,
                         end - begin,
@@ -134,6 +134,7 @@ class StackEngine(StackWiring):
         """See `layer_options.Engine`: every cell over the whole block, then the next."""
         self._shown = f"1 block(s) of at most {time} steps, batch {batch}"
         feed = {n: arrays[n] for n in self.first}
+        flags = {n: arrays[n] for n in STEP_FLAGS if n in arrays}
         steps: list[Callable[[], None]] = []
         for k, engine in enumerate(self.engines):
             part, last = self.parts[k], k == len(self.engines) - 1
@@ -150,7 +151,7 @@ class StackEngine(StackWiring):
             }
             steps.append(
                 engine.repeat(
-                    {**self.given(k, arrays), **feed},
+                    {**self.given(k, arrays), **feed, **flags},
                     own,
                     batch,
                     time,

@@ -1,4 +1,4 @@
-"""split, concat, reshape, transpose and einsum -> primitive ops.
+"""split, concat, stack, reshape, broadcast, transpose, flip, roll and einsum -> primitive ops.
 
 Non-Goals: indexing (`expressions`).
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from rnncc.frontend.limits import PARTS, RANK
 from rnncc.ir.program import Value
-from rnncc.ir.sizes import Size, product
+from rnncc.ir.sizes import Size, at_least, product
 from rnncc.lowering.expressions import Evaluator
 from rnncc.lowering.functions import axis_of, function, size
 from rnncc.lowering.operands import Operand, Refusal, Shape, show
@@ -50,6 +50,60 @@ def concat(ev: Evaluator, *vs: Operand, axis: Operand = None) -> Operand:
 
 
 @function
+def stack(ev: Evaluator, *vs: Operand, axis: Operand = 0) -> Operand:
+    """Values of one shape side by side, along an axis that is new."""
+    if len(vs) == 1 and isinstance(vs[0], tuple):
+        vs = vs[0]
+    xs = [ev.value(v) for v in vs]
+    first = xs[0].type.shape
+    rank = len(first) + 1
+    if type(axis) is not int:
+        raise Refusal("E510", what="axis")
+    if not -rank <= axis < rank:
+        raise Refusal("E411", shape=f"a stack of {show(first)}", axis=axis)
+    at = axis % rank
+    if rank > RANK:
+        raise Refusal("E423", n=rank, most=RANK)
+    rows = []
+    for x in xs:
+        own = x.type.shape
+        if len(own) != len(first) or not all(map(ev.same_size, first, own)):
+            raise Refusal("E405", left=show(first), right=show(own))
+        rows.append(ev.b.reshape(x, (*first[:at], Size.of(1), *first[at:])))
+    return ev.b.concat(tuple(rows), at)
+
+
+@function
+def flip(ev: Evaluator, v: Operand, axis: Operand = None) -> Operand:
+    """From the last to the first."""
+    x = ev.value(v)
+    at = axis_of(x, axis, "flip")
+    n = x.type.shape[at]
+    return ev.b.strided_slice(x, at, n - 1, -1, n)
+
+
+@function
+def roll(ev: Evaluator, v: Operand, shift: Operand, axis: Operand = None) -> Operand:
+    """Each element `shift` places on, and what goes beyond the end to the beginning."""
+    x = ev.value(v)
+    at = axis_of(x, axis, "roll")
+    n, by = x.type.shape[at], size(shift, "a shift")
+    if n.is_constant and by.is_constant:
+        by = Size.of(by.constant % n.constant)
+    if not by.terms:
+        return x
+    least, most = at_least(by), at_least(-by)
+    front = by if least is not None and least > 0 else n + by  # elements that come to the front
+    if (least is None or least < 1) and (most is None or most < 1):
+        raise Refusal("E510", what="which way a shift goes")
+    text = f"{show(x.type.shape)} is too short to be rolled by {by}"
+    ev.positive(n - front, text)
+    ev.positive(front, text)
+    last = ev.b.slice(x, at, n - front, front)
+    return ev.b.concat((last, ev.b.slice(x, at, Size.of(0), n - front)), at)
+
+
+@function
 def reshape(ev: Evaluator, v: Operand, shape: Operand) -> Operand:
     x = ev.value(v)
     items = shape if isinstance(shape, tuple) else (shape,)
@@ -74,6 +128,22 @@ def reshape(ev: Evaluator, v: Operand, shape: Operand) -> Operand:
             right_count=count,
         )
     return ev.b.reshape(x, wanted)
+
+
+@function
+def broadcast(ev: Evaluator, v: Operand, shape: Operand) -> Operand:
+    """Repeated along axes that v hasn't, or has as one number."""
+    x = ev.value(v)
+    items = shape if isinstance(shape, tuple) else (shape,)
+    if len(items) > RANK:
+        raise Refusal("E423", n=len(items), most=RANK)
+    wanted = tuple(map(size, items))
+    if any(s.is_constant and s.constant < 1 for s in wanted):
+        raise Refusal("E402", help="whole numbers and sizes")
+    own = x.type.shape
+    if ev.common_shape(own, wanted) != wanted or len(own) > len(wanted):
+        raise Refusal("E405", left=show(own), right=show(wanted))
+    return ev.stretch(x, wanted)
 
 
 @function

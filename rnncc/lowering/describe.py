@@ -17,6 +17,7 @@ from rnncc.frontend.spec import (
     Call,
     CellSpec,
     Conditional,
+    Cut,
     Expr,
     Initializer,
     Item,
@@ -194,6 +195,9 @@ def _expr(node: Expr) -> str:
             return f"{node.function}({', '.join(arguments)})"
         case Item():
             return f"{_inner(node.value)}[{', '.join(map(_expr, node.indices))}]"
+        case Cut():
+            begin, end = ("" if x is None else _expr(x) for x in (node.begin, node.end))
+            return f"{begin}:{end}" + ("" if node.step is None else f":{_expr(node.step)}")
         case TupleExpr():
             items = ", ".join(map(_expr, node.items))
             return f"({items},)" if len(node.items) == 1 else f"({items})"

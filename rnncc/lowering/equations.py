@@ -21,6 +21,7 @@ from rnncc.frontend.spec import (
     Equation,
     Expr,
     FunctionDecl,
+    Item,
     Lambda,
     Layout,
     Name,
@@ -30,9 +31,10 @@ from rnncc.frontend.spec import (
 )
 from rnncc.ir.program import Type, Value
 from rnncc.ir.sizes import Size
-from rnncc.lowering import array_functions  # noqa: F401  (fills FUNCTIONS)
+from rnncc.lowering import array_functions, number_functions  # noqa: F401  (fill FUNCTIONS)
 from rnncc.lowering.expressions import Evaluator
 from rnncc.lowering.functions import FUNCTIONS, known
+from rnncc.lowering.indexing import item
 from rnncc.lowering.operands import (
     POISON,
     Operand,
@@ -292,6 +294,9 @@ class Equations(Evaluator):
             self.steps[name, back] = Value(label, Type(shape, "B"))
         return self.steps[name, back]
 
+    def item(self, node: Item) -> Operand:
+        return item(self, node)
+
     # ---- calls ----
 
     def call(self, node: Call) -> Operand:
@@ -308,11 +313,15 @@ class Equations(Evaluator):
             return self._declared(node, args, keywords)
         if node.function in ("drop", "zoneout"):
             return self._random(node, args, keywords)
+        if node.function == "surrogate" and len(args) + len(keywords) == 2:
+            keywords["of"] = number_functions.argument_of(self, node)
         return self._library(node.function, args, keywords)
 
     def _ungrouped(self, node: Call, args: list[Operand]) -> None:
         """Refuses (a, b) and split(v, 2) as an argument, but where a shape or a list belongs."""
-        allowed = {"reshape": (1,), "transpose": (1,), "concat": (0,) if len(args) == 1 else ()}
+        several = (0,) if len(args) == 1 else ()
+        allowed = {"concat": several, "stack": several}
+        allowed |= {"reshape": (1,), "broadcast": (1,), "transpose": (1,)}
         arguments = [a for a in node.args if not self._is_rate(node, a)]
         for at, (argument, operand) in enumerate(zip(arguments, args, strict=True)):
             if isinstance(operand, tuple) and at not in allowed.get(node.function, ()):

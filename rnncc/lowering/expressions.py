@@ -21,6 +21,7 @@ from rnncc.frontend.spec import (
     Call,
     CellSpec,
     Conditional,
+    Cut,
     Expr,
     Item,
     Lambda,
@@ -33,7 +34,7 @@ from rnncc.frontend.spec import (
 )
 from rnncc.ir.builder import Builder
 from rnncc.ir.program import Span, Value
-from rnncc.ir.sizes import Size, TooLarge, can_be_meant, product
+from rnncc.ir.sizes import Size, TooLarge, at_least, can_be_meant, product
 from rnncc.lowering.operands import (
     POISON,
     Exhausted,
@@ -48,14 +49,15 @@ from rnncc.lowering.operands import (
 # fmt: off
 _FOLD: dict[str, Callable[[Any, Any], Any]] = {
     "+": lambda a, b: a + b, "-": lambda a, b: a - b, "*": lambda a, b: a * b,
-    "/": lambda a, b: a / b, "//": lambda a, b: a // b, "**": lambda a, b: a**b,
+    "/": lambda a, b: a / b, "//": lambda a, b: a // b, "%": lambda a, b: a % b,
+    "**": lambda a, b: a**b,
     "<": lambda a, b: a < b, "<=": lambda a, b: a <= b, ">": lambda a, b: a > b,
     ">=": lambda a, b: a >= b, "==": lambda a, b: a == b, "!=": lambda a, b: a != b,
     "and": lambda a, b: a and b, "or": lambda a, b: a or b,
 }
 _OPCODE = {
     "+": "add", "-": "sub", "*": "mul", "/": "div", "<": "lt", "<=": "le", ">": "gt", ">=": "ge",
-    "==": "eq", "!=": "ne", "and": "and", "or": "or",
+    "==": "eq", "!=": "ne", "and": "and", "or": "or", "//": "floor_divide", "%": "mod",
 }
 # fmt: on
 
@@ -88,6 +90,9 @@ class Evaluator:
         raise NotImplementedError
 
     def call(self, node: Call) -> Operand:
+        raise NotImplementedError
+
+    def item(self, node: Item) -> Operand:
         raise NotImplementedError
 
     # ---- expressions ----
@@ -160,10 +165,10 @@ class Evaluator:
             case Call():
                 return self.call(node)
             case Item():
-                return self._item(node)
+                return self.item(node)
             case TupleExpr():
                 return tuple(map(self.evaluate, node.items))
-            case Bad() | Lambda():
+            case Bad() | Lambda() | Cut():
                 return POISON
 
     def _choice(self, node: Conditional) -> Operand:
@@ -243,13 +248,13 @@ class Evaluator:
         return result
 
     def _binary_sizes(self, node: Binary, left: Operand, right: Operand) -> Operand:
-        """A size stays one under + - * //; any other use makes it a number of the run."""
+        """A size stays one under + - * // %; any other use makes it a number of the run."""
         are_sizes = all(isinstance(o, Size) or type(o) is int for o in (left, right))
-        if are_sizes and node.op in ("+", "-", "*", "//"):
+        if are_sizes and node.op in ("+", "-", "*", "//", "%"):
             a, c = Size.of(left), Size.of(right)
-            if node.op == "//" and not c.terms:
+            if node.op in ("//", "%") and not c.terms:
                 raise Refusal("E512", reason="division by zero")
-            return SIZE_OPERATORS[node.op](a, c)
+            return a - a // c * c if node.op == "%" else SIZE_OPERATORS[node.op](a, c)
         return self._binary_values(node, left, right)
 
     def _binary_values(self, node: Binary, left: Operand, right: Operand) -> Operand:
@@ -259,8 +264,6 @@ class Evaluator:
             return self.matmul(self.value(left), self.value(right), node)
         if node.op == "**":
             return self.power(left, right)
-        if node.op == "//":
-            raise Refusal("E512", reason="// divides sizes, not values", help="use /")
         if node.op in ("and", "or"):
             left = self.boolean(left, node.left.span)
             right = self.boolean(right, node.right.span)
@@ -333,6 +336,15 @@ class Evaluator:
             SizeEquality(left, right, span, message or f"{left} and {right} must be equal")
         )
         return True
+
+    def positive(self, size: Size, message: str) -> None:
+        """What has to be 1 or more becomes a constraint where only sizes can tell."""
+        least = at_least(size)
+        if least is None or least < 1:
+            # 0 from 1 on, and -1 below: no size goes as far as the divisor.
+            span = self.b.span or Span(1, 1, 2)
+            below = (size - 1) // WHOLE
+            self.constraints.append(SizeEquality(below, Size.of(0), span, message))
 
     def _may_agree(self, left: Size, right: Size) -> bool:
         key = left, right
@@ -432,53 +444,6 @@ class Evaluator:
             declaration = self.spec.find(node.name)
             where = f"  (line {declaration.span.line})" if declaration else ""
         return f"{text} : {show(shape_of_operand(value))}{where}"
-
-    def _item(self, node: Item) -> Operand:
-        value = self.evaluate(node.value)
-        indices = [self.evaluate(i) for i in node.indices]
-        if value is POISON or any(i is POISON for i in indices):
-            return POISON
-        for index, expr in zip(indices, node.indices, strict=True):
-            if type(index) is not int and not isinstance(index, Size):
-                raise Refusal("E409", expr.span)
-        if isinstance(value, tuple):
-            return self._tuple_item(value, indices, node)
-        value = self.value(value)
-        shape = value.type.shape
-        if len(indices) > len(shape):
-            raise Refusal("E408", shape=show(shape), index=", ".join(map(str, indices)))
-        for index, expr in zip(indices, node.indices, strict=True):
-            value = self.take(value, index, expr.span)
-        return value
-
-    def _tuple_item(
-        self, value: tuple[Operand, ...], indices: list[Operand], node: Item
-    ) -> Operand:
-        (index, *rest) = indices
-        if rest or not isinstance(index, int) or not -len(value) <= index < len(value):
-            raise Refusal("E408", shape=f"{len(value)} values", index=index)
-        return value[index]
-
-    def take(self, value: Value, index: int | Size, span: Span) -> Value:
-        """value[index] along the first axis."""
-        size, *rest = value.type.shape
-        at = Size.of(index)
-        if isinstance(index, int):
-            if size.is_constant and not -size.constant <= index < size.constant:
-                raise Refusal("E408", span, shape=show(value.type.shape), index=index)
-            at = size + index if index < 0 else at
-        self._within(at, value.type.shape, index, span)
-        part = self.b.slice(value, 0, at, Size.of(1))
-        return self.b.reshape(part, tuple(rest))
-
-    def _within(self, at: Size, shape: Shape, index: int | Size, span: Span) -> None:
-        """An index that only sizes can tell to be one of its axis becomes a constraint."""
-        over = at // shape[0]  # 0 where it is
-        if over.is_constant and over.constant:
-            raise Refusal("E408", span, shape=show(shape), index=index)
-        if not over.is_constant and index != -1:
-            message = f"{show(shape)} has no element {index}"
-            self.constraints.append(SizeEquality(over, Size.of(0), span, message))
 
     def elements(self, value: Value) -> Size:
         return product(value.type.shape)

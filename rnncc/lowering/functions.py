@@ -32,7 +32,9 @@ def _pointwise(opcode: str) -> Function:
 
 
 _PRIMITIVE = (
-    "sigmoid tanh log_sigmoid exp log log1p expm1 sqrt rsqrt abs sign sin cos erf stop_gradient"
+    "sigmoid tanh log_sigmoid exp log log1p expm1 sqrt rsqrt abs sign sin cos erf stop_gradient "
+    "floor ceil round trunc exp2 log2 log10 erfc tan sinh cosh arcsin arccos arctan "
+    "arcsinh arccosh arctanh"
 )
 for _name in _PRIMITIVE.split():
     FUNCTIONS[_name] = _pointwise(_name)
@@ -233,6 +235,11 @@ def minimum(ev: Evaluator, a: Operand, b: Operand) -> Operand:
 
 
 @function
+def arctan2(ev: Evaluator, y: Operand, x: Operand) -> Operand:
+    return _two(ev, "arctan2", y, x)
+
+
+@function
 def clip(ev: Evaluator, v: Operand, low: Operand, high: Operand) -> Operand:
     return minimum(ev, maximum(ev, v, low), high)
 
@@ -300,8 +307,17 @@ def _reduction(kind: str) -> Function:
     return reduce
 
 
-for _name in ("sum", "mean", "max", "min"):
+for _name in ("sum", "mean", "max", "min", "prod"):
     FUNCTIONS[_name] = _reduction(_name)
+
+
+@function
+def norm(ev: Evaluator, v: Operand, axis: Operand = None) -> Operand:
+    """The root of the sum of squares; its gradient is 0 where that is 0, as torch's."""
+    b, x = ev.b, ev.value(v)
+    total = b.reduce("sum", b.mul(x, x), axis_of(x, axis, "norm"))
+    nothing = b.eq(total, 0.0)
+    return b.where(nothing, 0.0, b.sqrt(b.where(nothing, 1.0, total)))
 
 
 @function

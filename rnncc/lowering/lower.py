@@ -23,6 +23,9 @@ With `mask`, a masked step reads zeros for its inputs, keeps every carry and rep
 which is zero where it isn't shown: before the first valid step, or at every masked one.
 The zeros are put there for all steps at once, so that the pullback reads what the forward read.
 
+With `resets`, a row may start anew behind a step: what it hands on is zeros, or where it starts
+from, an argument of its own, for the first of some steps need not be the first of its row.
+
 Non-Goals: any optimisation but leaving out what nothing reads; moving ops out of the scan.
 """
 
@@ -32,7 +35,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 
-from rnncc.artifact.cell import SHOWN, VALID
+from rnncc.artifact.cell import RESTART, SHOWN, TO_STARTS, VALID, restart_name
 from rnncc.common.result_roles import ResultRole, final_name
 from rnncc.frontend.diagnostics import Reporter, SpecError
 from rnncc.frontend.limits import STATES
@@ -67,12 +70,19 @@ def lower(
     functions: Mapping[str, object] | None = None,
     *,
     mask: bool = False,
+    resets: str = "",
     training: bool = False,
     active_rates: frozenset[str] = frozenset(),
 ) -> Program:
     """The Program of a cell; SpecError with every mistake the given options and functions show."""
     return elaborate(
-        spec, options, functions, mask=mask, training=training, active_rates=active_rates
+        spec,
+        options,
+        functions,
+        mask=mask,
+        resets=resets,
+        training=training,
+        active_rates=active_rates,
     )[0]
 
 
@@ -82,11 +92,12 @@ def elaborate(
     functions: Mapping[str, object] | None = None,
     *,
     mask: bool = False,
+    resets: str = "",
     training: bool = False,
     active_rates: frozenset[str] = frozenset(),
 ) -> tuple[Program, Equations]:
     """The Program together with the equations it came from: their shapes and constraints."""
-    lowering = _lowering(spec, options, functions, mask, training, active_rates)
+    lowering = _lowering(spec, options, functions, mask, resets, training, active_rates)
     if not lowering.complete:
         errors = lowering.eq.errors
         raise SpecError(errors.diagnostics, spec.text, spec.filename, spec)
@@ -105,7 +116,7 @@ class Whole:
     ) -> None:
         rates = frozenset(r.name for r in spec.rates)
         self._lowering = _lowering(
-            spec, options, functions, mask=False, training=True, active_rates=rates
+            spec, options, functions, False, "", training=True, active_rates=rates
         )
         self.equations = self._lowering.eq
         self.complete = self._lowering.complete  # whether nothing is wrong
@@ -126,6 +137,7 @@ def _lowering(
     options: Mapping[str, object] | None,
     functions: Mapping[str, object] | None,
     mask: bool,
+    resets: str,
     training: bool,
     active_rates: frozenset[str],
 ) -> _Lowering:
@@ -137,7 +149,7 @@ def _lowering(
         active_rates=active_rates,
         errors=Reporter(),
     )
-    lowering = _Lowering(equations, mask)
+    lowering = _Lowering(equations, mask, resets)
     lowering.run()
     return lowering
 
@@ -154,10 +166,11 @@ class _Carried:
 
 
 class _Lowering:
-    def __init__(self, equations: Equations, mask: bool) -> None:
+    def __init__(self, equations: Equations, mask: bool, resets: str) -> None:
         self.eq, self.spec, self.b = equations, equations.spec, equations.b
         self.valid: Value | None = None
         self.shown: Value | None = None  # whether the output of a step is other than zero
+        self.restart: Value | None = None  # whether the row starts anew behind a step
         self.kept: dict[Value, Value] = {}  # what a state becomes -> the same with masked steps
         self.inputs: list[Value] = []
         self.slices: list[Slice] = []
@@ -165,7 +178,7 @@ class _Lowering:
         self.state_params: list[Param] = []
         self.carries: list[_Carried] = []
         self.outputs: list[tuple[str, Value]] = []
-        self.mask = mask
+        self.mask, self.resets = mask, resets
         self.complete = False  # whether nothing was found wrong
 
     # ---- the step ----
@@ -194,11 +207,9 @@ class _Lowering:
     def _enter(self) -> None:
         """The slices of inputs; with a mask, zeros where a step is masked."""
         if self.mask:
-            source = Value(VALID, Type((), "BT", "bool"))
-            self.valid = Value(VALID, Type((), "B", "bool"))
-            self.slices.append(Slice(self.valid, source))
-            self.shown = Value(SHOWN, Type((), "B", "bool"))
-            self.slices.append(Slice(self.shown, Value(SHOWN, Type((), "BT", "bool"))))
+            self.valid, self.shown = self._flag(VALID), self._flag(SHOWN)
+        if self.resets:
+            self.restart = self._flag(RESTART)
         for declared in self.spec.inputs:
             shape = self.eq.shapes[declared.name]
             if shape is None:
@@ -208,6 +219,12 @@ class _Lowering:
             self.inputs.append(source)
             self.slices.append(Slice(inner, self._cleaned(source, declared.span)))
             self.eq.steps[declared.name, 0] = inner
+
+    def _flag(self, name: str) -> Value:
+        """A bool of every row and step."""
+        flag = Value(name, Type((), "B", "bool"))
+        self.slices.append(Slice(flag, Value(name, Type((), "BT", "bool"))))
+        return flag
 
     def _initial(self, state: ArrayDecl) -> None:
         """The layer spreads a state's initial value over the batch; here only its shape counts."""
@@ -287,8 +304,24 @@ class _Lowering:
         if selected is not following:
             self.eq.names[selected] = label
             self.kept.setdefault(following, selected)
-        self.carries.append(_Carried(label, init, value, selected))
         self.state_params.append(Param(init, "state"))
+        entering = self._restarted(label, selected)
+        self.carries.append(_Carried(label, init, value, entering))
+
+    def _restarted(self, label: str, last: Value) -> Value:
+        """What the step behind this one starts from. Gradients stop at the start of a row by that:
+        none goes on to what the row was before."""
+        if self.restart is None:
+            return last
+        start: Value | float = 0.0
+        if self.resets == TO_STARTS:
+            start = Value(restart_name(label), Type(last.type.shape, "B"))
+            self.state_params.append(Param(start, "restart"))
+        entering: Value = self.b.where(
+            self.b.broadcast(self.restart, last.type.shape, ()), start, last
+        )
+        self.eq.names[entering] = label
+        return entering
 
     def _earlier(self) -> Iterator[tuple[str, range]]:
         """Names and how many steps back there are states of them that aren't declared."""
@@ -436,7 +469,7 @@ class _Lowering:
         if eq.parameters.get("seed") in live:
             params.append(Param(eq.parameters["seed"], "seed"))
         for s in self.slices:
-            if s.value in (self.valid, self.shown):
+            if s.value in (self.valid, self.shown, self.restart):
                 params.append(Param(s.source, "valid"))
         return tuple(params)
 

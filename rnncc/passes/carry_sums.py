@@ -1,8 +1,8 @@
 """What a loop puts out only to be summed over all steps is summed step by step, in a carry.
 
 A sequence takes memory for every step, is written there and read again; a sum of the steps so far
-takes a row. Rows are summed after the loop, as before. So the gradient of a weight that is
-multiplied lane by lane needs no more memory for more steps.
+takes a row. Rows are summed after the loop, as before, if they are. So the gradient of a weight
+that is multiplied lane by lane needs no more memory for more steps.
 
     >>> from rnncc.passes.differentiate import differentiate
     >>> from rnncc.lowering.examples import example, outline
@@ -36,7 +36,7 @@ from dataclasses import replace
 
 from rnncc.ir.builder import Builder
 from rnncc.ir.program import Carry, Op, Program, Stack, Type, Value, uses
-from rnncc.ir.rewrite import definitions
+from rnncc.ir.rewrite import definitions, remap_program
 from rnncc.passes.simplify import simplify
 
 
@@ -50,6 +50,7 @@ def carry_sums(program: Program) -> Program:
     before, body = Builder(), Builder()
     carries = list(scan.carries)
     after: dict[Op, Op] = {}
+    of_rows: dict[Value, Value] = {}  # sums that are the rows' own
     zeros: dict[Type, Value] = {}
     for op, stack in sums.items():
         value = stack.value
@@ -61,7 +62,10 @@ def carry_sums(program: Program) -> Program:
         so_far, final = Value(name, value.type), Value(name, value.type)
         total = body.emit("add", so_far, value, name=name)
         carries.append(Carry(name, zeros[value.type], so_far, total, final))
-        after[op] = replace(op, operands=(final,), attrs={**op.attrs, "over": "B"})
+        if op.attrs["over"] == "T":
+            of_rows[op.result] = final
+        else:
+            after[op] = replace(op, operands=(final,), attrs={**op.attrs, "over": "B"})
     gone = set(sums.values())
     scan = replace(
         scan,
@@ -73,8 +77,9 @@ def carry_sums(program: Program) -> Program:
         program,
         before=(*program.before, *before.ops),
         scan=scan,
-        after=tuple(after.get(op, op) for op in program.after),
+        after=tuple(after.get(op, op) for op in program.after if op.result not in of_rows),
     )
+    carried = remap_program(carried, of_rows)
     return simplify(carried)  # other zeros may be there
 
 
@@ -86,7 +91,7 @@ def _sums_of_steps(program: Program) -> dict[Op, Stack]:
     return {
         op: stacks[source]
         for op in program.after
-        if op.opcode == "sum_over" and op.attrs["over"] == "BT"
+        if op.opcode == "sum_over" and "T" in op.attrs["over"]
         for source in op.operands
         if source in stacks
         and readers[source] == [op]

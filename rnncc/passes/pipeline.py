@@ -6,7 +6,7 @@ hoisted, so that the pullback is made from one scan; both halves then go through
     >>> from rnncc.lowering.examples import example, outline
     >>> cell = example("h[t] = tanh(h[t-1] @ U + x[t] @ W)")
     >>> print(*(name for name, _ in stages(cell)))
-    lower simplify hoist precompute_next rotate defer tidy carry_sums join
+    lower settle simplify hoist precompute_next rotate defer tidy merge_sums carry_sums join
     >>> outline(optimise(cell))
     before:
       _0 = contract(x, W, labels=(k, kl, l))
@@ -32,20 +32,24 @@ from rnncc.passes.defer import defer
 from rnncc.passes.differentiate import differentiate
 from rnncc.passes.hoist import hoist, hoist_weights
 from rnncc.passes.join import join
+from rnncc.passes.merge_sums import merge_sums
 from rnncc.passes.precompute_next import precompute_next
 from rnncc.passes.residuals import residuals
 from rnncc.passes.rotate import rotate
+from rnncc.passes.settle import settle
 from rnncc.passes.simplify import simplify
 
 Pass = Callable[[Program], Program]
 
 PIPELINE: tuple[tuple[str, Pass], ...] = (
+    ("settle", settle),  # nothing that goes through here is differentiated any more
     ("simplify", simplify),
     ("hoist", hoist),  # first: what follows must see which operands are constants
     ("precompute_next", precompute_next),
     ("rotate", rotate),  # before defer: it needs the contraction inside the loop
     ("defer", defer),
     ("tidy", simplify),  # what moved may now meet its like
+    ("merge_sums", merge_sums),  # the fewer sums there are to be carried
     ("carry_sums", carry_sums),  # once sums over rows and sums over steps are one
     ("join", join),  # last: once gates stay where they are, they are laid side by side
 )

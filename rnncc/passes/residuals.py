@@ -135,7 +135,7 @@ def _recomputation(
             weights_only
             or opdef.kind in (Kind.POINTWISE, Kind.LEAF, Kind.RANDOM)
             or op.opcode in ("broadcast", "spread")
-            or (op.opcode == "slice" and lies_whole(op.operands[0]))
+            or (op.opcode in ("slice", "strided_slice") and lies_whole(op.operands[0]))
         )
         if opdef.kind is Kind.POINTWISE and not weights_only:
             budget -= opdef.cost

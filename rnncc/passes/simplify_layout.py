@@ -88,6 +88,27 @@ def _slice(ctx: Context, op: Op) -> Value | None:
     return None
 
 
+@rule("strided_slice")
+def _strided_slice(ctx: Context, op: Op) -> Value | None:
+    """Of what is the same all along, that; steps of steps are longer steps."""
+    producer = ctx.defs.get(op.operands[0])
+    if producer is None:
+        return None
+    if OPS[producer.opcode].kind is Kind.LEAF:
+        return _refilled(ctx, producer, op)
+    axis = op.attrs["axis"]
+    match producer.opcode:
+        case "broadcast" if axis not in producer.attrs["dims"]:
+            (x,) = producer.operands
+            return ctx.broadcast(x, op.result.type.shape, producer.attrs["dims"])
+        case "strided_slice" | "slice" if producer.attrs["axis"] == axis:
+            inner = producer.attrs.get("step", 1)
+            start = producer.attrs["start"] + op.attrs["start"] * inner
+            step = op.attrs["step"] * inner
+            return ctx.strided_slice(producer.operands[0], axis, start, step, op.attrs["size"])
+    return None
+
+
 def _slice_concat(ctx: Context, concat: Op, start: Size, size: Size) -> Value | None:
     """A slice that lies within one part of a concat."""
     axis, offset = concat.attrs["axis"], Size.of(0)
@@ -243,12 +264,17 @@ def _contract(ctx: Context, op: Op) -> Value | None:
         return ctx.contract(ctx.emit("spread", a, axes=lost), b, (la, lb, out), over)
     if not over and set(out) == set(la) | set(lb):
         return _product(ctx, op)
+    if ones := _axes_of_one(op):
+        return _contract_without(ctx, op, ones)
     for side in (0, 1):
         producer = ctx.defs.get(op.operands[side])
         if producer is None:
             continue
-        if ctx.constant(op.operands[side]) == 0:
+        number = ctx.constant(op.operands[side])
+        if number == 0:
             return ctx.full(0.0, op.result.type.shape)
+        if number is not None:
+            return _contract_full(ctx, op, side, number)
         if producer.opcode == "transpose":
             labels = (la, lb)[side]
             turned = [""] * len(labels)
@@ -258,6 +284,52 @@ def _contract(ctx: Context, op: Op) -> Value | None:
         if producer.opcode == "concat":
             return _contract_concat(ctx, op, side, producer)
     return None
+
+
+def _contract_full(ctx: Context, op: Op, side: int, number: float) -> Value:
+    """With what is one number all over: so many times a sum of the other, which no core reads."""
+    own, other, out = op.attrs["labels"][side], op.attrs["labels"][1 - side], op.attrs["labels"][2]
+    full, x, over = op.operands[side], op.operands[1 - side], op.attrs["over"]
+    x = ctx.sum_over(x, over) if over else x
+    for axis in reversed(range(len(other))):
+        if other[axis] not in out:
+            x = ctx.reduce("sum", x, axis)
+    places = [out.index(label) for label in other if label in out]
+    x = ctx.transpose(x, tuple(sorted(range(len(places)), key=places.__getitem__)))
+    x = ctx.mul(ctx.broadcast(x, op.result.type.shape, tuple(sorted(places))), number)
+    for label, size in zip(own, full.type.shape, strict=True):
+        if label not in other + out:
+            x = ctx.mul(x, ctx.extent(size))
+    return x
+
+
+def _axes_of_one(op: Op) -> set[str]:
+    """Labels of one element that needn't be there: those summed; and where a row has matrices of
+    its own, those of the result, which would be its only lane."""
+    *sides, out = op.attrs["labels"]
+    if op.attrs["over"]:
+        return set()
+    lengths = {
+        label: size
+        for labels, x in zip(sides, op.operands, strict=True)
+        for label, size in zip(labels, x.type.shape, strict=True)
+    }
+    ones = {label for label, size in lengths.items() if size.is_constant and size.constant == 1}
+    return ones if all(x.type.axes for x in op.operands) else ones.difference(out)
+
+
+def _contract_without(ctx: Context, op: Op, ones: set[str]) -> Value:
+    """As batched products of matrices are written: (n, 1) @ (1, m), (n, m) @ (m, 1)."""
+
+    def without(side: int) -> tuple[Value, str]:
+        own, x = op.attrs["labels"][side], op.operands[side]
+        kept = [i for i, label in enumerate(own) if label not in ones]
+        less = ctx.reshape(x, tuple(x.type.shape[i] for i in kept))
+        return less, "".join(own[i] for i in kept)
+
+    (a, la), (b, lb) = without(0), without(1)
+    out = "".join(label for label in op.attrs["labels"][2] if label not in ones)
+    return ctx.reshape(ctx.contract(a, b, (la, lb, out), ""), op.result.type.shape)
 
 
 def _contract_with(ctx: Context, op: Op, side: int, operand: Value, labels: str) -> Value:

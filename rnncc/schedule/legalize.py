@@ -17,6 +17,8 @@ from rnncc.ir.program import Op, Program, Scan, Slice, Value
 from rnncc.ir.rewrite import prune, remap, remap_program
 from rnncc.ir.sizes import Size
 
+MOVED = ("concat", "pad", "strided_slice", "strided_pad")  # by copies, element by element
+
 
 @dataclass(frozen=True, slots=True)
 class ViewPath:
@@ -127,8 +129,17 @@ class _Region:
         return value if self.path(value).lanes else self.copy(value)
 
     def whole(self, value: Value) -> Value:
-        """A value that is a buffer's row as it stands; constants have no buffer, so a copy."""
+        """A value that is a buffer's row as it stands: a copy of what isn't."""
+        value = self.in_memory(value)
         return value if self.path(value).whole else self.copy(value)
+
+    def in_memory(self, value: Value) -> Value:
+        """A number has no buffer until something is computed of it."""
+        if self.path(value).root not in self.leaves:
+            return value
+        zero = self.b.like(0.0, value)
+        self.leaves.add(zero)
+        return self.b.emit("add", value, zero, name=value.name)
 
     def last(self, value: Value, labels: str, lane: str) -> tuple[Value, str]:
         """The value with the axis `lane` last and contiguous."""
@@ -155,9 +166,12 @@ def legalize(program: Program) -> Program:
     if scan:
         before, scan = _own_rows(scan, region, names)
         body_region = _Region(dict(paths))
+        body_region.leaves |= region.leaves
         body = _rewrite(scan.body, body_region, names)
         scan = Scan(scan.carries, scan.xs, body, scan.ys, scan.reverse)
-    after = _rewrite(program.after, _Region(dict(paths)), names)
+    after_region = _Region(dict(paths))
+    after_region.leaves |= region.leaves
+    after = _rewrite(program.after, after_region, names)
     program = remap_program(replace(program, before=before, scan=scan, after=after), names)
     return prune(_own_results(program))
 
@@ -217,6 +231,8 @@ def _rewrite(ops: Iterable[Op], region: _Region, names: dict[Value, Value]) -> t
             new = _cumsum(region, op)
         elif kind is Kind.REDUCTION:
             region.keep(replace(op, operands=(region.whole(op.operands[0]),)))
+        elif op.opcode in MOVED:
+            region.keep(replace(op, operands=tuple(map(region.in_memory, op.operands))))
         else:
             region.keep(op)
         if new is not None:

@@ -4,6 +4,7 @@ A level begins only where an op needs *all* lanes of an earlier value. Within a 
 same lanes share a stage; what works on a whole row is a stage of its own.
 
 A concat of what stages make lane by lane is no stage: each stores its part where it belongs.
+What only later levels read goes down to them (`sinking`).
 
 Non-Goals: memory, the stages themselves (`region`).
 """
@@ -11,7 +12,7 @@ Non-Goals: memory, the stages themselves (`region`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Set
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TypeGuard
 
 from rnncc.ir.ops import OPS, Kind
@@ -20,6 +21,7 @@ from rnncc.ir.rewrite import remap
 from rnncc.ir.sizes import Size
 from rnncc.schedule.accumulate import Node, Sum, accumulate
 from rnncc.schedule.legalize import ViewPath, path_through
+from rnncc.schedule.sinking import Statement, sunk
 
 StageKey = tuple[object, ...]  # what ops of one level share when they share a stage
 
@@ -35,7 +37,8 @@ class Placed:
 
 class Levels:
     """`placed` holds the region's ops in order, by result; `paths`, the values that are views;
-    `outside`, the computed values that some other stage reads."""
+    `outside`, the computed values that some other stage reads. kept: what is written to memory
+    whoever reads it."""
 
     def __init__(
         self,
@@ -46,8 +49,9 @@ class Levels:
         in_scan: bool,
         starts: Mapping[Value, Sum],
         late: bool,
+        kept: Set[Value] = frozenset(),
     ) -> None:
-        self.known = known
+        self.known, self.kept = known, kept
         self.leaves = leaves
         self.in_scan, self.late = in_scan, late
         self.paths: dict[Value, ViewPath] = {}
@@ -58,6 +62,9 @@ class Levels:
         rows = self._is_constant_row
         for node in accumulate(computed, single, rows, self.by_row, starts, late):
             self._place(node)
+        self._sink()
+        for placed in self.placed.values():
+            self._read(placed)
 
     def path(self, value: Value) -> ViewPath:
         if value not in self.paths:
@@ -111,37 +118,71 @@ class Levels:
             level = max(p.level for p in parts)
             self.placed[result] = Placed(node, level, ("join", result), True, is_join=True)
             return
-        kind = OPS[node.opcode].kind if isinstance(node, Op) else None
-        if isinstance(node, Op):
-            operands = list(node.operands)
-        else:
-            operands = [o for c in node.contractions for o in c.operands]
-            operands += [node.init] if node.init is not None else []
         level = 0
-        for operand in operands:
-            path = self.path(operand)
-            placed = self.placed.get(path.root)
-            if placed is None:
-                continue
-            same = (
-                kind is Kind.POINTWISE
-                and path.whole
-                and not placed.is_row
-                and operand.type.shape == result.type.shape
-                and self.domain(path.root) == self.domain(result)
-            )
-            level = max(level, placed.level if same else placed.level + 1)
-            if not same:
-                self.outside.add(path.root)
-        lane = kind is Kind.POINTWISE or isinstance(node, Sum)
+        for operand in _operands(node):
+            placed = self.placed.get(self.path(operand).root)
+            if placed is not None:
+                level = max(level, placed.level + (not self._by_lane(operand, node)))
+        lane = _is_pointwise(node) or isinstance(node, Sum)
         shape, axes = result.type.shape, self.domain(result)
         key: StageKey = lane_key(shape, axes) if lane else ("row", result)
         self.placed[result] = Placed(node, level, key, not lane)
-        if kind is Kind.POINTWISE:
-            for operand in operands:  # read in a register only within one stage
-                placed = self.placed.get(self.path(operand).root)
-                if placed is not None and (placed.level, placed.key) != (level, key):
-                    self.outside.add(self.path(operand).root)
+
+    def _by_lane(self, operand: Value, node: Node) -> bool:
+        """Whether a node reads a value that the region makes as it is made, lane by lane."""
+        path = self.path(operand)
+        return (
+            _is_pointwise(node)
+            and path.whole
+            and not self.placed[path.root].is_row
+            and operand.type.shape == node.result.type.shape
+            and self.domain(path.root) == self.domain(node.result)
+        )
+
+    def _sink(self) -> None:
+        """Moves statements to where they are read."""
+        readers: dict[Value, dict[Value, None]] = {value: {} for value in self.placed}
+        whole: set[Value] = set()  # read otherwise than lane by lane
+        reads: dict[Value, list[Value]] = {}
+        for result, placed in self.placed.items():
+            reads[result] = []
+            for operand in _operands(placed.node):
+                root = self.path(operand).root
+                if root in self.placed:
+                    readers[root][result] = None
+                    reads[result].append(root)
+                    if placed.is_join or not self._by_lane(operand, placed.node):
+                        whole.add(root)
+        levels = sunk(
+            {
+                value: Statement(
+                    placed.key,
+                    placed.level,
+                    reads[value],
+                    (*readers[value],),
+                    value not in whole,
+                    value in self.kept or not _is_pointwise(placed.node),
+                    value in self.kept or placed.is_row,
+                )
+                for value, placed in self.placed.items()
+            }
+        )
+        for value, placed in self.placed.items():
+            if levels[value] != placed.level:
+                self.placed[value] = replace(placed, level=levels[value])
+
+    def _read(self, placed: Placed) -> None:
+        """Notes what this reads that isn't in a register of its own stage."""
+        if placed.is_join:
+            return
+        for operand in _operands(placed.node):
+            root = self.path(operand).root
+            source = self.placed.get(root)
+            if source is None:
+                continue
+            here = (source.level, source.key) == (placed.level, placed.key)
+            if not here or not self._by_lane(operand, placed.node):
+                self.outside.add(root)
 
     def _is_join(self, node: Node) -> TypeGuard[Op]:
         """Whether this is a concat of what stages of its own rows make lane by lane."""
@@ -154,6 +195,17 @@ class Levels:
             and not any(m.is_row for m in placed)
             and all(self.domain(r) == self.domain(node.result) for r in roots)
         )
+
+
+def _operands(node: Node) -> list[Value]:
+    if isinstance(node, Op):
+        return list(node.operands)
+    operands = [o for c in node.contractions for o in c.operands]
+    return operands + ([node.init] if node.init is not None else [])
+
+
+def _is_pointwise(node: Node) -> bool:
+    return isinstance(node, Op) and OPS[node.opcode].kind is Kind.POINTWISE
 
 
 def lane_key(shape: tuple[Size, ...], axes: str) -> StageKey:

@@ -267,11 +267,36 @@ def unread(schedule: Schedule) -> set[Buffer]:
     parts = {o for v in asked if v in schedule.joined for o in schedule.joined[v].operands}
     needed = {schedule.places[v].buffer for v in asked | parts if v in schedule.places}
     for stage in (s for k in schedule.kernels for level in k.levels for s in level.stages):
-        needed |= {v.buffer for v in _views_read(stage)}
+        needed |= {v.buffer for v in views_read(stage)}
     return {b for b in schedule.buffers if b.storage == "result"} - needed
 
 
-def _views_read(stage: Stage) -> list[View]:
+def block_locals(schedule: Schedule) -> set[Buffer]:
+    """Work of one kernel alone, a row for each that it goes through: once a block of rows is done
+    nobody reads it, and the next block's may lie there."""
+    kernels: dict[Buffer, set[Kernel]] = {}
+    for kernel in schedule.kernels:
+        stages = [s for level in kernel.levels for s in level.stages]
+        for buffer in (*written(kernel), *(v.buffer for s in stages for v in views_read(s))):
+            kernels.setdefault(buffer, set()).add(kernel)
+    kept = {v for r in schedule.program.results for v in (r.value, *_parts(schedule, r.value))}
+    kept |= {carry.init for carry in schedule.carries}
+    lasting = {schedule.places[v].buffer for v in kept if v in schedule.places}
+    found = set()
+    for buffer, (kernel, *more) in kernels.items():
+        rows = {"scan": "B", "rows": kernel.axes}.get(kernel.kind)
+        if buffer.storage == "work" and not (more or kernel.is_plain) and buffer not in lasting:
+            if buffer.axes and buffer.axes == rows:
+                found.add(buffer)
+    return found
+
+
+def _parts(schedule: Schedule, value: Value) -> tuple[Value, ...]:
+    """What a result is joined of."""
+    return schedule.joined[value].operands if value in schedule.joined else ()
+
+
+def views_read(stage: Stage) -> list[View]:
     """What a stage reads besides what it makes itself."""
     if isinstance(stage, LaneStage):
         segments = [s for g in stage.groups for a in g.accs for s in a.segments]

@@ -96,6 +96,7 @@ class _Region:
             given.in_scan,
             given.starts,
             given.late or given.in_scan,
+            given.required.keys(),
         )
         self.places: dict[Value, View] = {}
         self.buffers: list[Buffer] = []
@@ -264,9 +265,12 @@ class _Region:
         copies: list[tuple[View, View]] = []
         if op.opcode == "concat":
             copies += [(self.view(x), part) for x, part in self.parts(op, targets[:1])]
-        elif op.opcode == "pad":
+        elif op.opcode in ("pad", "strided_pad"):
             (x,) = op.operands
             copies.append((self.view(x), part_of(targets[0], op.attrs["axis"], op.attrs["start"])))
+        elif op.opcode == "strided_slice":
+            (x,) = op.operands
+            copies.append((part_of(self.view(x), op.attrs["axis"], op.attrs["start"]), targets[0]))
         elif op.opcode in ("copy", "reshape"):
             copies.append((self.view(op.operands[0]), targets[0]))
         copies += [(targets[0], t) for t in targets[1:]]
@@ -278,8 +282,9 @@ class _Region:
 def part_of(target: View, axis: int, start: Size) -> View:
     """The view from `start` on along an axis."""
     behind = target.axes[axis]
-    assert behind is not None
+    if behind is None:  # the same all along
+        return target
     starts = dict(target.starts)
     starts[behind] = starts.get(behind, Size.of(0)) + start
     kept = tuple(sorted((a, s) for a, s in starts.items() if s.terms))
-    return View(target.buffer, target.axes, kept, target.slot)
+    return View(target.buffer, target.axes, kept, target.slot, target.first_only)

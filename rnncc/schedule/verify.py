@@ -215,12 +215,14 @@ class _Check:
         op = self.op = stage.op
         if stage.source is not None:
             self.reads(stage.source, op.operands[0].type, stage.axes)
-        copied = [source for source, _ in stage.copies if source.buffer is not stage.target.buffer]
+        # What a carry was may become a part of what it is: the same buffer in another slot.
+        own = stage.target.buffer, stage.target.slot
+        copied = [v for v, _ in stage.copies if (v.buffer, v.slot) != own]
         for view in copied:
             self.reads(view, None, stage.axes)
         if OPS[op.opcode].kind is not Kind.RANDOM:
-            views = {*copied, *([stage.source] if stage.source else [])}
-            if len(views) < len({*op.operands}):
+            # Of what is the same all along an axis, two parts are one view.
+            if max(len(copied), int(stage.source is not None)) < len({*op.operands}):
                 raise self.fail(f"{op.opcode} reads fewer than its operands")
         self.writes(stage.target, op.result, stage.axes, stage)
         for _, target in stage.copies:

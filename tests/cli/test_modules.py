@@ -7,6 +7,7 @@ import os
 import pickle
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -16,7 +17,7 @@ import pytest
 
 import rnncc
 from rnncc import compiler
-from rnncc.artifact.cell import Variant, covering, plain_variants, variants_of
+from rnncc.artifact.cell import TO_STARTS, Variant, covering, plain_variants, variants_of
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.runtime.api.layer import Layer
 from tests.support.cases import render_module
@@ -98,7 +99,10 @@ def test_zoneout_matters_at_inference_too(tmp_path: Path) -> None:
     module, x = written(tmp_path, path), np.random.default_rng(0).normal(size=(3, 4, 2))
     made = compiler.layer_class(compiler.load_spec(path), "cpu", "float64")
     prefixes = ["", "rated_", "training_"]
-    assert [v.prefix for v in module._ENGINES] == [*prefixes, *(f"masked_{p}" for p in prefixes)]
+    prefixes += [f"masked_{p}" for p in prefixes]
+    anew = [p.replace("masked_", "") for p in prefixes]
+    anew = [f"masked_restarted_{p}" if k > 2 else f"restarted_{p}" for k, p in enumerate(anew)]
+    assert [v.prefix for v in module._ENGINES] == [*prefixes, *anew]
     plain = made(seed=1, return_sequences=True)(x)
     for rates in ({}, {"keep": 0.25}):
         frozen = module.Zoning(seed=1, return_sequences=True, **rates)
@@ -114,9 +118,10 @@ def test_a_rate_that_is_a_number(tmp_path: Path) -> None:
     assert list(module._ENGINES)[:2] == [Variant(), Variant(training=True)]
 
 
-def test_cells_without_rates_differ_by_their_mask_alone(tmp_path: Path) -> None:
+def test_cells_without_rates_differ_by_masks_and_resets_alone(tmp_path: Path) -> None:
     module = written(tmp_path, CELLS / "delays.rnn")
-    assert list(module._ENGINES) == [Variant(), Variant(mask=True)]
+    made = [Variant(), Variant(mask=True)]
+    assert list(module._ENGINES) == [*made, *(replace(v, resets=TO_STARTS) for v in made)]
     assert "TRAINING" not in (tmp_path / "delays.py").read_text()
 
 
@@ -234,6 +239,8 @@ def test_variants_cover_one_another() -> None:
     assert covering(Variant(mask=True), made[:2]) is None
     assert eval(repr(made), {"Variant": Variant}) == made
     prefixes = ["", "training_", "masked_", "masked_training_"]
+    prefixes += ["restarted_", "restarted_training_"]
+    prefixes += ["masked_restarted_", "masked_restarted_training_"]
     assert [variant.prefix for variant in made] == prefixes
 
 

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import gzip
 import importlib.util
+import os
 import struct
+import subprocess
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -20,8 +23,6 @@ def digits() -> ModuleType:
     spec = importlib.util.spec_from_file_location("digits", ROOT / "examples" / "digits.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
-    import sys
-
     sys.modules["digits"] = module  # dataclasses look their module up
     spec.loader.exec_module(module)
     return module
@@ -52,3 +53,13 @@ def test_idx_files_are_read(digits: ModuleType, tmp_path: Path) -> None:
     arguments = ["--mnist", str(tmp_path), "--epochs", "1", "--cell", "lstm"]
     score = digits.main([*arguments, "--picture", str(tmp_path / "digits.png")])
     assert 0 <= score <= 1
+
+
+def test_libraries_of_jax() -> None:
+    pytest.importorskip("jax")
+    if not any(map(importlib.util.find_spec, ("flax", "equinox"))):
+        pytest.skip("neither flax nor equinox")
+    run = [sys.executable, str(ROOT / "examples" / "jax_libraries.py")]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(run, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0 and "the same as jax.lax.scan" in done.stdout, done.stderr

@@ -450,3 +450,13 @@ def test_the_first_and_the_last_element_need_no_constraint() -> None:
 
 def test_the_example_of_the_module() -> None:
     assert doctest.testmod(sys.modules[lower.__module__]).failed == 0
+
+
+@pytest.mark.parametrize("part", ["[2:5]", "[-4:]", "[4:0:-1]"])
+def test_a_part_beyond_its_axis_is_refused_once_sizes_are_known(part: str) -> None:
+    text = f"cell: Part\nn: size\nx: input[n]\nh: state\nh[t] = sum(x[t]{part})\nreturn h[t]\n"
+    asked = [c for c in CellInterface(check_text(text)).constraints if "has no part" in c.message]
+    holds = [
+        all(c.left.evaluate({"n": n}) == c.right.evaluate({"n": n}) for c in asked) for n in (3, 5)
+    ]
+    assert holds == [False, True]

@@ -100,6 +100,42 @@ def test_the_spike_passes_straight_through() -> None:
     assert all(np.isfinite(a).all() and a.any() for a in found.values())
 
 
+SMOOTH = (
+    "cell: Smooth\nunits: size\nx: input[units]\nh: state[units]\nU: weight[units, units]\n"
+    "w: weight[units]\nv = x[t] + h[t-1] @ U\nh[t] = {} + h[t-1] * w\nreturn h[t]\n"
+)
+
+
+def test_a_surrogate_by_the_true_slope_is_as_smooth_as_what_it_stands_for() -> None:
+    """First derivatives and second ones."""
+    texts = ("sin(v)", "surrogate(sin(v), cos(v))", "surrogate(stop_gradient(sin(v)), cos(v))")
+    found = []
+    for text in texts:
+        case = Case(lower(check_text(SMOOTH.format(text))), {"units": 3}, batch=2, time=3)
+        forward, pullback = gradient(case.program, case.wrt)
+        cotangents = case.cotangents()
+        first = case.pull(forward, pullback, cotangents)
+        rng = np.random.default_rng(3)
+        u = {wrt: cases.draw(rng, case.arguments[wrt].shape) for wrt in case.wrt}
+        found.append(
+            first | {f"second {n}": a for n, a in second(case, forward, pullback, u).items()}
+        )
+    assert len(found[0]) > 6 and all(a.any() for a in found[0].values())
+    for other in found[1:]:
+        assert cases.worst(other, found[0])[0] <= 1e-14
+
+
+def test_a_surrogate_has_the_slope_it_is_given_and_no_other() -> None:
+    text = SMOOTH.format("surrogate(heaviside(v - w), exp(v), of=v)").replace("+ h[t-1] * w", "")
+    case = Case(lower(check_text(text)), {"units": 3}, batch=2, time=1)
+    found = case.pull(*gradient(case.program, case.wrt), case.cotangents())
+    d = case.cotangents()
+    whole = d["h"][:, 0] + d["final_h"]
+    v = case.arguments["x"][:, 0] + case.arguments["h"] @ case.arguments["U"]
+    np.testing.assert_allclose(found["x"][:, 0], whole * np.exp(v), atol=1e-14)
+    assert not found["w"].any()
+
+
 # ---- second derivatives ------------------------------------------------------------------------
 
 

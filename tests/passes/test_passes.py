@@ -12,6 +12,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+import rnncc
 from rnncc.common.result_roles import ResultRole, gradient_name
 from rnncc.ir.builder import Builder
 from rnncc.ir.printer import print_program
@@ -118,12 +119,14 @@ def test_printed_programs_do_not_depend_on_hashes() -> None:
 
 def test_the_order() -> None:
     assert [n for n, _ in PIPELINE] == [
+        "settle",
         "simplify",
         "hoist",
         "precompute_next",
         "rotate",
         "defer",
         "tidy",
+        "merge_sums",
         "carry_sums",
         "join",
     ]
@@ -228,6 +231,65 @@ return h[t]
         for name, run in PIPELINE:
             joined = joined if name == "carry_sums" else run(joined)  # it leaves no gates to join
         assert joined.scan and len(joined.scan.ys) == stacks, wrt
+
+
+# ---- merge_sums --------------------------------------------------------------------------------
+
+
+def test_sums_of_a_weight_read_often_are_one() -> None:
+    text = """cell: Unfolded
+n: size
+x: input[n]
+h: state[n]
+w: weight[n]
+v: weight[n]
+a = x[t] + w * h[t-1]
+b = tanh(w * a) - v
+c = tanh(w * b) - v
+h[t] = tanh(w * c) + v
+return h[t]
+"""
+    _, pullback = gradient(lower(check_text(text)), ["w", "v"])
+    merged = optimise(pullback)
+    assert [op.opcode for op in merged.after] == ["sum_over", "sum_over"]
+    assert len(merged.scan.carries) == 3  # h, and what w and v have so far
+
+
+def test_sums_that_are_subtracted_keep_their_signs() -> None:
+    text = """cell: Signs
+n: size
+x: input[n]
+h: state[n]
+w: weight[n]
+v: weight[n]
+a = tanh((-w) * x[t] - w * h[t-1]) - v
+b = tanh(w * a) - v
+h[t] = tanh(w * b) - v
+return h[t]
+"""
+    program = lower(check_text(text))
+    _, pullback = gradient(program, ["w", "v"])
+    case = Case(program, {"n": 5})
+    right = case.run()
+    assert cases.worst(case.run(optimise(program)), right)[0] <= LIMIT
+    inner = Case(distinct(pullback)[0], {"n": 5})
+    found = Case(distinct(pullback)[0], {"n": 5}, arguments=inner.arguments)
+    assert cases.worst(found.run(optimise(found.program)), inner.run())[0] <= LIMIT
+
+
+def test_sums_that_are_results_stay_as_they_are() -> None:
+    """One weight's gradient isn't a part of another's."""
+    text = """cell: Two
+n: size
+x: input[n]
+h: state[n]
+w: weight[n]
+v: weight[n]
+h[t] = tanh(w * h[t-1] + v * x[t])
+return h[t]
+"""
+    _, pullback = gradient(lower(check_text(text)), ["w", "v"])
+    assert len([op for op in optimise(pullback).after if op.opcode == "sum_over"]) == 2
 
 
 # ---- carry_sums --------------------------------------------------------------------------------
@@ -481,3 +543,51 @@ def test_long_chains(what: str) -> None:
     forward, pullback = gradient(program, ["x", "h", "W", "v"])
     for made in (optimise(program), optimise(forward), optimise(pullback)):
         assert schedule(made).kernels
+
+
+# ---- axes of one element ------------------------------------------------------------------------
+
+MATRICES = """cell: Memory
+x: input[15]
+C: state[3, 4, 4]
+w: weight[15, 12]
+p: weight[4, 1]
+v = reshape((x[t] @ w), (3, 4, 1))
+k = tanh(reshape(x[t][0:12], (3, 1, 4)))
+C[t] = 0.5 * C[t-1] + OUTER
+y = reshape(ROWS, (3, 4))
+z = reshape(COLUMNS, (3, 4))
+return y * z + reshape(einsum("zik,kj->zij", C[t], p), (3, 4))
+"""
+AS_PRODUCTS = {
+    "OUTER": 'einsum("zik,zkj->zij", v, k)',
+    "ROWS": 'einsum("zik,zkj->zij", C[t], v)',
+    "COLUMNS": 'einsum("zik,zij->zkj", C[t], v)',
+}
+WRITTEN_OUT = {
+    "OUTER": "v * k",
+    "ROWS": "sum(C[t] * reshape(v, (3, 1, 4)), axis=2)",
+    "COLUMNS": "sum(C[t] * v, axis=1)",
+}
+
+
+def test_axes_of_one_element_are_no_axes_of_a_product() -> None:
+    """Batched products of matrices with one column mean what they mean written out."""
+    made = []
+    for words in (AS_PRODUCTS, WRITTEN_OUT):
+        text = MATRICES
+        for word, expression in words.items():
+            text = text.replace(word, expression)
+        program = lower(check_text(text))
+        forward, pullback = gradient(program, ["x", "w", "p"])
+        ops = [*optimise(forward).ops(), *optimise(pullback).ops()]
+        own = [o for o in ops if o.opcode == "contract" and not o.attrs["over"]]
+        for a, b in (o.operands for o in own if all(x.type.axes for x in o.operands)):
+            assert "1" not in map(str, (*a.type.shape, *b.type.shape))
+        layer = rnncc.compile_text(text, dtype="float64")(return_sequences=True, seed=3)
+        x = np.random.default_rng(5).standard_normal((3, 4, 15))
+        y, pullback_of = layer.vjp(x)
+        back = pullback_of(np.cos(y))
+        made.append([y, back.inputs, *back.weights.values()])
+    for mine, other in zip(*made, strict=True):
+        np.testing.assert_allclose(mine, other, rtol=1e-11, atol=1e-12)

@@ -161,6 +161,22 @@ SHAPED: dict[str, list[tuple[list[Type], Make]]] = {
     "transpose": [([B_MATRIX], lambda b, xs: b.transpose(xs[0], (1, 0)))],
     "slice": [([B_MATRIX], lambda b, xs: b.slice(xs[0], 1, Size.of(1), Size.of(2)))],
     "pad": [([B_MATRIX], lambda b, xs: b.pad(xs[0], 0, Size.of(1), Size.of(5)))],
+    "strided_slice": [
+        ([B_MATRIX], lambda b, xs: b.strided_slice(xs[0], 1, Size.of(3), -2, Size.of(2))),
+        ([B_MATRIX], lambda b, xs: b.strided_slice(xs[0], 0, N - 1, -1, N)),
+    ],
+    "strided_pad": [
+        (
+            [B_ROW],
+            lambda b, xs: b.emit(
+                "strided_pad", xs[0], axis=0, start=Size.of(7), step=-2, size=Size.of(9)
+            ),
+        )
+    ],
+    # By the true slope: any other isn't the slope of the value.
+    "surrogate": [([B_ROW], lambda b, xs: b.surrogate(b.sin(xs[0]), xs[0], b.cos(xs[0])))],
+    "arccosh": [([B_ROW], lambda b, xs: b.arccosh(b.add(xs[0], 1.5)))],
+    "prod": [([B_MATRIX], lambda b, xs: b.reduce("prod", xs[0], 0))],
     "copy": [([B_ROW], lambda b, xs: b.emit("copy", xs[0]))],
     "spread": [([MATRIX], lambda b, xs: b.emit("spread", xs[0], axes="B"))],
     "concat": [([B_MATRIX, MATRIX], lambda b, xs: b.concat((xs[0], xs[1]), 0))],
@@ -181,7 +197,8 @@ SHAPED: dict[str, list[tuple[list[Type], Make]]] = {
     "uniform": [([], lambda b, xs: b.uniform(Value("seed", Type((), "", "int")), 1, (M,), "seq"))],
 }
 # Their gradients are zero, or meant to be.
-FLAT = ("full", "extent", "uniform", "sign", "stop_gradient")
+STEPS = ("sign", "floor", "ceil", "round", "trunc", "floor_divide")
+FLAT = ("full", "extent", "uniform", "stop_gradient", *STEPS)
 CONDITIONS = ("lt", "le", "gt", "ge", "eq", "ne", "and", "or", "not")
 
 

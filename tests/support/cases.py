@@ -31,7 +31,10 @@ FILES = {
 }
 NAMES = list(FILES)
 # Gradients that are meant to differ from the slope.
-NO_SLOPE = {"stopped_gradient": "a straight-through spike: flat forward, a sigmoid backward"}
+NO_SLOPE = {
+    "stopped_gradient": "a straight-through spike: flat forward, a sigmoid backward",
+    "spiking": "surrogates: steps forward, slopes of their own backward",
+}
 SLOPED = [name for name in NAMES if name not in NO_SLOPE]
 # States that their cells never let go negative.
 POSITIVE = ("n", "energy", "power")

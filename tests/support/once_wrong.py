@@ -79,6 +79,16 @@ CELLS: dict[str, str] = {
     # Sums along the last axis, whichever was asked for.
     "cumsum": _cell("h[t] = 0.5 * h[t-1] + cumsum(x[t], axis=0)", h="[3, 2]", x="[3, 2]"),
     "cumax": _cell("h[t] = 0.5 * h[t-1] + cumax(x[t], axis=0)", h="[3, 2]", x="[3, 2]"),
+    # Two parts of what is the same all along are one view: that a part was forgotten was said.
+    "rolled number": _cell(
+        "h[t] = tanh(x[t] @ K) + 0.5 * h[t-1]",
+        give="h[t] + roll(broadcast(sum(x[t]), (units,)), 2)",
+    ),
+    # A number among what is moved had no buffer.
+    "numbers side by side": _cell(
+        "h[t] = tanh(x[t] @ K) + w + 0.5 * h[t-1]",
+        give="concat(0 * h[t], x[t]), cumsum(0 * h[t] + 1), h[t]",
+    ),
     # A state that a single number is given to had its shape in one place and not in another.
     "scalar": _cell(
         "h[t] = tanh(sum(x[t])) + 0.5 * sum(h[t-1])", give="h[t], h[t-1]", h="[3]", x="[3]"

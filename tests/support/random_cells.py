@@ -28,6 +28,13 @@ UNARY = (
     "gelu({0})",
     "0.5 * {0}",
     "{0} ** 2",
+    "arctan({0})",
+    "arcsinh({0})",
+    "log2(1 + abs({0}))",
+    "surrogate(sin({0}), cos({0}))",
+    "{0} % 3",
+    "arctan2({0}, 2)",
+    "cosh(tanh({0}))",
 )
 BINARY = (
     "{0} + {1}",
@@ -38,8 +45,17 @@ BINARY = (
     "where({0} > {1}, {0}, 0.5 * {1})",
     "{0} / (2 + abs({1}))",
 )
-REDUCE = ("sum({0})", "mean({0})", "max({0})", "min({0})")
-WHOLE = ("softmax({0})", "layer_norm({0})", "rms_norm({0})", "cumsum({0})", "tanh(cumsum({0}))")
+REDUCE = ("sum({0})", "mean({0})", "max({0})", "min({0})", "norm({0})", "{0}[0]", "{0}[-1]")
+WHOLE = (
+    "flip({0})",
+    "{0}[::-1]",
+    "concat({0}, {0})[::2]",
+    "softmax({0})",
+    "layer_norm({0})",
+    "rms_norm({0})",
+    "cumsum({0})",
+    "tanh(cumsum({0}))",
+)
 
 
 @dataclass
@@ -133,7 +149,12 @@ class Draft:
             case "concat":
                 (v, _), (w, _) = self.pick("u"), self.pick("u")
                 first, second = f"p{len(self.lines)}", f"q{len(self.lines)}"
-                self.lines.append(f"{first}, {second} = split(concat({v}, {w}), 2)")
+                whole = f"concat({v}, {w})"
+                if self.rng.random() < 0.5:
+                    self.lines.append(f"{first}, {second} = split({whole}, 2)")
+                else:
+                    self.lines.append(f"{first} = {whole}[:units]")
+                    self.lines.append(f"{second} = {whole}[-units:]")
                 self.pool += [(first, "u"), (second, "u")]
                 self.unread |= {first: "u", second: "u"}
             case "memory":

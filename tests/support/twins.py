@@ -50,6 +50,8 @@ class LayerAndReference:
             valid = np.random.default_rng(0).random((batch, time)) < 0.6
             valid[0] = True
             call["mask"] = valid
+        if variant == "resets":
+            call["resets"] = np.random.default_rng(0).random((batch, time)) < 0.5
         return cls(layer, reference, inputs, states, call)
 
     def results(self, layer: Any) -> dict[str, np.ndarray]:

@@ -116,7 +116,7 @@ def _loops_around(stage: LaneStage, group: Group, one_row: bool) -> tuple[int, i
         return 0, 0
     if one_row:  # tiles
         return int(group.rowwise), 1
-    return (5, 5) if group.rowwise else (0, 3)  # panels of rows, tiles, their rows, spots
+    return (4, 4) if group.rowwise else (0, 2)  # tiles, their rows, spots
 
 
 class _Segment:

@@ -13,6 +13,7 @@ from collections.abc import Iterable, Mapping
 from rnncc.artifact.inlined_cores import blocks_name
 from rnncc.artifact.kernel_args import (
     BatchSize,
+    BlockLimit,
     FetchesRows,
     InnerRows,
     KernelArgument,
@@ -31,6 +32,7 @@ from rnncc.artifact.kernel_args import (
 )
 from rnncc.common.user_text import Code
 from rnncc.emit.cpu.core_calls import core_call
+from rnncc.emit.cpu.overwrites import overwrites, selected_rows
 from rnncc.emit.cpu.row_calls import row_view
 from rnncc.emit.shared.addresses import Addresses
 from rnncc.emit.shared.kernel_names import Words
@@ -38,7 +40,16 @@ from rnncc.emit.shared.statements import Statements
 from rnncc.emit.shared.views import STEP, KernelView, LaneView, Loop, RowView
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Value
-from rnncc.schedule.model import Buffer, Kernel, LaneStage, RowStage, Schedule, Stage, unread
+from rnncc.schedule.model import (
+    Buffer,
+    Kernel,
+    LaneStage,
+    RowStage,
+    Schedule,
+    Stage,
+    block_locals,
+    unread,
+)
 
 # What the templates themselves read, by the names they read it by: of a kind of kernel, and of any
 # with contractions.
@@ -49,8 +60,9 @@ OF_KIND: dict[str, dict[str, KernelArgument]] = {
         "parts": PartCount(),
         "shared": SpinLimit(),
         "sync": SyncWords(),
+        "most_rows": BlockLimit(),
     },
-    "rows": {"parts": PartCount(), "n0": OuterRows(), "n1": InnerRows()},
+    "rows": {"parts": PartCount(), "n0": OuterRows(), "n1": InnerRows(), "most_rows": BlockLimit()},
 }
 SCRATCH: dict[str, KernelArgument] = {
     "scratch_base": ScratchBase(),
@@ -80,7 +92,8 @@ class KernelWriter:
         self.source = source
         self.one_row, self.inlined = words is not None, inlined
         self.words = words or Words()
-        self.at = Addresses(kernel, self.words, one_row=self.one_row)
+        local = block_locals(schedule)
+        self.at = Addresses(kernel, self.words, one_row=self.one_row, local=local)
         self.left_out: set[Buffer] = unread(schedule) if self.one_row else set()
         self.leaves = {
             op.result: op for op in schedule.program.ops() if OPS[op.opcode].kind is Kind.LEAF
@@ -109,6 +122,7 @@ class KernelWriter:
             *(kernel.name, kernel.kind, Code(), words, arguments, lines, levels, kernel.reverse),
             reads,
             unroll=kernel.unroll,
+            alone=self.one_row,
         )
 
     def reads(self, stages: list[LaneView | RowView]) -> set[str]:
@@ -117,11 +131,12 @@ class KernelWriter:
         in_scan = self.kernel.kind == "scan"
         asked = {
             "first": self.at.asks_for_first,
+            "origin": self.at.asks_for_origin,
             "scratch": any(s.calls for s in lanes),
             "row_pointers": any(s.keeps_rows for s in lanes),
             "turn": in_scan and any(s.in_tiles for s in lanes),
             "own_lo": in_scan and len(lanes) < len(stages),
-            "row_lo": any(not (s.in_tiles and s.one_row) for s in lanes),
+            "row_lo": not (self.one_row and all(s.in_tiles for s in lanes)),
         }
         return {name for name, read in asked.items() if read}
 
@@ -193,8 +208,12 @@ class KernelWriter:
                 row = f" + (r - m) * {call.out_stride}" if several else ""
                 accs.append((f"acc{i}", f"{call.out}{row}"))
         if not stage.direct:
+            several = in_scan and not self.one_row
+            selected = selected_rows(stage, self.leaves) if several else {}
             writer = Statements(
-                self.at, stage, outer, registers, self.leaves, self.left_out, view.column + 16
+                *(self.at, stage, outer, registers, self.leaves, self.left_out),
+                column=view.column + 12,
+                selected=selected,
             )
             # A row's own matrix leaves its result for one row only, so its epilogue stays whole.
             rowwise = any(g.rowwise for g in stage.groups)
@@ -204,6 +223,8 @@ class KernelWriter:
             for loop in view.loops:
                 read = set(re.findall(r"\w+", " ".join(loop.lines)))
                 loop.accs = [f"{name} = {place}" for name, place in accs if name in read]
-            if shared and view.row_lines:
+            view.overwrites = [*overwrites(self.at, stage, selected, self.leaves)]
+            view.streams = [name in writer.streamed for name, _ in view.row_lines]
+            if shared and any(view.streams):
                 view.fetch = self.words(f"{stage.name}_fetch", FetchesRows(stage.name))
         return view

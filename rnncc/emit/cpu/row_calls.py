@@ -23,7 +23,7 @@ from rnncc.schedule.model import RowStage, View
 def row_view(at: Addresses, stage: RowStage, comments: list[Code]) -> RowView:
     view = RowView(comments=comments)
     match stage.op.opcode:
-        case "sum" | "max" | "min":
+        case "sum" | "prod" | "max" | "min":
             _reduce(at, stage, view)
         case "cumsum":
             _cumsum(at, stage, view)
@@ -128,7 +128,7 @@ def _bulk_coordinates(at: Addresses, stage: RowStage) -> tuple[str, str]:
 
 
 def _copies(at: Addresses, stage: RowStage, view: RowView) -> None:
-    if stage.op.opcode == "pad":
+    if stage.op.opcode in ("pad", "strided_pad"):
         view.calls += _copy(at, view, stage, 0, "zero", None, stage.target)
     for i, (source, target) in enumerate(stage.copies):
         view.calls += _copy(at, view, stage, i, "copy", source, target)

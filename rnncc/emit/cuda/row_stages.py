@@ -24,14 +24,16 @@ from rnncc.schedule.region import part_of
 def row_views(at: Addresses, stage: RowStage, comments: list[Code]) -> list[StageView]:
     """The stage's loops; none of them reads what another writes."""
     match stage.op.opcode:
-        case "sum" | "max" | "min":
+        case "sum" | "prod" | "max" | "min":
             views = [_reduce(at, stage)]
         case "cumsum":
             views = [_cumsum(at, stage)]
         case "uniform":
             views = [_uniform(at, stage)]
-        case "pad":
+        case "pad" | "strided_pad":
             views = [_pad(at, stage)]
+        case "strided_slice":
+            views = [_strided(at, stage)]
         case "concat":
             views = _concat(at, stage)
         case _:
@@ -82,7 +84,8 @@ def _reduce(at: Addresses, stage: RowStage) -> StageView:
     view = StageView(count=items.count, places=items.places)
     lines = [f"a_at = {element(at, source, full_indices)}"]
     combine = {"sum": "total + {}", "max": "v.maximum(total, {})", "min": "v.minimum(total, {})"}
-    begin = "v.splat(0.0)" if kind == "sum" else "v.load(a_at)"
+    combine["prod"] = "total * {}"
+    begin = {"sum": "v.splat(0.0)", "prod": "v.splat(1.0)"}.get(kind, "v.load(a_at)")
     load = combine[kind].format(f"v.load(a_at + k * {step})")
     if axis < len(shape) - 1:  # neighbours read neighbours
         lines += [f"total = {begin}", f"for k in range({at.size(shape[axis])}):"]
@@ -162,6 +165,20 @@ def _copy(at: Addresses, stage: RowStage) -> StageView:
     return StageView(count=items.count, places=items.places, lines=lines)
 
 
+def _strided(at: Addresses, stage: RowStage) -> StageView:
+    """Elements some steps apart, perhaps from the last to the first."""
+    source, attrs = stage.copies[0][0], stage.op.attrs
+    shape = stage.op.result.type.shape
+    items = items_of(at, shape, _names(len(shape)))
+    indices = _variables(items.axes)
+    read = list(indices)
+    if read[attrs["axis"]] != "0":
+        read[attrs["axis"]] += f" * ({attrs['step']})"
+    lines = [f"moved = v.load({element(at, source, read)})"]
+    lines += _stores(at, stage, indices, "moved")
+    return StageView(count=items.count, places=items.places, lines=lines)
+
+
 def _concat(at: Addresses, stage: RowStage) -> list[StageView]:
     start, axis, views = Size.of(0), stage.op.attrs["axis"], []
     sources = [s for s, _ in stage.copies if s is not stage.target]
@@ -189,7 +206,12 @@ def _pad(at: Addresses, stage: RowStage) -> StageView:
     inside = list(indices)
     inside[axis] = "inner"
     lines = [f"inner = {indices[axis]} - ({start})", "moved = v.splat(0.0)"]
-    lines += [f"if inner >= 0 and inner < {at.size(operand.type.shape[axis])}:"]
+    meets = ""
+    if "step" in stage.op.attrs:
+        step = stage.op.attrs["step"]
+        lines[:1] = [f"away = {indices[axis]} - ({start})", f"inner = away // ({step})"]
+        meets = f"inner * ({step}) == away and "
+    lines += [f"if {meets}inner >= 0 and inner < {at.size(operand.type.shape[axis])}:"]
     lines += [f"    moved = v.load({element(at, source, inside)})"]
     lines += _stores(at, stage, indices, "moved")
     return StageView(count=items.count, places=items.places, lines=lines)

@@ -7,6 +7,8 @@ Non-Goals: numbers (`cpu.kernel_arguments`).
 
 from __future__ import annotations
 
+from collections.abc import Set
+
 from rnncc.artifact.kernel_args import (
     AxisStride,
     BatchStride,
@@ -19,7 +21,7 @@ from rnncc.artifact.kernel_args import (
     ZeroRow,
 )
 from rnncc.emit.shared.kernel_names import Words
-from rnncc.emit.shared.views import Loop
+from rnncc.emit.shared.views import STEP, Loop
 from rnncc.ir.sizes import Size
 from rnncc.schedule.model import Buffer, Kernel, View
 
@@ -30,10 +32,18 @@ class Addresses:
     sequence are; or else that is a term of every address, which LLVM moves out of inner loops."""
 
     def __init__(
-        self, kernel: Kernel, words: Words, *, one_row: bool = False, steps_named: bool = False
+        self,
+        kernel: Kernel,
+        words: Words,
+        *,
+        one_row: bool = False,
+        steps_named: bool = False,
+        local: Set[Buffer] = frozenset(),
     ) -> None:
+        """local: buffers that have rows for a block alone, from the row `origin` on."""
         self.kernel = kernel
-        self.one_row, self.steps_named = one_row, steps_named
+        self.one_row, self.steps_named, self.local = one_row, steps_named, local
+        self.asks_for_origin = False
         self.words = words
         self.in_scan = kernel.kind == "scan"
         self.step_lines: list[str] = []
@@ -50,7 +60,9 @@ class Addresses:
     @property
     def column(self) -> int:
         """Where a stage stands."""
-        return 4 if self.kernel.kind == "weights" else 8
+        if self.kernel.kind == "weights":
+            return STEP
+        return 2 * STEP if self.one_row else 3 * STEP
 
     def size(self, size: Size) -> str:
         if size.is_constant:
@@ -116,6 +128,8 @@ class Addresses:
         buffer = view.buffer
         if self.one_row:
             return {}
+        if buffer in self.local:
+            return {"r": self.batch_stride(buffer)}
         if self.in_scan:
             if "B" not in buffer.axes:
                 return {}
@@ -139,7 +153,12 @@ class Addresses:
 
     def row_terms(self, view: View, variables: tuple[str, ...] = ("r0", "r")) -> str:
         strides = self.row_strides(view)
-        return "".join(f" + {x} * {strides[x]}" for x in variables if x in strides)
+        if "r" not in strides or view.buffer not in self.local:
+            return "".join(f" + {x} * {strides[x]}" for x in variables if x in strides)
+        self.asks_for_origin = True
+        if "r" in variables:
+            return f" + (r - origin) * {strides['r']}"
+        return f" - origin * {strides['r']}"  # of the row 0, to which rows are added elsewhere
 
     def outer_terms(self, view: View, outer: list[Loop]) -> str:
         """The view's offset inside the loops over the outer axes of a lane space."""

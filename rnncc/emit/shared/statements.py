@@ -6,6 +6,7 @@ Non-Goals: the loops around them.
 from __future__ import annotations
 
 from collections.abc import Mapping, Set
+from types import MappingProxyType
 
 from rnncc.emit.shared.addresses import Addresses
 from rnncc.emit.shared.kernel_names import unpack_lines
@@ -13,10 +14,11 @@ from rnncc.emit.shared.views import WIDTH, Loop, StatementLoop
 from rnncc.ir.ops import OPS
 from rnncc.ir.program import Op, Value
 from rnncc.ir.sizes import Size
-from rnncc.schedule.model import Buffer, LaneStage, View
+from rnncc.schedule.model import Buffer, LaneStage, Store, View
 
 SLOW = 15  # cycles a vector from which an op is an activation others wait for
 WORTH_SPLITTING = 3  # activations in a stage
+NO_SELECTS: Mapping[Op, Store] = MappingProxyType({})
 SPILLS = 8  # values that may cross from loop to loop without a place of their own
 
 
@@ -30,14 +32,17 @@ class Statements:
         leaves: Mapping[Value, Op],
         left_out: Set[Buffer] = frozenset(),
         column: int = 0,
+        selected: Mapping[Op, Store] = NO_SELECTS,
     ) -> None:
-        """column: where the statements stand."""
+        """column: where the statements stand. selected: selects by a flag of the row of which the
+        last operand alone is stored, since rows that have the flag are written over later."""
         self.at = at
         self.stage = stage
         self.outer = outer
         self.column = column
         self.registers = registers
         self.row_lines: list[tuple[str, str]] = []  # a row's addresses: name, and where it is
+        self.streamed: set[str] = set()  # of these, what has a row of its own for every step
         self.addresses: set[str] = set()  # their names
         self.used: set[str] = set()  # of them, by the loop at hand
         self.late: dict[Value, int] = {}  # made in an earlier loop: the number of its place
@@ -53,6 +58,8 @@ class Statements:
         self.stored = {s.value for s in self.stores}
         # Where a later loop finds what an earlier one made: rows that hold all of its vector.
         self.kept = {s.value: s.view for s in self.stores if not self._is_part(s.view)}
+        self.selected = selected
+        self.kept = {op.operands[-1]: s.view for op, s in selected.items()} | self.kept
 
     def run(self, split: bool) -> list[StatementLoop]:
         """The statements, in one loop, or split where one activation waits for another.
@@ -101,6 +108,10 @@ class Statements:
         return unpack_lines(names[first : last + 1], place, WIDTH - self.column)
 
     def _statement(self, op: Op, fused: set[Op], crossing: dict[Value, tuple[int, int]]) -> None:
+        if op in self.selected:
+            self.registers[op.result] = self.read(op.operands[-1])
+            self._store(op.result)
+            return
         self._bind_operands(op)
         text = self._expression(op, fused)
         name = self._name(op.result)
@@ -258,6 +269,8 @@ class Statements:
                 name = self.at.words.fresh_of(f"{view.buffer.name}{slot}", "r")
                 self.addresses.add(name)
                 self.row_lines.append((name, base + terms))
+                if "T" in view.buffer.axes:
+                    self.streamed.add(name)
                 self.row_pointers[key] = name
             else:
                 self.row_pointers[key] = base

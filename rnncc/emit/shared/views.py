@@ -54,7 +54,7 @@ class CallView:
 
     def all_rows(self, row_tile: str, lo: str, hi: str) -> list[str]:
         """The call for all rows, of the tiles from lo to hi."""
-        rows = ["row_lo", "row_hi", row_tile, lo, hi]
+        rows = ["blk", "row_end", row_tile, lo, hi]
         places = [self.init, self.init_j, self.out, self.out_stride, self.tile_bytes]
         arguments = [self.cores, self.table, self.count, *rows, *places]
         return call_lines("contract_rows", arguments, self.column)
@@ -71,6 +71,14 @@ class StatementLoop:
 
 
 @dataclass
+class Overwrite:
+    """What is written over a row's lanes, if it is one of those."""
+
+    condition: str
+    lines: list[str]
+
+
+@dataclass
 class LaneView:
     kind: str = "lanes"
     comments: list[Code] = field(default_factory=list)
@@ -78,7 +86,9 @@ class LaneView:
     outer: list[Loop] = field(default_factory=list)
     calls: list[CallView] = field(default_factory=list)
     row_lines: list[tuple[str, str]] = field(default_factory=list)  # address, where it is
+    streams: list[bool] = field(default_factory=list)  # of these, which lie elsewhere every step
     loops: list[StatementLoop] = field(default_factory=list)
+    overwrites: list[Overwrite] = field(default_factory=list)  # once they are done
     tiles: str = ""
     unit_blocks: str = ""  # a power of two
     unit_shift: str = ""  # its logarithm
@@ -103,6 +113,13 @@ class LaneView:
         return f"range({'lane_lo * VB, lane_hi' if self.in_scan else f'0, {self.blocks}'} * VB, VB)"
 
     @property
+    def own_vectors(self) -> str:
+        """Where this thread's vectors are, of a stage of a loop over steps."""
+        if not self.calls:
+            return self.vectors
+        return f"range(lane_lo * {self.unit_blocks} * VB, lane_hi * {self.unit_blocks} * VB, VB)"
+
+    @property
     def in_tiles(self) -> bool:
         return bool(self.calls) and not self.direct
 
@@ -112,11 +129,19 @@ class LaneView:
         return self.in_tiles and bool(self.row_lines) and not self.one_row
 
     @property
+    def fetch_rows(self) -> list[str]:
+        """What asks for those rows of a tile that lie elsewhere every step."""
+        places = bin(sum(1 << i for i, streams in enumerate(self.streams) if streams))
+        rows = ["row_pointers", "m - blk", "rows"]
+        arguments = [self.fetch, *rows, places, "j", f"{self.unit_blocks} * VB"]
+        return call_lines("fetch_tile", arguments, self.column + 2 * STEP)
+
+    @property
     def keep_row(self) -> list[str]:
         """What writes down a row's addresses."""
         row = "row_pointers + (r - blk) * POINTER_BYTES"
         places = [place for _, place in self.row_lines]
-        return call_lines("set_words", [row, *places], self.column + 2 * STEP)
+        return call_lines("set_words", [row, *places], self.column + STEP)
 
 
 @dataclass
@@ -158,7 +183,8 @@ def turns_of(unroll: int) -> str:
 
 @dataclass
 class KernelView:
-    """reads: what its levels read of what a kernel begins with, by name."""
+    """reads: what its levels read of what a kernel begins with, by name. alone: it is the twin for
+    one row."""
 
     name: str
     kind: str
@@ -171,7 +197,20 @@ class KernelView:
     reads: Set[str] = frozenset()
     one_row: KernelView | None = None  # the same where there is one row and nothing is saved
     unroll: int = 1  # steps that a turn of its loop writes out
+    alone: bool = False
     inlined: KernelView | None = None  # the one for one row, its cores written out
+
+    @property
+    def own_rows(self) -> str:
+        """What a thread calls its rows: they are cut into blocks, or are one."""
+        return "blk, row_end" if self.alone else "row_lo, row_hi"
+
+    @property
+    def origin(self) -> str:
+        """The row that is the first of those a thread has room for in a block's own buffers."""
+        if self.kind == "scan":
+            return "blk if shared else blk - index * most_rows"
+        return "blk - part * most_rows"
 
     @property
     def turn(self) -> Turn:

@@ -1,10 +1,8 @@
-"""A Keras cell written in Python -> the equations it computes, as the text of a .rnn file.
+"""A Keras cell written in Python -> its step, for `rnncc.reading`.
 
-    graph   one symbolic call of the cell, layers inside of it opened
-    kinds   what may be read at all: known arguments, floats and conditions
-    words   what Keras's operations are called in equations (elementwise, sums, layouts; values)
-    sizes   numbers of a shape -> names
-    text    the graph, line by line
+    graph         one symbolic call of the cell, layers inside of it opened
+    operations    what Keras's operations are, as calls of a Recorder; arrangements: those of shapes
+    reader        the graph, operation by operation
 
 Read once, when the cell is built; what comes after is what comes after any .rnn file.
 

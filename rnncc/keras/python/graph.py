@@ -3,22 +3,28 @@
 The cell is called on symbolic tensors, and the layers it calls are called on them in turn, so what
 is left are operations of keras.ops. Variables stand there as symbolic tensors, too.
 
-Non-Goals: what operations mean (`words`).
+Non-Goals: what operations mean (`operations`).
 """
 
 from __future__ import annotations
 
 import inspect
+import linecache
 import re
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import keras
 from keras import tree
 
+Line = tuple[str, int, str]  # a file's name, the line's number, its text
+NO_LINE: Line = ("", 0, "")
+_THEIRS = (str(Path(keras.__file__).parent), str(Path(__file__).parents[2]))
 # A layer that is an operation of equations itself.
 OWN = ("Dropout",)
 # Functions of keras.activations that don't take symbolic tensors -> the same by keras.ops.
@@ -37,26 +43,30 @@ class _StandIn(keras.KerasTensor):  # type: ignore[misc]
 
 @dataclass(slots=True)
 class Applied:
-    """One operation: outputs = operation(*args, **keywords)."""
+    """One operation: outputs = operation(*args, **keywords). line: the user's."""
 
     operation: Any
     args: Sequence[Any]
     keywords: dict[str, Any]
     outputs: list[Any]
+    line: Line = NO_LINE
 
 
 @dataclass(slots=True)
 class Graph:
-    """One step. weights: the variables that symbolic tensors stand for, by the tensors' ids.
-    aliases: what a layer gave -> what was computed inside of it, by ids."""
+    """One step. contexts: Keras's constants. weights: the variables that symbolic tensors stand
+    for, by the tensors' ids. aliases: what a layer gave -> what was computed inside of it, by ids.
+    lines: the user's that made a tensor, by its id."""
 
     inputs: list[Any]
     states: list[Any]
+    contexts: list[Any] = field(default_factory=list)
     outputs: list[Any] = field(default_factory=list)
     after: list[Any] = field(default_factory=list)
     order: list[Applied] = field(default_factory=list)
     weights: dict[int, Any] = field(default_factory=dict)
     aliases: dict[int, Any] = field(default_factory=dict)
+    lines: dict[int, Line] = field(default_factory=dict)
     alive: list[Any] = field(default_factory=list)  # an id means what it does as long as it lives
 
     def found(self, tensor: Any) -> Any:
@@ -98,15 +108,18 @@ class _Around(keras.layers.Layer):  # type: ignore[misc]
         return [keras.KerasTensor(t.shape, t.dtype) for t in tensors]
 
 
-def _takes_training(cell: Any) -> bool:
-    return "training" in inspect.signature(cell.call).parameters
+def _takes(cell: Any, argument: str) -> bool:
+    return argument in inspect.signature(cell.call).parameters
 
 
-def graph_of(cell: Any, inputs: Any, states: Any, training: bool) -> Graph:
-    """Of one call. inputs, states: symbolic tensors as the cell takes them. TypeError for a cell
-    that can't be called on them, or gives something else than (output, states)."""
-    graph, name = Graph(tree.flatten(inputs), tree.flatten(states)), type(cell).__name__
-    keywords = {"training": training} if _takes_training(cell) else {}
+def graph_of(cell: Any, inputs: Any, states: Any, training: bool, constants: Any = None) -> Graph:
+    """Of one call. inputs, states, constants: symbolic tensors as the cell takes them. TypeError
+    for a cell that can't be called on them, or gives something else than (output, states)."""
+    graph, name = Graph(*map(tree.flatten, (inputs, states, constants))), type(cell).__name__
+    graph.contexts = [t for t in graph.contexts if t is not None]
+    keywords: dict[str, Any] = {"training": training} if _takes(cell, "training") else {}
+    if constants is not None:
+        keywords["constants"] = constants
     around = _Around(lambda: cell(inputs, states, **keywords))
     with _read(cell, graph):
         try:
@@ -156,12 +169,13 @@ def _read(cell: Any, graph: Graph) -> Iterator[None]:
             elif id(value) in _ACTIVATIONS:
                 changed.append((attributes, name, value))
                 attributes[name] = _ACTIVATIONS[id(value)]
-    draw = keras.random.SeedGenerator.next
+    draw, call = keras.random.SeedGenerator.next, keras.Operation.symbolic_call
     keras.random.SeedGenerator.next = _refuse_draw
+    keras.Operation.symbolic_call = _noting_lines(graph, call)
     try:
         yield
     finally:
-        keras.random.SeedGenerator.next = draw
+        keras.random.SeedGenerator.next, keras.Operation.symbolic_call = draw, call
         for attributes, name, value in changed:
             if value is None:
                 del attributes[name]
@@ -181,6 +195,32 @@ def _stand_in(graph: Graph, variable: Any) -> Any:
 
 def _refuse_draw(*_: Any, **__: Any) -> Any:
     raise TypeError("it draws random numbers: of what draws, layers.Dropout can be compiled")
+
+
+def _noting_lines(graph: Graph, call: Callable[..., Any]) -> Callable[..., Any]:
+    """In place of `Operation.symbolic_call`: which line of the user's made what."""
+
+    def noting(operation: Any, *args: Any, **keywords: Any) -> Any:
+        outputs = call(operation, *args, **keywords)
+        line = _user_line()
+        for tensor in tree.flatten(outputs):
+            graph.lines[id(tensor)] = line
+            graph.alive.append(tensor)
+        return outputs
+
+    return noting
+
+
+def _user_line() -> Line:
+    """The innermost that is neither Keras's nor ours, within the cell's call."""
+    frame = sys._getframe(1)
+    while frame is not None and frame.f_code is not graph_of.__code__:
+        file = frame.f_code.co_filename
+        if not file.startswith(_THEIRS):
+            text = linecache.getline(file, frame.f_lineno).strip()
+            return Path(file).name, frame.f_lineno, text
+        frame = frame.f_back  # type: ignore[assignment]
+    return NO_LINE
 
 
 def _same_shape(tensor: Any, **_: Any) -> Any:
@@ -225,4 +265,5 @@ def _in_order(graph: Graph) -> Iterator[Applied]:
         done.add(id(node))
         graph.alive.append(node)
         args, keywords = node.arguments.args, node.arguments.kwargs
-        yield Applied(node.operation, args, keywords, node.outputs)
+        line = graph.lines.get(id(node.outputs[0]), NO_LINE)
+        yield Applied(node.operation, args, keywords, node.outputs, line)

@@ -15,13 +15,21 @@ like those of one before.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
-from rnncc.artifact.cell import CellDescription, Variant, variant_of
+from rnncc.artifact.cell import (
+    TO_STARTS,
+    TO_ZEROS,
+    Array,
+    CellDescription,
+    Variant,
+    restart_name,
+    variant_of,
+)
 from rnncc.common.result_roles import final_name
 from rnncc.runtime.api.layer_options import BoundCell, Engine
 from rnncc.runtime.api.masking import Masking
@@ -45,15 +53,16 @@ def kernels_for(
     *,
     training: bool,
     masked: bool,
+    resets: str = "",
     storage: str = "",
     precision: str = "float32",
     unroll: int = 1,
 ) -> CellKernels:
-    """Those of a kind of call: `training`, and with a mask that leaves out steps. ValueError where
-    the CPU is asked for a GPU's precision."""
+    """Those of a kind of call: `training`, with a mask that leaves out steps, with rows that start
+    anew. ValueError where the CPU is asked for a GPU's precision."""
     cell = binding.cell
     variant = variant_of(
-        cell, rates, training=training, mask=masked, storage=storage, unroll=unroll
+        cell, rates, training=training, mask=masked, resets=resets, storage=storage, unroll=unroll
     )
     engine = binding.engine(variant)
     if not engine.on_gpu:
@@ -93,7 +102,7 @@ class Ran(NamedTuple):
 class CellCall(ABC):
     """A call after its checks. arrays: by name, as steps run. version: of the weights among them.
     masks: None where every step counts. lent: arrays by name that nobody will change before the
-    backward."""
+    backward. from_zeros: whether rows that start anew do so from zeros."""
 
     cell: CellDescription
     options: CallOptions
@@ -104,11 +113,12 @@ class CellCall(ABC):
     version: Any
     masks: Masking | None
     lent: frozenset[str]
+    from_zeros: bool = field(init=False)
 
     # ---- who carries arrays -------------------------------------------------------------------
 
     @abstractmethod
-    def kernels(self, training: bool, masked: bool) -> CellKernels:
+    def kernels(self, training: bool, masked: bool, resets: str) -> CellKernels:
         """Those of such calls, found once."""
 
     @abstractmethod
@@ -149,26 +159,42 @@ class CellCall(ABC):
     def start(self, given: Mapping[str, Any], shapes: Mapping[str, tuple[int, ...]]) -> None:
         """The initial states, into `arrays`. given: some of them; shapes: of all."""
         arrays = self.arrays
+        self.from_zeros = not given
         for state in self.cell.states:
             name = state.name
             if name in given:
                 arrays[name] = given[name]
-            elif state.default is None:
-                arrays[name] = self.zeros(shapes[name])
             else:
-                arrays[name] = self.repeated(arrays[state.default], shapes[name])
+                arrays[name] = self.declared(state, shapes[name])
+                self.from_zeros = self.from_zeros and state.default is None
+
+    def declared(self, state: Array, shape: tuple[int, ...]) -> Any:
+        """What a state starts from where nobody says, of every row: a new array."""
+        if state.default is None:
+            return self.zeros(shape)
+        return self.repeated(self.arrays[state.default], shape)
+
+    def going_on(self) -> Mapping[str, Sequence[int]]:
+        """The states that go on from a call before, and the rows of each that don't: those begin
+        with what the cell declares, as all do that start anew later."""
+        return NO_PLACES
 
     def run(self, training: bool, seed: Any, save: bool) -> Ran:
         """The kernels over what the call has brought; with `save`, what the way back needs."""
         arrays, masks, options = self.arrays, self.masks, self.options
         time = steps = self.time
-        masked = False
+        masked, resets = False, ""
         if masks is not None:
             steps, masked = masks.steps, masks.valid is not None
+            if masks.behind is not None:
+                resets = TO_ZEROS if self.from_zeros else TO_STARTS
         if not (self.batch and steps):
             return Ran(self._nothing(), None, None, Variant(), 0)
-        variant, engine, arguments = self.kernels(training, masked)
+        variant, engine, arguments = self.kernels(training, masked, resets)
         arrays.update(arguments)
+        if resets:
+            for state in self.cell.states:
+                arrays.setdefault(restart_name(state.name), arrays[state.name])
         if variant.training:
             arrays["seed"] = self.seed(seed)
         sequences = options.return_sequences

@@ -16,13 +16,13 @@ arrays lie like those of one before.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
 
 import numpy as np
 
-from rnncc.artifact.cell import Array, CellDescription, Variant
+from rnncc.artifact.cell import TO_STARTS, Array, CellDescription, Variant, restart_name
 from rnncc.common.result_roles import cotangent_name, final_name
 from rnncc.runtime.api.call import NO_PLACES, CellCall, Ran
 from rnncc.runtime.api.layer_options import Engine, SecondEngine
@@ -32,10 +32,15 @@ from rnncc.runtime.common.allocators import of_every_step
 
 class AskedGradients(NamedTuple):
     """names: parameters whose gradients kernels compute. begun: states among them that began from a
-    weight, to which they hand their gradients on."""
+    weight, to which they hand their gradients on; partly: the same of some rows of a state, which
+    don't begin with what it was, whether with a weight or with zeros (""). anew: of a call in which
+    rows start anew, what they do so from and the state that it is, whose gradient is the sum of
+    both."""
 
     names: frozenset[str]
     begun: tuple[Array, ...]
+    anew: tuple[tuple[str, str], ...] = ()
+    partly: tuple[tuple[str, str, Sequence[int]], ...] = ()
 
     @classmethod
     def of(cls, wanted: Collection[str], started: Collection[Array]) -> AskedGradients:
@@ -45,26 +50,72 @@ class AskedGradients(NamedTuple):
         begun = tuple(s for s in started if s.default in wanted)
         return cls(frozenset([*wanted, *(s.name for s in begun)]), begun)
 
+    def restarting(
+        self, states: Collection[Array], going_on: Mapping[str, Sequence[int]]
+    ) -> AskedGradients:
+        """The same of a call in which rows start anew. going_on: see `CellCall`."""
+        if self.anew or self.partly:
+            return self
+        anew = tuple((restart_name(s.name), s.name) for s in states if s.name not in going_on)
+        kept = [s for s in states if s.name in going_on and s.default in self.names]
+        again = tuple(replace(s, name=restart_name(s.name)) for s in kept)
+        weights = {s.name: str(s.default) for s in kept}
+        partly = tuple((n, weights.get(n, ""), rows) for n, rows in going_on.items() if rows)
+        more = [restart for restart, name in anew if name in self.names]
+        names = self.names.union(more, (s.name for s in (*kept, *again)))
+        return AskedGradients(names, (*self.begun, *again), anew, partly)
+
     def hand_on(self, gradients: dict[str, Any]) -> None:
         """Adds those of states, by parameter, to those of the weights they began from."""
+
+        def add(name: str, total: Any) -> None:
+            gradients[name] = gradients[name] + total if name in gradients else total
+
+        for restart, name in self.anew:
+            if restart in gradients:
+                add(name, gradients.pop(restart))
+        for name, weight, rows in self.partly:
+            if name in gradients:
+                if weight:
+                    add(weight, gradients[name][rows].sum(0))
+                gradients[name] = _cleared(gradients[name], rows)
         for state in self.begun:
             if state.name in gradients:
-                name, total = str(state.default), gradients[state.name].sum(0)
-                gradients[name] = gradients[name] + total if name in gradients else total
+                add(str(state.default), gradients[state.name].sum(0))
 
     def hand_back(self, d: dict[str, Any], batch: int, repeated: Callable[..., Any]) -> None:
         """The transpose: cotangents `d` of weights' gradients go to those of states, too. repeated:
         (array, shape) -> a new array, each row of which is this one."""
-        for state in self.begun:
-            start = d.get(str(state.default))
+        for name, _, rows in self.partly:
+            if name in d:
+                d[name] = _cleared(d[name], rows)
+        every = range(batch)
+        begun = [(s.name, str(s.default), every) for s in self.begun]
+        for name, weight, own in (*begun, *self.partly):
+            start = d.get(weight)
             if start is not None:
                 rows = repeated(start, (batch, *start.shape))
-                d[state.name] = d[state.name] + rows if state.name in d else rows
+                if own is not every:
+                    rows[[row for row in every if row not in own]] = 0
+                d[name] = d[name] + rows if name in d else rows
+        self.start_back(d)
+
+    def start_back(self, d: dict[str, Any]) -> None:
+        """Of that, what states do: a sum's cotangent is that of both of its terms."""
+        d.update({restart: d[name] for restart, name in self.anew if name in d})
+
+
+def _cleared(state: Any, rows: Sequence[int]) -> Any:
+    """The same with zeros in some rows; others are asked for what they are."""
+    cleared = state + 0
+    cleared[rows] = 0
+    return cleared
 
 
 @dataclass(slots=True)
 class DirectionSaved:
-    """What one direction of a call leaves. No engine and no step where nothing ran."""
+    """What one direction of a call leaves. No engine and no step where nothing ran. going_on: see
+    `CellCall.going_on`."""
 
     cell: CellDescription
     engine: Engine | None
@@ -72,11 +123,19 @@ class DirectionSaved:
     masks: Masking | None
     steps: int
     variant: Variant
+    going_on: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
     @classmethod
     def of(cls, call: CellCall, ran: Ran) -> DirectionSaved:
         """After a call's `run`."""
-        return cls(call.cell, ran.engine, ran.saved, call.masks, ran.steps, ran.variant)
+        going_on = call.going_on()
+        return cls(call.cell, ran.engine, ran.saved, call.masks, ran.steps, ran.variant, going_on)
+
+    def restarting(self, asked: AskedGradients) -> AskedGradients:
+        """What is asked for, rows that start anew and all."""
+        if self.variant.resets == TO_STARTS or self.going_on:
+            return asked.restarting(self.cell.states, self.going_on)
+        return asked
 
     def backward(
         self,
@@ -93,8 +152,9 @@ class DirectionSaved:
             finals = ((s.name, final_name(s.name)) for s in self.cell.states)
             gradients = {name: cotangents[final] for name, final in finals if final in cotangents}
         else:
+            asked = self.restarting(asked)
             gradients = self.engine.backward(self.saved, cotangents, asked.names, out)
-        if asked.begun:
+        if asked.begun or asked.anew or asked.partly:
             asked.hand_on(gradients)
         return gradients
 
@@ -113,7 +173,9 @@ class DirectionSaved:
             states = (s.name for s in self.cell.states)
             gradients = {cotangent_name(final_name(n)): d_grads[n] for n in states if n in d_grads}
         else:
-            engine = engines(self.variant)
+            engine, asked = engines(self.variant), self.restarting(asked)
+            d_grads = dict(d_grads)
+            asked.start_back(d_grads)
             _, again = engine.gradients(self.saved, cotangents)
             results = [o.name for o in self.cell.outputs]
             results += [final_name(s.name) for s in self.cell.states]

@@ -89,6 +89,7 @@ class Trace:
     order: Order
     masking: Masking | None = None
     room: Any = None  # who makes arrays, if they aren't NumPy's
+    going_on: Mapping[str, Sequence[int]] = field(default_factory=dict)  # see `CellCall`
 
     @property
     def runs(self) -> bool:
@@ -99,6 +100,11 @@ class Trace:
     def cut(self) -> bool:
         """Whether the last steps didn't run, since no row needs them."""
         return self.masking is not None and self.masking.steps < self.masking.time
+
+    @property
+    def restarted(self) -> bool:
+        """Whether rows start anew."""
+        return bool(self.going_on) or (self.masking is not None and self.masking.behind is not None)
 
     @property
     def timed(self) -> frozenset[str]:
@@ -176,7 +182,8 @@ class GradientChoice:
         inputs = trace.cell.arguments if "inputs" in self.kinds else ()
         started = [s for s in trace.cell.states if s.name not in trace.given_states]
         handing = AskedGradients.of(self.trained, started)
-        return handing._replace(names=handing.names.union(inputs, states))
+        asked = handing._replace(names=handing.names.union(inputs, states))
+        return asked.restarting(trace.cell.states, trace.going_on) if trace.restarted else asked
 
     def inputs(self, found: Mapping[str, np.ndarray]) -> Any:
         return self.trace.inputs.arrange(found) if "inputs" in self.kinds else None

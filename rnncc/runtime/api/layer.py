@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
 import numpy as np
 
-from rnncc.artifact.cell import CellDescription, Variant, covering
+from rnncc.artifact.cell import CellDescription, Variant, covering, restart_name
 from rnncc.common.unrolling import unroll_of
 from rnncc.runtime.api.call import NO_PLACES, CellKernels, NumpyCall, Ran, kernels_for
 from rnncc.runtime.api.call_gradients import DirectionSaved
@@ -48,17 +48,24 @@ _MOST_SHAPES = 256  # sets of shapes whose sizes a layer remembers
 @dataclass(slots=True)
 class LayerCall(NumpyCall):
     """One call of a layer. inputs, states: how they were given; given_states: those that don't
-    start from what the cell declares."""
+    start from what the cell declares; kept: those of them that the call before has left, and where
+    rows start anew, those that do so at once."""
 
     layer: Layer
     known: CallShapes
     inputs: Arrangement
     states: Arrangement | None = None
     given_states: frozenset[str] = NO_NAMES
+    kept: Mapping[str, Sequence[int]] = field(default_factory=dict)
 
-    def kernels(self, training: bool, masked: bool) -> CellKernels:
+    def going_on(self) -> Mapping[str, Sequence[int]]:
+        anew = self.masks is not None and self.masks.restarts is not None
+        return self.kept if anew else NO_STATES
+
+    def kernels(self, training: bool, masked: bool, resets: str) -> CellKernels:
         layer = self.layer
-        kernels = layer._engines.get((training, masked)) or layer._engine(training, masked)
+        key = training, masked, resets
+        kernels = layer._engines.get(key) or layer._engine(*key)
         bring(self.arrays, kernels.engine, self.cell.name)
         layer._last = kernels.engine
         return kernels
@@ -113,6 +120,7 @@ class Layer(LayerBase):
         training: bool | None = False,
         mask: Any = None,
         lengths: Any = None,
+        resets: Any = None,
         seed: int | None = None,
     ) -> Any:
         """The outputs of the last step, or of every step, and the last states if asked for.
@@ -124,12 +132,14 @@ class Layer(LayerBase):
         cell declares, else zeros. training: dropout draws. mask: bools [batch, time], False where
         a step doesn't count: it keeps the states and repeats the output, which is zero before a
         row's first valid step; what its input holds reaches nothing. lengths: ints [batch], how
-        many steps of each row count: what is behind the longest doesn't run. seed: what dropout
-        draws from, else the layer's next one.
+        many steps of each row count: what is behind the longest doesn't run. resets: bools [batch,
+        time], True where a row starts anew before that step (a masked one: before the next valid
+        one) from its initial state; a layer that runs backwards does so behind the same boundary.
+        seed: what dropout draws from, else the layer's next one.
         Raises TypeError and ValueError for arrays of a wrong kind or shape.
         """
-        call = self._enter(inputs, initial_state, mask, lengths)
-        return self._leave(self._forward(call, training, seed, False)[0])
+        call = self._enter(inputs, initial_state, mask, lengths, resets)
+        return self._leave(self._forward(call, training, seed, False).results)
 
     def vjp(
         self,
@@ -139,13 +149,15 @@ class Layer(LayerBase):
         training: bool | None = True,
         mask: Any = None,
         lengths: Any = None,
+        resets: Any = None,
         seed: int | None = None,
     ) -> tuple[Any, Pullback]:
         """What a call returns, and the pullback from its cotangents to gradients.
 
-        Gradients of masked inputs are zero.
+        Gradients of masked inputs are zero. None flows over a place where a row starts anew: it
+        goes to the initial state.
         """
-        call = self._enter(inputs, initial_state, mask, lengths)
+        call = self._enter(inputs, initial_state, mask, lengths, resets)
         ran = self._forward(call, training, seed, True)
         returned = {n: self._given(n, a).shape for n, a in ran.results.items()}
         trace = Trace(
@@ -164,6 +176,7 @@ class Layer(LayerBase):
             self._order,
             call.masks,
             room_of(call.arrays, self._dtype),
+            call.going_on(),
         )
         saved = DirectionSaved.of(call, ran)
         return self._leave(ran.results), Pullback(trace, saved, self._binding.second_engine)
@@ -181,19 +194,23 @@ class Layer(LayerBase):
             training = switch("training", training)
         if seed is not None:
             seed = seed_of_draws(seed)
-        return call.run(training, seed, save)
+        ran = call.run(training, seed, save)
+        if self.stateful:
+            self._keep(ran.results, call)
+        return ran
 
     def _given(self, name: str, array: np.ndarray) -> np.ndarray:
         """A result as it is given back."""
         turned = self.return_sequences and name in self._outputs
         return self._order.turn(array) if turned else array
 
-    def _engine(self, training: bool, mask: bool) -> CellKernels:
-        kernels = self._engines[training, mask] = kernels_for(
+    def _engine(self, training: bool, mask: bool, resets: str = "") -> CellKernels:
+        kernels = self._engines[training, mask, resets] = kernels_for(
             self._binding,
             self._chosen.rates,
             training=training,
             masked=mask,
+            resets=resets,
             storage=self.storage,
             precision=self.precision,
             unroll=unroll_of(self.unroll),
@@ -201,19 +218,41 @@ class Layer(LayerBase):
         return kernels
 
     def _leave(self, results: Mapping[str, np.ndarray]) -> Any:
-        if self.stateful:
-            self._keep(results)
         outputs = [self._given(n, results[n]) for n in self._outputs]
         first = outputs[0] if len(outputs) == 1 else tuple(outputs)
         return (first, *(results[n] for n in self._finals)) if self.return_state else first
 
-    def _keep(self, results: Mapping[str, np.ndarray]) -> None:
+    def _keep(self, results: Mapping[str, np.ndarray], call: LayerCall) -> None:
         """The last states, for the next call."""
         kept = {s: results[f].copy() for s, f in zip(self._states, self._finals, strict=True)}
+        if call.masks is not None and call.masks.restarts is not None:
+            for name in self._states:
+                self._start_rows(call, name, kept[name], behind=True)
         for array in kept.values():
             if isinstance(array, np.ndarray):
                 array.flags.writeable = False
         self._kept = kept
+
+    def _start_rows(self, call: LayerCall, name: str, state: Any, *, behind: bool) -> list[int]:
+        """Of a state that goes on, the rows that start anew before a call's first valid step, or
+        behind its last one: they do, and are returned."""
+        assert call.masks is not None and call.masks.restarts is not None
+        last = behind != self._runs_back(name)
+        restarts = call.masks.restarts
+        rows: list[int] = np.flatnonzero(restarts.pending if last else restarts.at_once).tolist()
+        if rows:
+            given = name in call.given_states and name not in call.kept
+            state[rows] = (call.arrays[name] if given else self._declared(call, name))[rows]
+        return rows
+
+    def _declared(self, call: LayerCall, name: str) -> Any:
+        """What the cell declares that a state starts from."""
+        state = self.cell.states[self._states.index(name)]
+        return call.declared(state, call.known.states[name])
+
+    def _runs_back(self, state: str) -> bool:
+        """Whether it is one of a part that runs the other way than the layer."""
+        return False
 
     def _next_seed(self, given: int | None) -> int:
         if given is not None:
@@ -224,7 +263,9 @@ class Layer(LayerBase):
 
     # ---- the door ----
 
-    def _enter(self, inputs: Any, initial_state: Any, mask: Any, lengths: Any) -> LayerCall:
+    def _enter(
+        self, inputs: Any, initial_state: Any, mask: Any, lengths: Any, resets: Any = None
+    ) -> LayerCall:
         """Arrays, sizes and weights of a call."""
         arrays: dict[str, Any]
         layout = self._alone
@@ -257,11 +298,7 @@ class Layer(LayerBase):
             known,
             layout,
         )
-        if initial_state is None and not self._kept:  # nearly every call
-            call.start(NO_STATES, known.states)
-        else:
-            self._begin(call, initial_state)
-        if mask is not None or lengths is not None:
+        if mask is not None or lengths is not None or resets is not None:
             zeros = self.zero_output_for_mask and self.return_sequences
             call.masks = masking(
                 mask,
@@ -270,7 +307,12 @@ class Layer(LayerBase):
                 known.time,
                 zeros=zeros,
                 backwards=self.go_backwards,
+                resets=resets,
             )
+        if initial_state is None and not self._kept:  # nearly every call
+            call.start(NO_STATES, known.states)
+        else:
+            self._begin(call, initial_state)
         return call
 
     def _first_seen(
@@ -325,9 +367,18 @@ class Layer(LayerBase):
                     label = f"initial state {name}"
                     array = states[name] = as_array(label, values[name], self._dtype, lead=1)
                     check_shape(label, array, shapes[name])
+        call.kept = {n: () for n in kept if n not in states}
         states = {**kept, **states}
         call.given_states = frozenset(states)
+        if call.masks is not None and call.masks.restarts is not None:
+            for name in call.kept:
+                call.arrays[restart_name(name)] = self._declared(call, name)
+                states[name] = states[name].copy()
+                rows = self._start_rows(call, name, states[name], behind=False)
+                call.kept = {**call.kept, name: rows}
         call.start(states, shapes)
+        defaults = any(s.default for s in self.cell.states)
+        call.from_zeros = states.keys() == call.kept.keys() and not defaults
 
 
 def frozen_layer_class(
@@ -351,7 +402,8 @@ def frozen_layer_class(
                 f"compile {cell.source} --second-order, or use rnncc.compile({cell.source!r})"
             )
         if covering_variant is None:
-            what = "a mask" if variant.mask else ", ".join(sorted(variant.active_rates))
+            asked = ["a mask"] * variant.mask + ["resets"] * bool(variant.resets)
+            what = " and ".join(asked) or ", ".join(sorted(variant.active_rates))
             if all(m.unroll != variant.unroll for m in engines):
                 what = f"unroll={variant.unroll or True}"
             raise ValueError(

@@ -9,13 +9,13 @@ import os
 import secrets
 import sys
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from rnncc.artifact.cell import Array, CellDescription, names_of, variant_of
+from rnncc.artifact.cell import Array, CellDescription, Variant, names_of, variant_of
 from rnncc.common import initializers
 from rnncc.common.result_roles import final_name
 from rnncc.common.unrolling import MOST_STEPS, unroll_of
@@ -29,6 +29,7 @@ from rnncc.runtime.api.validation import (
     Bound,
     SizeBinder,
     array_shape,
+    as_array,
     spread,
     whole_number,
 )
@@ -134,8 +135,8 @@ class LayerBase(metaclass=LayerType):
         inputs = {i.name for i in cell.inputs}
         self._lead = {n: 2 if n in inputs else 1 for n in names}  # axes that aren't features
         self._known: dict[tuple[tuple[int, ...], ...], CallShapes] = {}
-        # By `training`, and whether there is a mask.
-        self._engines: dict[tuple[bool, bool], CellKernels] = {}
+        # By `training`, and whether there is a mask, or rows start anew.
+        self._engines: dict[tuple[bool, bool, str], CellKernels] = {}
         self._last: Engine | None = None
 
     # ---- weights ----
@@ -151,6 +152,41 @@ class LayerBase(metaclass=LayerType):
         bound = self._bind(checked)
         if self._store is None:
             self._build(bound)
+
+    def build_with(self, sizes: Mapping[str, int], arrays: Mapping[str, Any]) -> None:
+        """Make the weights and constants with these values: nothing is drawn.
+
+        sizes: `sizes` of the layer they are from, or those that its weights' shapes need. arrays:
+        all of them, by name. ValueError for other names or shapes, or a layer that has weights.
+        """
+        if self._store is not None:
+            raise ValueError(f"{self.cell.name} has weights already: `weights[name] = array`")
+        declared = {s.name for s in self.cell.sizes}
+        known = {n: v for n, v in sizes.items() if n in declared}
+        bound = self._bind_unseen({**known, **self._fixed}, "given with the weights")
+        names = [*self._shapes(bound)]
+        if set(names) != arrays.keys():
+            raise ValueError(f"weights of {self.cell.name} are {names}, not {[*arrays]}")
+        self._build(bound, {n: np.asarray(a) for n, a in arrays.items()})
+
+    def build_in_order(self, shapes: Any, arrays: Sequence[Any]) -> None:
+        """As `build`, with these weights in the order of `get_weights`: nothing is drawn.
+
+        ValueError for more or fewer, other shapes, or a layer that has weights.
+        """
+        if self._store is not None:
+            raise ValueError(f"{self.cell.name} has weights already: `set_weights`")
+        values, _ = spread(f"shapes of {self.cell.name}", _as_shapes(shapes), self.cell.arguments)
+        bound = self._bind({n: _dims(n, shape) for n, shape in values.items()})
+        expected, found = self._shapes(bound), [np.shape(a) for a in arrays]
+        if [*expected.values()] != found:
+            raise ValueError(f"weights of {self.cell.name} are {expected}, not of shapes {found}")
+        self._build(bound, {n: np.asarray(a) for n, a in zip(expected, arrays, strict=True)})
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """What is known of the cell's sizes: all that weights have, once there are any."""
+        return dict(self._fixed)
 
     def _build_if_known(self) -> None:
         """Weights that depend on no size of the data exist from the start."""
@@ -278,6 +314,33 @@ class LayerBase(metaclass=LayerType):
         copies and pickles of the layer go on from them."""
         return tuple(self._kept[n] for n in self._states) if self._kept else None
 
+    @states.setter
+    def states(self, given: Any) -> None:
+        """All states, in order or by name, [batch, ...] each; None: as after a reset.
+        AttributeError where nothing stays, ValueError for others than the layer's."""
+        if not self.stateful:
+            raise AttributeError(f"{self.name} keeps no states: stateful=True, or initial_state=")
+        if given is None:
+            self.reset_states()
+            return
+        values = spread(f"states of {self.name}", given, self._states)[0]
+        kept: dict[str, np.ndarray] = {}
+        for state in self.cell.states:
+            label = f"state {state.name} of {self.name}"
+            if values.get(state.name) is None:
+                raise ValueError(f"{label} is missing: all of them are set at once")
+            array = as_array(label, values[state.name], self._dtype, own=True)
+            batch = next(iter(kept.values())).shape[:1] if kept else array.shape[:1]
+            unknown = {n for text in state.shape for n in names_of(text)} - self._fixed.keys()
+            own = array.shape[1:] if unknown else array_shape(state, self._fixed)
+            if array.ndim != 1 + len(state.shape) or array.shape != (*batch, *own):
+                expected = ["batch", *(state.shape if unknown else own)]
+                raise ValueError(f"{label} has shape {list(array.shape)}, expected {expected}")
+            if isinstance(array, np.ndarray):
+                array.flags.writeable = False
+            kept[state.name] = array
+        self._kept = kept
+
     def reset_states(self) -> None:
         """The next call of a stateful layer starts like the first, with any batch size."""
         self._kept = {}
@@ -287,7 +350,8 @@ class LayerBase(metaclass=LayerType):
     # ---- files, copies, text ----
 
     def save(self, path: str | os.PathLike[str]) -> None:
-        """Weights and constants into an .npz, whole or not at all. ValueError before any exist."""
+        """Weights and constants into an .npz, or a .safetensors by that ending, whole or not at
+        all. ValueError before any exist."""
         weight_files.write(path, self.cell, self._fixed, self._built().arrays)
 
     def load(self, path: str | os.PathLike[str], *, strict: bool = True) -> None:
@@ -331,9 +395,10 @@ class LayerBase(metaclass=LayerType):
         self._binding = maker.bind(chosen.options, chosen.functions, chosen.dtype)
         self._engines, self._last = {}, None
 
-    def plan(self) -> str:
-        """Which kernels ran in the last call, or would run in the next, and why."""
-        plain = variant_of(
+    @property
+    def plain_variant(self) -> Variant:
+        """What an inference runs that nothing more is asked of."""
+        return variant_of(
             self.cell,
             self._chosen.rates,
             training=False,
@@ -341,6 +406,10 @@ class LayerBase(metaclass=LayerType):
             storage=self.storage,
             unroll=unroll_of(self.unroll),
         )
+
+    def plan(self) -> str:
+        """Which kernels ran in the last call, or would run in the next, and why."""
+        plain = self.plain_variant
         engine = self._last or self._binding.engine(plain)
         ran = (k.variant for k in self._engines.values() if k.engine is engine)
         variant = next(ran, plain)

@@ -142,7 +142,8 @@ class _Run:
     ) -> dict[str, np.ndarray]:
         """The gradients of these names; zeros where there is none."""
         trace = self.trace
-        return {n: trace.as_given(n, found[n] if n in found else trace.zeros(n)) for n in names}
+        own = trace.shapes.keys() & names  # but for what rows start anew from
+        return {n: trace.as_given(n, found[n] if n in found else trace.zeros(n)) for n in own}
 
     def whole(self) -> dict[str, np.ndarray]:
         """Cotangents of every step that ran."""

@@ -61,7 +61,8 @@ class SecondPullback:
             gradients = {cotangent_name(final_name(n)): np.array(d) for n, d in cotangents.items()}
         asked.hand_on(gradients)
         arrays = {
-            n: trace.spread(n, gradients[n]) if n in gradients else trace.zeros(n) for n in names
+            n: trace.spread(n, gradients[n]) if n in gradients else trace.zeros(n)
+            for n in trace.shapes.keys() & names
         }
         arrays = {n: trace.as_given(n, a) for n, a in arrays.items()}
         return SecondGradients(

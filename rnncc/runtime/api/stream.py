@@ -12,11 +12,14 @@ Non-Goals: training; masks; other shapes than the first (a stateful layer does a
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from rnncc.artifact.cell import RESTART, TO_STARTS, TO_ZEROS, restart_name
 from rnncc.common.result_roles import final_name
+from rnncc.runtime.api.masking import flags_of
 from rnncc.runtime.api.validation import array_shape, as_array, check_shape, spread
 
 
@@ -42,6 +45,13 @@ class Stream:
         # In the order of the user's axes; kernels read and write views.
         self.inputs = {n: np.array(layer._as_given(n, call.arrays[n])) for n in names}
         self._start = {s: np.array(call.arrays[s]) for s in layer._states}
+        # What rows start anew from: where a stateful layer's states go on, what its cell declares.
+        self._anew = {
+            s: np.array(layer._declared(call, s)) if s in call.kept else self._start[s]
+            for s in layer._states
+        }
+        self._resets = TO_ZEROS if call.from_zeros else TO_STARTS
+        self._behind = np.zeros((call.batch, call.time), layer._dtype)
         self._now = {s: a.copy() for s, a in self._start.items()}
         self.outputs: dict[str, np.ndarray] = {}
         lead = (call.batch, call.time)[: 1 + layer.return_sequences]
@@ -60,13 +70,22 @@ class Stream:
         self._prepare()
 
     def _prepare(self) -> None:
-        """What depends on the weights. It runs once to be made: states are put back."""
-        layer = self._layer
-        self._version, weights = self._store.current
+        """What depends on the weights."""
+        self._version, self._weights = self._store.current
+        self._again = self._repeated("")
+        self._again_anew: Callable[[], None] | None = None  # with rows that start anew on the way
+
+    def _repeated(self, resets: str) -> Callable[[], None]:
+        """What runs a call. It runs once to be made: states are put back."""
+        layer, reads = self._layer, dict(self._reads)
+        if resets:
+            reads |= {restart_name(s): a for s, a in self._anew.items()}
+            reads[RESTART] = self._behind
         before = {n: a.copy() for n, a in self._now.items()}
-        engine = (layer._engines.get((False, False)) or layer._engine(False, False)).engine
-        self._again = engine.repeat(
-            {**weights, **layer._chosen.rates, **self._reads},
+        key = False, False, resets
+        engine = (layer._engines.get(key) or layer._engine(*key)).engine
+        again = engine.repeat(
+            {**self._weights, **layer._chosen.rates, **reads},
             self._sizes,
             self._batch,
             self._time,
@@ -77,10 +96,13 @@ class Stream:
         layer._last = engine
         for name, array in before.items():
             self._now[name][...] = array
+        return again
 
-    def __call__(self, inputs: Any) -> Any:
+    def __call__(self, inputs: Any, *, resets: Any = None) -> Any:
         """The outputs for these inputs, which are like the first ones; new arrays.
 
+        resets: bools [batch, time], or [batch] of the first step: True where a row starts anew
+        before it, from where the stream started.
         Raises TypeError and ValueError for arrays of another kind or shape.
         """
         alone = self._alone
@@ -93,7 +115,7 @@ class Stream:
             alone[...] = inputs
         else:
             self._take(inputs)
-        self.run()
+        self.run(resets)
         first = self._first
         return first.copy() if first is not None else tuple(a.copy() for a in self.outputs.values())
 
@@ -106,16 +128,44 @@ class Stream:
             check_shape(name, array, own.shape, "the shape this stream was made for,")
             own[...] = array
 
-    def run(self) -> None:
+    def run(self, resets: Any = None) -> None:
         """One call on what is in `inputs`."""
         if self._store.current[0] != self._version:
             self._prepare()
-        self._again()
+        if resets is None or not self._start_rows(resets):
+            self._again()
+            return
+        if self._again_anew is None:
+            self._again_anew = self._repeated(self._resets)
+        self._again_anew()
+
+    def _start_rows(self, resets: Any) -> bool:
+        """Rows that start anew at the first step do; whether others do behind it."""
+        batch, time = self._batch, self._time
+        given = flags_of(resets, (batch,), (batch, time)).reshape(batch, -1)
+        rows = given[:, 0]
+        if rows.any():
+            for name, array in self._now.items():
+                array[rows] = self._anew[name][rows]
+        if not given[:, 1:].any():
+            return False
+        self._behind[:, :-1] = given[:, 1:]  # numbers: kernels read them where they are
+        return True
 
     @property
     def states(self) -> tuple[np.ndarray, ...]:
         """Copies of the states, in order."""
         return tuple(a.copy() for a in self._now.values())
+
+    @states.setter
+    def states(self, given: Sequence[np.ndarray]) -> None:
+        """The next call starts from these, in order. ValueError for others in number or shape."""
+        own = list(self._now.values())
+        if len(given) != len(own) or [a.shape for a in given] != [a.shape for a in own]:
+            shapes = [[list(a.shape) for a in arrays] for arrays in (given, own)]
+            raise ValueError(f"states have shapes {shapes[0]}, the stream's are {shapes[1]}")
+        for array, new in zip(own, given, strict=True):
+            array[...] = new
 
     def reset(self) -> None:
         """The next call starts where the first one did."""

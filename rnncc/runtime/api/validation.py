@@ -7,7 +7,6 @@ Non-Goals: checking what the compiler itself hands on.
 
 from __future__ import annotations
 
-import difflib
 import operator
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,6 +16,7 @@ import numpy as np
 
 from rnncc.artifact.cell import Array, CellDescription, names_of
 from rnncc.common.size_expressions import evaluate
+from rnncc.common.spelling import nearest_name
 from rnncc.common.unrolling import MOST_STEPS
 from rnncc.runtime.common.device_arrays import as_gpu_array, is_on_gpu
 from rnncc.runtime.common.strides import has_dense_rows
@@ -33,11 +33,9 @@ def an(word: str) -> str:
 def nearest(name: str, known: Iterable[str]) -> str:
     """`: did you mean ...?` when a known name is near, else all of them."""
     pool = list(known)
-    matches = difflib.get_close_matches(name, pool, n=1, cutoff=0.6)
-    if not matches:
-        matches = [k for k in pool if k.lower() == name.lower()]
-    if matches:
-        return f": did you mean {matches[0]}?"
+    match = nearest_name(name, pool)
+    if match:
+        return f": did you mean {match}?"
     return f": one of {', '.join(pool)}" if pool else ": there is none to choose from"
 
 
@@ -163,7 +161,7 @@ def as_array(
     try:
         array = np.asarray(value)
     except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor of a graph, of torch
-        raise ValueError(f"{name} can't become an array: {error}") from None
+        raise ValueError(f"{name} can't become an array: {_why(error)}") from None
     if array.dtype.kind not in "biuf":
         if not array.ndim and not isinstance(value, np.ndarray | np.generic):
             what = "None" if value is None else an(type(value).__name__)
@@ -177,6 +175,29 @@ def as_array(
         return array
     with np.errstate(over="ignore", invalid="ignore"):
         return np.array(array, dtype=dtype, order="C", copy=True, subok=False)
+
+
+UNEVEN = "its rows have different lengths: pad them, and give lengths"
+
+
+def _why(error: Exception) -> str:
+    return UNEVEN if "inhomogeneous" in str(error) else str(error)
+
+
+def flag_array(name: str, given: Any, wanted: str) -> np.ndarray:
+    """What says something of rows and steps, on the CPU, whatever its dtype and shape. TypeError,
+    ValueError for what is no array."""
+    if isinstance(given, np.ma.MaskedArray):
+        raise TypeError(f"{name} is a masked array: give {wanted}")
+    if is_on_gpu(given):  # what steps run is decided on the CPU
+        given = given.get() if hasattr(given, "get") else given.cpu()
+    try:
+        array = np.asarray(given)
+    except (ValueError, RuntimeError) as error:  # RuntimeError: a tensor of a graph, of torch
+        raise ValueError(f"{name} can't become an array: {_why(error)}") from None
+    if not array.ndim and not isinstance(given, np.ndarray | np.generic):
+        raise TypeError(f"{name} is {an(type(given).__name__)}: give an array of {wanted}")
+    return array
 
 
 def check_shape(name: str, array: np.ndarray, expected: tuple[int, ...], what: str = "") -> None:

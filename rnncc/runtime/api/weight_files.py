@@ -1,28 +1,31 @@
-"""Weights to a file and back: an .npz of plain arrays, with a description of whose they are.
+"""Weights to a file and back: an .npz or .safetensors of plain arrays, with a description of whose
+they are.
 
 Non-Goals: optimizer state, states of a stateful layer.
 """
 
 from __future__ import annotations
 
-import errno
 import json
 import math
 import os
-import secrets
 import stat
 import struct
 import zipfile
 from collections.abc import Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
-from pathlib import Path
+from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
 import numpy.lib.format as npy
 
 from rnncc.artifact.cell import CellDescription
+from rnncc.files.safetensors_files import read_safetensors, safetensors_writer
+from rnncc.files.tensors import Tensors
+from rnncc.files.writing import write_whole
 
+SAFETENSORS = ".safetensors"
+_SAFETENSORS_ABOUT = "rnncc"  # in the format's own metadata
 _ABOUT = "_about"  # no weight's name starts with an underscore
 _MOST_ABOUT = 2**20  # bytes
 _MOST_SIZE = 2**53
@@ -40,24 +43,16 @@ def write(
     sizes: Mapping[str, int],
     arrays: Mapping[str, np.ndarray],
 ) -> None:
-    """The file appears whole or not at all, under exactly that path. OSError as the system says."""
-    target = Path(path).resolve()  # through a link, the file it leads to
-    if target.exists() and not target.is_file():
-        kind = errno.EISDIR if target.is_dir() else errno.EINVAL
-        raise OSError(kind, "weights can only be saved to a file", os.fspath(path))
-    about = np.frombuffer(json.dumps(_about(cell, sizes)).encode(), dtype=np.uint8)
-    temporary = target.with_name(f".{target.name}.{secrets.token_hex(6)}.tmp")
-    try:
-        with temporary.open("xb") as file:
-            np.savez(file, **{_ABOUT: about}, **arrays)  # type: ignore[arg-type]
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, target)
-    except OSError as error:  # by the name that was given
-        raise OSError(error.errno, error.strerror or str(error), os.fspath(path)) from None
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
+    """The file appears whole or not at all, under exactly that path. OSError as the system says.
+
+    Of a name that ends in .safetensors: in that format, which others read, too.
+    """
+    about = json.dumps(_about(cell, sizes))
+    if os.fspath(path).endswith(SAFETENSORS):
+        write_whole(path, safetensors_writer(arrays, {_SAFETENSORS_ABOUT: about}))
+        return
+    text = np.frombuffer(about.encode(), dtype=np.uint8)
+    write_whole(path, lambda file: np.savez(file, **{_ABOUT: text}, **arrays))  # type: ignore[arg-type]
 
 
 class Weights:
@@ -133,10 +128,40 @@ class Weights:
         return array
 
 
+class SafetensorsWeights:
+    """The same of a .safetensors file, whose arrays are read."""
+
+    def __init__(self, tensors: Tensors) -> None:
+        self.where, self._tensors = tensors.where, tensors
+        about = tensors.metadata.get(_SAFETENSORS_ABOUT)
+        if about is None:
+            raise ValueError(
+                "it wasn't written by a layer's save(): rnncc.load_weights reads others"
+            )
+        if len(about) > _MOST_ABOUT:
+            raise ValueError(f"{_SAFETENSORS_ABOUT} is no description")
+        self.about = _described(json.loads(about))
+        self.sizes: dict[str, int] = self.about["sizes"]
+
+    @property
+    def names(self) -> list[str]:
+        return list(self._tensors)
+
+    def arrays(self, shapes: Mapping[str, tuple[int, ...]]) -> dict[str, np.ndarray]:
+        """All of them. ValueError where one hasn't the shape it should have."""
+        for name, array in self._tensors.items():
+            if array.shape != shapes[name]:
+                raise ValueError(
+                    f"{self.where}: weight {name} has shape {list(array.shape)}, "
+                    f"expected {list(shapes[name])}"
+                )
+        return dict(self._tensors)
+
+
 @contextmanager
 def opened(
     path: str | os.PathLike[str], cell: CellDescription, *, strict: bool
-) -> Iterator[Weights]:
+) -> Iterator[Weights | SafetensorsWeights]:
     """A file of weights of this cell; of its arrays only their names are known to be right.
 
     ValueError: not such a file, of another cell, or (strict) of this cell's text or options as
@@ -148,13 +173,24 @@ def opened(
         raise ValueError(f"{where} holds no weights of a layer: it is not a file")
     with open(path, "rb") as file, ExitStack() as closed:
         try:
-            archive = closed.enter_context(_archive(file, cell))
-            weights = Weights(where, archive, os.fstat(file.fileno()).st_size)
+            weights: Weights | SafetensorsWeights
+            if _is_safetensors(file):
+                weights = SafetensorsWeights(read_safetensors(file, where))
+            else:
+                archive = closed.enter_context(_archive(file, cell))
+                weights = Weights(where, archive, os.fstat(file.fileno()).st_size)
         # Whatever a damaged file makes zipfile, zlib, json and NumPy raise.
         except Exception as error:
-            raise ValueError(f"{where} holds no weights of a layer: {error}") from None
+            what = str(error).removeprefix(f"{where}: ")
+            raise ValueError(f"{where} holds no weights of a layer: {what}") from None
         _compare(weights, cell, strict)
         yield weights
+
+
+def _is_safetensors(file: BinaryIO) -> bool:
+    head = file.read(9)
+    file.seek(0)
+    return head[:2] != b"PK" and head[8:] == b"{"
 
 
 def _archive(file: BinaryIO, cell: CellDescription) -> zipfile.ZipFile:
@@ -211,7 +247,7 @@ def _about(cell: CellDescription, sizes: Mapping[str, int]) -> dict[str, Any]:
     }
 
 
-def _compare(found: Weights, cell: CellDescription, strict: bool) -> None:
+def _compare(found: Weights | SafetensorsWeights, cell: CellDescription, strict: bool) -> None:
     """ValueError unless the file's weights are called as the cell's, and mean the same."""
     where, theirs, own = found.where, found.about, _about(cell, {})
     # How a cell runs, and what it draws, is not what its weights mean.

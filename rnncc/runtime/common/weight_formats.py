@@ -14,6 +14,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rnncc.common.formulas import SUM_BLOCK
+
 
 @dataclass(frozen=True, slots=True)
 class Storage:
@@ -37,7 +39,9 @@ class Storage:
         return self.rows << 32 | self.depth
 
 
-SUM_BLOCK = 96  # k's that are added one after another, see templates/cpu/cores.py.jinja
+# Rows of a tile's weights, or of a gradient's terms, that are used at once: whole blocks of a sum,
+# and whole steps of every storage of weights.
+PANEL_ROWS = 2 * SUM_BLOCK
 GROUP = 64  # k's that share a scale
 FULL = Storage("", 1, 1, "cpu/cores.py.jinja")
 BFLOAT16 = Storage("bfloat16", 2, 1, "cpu/cores_bfloat16.py.jinja")

@@ -14,7 +14,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-PAIR, FOUR = "UniTuple(int64, 2)", "UniTuple(int64, 4)"
+PAIR, THREE, FOUR = (f"UniTuple(int64, {count})" for count in (2, 3, 4))
 
 
 class Word:

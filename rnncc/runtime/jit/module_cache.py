@@ -38,7 +38,8 @@ KERNEL_SOURCES = (
     *(f"runtime/jit/{m}.py" for m in ("integer_builtins", "intrinsics")),
     *(f"runtime/cpu/intrinsics/{m}.py" for m in ("kernel_namespace", "quantized_tiles")),
     *(f"runtime/cpu/intrinsics/{m}.py" for m in ("scalar_intrinsics", "simd", "tile_intrinsics")),
-    *(f"runtime/cpu/intrinsics/{m}.py" for m in ("vector_math", "vector_types")),
+    *(f"runtime/cpu/intrinsics/{m}.py" for m in ("vector_math", "vector_types", "rounding")),
+    "runtime/cpu/intrinsics/trigonometry.py",
     *(f"runtime/cpu/kernels/{m}.py" for m in ("barrier", "loop_helpers")),
 )
 

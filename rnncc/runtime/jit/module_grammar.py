@@ -32,13 +32,14 @@ RUNTIME = {
     module: frozenset(names.split())
     for module, names in {
         "rnncc.generated.cpu": (
-            "POINTERS_AT POINTER_BYTES ROW_BLOCK SPILLS_AT TILE_BYTES TURN_AT Array BufferView "
+            "POINTERS_AT POINTER_BYTES SPILLS_AT TILE_BYTES TURN_AT Array BufferView "
             "CellDescription Constraint CopySpec CoreSpec CpuEngine CpuSecondEngine "
             "DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate SizeDescription "
-            "StageSpec Variant barrier call_core enter contract_rows copy_pieces draw_float32 "
-            "draw_float64 fetch_tile flush_denormals gates host_vectors inlined kernel lane_range "
-            "layer_class one_row own_rows restore_denormals row_key row_range segment segment_if "
-            "set_word set_words share word words"
+            "StageSpec Variant barrier block_rows call_core enter contract_rows copy_pieces "
+            "draw_float32 draw_float64 fetch_tile flush_denormals gates host_vectors inlined "
+            "kernel lane_range layer_class one_row opaque own_part own_rows restore_denormals "
+            "row_key row_range segment segment_if set_word set_words share tile_rows word "
+            "words"
         ),
         "rnncc.generated.cuda": (
             "COUNTER_BYTES F Array BufferView CellDescription Constraint CoreSpec CudaEngine "

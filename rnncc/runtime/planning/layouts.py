@@ -18,7 +18,8 @@ STAGGER = 512
 REACH = 2 * LANE_PAD * 8
 RESULT_AXES = {
     **dict.fromkeys(("output", "grad_input"), "BT"),
-    **dict.fromkeys(("state", "held", "grad_state", "grad_held", "grad_context"), "B"),
+    **dict.fromkeys(("state", "held"), "B"),
+    **dict.fromkeys(("grad_state", "grad_held", "grad_restart", "grad_context"), "B"),
 }
 LONG_ROW = 128  # elements from which another vector is at most an eighth more work
 

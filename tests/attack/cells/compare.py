@@ -137,8 +137,12 @@ class Numbers:
                 shape = (batch, *bound.shapes[name])
                 starts[shown] = self.draw(f"{shown}.{number}", shape)
         if kept is not None:
-            starts = {n.removeprefix("state."): a for n, a in kept.items()}
-        return Given(arrays, starts, valid, batch, time)
+            starts = {n.removeprefix("kept."): a for n, a in kept.items()}
+        resets = None
+        if bound.call.resets:
+            rng = np.random.default_rng([self.seed, *f"resets.{number}".encode()])
+            resets = rng.random((batch, time)) < 0.4
+        return Given(arrays, starts, valid, batch, time, resets)
 
 
 # ---- right -----------------------------------------------------------------------------------
@@ -225,6 +229,8 @@ class Caller:
         if given.valid is not None:
             ints = self.call.mask == "lengths"
             keywords |= {"lengths": given.valid.sum(1)} if ints else {"mask": given.valid}
+        if given.resets is not None:
+            keywords["resets"] = given.resets
         if given.starts and not self.call.stateful:
             some = self.call.initial == "some"
             keywords["initial_state"] = given.starts if some else tuple(given.starts.values())

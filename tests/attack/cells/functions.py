@@ -54,6 +54,10 @@ def minimum(a: Value, b: Value) -> Tensor:
     return torch.minimum(*aligned(tensor(a), tensor(b)))
 
 
+def arctan2(y: Value, x: Value) -> Tensor:
+    return torch.arctan2(*aligned(tensor(y), tensor(x)))
+
+
 def where(condition: Value, a: Value, b: Value) -> Tensor:
     c, yes, no = aligned(truth(condition), tensor(a), tensor(b))
     return torch.where(c, yes, no)
@@ -110,6 +114,10 @@ def soft_shrink(x: Tensor, threshold: float = 0.5) -> Tensor:
     return torch.where(absolute(x) > threshold, x - threshold * torch.sign(x), torch.zeros_like(x))
 
 
+def heaviside(x: Tensor, at_zero: float = 0) -> Tensor:
+    return torch.heaviside(x.detach(), tensor(at_zero)) + 0 * x.detach()
+
+
 POINTWISE: dict[str, Callable[..., Tensor]] = {
     "linear": lambda x: x,
     "relu6": lambda x: relu(x, max_value=6),
@@ -150,7 +158,60 @@ POINTWISE: dict[str, Callable[..., Tensor]] = {
     "soft_shrink": soft_shrink,
     "squareplus": lambda x, b=4: (x + torch.sqrt(x * x + b)) / 2,
     "threshold": lambda x, threshold, default: torch.where(x > threshold, x, tensor(default)),
+    "exp2": torch.exp2,
+    "log2": torch.log2,
+    "log10": torch.log10,
+    "erfc": torch.erfc,
+    "tan": torch.tan,
+    "sinh": torch.sinh,
+    "cosh": torch.cosh,
+    "arcsin": torch.arcsin,
+    "arccos": torch.arccos,
+    "arctan": torch.arctan,
+    "arcsinh": torch.arcsinh,
+    "arccosh": torch.arccosh,
+    "arctanh": torch.arctanh,
+    "floor": torch.floor,
+    "ceil": torch.ceil,
+    "round": torch.round,
+    "trunc": torch.trunc,
+    "int": torch.trunc,
+    "float": lambda x: x,
+    "heaviside": heaviside,
 }
+
+
+def mod(a: Value, b: Value) -> Tensor:
+    x, y = aligned(tensor(a), tensor(b))
+    return x - y * torch.floor(x / y).detach()
+
+
+def floor_divide(a: Value, b: Value) -> Tensor:
+    x, y = aligned(tensor(a), tensor(b))
+    return torch.floor(x / y).detach()
+
+
+def bool_(v: Value) -> Value:
+    return v if isinstance(v, Tensor) and v.dtype == torch.bool else tensor(v) != 0
+
+
+class Surrogate(torch.autograd.Function):
+    """The first, whose slope with respect to the second is the third."""
+
+    @staticmethod
+    def forward(ctx: Any, value: Tensor, x: Tensor, slope: Tensor) -> Tensor:
+        ctx.save_for_backward(slope)
+        return value.clone()
+
+    @staticmethod
+    def backward(ctx: Any, dy: Tensor) -> tuple[None, Tensor, None]:
+        (slope,) = ctx.saved_tensors
+        return None, dy * slope, None
+
+
+def surrogate(forward: Value, backward: Value, of: Value) -> Tensor:
+    value, slope, x = aligned(tensor(forward), tensor(backward), tensor(of))
+    return Surrogate.apply(*torch.broadcast_tensors(value, x, slope))
 
 
 # ---- along an axis ---------------------------------------------------------------------------
@@ -165,11 +226,23 @@ def rms_norm(x: Tensor, at: int, eps: float = 1e-5) -> Tensor:
     return x / torch.sqrt((x**2).mean(at, keepdim=True) + eps)
 
 
+def norm(x: Tensor, at: int) -> Tensor:
+    """Without a slope where it is 0."""
+    total = (x * x).sum(at)
+    nothing = total == 0
+    return torch.where(nothing, 0.0, torch.sqrt(torch.where(nothing, 1.0, total)))
+
+
 ALONG: dict[str, Callable[..., Tensor]] = {
     "sum": lambda x, at: x.sum(at),
     "mean": lambda x, at: x.mean(at),
     "max": lambda x, at: x.amax(at),
     "min": lambda x, at: x.amin(at),
+    "prod": lambda x, at: x.prod(at),
+    "norm": norm,
+    "any": lambda x, at: (x != 0).any(at),
+    "all": lambda x, at: (x != 0).all(at),
+    "flip": lambda x, at: x.flip(at),
     "softmax": lambda x, at: torch.softmax(x, at),
     "log_softmax": lambda x, at: torch.log_softmax(x, at),
     "cumsum": lambda x, at: torch.cumsum(x, at),
@@ -205,6 +278,12 @@ def reshape(x: Value, shape: Value) -> Tensor:
     return x.reshape(x.shape[0], *(shape if isinstance(shape, tuple) else (shape,)))
 
 
+def broadcast(x: Value, shape: Value) -> Tensor:
+    x, wanted = tensor(x), shape if isinstance(shape, tuple) else (shape,)
+    lead = (1,) * (len(wanted) - x.ndim + 1)
+    return x.reshape(x.shape[0], *lead, *x.shape[1:]).expand(-1, *wanted)
+
+
 def transpose(x: Value, axes: Value = None) -> Tensor:
     x = tensor(x)
     rank = x.ndim - 1
@@ -233,10 +312,24 @@ def matmul(a: Value, b: Value) -> Tensor:
     return torch.einsum(f"Z{left},Z{right}->Z{(left + right).replace('k', '')}", x, y)
 
 
+def stack(*xs: Value, axis: int = 0) -> Tensor:
+    if len(xs) == 1 and isinstance(xs[0], tuple):
+        xs = xs[0]
+    values = list(map(tensor, xs))
+    rows = max(v.shape[0] for v in values)
+    return torch.stack([spread(v, rows) for v in values], axis % values[0].ndim + 1)
+
+
+def roll(x: Value, shift: int, axis: Value = None) -> Tensor:
+    x = tensor(x)
+    return x.roll(shift, axis_of(x, axis))
+
+
 MOVES: dict[str, Callable[..., Value]] = {
     "split": split,
     "concat": concat,
     "reshape": reshape,
+    "broadcast": broadcast,
     "transpose": transpose,
     "outer": outer,
     "einsum": einsum,
@@ -244,6 +337,14 @@ MOVES: dict[str, Callable[..., Value]] = {
     "minimum": minimum,
     "clip": clip,
     "where": where,
+    "arctan2": arctan2,
+    "stack": stack,
+    "roll": roll,
+    "mod": mod,
+    "floor_divide": floor_divide,
+    "bool": bool_,
+    "logical_not": lambda v: ~bool_(v),
+    "surrogate": surrogate,
 }
 
 
@@ -267,6 +368,7 @@ _NUMBERS: dict[str, Callable[[Any, Any], Any]] = {
     "*": lambda a, b: a * b,
     "/": lambda a, b: a / b,
     "//": lambda a, b: a // b,
+    "%": lambda a, b: a % b,
     "**": lambda a, b: a**b,
     "<": lambda a, b: a < b,
     "<=": lambda a, b: a <= b,
@@ -293,6 +395,10 @@ def operate(sign: str, operands: Sequence[Value]) -> Value:
         return _NUMBERS[sign](a, b)
     if sign == "@":
         return matmul(a, b)
+    if sign == "%":
+        return mod(a, b)
+    if sign == "//":
+        return floor_divide(a, b)
     if sign == "**":
         return torch.pow(*aligned(tensor(a), tensor(b)))
     return _NUMBERS[sign](*aligned(tensor(a), tensor(b)))

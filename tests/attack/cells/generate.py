@@ -34,6 +34,7 @@ from tests.attack.cells.tree import (
     Call,
     Case,
     Cell,
+    Cut,
     Declaration,
     Equation,
     Expr,
@@ -58,8 +59,13 @@ NAMES = ("units", "features", "heads", "places", "width")
 EXTENTS = (1, 2, 2, 2, 3, 3, 4, 5, 9)
 NUMBERS = (0.5, 0.25, 2, 1.5, 3, -0.7, 0.1, -1, 1)
 SQUASHING = ("tanh", "sigmoid", "softsign", "sin", "erf", "hard_tanh", "cos", "hard_sigmoid")
-POSITIVE = {"log": 0.3, "sqrt": 0.2, "rsqrt": 0.3, "log1p": -0.6}
-SMALL = ("exp", "exponential", "expm1", "elu", "celu", "selu")
+POSITIVE = {"log": 0.3, "sqrt": 0.2, "rsqrt": 0.3, "log1p": -0.6, "log2": 0.3, "log10": 0.3}
+POSITIVE["arccosh"] = 1.2
+# What arguments are kept below.
+SMALL = dict.fromkeys(
+    ("exp", "exponential", "expm1", "elu", "celu", "selu", "exp2", "sinh", "cosh"), 3.0
+)
+SMALL |= {"arcsin": 0.9, "arccos": 0.9, "arctanh": 0.9, "tan": 1.2}
 # Arguments of functions that take some, chosen from.
 KEYWORDS: dict[str, tuple[tuple[tuple[str, Expr], ...], ...]] = {
     "relu": (
@@ -76,6 +82,7 @@ KEYWORDS: dict[str, tuple[tuple[tuple[str, Expr], ...], ...]] = {
     "soft_shrink": ((), (("threshold", Num(0.25)),)),
     "squareplus": ((), (("b", Num(2)),)),
     "threshold": ((("threshold", Num(0.2)), ("default", Num(-0.4))),),
+    "heaviside": ((), (("at_zero", Num(0.5)),)),
 }
 LAMBDAS = (
     "lambda v: v / (1 + abs(v))",
@@ -93,9 +100,9 @@ LAMBDAS_OF_TWO = (
     "lambda a, b: minimum(a, tanh(b))",
     "lambda a, b: sigmoid(a) * b + (1 - sigmoid(a)) * a",
 )
-ALONG = ("softmax", "log_softmax", "cumsum", "cumax", "layer_norm", "rms_norm")
+ALONG = ("softmax", "log_softmax", "cumsum", "cumax", "layer_norm", "rms_norm", "flip")
 BY_NAME = ("layer_norm", "rms_norm", "concat", "max", "min")  # take an axis by its name alone
-REDUCTIONS = ("sum", "mean", "max", "min")
+REDUCTIONS = ("sum", "mean", "max", "min", "prod", "norm")
 LETTERS = "abijklmnp"
 
 
@@ -273,7 +280,7 @@ class _Draft:
         if name in POSITIVE:
             term = self.above(term, POSITIVE[name])
         if name in SMALL:
-            term = self.tame(term, 3.0)
+            term = self.tame(term, SMALL[name])
         keywords = self.rng.choice(KEYWORDS.get(name, ((),)))
         function = Function(name, ("v",), Apply(name, (Ref("v"),), keywords))
         low, high = image(function, term)
@@ -287,7 +294,18 @@ class _Draft:
             return Term(joined, shape, 0, 1, a.batched or b.batched)
         if self.chance(0.1):
             a = self.condition(shape, 0, plain)
-            return a.now(Apply("not", (a.expr,)), 0, 1)
+            return a.now(Apply(self.rng.choice(("not", "logical_not")), (a.expr,)), 0, 1)
+        if self.chance(0.1):
+            a = self.condition(self.fits((self.dim(), *shape)), 0, plain)
+            given = (a.expr, Num(0)) if self.chance(0.5) else (a.expr,)
+            named = (
+                () if len(given) == 2 or (not shape and self.chance(0.5)) else (("axis", Num(0)),)
+            )
+            some = Apply(self.rng.choice(("any", "all")), given, named)
+            return replace(a, expr=some, shape=shape, low=0.0, high=1.0)
+        if self.chance(0.1):
+            a = self.make(shape, depth, plain)
+            return a.now(Apply(self.rng.choice(("bool", "logical_not")), (a.expr,)), 0, 1)
         a = self.make(shape, depth, plain)
         b = self.make(self.under(shape), min(depth, 1), plain)
         if self.chance(0.3):
@@ -389,8 +407,53 @@ def arithmetic(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
     return Term(Apply(sign, (a.expr, b.expr)), shape, low, high, a.batched or b.batched)
 
 
+def remainder(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
+    """Of a division; by what isn't near 0."""
+    a, b = _pair(d, shape, depth, plain)
+    b = d.above(b, 0.5)
+    if d.chance(0.3):
+        b = b.now(Apply("neg", (b.expr,)), -b.high, -b.low)
+    low, high = quotients(a, b)
+    name = d.rng.choice(("mod", "%", "floor_divide", "//"))
+    if name in ("mod", "%"):
+        low, high = -b.most, b.most
+    return Term(Apply(name, (a.expr, b.expr)), shape, low - 1, high + 1, a.batched or b.batched)
+
+
+SLOPES = (
+    ("1 / (1 + abs(10 * {v})) ** 2", 1.0),
+    ("exp(-{v} * {v})", 1.0),
+    ("where(abs({v}) < 1, 1 - abs({v}), 0)", 1.0),
+    ("1", 1.0),
+    ("sigmoid({v}) * (1 - sigmoid({v}))", 0.25),
+)
+
+
+def surrogate(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
+    """A step, or something smooth, with the slope of something else."""
+    a = d.named(d.make(shape, depth, plain))
+    if not isinstance(a.expr, Ref):
+        raise NoWay
+    slope, _ = d.rng.choice(SLOPES)
+    backward = mapped(_read(slope.format(v="v")), lambda e: a.expr if e == Ref("v") else e)
+    named = d.chance(0.4)
+    if d.chance(0.3):
+        b = d.make(d.under(shape), min(depth, 1), plain)
+        forward: Expr = Apply(">", (a.expr, b.expr))
+        low, high, named, batched = 0.0, 1.0, True, a.batched or b.batched
+    else:
+        stepped = d.unary(d.rng.choice(("heaviside", "round", "sign", "floor", "tanh")), a)
+        forward, low, high, batched = stepped.expr, stepped.low, stepped.high, a.batched
+    keywords: tuple[tuple[str, Expr], ...] = (("of", a.expr),) if named else ()
+    return Term(Apply("surrogate", (forward, backward), keywords), shape, low, high, batched)
+
+
 def extremum(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
     a, b = _pair(d, shape, depth, plain)
+    if d.chance(0.2):
+        b = d.above(b, 0.3)
+        angle = Apply("arctan2", (a.expr, b.expr))
+        return Term(angle, shape, -1.6, 1.6, a.batched or b.batched)
     name = d.rng.choice(("maximum", "minimum"))
     return _either(a, b, Apply(name, (a.expr, b.expr)), shape)
 
@@ -538,9 +601,18 @@ def reduction(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
     at, size = d.rng.randint(0, len(shape)), d.dim()
     a = d.make(d.fits((*shape[:at], size, *shape[at:])), depth, plain)
     name = d.rng.choice(REDUCTIONS)
+    n = size.value(d.sizes)
+    if name == "prod":
+        a = d.tame(a, 2.0 if n < 5 else 1.2)
+    if name == "norm":
+        a = d.above(a, 0.1)
     expr = _called(d, name, a, _axis(d, at, len(a.shape), len(a.shape) == 1))
-    n = size.value(d.sizes) if name == "sum" else 1
-    return replace(a, expr=expr, shape=shape, low=n * a.low, high=n * a.high)
+    low, high = {
+        "sum": (n * a.low, n * a.high),
+        "prod": (-(a.most**n), a.most**n),
+        "norm": (0.0, math.sqrt(n) * a.most),
+    }.get(name, (a.low, a.high))
+    return replace(a, expr=expr, shape=shape, low=low, high=high)
 
 
 def along(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
@@ -550,12 +622,13 @@ def along(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
     at, rank = d.rng.randrange(len(shape)), len(shape)
     n = shape[at].value(d.sizes)
     last = at == rank - 1
-    keywords = _axis(d, at, rank, last and (name != "cumsum" or rank == 1))
+    keywords = _axis(d, at, rank, last and (name not in ("cumsum", "flip") or rank == 1))
     low, high = {
         "softmax": (0.0, 1.0),
         "log_softmax": (a.low - a.high - math.log(n), 0.0),
         "cumsum": (n * min(a.low, 0), n * max(a.high, 0)),
         "cumax": (0.0, 1.0 + 1e-9),
+        "flip": (a.low, a.high),
         "layer_norm": (-math.sqrt(n), math.sqrt(n)),
         "rms_norm": (-math.sqrt(n), math.sqrt(n)),
     }[name]
@@ -611,6 +684,15 @@ def reshape(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
     return replace(a, expr=Apply("reshape", (a.expr, wanted)), shape=shape)
 
 
+def broadcasting(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
+    if not shape:
+        raise NoWay
+    kept = shape[d.rng.randint(0, len(shape)) :]
+    a = d.make(tuple(ONE if d.chance(0.4) else size for size in kept), depth, plain)
+    wanted = Group(tuple(size.expr() for size in shape))
+    return replace(a, expr=Apply("broadcast", (a.expr, wanted)), shape=shape)
+
+
 def split(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
     if not shape:
         raise NoWay
@@ -644,6 +726,43 @@ def concat(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
     return _either(a, b, Apply("concat", parts, keywords), shape)
 
 
+def stack(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
+    """Two or three; of one, an axis more."""
+    ways = [
+        (at, int(n))
+        for at, size in enumerate(shape)
+        if size.terms and not size.terms[0][0] and len(size.terms) == 1
+        for n in [size.terms[0][1]]
+        if n <= 3
+    ]
+    if not ways:
+        raise NoWay
+    at, n = d.rng.choice(ways)
+    inner = (*shape[:at], *shape[at + 1 :])
+    parts = [d.make(inner, depth if i == 0 else min(depth, 1), plain) for i in range(n)]
+    axis = Num(at if d.chance(0.6) else at - len(shape))
+    keywords: tuple[tuple[str, Expr], ...] = () if at == 0 and d.chance(0.5) else (("axis", axis),)
+    exprs: tuple[Expr, ...] = tuple(p.expr for p in parts)
+    if d.chance(0.3):
+        exprs = (Group(exprs),)
+    made = replace(parts[0], expr=Apply("stack", exprs, keywords), shape=shape)
+    for other in parts:
+        made = _either(made, other, made.expr, shape)
+    return made
+
+
+def roll(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
+    ways = [(at, size.value(d.sizes)) for at, size in enumerate(shape)]
+    ways = [(at, n) for at, n in ways if n > 1]
+    if not ways:
+        raise NoWay
+    at, n = d.rng.choice(ways)
+    a = d.make(shape, depth, plain)
+    by = Num(d.rng.choice((-1, 1)) * d.rng.randrange(1, n))
+    keywords = _axis(d, at, len(shape), len(shape) == 1)
+    return replace(a, expr=Apply("roll", (a.expr, by), keywords))
+
+
 def index(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
     if len(shape) > 2:
         raise NoWay
@@ -657,6 +776,47 @@ def index(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
         if d.chance(0.15):
             indices[-1] = Apply("-", (size.expr(), Num(1)))
     return replace(a, expr=Item(a.expr, tuple(indices)), shape=shape)
+
+
+def part(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
+    """Some of an axis, or all of it, forwards or backwards."""
+    if not shape:
+        raise NoWay
+    at = d.rng.randrange(len(shape))
+    size, n = shape[at], shape[at].value(d.sizes)
+    lead = (d.dim(),) * (d.chance(0.2) and at == 0)  # an axis in front of which one place is taken
+    step = d.rng.choice((1, 1, 1, -1, -1, 2, -2, 3))
+    whole, cut = _cut(d, size, n, step)
+    inner = d.fits((*lead, *shape[:at], whole, *shape[at + 1 :]), 4)
+    a = d.make(inner, depth, plain)
+    indices: list[Expr] = [Num(d.rng.randrange(-s.value(d.sizes), s.value(d.sizes))) for s in lead]
+    indices += [Cut() for _ in range(at)]
+    return replace(a, expr=Item(a.expr, (*indices, cut)), shape=shape)
+
+
+def _cut(d: _Draft, size: Dim, n: int, step: int) -> tuple[Dim, Cut]:
+    """An axis, and a part of it that has this size."""
+    if abs(step) == 1:
+        extra = d.rng.choice((0, 1, 2, 3))
+        before = d.rng.randint(0, extra)
+        whole = size + Dim.of(extra) if extra else size
+        if extra and d.chance(0.3):  # as many again
+            whole, before = size * 2, 0
+        stop = size + Dim.of(before) if before else size
+        first, behind = Num(before), stop.expr()
+        if step == 1:
+            begin = None if before == 0 and d.chance(0.7) else first
+            end = None if whole == stop and d.chance(0.7) else behind
+            if end is None and d.chance(0.5) and before:
+                begin = Apply("neg", (size.expr(),))
+            return whole, Cut(begin, end)
+        if whole == size:
+            return whole, Cut(step=Num(-1))
+        last = Apply("-", (behind, Num(1)))
+        return whole, Cut(last, Num(before - 1) if before else None, Num(-1))
+    if not size.terms or len(size.terms) > 1 or size.is_one:
+        raise NoWay
+    return size * abs(step), Cut(step=Num(step))
 
 
 def function(d: _Draft, shape: Dims, depth: int, plain: bool) -> Term:
@@ -772,6 +932,8 @@ WAYS: tuple[Way, ...] = (
     *(pointwise,) * 5,
     negated,
     *(arithmetic,) * 6,
+    *(remainder,) * 2,
+    *(surrogate,) * 2,
     extremum,
     clipped,
     power,
@@ -786,9 +948,13 @@ WAYS: tuple[Way, ...] = (
     *(along,) * 3,
     *(transpose,) * 2,
     *(reshape,) * 2,
+    broadcasting,
     *(split,) * 2,
     *(concat,) * 2,
     *(index,) * 2,
+    *(part,) * 3,
+    *(stack,) * 2,
+    *(roll,) * 2,
     function,
     *(drawn,) * 2,
     stopped,
@@ -1046,6 +1212,7 @@ def make_call(d: _Draft, cell: Cell, shapes: tuple[tuple[int, int], ...], seed: 
         training=chance(0.6) if draws else chance(0.3),
         mask=mask,
         nan=bool(mask) and chance(0.4),
+        resets=random.Random(seed + 1).random() < 0.35,  # the other draws stay
         zero_output_for_mask=chance(0.25),
         go_backwards=chance(0.2),
         time_major=chance(0.2),

@@ -22,6 +22,7 @@ from tests.attack.cells.tree import (
     Apply,
     Array,
     Case,
+    Cut,
     Expr,
     Function,
     Group,
@@ -97,6 +98,8 @@ class Bound:
                     list(map(look, parts))
                 case Item(value, indices):
                     list(map(look, (value, *indices)))
+                case Cut():
+                    list(map(look, expr.given))
 
         visited: set[str] = set()
         list(map(look, self.cell.expressions()))
@@ -167,6 +170,8 @@ class Step:
                 return self.value(yes if self.value(condition) else no)
             case Item(value, indices):
                 return self._item(self.value(value), [self.value(i) for i in indices])
+            case Cut(begin, end, step):
+                return slice(*(None if x is None else self.value(x) for x in (begin, end, step)))
             case Apply():
                 return self._apply(expr)
         raise TypeError(expr)
@@ -193,9 +198,19 @@ class Step:
     def _item(self, value: Value, indices: list[int]) -> Value:
         if isinstance(value, tuple):
             return value[indices[0]]
+        at = 1
         for index in indices:
-            assert -value.shape[1] <= index < value.shape[1]
-            value = value[:, index]
+            n = value.shape[at]
+            if isinstance(index, slice):
+                places = list(range(n))[index]
+                # rnncc refuses what Python cuts off.
+                for bound in (index.start, index.stop):
+                    assert bound is None or -n <= bound <= n
+                assert places
+                value, at = value.index_select(at, torch.tensor(places)), at + 1
+            else:
+                assert -n <= index < n
+                value = value.select(at, index)
         return value
 
     def _apply(self, expr: Apply) -> Value:
@@ -206,6 +221,8 @@ class Step:
         if name in SIGNS:
             return functions.operate(name, args)
         keywords = {n: self.value(v) for n, v in expr.keywords}
+        if name == "surrogate" and len(args) + len(keywords) == 2:
+            keywords["of"] = self._argument(expr)
         declared = self.bound.functions.get(name)
         if declared is None:
             return functions.call(name, args, keywords)
@@ -214,6 +231,17 @@ class Step:
         scope = dict(zip(declared.params, args)) | keywords
         inner = Step(self.bound, self.arrays, self.timed, scope, self.number, self.rows, self.known)
         return inner.value(declared.body)
+
+    def _argument(self, expr: Apply) -> Tensor:
+        """What a surrogate is differentiated by: the value that both of its expressions read."""
+        parts = dict(zip(("forward", "backward"), expr.args)) | dict(expr.keywords)
+        names = [
+            [r for r in walk(parts[p]) if isinstance(r, Ref) and isinstance(self.value(r), Tensor)]
+            for p in ("forward", "backward")
+        ]
+        both = {r for r in names[0] if r in names[1] or not names[1]}
+        (only,) = both
+        return self.value(only)
 
     # ---- randomness ----
 
@@ -280,6 +308,7 @@ class Given:
     """The numbers of one call, by name; inputs [batch, time, ...] as time goes.
 
     valid: [batch, time], or None. starts: given states. kept: what a stateful layer has kept.
+    resets: [batch, time], before which steps a row starts anew, or None.
     """
 
     arrays: Arrays
@@ -287,6 +316,7 @@ class Given:
     valid: np.ndarray | None
     batch: int
     time: int
+    resets: np.ndarray | None = None
 
 
 def forward(bound: Bound, given: Given, leaves: Tensors) -> Tensors:
@@ -309,11 +339,19 @@ def forward(bound: Bound, given: Given, leaves: Tensors) -> Tensors:
         if shown in starts and shown not in given.starts:
             start = start + leaves[starts[shown]]
         carried[key] = start
+    anew = _anew(bound, given, leaves, carried)
+    goes_on = call.stateful and bool(given.starts)
+    boundaries, pending = _boundaries(given, call.go_backwards), flags[:, :0].any(1)
     held: list[Tensor | None] = [None] * len(cell.returns)
     seen = torch.zeros(given.batch, dtype=torch.bool)
     outputs: list[list[Tensor]] = [[] for _ in cell.returns]
     zeros = call.zero_output_for_mask and call.return_sequences
     for number, t in enumerate(order):
+        pending = pending | boundaries[:, number]
+        now = pending & flags[:, t]
+        now = now if goes_on else now & seen  # a row's first step is where it starts anyway
+        carried = {k: _select(now, anew[k], c) for k, c in carried.items()}
+        pending = pending & ~flags[:, t]
         timed = carried | {(name, 0): x[:, t] for name, x in inputs.items()}
         step = Step(bound, fixed, timed, {}, number, given.batch)
         returned = [spread(tensor(step.value(e)), given.batch) for e in cell.returns]
@@ -331,7 +369,36 @@ def forward(bound: Bound, given: Given, leaves: Tensors) -> Tensors:
             held[i] = new
             outputs[i].append(_select(shown_now, new, torch.zeros_like(new)))
     made = {f"y.{i}": torch.stack(o, 1) for i, o in enumerate(outputs)}
-    return made | {f"state.{shown}": carried[key] for shown, key in bound.states.items()}
+    made |= {f"state.{shown}": carried[key] for shown, key in bound.states.items()}
+    pending = pending | boundaries[:, len(order)]
+    kept = {k: _select(pending, anew[k], c) for k, c in carried.items()}
+    return made | {f"kept.{shown}": kept[key] for shown, key in bound.states.items()}
+
+
+def _boundaries(given: Given, backwards: bool) -> Tensor:
+    """[batch, time + 1]: before which steps a row starts anew, as they run, and behind the last."""
+    boundaries = np.zeros((given.batch, given.time + 1), bool)
+    if given.resets is not None:
+        boundaries[:, :-1] = given.resets
+    return torch.from_numpy(boundaries[:, ::-1].copy() if backwards else boundaries)
+
+
+def _anew(
+    bound: Bound, given: Given, leaves: Tensors, carried: dict[tuple[str, int], Tensor]
+) -> dict[tuple[str, int], Tensor]:
+    """What states start anew from: what they started from, but where they go on from a call before
+    what the cell declares. Where nobody said any, of no state, those are zeros and no argument."""
+    starts, goes_on = bound.starts(), bound.call.stateful and bool(given.starts)
+    anew = {}
+    for shown, key in bound.states.items():
+        anew[key] = carried[key]
+        if goes_on:
+            anew[key] = torch.zeros_like(carried[key])
+            if shown in starts:
+                anew[key] = anew[key] + leaves[starts[shown]]
+        elif not given.starts and not starts:
+            anew[key] = carried[key].detach()
+    return anew
 
 
 def _inputs(bound: Bound, leaves: Tensors, flags: Tensor) -> Tensors:
@@ -405,7 +472,7 @@ def gradients(
         again = _grad(sum(parts, torch.zeros(())), targets)
         labels = [*(f"second.dy.{n}" for n in dy), *(f"second.{n}" for n in names)]
         result |= dict(zip(labels, again))
-    last = {n: s.detach().numpy().copy() for n, s in made.items() if n.startswith("state.")}
+    last = {n: s.detach().numpy().copy() for n, s in made.items() if n.startswith("kept.")}
     return {n: a.detach() for n, a in result.items()}, last
 
 

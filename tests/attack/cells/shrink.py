@@ -39,6 +39,7 @@ PLAIN = (
     "again",
     "stateful",
     "mask",
+    "resets",
     "nan",
     "zero_output_for_mask",
     "go_backwards",

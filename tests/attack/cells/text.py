@@ -20,6 +20,7 @@ from tests.attack.cells.tree import (
     Call,
     Case,
     Cell,
+    Cut,
     Declaration,
     Equation,
     Expr,
@@ -37,7 +38,7 @@ from tests.attack.cells.tree import (
 
 # Signs by how tightly they bind; "neg" and "not" are signs of one operand.
 _LEVELS = (("or",), ("and",), ("not",), ("<", "<=", ">", ">=", "==", "!="), ("+", "-"))
-_LEVELS = (*_LEVELS, ("*", "/", "//", "@"), ("neg",), ("**",))
+_LEVELS = (*_LEVELS, ("*", "/", "//", "%", "@"), ("neg",), ("**",))
 _LEVEL = {sign: level for level, signs in enumerate(_LEVELS) for sign in signs}
 SIGNS = frozenset(_LEVEL)
 _ATOM = len(_LEVELS)
@@ -100,6 +101,9 @@ def _show(expr: Expr) -> tuple[str, int]:
             return f"({show(yes)} if {show(condition)} else {show(no)})", _ATOM
         case Item(value, indices):
             return f"{_within(value, _ATOM)}[{', '.join(map(show, indices))}]", _ATOM
+        case Cut(begin, end, step):
+            text = ":".join("" if x is None else show(x) for x in (begin, end))
+            return text if step is None else f"{text}:{show(step)}", _ATOM
     raise TypeError(expr)
 
 
@@ -139,6 +143,7 @@ def _shape(shape: Shape) -> str:
 
 _BINARY = {
     ast.Add: "+", ast.Sub: "-", ast.Mult: "*", ast.Div: "/", ast.FloorDiv: "//", ast.Pow: "**",
+    ast.Mod: "%",
     ast.MatMult: "@", ast.Lt: "<", ast.LtE: "<=", ast.Gt: ">", ast.GtE: ">=", ast.Eq: "==",
     ast.NotEq: "!=", ast.And: "and", ast.Or: "or",
 }  # fmt: skip
@@ -255,6 +260,8 @@ def read(node: ast.expr) -> Expr:
             return Item(read(value), tuple(map(read, indices)))
         case ast.Subscript(value=value, slice=index):
             return Item(read(value), (read(index),))
+        case ast.Slice(lower=lower, upper=upper, step=step):
+            return Cut(*(None if x is None else read(x) for x in (lower, upper, step)))
     raise ValueError(ast.unparse(node))
 
 

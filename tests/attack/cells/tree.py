@@ -3,7 +3,7 @@
 Everything here reads a cell from these trees: the text that is compiled (`text`), what is right
 (`reference`), and what is left of a cell that fails (`shrink`).
 
-    Expr = Num | Word | Ref | Apply | Group | If | Item
+    Expr = Num | Word | Ref | Apply | Group | If | Item | Cut
     Cell = declarations, equations, what is returned
 
 Non-Goals: rnncc's own trees: nothing is shared with them. Spans, mistakes.
@@ -65,7 +65,20 @@ class Item:
     indices: tuple[Expr, ...]
 
 
-Expr = Num | Word | Ref | Apply | Group | If | Item
+@dataclass(frozen=True, slots=True)
+class Cut:
+    """begin:end:step, where an index stands."""
+
+    begin: Expr | None = None
+    end: Expr | None = None
+    step: Expr | None = None
+
+    @property
+    def given(self) -> tuple[Expr, ...]:
+        return tuple(x for x in (self.begin, self.end, self.step) if x is not None)
+
+
+Expr = Num | Word | Ref | Apply | Group | If | Item | Cut
 
 
 def children(expr: Expr) -> tuple[Expr, ...]:
@@ -79,6 +92,8 @@ def children(expr: Expr) -> tuple[Expr, ...]:
             return expr.yes, expr.condition, expr.no
         case Item():
             return (expr.value, *expr.indices)
+        case Cut():
+            return expr.given
     return ()
 
 
@@ -95,6 +110,10 @@ def rebuilt(expr: Expr, parts: tuple[Expr, ...]) -> Expr:
             return If(parts[1], parts[0], parts[2])
         case Item():
             return Item(parts[0], parts[1:])
+        case Cut():
+            rest = iter(parts)
+            bounds = (expr.begin, expr.end, expr.step)
+            return Cut(*(None if b is None else next(rest) for b in bounds))
     return expr
 
 
@@ -249,7 +268,8 @@ class Call:
 
     sizes: of every declared size. given: which of them are keywords of the layer.
     shapes: batch and time of the first call and of the second.
-    mask: "", "mask" or "lengths". nan: what masked inputs hold is NaN. initial: "", "all" or
+    mask: "", "mask" or "lengths". nan: what masked inputs hold is NaN. resets: rows start anew here
+    and there. initial: "", "all" or
     "some" states are given. arrange: inputs are a "tuple" or a "dict".
     again: a pullback is called again, and the second time outputs alone are asked for, too.
     second: second derivatives, too. wrt: gradients asked for, () is all. seed: of all numbers.
@@ -264,6 +284,7 @@ class Call:
     training: bool = False
     mask: str = ""
     nan: bool = False
+    resets: bool = False
     zero_output_for_mask: bool = False
     go_backwards: bool = False
     time_major: bool = False

@@ -353,3 +353,37 @@ def test_options_are_kept_by_copies() -> None:
         same(twin(x), made("lstm", return_sequences=True, **options)(x))
     for word in (*(f"{n}=True" for n in options), "checkpoint_every=3", "unroll=2"):
         assert word in repr(layer)
+
+
+def test_states_that_stay_are_set() -> None:
+    layer, other = made("lstm", stateful=True), made("lstm")
+    x = uniform(2, TIME, FEATURES)
+    h, c = (np.full((2, UNITS), number) for number in (0.5, -0.5))
+    layer.states = [h, c]
+    np.testing.assert_array_equal(layer(x), other(x, initial_state=(h, c)))
+    layer.states = {"c": c, "h": h}
+    h[:] = 9  # its own
+    np.testing.assert_array_equal(layer(x), other(x, initial_state=(h * 0 + 0.5, c)))
+    layer.states = None
+    np.testing.assert_array_equal(layer(x), other(x))
+    before = layer.states
+    for wrong, words in (
+        ([h], r"takes 2 arrays \(h, c\), 1 were given"),
+        ({"h": h}, "lacks c: give h, c"),
+        ([h, None], "state c of lstm"),
+        ([h, c[:1]], r"state c of lstm has shape \[1, 5\], expected"),
+        ([h, c[:, :2]], r"expected \['batch', 5\]"),
+        ([h, [[1.0], [2.0, 3.0]]], "pad them, and give lengths"),
+    ):
+        with pytest.raises((TypeError, ValueError), match=words):
+            layer.states = wrong
+    assert layer.states is not None and all(map(np.array_equal, layer.states, before))
+    with pytest.raises(AttributeError, match="keeps no states"):
+        other.states = [h, c]
+
+
+def test_rows_of_different_lengths_are_refused_with_words() -> None:
+    layer = made("gru")
+    for uneven in ([[[1.0]], [[1.0], [2.0]]], [np.ones((2, 3)), np.ones((3, 3))]):
+        with pytest.raises(ValueError, match="different lengths: pad them, and give lengths"):
+            layer(uneven)

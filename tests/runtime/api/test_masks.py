@@ -11,30 +11,33 @@ import torch
 
 from rnncc import compiler, oracle
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.api.validation import array_shape
 from tests.support import cases
+from tests.support.calls.layer_pair import (
+    BATCH,
+    CELLS,
+    FEATURES,
+    SINGLE,
+    STEPS,
+    TIME,
+    UNITS,
+    arguments,
+    arranged,
+    assert_near,
+    assert_same,
+    cleaned,
+    cotangents,
+    dtype_of,
+    layers,
+    pulled,
+    results,
+    value_of,
+)
 from tests.support.cases import Arrays, error
-from tests.support.kernel_pair import GRADIENT_LIMIT, SLOPE_LIMIT, VALUE_LIMIT
+from tests.support.kernel_pair import GRADIENT_LIMIT, SLOPE_LIMIT
 
-UNITS, BATCH, TIME, FEATURES = 17, 6, 7, 3
-# cell: its options
-CELLS: dict[str, dict[str, Any]] = {
-    "lstm": {},
-    "gru": {},
-    "gru, reset before": {"reset_after": False},
-    "simple_rnn": {},
-    "layer_norm_lstm": {},
-    "fast_weights": {},
-    "nested": {},
-    "delays": {},
-    "learned_start": {},  # outputs that aren't states
-}
-# Compiled in single precision, too.
-SINGLE = ("lstm", "fast_weights", "delays", "learned_start")
 # Cells whose sums of gradients a masked step cuts in two: these are near, not the same bits.
 REGROUPED = ("delays", "fast_weights")
 ENDS = np.array([[7], [3], [0], [1], [7], [5]])
-STEPS = np.arange(TIME)
 KINDS = {
     "right": STEPS < ENDS,
     "left": STEPS >= TIME - ENDS,
@@ -42,91 +45,6 @@ KINDS = {
     "short": np.minimum(ENDS, 4) > STEPS,  # steps that no row needs
     "few": (STEPS == 3) & (ENDS == 5),
 }
-
-
-def dtype_of(what: str) -> str:
-    return "float32" if what in SINGLE else "float64"
-
-
-def layers(what: str, dtype: str, **chosen: Any) -> tuple[Layer, Layer]:
-    """On kernels and on the interpreter, with the same weights."""
-    spec = cases.spec_of(what.split(",")[0])
-    sizes = cases.sizes_for(spec, UNITS, FEATURES)
-    given: dict[str, Any] = {"return_sequences": True, "return_state": True, "seed": 7}
-    given |= {**sizes, **CELLS[what], **chosen}
-    layer = compiler.layer_class(spec, "cpu", dtype)(**given)
-    twin = oracle.layer_class(spec)(**given)
-    for made in (layer, twin):
-        made.build({i.name: (None, None, *array_shape(i, sizes)) for i in layer.cell.inputs})
-    twin.set_weights(layer.get_weights())
-    return layer, twin
-
-
-def arguments(layer: Layer, mask: np.ndarray | None = None) -> tuple[Arrays, Arrays]:
-    """Inputs, NaN and infinite where they are masked, and initial states."""
-    rng = np.random.default_rng(0)
-    x = {}
-    for i in layer.cell.inputs:
-        shape = array_shape(i, layer._fixed)
-        x[i.name] = cases.draw(rng, (BATCH, TIME, *shape)).astype(layer.dtype)
-        if mask is not None:
-            x[i.name][~mask] = np.nan
-            x[i.name][~mask, 0] = np.inf
-    start = {}
-    for state in layer.cell.states:
-        shape = (BATCH, *array_shape(state, layer._fixed))
-        drawn = cases.draw(rng, shape, state.name in cases.POSITIVE)
-        start[state.name] = drawn.astype(layer.dtype)
-    return x, start
-
-
-def cleaned(x: Arrays, mask: np.ndarray) -> Arrays:
-    return {n: np.where(mask.reshape(*mask.shape, *[1] * (a.ndim - 2)), a, 0) for n, a in x.items()}
-
-
-def results(layer: Layer, found: Any) -> Arrays:
-    parts = found if isinstance(found, tuple) else (found,)
-    outputs = parts[0] if isinstance(parts[0], tuple) else (parts[0],)
-    names = [*(o.name for o in layer.cell.outputs), *(f"final_{s}" for s in layer._states)]
-    return dict(zip(names, [*outputs, *parts[1:]], strict=False))
-
-
-def cotangents(found: Any) -> Any:
-    """Like what was returned."""
-    rng = np.random.default_rng(1)
-
-    def drawn(part: Any) -> Any:
-        if isinstance(part, tuple):
-            return tuple(map(drawn, part))
-        return cases.draw(rng, part.shape).astype(part.dtype)
-
-    return drawn(found)
-
-
-def pulled(layer: Layer, x: Any, start: Any, **call: Any) -> tuple[Arrays, Arrays]:
-    """Values and gradients by name."""
-    call.setdefault("training", False)
-    found, pullback = layer.vjp(x, initial_state=start, **call)
-    grads = pullback(cotangents(found))
-    gradients = {**grads.inputs, **grads.weights}
-    if isinstance(grads.initial_state, dict):
-        gradients |= grads.initial_state
-    return results(layer, found), gradients
-
-
-def assert_near(
-    dtype: str, found: tuple[Arrays, Arrays], right: tuple[Arrays, Arrays], what: object
-) -> None:
-    for limits, a, b in zip((VALUE_LIMIT, GRADIENT_LIMIT), found, right, strict=True):
-        assert a.keys() == b.keys()
-        for name, array in b.items():
-            assert error(a[name], array) <= limits[dtype], (what, name)
-
-
-def assert_same(found: Arrays, right: Arrays) -> None:
-    assert found.keys() == right.keys()
-    for name, array in right.items():
-        np.testing.assert_array_equal(found[name], array, name)
 
 
 # ---- against the interpreter -------------------------------------------------------------------
@@ -176,23 +94,9 @@ def test_gradients_are_slopes(what: str) -> None:
         weights = {name: layer.weights[name].copy() for name in layer.weights}
         given = {**x, **start, **weights}
         for name, gradient in gradients.items():
-            moved = partial(value_of, layer, given, mask, results(layer, d), name)
+            moved = partial(value_of, layer, given, {"mask": mask}, results(layer, d), name)
             errors = list(cases.slope_errors(moved, given[name], gradient, rng, directions=1))
             assert max(errors) <= SLOPE_LIMIT, (kind, name)
-
-
-def value_of(
-    layer: Layer, given: Arrays, mask: np.ndarray, d: Arrays, name: str, array: np.ndarray
-) -> float:
-    """sum(d * y) with one of the arrays changed."""
-    start = {s: array if s == name else given[s] for s in layer._states}
-    x = {i: array if i == name else given[i] for i in layer.cell.arguments}
-    if name in layer.weights:
-        layer.weights[name] = array
-    found = results(layer, layer(x, initial_state=start, mask=mask))
-    if name in layer.weights:
-        layer.weights[name] = given[name]
-    return cases.total(found, d)
 
 
 # ---- what masks mean ---------------------------------------------------------------------------
@@ -210,7 +114,7 @@ def test_right_padding_is_a_shorter_sequence_bit_for_bit(what: str) -> None:
     values, d = results(layer, found), results(layer, cotangents(found))
     for name in outputs:
         d[name][~mask] = 0
-    grads = pullback(_arranged(layer, d))
+    grads = pullback(arranged(layer, d))
     for row, n in enumerate(ENDS[:, 0]):
         own = slice(row, row + 1)
         begun = {name: a[own] for name, a in start.items()}
@@ -222,17 +126,12 @@ def test_right_padding_is_a_shorter_sequence_bit_for_bit(what: str) -> None:
                 array = array if n else np.zeros_like(right[None])
             np.testing.assert_array_equal(array[0], right, name)
         own_d = {name: a[own, :n] if name in outputs else a[own] for name, a in d.items()}
-        alone = pullback(_arranged(layer, own_d))
+        alone = pullback(arranged(layer, own_d))
         for name, array in [*alone.inputs.items(), *alone.initial_state.items()]:
             right = grads.inputs[name][row, :n] if name in x else grads.initial_state[name][row]
             limit = GRADIENT_LIMIT[dtype] if what in REGROUPED else 0
             assert error(array[0], right) <= limit, (row, name)
         assert not any(a[row, n:].any() for a in grads.inputs.values())
-
-
-def _arranged(layer: Layer, named: Arrays) -> Any:
-    outputs = tuple(named[o.name] for o in layer.cell.outputs)
-    return (outputs if len(outputs) > 1 else outputs[0], *(named[n] for n in layer._finals))
 
 
 @pytest.mark.parametrize("what", ["lstm", "fast_weights", "delays"])
@@ -243,11 +142,11 @@ def test_rows_don_t_know_each_other(what: str) -> None:
     x, start = arguments(layer, mask)
     found, pullback = layer.vjp(x, initial_state=start, mask=mask)
     d = results(layer, cotangents(found))
-    grads = pullback(_arranged(layer, d))
+    grads = pullback(arranged(layer, d))
     shuffled = {n: a[order] for n, a in start.items()}
     moved = {n: a[order] for n, a in x.items()}
     again, pullback = layer.vjp(moved, initial_state=shuffled, mask=mask[order])
-    others = pullback(_arranged(layer, {n: a[order] for n, a in d.items()}))
+    others = pullback(arranged(layer, {n: a[order] for n, a in d.items()}))
     assert_same(results(layer, again), {n: a[order] for n, a in results(layer, found).items()})
     assert_same(others.inputs, {n: a[order] for n, a in grads.inputs.items()})
     assert_same(others.initial_state, {n: a[order] for n, a in grads.initial_state.items()})
@@ -316,7 +215,7 @@ def test_zero_output_for_mask(what: str) -> None:
         for output in plain.cell.outputs:
             d[output.name] *= mask.reshape(*mask.shape, *[1] * len(output.shape))
         _, pullback = twin.vjp(clean, initial_state=start, mask=mask, training=False)
-        expected = pullback(_arranged(twin, d))
+        expected = pullback(arranged(twin, d))
         assert error(found[1]["x"], expected.inputs["x"]) <= GRADIENT_LIMIT["float64"]
     last, _ = layers(what, "float64", zero_output_for_mask=True, return_sequences=False)
     same, _ = layers(what, "float64", return_sequences=False)
@@ -343,7 +242,7 @@ def test_steps_that_do_not_run_mean_what_masked_ones_do(what: str, zeros: bool) 
         whole = {n: np.zeros(a.shape) for n, a in values.items()}
         for name, array in d.items():
             whole[name][rows] = array
-        grads = pullback(_arranged(layer, whole))
+        grads = pullback(arranged(layer, whole))
         both = {**grads.inputs, **grads.initial_state}
         weights = grads.weights
         return {n: a[rows] for n, a in values.items()}, {

@@ -40,6 +40,22 @@ def test_the_bits_of_a_stateful_layer(name: str, batch: int, steps: int, units: 
     alike(stream(blocks[0]), expected[0])
 
 
+def test_states_are_put_where_they_should_go_on() -> None:
+    layer = layer_of("lstm", units=7, return_sequences=True, return_state=True)
+    x, states = normal(3, 2, 5), (normal(3, 7, seed=1), normal(3, 7, seed=2))
+    stream = layer.stream(x)
+    stream(x)
+    stream.states = states
+    y, *last = layer(x, initial_state=states)
+    alike(stream(x), y)
+    alike(stream.states, tuple(last))
+    stream.reset()
+    alike(stream(x), layer(x)[0])
+    for wrong in (states[:1], (states[0], states[1][:1])):
+        with pytest.raises(ValueError, match=r"the stream's are \[\[3, 7\], \[3, 7\]\]"):
+            stream.states = wrong
+
+
 def test_a_stream_of_last_outputs_and_time_major_ones() -> None:
     plain = layer_of("lstm", units=6, stateful=True)
     turned = layer_of("lstm", units=6, stateful=True, time_major=True, return_sequences=True)

@@ -31,6 +31,8 @@ SHAPE: Shape = (18, 3, 3, 5)
 SHARED = Ways(256, 10**6, False, 1, 1)  # threads share units
 APART = Ways(1 << 19, 10**6, False, 1, 1)  # each has its rows
 ALONE = replace(SHARED, helpers=0)  # and nobody comes to share them
+BLOCKS = replace(APART, block=1)  # and row after row goes through all levels
+COPIED = replace(APART, copied=True)  # and copies of all that gradients read
 FUSED = Ways(1 << 19, 10**6, True, 1, 1)  # x @ W in the loop
 NUMBERS = None  # noticed by what comes out
 
@@ -129,11 +131,18 @@ GENERATED: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
         APART,
     ),
     "everybody makes all rows": (SCAN, r"own_rows\(B, shared, index, count\)", "0, B", Race, APART),
+    "a block left out": (
+        SCAN,
+        r"range\(row_lo, row_hi, row_block\)",
+        "range(row_lo, row_hi - 1, row_block)",
+        KernelFault,
+        BLOCKS,
+    ),
     "the next gate": (SCAN, r"\(u \* 4 \+ 3\)", "(u * 4 + 2)", NUMBERS, APART),
     "a row too few in the last tile": (
         SCAN,
-        r"min\(stage\w*_rows, row_end - m\)",
-        "1",
+        r"rows = least \+ \(i < longer\)",
+        "rows = 1",
         KernelFault,
         SHARED,
     ),
@@ -158,6 +167,19 @@ GENERATED: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
 def test_generated_text(what: str) -> None:
     where, old, new, kind, ways = GENERATED[what]
     caught(what, kind, ways, Changed(where, old, new), cell="gru" if "spill" in what else "lstm")
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "kind"),
+    [
+        (r"blk - index \* most_rows", "blk", Race),
+        (r"origin = .*", "origin = 0", KernelFault),
+        (r"origin = .*", "origin = blk + 1", KernelFault),
+    ],
+)
+def test_rows_of_a_block(old: str, new: str, kind: type[KernelFault]) -> None:
+    """Where levels leave something for one another."""
+    caught(new, kind, BLOCKS, Changed(SCAN, old, new), cell="layer_norm_lstm")
 
 
 RUNTIME: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
@@ -187,8 +209,8 @@ RUNTIME: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
     ),
     "a tail of no rows": (
         "contract_lanes",
-        r"min\(row_tile, row_hi - m\)",
-        "row_tile",
+        r"rows = least \+ \(i < longer\)",
+        "rows = least + 1",
         KernelFault,
         SHARED,
     ),
@@ -201,10 +223,24 @@ RUNTIME: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
         APART,
     ),
     "pieces that are no part of deep sums": ("contract_rows", "here, out_rs$", "0, 0", None, APART),
+    "columns over one another": (
+        "copy_columns",
+        r"\+ k \* row_bytes",
+        "",
+        None,
+        COPIED,
+    ),
+    "the other thread's columns": (
+        "sum_rows",
+        r"columns = table \+ word\(call, 12\)",
+        "columns = word(call, 5)",
+        KernelFault,
+        COPIED,
+    ),
     "a last row left out": (
         "sum_rows",
-        r"last \* row_tile, rows\)",
-        "last * row_tile, rows - 1)",
+        r"range\(first, last\)",
+        "range(first, last - 1)",
         KernelFault,
         APART,
     ),
@@ -345,7 +381,7 @@ def test_planning(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
     caught(what, kind, APART, cell=cell, variant="mask")
 
 
-@pytest.mark.parametrize("ways", [SHARED, APART, FUSED])
+@pytest.mark.parametrize("ways", [SHARED, APART, FUSED, COPIED])
 def test_unmutated_passes(ways: Ways) -> None:
     for cell in ("lstm", "gru"):
         twins = Twins.of(cell, "plain", SHAPE, Simulator(32, 2, 0, ways))

@@ -123,7 +123,7 @@ def fresh(layer: Any) -> None:
     engine = kernels.engine
     made = CpuEngine(engine.cell, engine._forward.direction, engine._backward.direction)
     again = made.stored(layer.storage) if layer.storage else made
-    layer._engines[False, False] = kernels._replace(engine=again)
+    layer._engines[False, False, ""] = kernels._replace(engine=again)
 
 
 def test_weights_asked_for_ahead_are_the_same(monkeypatch: pytest.MonkeyPatch) -> None:

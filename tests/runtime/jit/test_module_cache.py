@@ -123,3 +123,10 @@ def test_nothing_else_lies_in_the_folder(fresh_store: Path) -> None:
     """No byte code that Python would load unseen."""
     keyed_module("made", "key", lambda: TEXT)
     assert [n for n in os.listdir(fresh_store) if not n.endswith(".module")] == []
+
+
+def test_every_formula_is_part_of_what_machine_code_is_kept_under() -> None:
+    """A module of them that isn't would leave old machine code in use when it changes."""
+    folder = module_cache.PACKAGE / "runtime" / "cpu" / "intrinsics"
+    formulas = {f"runtime/cpu/intrinsics/{p.name}" for p in folder.glob("*.py")}
+    assert formulas - {"runtime/cpu/intrinsics/__init__.py"} <= {*module_cache.KERNEL_SOURCES}

@@ -85,8 +85,12 @@ def _libm(function: Callable[..., float]) -> Callable[..., np.ndarray]:
 
 
 FUNCTIONS: dict[str, Callable[..., Any]] = {
-    **{n: getattr(np, n) for n in ("abs", "sqrt", "floor", "sign", "exp", "expm1", "log")},
+    **{n: getattr(np, n) for n in ("abs", "sqrt", "sign", "exp", "expm1", "log")},
+    **{n: getattr(np, n) for n in ("floor", "ceil", "round", "trunc", "mod", "floor_divide")},
     **{n: getattr(np, n) for n in ("log1p", "tanh", "sin", "cos", "tan", "minimum", "maximum")},
+    **{n: getattr(np, n) for n in ("log2", "log10", "exp2", "sinh", "cosh", "arcsin", "arccos")},
+    **{n: getattr(np, n) for n in ("arctan", "arctan2", "arcsinh", "arccosh", "arctanh")},
+    "erfc": _libm(math.erfc),
     "rsqrt": lambda x: 1 / np.sqrt(x),
     "sigmoid": _sigmoid,
     "softplus": _softplus,
@@ -156,6 +160,9 @@ class Vectors:
 
     def fold_add(self, x: Vec) -> Vec:
         return self._fold(x, np.add)
+
+    def fold_mul(self, x: Vec) -> Vec:
+        return self._fold(x, np.multiply)
 
     def fold_max(self, x: Vec) -> Vec:
         return self._fold(x, np.maximum)

@@ -70,7 +70,8 @@ class Ways:
 
     l2: bytes of a cache; with a small one threads share units rather than rows. work: how much
     more of it there seems to be. fuse: whether loops make x @ W themselves; None as ever.
-    shared_bytes: see `Target`. helpers: workers that come to help.
+    shared_bytes: see `Target`. helpers: workers that come to help. block: rows that go through all
+    levels together, at most; None as ever. copied: whether gradients' operands always are.
     """
 
     l2: int
@@ -78,6 +79,8 @@ class Ways:
     fuse: bool | None
     shared_bytes: int
     helpers: int
+    block: int | None = None
+    copied: bool = False
 
     @staticmethod
     def drawn(threads: int, seed: object) -> Ways:
@@ -88,6 +91,8 @@ class Ways:
             choose.choice([None, True, False]),
             choose.choice([1, 1 << 18]),
             choose.choice([threads - 1, threads - 1, threads - 1, 0]),
+            choose.choice([None, 1, 2, 5]),
+            choose.choice([True, False]),
         )
 
 
@@ -192,10 +197,14 @@ class _Binder(ArgumentBinder):
     def __init__(self, ways: Ways, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.ways = ways
+        self.copied_from = 1 if ways.copied else self.copied_from
 
     def work_of(self, kernel: KernelSpec) -> tuple[int, int]:
         work, rows = super().work_of(kernel)
         return work * self.ways.work, rows
+
+    def most_rows(self, kernel: KernelSpec) -> int:
+        return self.ways.block or super().most_rows(kernel)
 
     def choose_starts(self, kernel: KernelSpec) -> None:
         if self.ways.fuse is None:

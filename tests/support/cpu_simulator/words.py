@@ -70,6 +70,7 @@ class Words:
             "fence": lambda: self.turn(),  # memory here is in order
             "pause": lambda: self.turn(),
             "give_way": lambda: self.turn(),
+            "opaque": lambda number: number,
             "prefetch": lambda address: None,
             "flush_denormals": lambda: 0,
             "restore_denormals": lambda old: None,

@@ -374,5 +374,9 @@ class _Cuda:
 def _math(kind: Any) -> Any:
     """`math` on NumPy scalars: no exceptions where C has infinities."""
     names = ["exp", "expm1", "log", "log1p", "sqrt", "tanh", "sin", "cos", "fabs"]
+    names += ["fmod", "copysign", "log2", "log10", "tan", "sinh", "cosh"]
     found = {n: getattr(np, n) for n in names}
+    arcs = ("sin", "cos", "tan", "tan2", "sinh", "cosh", "tanh")
+    found |= {f"a{n}": getattr(np, f"arc{n}") for n in arcs}
+    found["erfc"] = lambda x: kind(math.erfc(x))
     return SimpleNamespace(**found, pow=np.power, erf=lambda x: kind(math.erf(x)))

@@ -6,8 +6,18 @@ from tests.support.gpu_simulator.grid import Simulator
 from tests.support.twins import Shape
 
 TIERS = ("block", "grid", "launches", "stationary")
-# Whose weights can't stay: none in the loop, one a row, or heads of their own.
-NO_TWIN = ["fast_weights", "indrnn", "nested", "slstm", "sru", "matrix_memory", "normalized"]
+# Whose weights can't stay: none in the loop, one a row, heads of their own, or none that are dense.
+NO_TWIN = [
+    "fast_weights",
+    "filled",
+    "indrnn",
+    "matrix_memory",
+    "nested",
+    "normalized",
+    "queue",
+    "slstm",
+    "sru",
+]
 WIDE = ["layer_norm_lstm", "packed_gates"]
 SHAPES: tuple[Shape, ...] = ((5, 3, 4, 3), (33, 2, 3, 7), (1, 1, 1, 1), (3, 5, 2, 4))
 STATIONARY_SHAPES: tuple[Shape, ...] = ((5, 3, 4, 3), (9, 2, 3, 7), (1, 1, 1, 1))

@@ -12,10 +12,10 @@ import pytest
 
 import rnncc
 from rnncc import keras as own
-from rnncc.keras.calls import Request
-from rnncc.keras.pending import Pending
-from rnncc.keras.weights import Version, WeightVersions
-from tests.support.in_keras.helpers import BACKEND, X, numbers, uniform
+from rnncc.operations.calls import Request
+from rnncc.operations.pending import Pending
+from rnncc.operations.weights import Version, WeightVersions
+from tests.support.in_keras.helpers import BACKEND, MASK, X, numbers, same_weights, uniform
 
 only = {
     b: pytest.mark.skipif(b != BACKEND, reason=f"on {b}") for b in ("tensorflow", "jax", "torch")
@@ -102,11 +102,11 @@ def test_functions_of_jax(jitted: bool) -> None:
 def test_without_the_ffi(monkeypatch: pytest.MonkeyPatch) -> None:
     import jax
 
-    from rnncc.keras import in_jax, jax_ffi
+    from rnncc.jax import ffi, mechanism
 
-    assert not jax_ffi.UNAVAILABLE and "typed FFI" in in_jax.HOW
+    assert not ffi.UNAVAILABLE and "typed FFI" in mechanism.HOW
     first = numbers(built()(X))
-    monkeypatch.setattr(jax_ffi, "UNAVAILABLE", "of another version")
+    monkeypatch.setattr(ffi, "UNAVAILABLE", "of another version")
     layer = built()
     layer.set_weights([uniform(*w.shape) for w in layer.weights])
     found = numbers(layer(X))[0]
@@ -121,7 +121,7 @@ def test_without_the_ffi(monkeypatch: pytest.MonkeyPatch) -> None:
         def fail(*_: Any) -> None:
             raise ValueError("nobody made this")
 
-        jax_ffi.call_out("a test", fail, fail, results, [np.float32(0)])[0].block_until_ready()
+        ffi.call_out("a test", fail, fail, results, [np.float32(0)])[0].block_until_ready()
 
 
 @only["torch"]
@@ -167,18 +167,37 @@ def test_second_derivatives(what: str) -> None:
 
 
 @only["jax"]
-def test_jax_has_no_second_derivatives() -> None:
+@pytest.mark.parametrize("masked", [False, True])
+def test_second_derivatives_on_jax(masked: bool) -> None:
+    """As of Keras's own layer, of inputs and weights, in both orders of modes."""
     import jax
 
-    layer = built()
-    groups = layer.trainable_variables, layer.non_trainable_variables
-    weights = [[w.value for w in variables] for variables in groups]
+    def made(module: Any) -> Any:
+        return module.Bidirectional(module.LSTM(5)) if masked else module.LSTM(5)
 
-    def slope(x: Any) -> Any:
-        return jax.grad(lambda x: layer.stateless_call(*weights, x)[0].sum())(x)
+    theirs, mine = made(keras.layers), made(own)
+    same_weights(theirs, mine, X)
+    keywords = {"mask": jax.numpy.asarray(MASK)} if masked else {}
 
-    with pytest.raises(NotImplementedError, match=r"second derivatives of LSTM .* on JAX"):
-        jax.grad(lambda x: (slope(x) ** 2).sum())(X)
+    def loss(layer: Any) -> Any:
+        def total(x: Any, *values: Any) -> Any:
+            others = [v.value for v in layer.non_trainable_variables]
+            results = layer.stateless_call([*values], others, x, **keywords)[0]
+            return jax.numpy.sin(results).sum()
+
+        return total
+
+    def slopes(layer: Any) -> Any:
+        every = tuple(range(1 + len(layer.trainable_variables)))
+        gradient = jax.grad(loss(layer), every)
+        squares = jax.grad(lambda *a: sum((g**2).sum() for g in gradient(*a)), every)
+        values = [v.value for v in layer.trainable_variables]
+        given = jax.numpy.asarray(X), *values
+        tangents = tuple(jax.numpy.cos(a) for a in given)
+        return squares(*given), jax.jvp(gradient, given, tangents)[1]
+
+    for a, b in zip(jax.tree.leaves(slopes(mine)), jax.tree.leaves(slopes(theirs))):
+        np.testing.assert_allclose(a, b, atol=2e-4, rtol=2e-3)
 
 
 @only["tensorflow"]
@@ -201,7 +220,7 @@ def test_tensorflow_asks_for_what_a_tape_watches(monkeypatch: pytest.MonkeyPatch
     """dx where somebody may want it: a tape, one before this layer, or one around a function."""
     import tensorflow as tf
 
-    from rnncc.keras.operation import Operation
+    from rnncc.operations.operation import Operation
 
     asked: list[bool] = []
     real = Operation.backward
@@ -257,13 +276,13 @@ def test_layers_are_let_go() -> None:
 def test_what_jax_calls_is_let_go() -> None:
     import jax
 
-    from rnncc.keras import jax_ffi
+    from rnncc.jax import ffi
 
     gc.collect()
-    before = set(jax_ffi._callees)
+    before = set(ffi._callees)
     layer = built()
     run = jax.jit(layer)
-    right, new = run(X), set(jax_ffi._callees) - before
+    right, new = run(X), set(ffi._callees) - before
     executable = run.lower(X).compile()
     np.testing.assert_array_equal(executable(X), right)
     del run, layer
@@ -271,7 +290,7 @@ def test_what_jax_calls_is_let_go() -> None:
     keras.backend.clear_session()
     for _ in range(2):  # what the first lets go of holds more
         gc.collect()
-    assert new and not new & set(jax_ffi._callees)
+    assert new and not new & set(ffi._callees)
     with pytest.raises(Exception, match="runs LSTM is gone: keep the model"):
         jax.block_until_ready(executable(X))
 

@@ -10,7 +10,7 @@ import pytest
 from keras import layers
 
 from rnncc import keras as own
-from rnncc.keras import graph_calls
+from rnncc.operations import graph_calls
 from tests.support.in_keras.helpers import BACKEND, uniform
 
 pytestmark = pytest.mark.skipif(BACKEND == "torch", reason="torch has paths of its own")
@@ -48,13 +48,13 @@ def trained(options: dict[str, Any]) -> list[np.ndarray]:
 def test_the_same_bits(name: str, monkeypatch: Any) -> None:
     gone: list[str] = []
     for what in ("forward", "backward"):
-        run = getattr(graph_calls.KerasPath, what)
+        run = getattr(graph_calls.GraphPath, what)
 
         def counted(*given: Any, run: Any = run, what: str = what) -> Any:
             gone.append(what)
             return run(*given)
 
-        monkeypatch.setattr(graph_calls.KerasPath, what, counted)
+        monkeypatch.setattr(graph_calls.GraphPath, what, counted)
     found = trained(OPTIONS[name])
     assert gone.count("forward") >= 6 and gone.count("backward") >= 4, gone
     monkeypatch.setattr(graph_calls, "path_of", lambda *_: None)

@@ -21,7 +21,7 @@ if BACKEND != "tensorflow":
 import tensorflow as tf
 
 from rnncc.keras import in_tensorflow, tf_ops
-from rnncc.keras.operation import Operation
+from rnncc.operations.operation import Operation
 
 
 @pytest.fixture(params=["ops", "numpy_function"])

@@ -24,6 +24,7 @@ from rnncc.runtime.common.memory_pool import write_into
 from rnncc.runtime.cpu.execution.fast_path import Direct
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
 from rnncc.runtime.cpu.execution.report import plan_side
+from rnncc.runtime.cpu.execution.row_blocks import forward_in_spans, spans_of
 from rnncc.runtime.cpu.execution.run import KEPT_SHAPES, Direction, Ran, Repeated
 from rnncc.runtime.cpu.execution.time_chunks import (
     LEAST_STEPS,
@@ -112,8 +113,12 @@ class CpuEngine:
             own, later = _apart(out, arrays)
         job = Job(arrays, call, version, out=own, first_step=first_step)
         steps = time if time <= LEAST_STEPS else block_steps(self._forward, call)
-        self._forward.steps = time
-        results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
+        self._forward.steps, self._forward.rows = time, batch
+        spans = () if checkpoint_every else spans_of(self._forward.direction, call, arrays)
+        if spans:
+            results, kept = forward_in_spans(self._forward, job, spans, steps, carry)
+        else:
+            results, kept = forward(self._forward, job, steps, checkpoint_every, carry)
         saved = None
         if save and self.cell.unlearned:
             learning.warn(self.cell)
@@ -140,7 +145,7 @@ class CpuEngine:
     ) -> Callable[[], None]:
         """One inference over and over on the same arrays. See `layer_options.Engine`."""
         call = self._call(sizes, batch, time, False, last_only)
-        self._forward.steps = time
+        self._forward.steps, self._forward.rows = time, batch
         return Repeated(self._forward, Job(arrays, call, version, out=out)).again
 
     def backward(
@@ -151,7 +156,8 @@ class CpuEngine:
         if out:
             _check_out(self._backward, saved.call, out)
             own, later = _apart(out, cotangents)
-        self._backward.steps = saved.call.time
+        back = self._backward
+        back.steps, back.rows = saved.call.time, saved.call.batch
         gradients = backward(self._forward, self._backward, saved, cotangents, wanted, own)
         return write_into(later, gradients)
 
@@ -241,7 +247,7 @@ class CpuEngine:
         for _, role, name in self._forward.direction.params:
             if name in lent or name not in arrays:
                 continue
-            if role in ("input", "context", "state", "valid"):
+            if role in ("input", "context", "state", "restart", "valid"):
                 array = owned[name] = pool.array(arrays[name].shape, arrays[name].dtype)
                 array[...] = arrays[name]
         return owned

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.common.memory_pool import address_of
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
+from rnncc.runtime.cpu.execution.row_blocks import spans_of
 from rnncc.runtime.cpu.execution.run import ANYWHERE, Direction, Run
 from rnncc.runtime.cpu.kernels.executor import SAVED, Plan
 from rnncc.runtime.cpu.planning.target import run_plan
@@ -65,6 +66,10 @@ class Direct(Run):
         """Whether kernels write all results where they are wanted."""
         return not self.ready.later
 
+    def falls_apart(self, masks: Arrays) -> bool:
+        """Whether a call with these masks is better run in blocks of its rows."""
+        return bool(spans_of(self.side.direction, self._made.binding.call, masks))
+
     def packed(self, version: object, weights: Arrays, given: Sequence[int], seed: int) -> Packed:
         """The weights of this version, by name, as kernels read them."""
         side, executable = self.side, self._made
@@ -84,7 +89,8 @@ class Direct(Run):
     ) -> None:
         """All kernels, over these addresses. saved: of memory for what a pullback reads."""
         side, plan = self.side, self._plan
-        side.last, side.steps = self._made, self._made.binding.call.time
+        side.last, call = self._made, self._made.binding.call
+        side.steps, side.rows = call.time, call.batch
         workspace = memory_pool.POOL.take(plan.workspace_bytes)
         try:
             base = address_of(workspace)

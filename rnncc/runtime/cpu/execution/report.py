@@ -10,15 +10,17 @@ from rnncc.runtime.cpu.execution.run import Direction, Ran
 
 def plan_side(title: str, side: Direction, ran: Ran | None = None) -> list[str]:
     """One direction's kernels. ran: of an earlier call than the last."""
-    prepared, steps = ran or side.ran
+    prepared, steps, rows = ran or side.ran
     if prepared is None:
         return [f"{title}: has not run"]
     binding = prepared.binding
     call = binding.call
-    time = str(call.time)
+    time, batch = str(call.time), str(call.batch)
     if steps != call.time:
         time = f"{steps} in blocks, the last one of {time}"
-    lines = [f"{title}: batch {call.batch}, time {time}, {dict(call.sizes)}"]
+    if rows != call.batch:
+        batch = f"{rows} in blocks of rows that go on, the last one of {batch}"
+    lines = [f"{title}: batch {batch}, time {time}, {dict(call.sizes)}"]
     stages = {s.name: s for s in side.direction.stages}
     for bound in binding.kernels:
         kernel = bound.kernel

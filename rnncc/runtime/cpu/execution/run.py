@@ -49,7 +49,7 @@ class Ready:
     later: tuple[str, ...]
 
 
-Ran = tuple[Executable | None, int]
+Ran = tuple[Executable | None, int, int]
 
 
 @dataclass
@@ -66,6 +66,7 @@ class Direction:
     lock: threading.RLock = field(default_factory=threading.RLock)
     last: Executable | None = None
     steps: int = 0  # of the last call, whatever its blocks
+    rows: int = 0  # alike
     kept_packs: int = KEPT_VERSIONS
     target: CpuTarget = HOST
     cell: str = ""
@@ -85,8 +86,8 @@ class Direction:
 
     @property
     def ran(self) -> Ran:
-        """The last run, and how many steps it was a block of."""
-        return self.last, self.steps
+        """The last run, and how many steps and rows it was a block of."""
+        return self.last, self.steps, self.rows
 
     def run(self, job: Job) -> Run:
         """The job, done."""

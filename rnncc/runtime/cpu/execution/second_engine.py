@@ -103,7 +103,7 @@ class CpuSecondEngine:
             wanted,
             first_step=first.first_step,
         )
-        side.steps = first.call.time
+        side.steps, side.rows = first.call.time, first.call.batch
         run = side.run(job)
         again.residuals = again.residuals.joined(run.residuals())
         return run.results

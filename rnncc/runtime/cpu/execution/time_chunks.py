@@ -10,6 +10,7 @@ the blocks' own, the last block's first.
     inference            blocks as long as their workspace is small: memory doesn't grow with time
     training             one block, its residuals kept
     checkpoints every K  blocks of K steps, their first carries kept
+    rows that have ended blocks of the rows that go on (`row_blocks`), their residuals kept
 
 Non-Goals: one run (`call`); checking arrays.
 """
@@ -29,23 +30,33 @@ from rnncc.runtime.common.allocators import Allocator
 from rnncc.runtime.cpu.execution.job import Arrays, Job, Residuals
 from rnncc.runtime.planning.call_key import CallKey
 from rnncc.runtime.planning.direction_tables import result_shape
-from rnncc.runtime.planning.layouts import pad
+from rnncc.runtime.planning.layouts import axes_of, pad
 
 LEAST_STEPS = 64
 BLOCK_BYTES = 4 * 2**20
 
 TIMED = ("input", "valid")
 CARRIED = ("state", "held")
+OF_ROWS = (*TIMED, *CARRIED, "context", "restart")
 
 
 @dataclass(slots=True)
 class Block:
-    """Some steps of a call: the carries they start from; their residuals, if those were kept."""
+    """Some steps of a call: the carries they start from, of all rows; their residuals, if those
+    were kept. rows: how many run, the first ones; None is all."""
 
     begin: int
     end: int
     carries: dict[str, Any]
     residuals: Residuals | None = None
+    rows: int | None = None
+
+    def call(self, whole: CallKey) -> CallKey:
+        """Of a whole call, its own."""
+        time, batch = self.end - self.begin, self.rows or whole.batch
+        if (time, batch) == (whole.time, whole.batch):
+            return whole
+        return replace(whole, time=time, batch=batch)
 
 
 @dataclass(slots=True)
@@ -110,7 +121,7 @@ def block_steps(side: Runs, call: CallKey, most: int | None = None) -> int:
     """How many steps at once need a workspace of at most so many bytes, or a small one."""
     sizes, row = dict(call.sizes), 0
     for buffer in side.direction.buffers:
-        if "T" in buffer.axes and buffer.storage == "work":
+        if "T" in buffer.axes and buffer.storage == "work" and not buffer.local:
             *outer, last = (1, *(evaluate(text, sizes) for text in buffer.shape))
             row += math.prod(outer) * pad(last) * (call.batch if "B" in buffer.axes else 1)
     bytes_ = BLOCK_BYTES if most is None else most
@@ -132,17 +143,21 @@ def borders(time: int, steps: int, every: int | None = None) -> Iterator[tuple[i
         begin = end
 
 
-def _part(direction: DirectionSpec, arrays: Arrays, block: Block, time: int) -> dict[str, Any]:
-    """The arrays of some of a call's steps, from the block's carries."""
+def part_of(direction: DirectionSpec, arrays: Arrays, block: Block, time: int) -> dict[str, Any]:
+    """The arrays of some of a call's steps and rows, from the block's carries."""
     part = {**arrays, **block.carries}
     if (block.begin, block.end) != (0, time):
         for _, role, name in direction.params:
             if role in TIMED and name in part:
                 part[name] = part[name][:, block.begin : block.end]
+    if block.rows is not None:
+        for _, role, name in direction.params:
+            if role in OF_ROWS and name in part:
+                part[name] = part[name][: block.rows]
     return part
 
 
-def _sequences(
+def sequences_of(
     side: Runs, kind: str, call: CallKey, out: Arrays, room: Allocator
 ) -> dict[str, Any]:
     """Results of a kind over all steps, whole: every block writes its own."""
@@ -178,14 +193,14 @@ def forward(
         return side.run(replace(job, wanted=wanted)).results, []
     names = carries_of(side.direction)
     room = side.room(job.arrays)
-    sequences = _sequences(side, "output", call, job.out, room)
+    sequences = sequences_of(side, "output", call, job.out, room)
     blocks: list[Block] = []
     results: dict[str, Any] = {}
     carries = {n: room.copy(job.arrays[n]) for n in names if n in job.arrays}
     for begin, end in borders(time, steps, every):
         if every is not None and begin % every == 0:
             blocks.append(Block(begin, min(begin + every, time), carries))
-        arrays = _part(side.direction, job.arrays, Block(begin, end, carries), time)
+        arrays = part_of(side.direction, job.arrays, Block(begin, end, carries), time)
         out = {} if end < time else dict(job.out)
         out |= {n: a[:, begin:end] for n, a in sequences.items()}
         own = replace(call, time=end - begin, save=False)
@@ -213,33 +228,64 @@ def backward(
     call, names = saved.call, carries_of(ahead.direction)
     sequences: dict[str, Any] = {}
     room = back.room(saved.arrays)
-    if len(saved.blocks) > 1:
-        every = _sequences(back, "grad_input", call, out, room)
+    is_cut = len(saved.blocks) > 1 or saved.blocks[0].rows is not None
+    if is_cut:
+        every = sequences_of(back, "grad_input", call, out, room)
         sequences = {n: a for n, a in every.items() if n in wanted}
     handed = dict(cotangents)
-    steps = _of_every_step(ahead, cotangents) if len(saved.blocks) > 1 else []
+    steps = _of_every_step(ahead, cotangents) if is_cut else []
     totals: dict[str, Any] = {}
     for block in reversed(saved.blocks):
-        begin, end = block.begin, block.end
+        begin, end, rows = block.begin, block.end, block.rows
         first_step = saved.first_step + begin
-        arrays = _part(ahead.direction, saved.arrays, block, call.time)
-        own = call if end - begin == call.time else replace(call, time=end - begin)
+        arrays = part_of(ahead.direction, saved.arrays, block, call.time)
+        own = block.call(call)
         residuals = block.residuals
         if residuals is None:
             job = Job(arrays, replace(own, last_only=True), saved.version, first_step=first_step)
             residuals = ahead.run(job).residuals()
-        arrays |= cotangents_of(back, handed, own, block, room)
+        going = handed if rows is None else {n: d[:rows] for n, d in handed.items()}
+        arrays |= cotangents_of(back, going, own, block, room)
         asked = wanted.union(names) if begin else wanted
-        part = {n: a[:, begin:end] for n, a in sequences.items()} or out
+        part = {n: a[:rows, begin:end] for n, a in sequences.items()} or out
         run = back.run(Job(arrays, own, saved.version, residuals, asked, part, first_step))
         gradients = dict(run.results)
+        if rows is not None:
+            _ended(back, gradients, sequences, handed, block, call.batch, room)
         if begin:
             handed = {n: d for n, d in handed.items() if n in steps}
             handed |= {final_name(n): gradients.pop(n) for n in names if n in gradients}
         for name, array in gradients.items():
             if name not in sequences:
-                totals[name] = totals[name] + array if name in totals else array
+                if name in totals:
+                    totals[name] += array  # a block's own: nobody else has it
+                else:
+                    totals[name] = array
     return sequences | totals
+
+
+def _ended(
+    side: Runs,
+    gradients: dict[str, Any],
+    sequences: Arrays,
+    handed: Arrays,
+    block: Block,
+    batch: int,
+    room: Allocator,
+) -> None:
+    """Gradients of a block of some rows, of all of them: what came in behind a state goes on to
+    what it was, and the rest depends on nothing."""
+    for array in sequences.values():
+        array[block.rows :, block.begin : block.end] = 0
+    for place in side.direction.results:
+        found = gradients.get(place.of)
+        if found is None or place.of in sequences or "B" not in axes_of(place, side.buffers):
+            continue
+        behind = handed.get(final_name(place.of))
+        whole = gradients[place.of] = room.zeros((batch, *found.shape[1:]))
+        whole[: block.rows] = found
+        if behind is not None:
+            whole[block.rows :] = behind[block.rows :]
 
 
 def _of_every_step(side: Runs, cotangents: Arrays) -> list[str]:

@@ -203,6 +203,29 @@ def ask_for(builder: ir.IRBuilder, address: ir.Value) -> None:
     builder.call(callee, [pointer, *(ir.Constant(I32, n) for n in (0, 3, 1))])
 
 
+def laundered(builder: ir.IRBuilder, value: ir.Value) -> ir.Value:
+    """The int64, in a way that LLVM's loop passes can't see through."""
+    pointer = ir.IntType(8).as_pointer()
+    launder = cgutils.get_or_insert_function(
+        builder.module, ir.FunctionType(pointer, [pointer]), "llvm.launder.invariant.group.p0"
+    )
+    return builder.ptrtoint(builder.call(launder, [builder.inttoptr(value, pointer)]), I64)
+
+
+@primitive
+def opaque(context, number):
+    """The number, of which LLVM doesn't know that a loop counts it.
+
+    It would otherwise count each address that it is added to: dozens of them in a loop over lanes
+    with as many arrays, most of them in memory, where base plus number is an addressing mode.
+    """
+
+    def emit(context, builder, sig, args):
+        return laundered(builder, args[0])
+
+    return types.int64(types.int64), emit
+
+
 @primitive
 def prefetch(context, address):
     """Asks for the cache line at the address, which may be anything."""

@@ -22,7 +22,7 @@ from numba.core.extending import lower_builtin
 from numba.core.typing.templates import AbstractTemplate, infer_global, signature
 
 from rnncc.runtime.common.one_for_all import one_for_all
-from rnncc.runtime.cpu.intrinsics import quantized_tiles, vector_math
+from rnncc.runtime.cpu.intrinsics import quantized_tiles, rounding, trigonometry, vector_math
 from rnncc.runtime.cpu.intrinsics.tile_intrinsics import (
     add_tile,
     fetch_row,
@@ -161,7 +161,9 @@ def _pointwise(formula, arity: int):
 
 
 FUNCTIONS = {
-    name: _pointwise(formula, arity) for name, (formula, arity) in vector_math.FORMULAS.items()
+    name: _pointwise(formula, arity)
+    for formulas in (vector_math.FORMULAS, rounding.FORMULAS, trigonometry.FORMULAS)
+    for name, (formula, arity) in formulas.items()
 }
 
 
@@ -224,6 +226,7 @@ def _fold(combine):
 
 FOLDS = {
     "fold_add": _fold(operator.add),
+    "fold_mul": _fold(operator.mul),
     "fold_max": _fold(vector_math.maximum),
     "fold_min": _fold(vector_math.minimum),
 }

@@ -19,7 +19,7 @@ from numba import types
 from numba.core import cgutils
 from numba.core.extending import models, register_model
 
-from rnncc.runtime.cpu.intrinsics.scalar_intrinsics import IS_X86, ask_for
+from rnncc.runtime.cpu.intrinsics.scalar_intrinsics import IS_X86, ask_for, laundered
 from rnncc.runtime.cpu.intrinsics.vector_types import VecType, load, splat, store, vector_of
 from rnncc.runtime.jit.intrinsics import primitive
 
@@ -79,12 +79,7 @@ def _hidden_product(builder: ir.IRBuilder, stride: ir.Value, row: int) -> ir.Val
     in the loop over k, which takes as long as the multiply-adds (6 x 2 tiles ran at 0.75 of the
     peak). As it is, the products are made once before the loop.
     """
-    pointer = ir.IntType(8).as_pointer()
-    launder = cgutils.get_or_insert_function(
-        builder.module, ir.FunctionType(pointer, [pointer]), "llvm.launder.invariant.group.p0"
-    )
-    product = builder.inttoptr(builder.mul(stride, ir.Constant(I64, row)), pointer)
-    return builder.ptrtoint(builder.call(launder, [product]), I64)
+    return laundered(builder, builder.mul(stride, ir.Constant(I64, row)))
 
 
 def load_tile_of(vec: VecType):

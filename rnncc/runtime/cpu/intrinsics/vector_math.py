@@ -17,6 +17,19 @@ import numpy as np
 from llvmlite import ir
 from numba.core import cgutils
 
+from rnncc.common.formulas import (
+    BIAS,
+    EXP2_TAIL,
+    EXP_TAIL,
+    LN2,
+    LOG2E,
+    MANTISSA,
+    ROUNDER,
+    TANH_BOTTOM,
+    TANH_BOUND,
+    TANH_TOP,
+)
+
 
 class Lanes:
     """An LLVM vector of floats, integers or truth values, and the builder that emits more."""
@@ -109,6 +122,11 @@ class Lanes:
     def __gt__(self, other):
         return self.compare(">", other)
 
+    def compare_whole(self, relation: str, other) -> "Lanes":
+        """Of integers without a sign."""
+        ask = self.builder.icmp_unsigned
+        return Lanes(self.builder, ask(relation, self.value, self.of(other).value))
+
     def isnan(self) -> "Lanes":
         return self.compare("!=", self)
 
@@ -171,61 +189,18 @@ def polynomial(x: Lanes, coefficients) -> Lanes:
     return terms[0]
 
 
-# e**r = 1 + r + r² q(r) on |r| <= ln2 / 2: minimax q (0.13 and 0.12 ulp of e**r).
-_EXP_TAIL = {
-    32: (
-        0.5,
-        0.16666576266288757,
-        0.041666556149721146,
-        0.008363203145563602,
-        0.0013926213141530752,
-    ),
-    64: (
-        0.5000000000000001,
-        0.16666666666666669,
-        0.04166666666662399,
-        0.008333333333330051,
-        0.0013888888917281794,
-        0.00019841269863105968,
-        2.480152119021773e-05,
-        2.7557268378684192e-06,
-        2.7620138719733994e-07,
-        2.5100424157005067e-08,
-    ),
-}
-# ln2 in two parts: the high part has enough trailing zeros that n * high is exact.
-_LN2 = {
-    32: (0.693359375, -2.12194440e-4),
-    64: (6.93147180369123816490e-01, 1.90821492927058770002e-10),
-}
-# log2(e) as a float, and what that lacks.
-_LOG2E = {
-    32: (1.4426950216293335, 1.9259629911266175e-08),
-    64: (1.4426950408889634, 2.0355273740931033e-17),
-}
-# (2**f - 1) / f on |f| <= 1/2: the same polynomial.
-_EXP2_TAIL = {
-    bits: tuple(c * math.log(2.0) ** n for n, c in enumerate((1.0, *tail), 1))
-    for bits, tail in _EXP_TAIL.items()
-}
-_MANTISSA = {32: 23, 64: 52}
-_BIAS = {32: 127, 64: 1023}
-# Adding it rounds a float to a whole number, left in the sum's low bits as two's complement.
-_ROUNDER = {32: 1.5 * 2.0**23, 64: 1.5 * 2.0**52}
-
-
 def _power_of_two(rounded: Lanes) -> Lanes:
-    """2**n for `rounded` = n + _ROUNDER, n within the exponents of normal numbers."""
+    """2**n for `rounded` = n + ROUNDER, n within the exponents of normal numbers."""
     bits = rounded.bits
-    return ((rounded.as_integer() + _BIAS[bits]) << _MANTISSA[bits]).as_float()
+    return ((rounded.as_integer() + BIAS[bits]) << MANTISSA[bits]).as_float()
 
 
 def _reduce(x: Lanes) -> tuple[Lanes, Lanes, Lanes]:
-    """x = n ln2 + r as (n + _ROUNDER, n, r)."""
+    """x = n ln2 + r as (n + ROUNDER, n, r)."""
     bits = x.bits
-    high, low = _LN2[bits]
-    rounded = fma(x, 1.0 / math.log(2.0), _ROUNDER[bits])
-    n = rounded - _ROUNDER[bits]
+    high, low = LN2[bits]
+    rounded = fma(x, 1.0 / math.log(2.0), ROUNDER[bits])
+    n = rounded - ROUNDER[bits]
     return rounded, n, fma(n, -low, fma(n, -high, x))
 
 
@@ -235,17 +210,17 @@ def exp(x: Lanes) -> Lanes:
     # Past these the result is inf or 0 whatever x is.
     x = clamp(x, -105.0, 89.0) if bits == 32 else clamp(x, -746.0, 710.0)
     _, n, r = _reduce(x)
-    y = fma(r * r, polynomial(r, _EXP_TAIL[bits]), r + 1.0)
+    y = fma(r * r, polynomial(r, EXP_TAIL[bits]), r + 1.0)
     # 2**n in two factors: n itself leaves the normal exponents on both sides.
-    half = fma(n, 0.5, _ROUNDER[bits])
-    rest = (n - (half - _ROUNDER[bits])) + _ROUNDER[bits]
+    half = fma(n, 0.5, ROUNDER[bits])
+    rest = (n - (half - ROUNDER[bits])) + ROUNDER[bits]
     return y * _power_of_two(half) * _power_of_two(rest)
 
 
 def _expm1_bounded(x: Lanes) -> Lanes:
     """2**n (e**r - 1) + (2**n - 1): no cancellation for small x, where n = 0."""
     rounded, _, r = _reduce(x)
-    small = fma(r * r, polynomial(r, _EXP_TAIL[x.bits]), r)
+    small = fma(r * r, polynomial(r, EXP_TAIL[x.bits]), r)
     scale = _power_of_two(rounded)
     return fma(scale, small, scale - 1.0)
 
@@ -268,34 +243,15 @@ def sigmoid(x: Lanes) -> Lanes:
     """
     bits = x.bits
     bound = 87.0 if bits == 32 else 708.0
-    high, low = _LOG2E[bits]
+    high, low = LOG2E[bits]
     x = clamp(x, -bound, bound)
-    rounded = fma(x, -high, _ROUNDER[bits])
-    f = fma(x, -high, -(rounded - _ROUNDER[bits]))
+    rounded = fma(x, -high, ROUNDER[bits])
+    f = fma(x, -high, -(rounded - ROUNDER[bits]))
     exact = fma(x, -low, f)
-    first, second, *rest = _EXP2_TAIL[bits]
+    first, second, *rest = EXP2_TAIL[bits]
     slope = fma(f * f, polynomial(f, rest), fma(exact, second, first))
     scale = _power_of_two(rounded)
     return 1.0 / fma(scale * exact, slope, scale + 1.0)
-
-
-# tanh(x) / x as a rational in x², fitted so that both constants are 1 (small x come out exact),
-# that it never passes 1, and that it is 1 at the bound, so that infinity gives 1 exactly.
-_TANH_TOP = (
-    1.0,
-    0.134140282869339,
-    0.003534862305969,
-    2.126077924913261e-05,
-    1.4274526449753466e-08,
-)
-_TANH_BOTTOM = (
-    1.0,
-    0.4674735367298126,
-    0.026026172563433647,
-    0.00033500618883408606,
-    8.149061727635853e-07,
-)
-_TANH_BOUND = 8.169105529785156
 
 
 def tanh(x: Lanes) -> Lanes:
@@ -308,13 +264,13 @@ def tanh(x: Lanes) -> Lanes:
         size = x.intrinsic("fabs")
         e = _expm1_bounded(clamp(size + size, 0.0, 44.0))
         return (e / (e + 2.0)).intrinsic("copysign", x)
-    y = clamp(x, -_TANH_BOUND, _TANH_BOUND)
+    y = clamp(x, -TANH_BOUND, TANH_BOUND)
     square = y * y
     # y enters the top while the bottom is being made, so that no product follows the quotient.
-    one, cubic = polynomial(square, _TANH_TOP[:2]), polynomial(square, _TANH_TOP[2:4])
+    one, cubic = polynomial(square, TANH_TOP[:2]), polynomial(square, TANH_TOP[2:4])
     fourth = square * square
-    top = fma(y * fourth, fma(fourth, _TANH_TOP[4], cubic), y * one)
-    return top / polynomial(square, _TANH_BOTTOM)
+    top = fma(y * fourth, fma(fourth, TANH_TOP[4], cubic), y * one)
+    return top / polynomial(square, TANH_BOTTOM)
 
 
 # FreeBSD's msun: log(1+f) = f - s (f - R), s = f / (2+f), R = z (L1 + L2 z + …), z = s².
@@ -332,30 +288,44 @@ _LOG = {
 }
 
 
-def _log_positive(x: Lanes, tail: "Lanes | None" = None) -> Lanes:
-    """log(x + tail) for normal or denormal x > 0, tail within an ulp of x."""
+def _exponent_and_rest(x: Lanes) -> tuple[Lanes, Lanes]:
+    """x = 2**e (1 + f), f about as far below 0 as above; for normal or denormal x > 0."""
     bits = x.bits
-    shift = _MANTISSA[bits]
-    tiny = x < float(2.0 ** (2 - _BIAS[bits]))
+    shift = MANTISSA[bits]
+    tiny = x < float(2.0 ** (2 - BIAS[bits]))
     # Denormals are scaled up by 2**k first, and k is taken off the exponent below.
     k = shift + 2
     y = select(tiny, x * 2.0**k, x)
     # Offset the bits so that the mantissa falls in [sqrt(1/2), sqrt(2)).
-    offset = _BIAS[bits] << shift
+    offset = BIAS[bits] << shift
     root = int(np.array(math.sqrt(0.5), f"f{bits // 8}").view(f"i{bits // 8}"))
     moved = y.as_integer() + (offset - root)
     # The biased exponent, read as the low bits of a float that is a whole number.
     anchor = 2.0**shift
     anchor_bits = int(np.array(anchor, f"f{bits // 8}").view(f"i{bits // 8}"))
-    e = ((moved >> shift) | anchor_bits).as_float() - (anchor + _BIAS[bits])
+    e = ((moved >> shift) | anchor_bits).as_float() - (anchor + BIAS[bits])
     m = ((moved & ((1 << shift) - 1)) + root).as_float()
-    e = select(tiny, e - float(k), e)
-    f = m - 1.0
+    return select(tiny, e - float(k), e), m - 1.0
+
+
+def _log_split(x: Lanes) -> tuple[Lanes, Lanes]:
+    """Of normal or denormal x > 0 the exponent, and the logarithm of the rest, 1 ulp."""
+    e, f = _exponent_and_rest(x)
+    s = f / (f + 2.0)
+    z = s * s
+    halfsq = f * f * 0.5
+    return e, f - (halfsq - s * (halfsq + z * polynomial(z, _LOG[x.bits])))
+
+
+def _log_positive(x: Lanes, tail: "Lanes | None" = None) -> Lanes:
+    """log(x + tail) for normal or denormal x > 0, tail within an ulp of x."""
+    bits = x.bits
+    e, f = _exponent_and_rest(x)
     s = f / (f + 2.0)
     z = s * s
     r = z * polynomial(z, _LOG[bits])
     halfsq = f * f * 0.5
-    high, low = _LN2[bits]
+    high, low = LN2[bits]
     low_part = e * low
     if tail is not None:
         low_part = low_part + tail / x
@@ -402,7 +372,7 @@ def square_root(x: Lanes) -> Lanes:
     return x.intrinsic("sqrt")
 
 
-def _per_lane(name: str):
+def per_lane(name: str):
     """libm's function on each lane; float32 goes through float64, whose rounding hides libm's."""
 
     def function(*args: Lanes) -> Lanes:
@@ -440,7 +410,7 @@ def _lane_loop(module: ir.Module, name: str, kind: ir.VectorType, arity: int) ->
 
 
 # Done lane by lane through libm: correct and slow, so `plan()` names them.
-LIBRARY = frozenset({"erf", "sin", "cos", "tan", "pow"})
+LIBRARY = frozenset({"erf", "erfc", "sin", "cos", "pow"})
 
 FORMULAS = {
     "fma": (fma, 3),
@@ -449,7 +419,6 @@ FORMULAS = {
     "abs": (lambda x: x.intrinsic("fabs"), 1),
     "sqrt": (square_root, 1),
     "rsqrt": (lambda x: 1.0 / square_root(x), 1),
-    "floor": (lambda x: x.intrinsic("floor"), 1),
     "sign": (sign, 1),
     "exp": (exp, 1),
     "expm1": (expm1, 1),
@@ -459,6 +428,6 @@ FORMULAS = {
     "sigmoid": (sigmoid, 1),
     "softplus": (softplus, 1),
     "log_sigmoid": (log_sigmoid, 1),
-    **{name: (_per_lane(name), 1) for name in sorted(LIBRARY - {"pow"})},
-    "pow": (_per_lane("pow"), 2),
+    **{name: (per_lane(name), 1) for name in sorted(LIBRARY - {"pow"})},
+    "pow": (per_lane("pow"), 2),
 }

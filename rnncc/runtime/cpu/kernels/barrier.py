@@ -30,7 +30,8 @@ from rnncc.runtime.jit.helper import PAIR, helper
 REGISTERED, PUBLISHED, ARRIVED = 0, 64, 128  # then a line for every thread
 HEAD_WORDS, LINE_WORDS = 16, 8
 _CLOSED = 1 << 32
-# 40 to 90 microseconds of `pause`: a sleeping thread takes as long to wake up.
+# 20 to 90 microseconds of `pause`, as processors have it: a sleeping thread takes as long to wake
+# up, on a virtual machine a few times as long.
 MOST_SPINS = 2000
 # A barrier's wait is bounded by the slowest share, unless its thread lost its core: then give way.
 _SPINS_BEFORE_GIVING_WAY = 4000

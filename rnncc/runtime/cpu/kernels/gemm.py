@@ -11,15 +11,13 @@ Non-Goals: what to contract (`gemm_calls` writes the blocks).
 """
 
 from rnncc.runtime.cpu.intrinsics.kernel_namespace import flush_denormals, restore_denormals, word
+from rnncc.runtime.cpu.kernels.gradient_sums import row_segments, sum_rows
 from rnncc.runtime.cpu.kernels.loop_helpers import (
-    PANEL_SCRATCH,
     contract_rows,
     lane_range,
     row_range,
-    row_segments,
     segment,
     share,
-    sum_rows,
 )
 from rnncc.runtime.jit.kernel import kernel
 
@@ -27,7 +25,7 @@ from rnncc.runtime.jit.kernel import kernel
 HEAD_WORDS = 7
 CONTRACT_WORDS = 10
 CONTRACT_SEGMENT_WORDS = 8  # a core's seven, and bytes of a from outer row to outer row
-SUM_WORDS = 12
+SUM_WORDS = 15
 SUM_SEGMENT_WORDS = 7
 
 
@@ -111,20 +109,6 @@ def sum_bulk(block, part):
                     word(at, 7),
                     word(at, 8),
                 )
-            sum_rows(
-                word(at, 0),
-                table,
-                pieces,
-                rows,
-                row_tile,
-                row_tiles,
-                tile_bytes,
-                word(at, 5),
-                word(at, 6),
-                word(block, 3),
-                table - PANEL_SCRATCH,
-                lo,
-                hi,
-            )
+            sum_rows(at, table, pieces, word(block, 3), lo, hi)
         at += (SUM_WORDS + entries * SUM_SEGMENT_WORDS) * 8
     restore_denormals(old)

@@ -1,11 +1,13 @@
 """What generated loop nests call: shares of a range, segments of a contraction, random rows.
 
-Non-Goals: lanes (`simd`); whole-row moves and reductions (`row_kernels`).
+Non-Goals: lanes (`simd`); whole-row moves and reductions (`row_kernels`); gradients of weights
+(`gradient_sums`).
 """
 
 import numpy as np
 
-from rnncc.runtime.common.weight_formats import SUM_BLOCK
+from rnncc.common.formulas import SUM_BLOCK
+from rnncc.runtime.common.weight_formats import PANEL_ROWS
 from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     call_core,
     prefetch,
@@ -13,25 +15,18 @@ from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     vectors,
     word,
 )
-from rnncc.runtime.jit.helper import FOUR, PAIR, helper
+from rnncc.runtime.jit.helper import FOUR, PAIR, THREE, helper
 
 CACHE_LINE = 64
 SEGMENT_BYTES = 56
-ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes
+ROW_BLOCK = 48  # rows a panel of weights is used for before the next panel comes, at most
 TILE_BYTES = 4096  # scratch of one group's tile: at most 8 rows of 8 vectors of 64 bytes
 GROUPS = 8  # of contractions in one stage that tiles are kept for
 SPILLS_AT = GROUPS * TILE_BYTES  # then values that cross from loop to loop of an epilogue
 POINTERS_AT = SPILLS_AT + 8 * TILE_BYTES  # then the addresses of a panel's rows, worked out once
 POINTER_BYTES = 8 * 96  # a row's addresses: as many as any stage needs
 TURN_AT = POINTERS_AT + ROW_BLOCK * POINTER_BYTES  # then steps run so far, by the last calls too
-PANEL_AT = TURN_AT + CACHE_LINE  # then a panel of a gradient's contraction, and tables of segments
-PACK_TILES = 12  # tiles a panel is read for from which copying it pays
-# Rows of a tile's weights, or of a gradient's terms, that are used at once: whole blocks of a sum,
-# and whole steps of every storage of weights.
-PANEL_ROWS = 2 * SUM_BLOCK
-PANEL_SCRATCH = 64 * 8 * PANEL_ROWS  # a panel at the widest vectors
-
-pair = vectors("float64", 2)  # sixteen bytes, whatever they mean
+PANEL_AT = TURN_AT + CACHE_LINE  # then what sums over rows need: see `gradient_sums`
 
 
 @helper(returns=PAIR)
@@ -57,11 +52,36 @@ def own_rows(n, shared, index, count):
 
 
 @helper(returns=PAIR)
+def own_part(lo, hi, shared, index, count):
+    """This thread's share of a block of rows, or all of it where its rows are its own."""
+    if shared:
+        return lo + (hi - lo) * index // count, lo + (hi - lo) * (index + 1) // count
+    return lo, hi
+
+
+@helper(returns=PAIR)
 def lane_range(n, shared, index, count):
     """All lanes, or this thread's share where threads share the lanes of every row."""
     if shared:
         return n * index // count, n * (index + 1) // count
     return 0, n
+
+
+@helper(returns="int64")
+def block_rows(rows, most):
+    """Rows of a block: at most so many, and all blocks as alike as can be (50 rows by 48 are 25 and
+    25, not 48 and 2)."""
+    blocks = max((rows + most - 1) // most, 1)
+    return max((rows + blocks - 1) // blocks, 1)
+
+
+@helper(returns=THREE)
+def tile_rows(rows, row_tile):
+    """Tiles, the rows of each, and how many of them, the first, have one more: as even as can be,
+    since a tile of few accumulators waits for its own sums (16 rows by 3 are 3, 3, 3, 3, 2, 2)."""
+    tiles = (rows + row_tile - 1) // row_tile
+    least = rows // max(tiles, 1)
+    return tiles, least, rows - least * tiles
 
 
 @helper(returns="int64")
@@ -80,36 +100,21 @@ def segment_if(wanted, table, index, a, a_rs, a_ks, w, w_ks, w_ts, k):
     return index
 
 
-@helper(returns="int64")
-def row_segments(table, index, a, a_rs, a_0, a_1, d, d_ts, d_0, d_1, n0, n1):
-    """Segments over rows, n1 of them PANEL_ROWS at a time for each of n0; the next free index."""
-    for r0 in range(n0):
-        for r1 in range(0, n1, PANEL_ROWS):
-            count = min(PANEL_ROWS, n1 - r1)
-            index = segment(
-                table,
-                index,
-                a + r0 * a_0 + r1 * a_1,
-                a_rs,
-                a_1,
-                d + r0 * d_0 + r1 * d_1,
-                d_1,
-                d_ts,
-                count,
-            )
-    return index
-
-
 @helper
-def fetch_tile(wanted, row_pointers, first, rows, count, tile, size):
+def fetch_tile(wanted, row_pointers, first, rows, places, tile, size):
     """Asks for what an epilogue will touch of a tile, before its contraction runs: of each of its
-    rows, `first` and on, `count` places of `size` bytes. Nothing unless it is wanted."""
+    rows, `first` and on, those `places` (a bit each) that lie elsewhere every step, `size` bytes
+    of each. What a step works in is in the cache. Nothing unless it is wanted."""
     for r in range(first, first + rows if wanted else first):
         row = row_pointers + r * POINTER_BYTES
-        for n in range(count):
-            at = word(row, n) + tile * size
-            for b in range(0, size, CACHE_LINE):
-                prefetch(at + b)
+        left = places
+        while left:
+            if left & 1:
+                at = word(row, 0) + tile * size
+                for b in range(0, size, CACHE_LINE):
+                    prefetch(at + b)
+            row += POINTER_BYTES
+            left >>= 1
 
 
 DESC_WORDS = 21  # source offset, target offset, then a copy's description of rank up to 6
@@ -127,9 +132,13 @@ def copy_pieces(copy, src, dst, descs, count):
 def contract_lanes(cores, table, count, row_lo, row_hi, row_tile, j, init, init_rs, out, out_rs):
     """A contraction at one place among the lanes: its weights serve all rows, a tile at a time.
     init: of the first row's results; 0 bytes from row to row where all rows begin alike."""
-    for m in range(row_lo, row_hi, row_tile):
-        core = word(cores, min(row_tile, row_hi - m))
+    tiles, least, longer = tile_rows(row_hi - row_lo, row_tile)
+    m = row_lo
+    for i in range(tiles):
+        rows = least + (i < longer)
+        core = word(cores, rows)
         call_core(core, table, count, m, j, init + m * init_rs, init_rs, out + m * out_rs, out_rs)
+        m += rows
 
 
 @helper
@@ -162,8 +171,9 @@ def contract_rows(
     for i in range(count):
         depth += word(table + i * SEGMENT_BYTES, 6)
     piece = table + count * SEGMENT_BYTES
-    for blk in range(row_lo, row_hi, ROW_BLOCK):
-        end = min(blk + ROW_BLOCK, row_hi)
+    block = block_rows(row_hi - row_lo, ROW_BLOCK)
+    for blk in range(row_lo, row_hi, block):
+        end = min(blk + block, row_hi)
         for j in range(lane_lo, lane_hi):
             here = out + j * out_j
             start, stride = init + j * init_j, 0
@@ -188,77 +198,6 @@ def contract_rows(
                         cores, piece, 1, blk, end, row_tile, j, start, stride, here, out_rs
                     )
                     start, stride = here, out_rs
-
-
-@helper
-def sum_rows(
-    cores, table, pieces, rows, row_tile, row_tiles, tile_bytes, out, out_rs, zeros, panel, lo, hi
-):
-    """A gradient's contraction: tiles lo to hi of the result, row after row in one column of tiles
-    and then the next, as many pieces of the rows summed over at once as the first cache holds.
-
-    Rows lie far apart, often at a power of two that a cache can't hold together; where a tile's
-    lanes are read often enough to pay for it, they are copied side by side into `panel` first.
-    """
-    spare = table + pieces * SEGMENT_BYTES
-    piece = 0
-    begun = False
-    while piece < pieces or not begun:
-        at = table + piece * SEGMENT_BYTES
-        count = panel_pieces(at, pieces - piece)
-        for j in range(lo // row_tiles, (hi + row_tiles - 1) // row_tiles):
-            first = max(lo - j * row_tiles, 0)
-            last = min(hi - j * row_tiles, row_tiles)
-            entry, tile = at, j
-            if last - first >= PACK_TILES:
-                copy_panels(panel, spare, at, count, j, tile_bytes)
-                entry, tile = spare, 0
-            for m in range(first * row_tile, min(last * row_tile, rows), row_tile):
-                here = out + m * out_rs + j * tile_bytes
-                start, stride = (here, out_rs) if begun else (zeros, 0)
-                call_core(
-                    word(cores, min(row_tile, rows - m)),
-                    entry,
-                    count,
-                    m,
-                    tile,
-                    start,
-                    stride,
-                    here,
-                    out_rs,
-                )
-        begun = True
-        piece += count
-
-
-@helper(returns="int64")
-def panel_pieces(table, pieces):
-    """How many of the next pieces a panel holds: at least one, where there is one."""
-    depth = 0
-    for i in range(pieces):
-        depth += word(table + i * SEGMENT_BYTES, 6)
-        if depth > PANEL_ROWS:
-            return max(i, 1)
-    return pieces
-
-
-@helper
-def copy_panels(panel, spare, table, count, tile, row_bytes):
-    """One tile's lanes of some pieces, side by side; their segments, of the copies, to `spare`."""
-    for i in range(count):
-        at = table + i * SEGMENT_BYTES
-        depth = word(at, 6)
-        copy_panel(panel, word(at, 3) + tile * word(at, 5), word(at, 4), depth, row_bytes)
-        segment(spare, i, word(at, 0), word(at, 1), word(at, 2), panel, row_bytes, 0, depth)
-        panel += depth * row_bytes
-
-
-@helper
-def copy_panel(target, source, stride, rows, row_bytes):
-    """Rows of a few vectors, side by side."""
-    for r in range(rows):
-        for at in range(0, row_bytes, 16):
-            pair.store(target + r * row_bytes + at, pair.load(source + r * stride + at))
 
 
 WORD = np.uint64(0xFFFFFFFF)  # Numba widens 32-bit arithmetic, so words are cut by hand

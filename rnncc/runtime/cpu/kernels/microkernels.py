@@ -13,11 +13,12 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from rnncc.common.formulas import SUM_BLOCK
 from rnncc.common.machine import LANE_PAD, Machine, host
 from rnncc.common.template_loader import render
 from rnncc.runtime.common.memory_pool import aligned
 from rnncc.runtime.common.one_for_all import one_for_all
-from rnncc.runtime.common.weight_formats import FULL, INT8, SUM_BLOCK, Storage
+from rnncc.runtime.common.weight_formats import FULL, INT8, Storage
 from rnncc.runtime.jit.module_cache import keyed_module
 
 SEGMENT_WORDS = 7

@@ -44,6 +44,7 @@ class StridedCopy:
 REDUCTIONS = (
     Reduction("sum", "0.0", "acc + v.load(at)", "acc + rest", "fold_add"),
     Reduction("max", "-v.inf", "v.maximum(acc, v.load(at))", "v.maximum(acc, rest)", "fold_max"),
+    Reduction("prod", "1.0", "acc * v.load(at)", "acc * rest", "fold_mul"),
     Reduction("min", "v.inf", "v.minimum(acc, v.load(at))", "v.minimum(acc, rest)", "fold_min"),
 )
 COPIES = (

@@ -38,6 +38,7 @@ class MemoryBinder(TileBinder):
         outputs = {p.source.buffer for p in self.d.results if p.kind == "output"}
         self.find_in_place(needed_whole, saved if call.save else set())
         parts = self.find_parts_in_place()
+        kernels = {name: k for k in self.d.kernels for name in addresses(k.words)}
         histories = {c.buffer for c in self.d.carries if c.history}
         for buffer in self.d.buffers:
             shape = tuple(self.out.size(s) for s in buffer.shape)
@@ -46,7 +47,10 @@ class MemoryBinder(TileBinder):
                 self.out.layouts[buffer.name] = layout
                 continue
             layout = row_layout(shape, self.item, self.room(buffer))
-            if buffer.name in parts:
+            if buffer.local:
+                layout.b = staggered(layout.row)
+                self.out.bytes[buffer.name] = layout.b * self.rows_in_work(kernels[buffer.name])
+            elif buffer.name in parts:
                 layout.strides = parts[buffer.name]
             elif buffer.storage == "carry":
                 keep = buffer.name in histories and (call.save or buffer.name in needed_whole)

@@ -21,6 +21,9 @@ from rnncc.artifact.kernel_args import (
     ZeroRow,
 )
 from rnncc.artifact.kernel_tables import GradSpec, KernelSpec, OperandSpec, StageSpec
+from rnncc.runtime.common.weight_formats import PANEL_ROWS
+from rnncc.runtime.cpu.kernels.gemm import SUM_SEGMENT_WORDS
+from rnncc.runtime.cpu.kernels.gradient_sums import COLUMN_BYTES, TILE_GAP
 from rnncc.runtime.cpu.planning.bound_program import Tiling
 from rnncc.runtime.cpu.planning.buffer_layout import MemoryBinder
 
@@ -135,8 +138,11 @@ def _segments(
     return segments
 
 
-def sum_calls(binder: MemoryBinder, kernel: KernelSpec) -> tuple[int, int, list[Word]]:
-    """(number of calls, work of all tiles, their words) of a kernel of gradients.
+def sum_calls(
+    binder: MemoryBinder, kernel: KernelSpec, columns_at: int
+) -> tuple[int, int, list[Word]]:
+    """(number of calls, work of all tiles, their words) of a kernel of gradients. columns_at: bytes
+    from tables of segments to columns that are copied.
 
     Calls that read the same rows follow one another, so that threads, each with its share of all
     tiles, read few rows twice.
@@ -152,11 +158,34 @@ def sum_calls(binder: MemoryBinder, kernel: KernelSpec) -> tuple[int, int, list[
         sizes = [range(binder.out.size(s)) for s, *_ in grad.outer]
         tiling = binder.out.tilings[stage.name]
         for index in product(range(kept), *sizes):
-            words += _sum(binder, stage, grad, index, work)
+            words += _sum(binder, stage, grad, index, work, columns_at)
             row_tiles = -(-binder.out.size(grad.rows) // tiling.row_tile)
             work += row_tiles * tiling.tiles * _tile_work(binder, grad, tiling)
             count += 1
     return count, work, words
+
+
+def _copied_from(binder: MemoryBinder, stage: StageSpec) -> int:
+    """Columns of tiles from which copies of what they read pay."""
+    return -(-binder.copied_from // binder.tile_row(stage.name, 0))
+
+
+def _copied_tiles(binder: MemoryBinder, stage: StageSpec) -> int:
+    """Rows of tiles whose columns of a gradient's `a` are copied at once, at most; 0: never, for
+    they don't lie side by side, or too few tiles read them."""
+    grad, tiling = stage.grad, binder.out.tilings[stage.name]
+    if not grad or not grad.a or tiling.tiles < _copied_from(binder, stage):
+        return 0
+    if binder.out.stride(grad.a, grad.m[0]) != binder.item:
+        return 0
+    columns = min(binder.out.size(grad.rows), COLUMN_BYTES // binder.item)
+    return -(-columns // tiling.row_tile)
+
+
+def copied_bytes(binder: MemoryBinder, stage: StageSpec) -> int:
+    """What those columns take."""
+    row_bytes = binder.out.tilings[stage.name].row_tile * binder.item
+    return _copied_tiles(binder, stage) * (PANEL_ROWS * row_bytes + TILE_GAP)
 
 
 def _tile_work(binder: MemoryBinder, grad: GradSpec, tiling: Tiling) -> int:
@@ -166,7 +195,12 @@ def _tile_work(binder: MemoryBinder, grad: GradSpec, tiling: Tiling) -> int:
 
 
 def _sum(
-    binder: MemoryBinder, stage: StageSpec, grad: GradSpec, index: tuple[int, ...], begin: int
+    binder: MemoryBinder,
+    stage: StageSpec,
+    grad: GradSpec,
+    index: tuple[int, ...],
+    begin: int,
+    columns_at: int,
 ) -> list[Word]:
     """begin: the work of the tiles before the call's first."""
     tiling = binder.out.tilings[stage.name]
@@ -189,7 +223,6 @@ def _sum(
     a_0, a_1 = rows(grad.a) if grad.a else (0, 0)
     a_rs = binder.out.stride(grad.a, grad.m[0]) if grad.a else 0
     entries: list[Word] = []
-    count = 0
     for turn in product(*(range(binder.out.size(s)) for s, _, _ in grad.k)):
         d_at = moved(grad.d, 1)
         d_at += sum(
@@ -202,7 +235,6 @@ def _sum(
             )
             a_word = address(grad.a, a_at)
         entries += [a_word, a_rs, a_0, a_1, address(grad.d, d_at), d_0, d_1]
-        count += 1
     head: list[Word] = [
         (CoreTable(stage.name, 0), 0),
         tiling.row_tile,
@@ -213,8 +245,10 @@ def _sum(
         binder.out.stride(grad.out, grad.m[1]),
         n0,
         n1,
-        count,
+        len(entries) // SUM_SEGMENT_WORDS,
         begin,
         _tile_work(binder, grad, tiling),
     ]
-    return head + entries
+    row_tiles = -(-binder.out.size(grad.rows) // tiling.row_tile)
+    copies = [columns_at, _copied_tiles(binder, stage), _copied_from(binder, stage) * row_tiles]
+    return head + copies + entries

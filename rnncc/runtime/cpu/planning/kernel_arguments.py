@@ -16,6 +16,7 @@ import numpy as np
 
 from rnncc.artifact.inlined_cores import numbers_of
 from rnncc.artifact.kernel_args import (
+    BlockLimit,
     BoundNumber,
     BufferAddress,
     FetchesRows,
@@ -48,16 +49,13 @@ from rnncc.artifact.kernel_args import (
     ZeroRow,
 )
 from rnncc.artifact.kernel_tables import KernelSpec, StageSpec
-from rnncc.runtime.common.weight_formats import FULL, SUM_BLOCK
-from rnncc.runtime.cpu.kernels.loop_helpers import (
-    PANEL_AT,
-    PANEL_ROWS,
-    PANEL_SCRATCH,
-    SEGMENT_BYTES,
-)
+from rnncc.common.formulas import SUM_BLOCK
+from rnncc.runtime.common.weight_formats import FULL, PANEL_ROWS
+from rnncc.runtime.cpu.kernels.gradient_sums import PANEL_SCRATCH
+from rnncc.runtime.cpu.kernels.loop_helpers import PANEL_AT, SEGMENT_BYTES
 from rnncc.runtime.cpu.planning.bound_program import BoundKernel, BoundProgram
 from rnncc.runtime.cpu.planning.buffer_layout import MemoryBinder
-from rnncc.runtime.cpu.planning.gemm_calls import Word, contract_calls, sum_calls
+from rnncc.runtime.cpu.planning.gemm_calls import Word, contract_calls, copied_bytes, sum_calls
 from rnncc.runtime.cpu.planning.strided_copies import copy_pieces
 from rnncc.runtime.cpu.planning.tiling import FETCH_DEPTH
 from rnncc.runtime.planning.layouts import pad
@@ -77,7 +75,9 @@ class ArgumentBinder(MemoryBinder):
         tables = max((self.table_bytes(s) for s in self.d.stages), default=0)
         self.tables_at = PANEL_AT + PANEL_SCRATCH
         spare = SEGMENT_BYTES * PANEL_ROWS
-        self.out.scratch_bytes = -(-(self.tables_at + tables + spare) // 64) * 64
+        self.columns_at = -(-(tables + spare) // 64) * 64  # behind the tables
+        columns = max((copied_bytes(self, s) for s in self.d.stages), default=0)
+        self.out.scratch_bytes = -(-(self.tables_at + self.columns_at + columns) // 64) * 64
         for kernel in self.d.kernels:
             if not self.is_idle(kernel):
                 self.out.kernels.append(self.bind_kernel(kernel))
@@ -157,7 +157,7 @@ class ArgumentBinder(MemoryBinder):
         flat = self.row_levels(kernel)
         words: list[Word]
         if kernel.kind == "grads":
-            count, work, words = sum_calls(self, kernel)
+            count, work, words = sum_calls(self, kernel, self.columns_at)
             head: list[Word] = [parts, count, work, (ZeroRow(), 0)]
         else:
             count, words = contract_calls(self, kernel)
@@ -214,6 +214,8 @@ class ArgumentBinder(MemoryBinder):
         match argument:
             case ScratchBytes():
                 return self.out.scratch_bytes
+            case BlockLimit():
+                return self.most_rows(kernel)
             case VectorCount(size):
                 return pad(self.size(size)) // self.width
             case UnitBlocks(stage):

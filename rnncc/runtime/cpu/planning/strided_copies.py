@@ -25,8 +25,10 @@ def copy_pieces(copy: CopySpec, binding: BoundProgram) -> list[list[int]]:
     """[source offset, target offset, rank, shape…, source strides…, target strides…] each."""
     shape = [binding.size(s) for s in copy.shape]
     target_shape = [binding.size(s) for s in copy.target_shape]
-    target = _strides(copy.target, binding)
-    source = _strides(copy.source, binding) if copy.source else [0] * len(shape)
+    target = _strides(copy.target, binding, copy.target_step)
+    source = [0] * len(shape)
+    if copy.source:
+        source = _strides(copy.source, binding, copy.source_step)
     if not shape:
         shape, source = [1], [0]
     if not target_shape:
@@ -49,9 +51,15 @@ def _piece(s_at: int, t_at: int, shape: list[int], s: list[int], t: list[int]) -
     return words + [0] * (DESC_WORDS - len(words))
 
 
-def _strides(source: BufferView, binding: BoundProgram) -> list[int]:
+def _strides(
+    source: BufferView, binding: BoundProgram, stepped: tuple[int, int] | None
+) -> list[int]:
     layout = binding.layouts[source.buffer]
-    return [0 if a is None else layout.strides[a] for a in source.axes]
+    strides = [0 if a is None else layout.strides[a] for a in source.axes]
+    if stepped is not None:
+        axis, step = stepped
+        strides[axis] *= step
+    return strides
 
 
 def _common(a: list[int], b: list[int]) -> list[int] | None:

@@ -9,6 +9,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import replace
 
+from rnncc.artifact.kernel_args import addresses
 from rnncc.artifact.kernel_tables import CoreSpec, DirectionSpec, KernelSpec, StageSpec
 from rnncc.common.machine import Machine
 from rnncc.runtime.cpu.kernels.barrier import MOST_SPINS
@@ -26,14 +27,18 @@ FUSED_FAR_ROWS = 16  # and of weights in the third,
 FUSED_FAR = 8  # which are at most so many times the second.
 FUSED_DEPTH = 4  # Of so few multiply-adds it makes it anyhow: rows cost more than that.
 WAKING_WORK = 200_000  # multiply-adds of a loop from which waking a thread to share it pays
+PATIENCE = 16  # times as long a loop takes one thread alone as that waits for others to begin
 WORK_A_SPIN = 2_000  # multiply-adds in the time of one look at whether the others are here
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
 READ_ROWS = 2  # rows of a thread that are done while weights of the size of its cache are read
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
+COPIED_FROM = 2048  # bytes of a row of cotangents from which a gradient's operands are copied first
 
 
 class TileBinder(DirectionBinder):
     """Chooses how each stage is cut and each kernel shared."""
+
+    copied_from = COPIED_FROM
 
     def __init__(
         self,
@@ -137,11 +142,34 @@ class TileBinder(DirectionBinder):
         a tile of few accumulators waits for its own sums."""
         if kernel.kind != "scan":
             return
-        rows_ = min(self.step_rows(kernel), ROW_BLOCK)
+        rows_ = self.step_rows(kernel)
+        rows_ = -(-rows_ // -(-rows_ // self.most_rows(kernel)))
         for name in kernel.stages:
             tiling = self.out.tilings[name]
             tiles = -(-rows_ // tiling.row_tile)
             self.out.tilings[name] = replace(tiling, row_tile=-(-rows_ // tiles))
+
+    def most_rows(self, kernel: KernelSpec) -> int:
+        """Rows that go through all levels of a kernel together, at most: so many that what one
+        level leaves for another stays in the second cache, where rows are a thread's own; of
+        contractions at least a tile."""
+        if kernel.levels == 1 or self.parts(kernel)[1]:
+            return ROW_BLOCK
+        tiles = [self.out.tilings[n].row_tile for n in kernel.stages if self.stages[n].cores]
+        room = self.machine.l2 // 2  # the other half is for weights and what streams by
+        return max(min(room // max(self.row_bytes(kernel), 1), ROW_BLOCK), *tiles, 1)
+
+    def rows_in_work(self, kernel: KernelSpec) -> int:
+        """Of all threads' blocks at a time."""
+        count, shared, _ = self.parts(kernel)
+        return self.most_rows(kernel) * (1 if shared else count)
+
+    def row_bytes(self, kernel: KernelSpec) -> int:
+        """What a step reads and writes that is a row's own."""
+        names = addresses(kernel.words)
+        buffers = [b for b in self.d.buffers if b.name in names and "B" in b.axes]
+        shapes = [[self.out.size(s) for s in b.shape] or [1] for b in buffers]
+        return sum(math.prod(outer) * pad(last) * self.item for *outer, last in shapes)
 
     def tile_row(self, stage: str, i: int) -> int:
         return self.stages[stage].cores[i].gates * self.out.tilings[stage].unit_blocks * self.vb
@@ -193,9 +221,11 @@ class TileBinder(DirectionBinder):
 
     def patience(self, kernel: KernelSpec) -> int:
         """How often a thread that shares units looks for the others: about as long as it takes to
-        do all the work alone, since a sleeping thread may take longer than a step."""
+        do all the work alone, since a sleeping thread may take longer than a step; of much work a
+        part, since without them all of it takes as much longer as they'd have helped."""
         work, rows = self.work_of(kernel)
-        return max(min(work * rows * self.call.time // WORK_A_SPIN, MOST_SPINS), 1)
+        alone = work * rows * self.call.time // WORK_A_SPIN
+        return max(min(alone, max(MOST_SPINS, alone // PATIENCE)), 1)
 
     def reads_twice(self, kernel: KernelSpec, rows: int) -> bool:
         """Whether a thread with so many rows of its own would wait for weights that another one

@@ -124,7 +124,7 @@ class CudaEngine:
         for _, role, name in self._forward.direction.params:
             if name in lent or name not in arrays:
                 continue
-            if role in ("input", "context", "state", "valid"):
+            if role in ("input", "context", "state", "restart", "valid"):
                 owned[name] = room.copy(arrays[name])
         return owned
 

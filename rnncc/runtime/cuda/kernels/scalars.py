@@ -88,6 +88,102 @@ def cos(x):
     return F(math.cos(x))
 
 
+def log2(x):
+    return F(math.log2(x))
+
+
+def log10(x):
+    return F(math.log10(x))
+
+
+def erfc(x):
+    return F(math.erfc(x))
+
+
+def tan(x):
+    return F(math.tan(x))
+
+
+def sinh(x):
+    return F(math.sinh(x))
+
+
+def cosh(x):
+    return F(math.cosh(x))
+
+
+def arcsin(x):
+    return F(math.asin(x))
+
+
+def arccos(x):
+    return F(math.acos(x))
+
+
+def arctan(x):
+    return F(math.atan(x))
+
+
+def arcsinh(x):
+    return F(math.asinh(x))
+
+
+def arccosh(x):
+    return F(math.acosh(x))
+
+
+def arctanh(x):
+    return F(math.atanh(x))
+
+
+def exp2(x):
+    return F(math.pow(F(2.0), x))
+
+
+def arctan2(y, x):
+    return F(math.atan2(y, x))
+
+
+def round(x):
+    """To even: what is added and taken away leaves no place for a part of one."""
+    edge = F(8388608.0) if SIZE == 4 else F(4503599627370496.0)
+    size = F(math.fabs(x))
+    return F(math.copysign((size + edge) - edge, x)) if size < edge else x
+
+
+def floor(x):
+    y = v.round(x)
+    return y - F(1.0) if y > x else y
+
+
+def ceil(x):
+    y = v.round(x)
+    return y + F(1.0) if y < x else y
+
+
+def trunc(x):
+    return F(math.copysign(v.floor(F(math.fabs(x))), x))
+
+
+def mod(x, y):
+    left = F(math.fmod(x, y))
+    if left == F(0.0):
+        return F(math.copysign(left, y))
+    if (left < F(0.0)) != (y < F(0.0)) and left == left and y == y:
+        return left + y
+    return left
+
+
+def floor_divide(x, y):
+    left = F(math.fmod(x, y))
+    if y == F(0.0):
+        return x / y
+    whole = (x - left) / y
+    if left != F(0.0) and (left < F(0.0)) != (y < F(0.0)):
+        whole = whole - F(1.0)
+    return v.round(whole)
+
+
 def pow(x, y):
     return F(math.pow(x, y))
 
@@ -121,7 +217,10 @@ def copied():
 # fmt: off
 NAMES = (
     "splat", "select", "maximum", "minimum", "abs", "sign", "exp", "expm1", "log", "log1p", "sqrt",
-    "rsqrt", "tanh", "sigmoid", "log_sigmoid", "erf", "sin", "cos", "pow", "from_bits",
+    "rsqrt", "tanh", "sigmoid", "log_sigmoid", "erf", "sin", "cos",
+    "log2", "log10", "exp2", "erfc", "tan", "sinh", "cosh", "arcsin", "arccos", "arctan", "arctan2",
+    "arcsinh", "arccosh", "arctanh", "round", "floor",
+    "ceil", "trunc", "mod", "floor_divide", "pow", "from_bits",
     "copy", "copy4", "copied",
 )
 # fmt: on

@@ -8,11 +8,12 @@ from itertools import product
 import numpy as np
 import pytest
 
+from rnncc.common.formulas import SUM_BLOCK
 from rnncc.common.machine import host
 from rnncc.runtime.common.memory_pool import aligned
-from rnncc.runtime.common.weight_formats import SUM_BLOCK
+from rnncc.runtime.common.weight_formats import PANEL_ROWS
 from rnncc.runtime.cpu.kernels.gemm import contract_bulk
-from rnncc.runtime.cpu.kernels.loop_helpers import PANEL_ROWS, PANEL_SCRATCH
+from rnncc.runtime.cpu.kernels.gradient_sums import PANEL_SCRATCH
 from rnncc.runtime.cpu.kernels.microkernels import SEGMENT_WORDS, Cores, cores
 
 CORE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)

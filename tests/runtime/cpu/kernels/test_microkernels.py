@@ -6,9 +6,9 @@ import re
 import numpy as np
 import pytest
 
+from rnncc.common.formulas import SUM_BLOCK
 from rnncc.common.machine import Machine, host
 from rnncc.runtime.common.memory_pool import aligned
-from rnncc.runtime.common.weight_formats import SUM_BLOCK
 from rnncc.runtime.cpu.kernels.microkernels import SEGMENT_WORDS, cores, max_rows
 
 CORE = ctypes.CFUNCTYPE(None, *[ctypes.c_int64] * 8)

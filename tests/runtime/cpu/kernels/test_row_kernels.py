@@ -9,7 +9,7 @@ from rnncc.runtime.cpu.kernels.row_kernels import rows
 
 DTYPES = ("float32", "float64")
 SIZES = (1, 3, 15, 16, 17, 64, 101)
-OPERATIONS = {"sum": np.sum, "max": np.max, "min": np.min}
+OPERATIONS = {"sum": np.sum, "max": np.max, "min": np.min, "prod": np.prod}
 TOLERANCE = {"float32": 2e-6, "float64": 1e-14}
 
 
