@@ -6,12 +6,22 @@ Non-Goals: where it came from (the readers); folders (`folder`); what a part com
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
-from rnncc.models.component import Arrays, NoGradient, Port, Stepper, Wired
+from rnncc.models.component import (
+    Arrays,
+    Component,
+    Given,
+    NoGradient,
+    Port,
+    Pullback,
+    Stepper,
+    Wired,
+)
+from rnncc.models.value_places import PlacedRun
 from rnncc.runtime.api.summary import summary
 
 Fed = dict[str, np.ndarray]
@@ -38,7 +48,11 @@ class Model:
         self.constants, self.origin = dict(constants or {}), origin
         self.metadata = {n: v for n, v in (metadata or {}).items() if v is not None}
         self._check_wiring()
-        self._last_use = self._last_uses()
+        self._input_names = [v.name for v in self.inputs]
+        self._output_names = [v.name for v in self.outputs]
+        self._parts = [node.part for node in self.nodes]
+        self._run = PlacedRun(self.nodes, self.constants, self._input_names, self._output_names)
+        self._kinds: list[Any] = []  # of the inputs of the last call
 
     def _check_wiring(self) -> None:
         made = {v.name for v in self.inputs}
@@ -61,12 +75,6 @@ class Model:
             if output.name not in made:
                 raise ValueError(f"nobody makes the output {output.name}")
 
-    def _last_uses(self) -> dict[str, int]:
-        """The last node that reads each value that is no output."""
-        kept = {v.name for v in self.outputs}
-        uses = {v: i for i, node in enumerate(self.nodes) for v in node.inputs if v}
-        return {v: i for v, i in uses.items() if v not in kept}
-
     # ---- calls -----------------------------------------------------------------------------------
 
     def __call__(self, inputs: Any) -> Any:
@@ -75,11 +83,11 @@ class Model:
         inputs: the array, or a dict by name. Other kinds of numbers are cast to an input's dtype.
         Raises TypeError and ValueError for other names, kinds or shapes.
         """
-        values = {**self.constants, **self.fed(inputs)}
-        for i, node in enumerate(self.nodes):
-            self._run(node, node.part, values)
-            self._let_go(i, values)
-        return self.given_back(inputs, values)
+        arrays = self.like(inputs, self._kinds)
+        if arrays is None:
+            arrays = list(self.fed(inputs).values())
+            self._kinds = kinds_of(arrays)
+        return self.given_back(inputs, self._run.run(self._parts, arrays))
 
     def stream(self, example: Any) -> ModelStream:
         """Calls that go on where the last one stopped, for one step or block after the other.
@@ -94,15 +102,22 @@ class Model:
 
         Raises NoGradient (a TypeError) with the part that has none.
         """
-        values = {**self.constants, **self.fed(inputs)}
-        pullbacks = []
-        for node in self.nodes:
-            outputs, pullback = node.part.vjp(*(values[v] if v else None for v in node.inputs))
-            self._keep(node, outputs, values)
-            pullbacks.append(pullback)
+        pullbacks: list[Pullback] = []
+
+        def forward(vjp: Callable[..., tuple[Arrays, Pullback]]) -> Callable[..., Arrays]:
+            def step(*given: Given) -> Arrays:
+                made, pullback = vjp(*given)
+                pullbacks.append(pullback)
+                return made
+
+            return step
+
+        steps = [forward(part.vjp) for part in self._parts]
+        outputs = self._run.run(steps, list(self.fed(inputs).values()))
+        likes = {n: (y.shape, y.dtype) for n, y in zip(self._output_names, outputs, strict=True)}
 
         def pulled(cotangents: Any) -> ModelGradients:
-            found = self._cotangents(cotangents, values)
+            found = self._cotangents(cotangents, likes)
             weights: Fed = {}
             for node, pullback in zip(reversed(self.nodes), reversed(pullbacks), strict=True):
                 dy = [found.get(v) if v else None for v in node.outputs]
@@ -113,9 +128,9 @@ class Model:
                 for value, d in zip(node.inputs, dx, strict=True):
                     if value and d is not None:
                         found[value] = found[value] + d if value in found else d
-            return ModelGradients({v.name: found.get(v.name) for v in self.inputs}, weights)
+            return ModelGradients({n: found.get(n) for n in self._input_names}, weights)
 
-        return self.given_back(inputs, values), pulled
+        return self.given_back(inputs, outputs), pulled
 
     # ---- what it says of itself ------------------------------------------------------------------
 
@@ -173,46 +188,44 @@ class Model:
         sizes: dict[str, int] = {}
         return {v.name: _checked(v, inputs[v.name], sizes) for v in self.inputs}
 
-    def given_back(self, inputs: Any, values: Mapping[str, np.ndarray]) -> Any:
+    def like(self, inputs: Any, kinds: Sequence[Any]) -> list[np.ndarray] | None:
+        """The inputs in order, if they are of these kinds and so need no check."""
+        if type(inputs) is dict and len(inputs) == len(self._input_names):
+            arrays = [inputs.get(n) for n in self._input_names]
+        elif type(inputs) is np.ndarray:
+            arrays = [inputs]
+        else:
+            return None
+        return arrays if kinds_of(arrays) == kinds else None  # type: ignore[return-value]
+
+    def given_back(self, inputs: Any, outputs: Sequence[np.ndarray]) -> Any:
         """Outputs in the form that the inputs had."""
         if isinstance(inputs, Mapping):
-            return {v.name: values[v.name] for v in self.outputs}
-        found = tuple(values[v.name] for v in self.outputs)
-        return found[0] if len(found) == 1 else found
+            return dict(zip(self._output_names, outputs, strict=True))
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
-    def _run(self, node: Wired, step: Callable[..., Arrays], values: Fed) -> None:
-        self._keep(node, step(*(values[v] if v else None for v in node.inputs)), values)
-
-    def _keep(self, node: Wired, outputs: Iterable[np.ndarray], values: Fed) -> None:
-        made = tuple(outputs)
-        if len(made) < len(node.outputs):
-            raise ValueError(f"{node.part.name} made {len(made)} values of {len(node.outputs)}")
-        values.update({v: a for v, a in zip(node.outputs, made, strict=False) if v})
-
-    def _let_go(self, i: int, values: Fed) -> None:
-        """Of what the i-th node was the last to read."""
-        for value in set(self.nodes[i].inputs):
-            if self._last_use.get(value) == i:
-                values.pop(value, None)
-
-    def _cotangents(self, given: Any, values: Mapping[str, np.ndarray]) -> Fed:
+    def _cotangents(self, given: Any, likes: Mapping[str, tuple[Any, Any]]) -> Fed:
+        """likes: shapes and dtypes of the outputs."""
         if isinstance(given, Mapping):
             found = dict(given)
         else:
             several = given if isinstance(given, tuple) else (given,)
             if len(several) != len(self.outputs):
                 raise ValueError(f"{len(several)} cotangents of {len(self.outputs)} outputs")
-            found = {v.name: d for v, d in zip(self.outputs, several, strict=True)}
+            found = dict(zip(self._output_names, several, strict=True))
         arrays: Fed = {}
         for name, d in found.items():
-            if name not in {v.name for v in self.outputs}:
+            if name not in likes:
                 raise ValueError(f"there is no output {name} to have a cotangent")
             if d is None:
                 continue
-            arrays[name] = np.asarray(d, values[name].dtype)
-            if arrays[name].shape != values[name].shape:
-                shapes = list(arrays[name].shape), list(values[name].shape)
-                raise ValueError(f"the cotangent of {name} has shape {shapes[0]}, not {shapes[1]}")
+            shape, dtype = likes[name]
+            arrays[name] = np.asarray(d, dtype)
+            if arrays[name].shape != shape:
+                given_shape = list(arrays[name].shape)
+                raise ValueError(
+                    f"the cotangent of {name} has shape {given_shape}, not {list(shape)}"
+                )
         return arrays
 
 
@@ -233,6 +246,11 @@ def _checked(value: Port, given: Any, sizes: dict[str, int]) -> np.ndarray:
     return array.astype(value.dtype, copy=False)
 
 
+def kinds_of(arrays: Sequence[Any]) -> list[Any]:
+    """Shapes and dtypes; None for what is no array, which is like nothing."""
+    return [(a.shape, a.dtype) if type(a) is np.ndarray else None for a in arrays]
+
+
 class ModelGradients:
     """inputs: by name, None where nothing flowed. weights: as part/weight."""
 
@@ -241,63 +259,38 @@ class ModelGradients:
 
 
 class ModelStream:
-    """Made by `Model.stream`. Not for two threads at once; any number of one model's is.
-
-    A step may take microseconds, so values have places in a list here, not names.
-    """
+    """Made by `Model.stream`. Not for two threads at once; any number of one model's is."""
 
     def __init__(self, model: Model, example: Any) -> None:
-        self._model = model
-        values = {**model.constants, **model.fed(example)}
-        self._shapes = {v.name: values[v.name].shape for v in model.inputs}
+        self._model, self._run = model, model._run
+        arrays = list(model.fed(example).values())
+        self._kinds = kinds_of(arrays)
         self._steps: list[Stepper] = []
-        for node in model.nodes:
-            arguments = [values[v] if v else None for v in node.inputs]
-            self._steps.append(node.part.stream(*arguments))
-            model._run(node, node.part, values)
-        made = [v for node in model.nodes for v in node.outputs]
-        names = dict.fromkeys([*model.constants, *(v.name for v in model.inputs), *made])
-        # The first place is of what isn't given, the second of what nobody reads.
-        place = {"": 0} | {name: i for i, name in enumerate(filter(None, names), 2)}
-        self._empty: list[Any] = [None] * (len(place) + 1)
-        for name, array in model.constants.items():
-            self._empty[place[name]] = array
-        self._program = [
-            (step, [place[v] for v in node.inputs], [place[v] or 1 for v in node.outputs], node)
-            for node, step in zip(model.nodes, self._steps, strict=True)
-        ]
-        self._ins = [place[v.name] for v in model.inputs]
-        self._outs = [place[v.name] for v in model.outputs]
-        alone = model.inputs[0] if len(model.inputs) == 1 else None
-        self._alone = (self._shapes[alone.name], np.dtype(alone.dtype)) if alone else None
+
+        def first(part: Component) -> Callable[..., Arrays]:
+            def step(*given: Given) -> Arrays:
+                self._steps.append(part.stream(*given))
+                return part(*given)
+
+            return step
+
+        self._run.run([first(part) for part in model._parts], arrays)
 
     def __call__(self, inputs: Any) -> Any:
         """The outputs of these inputs, which are like the first ones; states go on."""
-        values = self._empty.copy()
-        if type(inputs) is np.ndarray and (inputs.shape, inputs.dtype) == self._alone:
-            values[self._ins[0]] = inputs
-        else:
-            for place, array in zip(self._ins, self._checked(inputs), strict=True):
-                values[place] = array
-        for step, reads, makes, node in self._program:
-            made = step(*[values[i] for i in reads])
-            if len(made) < len(makes):
-                raise ValueError(f"{node.part.name} made {len(made)} values of {len(makes)}")
-            for place, array in zip(makes, made, strict=False):
-                values[place] = array
-        if len(self._outs) == 1 and type(inputs) is np.ndarray:
-            return values[self._outs[0]]
-        pairs = zip(self._model.outputs, self._outs, strict=True)
-        return self._model.given_back(inputs, {v.name: values[place] for v, place in pairs})
+        arrays = self._model.like(inputs, self._kinds)
+        if arrays is None:
+            arrays = self._checked(inputs)
+        return self._model.given_back(inputs, self._run.run(self._steps, arrays))
 
     def _checked(self, inputs: Any) -> list[np.ndarray]:
         """Of the shapes that the stream is for."""
         fed = self._model.fed(inputs)
-        for name, array in fed.items():
-            if array.shape != self._shapes[name]:
-                shapes = list(array.shape), list(self._shapes[name])
+        for (name, array), (shape, _) in zip(fed.items(), self._kinds, strict=True):
+            if array.shape != shape:
+                shapes = list(array.shape), list(shape)
                 raise ValueError(f"input {name} has shape {shapes[0]}, the stream's is {shapes[1]}")
-        return [fed[v.name] for v in self._model.inputs]
+        return list(fed.values())
 
     @property
     def states(self) -> dict[str, Arrays]:

@@ -115,8 +115,8 @@ def _in_onnxruntime(model: Any) -> Any:
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said by exceptions
-    # Threads that spin would take processors from our kernels, which run next.
-    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    # Threads that went on spinning would take processors from our kernels, which run next.
+    options.add_session_config_entry("session.force_spinning_stop", "1")
     session = onnxruntime.InferenceSession(
         model.SerializeToString(), options, providers=["CPUExecutionProvider"]
     )

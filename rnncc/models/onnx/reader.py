@@ -27,12 +27,11 @@ from rnncc.models.onnx.partition import (
     read_by,
     steady_of,
 )
-from rnncc.models.onnx.recurrent_node import B as BIAS
-from rnncc.models.onnx.recurrent_node import OnnxRecurrent, P, R, W
-from rnncc.models.onnx.settings import settings_of
+from rnncc.models.onnx.recurrent_node import OnnxRecurrent
+from rnncc.models.onnx.settings import INPUTS, B, C, H, P, R, W, X, settings_of
 from rnncc.models.onnx.stepwise import StepTracker
 
-WEIGHTS = (W, R, BIAS, P)
+WEIGHTS = (W, R, B, P)
 
 
 def load_onnx(path: str | os.PathLike[str], plain: str = "auto") -> Model:
@@ -120,15 +119,15 @@ class GraphReader:
         self, node: Any, after: Mapping[str, int], index: int, tracker: StepTracker
     ) -> Wired:
         at = f"{self.where}: {label(node, index)}"
-        inputs = [*node.input, *("",) * (8 - len(node.input))]
-        if len(inputs) > 8 or len(node.output) > 3:
+        inputs = [*node.input, *("",) * (INPUTS - len(node.input))]
+        if len(inputs) > INPUTS or len(node.output) > 3:
             raise FileError(at, f"{len(node.input)} inputs and {len(node.output)} outputs")
         attributes = {a.name: self._plain(a, at) for a in node.attribute}
         try:
             settings = settings_of(node.op_type, attributes)
         except ValueError as e:
             raise FileError(at, str(e)) from None
-        dtype = self._dtype(inputs[0], at)
+        dtype = self._dtype(inputs[X], at)
         layers = None
         known = {i: inputs[i] for i in WEIGHTS if inputs[i] in self.fixed}
         if len(known) == sum(bool(inputs[i]) for i in WEIGHTS):
@@ -138,13 +137,13 @@ class GraphReader:
             if arrays[W].dtype.name != dtype:
                 raise FileError(at, f"W holds {arrays[W].dtype} values, X {dtype}")
             try:
-                given = NodeArrays(arrays[W], arrays[R], arrays.get(BIAS), arrays.get(P))
+                given = NodeArrays(arrays[W], arrays[R], arrays.get(B), arrays.get(P))
                 layers = layers_of(settings, given)
             except ArrayError as e:
                 place = WEIGHTS["WRBP".index(e.array)]
                 raise FileError(f"{at}: tensor {inputs[place]}", str(e)) from None
             inputs = ["" if i in WEIGHTS else n for i, n in enumerate(inputs)]
-        if any(n and n not in self.steady for n in inputs[5:7]):
+        if any(n and n not in self.steady for n in (inputs[H], inputs[C])):
             whole = "gets its states as inputs: call the model, with the last ones it gave"
         else:
             whole = "" if tracker.is_stepwise else "is in a graph that needs the whole sequence"

@@ -20,15 +20,22 @@ from rnncc.models.component import (
     Pullback,
     Stepper,
 )
+from rnncc.models.onnx.node_streams import SHORT, NodeStream, OnnxStepper, ShortCalls
 from rnncc.models.onnx.node_weights import COMPUTED, ArrayError, NodeArrays, layers_of
-from rnncc.models.onnx.settings import NodeSettings, settings_of
+from rnncc.models.onnx.settings import (
+    INPUTS,
+    LENGTHS,
+    B,
+    C,
+    H,
+    NodeSettings,
+    P,
+    R,
+    W,
+    X,
+    settings_of,
+)
 from rnncc.runtime.api.layer import Layer
-from rnncc.runtime.api.stream import Stream
-
-X, W, R, B, LENGTHS, H, C, P = range(8)  # inputs by place
-# Calls of few steps and rows, of the shape that the last one had, run in streams that are kept:
-# what a call finds out anew takes as long as they do.
-FEW, MOST_KEPT = 64, 4
 
 
 class OnnxRecurrent(Component, kind="onnx recurrent"):
@@ -57,10 +64,10 @@ class OnnxRecurrent(Component, kind="onnx recurrent"):
         self.settings = settings_of(operator, attributes)
         self.layers = None if layers is None else tuple(layers)
         self.dtype, self.whole = dtype, whole
-        self._recent = Recent()
+        self._short = ShortCalls()
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_recent": Recent()}
+        return self.__dict__ | {"_short": ShortCalls()}
 
     @property
     def weights(self) -> Mapping[str, np.ndarray]:
@@ -102,36 +109,25 @@ class OnnxRecurrent(Component, kind="onnx recurrent"):
     # ---- calls -----------------------------------------------------------------------------------
 
     def __call__(self, *inputs: Given) -> Arrays:
-        quick = self._recent.again(inputs)
+        quick = self._short.again(inputs)
         if quick is not None:
             return quick
         given = _padded(inputs)
         layers = self._layers(given)
         asked = self._asked(given, layers)
-        recent = self._recent_like(asked)
-        if recent is not None:
-            outputs = self._joined(asked, [recent.run(layers[0], asked)])
-            if not self.settings.batch_first and asked.x.dtype == outputs[0].dtype:
-                recent.expect(given, outputs)
-            return outputs
+        if self._is_short(asked):
+            self._short = ShortCalls(layers[0], given, self.settings.batch_first, self.dtype)
         found = [
             layer(asked.x, lengths=asked.lengths, initial_state=asked.states(i))
             for i, layer in enumerate(layers)
         ]
         return self._joined(asked, found)
 
-    def _recent_like(self, asked: Asked) -> Recent | None:
-        """Streams for a short call of the last one's shape."""
-        shape, ways = asked.x.shape, self.settings.directions
-        if ways != ("forward",) or self.layers is None or asked.lengths is not None:
-            return None
-        if not 0 < shape[0] * shape[1] <= FEW:
-            return None
-        recent = self._recent
-        if shape != recent.shape:
-            self._recent = Recent(shape)
-            return None
-        return recent
+    def _is_short(self, asked: Asked) -> bool:
+        """Whether the next call, if it is like this one, had better run in a stream."""
+        forward = self.settings.directions == ("forward",) and self.layers is not None
+        steps = asked.x.shape[0] * asked.x.shape[1]
+        return forward and asked.lengths is None and 0 < steps <= SHORT
 
     def vjp(self, *inputs: Given) -> tuple[Arrays, Pullback]:
         given = _padded(inputs)
@@ -172,7 +168,11 @@ class OnnxRecurrent(Component, kind="onnx recurrent"):
             raise NoStream(f"{self.name} gets its weights as inputs: call the model")
         if self.whole:
             raise NoStream(f"{self.name} {self.whole}")
-        return OnnxStepper(self, given)
+        asked = self._asked(given, self.layers)
+        batch_first = self.settings.batch_first
+        start = asked.states(0)
+        stream = NodeStream(self.layers[0], asked.x, batch_first, self.dtype, start)
+        return OnnxStepper(self, stream)
 
     # ---- arrays ----------------------------------------------------------------------------------
 
@@ -288,82 +288,5 @@ class Asked:
         return states.swapaxes(0, 1) if self.settings.batch_first else states
 
 
-class Recent:
-    """Streams for calls of one shape: each is taken out while it runs, so threads share none."""
-
-    def __init__(self, shape: tuple[int, ...] = ()) -> None:
-        self.shape = shape
-        self._kept: list[Stream] = []
-        # Of X, sequence_lens and the states that a call like the last one has: shapes and dtypes.
-        self._expected: list[Any] = []
-
-    def expect(self, given: Sequence[Given], outputs: Arrays) -> None:
-        """From now on, calls like this one have nothing to be checked."""
-        states = given[H : H + len(outputs) - 1]
-        if all(a is not None and a.dtype == outputs[0].dtype for a in states):
-            self._expected = _kinds([given[X], given[LENGTHS], *states])
-
-    def again(self, inputs: Sequence[Given]) -> Arrays | None:
-        """The outputs of a call like the last one, time first; None if it isn't."""
-        expected, last = self._expected, C if len(self._expected) == 4 else H
-        if not expected or len(inputs) <= last:
-            return None
-        states = inputs[H : last + 1]
-        if _kinds([inputs[X], inputs[LENGTHS], *states]) != expected:
-            return None
-        try:
-            stream = self._kept.pop()
-        except IndexError:
-            return None
-        stream.states = [s[0] for s in states if s is not None]
-        y = stream(inputs[X])
-        found = y[:, None], *(s[None] for s in stream.states)
-        self._kept.append(stream)
-        return found
-
-    def run(self, layer: Layer, asked: Asked) -> Arrays:
-        try:
-            stream = self._kept.pop()
-        except IndexError:  # the first call, or others run in other threads
-            stream = layer.stream(asked.x)
-        states, names = asked.states(0) or {}, asked.settings.kind.states
-        if len(states) < len(names):
-            stream.reset()  # to zeros
-            states = dict(zip(names, stream.states, strict=True)) | states
-        stream.states = tuple(states[n] for n in names)
-        found = stream(asked.x), *stream.states
-        if len(self._kept) < MOST_KEPT:
-            self._kept.append(stream)
-        return found
-
-
-class OnnxStepper(Stepper):
-    """A stream of the node's layer."""
-
-    def __init__(self, part: OnnxRecurrent, given: Sequence[Given]) -> None:
-        super().__init__(part)
-        assert part.layers is not None
-        self._asked = part._asked(given, part.layers)
-        self._join = part._joined
-        states = self._asked.states(0)
-        self._stream = part.layers[0].stream(self._asked.x, initial_state=states)
-
-    def __call__(self, *inputs: Given) -> Arrays:
-        y = self._stream(inputs[0])
-        y = y[0] if isinstance(y, tuple) else y
-        return self._join(self._asked, [(y, *self._stream.states)])
-
-    @property
-    def states(self) -> Arrays:
-        return tuple(self._stream.states)
-
-    def reset(self) -> None:
-        self._stream.reset()
-
-
-def _kinds(arrays: Sequence[Given]) -> list[Any]:
-    return [None if a is None else (a.shape, a.dtype) for a in arrays]
-
-
 def _padded(inputs: Sequence[Given]) -> list[Given]:
-    return [*inputs, *(None,) * (P + 1 - len(inputs))]
+    return [*inputs, *(None,) * (INPUTS - len(inputs))]

@@ -16,6 +16,9 @@ from rnncc.compiler import compile as compile_cell
 from rnncc.models.onnx.activations import functions
 from rnncc.runtime.api.layer import Layer
 
+INPUTS = 8  # of a node, which are by place
+X, W, R, B, LENGTHS, H, C, P = range(INPUTS)
+
 
 @dataclass(frozen=True, slots=True)
 class Operator:

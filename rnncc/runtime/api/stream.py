@@ -27,7 +27,8 @@ class Stream:
     """Made by `Layer.stream`. Not for two threads at once; any number of streams of one layer is.
 
     inputs: the arrays that calls write into and kernels read, by name; outputs: those that kernels
-    write. To save the copies, fill `inputs`, call `run()`, read `outputs`. layer: the `Layer`.
+    write; carried: the states, which they read and write. To save the copies, fill `inputs`, call
+    `run()`, read `outputs`. layer: the `Layer`.
     """
 
     def __init__(self, layer: Any, example: Any, initial_state: Any = None) -> None:
@@ -52,7 +53,7 @@ class Stream:
         }
         self._resets = TO_ZEROS if call.from_zeros else TO_STARTS
         self._behind = np.zeros((call.batch, call.time), layer._dtype)
-        self._now = {s: a.copy() for s, a in self._start.items()}
+        self.carried = {s: a.copy() for s, a in self._start.items()}
         self.outputs: dict[str, np.ndarray] = {}
         lead = (call.batch, call.time)[: 1 + layer.return_sequences]
         if layer.return_sequences and layer.time_major:
@@ -60,9 +61,9 @@ class Stream:
         for output in cell.outputs:
             self.outputs[output.name] = np.zeros((*lead, *array_shape(output, call.sizes)), dtype)
         turned = order.turn if layer.return_sequences else np.asarray
-        self._reads = {n: layer._as_run(n, a) for n, a in self.inputs.items()} | self._now
+        self._reads = {n: layer._as_run(n, a) for n, a in self.inputs.items()} | self.carried
         self._writes = {n: turned(a) for n, a in self.outputs.items()}
-        self._writes |= {final_name(s): a for s, a in self._now.items()}
+        self._writes |= {final_name(s): a for s, a in self.carried.items()}
         self._alone = next(iter(self.inputs.values())) if len(names) == 1 else None
         self._first = next(iter(self.outputs.values())) if len(self.outputs) == 1 else None
         assert layer._store is not None
@@ -81,7 +82,7 @@ class Stream:
         if resets:
             reads |= {restart_name(s): a for s, a in self._anew.items()}
             reads[RESTART] = self._behind
-        before = {n: a.copy() for n, a in self._now.items()}
+        before = {n: a.copy() for n, a in self.carried.items()}
         key = False, False, resets
         engine = (layer._engines.get(key) or layer._engine(*key)).engine
         again = engine.repeat(
@@ -95,7 +96,7 @@ class Stream:
         )
         layer._last = engine
         for name, array in before.items():
-            self._now[name][...] = array
+            self.carried[name][...] = array
         return again
 
     def __call__(self, inputs: Any, *, resets: Any = None) -> Any:
@@ -145,7 +146,7 @@ class Stream:
         given = flags_of(resets, (batch,), (batch, time)).reshape(batch, -1)
         rows = given[:, 0]
         if rows.any():
-            for name, array in self._now.items():
+            for name, array in self.carried.items():
                 array[rows] = self._anew[name][rows]
         if not given[:, 1:].any():
             return False
@@ -155,12 +156,12 @@ class Stream:
     @property
     def states(self) -> tuple[np.ndarray, ...]:
         """Copies of the states, in order."""
-        return tuple(a.copy() for a in self._now.values())
+        return tuple(a.copy() for a in self.carried.values())
 
     @states.setter
     def states(self, given: Sequence[np.ndarray]) -> None:
         """The next call starts from these, in order. ValueError for others in number or shape."""
-        own = list(self._now.values())
+        own = list(self.carried.values())
         if len(given) != len(own) or [a.shape for a in given] != [a.shape for a in own]:
             shapes = [[list(a.shape) for a in arrays] for arrays in (given, own)]
             raise ValueError(f"states have shapes {shapes[0]}, the stream's are {shapes[1]}")
@@ -170,4 +171,4 @@ class Stream:
     def reset(self) -> None:
         """The next call starts where the first one did."""
         for name, array in self._start.items():
-            self._now[name][...] = array
+            self.carried[name][...] = array

@@ -184,6 +184,35 @@ def test_short_calls_are_alike_and_share_nothing(load: Callable[..., Model]) -> 
     assert all(check(i) for i in [*range(12)] * 2)
 
 
+@pytest.mark.parametrize("layout", [0, 1])
+@pytest.mark.parametrize("dtype", ["float16", "float32"])
+def test_short_calls_are_like_the_first(
+    dtype: str, layout: int, load: Callable[..., Model]
+) -> None:
+    """Of half numbers and batch first, too; with some states, and none."""
+    for absent in (["initial_h", "initial_c"], ["initial_c"]):
+        given = replace(lstm(layout=layout), held=frozenset("WRBP"))
+        for name in ("sequence_lens", *absent):
+            del given.arrays[name]
+        model, fed = load(given, dtype), given.fed(dtype)
+        first, *others = (model(fed) for _ in range(3))
+        assert all(y.dtype == dtype for y in first.values())
+        for other in others:
+            assert all(np.array_equal(other[n], first[n]) for n in first)
+
+
+def test_a_short_call_with_lengths_of_its_own(load: Callable[..., Model]) -> None:
+    """Lengths that were whole in the calls before say nothing of the next one."""
+    given = replace(lstm(), held=frozenset("WRBP"))
+    model, fed = load(given), given.fed()
+    time, batch = fed["X"].shape[:2]
+    for length in (time, time, time, 2, time):
+        lengths = {"sequence_lens": np.full(batch, length, "i4")}
+        found = model(fed | lengths)
+        expected = replace(given, arrays=given.arrays | lengths).expected()
+        np.testing.assert_allclose(found["Y_h"], expected["Y_h"], 1e-5, 1e-5)
+
+
 def test_nothing_to_run(load: Callable[..., Model]) -> None:
     given = lstm(direction="bidirectional")
     model = load(given)

@@ -30,7 +30,7 @@ WAKING_WORK = 200_000  # multiply-adds of a loop from which waking a thread to s
 PATIENCE = 16  # times as long a loop takes one thread alone as that waits for others to begin
 WORK_A_SPIN = 2_000  # multiply-adds in the time of one look at whether the others are here
 FETCH_DEPTH = 256  # multiply-adds an element behind which fetching an epilogue's rows hides
-READ_ROWS = 2  # rows of a thread that are done while weights of the size of its cache are read
+READ_ROWS = 4  # rows of a thread that are done while weights of the size of its cache are read
 BULK_WORK = 60_000  # multiply-adds from which a second thread is worth waking
 COPIED_FROM = 2048  # bytes of a row of cotangents from which a gradient's operands are copied first
 
