@@ -21,7 +21,7 @@ from bench.result import Result
 
 KERAS = ("keras-tensorflow", "keras-jax", "keras-torch")
 LIBRARIES = ("torch", "jax", "onnxruntime", "openvino", *KERAS, "numpy")
-AUDIO = ("rtneural-eigen", "rtneural-xsimd", "rtneural-stl", "onnxruntime", "torch")
+AUDIO = ("c_export", "rtneural-eigen", "rtneural-xsimd", "rtneural-stl", "onnxruntime", "torch")
 
 
 @dataclass(frozen=True, slots=True)
@@ -214,6 +214,12 @@ TINY = Suite(
     _tiny(),
     (
         Demand("RTNeural's time / ours", "tiny", "speedup", 1.0, against="rtneural"),
+        Demand(
+            "C export's time / the stream's",
+            *("tiny", "speedup", 1.15),
+            least=False,
+            against="c_export",
+        ),
         Demand("unroll=4: the plain loop's time / ours", "unrolled", "beside", 0.97),
     ),
     ("ns a sample", 1e-9 * SAMPLES),

@@ -38,6 +38,7 @@ NAMES = (
     "rtneural-eigen",
     "rtneural-xsimd",
     "rtneural-stl",
+    "c_export",
 )
 
 

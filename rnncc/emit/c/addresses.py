@@ -50,18 +50,23 @@ class CAddresses(Addresses):
         return str(prod(self.number(s) for s in buffer.shape[axis + 1 :]))
 
     def pointer(self, view: View) -> str:
+        place, step, start = self.row_of(view)
+        place += f" + t * {step}" if step else ""
+        return f"{place} + {start}" if start else place
+
+    def row_of(self, view: View) -> tuple[str, int, int]:
+        """A pointer, how many elements a step moves it on, and where the view's row begins."""
         buffer = view.buffer
         self.asked.add(buffer)
-        place = self.places[buffer]
+        place, step, start = self.places[buffer], 0, 0
         if buffer in self.kept:
-            step = {"in": "t", "out": "(t + 1)"}[view.slot]
-            place += f" + {step} * {self.elements(buffer)}"
+            step = self.elements(buffer)
+            start = {"in": 0, "out": step}[view.slot]
         elif view.slot == "out" and buffer not in self.in_place:
             place += "_next"
         if "T" in buffer.axes:
-            place += f" + t * {self.elements(buffer)}"
-        start = sum(int(self.axis_stride(buffer, a)) * self.number(s) for a, s in view.starts)
-        return f"{place} + {start}" if start else place
+            step += self.elements(buffer)
+        return place, step, start + self.offset(view)[1]
 
     def offset(self, view: View) -> tuple[Buffer, int]:
         """Whose row a view reads, and from which element on."""

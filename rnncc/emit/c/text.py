@@ -82,6 +82,15 @@ class CSource(CFile):
         return ", ".join(_declared(self.u, "real"))
 
     @property
+    def restricted(self) -> str:
+        return ", ".join(_declared(self.u, "real", "*restrict "))
+
+    @property
+    def wide(self) -> bool:
+        """Whether tiles are whole vectors of 64 bytes."""
+        return all(width * self.bits % 512 == 0 for width in (*self.u.widths, *self.u.narrow))
+
+    @property
     def number(self) -> str:
         return {32: "number##f", 64: "number"}[self.bits]
 
@@ -153,9 +162,9 @@ def texts(u: CUnit) -> dict[str, str]:
     }
 
 
-def _declared(u: CUnit, real: str) -> list[str]:
-    inputs = [f"const {real} *in_{i.name}" for i in u.inputs]
-    return inputs + [f"{real} *out_{o.name}" for o in u.outputs]
+def _declared(u: CUnit, real: str, star: str = "*") -> list[str]:
+    inputs = [f"const {real} {star}in_{i.name}" for i in u.inputs]
+    return inputs + [f"{real} {star}out_{o.name}" for o in u.outputs]
 
 
 def _start(u: CUnit, state: CArray) -> str:

@@ -20,8 +20,9 @@ import numpy as np
 from rnncc.artifact.cell import CellDescription
 from rnncc.common.user_text import Code, comment
 from rnncc.emit.c.addresses import CAddresses
-from rnncc.emit.c.contractions import PackedLanes, sums_of, whole
+from rnncc.emit.c.contractions import Sums, of_all_steps
 from rnncc.emit.c.names import CNames
+from rnncc.emit.c.packing import PackedLanes
 from rnncc.emit.c.row_stages import Unsupported, row_lines
 from rnncc.emit.c.statements import CStatements
 from rnncc.emit.shared.views import Loop
@@ -38,6 +39,7 @@ from rnncc.schedule.model import (
     Stage,
     View,
     views_read,
+    written,
 )
 
 WEIGHTS = ("weight", "constant", "rate")
@@ -60,14 +62,26 @@ class CArray:
 
 
 @dataclass
+class CPart:
+    """Lines of a function. turns: whether it loops over the steps of a block around them."""
+
+    turns: bool
+    lines: list[str]
+
+
+@dataclass
 class CKernel:
-    """A function over the steps of a block. turns: whether it loops over them."""
+    """A function over the steps of a block."""
 
     name: str
     doc: Code
-    turns: bool
-    lines: list[str]
+    parts: list[CPart] = field(default_factory=list)
     advances: list[tuple[str, int]] = field(default_factory=list)  # states, at each step's end
+
+    def add(self, turns: bool, lines: list[str]) -> None:
+        if not self.parts or self.parts[-1].turns != turns:
+            self.parts.append(CPart(turns, []))
+        self.parts[-1].lines += lines
 
 
 @dataclass
@@ -84,6 +98,8 @@ class CUnit:
     kernels: list[CKernel]
     functions: set[str]  # of templates/c, those that are called
     widths: list[int]  # of tiles of lanes
+    narrow: list[int]  # of tiles that are a whole row of few lanes
+    tall: list[int]  # of `widths`, which are added to several rows at once
     loose: bool  # whether anything is summed of weights that aren't packed
     products: int  # multiply-adds of a step
 
@@ -150,15 +166,16 @@ class UnitWriter:
         self._place_outputs()
         self._place_works()
         own = {b: a.values for b, a in self.weights.items() if a.values is not None}
-        self.packing = PackedLanes(self.prefix, own)
+        real = {"float32": "float", "float64": "double"}[self.dtype]
+        self.packing = PackedLanes(self.prefix, own, real)
         kernels = [self._kernel(k) for k in self._running()]
         arrays = [CArray(n, v.shape, v) for n, v in self.packing.arrays.items()]
         arrays += [a for b, a in self.weights.items() if b in self.asked]
-        real = {"float32": "float", "float64": "double"}[self.dtype]
         return CUnit(
             *(self.prefix, Code(c_comment(title)), real, self.block, self.inputs, self.outputs),
             *(self.states, self.works, arrays, kernels, self.functions),
-            *(sorted(self.packing.widths), self.packing.loose, self.packing.products),
+            *(sorted(w) for w in (self.packing.widths, self.packing.narrow, self.packing.tall)),
+            *(self.packing.loose, self.packing.products),
         )
 
     # ---- where everything is ---------------------------------------------------------------------
@@ -256,20 +273,25 @@ class UnitWriter:
         in_place = {b for b in carried if stays(kernel, b)}
         at = CAddresses(kernel, self.sizes, self.places, in_place, self.kept)
         at.words.taken |= {p for p in self.places.values() if p.isidentifier()}
-        lines: list[str] = []
-        for level in kernel.levels:
-            for stage in level.stages:
-                if isinstance(stage, LaneStage):
-                    lines += self._comments(stage.all_ops) + self._lanes(at, stage)
-                elif isinstance(stage, RowStage):
-                    lines += self._comments([stage.op])
-                    lines += row_lines(at, self.prefix, stage, self.functions)
         turns = kernel.kind == "scan" or "T" in kernel.axes
         doc = {
             "scan": "A step after the other, in steps of the states.",
             "rows": "For all steps at once: nothing here waits for a state.",
         }[kernel.kind]
-        made = CKernel(kernel.name, Code(doc), turns, lines)
+        made = CKernel(kernel.name, Code(doc))
+        # What is of each step alone may be made for all of them before anything else is.
+        apart = kernel.kind == "rows" and turns and all("T" in b.axes for b in written(kernel))
+        for stage in (s for level in kernel.levels for s in level.stages):
+            if isinstance(stage, LaneStage):
+                cited, lanes = self._comments(stage.all_ops), self._lanes_of(at, stage)
+                tall = of_all_steps(at, self.packing, stage, lanes) if apart else None
+                if tall is None:
+                    made.add(turns, cited + self._lanes(at, stage))
+                else:
+                    made.add(False, cited + tall)
+            elif isinstance(stage, RowStage):
+                cited = self._comments([stage.op])
+                made.add(turns, cited + row_lines(at, self.prefix, stage, self.functions))
         if kernel.kind == "scan":
             self.moved |= carried - in_place - self.kept
             names = {self.places[b].removeprefix("s->") for b in self.moved}
@@ -281,19 +303,22 @@ class UnitWriter:
         numbers = sorted({op.span.line for op in ops if op.span is not None})
         return [Code(f"/* {c_comment(self.source[n])} */") for n in numbers if n in self.source]
 
+    def _lanes_of(self, at: CAddresses, stage: LaneStage) -> int:
+        return at.number(stage.shape[-1]) if stage.shape else 1
+
     def _lanes(self, at: CAddresses, stage: LaneStage) -> list[str]:
         *sizes, lanes = (at.number(s) for s in (stage.shape or (Size.of(1),)))
         outer = [Loop(f"o{i}", str(n)) for i, n in enumerate(sizes)]
         body: list[str] = []
         registers = {}
         for i, group in enumerate(stage.groups):
-            lines, places = sums_of(at, self.packing, stage, i, outer, lanes)
+            sums = Sums(at, self.packing, stage, i, outer, lanes)
+            lines, places = sums.lines()
             body += lines
             for acc, place in zip(group.accs, places, strict=True):
                 name, _, more = place.partition(" + ")
                 registers[acc.value] = f"{name}[{more + ' + j' if more else 'j'}]"
-            count = len(places) * lanes
-            if stage.tiled is not None and (outer or whole(count) > count):
+            if stage.tiled is not None and not sums.exact:
                 body += self._tiles(at, stage, outer, places, lanes)
         if stage.tiled is None:
             body += self._statements(at, stage, outer, registers, lanes)

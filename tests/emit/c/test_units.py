@@ -61,9 +61,9 @@ def layer_of(cell: str, dtype: str, units: int = 7) -> Any:
     return built(layer, shapes if len(shapes) > 1 else shapes[0])
 
 
-def check(layer: Any, folder: Path, **options: Any) -> Compiled:
+def check(layer: Any, folder: Path, flags: tuple[str, ...] = (), **options: Any) -> Compiled:
     unit = unit_of(layer, **options)
-    made = Compiled(unit, folder, ("-O2", "-march=native"))
+    made = Compiled(unit, folder, ("-O2", "-march=native", *flags))
     inputs = inputs_of(unit, 37)
     whole = layer(tuple(i[None] for i in inputs) if len(inputs) > 1 else inputs[0][None])
     expected = [y[0] for y in (whole if isinstance(whole, tuple) else (whole,))]
@@ -89,6 +89,13 @@ def test_built_in_cells(cell: str, dtype: str, tmp_path: Path) -> None:
 def test_sizes(units: int, tmp_path: Path) -> None:
     """Whole tiles of lanes, parts of one, sums of several blocks."""
     check(layer_of("lstm", "float32", units), tmp_path)
+
+
+@needs_compiler
+def test_without_vectors(tmp_path: Path) -> None:
+    """As compilers without them see it: sums of several rows at once, of two blocks, in tiles."""
+    layer = rnncc.compile("gru")(units=40, dtype="float32", seed=1, return_sequences=True)
+    check(built(layer, (None, None, 99)), tmp_path, ("-DNET_PLAIN",))
 
 
 @needs_compiler

@@ -1,0 +1,99 @@
+"""Weights in the order in which sums read them: lane tiles, of each all k's.
+
+    tile            a multiple of 8 lanes wide; a wide sum is several tiles of about one width
+    NAME_add_64     sums of one row, in registers
+    NAME_rows_64    the same of n rows, four at once
+
+Non-Goals: those functions (templates/c/sums.jinja); the calls (`contractions`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import pairwise
+
+import numpy as np
+
+from rnncc.emit.c.addresses import CAddresses
+from rnncc.schedule.model import Acc, Buffer, Segment
+
+LANES = 8  # a tile's width is so many, or a multiple
+MOST = {"float": 64, "double": 32}  # lanes of a tile, whose sums registers hold
+SHALLOW = 4  # k's of a sum that is written out where it is needed
+
+
+class PackedLanes:
+    """constants: arrays by buffer. arrays: those that were packed, by name. widths: of tiles that
+    are added to one row. narrow: of those that are a whole row. tall: of those that are added to
+    many rows. products: multiply-adds of a step. loose: whether anything is summed of weights that
+    aren't packed."""
+
+    def __init__(self, prefix: str, constants: Mapping[Buffer, np.ndarray], real: str) -> None:
+        self.prefix, self.constants, self.most = prefix, constants, MOST[real]
+        self.arrays: dict[str, np.ndarray] = {}
+        self.widths: set[int] = set()
+        self.narrow: set[int] = set()
+        self.tall: set[int] = set()
+        self.products = 0
+        self.loose = False
+        self._names: dict[tuple[object, ...], str] = {}
+
+    def weights(self, at: CAddresses, segment: Segment, lanes: int) -> np.ndarray | None:
+        """[k, lane] of so many lanes from the segment's first on; None if they are no constants
+        of that form."""
+        values = self.constants.get(segment.w.buffer)
+        if values is None or segment.lane is None or len(segment.k) != 1:
+            return None
+        ((_, w_axis),) = segment.k
+        depth = at.number(segment.k_sizes[0])
+        k_stride, j_stride = (int(at.view_stride(segment.w, n)) for n in (w_axis, segment.lane))
+        if j_stride == 0 or depth == 0:
+            return None
+        _, begin = at.offset(segment.w)
+        k, j = np.arange(depth)[:, None], np.arange(lanes)[None, :]
+        found: np.ndarray = values.ravel()[begin + k * k_stride + j * j_stride]
+        return found
+
+    def in_tiles(self, buffer: Buffer, rows: np.ndarray) -> tuple[str, list[int]]:
+        """The array of the rows in tiles, and their widths."""
+        widths = tiles_of(rows.shape[1], self.most)
+        rows = np.pad(rows, ((0, 0), (0, sum(widths) - rows.shape[1])))
+        edges = np.cumsum([0, *widths])
+        parts = [rows[:, a:b].ravel() for a, b in pairwise(edges)]
+        return self.array(f"{buffer.name}_packed", np.concatenate(parts)), widths
+
+    def start(self, accs: Sequence[Acc], numbers: np.ndarray, padded: int) -> str:
+        """A pointer to what accumulators begin with; 0 for zeros."""
+        if not numbers.any():
+            return "0"
+        named = next(acc.init.buffer.name for acc in accs if acc.init is not None)
+        return self.array(f"{named}_row", np.pad(numbers, (0, padded - len(numbers))))
+
+    def array(self, name: str, values: np.ndarray) -> str:
+        """What an array of those values is called: one of all that are alike."""
+        key = (name, values.tobytes())
+        if key not in self._names:
+            count = sum(1 for other, _ in self._names if other == name)
+            self._names[key] = f"{self.prefix}_w_{name}{count or ''}"
+            self.arrays[self._names[key]] = values
+        return self._names[key]
+
+
+def whole(lanes: int) -> int:
+    """As many lanes in whole vectors.
+
+    >>> whole(28)
+    32
+    """
+    return -(-lanes // LANES) * LANES
+
+
+def tiles_of(lanes: int, most: int) -> list[int]:
+    """Widths of tiles, as equal as can be, wide ones first.
+
+    >>> tiles_of(200, 64), tiles_of(72, 64), tiles_of(20, 64)
+    ([56, 48, 48, 48], [40, 32], [24])
+    """
+    vectors = whole(lanes) // LANES
+    count = -(-whole(lanes) // most)
+    return [LANES * (vectors // count + (n < vectors % count)) for n in range(count)]
