@@ -144,8 +144,8 @@ class Sums:
         depth, lines, moved = len(rows), [], 0
         if row.padded <= FEW and depth <= SUM_BLOCK:
             packing.narrow.add(row.padded)
-            where = [row.place, start, *a, depth, name]
-            return [f"{packing.prefix}_few_{row.padded}({_listed(where)});"]
+            where = [row.place, start, *a, str(depth), name]
+            return [f"{packing.prefix}_few_{row.padded}({', '.join(where)});"]
         packing.widths |= {*widths}
         function = f"{packing.prefix}_add_{widths[0]}"
         if len({*widths}) == 1 and len(widths) > 1:

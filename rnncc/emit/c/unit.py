@@ -174,7 +174,7 @@ class UnitWriter:
         return CUnit(
             *(self.prefix, Code(c_comment(title)), real, self.block, self.inputs, self.outputs),
             *(self.states, self.works, arrays, kernels, self.functions),
-            *(sorted(w) for w in (self.packing.widths, self.packing.narrow, self.packing.tall)),
+            *(sorted(self.packing.widths), sorted(self.packing.narrow), sorted(self.packing.tall)),
             *(self.packing.loose, self.packing.products),
         )
 
