@@ -51,7 +51,7 @@ class Model:
         self._input_names = [v.name for v in self.inputs]
         self._output_names = [v.name for v in self.outputs]
         self._parts = [node.part for node in self.nodes]
-        self._run = PlacedRun(self.nodes, self.constants, self._input_names, self._output_names)
+        self._placed = PlacedRun(self.nodes, self.constants, self._input_names, self._output_names)
         self._kinds: list[Any] = []  # of the inputs of the last call
 
     def _check_wiring(self) -> None:
@@ -87,7 +87,7 @@ class Model:
         if arrays is None:
             arrays = list(self.fed(inputs).values())
             self._kinds = kinds_of(arrays)
-        return self.given_back(inputs, self._run.run(self._parts, arrays))
+        return self.given_back(inputs, self._placed.run(self._parts, arrays))
 
     def stream(self, example: Any) -> ModelStream:
         """Calls that go on where the last one stopped, for one step or block after the other.
@@ -113,7 +113,7 @@ class Model:
             return step
 
         steps = [forward(part.vjp) for part in self._parts]
-        outputs = self._run.run(steps, list(self.fed(inputs).values()))
+        outputs = self._placed.run(steps, list(self.fed(inputs).values()))
         likes = {n: (y.shape, y.dtype) for n, y in zip(self._output_names, outputs, strict=True)}
 
         def pulled(cotangents: Any) -> ModelGradients:
@@ -262,7 +262,7 @@ class ModelStream:
     """Made by `Model.stream`. Not for two threads at once; any number of one model's is."""
 
     def __init__(self, model: Model, example: Any) -> None:
-        self._model, self._run = model, model._run
+        self._model, self._placed = model, model._placed
         arrays = list(model.fed(example).values())
         self._kinds = kinds_of(arrays)
         self._steps: list[Stepper] = []
@@ -274,14 +274,14 @@ class ModelStream:
 
             return step
 
-        self._run.run([first(part) for part in model._parts], arrays)
+        self._placed.run([first(part) for part in model._parts], arrays)
 
     def __call__(self, inputs: Any) -> Any:
         """The outputs of these inputs, which are like the first ones; states go on."""
         arrays = self._model.like(inputs, self._kinds)
         if arrays is None:
             arrays = self._checked(inputs)
-        return self._model.given_back(inputs, self._run.run(self._steps, arrays))
+        return self._model.given_back(inputs, self._placed.run(self._steps, arrays))
 
     def _checked(self, inputs: Any) -> list[np.ndarray]:
         """Of the shapes that the stream is for."""
