@@ -22,7 +22,7 @@ RECURRENT = {
     "GRU": ("X", "W", "R", "B", "sequence_lens", "initial_h"),
     "LSTM": ("X", "W", "R", "B", "sequence_lens", "initial_h", "initial_c", "P"),
 }
-_MOST_BYTES = 2**31 - 1  # of a protobuf message
+MOST_BYTES = 2**31 - 1  # of a protobuf message
 
 
 def read_onnx(file: BinaryIO, where: str) -> Tensors:
@@ -33,7 +33,7 @@ def read_onnx(file: BinaryIO, where: str) -> Tensors:
     with needed("onnx", where):
         import onnx
     file.seek(0)
-    limits.check_count(where, os.fstat(file.fileno()).st_size, _MOST_BYTES, "bytes of protobuf")
+    limits.check_count(where, os.fstat(file.fileno()).st_size, MOST_BYTES, "bytes of protobuf")
     model = onnx.ModelProto()
     try:
         model.ParseFromString(file.read())
@@ -51,7 +51,7 @@ def read_onnx(file: BinaryIO, where: str) -> Tensors:
         if name in arrays:
             raise FileError(label, "it is there twice")
         limits.check_count(where, len(arrays) + 1, limits.TENSORS, "tensors")
-        arrays[name] = array_of(onnx, tensor, label, folder)
+        arrays[name] = _array_of(onnx, tensor, label, folder)
     nodes = [_described(onnx, n, where) for n in graph.node if n.op_type in RECURRENT]
     return Tensors(where, "onnx", arrays, {"recurrent": nodes})
 
@@ -65,10 +65,10 @@ def _tensors(graph: Any) -> Iterator[tuple[str, Any]]:
                 yield node.output[0], node.attribute[0].t
 
 
-def array_of(onnx: Any, tensor: Any, label: str, folder: Path | None) -> np.ndarray:
-    """A TensorProto's numbers. folder: where tensors outside of the file may lie; None: nowhere."""
+def _array_of(onnx: Any, tensor: Any, label: str, folder: Path) -> np.ndarray:
+    """A TensorProto's numbers."""
     if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        tensor = _brought(onnx, tensor, label, folder)
+        bring_in(tensor, label, folder, MOST_BYTES)
     if tensor.data_type == onnx.TensorProto.STRING:
         raise FileError(label, "it holds texts, not numbers")
     try:
@@ -85,33 +85,39 @@ def array_of(onnx: Any, tensor: Any, label: str, folder: Path | None) -> np.ndar
     return array
 
 
-def _brought(onnx: Any, tensor: Any, label: str, folder: Path | None) -> Any:
-    """The tensor with its numbers, out of a file beside the model or below."""
+def bring_in(tensor: Any, label: str, folder: Path | None, most: int) -> int:
+    """A TensorProto's numbers out of a file beside the model or below, into it; how many bytes.
+
+    folder: where such files may lie; None: nowhere. FileError for more bytes than most, and for
+    what isn't there.
+    """
     said = {entry.key: entry.value for entry in tensor.external_data}
     location = said.get("location", "")
-    if folder is None or not location or "\0" in location:
+    if folder is None or not location:
         raise FileError(label, "its numbers are in another file, which can't be there")
-    place = (folder / location).resolve()
-    if Path(location).is_absolute() or folder not in place.parents:
-        raise FileError(
-            label, f"its numbers are in {location!r:.200}, outside of the model's folder"
-        )
+    shown = f"{location!r:.200}"
     try:
+        place = (folder / location).resolve()
+        if Path(location).is_absolute() or folder.resolve() not in place.parents:
+            raise FileError(label, f"its numbers are in {shown}, outside of the model's folder")
+        if not place.is_file():
+            raise FileError(label, f"its numbers are in {shown}, which is no file")
         offset, size = int(said.get("offset", 0)), place.stat().st_size
         length = int(said.get("length", size - offset))
-        if offset < 0 or length < 0 or offset + length > size or not place.is_file():
-            raise FileError(label, f"{location} has {size} bytes, none of {length} at {offset}")
-        limits.check_count(label, length, _MOST_BYTES, "bytes")
+        if offset < 0 or length < 0 or offset + length > size:
+            raise FileError(label, f"{shown} has {size} bytes, none of {length} at {offset}")
+        if length > most:
+            raise FileError(label, f"with its {length} bytes the model is larger than {MOST_BYTES}")
         with place.open("rb") as file:
             file.seek(offset)
-            data = file.read(length)
+            tensor.raw_data = file.read(length)
     except FileError:
         raise
-    except (OSError, ValueError) as error:
-        raise FileError(label, f"its numbers in {location!r:.200} can't be read: {error}") from None
-    return onnx.TensorProto(
-        name=tensor.name, dims=tensor.dims, data_type=tensor.data_type, raw_data=data
-    )
+    except (OSError, ValueError, RuntimeError) as error:  # of links in a circle, the last
+        raise FileError(label, f"its numbers in {shown} can't be read: {error}") from None
+    del tensor.external_data[:]
+    tensor.data_location = 0
+    return length
 
 
 def _described(onnx: Any, node: Any, where: str) -> dict[str, Any]:

@@ -255,11 +255,14 @@ def test_onnx_arrays_in_other_files(tmp_path: Path) -> None:
     np.testing.assert_array_equal(read(path)["big"], big["big"])
     (tmp_path / "beside").write_bytes((tmp_path / "in" / "beside").read_bytes())
     (tmp_path / "in" / "link").symlink_to(tmp_path / "beside")
+    (tmp_path / "in" / "circle").symlink_to("circle")
     for location, message in (
         ("../beside", "outside of the model's folder"),
         (str(tmp_path / "beside"), "outside of the model's folder"),
         ("link", "outside of the model's folder"),
-        ("none", "can't be read"),
+        ("none", "which is no file"),
+        ("circle", "can't be read|which is no file"),
+        ("a\0b", "can't be read"),
         ("", "can't be there"),
     ):
         model = onnx.load(path, load_external_data=False)

@@ -14,9 +14,9 @@ from pathlib import Path
 from typing import Any
 
 from rnncc.files import FileError
+from rnncc.files.needed import needed
+from rnncc.files.onnx_files import MOST_BYTES, bring_in
 from rnncc.models.onnx.settings import OPERATORS
-
-MOST_BYTES = 2**31 - 1  # of the whole, which is what protobuf can hold
 
 
 def opened(path: str | os.PathLike[str]) -> Any:
@@ -41,7 +41,7 @@ def checked(data: bytes, where: object, folder: Path | None) -> Any:
     try:
         model.ParseFromString(data)
     except Exception as e:  # protobuf's DecodeError, and MemoryError of its allocator
-        raise FileError(where, f"is no ONNX model: {_line(e)}") from None
+        raise FileError(where, f"is no ONNX model: {one_line(e)}") from None
     if not model.HasField("graph") or not model.graph.node:
         raise FileError(where, "is no ONNX model: it has no graph, or one of no nodes")
     _refuse_unread(model, where)
@@ -52,7 +52,7 @@ def checked(data: bytes, where: object, folder: Path | None) -> Any:
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
     except Exception as e:  # the library's ValidationError, ValueError, RuntimeError, ...
-        raise FileError(where, f"is no right ONNX model: {_line(e)}") from None
+        raise FileError(where, f"is no right ONNX model: {one_line(e)}") from None
     _refuse_hidden(model, where)
     return model
 
@@ -70,11 +70,9 @@ def check_part(model: Any, where: object) -> None:
 
 
 def library(where: object) -> Any:
-    try:
+    with needed("onnx", str(where)):
         import onnx
         import onnx.inliner
-    except ImportError:
-        raise FileError(where, "an .onnx file is read by onnx: pip install 'rnncc[onnx]'") from None
     return onnx
 
 
@@ -99,7 +97,8 @@ def all_graphs(graph: Any) -> Iterator[Any]:
             yield from all_graphs(inner)
 
 
-def _line(e: BaseException) -> str:
+def one_line(e: BaseException) -> str:
+    """What a library says, short."""
     return " ".join(str(e).split())[:300] or type(e).__name__
 
 
@@ -175,34 +174,4 @@ def _bring_in(model: Any, where: object, folder: Path | None) -> None:
     left = MOST_BYTES - model.ByteSize()
     for tensor in tensors_of(model):
         if tensor.data_location == 1:  # EXTERNAL
-            left -= _bring(tensor, f"{where}: tensor {tensor.name}", folder, left)
-
-
-def _bring(tensor: Any, at: str, folder: Path | None, left: int) -> int:
-    said = {entry.key: entry.value for entry in tensor.external_data}
-    location = said.get("location", "")
-    if folder is None or not location:
-        raise FileError(at, "its values are in another file, which can't be there")
-    try:
-        place = (folder / location).resolve()
-        if Path(location).is_absolute() or folder.resolve() not in place.parents:
-            raise FileError(at, f"its values are in {location!r}, outside of the model's folder")
-        if not place.is_file():
-            raise FileError(at, f"its values are in {location!r}, which is no file")
-        offset, length = int(said.get("offset", 0)), int(said.get("length", -1))
-        size = place.stat().st_size
-        length = size - offset if length < 0 and "length" not in said else length
-        if offset < 0 or length < 0 or offset + length > size:
-            raise FileError(at, f"{location} has {size} bytes, none of {length} at {offset}")
-        if length > left:
-            raise FileError(at, f"with its {length} bytes the model is larger than {MOST_BYTES}")
-        with place.open("rb") as file:
-            file.seek(offset)
-            tensor.raw_data = file.read(length)
-    except FileError:
-        raise
-    except (OSError, ValueError, RuntimeError) as e:  # of links in a circle, the last
-        raise FileError(at, f"its values in {location!r} can't be read: {e}") from None
-    del tensor.external_data[:]
-    tensor.data_location = 0
-    return length
+            left -= bring_in(tensor, f"{where}: tensor {tensor.name}", folder, left)

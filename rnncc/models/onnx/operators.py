@@ -17,7 +17,7 @@ import numpy as np
 
 from rnncc.files import FileError
 from rnncc.models.component import Arrays, Component, Given
-from rnncc.models.onnx.opening import check_part, library
+from rnncc.models.onnx.opening import check_part, library, one_line
 
 RUNNERS = ("auto", "onnxruntime", "reference")
 
@@ -52,7 +52,7 @@ class OnnxOperators(Component, kind="onnx operators"):
                 name, f"{self.runner} isn't installed: pip install it, or choose another runner"
             ) from None
         except Exception as e:  # of the libraries, any of theirs
-            raise FileError(name, f"{self.runner} can't run it: {_line(e)}") from None
+            raise FileError(name, f"{self.runner} can't run it: {one_line(e)}") from None
 
     @property
     def weights(self) -> Mapping[str, np.ndarray]:
@@ -70,7 +70,7 @@ class OnnxOperators(Component, kind="onnx operators"):
             return tuple(self._run(self.outputs, fed))
         except Exception as e:  # of the libraries, any of theirs
             shapes = ", ".join(f"{n} {list(a.shape)} {a.dtype}" for n, a in fed.items())
-            raise ValueError(f"{self.name} failed on {shapes}: {_line(e)}") from None
+            raise ValueError(f"{self.name} failed on {shapes}: {one_line(e)}") from None
 
     def plan(self) -> str:
         counted = Counter(node.op_type for node in self.model.graph.node)
@@ -96,7 +96,7 @@ class OnnxOperators(Component, kind="onnx operators"):
         try:
             model.ParseFromString(base64.b64decode(config["graph"], validate=True))
         except Exception as e:
-            raise FileError(name, f"its graph is no ONNX model: {_line(e)}") from None
+            raise FileError(name, f"its graph is no ONNX model: {one_line(e)}") from None
         for n, array in weights.items():
             model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), n))
         check_part(model, name)
@@ -144,7 +144,3 @@ def _in_reference(model: Any) -> Any:
 
 
 RUN = {"onnxruntime": _in_onnxruntime, "reference": _in_reference}
-
-
-def _line(e: BaseException) -> str:
-    return " ".join(str(e).split())[:300] or type(e).__name__

@@ -10,8 +10,6 @@ import json
 import math
 import os
 import stat
-import struct
-import zipfile
 from collections.abc import Iterator, Mapping
 from contextlib import ExitStack, contextmanager
 from typing import Any, BinaryIO
@@ -20,6 +18,7 @@ import numpy as np
 import numpy.lib.format as npy
 
 from rnncc.artifact.cell import CellDescription
+from rnncc.files.archive import Archive
 from rnncc.files.safetensors_files import read_safetensors, safetensors_writer
 from rnncc.files.tensors import Tensors
 from rnncc.files.writing import write_whole
@@ -30,10 +29,6 @@ _ABOUT = "_about"  # no weight's name starts with an underscore
 _MOST_ABOUT = 2**20  # bytes
 _MOST_SIZE = 2**53
 _MOST_ENTRY = 512  # bytes of an archive's directory that an array takes
-_MOST_TIMES, _ANY = 4, 2**24  # what may become of a file's bytes: `save` packs nothing
-_PACKED = (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED)
-_END, _LOCATOR, _WIDE_END = 22, 20, 56  # bytes of an archive's last records
-
 Header = tuple[tuple[int, ...], np.dtype[Any]]
 
 
@@ -61,24 +56,15 @@ class Weights:
     cell, sizes: whose weights they are.
     """
 
-    def __init__(self, where: str, archive: zipfile.ZipFile, length: int) -> None:
-        self.where, self._archive = where, archive
-        self._entries: dict[str, zipfile.ZipInfo] = {}
-        unpacked = 0
-        for entry in archive.infolist():
-            name = entry.filename.removesuffix(".npy")
-            if name in self._entries:
-                raise ValueError(f"it holds {name} twice")
-            if entry.flag_bits & 1 or entry.compress_type not in _PACKED:
-                raise ValueError(f"{name} is encrypted, or packed in a way that NumPy doesn't")
-            self._entries[name] = entry
-            unpacked += entry.file_size
-        if unpacked > _MOST_TIMES * length + _ANY:
-            raise ValueError(f"{length:,} bytes would become {unpacked:,}: save() packs nothing")
+    def __init__(self, archive: Archive) -> None:
+        self.where, self._archive = archive.where, archive
+        self._entries = {n.removesuffix(".npy"): n for n in archive.names}
+        if len(self._entries) < len(archive.names):
+            raise ValueError("it holds a name with .npy and without")
         if _ABOUT not in self._entries:
             raise ValueError("it wasn't written by a layer's save()")
         about, start = self._header(_ABOUT)
-        length = self._entries[_ABOUT].file_size - start
+        length = self._size(_ABOUT) - start
         if about != ((length,), np.dtype(np.uint8)) or length > _MOST_ABOUT:
             raise ValueError(f"{_ABOUT} is no text")
         self.about = _described(json.loads(bytes(self._read(_ABOUT, about)).decode()))
@@ -97,7 +83,7 @@ class Weights:
                 shape, dtype = headers[name]
                 if dtype.kind not in "biuf":
                     raise ValueError(f"{name} holds {dtype} values, not numbers")
-                if start + math.prod(shape) * dtype.itemsize != self._entries[name].file_size:
+                if start + math.prod(shape) * dtype.itemsize != self._size(name):
                     raise ValueError(f"{name} is cut, or goes on behind its end")
         except Exception as error:
             raise ValueError(f"{self.where} holds no weights of a layer: {error}") from None
@@ -111,6 +97,9 @@ class Weights:
             return {name: self._read(name, header) for name, header in headers.items()}
         except Exception as error:
             raise ValueError(f"{self.where} holds no weights of a layer: {error}") from None
+
+    def _size(self, name: str) -> int:
+        return self._archive.size(self._entries[name])
 
     def _header(self, name: str) -> tuple[Header, int]:
         """An array's shape and dtype, and where its numbers begin."""
@@ -177,8 +166,12 @@ def opened(
             if _is_safetensors(file):
                 weights = SafetensorsWeights(read_safetensors(file, where))
             else:
-                archive = closed.enter_context(_archive(file, cell))
-                weights = Weights(where, archive, os.fstat(file.fileno()).st_size)
+                if file.read(4) != b"PK\x03\x04":
+                    raise ValueError("it is no .npz file")
+                arrays = 1 + len(cell.weights) + len(cell.constants)
+                archive = Archive(file, where, _MOST_ENTRY * arrays)
+                closed.callback(archive.close)
+                weights = Weights(archive)
         # Whatever a damaged file makes zipfile, zlib, json and NumPy raise.
         except Exception as error:
             what = str(error).removeprefix(f"{where}: ")
@@ -191,26 +184,6 @@ def _is_safetensors(file: BinaryIO) -> bool:
     head = file.read(9)
     file.seek(0)
     return head[:2] != b"PK" and head[8:] == b"{"
-
-
-def _archive(file: BinaryIO, cell: CellDescription) -> zipfile.ZipFile:
-    """The open archive; its directory is no longer than that of this cell's arrays may be."""
-    if file.read(4) != b"PK\x03\x04":
-        raise ValueError("it is no .npz file")
-    length = file.seek(0, os.SEEK_END)
-    file.seek(max(0, length - _END - _LOCATOR - _WIDE_END))
-    tail = file.read()
-    end = tail[-_END:]
-    if end[:4] != b"PK\x05\x06" or end[-2:] != b"\0\0":
-        raise ValueError("it is cut, or goes on behind its end")
-    (directory,) = struct.unpack("<L", end[12:16])
-    if tail[-_END - _LOCATOR :].startswith(b"PK\x06\x07"):  # of more than 2 GiB
-        (directory,) = struct.unpack("<Q", tail[40:48])
-    arrays = 1 + len(cell.weights) + len(cell.constants)
-    if directory > _MOST_ENTRY * arrays:
-        raise ValueError(f"{cell.name} has {arrays - 1} weights, its list of them is for more")
-    file.seek(0)
-    return zipfile.ZipFile(file)
 
 
 def _described(about: object) -> dict[str, Any]:
