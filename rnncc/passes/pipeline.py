@@ -28,6 +28,7 @@ from rnncc.ir.opdef import IRError
 from rnncc.ir.program import Program
 from rnncc.ir.verify import verify
 from rnncc.passes.carry_sums import carry_sums
+from rnncc.passes.centred_sums import centred_sums
 from rnncc.passes.defer import defer
 from rnncc.passes.differentiate import differentiate
 from rnncc.passes.hoist import hoist, hoist_weights
@@ -81,5 +82,6 @@ def optimise(program: Program) -> Program:
 def gradient(program: Program, wrt: Collection[str]) -> tuple[Program, Program]:
     """A simplified program's training forward and pullback, before the pipeline."""
     forward, pullback = differentiate(verify(hoist_weights(simplify(program))), wrt)
-    forward, pullback = residuals(verify(forward), verify(simplify(pullback)))
+    pullback = centred_sums(forward, verify(simplify(pullback)))
+    forward, pullback = residuals(verify(forward), verify(pullback))
     return verify(forward), verify(pullback)
