@@ -6,7 +6,7 @@ hoisted, so that the pullback is made from one scan; both halves then go through
     >>> from rnncc.lowering.examples import example, outline
     >>> cell = example("h[t] = tanh(h[t-1] @ U + x[t] @ W)")
     >>> print(*(name for name, _ in stages(cell)))
-    lower settle simplify hoist precompute_next rotate defer tidy merge_sums carry_sums join
+    lower settle simplify hoist precompute_next rotate defer tidy steps_first merge_sums carry_sums join
     >>> outline(optimise(cell))
     before:
       _0 = contract(x, W, labels=(k, kl, l))
@@ -39,6 +39,7 @@ from rnncc.passes.residuals import residuals
 from rnncc.passes.rotate import rotate
 from rnncc.passes.settle import settle
 from rnncc.passes.simplify import simplify
+from rnncc.passes.steps_first import steps_first
 
 Pass = Callable[[Program], Program]
 
@@ -50,6 +51,7 @@ PIPELINE: tuple[tuple[str, Pass], ...] = (
     ("rotate", rotate),  # before defer: it needs the contraction inside the loop
     ("defer", defer),
     ("tidy", simplify),  # what moved may now meet its like
+    ("steps_first", steps_first),  # what it sums may be carried, too
     ("merge_sums", merge_sums),  # the fewer sums there are to be carried
     ("carry_sums", carry_sums),  # once sums over rows and sums over steps are one
     ("join", join),  # last: once gates stay where they are, they are laid side by side

@@ -266,6 +266,8 @@ def _contract(ctx: Context, op: Op) -> Value | None:
         return _product(ctx, op)
     if ones := _axes_of_one(op):
         return _contract_without(ctx, op, ones)
+    if _gives_one_lane(op):
+        return _summed_product(ctx, op)
     for side in (0, 1):
         producer = ctx.defs.get(op.operands[side])
         if producer is None:
@@ -316,6 +318,31 @@ def _axes_of_one(op: Op) -> set[str]:
     }
     ones = {label for label, size in lengths.items() if size.is_constant and size.constant == 1}
     return ones if all(x.type.axes for x in op.operands) else ones.difference(out)
+
+
+def _gives_one_lane(op: Op) -> bool:
+    """Whether a weight's only lane is one: a core would leave the vector's others empty."""
+    la, lb, out = op.attrs["labels"]
+    own = [n for label, n in zip(lb, op.operands[1].type.shape, strict=True) if label not in la]
+    ones = own and all(n.is_constant and n.constant == 1 for n in own)
+    return bool(ones) and not op.attrs["over"] and not op.operands[1].type.axes
+
+
+def _summed_product(ctx: Context, op: Op) -> Value:
+    """Scores, gates of one element: the row times the weight, summed along its lanes."""
+    la, lb, out = op.attrs["labels"]
+    a, w = op.operands
+    shared = [i for i, label in enumerate(lb) if label in la]
+    w = ctx.reshape(w, tuple(w.type.shape[i] for i in shared))
+    places = [la.index(lb[i]) for i in shared]
+    w = ctx.transpose(w, tuple(sorted(range(len(places)), key=places.__getitem__)))
+    x = ctx.mul(a, ctx.broadcast(w, a.type.shape, tuple(sorted(places))))
+    for axis in reversed(range(len(la))):
+        if la[axis] not in out:
+            x = ctx.reduce("sum", x, axis)
+    left = [out.index(label) for label in la if label in out]
+    x = ctx.transpose(x, tuple(sorted(range(len(left)), key=left.__getitem__)))
+    return ctx.reshape(x, op.result.type.shape)
 
 
 def _contract_without(ctx: Context, op: Op, ones: set[str]) -> Value:
