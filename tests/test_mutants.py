@@ -224,6 +224,24 @@ PASSES = (
         LSTM,
     ),
     Mutant(
+        "rnncc.passes.simplify_layout:_summed_product",
+        'x = ctx.reduce("sum", x, axis)',
+        'x = ctx.reduce("max", x, axis)',
+        Numbers("scores"),
+    ),
+    Mutant(
+        "rnncc.passes.steps_first:first_steps",
+        'op.attrs["over"].replace("T", "")',
+        'op.attrs["over"].replace("B", "")',
+        Numbers("scores"),
+    ),
+    Mutant(
+        "rnncc.passes.centred_sums:_without_centred",
+        "b.neg(term) if minus else term",
+        "term",
+        Numbers("layer_norm_lstm"),
+    ),
+    Mutant(
         "rnncc.passes.hoist:_carry_free",
         "dependent.add(op.result)",
         "free.add(op.result)",

@@ -321,11 +321,12 @@ def _axes_of_one(op: Op) -> set[str]:
 
 
 def _gives_one_lane(op: Op) -> bool:
-    """Whether a weight's only lane is one: a core would leave the vector's others empty."""
-    la, lb, out = op.attrs["labels"]
-    own = [n for label, n in zip(lb, op.operands[1].type.shape, strict=True) if label not in la]
-    ones = own and all(n.is_constant and n.constant == 1 for n in own)
-    return bool(ones) and not op.attrs["over"] and not op.operands[1].type.axes
+    """Whether a weight has no lanes, or one: a core would leave the vector's others empty."""
+    la, lb, _ = op.attrs["labels"]
+    a, w = op.operands
+    lanes = [n for label, n in zip(lb, w.type.shape, strict=True) if label not in la]
+    few = all(n.is_constant and n.constant == 1 for n in lanes)
+    return few and bool(a.type.axes) and not w.type.axes and not op.attrs["over"]
 
 
 def _summed_product(ctx: Context, op: Op) -> Value:

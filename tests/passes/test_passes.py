@@ -21,7 +21,9 @@ from rnncc.ir.rewrite import prune
 from rnncc.ir.sizes import Size
 from rnncc.lowering.cell_interface import check_text
 from rnncc.lowering.lower import lower
+from rnncc.passes.centred_sums import centred_sums
 from rnncc.passes.defer import defer
+from rnncc.passes.differentiate import differentiate
 from rnncc.passes.hoist import hoist
 from rnncc.passes.pipeline import PIPELINE, gradient, optimise, stages
 from rnncc.passes.residuals import residuals
@@ -126,6 +128,7 @@ def test_the_order() -> None:
         "rotate",
         "defer",
         "tidy",
+        "steps_first",
         "merge_sums",
         "carry_sums",
         "join",
@@ -290,6 +293,53 @@ return h[t]
 """
     _, pullback = gradient(lower(check_text(text)), ["w", "v"])
     assert len([op for op in optimise(pullback).after if op.opcode == "sum_over"]) == 2
+
+
+# ---- centred_sums ------------------------------------------------------------------------------
+
+CENTRED = """
+cell: Centred
+n: size
+x: input[n]
+h: state[n, n]
+W: weight[n, n]
+z = h[t-1] @ W + reshape(x[t], (1, n))
+c = z - reshape(mean(z, axis=1), (n, 1))
+h[t] = c / sqrt(reshape(mean(c * c, axis=AXIS), SHAPE) + 0.1)
+return h[t] @ x[t]
+"""
+
+
+@pytest.mark.parametrize(("axis", "left_out"), [(1, True), (0, False)])
+def test_a_centred_value_sums_to_nothing_along_its_own_axis_alone(axis: int, left_out: bool) -> None:
+    text = CENTRED.replace("AXIS", str(axis)).replace("SHAPE", ["(1, n)", "(n, 1)"][axis])
+    program = simplify(lower(check_text(text)))
+    forward, whole = differentiate(program, ["x", "W"])
+    whole = simplify(whole)
+    assert (centred_sums(forward, whole) is not whole) == left_out
+    case = Case(program, {"n": 3})
+    cotangents = case.cotangents()
+    forward, pullback = gradient(program, ["x", "W"])
+    found, rng = case.pull(forward, pullback, cotangents), np.random.default_rng(4)
+    for name in ("x", "W"):
+
+        def loss(at: np.ndarray, name: str = name) -> float:
+            return cases.total(case.run(**{name: at}), cotangents)
+
+        at = case.arguments[name]
+        assert max(cases.slope_errors(loss, at, found[name], rng)) < 1e-7
+
+
+# ---- one lane, steps first ---------------------------------------------------------------------
+
+def test_a_score_is_a_sum_and_steps_are_summed_first() -> None:
+    forward, pullback = optimised("scores")
+    products = [op for p in (forward, pullback) for op in p.ops() if op.opcode == "contract"]
+    assert all(op.result.type.shape and op.attrs["labels"][2][-1:] for op in products)
+    assert all("1" not in map(str, op.result.type.shape) for op in products)
+    (dU,) = [r.value for r in pullback.results if r.role.of == "U"]
+    made = {op.result: op for op in pullback.ops()}
+    assert made[dU].opcode == "contract" and made[dU].attrs["over"] == "B"
 
 
 # ---- carry_sums --------------------------------------------------------------------------------
