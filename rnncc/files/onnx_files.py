@@ -15,6 +15,7 @@ import numpy as np
 from rnncc.files import limits
 from rnncc.files.errors import FileError
 from rnncc.files.needed import needed
+from rnncc.files.onnx_wire import LARGE, Stored, cut_apart
 from rnncc.files.tensors import Tensors, checked_name, from_bfloat16, sized
 
 RECURRENT = {
@@ -32,11 +33,11 @@ def read_onnx(file: BinaryIO, where: str) -> Tensors:
     """
     with needed("onnx", where):
         import onnx
-    file.seek(0)
     limits.check_count(where, os.fstat(file.fileno()).st_size, MOST_BYTES, "bytes of protobuf")
+    data, stored = cut_apart(file, Path(where))
     model = onnx.ModelProto()
     try:
-        model.ParseFromString(file.read())
+        model.ParseFromString(data)
     except Exception as error:  # protobuf's DecodeError
         raise FileError(where, f"it is no whole ONNX model: {error!s:.200}") from None
     graph = model.graph
@@ -46,12 +47,15 @@ def read_onnx(file: BinaryIO, where: str) -> Tensors:
         raise FileError(where, "it has sparse tensors, which aren't read: make them dense")
     folder = Path(where).resolve().parent
     arrays: dict[str, np.ndarray] = {}
-    for name, tensor in _tensors(graph):
+    left = MOST_BYTES  # of numbers in other files
+    for i, (name, tensor) in enumerate(_tensors(graph)):
         label = f"{where}: tensor {checked_name(where, name)}"
         if name in arrays:
             raise FileError(label, "it is there twice")
         limits.check_count(where, len(arrays) + 1, limits.TENSORS, "tensors")
-        arrays[name] = _array_of(onnx, tensor, label, folder)
+        is_outside = tensor.data_location == onnx.TensorProto.EXTERNAL
+        arrays[name] = _array_of(onnx, tensor, label, folder, stored.get(i), left)
+        left -= arrays[name].nbytes if is_outside else 0
     nodes = [_described(onnx, n, where) for n in graph.node if n.op_type in RECURRENT]
     return Tensors(where, "onnx", arrays, {"recurrent": nodes})
 
@@ -65,17 +69,21 @@ def _tensors(graph: Any) -> Iterator[tuple[str, Any]]:
                 yield node.output[0], node.attribute[0].t
 
 
-def _array_of(onnx: Any, tensor: Any, label: str, folder: Path) -> np.ndarray:
-    """A TensorProto's numbers."""
-    if tensor.data_location == onnx.TensorProto.EXTERNAL:
-        bring_in(tensor, label, folder, MOST_BYTES)
+def _array_of(
+    onnx: Any, tensor: Any, label: str, folder: Path, stored: Stored | None, left: int
+) -> np.ndarray:
+    """A TensorProto's numbers. stored: where they lie, if they were cut out. left:
+    bytes that other files may hold."""
     if tensor.data_type == onnx.TensorProto.STRING:
         raise FileError(label, "it holds texts, not numbers")
+    array = taken_out(tensor, label, folder, stored, left, least=0)
+    if array is not None:
+        return array
     try:
         dtype = onnx.helper.tensor_dtype_to_np_dtype(tensor.data_type)
         size = sized(label, tuple(tensor.dims), dtype.itemsize)
         limits.check_unpacked(label, size, tensor.ByteSize())
-        array: np.ndarray = onnx.numpy_helper.to_array(tensor)
+        array = np.asarray(onnx.numpy_helper.to_array(tensor))
     except FileError:
         raise
     except Exception as error:  # the library's, NumPy's
@@ -85,12 +93,34 @@ def _array_of(onnx: Any, tensor: Any, label: str, folder: Path) -> np.ndarray:
     return array
 
 
-def bring_in(tensor: Any, label: str, folder: Path | None, most: int) -> int:
-    """A TensorProto's numbers out of a file beside the model or below, into it; how many bytes.
+def taken_out(
+    tensor: Any,
+    label: str,
+    folder: Path | None,
+    stored: Stored | None,
+    most: int,
+    least: int = LARGE,
+) -> np.ndarray | None:
+    """The numbers of a TensorProto that lie elsewhere: out of the model's file, where they were
+    cut out, or in a file beside it. None where it holds them itself, afterwards: so do those of
+    less than so many bytes, and of types that NumPy hasn't.
 
-    folder: where such files may lie; None: nowhere. FileError for more bytes than most, and for
-    what isn't there.
+    folder: where files beside it may lie; None: nowhere. most: bytes. FileError.
     """
+    if tensor.data_location == 1:  # EXTERNAL
+        stored = _beside(tensor, label, folder, most)
+        del tensor.external_data[:]
+        tensor.data_location = 0
+    if stored is None:
+        return None
+    found = stored.numbers_of(tensor, label) if stored.length >= least else None
+    if found is None:
+        tensor.raw_data = stored.read(label).tobytes()
+    return found
+
+
+def _beside(tensor: Any, label: str, folder: Path | None, most: int) -> Stored:
+    """Where a tensor's numbers are in a file beside the model or below."""
     said = {entry.key: entry.value for entry in tensor.external_data}
     location = said.get("location", "")
     if folder is None or not location:
@@ -104,20 +134,15 @@ def bring_in(tensor: Any, label: str, folder: Path | None, most: int) -> int:
             raise FileError(label, f"its numbers are in {shown}, which is no file")
         offset, size = int(said.get("offset", 0)), place.stat().st_size
         length = int(said.get("length", size - offset))
-        if offset < 0 or length < 0 or offset + length > size:
-            raise FileError(label, f"{shown} has {size} bytes, none of {length} at {offset}")
-        if length > most:
-            raise FileError(label, f"with its {length} bytes the model is larger than {MOST_BYTES}")
-        with place.open("rb") as file:
-            file.seek(offset)
-            tensor.raw_data = file.read(length)
     except FileError:
         raise
     except (OSError, ValueError, RuntimeError) as error:  # of links in a circle, the last
         raise FileError(label, f"its numbers in {shown} can't be read: {error}") from None
-    del tensor.external_data[:]
-    tensor.data_location = 0
-    return length
+    if offset < 0 or length < 0 or offset + length > size:
+        raise FileError(label, f"{shown} has {size} bytes, none of {length} at {offset}")
+    if length > most:
+        raise FileError(label, f"with its {length} bytes the model is larger than {MOST_BYTES}")
+    return Stored(place, offset, length)
 
 
 def _described(onnx: Any, node: Any, where: str) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""The bytes of an .onnx file -> a checked ModelProto that holds all its arrays.
+"""An .onnx file -> a checked ModelProto, and its large arrays beside it.
 
 Tensors in files beside it are read if those lie in the model's folder. Functions of the model are
 written out. Nothing of it is executed.
@@ -9,59 +9,70 @@ Non-Goals: what the nodes mean (`reader`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from rnncc.files import FileError
 from rnncc.files.needed import needed
-from rnncc.files.onnx_files import MOST_BYTES, bring_in
+from rnncc.files.onnx_files import MOST_BYTES, taken_out
+from rnncc.files.onnx_wire import LARGE, Stored, cut_apart
 from rnncc.models.onnx.settings import OPERATORS
 
 
-def opened(path: str | os.PathLike[str]) -> Any:
-    """onnx.ModelProto. FileError, which names the file and the node or tensor."""
+@dataclass(frozen=True, slots=True)
+class OpenedModel:
+    """proto: onnx.ModelProto. large: numbers of initializers by name, which are inputs of `proto`;
+    all others it holds."""
+
+    proto: Any
+    large: dict[str, np.ndarray]
+
+
+def opened(path: str | os.PathLike[str]) -> OpenedModel:
+    """FileError, which names the file and the node or tensor."""
     file = Path(path)
+    onnx = library(file)
     try:
-        size = file.stat().st_size
         if not file.is_file():
+            file.stat()
             raise FileError(file, "is no file")
+        size = file.stat().st_size
         if size > MOST_BYTES:
             raise FileError(file, f"has {size} bytes, more than the {MOST_BYTES} of a model's file")
-        data = file.read_bytes()
+        with file.open("rb") as opened_file:
+            data, stored = cut_apart(opened_file, file)
     except OSError as e:
         raise FileError(file, f"can't be read: {e.strerror or e}") from None
-    return checked(data, file, file.parent)
-
-
-def checked(data: bytes, where: object, folder: Path | None) -> Any:
-    """folder: where tensors outside of the file may lie; None: nowhere."""
-    onnx = library(where)
     model = onnx.ModelProto()
     try:
         model.ParseFromString(data)
     except Exception as e:  # protobuf's DecodeError, and MemoryError of its allocator
-        raise FileError(where, f"is no ONNX model: {one_line(e)}") from None
+        raise FileError(file, f"is no ONNX model: {one_line(e)}") from None
+    del data
     if not model.HasField("graph") or not model.graph.node:
-        raise FileError(where, "is no ONNX model: it has no graph, or one of no nodes")
-    _refuse_unread(model, where)
-    _bring_in(model, where, folder)
-    _check_operators(onnx, model, where)
+        raise FileError(file, "is no ONNX model: it has no graph, or one of no nodes")
+    _refuse_unread(model, file)
+    large = _take_out(model, file, file.parent, stored)
+    _check_operators(onnx, model, file)
     try:
         onnx.checker.check_model(model)
         if model.functions:
             model = onnx.inliner.inline_local_functions(model)
     except Exception as e:  # the library's ValidationError, ValueError, RuntimeError, ...
-        raise FileError(where, f"is no right ONNX model: {one_line(e)}") from None
-    _refuse_hidden(model, where)
-    return model
+        raise FileError(file, f"is no right ONNX model: {one_line(e)}") from None
+    _refuse_hidden(model, file)
+    return OpenedModel(model, large)
 
 
 def check_part(model: Any, where: object) -> None:
     """Of a graph of plain operators that was saved as a part of a model. FileError."""
     onnx = library(where)
     _refuse_unread(model, where)
-    _bring_in(model, where, None)
+    _take_out(model, where, None, {})
     _check_operators(onnx, model, where)
     _refuse_hidden(model, where)
     for i, node in enumerate(model.graph.node):
@@ -170,8 +181,46 @@ def _of_function(function: Any) -> Iterator[Any]:
             yield from all_graphs(inner)
 
 
-def _bring_in(model: Any, where: object, folder: Path | None) -> None:
-    left = MOST_BYTES - model.ByteSize()
-    for tensor in tensors_of(model):
-        if tensor.data_location == 1:  # EXTERNAL
-            left -= bring_in(tensor, f"{where}: tensor {tensor.name}", folder, left)
+def _take_out(
+    model: Any, where: object, folder: Path | None, stored: Mapping[int, Stored]
+) -> dict[str, np.ndarray]:
+    """Large numbers of initializers, by name; what else lies elsewhere is put into the model.
+
+    folder: where tensors outside of the file may lie; None: nowhere. stored: the initializers that
+    were cut out of the file, by place.
+    """
+    left = MOST_BYTES - model.ByteSize() - sum(s.length for s in stored.values())
+    initializers, large = len(model.graph.initializer), {}
+    for i, tensor in enumerate(tensors_of(model)):  # the graph's initializers are the first
+        label, is_outside = f"{where}: tensor {tensor.name}", tensor.data_location == 1
+        least = LARGE if i < initializers else MOST_BYTES
+        array = taken_out(tensor, label, folder, stored.get(i), left, least)
+        if array is not None:
+            large[tensor.name] = array
+        if is_outside:
+            left -= tensor.ByteSize() if array is None else array.nbytes
+    _as_inputs(model.graph, large)
+    return large
+
+
+def _as_inputs(graph: Any, large: Mapping[str, np.ndarray]) -> None:
+    """Initializers become inputs: the library's checks would miss their numbers."""
+    there = {i.name for i in graph.input}
+    kept = []
+    for tensor in graph.initializer:
+        if tensor.name not in large:
+            kept.append(tensor)
+        elif tensor.name not in there:
+            add_input(graph, tensor.name, tensor.data_type, tensor.dims)
+    if large:
+        del graph.initializer[:]
+        graph.initializer.extend(kept)
+
+
+def add_input(graph: Any, name: str, data_type: int, shape: Sequence[int]) -> None:
+    """An input of known type and shape."""
+    kind = graph.input.add(name=name).type.tensor_type
+    kind.elem_type = data_type
+    kind.shape.SetInParent()
+    for size in shape:
+        kind.shape.dim.add(dim_value=size)

@@ -36,17 +36,26 @@ class OnnxOperators(Component, kind="onnx operators"):
 
     model: its ModelProto, of which this part becomes the owner. runner: "onnxruntime", "reference"
     (onnx's own, NumPy) or "auto". stepwise: each step of a sequence is computed by itself.
+    large: numbers of some of its inputs, the same at every call.
     Raises FileError for a graph that the runner can't run.
     """
 
-    def __init__(self, name: str, model: Any, runner: str = "auto", stepwise: bool = False) -> None:
+    def __init__(
+        self,
+        name: str,
+        model: Any,
+        runner: str = "auto",
+        stepwise: bool = False,
+        large: Mapping[str, np.ndarray] | None = None,
+    ) -> None:
         super().__init__(name)
+        self.large = dict(large or {})
         self.model, self.runner = model, chosen_runner(runner)
         self.is_stepwise = stepwise  # type: ignore[misc]
         self.outputs = [o.name for o in model.graph.output]
-        self.inputs = [i.name for i in model.graph.input]
+        self.inputs = [i.name for i in model.graph.input if i.name not in self.large]
         try:
-            self._run = RUN[self.runner](model)
+            self._run = RUN[self.runner](model, self.large)
         except ImportError:
             raise FileError(
                 name, f"{self.runner} isn't installed: pip install it, or choose another runner"
@@ -57,7 +66,7 @@ class OnnxOperators(Component, kind="onnx operators"):
     @property
     def weights(self) -> Mapping[str, np.ndarray]:
         onnx = library(self.name)
-        return {
+        return self.large | {
             t.name: onnx.numpy_helper.to_array(t)
             for t in self.model.graph.initializer
             if t.data_type in _PLAIN
@@ -97,10 +106,13 @@ class OnnxOperators(Component, kind="onnx operators"):
             model.ParseFromString(base64.b64decode(config["graph"], validate=True))
         except Exception as e:
             raise FileError(name, f"its graph is no ONNX model: {one_line(e)}") from None
+        inputs = {i.name for i in model.graph.input}
+        large = {n: a for n, a in weights.items() if n in inputs}
         for n, array in weights.items():
-            model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), n))
+            if n not in large:
+                model.graph.initializer.append(onnx.numpy_helper.from_array(np.asarray(array), n))
         check_part(model, name)
-        return cls(name, model, stepwise=config["stepwise"])
+        return cls(name, model, stepwise=config["stepwise"], large=large)
 
 
 # ---- who runs it ---------------------------------------------------------------------------------
@@ -110,15 +122,22 @@ _MODULES = {"onnxruntime": "onnxruntime", "reference": "onnx"}
 _PLAIN = frozenset({1, 2, 3, 4, 5, 6, 7, 9, 10, 11, 12, 13})
 
 
-def _in_onnxruntime(model: Any) -> Any:
+def _in_onnxruntime(model: Any, large: Mapping[str, np.ndarray]) -> Any:
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 4  # what is wrong is said by exceptions
     # Threads that went on spinning would take processors from our kernels, which run next.
     options.add_session_config_entry("session.force_spinning_stop", "1")
+    # Its arena would take twice what initializers need.
+    options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+    values = [onnxruntime.OrtValue.ortvalue_from_numpy(a) for a in large.values()]
+    if values:
+        options.add_external_initializers([*large], values)
     session = onnxruntime.InferenceSession(
-        model.SerializeToString(), options, providers=["CPUExecutionProvider"]
+        _with_initializers(model, large).SerializeToString(),
+        options,
+        providers=["CPUExecutionProvider"],
     )
     quiet = onnxruntime.RunOptions()
     quiet.log_severity_level = 4
@@ -130,7 +149,26 @@ def _in_onnxruntime(model: Any) -> Any:
     return run
 
 
-def _in_reference(model: Any) -> Any:
+def _with_initializers(model: Any, large: Mapping[str, np.ndarray]) -> Any:
+    """The same, large inputs as initializers whose numbers are said to lie in another file."""
+    if not large:
+        return model
+    made = type(model)()
+    made.CopyFrom(model)
+    del made.graph.input[:]
+    for value in model.graph.input:
+        if value.name not in large:
+            made.graph.input.append(value)
+            continue
+        kind = value.type.tensor_type.elem_type
+        dims = large[value.name].shape
+        tensor = made.graph.initializer.add(name=value.name, data_type=kind, dims=dims)
+        tensor.data_location = 1  # EXTERNAL
+        tensor.external_data.add(key="location", value="given beside")
+    return made
+
+
+def _in_reference(model: Any, large: Mapping[str, np.ndarray]) -> Any:
     from onnx.reference import ReferenceEvaluator
 
     evaluator = ReferenceEvaluator(model)
@@ -138,7 +176,7 @@ def _in_reference(model: Any) -> Any:
 
     def run(outputs: Sequence[str], fed: Mapping[str, np.ndarray]) -> Sequence[np.ndarray]:
         with alone, np.errstate(all="ignore"):
-            return [np.asarray(a) for a in evaluator.run(list(outputs), dict(fed))]
+            return [np.asarray(a) for a in evaluator.run(list(outputs), {**large, **fed})]
 
     return run
 

@@ -6,7 +6,7 @@ Non-Goals: opening and checking the file (`opening`); which nodes go together (`
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ from rnncc.files import FileError
 from rnncc.models.component import Port, Wired
 from rnncc.models.model import Model
 from rnncc.models.onnx.node_weights import COMPUTED, ArrayError, NodeArrays, layers_of
-from rnncc.models.onnx.opening import label, library, opened
+from rnncc.models.onnx.opening import add_input, label, library, opened
 from rnncc.models.onnx.operators import OnnxOperators, chosen_runner
 from rnncc.models.onnx.partition import (
     Piece,
@@ -43,22 +43,25 @@ def load_onnx(path: str | os.PathLike[str], plain: str = "auto") -> Model:
     node or tensor; ValueError for another `plain`.
     """
     runner = chosen_runner(plain)
-    return GraphReader(opened(path), os.fspath(path), runner).model()
+    model = opened(path)
+    return GraphReader(model.proto, model.large, os.fspath(path), runner).model()
 
 
 class GraphReader:
-    """One checked ModelProto on its way to a Model."""
+    """One checked ModelProto on its way to a Model. large: as in `OpenedModel`."""
 
-    def __init__(self, proto: Any, where: str, runner: str) -> None:
+    def __init__(self, proto: Any, large: dict[str, np.ndarray], where: str, runner: str) -> None:
         self.onnx, self.proto, self.where, self.runner = library(where), proto, where, runner
         self.graph = proto.graph
         self.held = {t.name: t for t in self.graph.initializer}
+        self.held |= {n: self._bare(n, a) for n, a in large.items()}
         self.wanted = [o.name for o in self.graph.output]
         self.nodes = needed(self.graph.node, self.wanted)
         self.fixed = constants_of(self.nodes, self.held)
         self.steady = steady_of(self.nodes, self.fixed)
         self.types = self._types()
-        self.arrays: dict[str, np.ndarray] = {}
+        self.arrays = large  # by name: what initializers hold, and what is computed of them
+        self.large = frozenset(large)
         self.names: set[str] = set()
 
     def model(self) -> Model:
@@ -102,7 +105,9 @@ class GraphReader:
         name = self._named(f"operators_{index}")
         model = self._submodel(piece.nodes, inputs, outputs, f"{self.where}: {name}")
         try:
-            part = OnnxOperators(name, model, self.runner, tracker.is_stepwise)
+            part = OnnxOperators(
+                name, model, self.runner, tracker.is_stepwise, self._large_of(model)
+            )
         except FileError as e:
             raise FileError(f"{self.where}: {self._blamed(piece, e.what)}", e.what) from None
         return Wired(part, tuple(inputs), tuple(outputs))
@@ -139,6 +144,7 @@ class GraphReader:
             try:
                 given = NodeArrays(arrays[W], arrays[R], arrays.get(B), arrays.get(P))
                 layers = layers_of(settings, given)
+                self._let_go(known.values(), node)
             except ArrayError as e:
                 place = WEIGHTS["WRBP".index(e.array)]
                 raise FileError(f"{at}: tensor {inputs[place]}", str(e)) from None
@@ -151,6 +157,12 @@ class GraphReader:
         part = OnnxRecurrent(name, node.op_type, attributes, layers, dtype, whole)
         outputs = tuple(n if after.get(n, -1) > index else "" for n in node.output)
         return Wired(part, tuple(inputs), outputs)
+
+    def _let_go(self, names: Iterable[str], node: Any) -> None:
+        """Of large arrays that nobody else reads: the layers have their own."""
+        others = {n for other in self.nodes if other is not node for n in read_by(other)}
+        for name in self.large.intersection(names) - others - set(self.wanted):
+            self.arrays.pop(name, None)
 
     def _named(self, name: str) -> str:
         """Unlike all before."""
@@ -196,7 +208,7 @@ class GraphReader:
         names = sorted(asked)
         model = self._submodel(nodes, [], names, f"{self.where}: constants")
         try:
-            found = OnnxOperators("constants", model, self.runner)()
+            found = OnnxOperators("constants", model, self.runner, large=self._large_of(model))()
         except ValueError as e:  # FileError among them
             raise FileError(self.where, f"its constants can't be computed: {e}") from None
         self.arrays |= dict(zip(names, found, strict=True))
@@ -319,7 +331,11 @@ class GraphReader:
         graph.name = "part"
         graph.node.extend(nodes)
         read = {n for node in nodes for n in read_by(node)}
-        graph.initializer.extend(t for n, t in self.held.items() if n in read)
+        for n, tensor in self.held.items():
+            if n in read and n in self.large:
+                add_input(graph, n, tensor.data_type, tensor.dims)
+            elif n in read:
+                graph.initializer.append(tensor)
         made = {n for node in nodes for n in node.output}
         for n in inputs:
             if not self._element(self.types, n):
@@ -329,6 +345,15 @@ class GraphReader:
             graph.output.append(self._value(n))
             assert n in made
         return model
+
+    def _large_of(self, model: Any) -> dict[str, np.ndarray]:
+        """The large arrays among its inputs."""
+        return {i.name: self.arrays[i.name] for i in model.graph.input if i.name in self.large}
+
+    def _bare(self, name: str, array: np.ndarray) -> Any:
+        """A tensor's type and shape."""
+        kind = self.onnx.helper.np_dtype_to_tensor_dtype(array.dtype)
+        return self.onnx.TensorProto(name=name, data_type=kind, dims=array.shape)
 
     def _value(self, name: str) -> Any:
         value = self.onnx.ValueInfoProto(name=name)
