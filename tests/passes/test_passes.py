@@ -311,7 +311,7 @@ return h[t] @ x[t]
 
 
 @pytest.mark.parametrize(("axis", "left_out"), [(1, True), (0, False)])
-def test_a_centred_value_sums_to_nothing_along_its_own_axis_alone(axis: int, left_out: bool) -> None:
+def test_a_centred_value_sums_to_nothing_along_its_axis_alone(axis: int, left_out: bool) -> None:
     text = CENTRED.replace("AXIS", str(axis)).replace("SHAPE", ["(1, n)", "(n, 1)"][axis])
     program = simplify(lower(check_text(text)))
     forward, whole = differentiate(program, ["x", "W"])
@@ -331,6 +331,7 @@ def test_a_centred_value_sums_to_nothing_along_its_own_axis_alone(axis: int, lef
 
 
 # ---- one lane, steps first ---------------------------------------------------------------------
+
 
 def test_a_score_is_a_sum_and_steps_are_summed_first() -> None:
     forward, pullback = optimised("scores")
