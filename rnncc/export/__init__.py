@@ -1,8 +1,9 @@
-"""Trained layers out of Python: `rnncc.export.c(layer, folder, name="gate")`.
+"""Trained layers out of Python: `rnncc.export.c(layer, folder, name="gate")`, and `onnx`.
 
-Non-Goals: what C says (`emit.c`); reading files (`files`, `models`).
+Non-Goals: what C and ONNX say (`emit`); reading files (`files`, `models`).
 """
 
 from rnncc.export.c_folder import c
+from rnncc.export.onnx_file import onnx
 
-__all__ = ["c"]
+__all__ = ["c", "onnx"]

@@ -80,13 +80,18 @@ class GraphWriter:
         last.name = self.name(f"{last.op_type}_{last.output[0]}")
         return str(last.output[0])
 
+    def last(self, name: str, like: str) -> str:
+        """The value as an output of the graph: no input, and no other output, of a name of its
+        own."""
+        return self.node("Identity", name, like=like)
+
     def constant(self, array: np.ndarray, like: str = "constant") -> str:
         """An initializer; the same array is one."""
         top = self.top
         key = (array.dtype.str, array.shape, array.tobytes())
         if key not in top._constants:
             name = top._constants[key] = self.name(like)
-            top.initializers[name] = numpy_helper.from_array(np.ascontiguousarray(array), name)
+            top.initializers[name] = numpy_helper.from_array(np.array(array, order="C"), name)
         return top._constants[key]
 
     def number(self, value: float) -> str:
