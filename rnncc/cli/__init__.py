@@ -148,15 +148,27 @@ def _model_commands(commands: Any) -> None:
     )
     run.set_defaults(run=_run)
 
-    export = commands.add_parser("export", help="a cell with trained weights -> a folder of C99")
+    export = commands.add_parser("export", help="a cell with trained weights -> C99, or ONNX")
     _cell_arguments(export)
-    export.add_argument("--weights", required=True, metavar="W.npz", help="of a layer's save()")
-    export.add_argument("--name", required=True, help="what all C names begin with")
-    export.add_argument("-o", "--output", required=True, metavar="FOLDER")
-    export.add_argument(
-        "--block", type=int, default=16, metavar="STEPS", help="that NAME_block takes at once"
-    )
+    export.add_argument("--weights", metavar="W.npz", help="of a layer's save()")
+    export.add_argument("--name", help="what all C names begin with")
+    export.add_argument("-o", "--output", required=True, metavar="FOLDER", help="or FILE.onnx")
+    export.add_argument("--block", type=int, metavar="STEPS", help="that NAME_block takes at once")
+    _onnx_arguments(export.add_argument_group("ONNX"))
     export.set_defaults(run=_export)
+
+
+def _onnx_arguments(group: Any) -> None:
+    group.add_argument(
+        "--onnx", action="store_true", help="a file of it; FILE may be a model without --weights"
+    )
+    group.add_argument("--states", action="store_true", help="are inputs and outputs")
+    group.add_argument("--lengths", action="store_true", help="of rows are an input")
+    group.add_argument("--mask", action="store_true", help="is an input")
+    group.add_argument("--last", action="store_true", help="the last step's output alone")
+    group.add_argument(
+        "--form", choices=["auto", "node", "scan"], default="auto", help="ONNX's nodes, or Scan"
+    )
 
 
 def _cell_arguments(parser: argparse.ArgumentParser, *, dtype: bool = True) -> None:

@@ -1,6 +1,6 @@
-"""`rnncc export`: a cell with trained weights -> a folder of C99.
+"""`rnncc export`: a cell with trained weights -> a folder of C99, or with --onnx a file of ONNX.
 
-Non-Goals: what is in it (`export.c_folder`).
+Non-Goals: what is in it (`export.c_folder`, `export.to_onnx`).
 """
 
 from __future__ import annotations
@@ -9,16 +9,33 @@ import argparse
 
 from rnncc.cli.settings import UsageError, find_cell, load
 from rnncc.compiler import compile
-from rnncc.export import c
+from rnncc.export import c, onnx
 from rnncc.files import FileError
+from rnncc.models.load import load_model
+from rnncc.models.model import Model
 from rnncc.runtime.api import weight_files
 from rnncc.runtime.api.layer import Layer
 
+STEPS = 16  # that NAME_block takes at once
+OF_C, OF_ONNX = ("name", "block"), ("states", "lengths", "mask", "last")
+
 
 def run(arguments: argparse.Namespace) -> int:
+    """UsageError, FileError."""
+    for name in OF_C if arguments.onnx else OF_ONNX:
+        if getattr(arguments, name):
+            raise UsageError(f"--{name} is of {'C' if arguments.onnx else '--onnx'}")
+    return _onnx_file(arguments) if arguments.onnx else _c_folder(arguments)
+
+
+def _c_folder(arguments: argparse.Namespace) -> int:
+    for name in ("weights", "name"):
+        if getattr(arguments, name) is None:
+            raise UsageError(f"--{name} is needed: C has the cell's weights, and names of its own")
     layer = _layer(arguments)
+    block = STEPS if arguments.block is None else arguments.block
     try:
-        folder = c(layer, arguments.output, name=arguments.name, block=arguments.block)
+        folder = c(layer, arguments.output, name=arguments.name, block=block)
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
     print(
@@ -27,7 +44,24 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _layer(arguments: argparse.Namespace) -> Layer:
+def _onnx_file(arguments: argparse.Namespace) -> int:
+    what: Layer | Model
+    asked = {n: getattr(arguments, n) for n in ("states", "lengths", "mask", "form")}
+    if arguments.weights is None:
+        if arguments.settings or arguments.last:
+            raise UsageError("--set and --last are of a cell, which needs --weights")
+        what = load_model(arguments.file)
+    else:
+        what = _layer(arguments, return_sequences=not arguments.last)
+    try:
+        path = onnx(what, arguments.output, **asked)
+    except (ImportError, TypeError, ValueError) as error:
+        raise UsageError(str(error)) from None
+    print(f"{path}: {path.stat().st_size:,} bytes")
+    return 0
+
+
+def _layer(arguments: argparse.Namespace, **options: bool) -> Layer:
     """The cell's layer with the file's weights, and of the file's sizes."""
     settings = load(arguments.file, arguments.settings)
     cell = settings.derivation.cell(arguments.dtype)
@@ -45,6 +79,7 @@ def _layer(arguments: argparse.Namespace) -> Layer:
         **settings.options,
         **settings.functions,
         dtype=arguments.dtype,
+        **options,
     )
     try:
         made.load(arguments.weights)

@@ -28,6 +28,7 @@ ATTACKS: tuple[str, ...] = (
     "cells",
     "compiled",
     "doors",
+    "exported",
     "files",
     "guard",
     "load",

@@ -59,3 +59,69 @@ def test_what_is_wrong(
 def test_a_folder_that_is_there_stays(weights: Path, capsys: Any) -> None:
     assert main(command(weights, o=weights / "right")) == 1
     assert "not empty" in capsys.readouterr().err
+
+
+# ---- ONNX ----------------------------------------------------------------------------------------
+
+
+def onnx_command(folder: Path, *more: str) -> list[str]:
+    return [
+        "export",
+        "lstm",
+        f"--weights={folder / 'w.npz'}",
+        "--onnx",
+        f"-o{folder / 'm.onnx'}",
+        *more,
+    ]
+
+
+def test_a_file_of_onnx(weights: Path, capsys: Any) -> None:
+    pytest.importorskip("onnx", reason="onnx isn't installed")
+    assert main(onnx_command(weights, "--states", "--lengths")) == 0
+    assert f"{weights / 'm.onnx'}: " in capsys.readouterr().out
+    layer = LSTM(4, return_sequences=True)
+    layer.load(weights / "w.npz")
+    rnncc.export.onnx(layer, weights / "n.onnx", states=True, lengths=True)
+    import onnx
+
+    one, two = (onnx.load(weights / f"{n}.onnx").graph for n in "mn")
+    assert one.input == two.input and one.output == two.output and one.node == two.node
+    assert one.initializer == two.initializer
+
+
+def test_a_model_as_onnx(weights: Path, capsys: Any) -> None:
+    pytest.importorskip("onnx", reason="onnx isn't installed")
+    from rnncc.models import Model, Port, Wired
+    from rnncc.models.recurrent import Recurrent
+
+    layer = LSTM(4)
+    layer.load(weights / "w.npz")
+    node = Wired(Recurrent("r", layer), ("x",), ("y",))
+    Model([Port("x", ("b", "t", 3))], [Port("y", ("b", 4))], [node]).save(weights / "model")
+    assert main(["export", str(weights / "model"), "--onnx", f"-o{weights / 'm.onnx'}"]) == 0
+    assert (weights / "m.onnx").exists()
+
+
+@pytest.mark.parametrize(
+    "more, message",
+    [
+        (["--block=4"], "--block is of C"),
+        (["--name=x"], "--name is of C"),
+        (["--set=units=5"], "the weights have units=4"),
+        (["--mask", "--lengths"], "a file has one of them"),
+        (["--mask", "--form=node"], "a mask other than lengths"),
+    ],
+)
+def test_what_is_wrong_with_onnx(more: list[str], message: str, weights: Path, capsys: Any) -> None:
+    pytest.importorskip("onnx", reason="onnx isn't installed")
+    assert main(onnx_command(weights, *more)) == 2
+    said = capsys.readouterr()
+    assert message in said.err and not said.out
+    assert not (weights / "m.onnx").exists()
+
+
+def test_what_c_needs_and_has_not(weights: Path, capsys: Any) -> None:
+    given = ["export", "lstm", f"--weights={weights / 'w.npz'}", f"-o{weights / 'made'}"]
+    for more, message in (([], "--name is needed"), (["--name=a", "--states"], "is of --onnx")):
+        assert main([*given, *more]) == 2
+        assert message in capsys.readouterr().err

@@ -20,7 +20,7 @@ from rnncc.ir.program import Op, Type, Value
 from rnncc.ir.sizes import Size
 
 
-class Reads(Protocol):
+class GraphAround(Protocol):
     """What the emission of an op asks of the program around it."""
 
     writer: GraphWriter
@@ -43,7 +43,7 @@ class Emission:
     """One op on its way."""
 
     op: Op
-    program: Reads
+    program: GraphAround
 
     @property
     def w(self) -> GraphWriter:
@@ -77,7 +77,7 @@ class Emission:
 # ---- the same for more rows and steps ------------------------------------------------------------
 
 
-def spread(program: Reads, name: str, type_: Type, axes: str) -> str:
+def spread(program: GraphAround, name: str, type_: Type, axes: str) -> str:
     """The value for every row and step of `axes`, which has its own among them."""
     w, shape = program.writer, [s.evaluate(program.sizes) for s in type_.shape]
     if union(type_.axes) == union(axes):
@@ -131,9 +131,7 @@ def _pad(e: Emission) -> str:
 
 
 def _concat(e: Emission) -> str:
-    parts = [
-        spread(e.program, e.program.read(v), v.type, e.axes) for v in e.op.operands
-    ]
+    parts = [spread(e.program, e.program.read(v), v.type, e.axes) for v in e.op.operands]
     return e.node("Concat", *parts, axis=e.op.attrs["axis"] + lead(e.axes))
 
 

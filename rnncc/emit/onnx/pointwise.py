@@ -119,7 +119,7 @@ def _arctanh(w: GraphWriter, x: str) -> str:
 
 
 def _arctan2(w: GraphWriter, y: str, x: str) -> str:
-    """Of the smaller by the larger, which is in [0, 1], turned into its octant; -0.0 is 0.0."""
+    """Of the smaller by the larger, which is in [0, 1], turned into its octant."""
     zero, one = w.number(0.0), w.number(1.0)
     a, b = w.node("Abs", y), w.node("Abs", x)
     low, high = w.node("Min", a, b), w.node("Max", a, b)
@@ -127,9 +127,15 @@ def _arctan2(w: GraphWriter, y: str, x: str) -> str:
     angle = w.node("Atan", w.node("Div", low, w.node("Where", origin, one, high)))
     steep = w.node("Greater", a, b)
     angle = w.node("Where", steep, w.node("Sub", w.number(math.pi / 2), angle), angle)
-    behind = w.node("Less", x, zero)
-    angle = w.node("Where", behind, w.node("Sub", w.number(math.pi), angle), angle)
-    return w.node("Where", w.node("Less", y, zero), w.node("Neg", angle), angle)
+    behind = w.node("Sub", w.number(math.pi), angle)
+    angle = w.node("Where", _is_negative(w, x), behind, angle)
+    return w.node("Where", _is_negative(w, y), w.node("Neg", angle), angle)
+
+
+def _is_negative(w: GraphWriter, x: str) -> str:
+    """-0.0 is, too: its reciprocal tells."""
+    zero = w.number(0.0)
+    return w.node("Or", w.node("Less", x, zero), w.node("Less", w.node("Reciprocal", x), zero))
 
 
 def _trunc(w: GraphWriter, x: str) -> str:

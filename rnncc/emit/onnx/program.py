@@ -32,7 +32,7 @@ class NoOnnxForm(ValueError):
     """An op that has no operator of ONNX, and where the cell asks for it."""
 
 
-class Block:
+class NodeBlock:
     """Ops that become nodes of one graph.
 
     known: what weights alone make. around: values of the graph that this one is inside of.
@@ -133,7 +133,7 @@ class ProgramWriter:
         scan = self.program.scan
         more = [*(scan.body if scan else ()), *self.program.after]
         known = constants_of(self.program, arrays, sizes, more)
-        self.block = Block(writer, program.name, sizes, known, {})
+        self.block = NodeBlock(writer, program.name, sizes, known, {})
 
     def results(self, arguments: Mapping[str, str]) -> dict[str, str]:
         """Names of all results. arguments: of values that aren't known: inputs [T, B, ...],
@@ -181,7 +181,7 @@ class ProgramWriter:
     def _body(self, scan: Scan) -> Any:
         """The graph of a step. It reads constants of the graph around it."""
         w, cell = GraphWriter(self.writer.dtype, self.writer), self.program.name
-        inner = Block(w, cell, self.block.sizes, self.block.known, self.block.names)
+        inner = NodeBlock(w, cell, self.block.sizes, self.block.known, self.block.names)
         inner.row = self.block.row
         inputs = []
         for carry in scan.carries:

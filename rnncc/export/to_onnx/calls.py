@@ -37,9 +37,11 @@ def called(writer: LayerWriter, layer: Layer, given: CallNames) -> tuple[list[st
     ranks = {a.name: 2 + len(a.shape) for a in layer.cell.inputs}
     for name in layer.cell.arguments:
         value = given.inputs[name]
-        arrays[name] = steps_first(w, value, ranks[name]) if name in ranks and not (
-            layer.time_major
-        ) else value
+        arrays[name] = (
+            steps_first(w, value, ranks[name])
+            if name in ranks and not (layer.time_major)
+            else value
+        )
     first = arrays[layer.cell.inputs[0].name]
     valid = _valid(w, given, first)
     last_only = not layer.return_sequences

@@ -72,7 +72,8 @@ class LayerWriter:
     # ---- layers of layers ----
 
     def _stack(self, layer: Stacked, given: LayerInputs, last_only: bool) -> dict[str, str]:
-        wiring, found = StackWiring(layer.parts), {}
+        wiring = StackWiring(layer.parts)
+        found: dict[str, str] = {}
         feed = {n: given.arrays[n] for n in wiring.first}
         for k, part in enumerate(layer.parts):
             own = replace(given, arrays={**wiring.given(k, given.arrays), **feed})
@@ -89,7 +90,8 @@ class LayerWriter:
         wiring = DirectionsWiring(layer.parts, turn=lambda name: name)
         # Of the last step, a masked one's output is repeated.
         zeros = given.zeros and not last_only
-        found, sides = {}, []
+        found: dict[str, str] = {}
+        sides = []
         for side, part in enumerate(layer.parts):
             own = replace(
                 given,

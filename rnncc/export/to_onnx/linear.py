@@ -11,7 +11,7 @@ Non-Goals: what sums mean (`recognition`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import reduce
 
@@ -30,7 +30,7 @@ class Unlike(Exception):
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Leaf:
+class Entering:
     """What enters the step, or those of its elements that `places` are."""
 
     value: Value
@@ -42,14 +42,14 @@ class Leaf:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Applied:
+class LanewiseAtom:
     """A function, lane by lane."""
 
     opcode: str
-    operands: tuple[Sum, ...]
+    operands: tuple[LinearSum, ...]
 
 
-Atom = Leaf | Applied
+Atom = Entering | LanewiseAtom
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -65,17 +65,17 @@ class Term:
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class Sum:
+class LinearSum:
     """constant: [lanes]."""
 
     constant: np.ndarray
     terms: tuple[Term, ...] = ()
 
-    def scaled(self, factor: np.ndarray) -> Sum:
+    def scaled(self, factor: np.ndarray) -> LinearSum:
         terms = tuple(Term(t.atom, t.factor * factor) for t in self.terms)
-        return Sum(self.constant * factor, terms)
+        return LinearSum(self.constant * factor, terms)
 
-    def plus(self, other: Sum) -> Sum:
+    def plus(self, other: LinearSum) -> LinearSum:
         terms = [*self.terms]
         for term in other.terms:
             for i, own in enumerate(terms):
@@ -84,15 +84,15 @@ class Sum:
                     break
             else:
                 terms.append(term)
-        return Sum(self.constant + other.constant, tuple(terms))
+        return LinearSum(self.constant + other.constant, tuple(terms))
 
-    def times(self, matrix: np.ndarray) -> Sum:
+    def times(self, matrix: np.ndarray) -> LinearSum:
         """sum @ matrix"""
         terms = (
             Term(t.atom, t.factor @ matrix if t.is_product else t.factor[:, None] * matrix)
             for t in self.terms
         )
-        return Sum(self.constant @ matrix, tuple(terms))
+        return LinearSum(self.constant @ matrix, tuple(terms))
 
 
 class Sums:
@@ -105,9 +105,9 @@ class Sums:
         self.program, self.scan, self.sizes = program, program.scan, sizes
         self.known = constants_of(program, arrays, sizes, self.scan.body)
         self.made = definitions([*program.before, *self.scan.body])
-        self._sums: dict[tuple[Value, bytes], Sum] = {}
+        self._sums: dict[tuple[Value, bytes], LinearSum] = {}
 
-    def of(self, value: Value, places: np.ndarray | None = None) -> Sum:
+    def of(self, value: Value, places: np.ndarray | None = None) -> LinearSum:
         """places: of its elements, all of them if None. Raises Unlike."""
         places = np.arange(self.count(value)) if places is None else places
         key = value, places.tobytes()
@@ -121,13 +121,13 @@ class Sums:
     def count(self, value: Value) -> int:
         return int(np.prod(self.shape(value), dtype=int))
 
-    def _sum(self, value: Value, places: np.ndarray) -> Sum:
+    def _sum(self, value: Value, places: np.ndarray) -> LinearSum:
         if value in self.known:
-            return Sum(np.asarray(self.known[value], np.float64).reshape(-1)[places])
+            return LinearSum(np.asarray(self.known[value], np.float64).reshape(-1)[places])
         op = self.made.get(value)
         if op is None:
             ones = np.ones(len(places))
-            return Sum(0 * ones, (Term(Leaf(value, places), ones),))
+            return LinearSum(0 * ones, (Term(Entering(value, places), ones),))
         if op.opcode in MOVES:
             return self.of(op.operands[0], self._moved(op)[places])
         if op.opcode == "concat":
@@ -144,7 +144,7 @@ class Sums:
         index = np.arange(self.count(x)).reshape(1, 1, *self.shape(x))
         return np.asarray(OPS[op.opcode].numpy(op, Env(self.sizes, 1, 1), index)).reshape(-1)
 
-    def _part(self, op: Op, places: np.ndarray) -> Sum:
+    def _part(self, op: Op, places: np.ndarray) -> LinearSum:
         """Of the one operand of a concat that all places are in."""
         index, first = [], 0
         for operand in op.operands:
@@ -161,7 +161,7 @@ class Sums:
             first += count
         raise Unlike("concat")
 
-    def _contracted(self, op: Op, places: np.ndarray) -> Sum:
+    def _contracted(self, op: Op, places: np.ndarray) -> LinearSum:
         """A vector times a matrix of weights."""
         (a, b), (la, lb, out) = op.operands, op.attrs["labels"]
         if a in self.known:
@@ -172,7 +172,7 @@ class Sums:
         matrix = np.einsum(f"{lb}->{la}{out}", weight).reshape(weight.shape[lb.index(la)], -1)
         return self._product(a, matrix[:, places])
 
-    def _product(self, value: Value, matrix: np.ndarray) -> Sum:
+    def _product(self, value: Value, matrix: np.ndarray) -> LinearSum:
         op = self.made.get(value)
         if op is None or op.opcode != "concat":
             return self.of(value).times(matrix)
@@ -181,9 +181,9 @@ class Sums:
             count = self.count(operand)
             parts.append(self._product(operand, matrix[first : first + count]))
             first += count
-        return reduce(Sum.plus, parts)
+        return reduce(LinearSum.plus, parts)
 
-    def _pointwise(self, op: Op, places: np.ndarray) -> Sum:
+    def _pointwise(self, op: Op, places: np.ndarray) -> LinearSum:
         xs = [self.of(v, places) for v in op.operands]
         if op.opcode == "stop_gradient":
             return xs[0]
@@ -197,11 +197,23 @@ class Sums:
             return one.scaled(other.constant)
         if op.opcode == "div" and not xs[1].terms:
             return xs[0].scaled(1 / xs[1].constant)
-        ones = np.ones(len(places))
-        return Sum(0 * ones, (Term(Applied(op.opcode, tuple(xs)), ones),))
+        factor = np.ones(len(places))
+        if op.opcode == "mul":
+            xs, factor = _apart(xs)
+        return LinearSum(0 * factor, (Term(LanewiseAtom(op.opcode, tuple(xs)), factor),))
 
 
-def same(one: Sum, other: Sum) -> bool:
+def _apart(xs: Sequence[LinearSum]) -> tuple[list[LinearSum], np.ndarray]:
+    """Factors of a product without the signs of those that are one term; and these."""
+    sign, kept = np.ones(len(xs[0].constant)), []
+    for x in xs:
+        if len(x.terms) == 1 and not x.constant.any() and (x.terms[0].factor < 0).all():
+            x, sign = x.scaled(-np.ones_like(sign)), -sign
+        kept.append(x)
+    return kept, sign
+
+
+def same(one: LinearSum, other: LinearSum) -> bool:
     """Whether two sums of one step are the same in every number."""
     if one is other:
         return True
@@ -216,7 +228,8 @@ def _same_term(one: Term, other: Term) -> bool:
     a, b = one.atom, other.atom
     if a is b:
         return True
-    if isinstance(a, Leaf) or isinstance(b, Leaf):
-        both = isinstance(a, Leaf) and isinstance(b, Leaf)
-        return both and a.value is b.value and np.array_equal(a.places, b.places)
-    return a.opcode == b.opcode and all(map(same, a.operands, b.operands))
+    if isinstance(a, LanewiseAtom) and isinstance(b, LanewiseAtom):
+        return a.opcode == b.opcode and all(map(same, a.operands, b.operands))
+    if isinstance(a, LanewiseAtom) or isinstance(b, LanewiseAtom):
+        return False
+    return a.value is b.value and np.array_equal(a.places, b.places)

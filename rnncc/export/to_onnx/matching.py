@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-from rnncc.export.to_onnx.linear import Applied, Leaf, Sum, Term, same
+from rnncc.export.to_onnx.linear import Entering, LanewiseAtom, LinearSum, Term, same
 from rnncc.ir.program import Value
 
 COMMUTES = ("add", "mul", "maximum", "minimum", "and", "or", "eq", "ne")
@@ -25,7 +25,7 @@ FIRST_CODE = 1000.0  # of a pattern's weights: whole numbers from here
 
 
 @dataclass(frozen=True, slots=True)
-class Bound:
+class Bindings:
     """What is known so far. values: entering ones of the pattern -> of the cell. hole: what the
     argument of a function is, once it is known."""
 
@@ -33,26 +33,26 @@ class Bound:
     arrays: Mapping[float, np.ndarray] = field(default_factory=dict)
     numbers: Mapping[float, float] = field(default_factory=dict)
     functions: Mapping[str, object] = field(default_factory=dict)
-    hole: Sum | None = None
+    hole: LinearSum | None = None
 
-    def with_array(self, code: float, array: np.ndarray) -> Bound:
+    def with_array(self, code: float, array: np.ndarray) -> Bindings:
         arrays = {**self.arrays, code: array}
-        return Bound(self.values, arrays, self.numbers, self.functions, self.hole)
+        return Bindings(self.values, arrays, self.numbers, self.functions, self.hole)
 
-    def with_number(self, marker: float, number: float) -> Bound:
+    def with_number(self, marker: float, number: float) -> Bindings:
         numbers = {**self.numbers, marker: number}
-        return Bound(self.values, self.arrays, numbers, self.functions, self.hole)
+        return Bindings(self.values, self.arrays, numbers, self.functions, self.hole)
 
-    def with_function(self, marker: str, function: object) -> Bound:
+    def with_function(self, marker: str, function: object) -> Bindings:
         functions = {**self.functions, marker: function}
-        return Bound(self.values, self.arrays, self.numbers, functions, self.hole)
+        return Bindings(self.values, self.arrays, self.numbers, functions, self.hole)
 
-    def with_hole(self, hole: Sum) -> Bound:
-        return Bound(self.values, self.arrays, self.numbers, self.functions, hole)
+    def with_hole(self, hole: LinearSum) -> Bindings:
+        return Bindings(self.values, self.arrays, self.numbers, self.functions, hole)
 
 
 # (its marker, the pattern of its argument, what is there, what is known) -> what may be known then
-Function = Callable[[str, Sum, Sum, Bound], Iterator[Bound]]
+Function = Callable[[str, LinearSum, LinearSum, Bindings], Iterator[Bindings]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +63,7 @@ class Matcher:
     functions: Mapping[str, Function]
     hole: Value | None = None
 
-    def sums(self, pattern: Sum, found: Sum, bound: Bound) -> Iterator[Bound]:
+    def sums(self, pattern: LinearSum, found: LinearSum, bound: Bindings) -> Iterator[Bindings]:
         marker = self._alone(pattern)
         if marker is not None:
             yield from self.functions[marker.opcode](
@@ -76,21 +76,21 @@ class Matcher:
         for known in self._factor(pattern.constant, found.constant, bound):
             yield from self._terms(pattern.terms, found.terms, known)
 
-    def _alone(self, pattern: Sum) -> Applied | None:
+    def _alone(self, pattern: LinearSum) -> LanewiseAtom | None:
         """The function that the sum is, if it is one."""
         if len(pattern.terms) != 1 or pattern.constant.any():
             return None
         (term,) = pattern.terms
         atom = term.atom
-        if not isinstance(atom, Applied) or atom.opcode not in self.functions:
+        if not isinstance(atom, LanewiseAtom) or atom.opcode not in self.functions:
             return None
         return atom if not term.is_product and (term.factor == 1).all() else None
 
     # ---- terms ----
 
     def _terms(
-        self, patterns: Sequence[Term], found: Sequence[Term], bound: Bound
-    ) -> Iterator[Bound]:
+        self, patterns: Sequence[Term], found: Sequence[Term], bound: Bindings
+    ) -> Iterator[Bindings]:
         if not patterns:
             if not found:
                 yield bound
@@ -104,32 +104,32 @@ class Matcher:
             if not bound.arrays.get(code, NOTHING).size:
                 yield from self._terms(rest, found, bound.with_array(code, NOTHING))
 
-    def _term(self, pattern: Term, found: Term, bound: Bound) -> Iterator[Bound]:
+    def _term(self, pattern: Term, found: Term, bound: Bindings) -> Iterator[Bindings]:
         if pattern.is_product != found.is_product:
             return
         for known in self._factor(pattern.factor, found.factor, bound):
             yield from self._atoms(pattern, found, known)
 
-    def _atoms(self, pattern: Term, found: Term, bound: Bound) -> Iterator[Bound]:
+    def _atoms(self, pattern: Term, found: Term, bound: Bindings) -> Iterator[Bindings]:
         a, b = pattern.atom, found.atom
-        if isinstance(a, Leaf):
-            if isinstance(b, Leaf) and bound.values.get(a.value) is b.value and b.is_whole:
+        if isinstance(a, Entering):
+            if isinstance(b, Entering) and bound.values.get(a.value) is b.value and b.is_whole:
                 yield bound
             return
         if a.opcode in self.functions:
-            lanes = len(b.places) if isinstance(b, Leaf) else len(b.operands[0].constant)
-            alone = Sum(np.zeros(lanes), (Term(b, np.ones(lanes)),))
+            lanes = len(b.places) if isinstance(b, Entering) else len(b.operands[0].constant)
+            alone = LinearSum(np.zeros(lanes), (Term(b, np.ones(lanes)),))
             yield from self.functions[a.opcode](a.opcode, a.operands[0], alone, bound)
             return
-        if isinstance(b, Leaf) or a.opcode != b.opcode:
+        if isinstance(b, Entering) or a.opcode != b.opcode:
             return
         yield from self._operands(a.operands, b.operands, bound)
         if a.opcode in COMMUTES:
             yield from self._operands(a.operands, b.operands[::-1], bound)
 
     def _operands(
-        self, patterns: Sequence[Sum], found: Sequence[Sum], bound: Bound
-    ) -> Iterator[Bound]:
+        self, patterns: Sequence[LinearSum], found: Sequence[LinearSum], bound: Bindings
+    ) -> Iterator[Bindings]:
         if not patterns:
             yield bound
             return
@@ -138,7 +138,9 @@ class Matcher:
 
     # ---- numbers ----
 
-    def _factor(self, pattern: np.ndarray, found: np.ndarray, bound: Bound) -> Iterator[Bound]:
+    def _factor(
+        self, pattern: np.ndarray, found: np.ndarray, bound: Bindings
+    ) -> Iterator[Bindings]:
         code = _code(pattern)
         if code is not None:
             before = bound.arrays.get(code)
@@ -151,13 +153,15 @@ class Matcher:
         if wanted is not None and number is not None:
             yield from _number(wanted, number, bound)
 
-    def _is_of_hole(self, pattern: Sum) -> bool:
+    def _is_of_hole(self, pattern: LinearSum) -> bool:
         if self.hole is None or len(pattern.terms) != 1:
             return False
         atom = pattern.terms[0].atom
-        return isinstance(atom, Leaf) and atom.value is self.hole
+        return isinstance(atom, Entering) and atom.value is self.hole
 
-    def _argument(self, pattern: Sum, found: Sum, bound: Bound) -> Iterator[Bound]:
+    def _argument(
+        self, pattern: LinearSum, found: LinearSum, bound: Bindings
+    ) -> Iterator[Bindings]:
         """b + a * argument, where the argument, a and b may be known or not."""
         a, b = (_uniform(v) for v in (pattern.terms[0].factor, pattern.constant))
         assert a is not None and b is not None
@@ -166,7 +170,7 @@ class Matcher:
             for slope, offset in _lines(a, b, found):
                 for known in _number(a, slope, bound):
                     for both in _number(b, offset, known):
-                        shifted = Sum(found.constant - offset * lanes, found.terms)
+                        shifted = LinearSum(found.constant - offset * lanes, found.terms)
                         yield both.with_hole(shifted.scaled(lanes / slope))
             return
         ratio = _ratio(bound.hole, found)
@@ -174,7 +178,7 @@ class Matcher:
             yield from _number(a, ratio, bound)
 
 
-def _lines(a: float, b: float, found: Sum) -> Iterator[tuple[float, float]]:
+def _lines(a: float, b: float, found: LinearSum) -> Iterator[tuple[float, float]]:
     """Slopes and offsets that what is there may have, of those that a function lets choose: none,
     which leaves them to the weights, or those that leave the argument's first term alone."""
     free = [n in (ALPHA, BETA) for n in (a, b)]
@@ -186,7 +190,7 @@ def _lines(a: float, b: float, found: Sum) -> Iterator[tuple[float, float]]:
             yield slope, offset
 
 
-def _number(pattern: float, found: float, bound: Bound) -> Iterator[Bound]:
+def _number(pattern: float, found: float, bound: Bindings) -> Iterator[Bindings]:
     """A number of a pattern, or one that stands for any other, perhaps with its sign changed."""
     for marker in (ALPHA, BETA, BOUND):
         if abs(pattern) == marker:
@@ -214,7 +218,7 @@ def _code(array: np.ndarray) -> float | None:
     return float(array.flat[0])
 
 
-def _ratio(one: Sum, other: Sum) -> float | None:
+def _ratio(one: LinearSum, other: LinearSum) -> float | None:
     """By which number the first has to be multiplied."""
     if len(one.terms) != len(other.terms):
         return None

@@ -97,7 +97,10 @@ def model_values(model: Model, form: str) -> tuple[LayerWriter, list[Any], list[
         held = values[port.name]
         if held.dtype != port.dtype:
             held = Held(w.cast(held.name, port.dtype), held.rank, port.dtype)
-        outputs.append(w.value(w.last(held.name, port.name), port.dtype, list(port.shape)))
+        shape = [*port.shape]
+        if len(shape) != held.rank:  # "..." where a reader doesn't follow shapes
+            shape = ["batch", *(f"{port.name}_{i}" for i in range(1, held.rank))]
+        outputs.append(w.value(w.last(held.name, port.name), port.dtype, shape))
     return layers, inputs, outputs
 
 

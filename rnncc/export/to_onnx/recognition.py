@@ -21,13 +21,13 @@ import numpy as np
 
 import rnncc.models.onnx.activations as reader
 from rnncc.driver import Derivation
-from rnncc.export.to_onnx.linear import Sum, Sums, Unlike
+from rnncc.export.to_onnx.linear import LinearSum, Sums, Unlike
 from rnncc.export.to_onnx.matching import (
     ALPHA,
     BETA,
     BOUND,
     FIRST_CODE,
-    Bound,
+    Bindings,
     Function,
     Matcher,
 )
@@ -59,7 +59,7 @@ ALSO: tuple[tuple[str, str, float | None, float | None], ...] = (
 
 
 @dataclass(frozen=True)
-class Activation:
+class NodeFunction:
     """As a node says it. alpha, beta: None where its function takes none."""
 
     name: str
@@ -74,7 +74,7 @@ class Recognised:
 
     operator: str
     flags: tuple[str, ...]
-    activations: tuple[Activation, ...]
+    activations: tuple[NodeFunction, ...]
     clip: float | None
     arrays: Mapping[str, np.ndarray]
     states: tuple[str, ...]
@@ -103,9 +103,11 @@ def recognised(
         for chosen in itertools.permutations(carries):
             if shown is not following[chosen[0].value]:
                 continue
-            values = dict(zip((pattern.x, *pattern.states), (x, *(c.value for c in chosen))))
-            pairs = [(p, following[c.value]) for p, c in zip(pattern.following, chosen)]
-            bound = next(_all(pairs, Bound(values)), None)
+            entering = zip(pattern.states, (c.value for c in chosen), strict=True)
+            values = {pattern.x: x, **dict(entering)}
+            behind = (following[c.value] for c in chosen)
+            pairs = [*zip(pattern.following, behind, strict=True)]
+            bound = next(_all(pairs, Bindings(values)), None)
             if bound is not None:
                 names = tuple(c.name for c in chosen)
                 return _node(operator, flags, bound, names, sums, x)
@@ -125,7 +127,7 @@ def _has_ends(program: Program) -> bool:
     )
 
 
-def _all(pairs: list[tuple[Sum, Sum]], bound: Bound) -> Iterator[Bound]:
+def _all(pairs: list[tuple[LinearSum, LinearSum]], bound: Bindings) -> Iterator[Bindings]:
     if not pairs:
         yield bound
         return
@@ -141,7 +143,7 @@ def _all(pairs: list[tuple[Sum, Sum]], bound: Bound) -> Iterator[Bound]:
 class Pattern:
     x: Value
     states: tuple[Value, ...]
-    following: tuple[Sum, ...]
+    following: tuple[LinearSum, ...]
 
 
 @cache
@@ -175,32 +177,31 @@ def _pattern(operator: str, flags: tuple[str, ...]) -> Pattern:
 @cache
 def _functions() -> Mapping[str, Function]:
     return {
-        opcode: _bounded if role == "bounded" else _activated
-        for role, opcode in STAND_FOR.items()
+        opcode: _bounded if role == "bounded" else _activated for role, opcode in STAND_FOR.items()
     }
 
 
 @dataclass(frozen=True)
-class Written:
+class WayOfWriting:
     """A way of writing a function. pattern: its sum; hole: what stands for its argument there."""
 
-    function: Activation
-    pattern: Sum
+    function: NodeFunction
+    pattern: LinearSum
     hole: Value
 
 
 @cache
-def _written() -> tuple[Written, ...]:
+def _written() -> tuple[WayOfWriting, ...]:
     ways = [(n, f.text, None, None) for n, f in reader.ACTIVATIONS.items() if n != "Affine"]
     made = []
     for name, text, alpha, beta in (*ways, *ALSO):
         pattern, hole = _of_text(text.format(a=f"({ALPHA!r})", b=f"({BETA!r})"))
-        made.append(Written(Activation(name, alpha, beta), pattern, hole))
+        made.append(WayOfWriting(NodeFunction(name, alpha, beta), pattern, hole))
     return tuple(made)
 
 
 @cache
-def _of_text(text: str) -> tuple[Sum, Value]:
+def _of_text(text: str) -> tuple[LinearSum, Value]:
     spec = parse("cell: Any\nunits: size\nx: input[units]\nf: function = linear\nreturn f(x[t])\n")
     program = simplify(Derivation(spec, {}, {"f": text}).plain.lowered)
     assert program.scan is not None
@@ -208,36 +209,40 @@ def _of_text(text: str) -> tuple[Sum, Value]:
     return sums.of(program.scan.ys[0].value), program.scan.xs[0].value
 
 
-def _activated(marker: str, argument: Sum, found: Sum, bound: Bound) -> Iterator[Bound]:
+def _activated(
+    marker: str, argument: LinearSum, found: LinearSum, bound: Bindings
+) -> Iterator[Bindings]:
     """Of a gate: any function that nodes have, of what may be bounded."""
     outer = Matcher(_functions())
     for way in _written():
         # Numbers and arguments of this function are its own.
-        apart = Bound({}, {}, {}, {}, None)
+        apart = Bindings({}, {}, {}, {}, None)
         for inside in Matcher({}, way.hole).sums(way.pattern, found, apart):
             assert inside.hole is not None
             function = _with_numbers(way.function, inside)
             if bound.functions.get(marker, function) == function:
                 yield from outer.sums(argument, inside.hole, bound.with_function(marker, function))
-    function = Activation("Affine", 1.0, 0.0)
+    function = NodeFunction("Affine", 1.0, 0.0)
     if bound.functions.get(marker, function) == function:
         yield from outer.sums(argument, found, bound.with_function(marker, function))
 
 
-def _with_numbers(function: Activation, bound: Bound) -> Activation:
+def _with_numbers(function: NodeFunction, bound: Bindings) -> NodeFunction:
     kind = reader.ACTIVATIONS[function.name]
     alpha = function.alpha if function.alpha is not None else bound.numbers.get(ALPHA)
     beta = function.beta if function.beta is not None else bound.numbers.get(BETA)
-    return Activation(
+    return NodeFunction(
         function.name, alpha if kind.takes_alpha else None, beta if kind.takes_beta else None
     )
 
 
-def _bounded(marker: str, argument: Sum, found: Sum, bound: Bound) -> Iterator[Bound]:
+def _bounded(
+    marker: str, argument: LinearSum, found: LinearSum, bound: Bindings
+) -> Iterator[Bindings]:
     """All of a node's functions are given what is between -clip and clip, or nothing is."""
     outer = Matcher(_functions())
     pattern, hole = _of_text(f"lambda v: clip(v, -({BOUND!r}), {BOUND!r})")
-    for inside in Matcher({}, hole).sums(pattern, found, Bound({})):
+    for inside in Matcher({}, hole).sums(pattern, found, Bindings({})):
         assert inside.hole is not None
         clip = inside.numbers[BOUND]
         if clip >= 0 and bound.functions.get(marker, clip) == clip:
@@ -252,7 +257,7 @@ def _bounded(marker: str, argument: Sum, found: Sum, bound: Bound) -> Iterator[B
 def _node(
     operator: str,
     flags: tuple[str, ...],
-    bound: Bound,
+    bound: Bindings,
     states: tuple[str, ...],
     sums: Sums,
     x: Value,
@@ -280,7 +285,7 @@ def _node(
     activations = []
     for role in kind.roles:
         chosen = bound.functions[STAND_FOR[role]]
-        assert isinstance(chosen, Activation)
+        assert isinstance(chosen, NodeFunction)
         activations.append(chosen)
     clip = bound.functions.get(STAND_FOR["bounded"])
     assert clip is None or isinstance(clip, float)

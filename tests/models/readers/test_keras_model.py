@@ -16,6 +16,7 @@ import pytest
 import rnncc
 from rnncc.files import FileError
 from rnncc.models.readers.building import LoadWarning
+from tests.support.in_onnx.exported import graph, session
 
 os.environ.setdefault("KERAS_BACKEND", "torch")
 keras = pytest.importorskip("keras")
@@ -177,6 +178,8 @@ def test_outputs_and_weights(name: str, tmp_path: Path) -> None:
         assert len(found) == len(expected)
         for a, b in zip(found, expected):
             np.testing.assert_allclose(a, b, atol=1e-6)
+        if ending == "keras":
+            _in_onnx(read, arrays, found)
         read.save(tmp_path / ending)
         again = rnncc.load_model(tmp_path / ending)
         assert all(map(np.array_equal, outputs(again, arrays), found))
@@ -192,6 +195,14 @@ def test_outputs_and_weights(name: str, tmp_path: Path) -> None:
             other.set_weights(back)
         given = arrays if len(arrays) > 1 else arrays[0]
         assert all(map(np.array_equal, numbers(fresh(given)), expected))
+
+
+def _in_onnx(model: rnncc.Model, arrays: list[np.ndarray], expected: list[np.ndarray]) -> None:
+    """The same as a file for others."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime isn't installed")
+    feed = {p.name: x.astype(p.dtype) for p, x in zip(model.inputs, arrays, strict=True)}
+    for a, b in zip(session(graph(model)).run(None, feed), expected, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5)
 
 
 def test_our_own_layers(tmp_path: Path) -> None:
