@@ -95,7 +95,7 @@ class LinearSum:
         return LinearSum(self.constant @ matrix, tuple(terms))
 
 
-class Sums:
+class LinearForms:
     """Of a simplified Program's step. arrays: of weights, constants and rates."""
 
     def __init__(

@@ -21,7 +21,7 @@ import numpy as np
 
 import rnncc.models.onnx.activations as reader
 from rnncc.driver import Derivation
-from rnncc.export.to_onnx.linear import LinearSum, Sums, Unlike
+from rnncc.export.to_onnx.linear import LinearSum, LinearForms, Unlike
 from rnncc.export.to_onnx.matching import (
     ALPHA,
     BETA,
@@ -87,7 +87,7 @@ def recognised(
     program = simplify(settle(program))
     if program.scan is None or len(program.scan.body) > MOST_OPS or not _has_ends(program):
         return None
-    sums = Sums(program, sizes, arrays)
+    sums = LinearForms(program, sizes, arrays)
     x, carries = program.scan.xs[0].value, program.scan.carries
     if len(sums.shape(x)) != 1:
         return None
@@ -167,7 +167,7 @@ def _pattern(operator: str, flags: tuple[str, ...]) -> Pattern:
             codes = np.repeat(np.arange(parts), shape[axis] // parts) + FIRST_CODE + 100 * i
             codes = codes[:, None] if axis == 0 else codes
             arrays[name] = np.broadcast_to(codes, shape)
-    sums = Sums(program, SIZES, arrays)
+    sums = LinearForms(program, SIZES, arrays)
     states = {c.name: c for c in scan.carries}
     ordered = [states[n] for n in kind.states]
     following = tuple(sums.of(c.next) for c in ordered)
@@ -205,7 +205,7 @@ def _of_text(text: str) -> tuple[LinearSum, Value]:
     spec = parse("cell: Any\nunits: size\nx: input[units]\nf: function = linear\nreturn f(x[t])\n")
     program = simplify(Derivation(spec, {}, {"f": text}).plain.lowered)
     assert program.scan is not None
-    sums = Sums(program, SIZES, {})
+    sums = LinearForms(program, SIZES, {})
     return sums.of(program.scan.ys[0].value), program.scan.xs[0].value
 
 
@@ -259,7 +259,7 @@ def _node(
     flags: tuple[str, ...],
     bound: Bindings,
     states: tuple[str, ...],
-    sums: Sums,
+    sums: LinearForms,
     x: Value,
 ) -> Recognised:
     kind = OPERATORS[operator]

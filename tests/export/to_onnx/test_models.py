@@ -1,8 +1,6 @@
-"""Models as files of ONNX: every plain part, masks, trained networks."""
+"""Models as files of ONNX: masks and states; the parts' own tests have the rest."""
 
 from __future__ import annotations
-
-from typing import Any
 
 import numpy as np
 import pytest
@@ -10,64 +8,21 @@ import pytest
 pytest.importorskip("onnx", reason="onnx isn't installed")
 pytest.importorskip("onnxruntime", reason="onnxruntime isn't installed")
 
-import rnncc
 from rnncc.export.to_onnx.functions import SPELLED
 from rnncc.export.to_onnx.parts import PARTS
 from rnncc.layers import GRU, LSTM, Bidirectional
-from rnncc.models import Component, Model, Port, Wired
+from rnncc.models import Model, Port, Wired
 from rnncc.models import plain as plain_parts
-from rnncc.models.plain import Dense, Embedding, MaskedSteps, MaskStep, PooledSteps
+from rnncc.models.plain import Embedding, MaskedSteps, MaskStep, PooledSteps
 from rnncc.models.plain.functions import FUNCTIONS
 from rnncc.models.recurrent import Recurrent
-from tests.models.plain.test_plain import CASES
-from tests.models.readers.test_amplifiers import FOLDER
-from tests.support.in_onnx.exported import filled, graph, kinds, session
-
-NOT_FLOAT64 = {"gelu"}  # onnxruntime has no Erf of it
-TRAINED = ("rtneural_gru.json", "rtneural_lstm_torch.json", "amp_lstm.nam")
+from tests.support.in_onnx.exported import agree, filled, graph, kinds
 
 
 def test_every_part_has_a_form() -> None:
     exported = {cls for cls in PARTS if cls.__module__.startswith("rnncc.models.plain")}
     assert exported == {getattr(plain_parts, n) for n in plain_parts.__all__}
     assert SPELLED.keys() == FUNCTIONS.keys()
-
-
-def model_of(part: Component, arrays: list[np.ndarray], outputs: int = 1) -> Model:
-    ports = [
-        Port(f"x{i}", ("b", *(f"n{i}{j}" for j in range(1, a.ndim))), a.dtype.name)
-        for i, a in enumerate(arrays)
-    ]
-    found = part(*arrays)[:outputs]
-    ends = [
-        Port(f"y{i}", ("b", *(f"m{i}{j}" for j in range(1, a.ndim))), a.dtype.name)
-        for i, a in enumerate(found)
-    ]
-    node = Wired(part, tuple(p.name for p in ports), tuple(p.name for p in ends))
-    return Model(ports, ends, [node])
-
-
-def agree(model: Model, feed: dict[str, np.ndarray], most: float) -> None:
-    right = model(feed)
-    found = session(graph(model)).run(None, feed)
-    for name, array in zip(right, found, strict=True):
-        assert array.dtype == right[name].dtype and array.shape == right[name].shape
-        scale = max(1.0, abs(right[name].astype("d")).max(initial=0))
-        assert abs(array.astype("d") - right[name]).max(initial=0) <= most * scale, name
-
-
-@pytest.mark.parametrize("case", CASES)
-def test_every_plain_part(case: str) -> None:
-    part, _, arrays, _ = CASES[case]
-    if case in NOT_FLOAT64:
-        arrays = [a.astype("f") for a in arrays]
-    elif isinstance(part, plain_parts.Activation):  # weights tell that the model is of float64
-        part = Dense("d", np.eye(arrays[0].shape[-1]), None, part.function, part.parameters)
-    elif not part.weights:
-        arrays = [a.astype("f") for a in arrays]
-    feed = {f"x{i}": a for i, a in enumerate(arrays)}
-    single = arrays[0].dtype == np.float32
-    agree(model_of(part, [*arrays]), feed, 2e-6 if single else 1e-12)
 
 
 def test_embeddings_and_masks() -> None:
@@ -105,21 +60,3 @@ def test_states_of_a_model() -> None:
     assert kinds(graph(model, form="scan")) == ["Scan", "Scan"]
     x = np.random.default_rng(1).standard_normal((2, 5, 4)).astype("f")
     agree(model, {"x": x}, 1e-6)
-
-
-@pytest.mark.parametrize("name", TRAINED)
-def test_trained_networks(name: str) -> None:
-    if not (FOLDER / name).exists():
-        pytest.skip(f"{name} is not in {FOLDER}: RNNCC_MODELS names the folder")
-    model = rnncc.load_model(FOLDER / name, **_words(name))
-    (port,) = model.inputs
-    for batch, time in ((1, 40), (3, 5)):
-        sizes = iter((batch, time))
-        shape = [n if isinstance(n, int) else next(sizes) for n in port.shape]
-        x = np.random.default_rng(1).standard_normal(shape).astype("f")
-        agree(model, {port.name: x}, 1e-6)
-
-
-def _words(name: str) -> dict[str, Any]:
-    told = "lstm(1, 8)@lstm lstm(8, 8, 3)@lstm2 linear(8, 1)@dense"
-    return {"layers": told} if name.endswith("torch.json") else {}

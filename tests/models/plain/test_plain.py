@@ -34,6 +34,7 @@ from rnncc.models.plain import (
     Same,
 )
 from rnncc.models.plain.functions import FUNCTIONS
+from tests.support.in_onnx.exported import agree, model_of
 
 RNG = np.random.default_rng(5)
 
@@ -211,6 +212,19 @@ def test_values_and_gradients(case: str) -> None:
     if part.is_stepwise and arrays[0].ndim == 3 and part.kind != "last_step":
         steps = [part.stream()(*(a[:, t : t + 1] for a in arrays))[0] for t in range(7)]
         np.testing.assert_allclose(np.concatenate(steps, 1), outputs[0], **close)
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_the_same_in_onnx(case: str) -> None:
+    """In float64 where weights tell that the model is; onnxruntime has no Erf of it."""
+    pytest.importorskip("onnxruntime", reason="onnxruntime isn't installed")
+    part, _, arrays, _ = CASES[case]
+    if isinstance(part, Activation) and case != "gelu":
+        part = Dense("d", np.eye(arrays[0].shape[-1]), None, part.function, part.parameters)
+    if not part.weights:
+        arrays = [a.astype("f") for a in arrays]
+    feed = {f"x{i}": a for i, a in enumerate(arrays)}
+    agree(model_of(part, arrays), feed, 1e-12 if part.weights else 2e-6)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)

@@ -13,6 +13,7 @@ import pytest
 
 import rnncc
 from rnncc.files import FileError
+from tests.support.in_onnx.exported import agree
 
 FOLDER = Path(os.environ.get("RNNCC_MODELS", Path(__file__).parents[4] / "shared" / "models"))
 RNG = np.random.default_rng(3)
@@ -261,6 +262,8 @@ def test_real_rtneural(name: str) -> None:
     x, y = (np.genfromtxt(real(f"{name}_{n}.csv"), delimiter=",") for n in "xy")
     assert len(x) >= 100 and np.abs(y).max() > 0.05
     np.testing.assert_allclose(model(x[None, :, None])[0, :, 0], y, atol=1e-5)
+    pytest.importorskip("onnxruntime", reason="onnxruntime isn't installed")
+    agree(model, {"x": x[None, :, None].astype("f")}, 1e-6)
 
 
 @pytest.mark.parametrize("name", ["amp_lstm.nam", "overdrive_lstm_1x16.nam"])

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
+from rnncc.models import Component, Model, Port, Wired
 from rnncc.runtime.api.validation import array_shape
 
 
@@ -89,3 +91,31 @@ def worst(layer: Any, model: Any, calls: Any) -> float:
             if a.size:
                 most = max(most, float(abs(a - b).max() / max(1.0, abs(a).max())))
     return most
+
+
+# ---- models --------------------------------------------------------------------------------------
+
+
+def model_of(part: Component, arrays: Sequence[np.ndarray], outputs: int = 1) -> Model:
+    """Of one part; its inputs are x0, x1, ..."""
+    ports = [
+        Port(f"x{i}", ("b", *(f"n{i}{j}" for j in range(1, a.ndim))), a.dtype.name)
+        for i, a in enumerate(arrays)
+    ]
+    found = part(*arrays)[:outputs]
+    ends = [
+        Port(f"y{i}", ("b", *(f"m{i}{j}" for j in range(1, a.ndim))), a.dtype.name)
+        for i, a in enumerate(found)
+    ]
+    node = Wired(part, tuple(p.name for p in ports), tuple(p.name for p in ends))
+    return Model(ports, ends, [node])
+
+
+def agree(model: Model, feed: dict[str, np.ndarray], most: float) -> None:
+    """The model's file gives what the model does."""
+    right = model(feed)
+    found = session(graph(model)).run(None, feed)
+    for name, array in zip(right, found, strict=True):
+        assert array.dtype == right[name].dtype and array.shape == right[name].shape
+        scale = max(1.0, abs(right[name].astype("d")).max(initial=0))
+        assert abs(array.astype("d") - right[name]).max(initial=0) <= most * scale, name
