@@ -21,7 +21,7 @@ import numpy as np
 
 import rnncc.models.onnx.activations as reader
 from rnncc.driver import Derivation
-from rnncc.export.to_onnx.linear import LinearSum, LinearForms, Unlike
+from rnncc.export.to_onnx.linear import LinearForms, LinearSum, Unlike
 from rnncc.export.to_onnx.matching import (
     ALPHA,
     BETA,
