@@ -35,6 +35,7 @@ class CAddresses(Addresses):
         super().__init__(kernel, CNames(), one_row=True)
         self.sizes, self.places, self.in_place, self.kept = sizes, places, in_place, kept
         self.asked: set[Buffer] = set()
+        self.turns = kernel.kind == "scan" or "T" in kernel.axes  # whether there is a step `t`
 
     def number(self, size: Size | str) -> int:
         return evaluate(str(size), dict(self.sizes))

@@ -22,7 +22,7 @@ from rnncc.emit.shared.views import Loop
 from rnncc.schedule.model import Acc, Buffer, LaneStage, Segment, View
 
 FEW = 32  # lanes, at most, of sums that may stay in registers
-NEAR = 16384  # bytes of weights that are still in the cache a step later
+NEAR = 4096  # weights, at most, that are still in the cache a step later
 
 
 @dataclass(frozen=True)
@@ -150,7 +150,7 @@ class Sums:
         function = f"{packing.prefix}_add_{widths[0]}"
         if len({*widths}) == 1 and len(widths) > 1:
             width = widths[0]
-            far = depth * sum(widths) * (8 if packing.most == 32 else 4) > NEAR
+            far = at.turns and rows.size > NEAR
             tile = ("i", f"(t & 1 ? {len(widths) - 1} - i : i)")[far]
             # What was read last is read first: it is still near.
             where = [f"{x} + tile * {width}" for x in (row.place, start)]

@@ -273,7 +273,7 @@ class UnitWriter:
         in_place = {b for b in carried if stays(kernel, b)}
         at = CAddresses(kernel, self.sizes, self.places, in_place, self.kept)
         at.words.taken |= {p for p in self.places.values() if p.isidentifier()}
-        turns = kernel.kind == "scan" or "T" in kernel.axes
+        turns = at.turns
         doc = {
             "scan": "A step after the other, in steps of the states.",
             "rows": "For all steps at once: nothing here waits for a state.",

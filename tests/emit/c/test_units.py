@@ -127,6 +127,30 @@ def test_a_context_is_the_same_for_all_steps(tmp_path: Path) -> None:
     check(built(layer, ((None, None, 3), (None, 4, 5))), tmp_path, block=4)
 
 
+GIVEN = """
+cell: Given
+features: size
+units: size
+x: input[features]
+about: context[features]
+h: state[units]
+kernel: weight[features, 2 * units] = glorot_uniform
+scale: weight[features, 2 * units] = glorot_uniform
+recurrent_kernel: weight[units, 2 * units] = orthogonal
+a, b = split(x[t] @ kernel + about @ scale + h[t-1] @ recurrent_kernel, 2)
+h[t] = tanh(a) * sigmoid(b)
+return h[t]
+"""
+
+
+@needs_compiler
+def test_many_weights_of_what_has_no_steps(tmp_path: Path) -> None:
+    layer = rnncc.compile_text(GIVEN)(units=48, dtype="float32", seed=1, return_sequences=True)
+    made = check(built(layer, ((None, None, 70), (None, 70))), tmp_path)
+    assert "t & 1" in (tmp_path / "net.c").read_text(), "weights of steps go back and forth"
+    assert made.unit.tall
+
+
 BACK = """
 cell: Back
 features: size
