@@ -6,7 +6,7 @@
     rnncc check FILE
     rnncc import FILE -o FOLDER [--layers TEXT] [--dtype float32] [--replace] [--report]
     rnncc run MODEL --input x.npy -o y.npy [--block STEPS]
-    rnncc export FILE --weights W.npz --name NAME -o FOLDER [--block STEPS]
+    rnncc export FILE --weights W.npz --name NAME -o FOLDER [--block N] [--storage int8]
     rnncc cells
     rnncc cache [--clear | --texts FOLDER]
 
@@ -154,6 +154,11 @@ def _model_commands(commands: Any) -> None:
     export.add_argument("--name", help="what all C names begin with")
     export.add_argument("-o", "--output", required=True, metavar="FOLDER", help="or FILE.onnx")
     export.add_argument("--block", type=int, metavar="STEPS", help="that NAME_block takes at once")
+    export.add_argument(
+        "--storage",
+        choices=["float32", "bfloat16", "int8"],
+        help="how the weights that C's sums read are kept (float32 cells; as they are)",
+    )
     _onnx_arguments(export.add_argument_group("ONNX"))
     export.set_defaults(run=_export)
 

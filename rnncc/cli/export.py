@@ -17,7 +17,7 @@ from rnncc.runtime.api import weight_files
 from rnncc.runtime.api.layer import Layer
 
 STEPS = 16  # that NAME_block takes at once
-OF_C, OF_ONNX = ("name", "block"), ("states", "lengths", "mask", "last")
+OF_C, OF_ONNX = ("name", "block", "storage"), ("states", "lengths", "mask", "last")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -35,7 +35,13 @@ def _c_folder(arguments: argparse.Namespace) -> int:
     layer = _layer(arguments)
     block = STEPS if arguments.block is None else arguments.block
     try:
-        folder = c(layer, arguments.output, name=arguments.name, block=block)
+        folder = c(
+            layer,
+            arguments.output,
+            name=arguments.name,
+            block=block,
+            storage=arguments.storage,
+        )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
     print(

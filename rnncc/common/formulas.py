@@ -7,6 +7,7 @@ Non-Goals: the formulas.
 import math
 
 SUM_BLOCK = 96  # k's that are added one after another, see templates/cpu/cores.py.jinja
+SCALE_GROUP = 64  # k's of int8 weights that share a scale
 
 # e**r = 1 + r + r² q(r) on |r| <= ln2 / 2: minimax q (0.13 and 0.12 ulp of e**r).
 EXP_TAIL = {

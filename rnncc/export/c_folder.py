@@ -28,11 +28,12 @@ from rnncc.emit.c.unit import CUnit, UnitWriter
 from rnncc.files.writing import folder_whole
 from rnncc.layers.config import deserialize, serialize
 from rnncc.runtime.api.layer import Layer
+from rnncc.runtime.common.weight_formats import NARROW, narrowed
 
 TEST_STEPS = 24
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 # A layer that shows every step, from its cell's own start.
-PLAIN = {"return_sequences": True, "return_state": False, "stateful": False, "weights": None}
+PLAIN = {"return_sequences": True, "return_state": False, "stateful": False}
 PLAIN |= {"time_major": False, "checkpoint_every": None}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
@@ -70,7 +71,14 @@ class CReadme(CFile):
 
     @property
     def flash(self) -> int:
-        return sum(a.elements for a in self.u.weights) * self.item
+        items = {"real": self.item, "weight": 4 if self.u.storage else self.item}  # words
+        starts = sum(s.elements for s in self.u.states if s.values is not None) * self.item
+        return starts + sum(a.elements * items[a.kind] for a in self.u.weights)
+
+    @property
+    def kept(self) -> str:
+        """How weights are kept."""
+        return self.u.storage or self.u.real
 
     @property
     def states(self) -> int:
@@ -98,6 +106,7 @@ def c(
     *,
     name: str,
     block: int = 16,
+    storage: str | None = None,
     initial_state: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes the layer's cell, for one row and with the layer's weights, as C99 into a new folder,
@@ -105,13 +114,14 @@ def c(
 
     name: what all names in it begin with, a C identifier. block: how many steps NAME_block takes
     at once; each is memory of NAME_state where the cell makes something of its inputs before it
-    comes to its states. initial_state: what NAME_reset sets, arrays of one row by state; else what
+    comes to its states. storage: "float32", "bfloat16" or "int8": how the weights that sums read are
+    kept, as a layer's `weights=`, which it is if nothing is said. initial_state: what NAME_reset sets, arrays of one row by state; else what
     the cell declares, or zeros.
     TypeError: not a layer of one cell. ValueError: no weights yet, a name that isn't C, a layer
     that runs backwards, something in the cell that has no C form (with its line). OSError: the
     folder is there and not empty, or can't be written.
     """
-    unit = unit_of(layer, name, block, initial_state)
+    unit = unit_of(layer, name, block, initial_state, storage)
     files = {**texts(unit), **_around(layer, unit, initial_state)}
     with folder_whole(folder) as made:
         for file, text in files.items():
@@ -120,7 +130,11 @@ def c(
 
 
 def unit_of(
-    layer: Layer, name: str, block: int, initial_state: Mapping[str, Any] | None = None
+    layer: Layer,
+    name: str,
+    block: int,
+    initial_state: Mapping[str, Any] | None = None,
+    storage: str | None = None,
 ) -> CUnit:
     """Raises as `c`."""
     if not isinstance(layer, Layer) or not isinstance(layer.maker, Compiler):
@@ -138,8 +152,6 @@ def unit_of(
     if unknown:
         names = ", ".join(f"{n}=..." for n in unknown)
         raise ValueError(f"C has every size as a number: make the layer with {names}")
-    if layer.storage:
-        raise ValueError(f"weights={layer.storage!r} has no C form: make the layer without it")
     rates = {n: np.asarray(r) for n, r in layer._chosen.rates.items()}
     return UnitWriter(
         _schedule(layer),
@@ -148,10 +160,22 @@ def unit_of(
         layer.sizes,
         {**layer.weights, **layer.constants, **rates},
         dtype=layer.dtype,
+        storage=_storage(layer, storage),
         block=block,
         starts=_starts(layer, initial_state),
         source=dict(enumerate(layer.maker.spec.text.split("\n"), 1)),
     ).unit(f"{layer.cell.name}: {layer.cell.doc}" if layer.cell.doc else layer.cell.name)
+
+
+def _storage(layer: Layer, given: str | None) -> str:
+    """As `weight_formats` names it."""
+    if given is None:
+        return layer.storage
+    if given not in ("float32", *NARROW):
+        raise ValueError(f"storage={given!r} is none of 'float32', 'bfloat16', 'int8'")
+    if layer.dtype != "float32":
+        raise ValueError(f"storage={given!r} is for float32, the layer's dtype is {layer.dtype}")
+    return narrowed(given)
 
 
 def _schedule(layer: Layer) -> Any:
@@ -177,7 +201,7 @@ def _around(layer: Layer, unit: CUnit, initial_state: Mapping[str, Any] | None) 
         i.name: rng.standard_normal(shape).astype(dtype)
         for i, shape in zip(unit.inputs, shapes, strict=True)
     }
-    expected = _expected(layer, inputs, initial_state)
+    expected = _expected(layer, inputs, initial_state, unit.storage)
     arrays = {f"in_{n}": number_lines(a, double) for n, a in inputs.items()}
     arrays |= {
         f"right_{o.name}": number_lines(y, double)
@@ -193,11 +217,14 @@ def _around(layer: Layer, unit: CUnit, initial_state: Mapping[str, Any] | None) 
 
 
 def _expected(
-    layer: Layer, inputs: Mapping[str, np.ndarray], initial_state: Mapping[str, Any] | None
+    layer: Layer,
+    inputs: Mapping[str, np.ndarray],
+    initial_state: Mapping[str, Any] | None,
+    storage: str,
 ) -> list[np.ndarray]:
     """What the layer's cell makes of one row, every step."""
     data = serialize(layer)
-    data["config"] = {**data["config"], **PLAIN}
+    data["config"] = {**data["config"], **PLAIN, "weights": storage or None}
     whole = deserialize(data)
     if whole.built:  # all of its sizes were chosen
         for kept, given in ((whole.weights, layer.weights), (whole.constants, layer.constants)):

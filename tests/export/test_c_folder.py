@@ -25,7 +25,7 @@ def test_its_own_test_passes(tmp_path: Path) -> None:
     }
     text = (folder / "README.md").read_text()
     assert "| multiply-adds a step | 192 |" in text  # 4 * 6 * (2 + 6)
-    assert f"| weights (constants) | {4 * (2 * 24 + 6 * 24 + 24)} bytes |" in text
+    assert f"| weights (constants) | {4 * (2 * 24 + 6 * 24 + 24)} bytes, float |" in text
     if COMPILER is None:
         pytest.skip("no C compiler")
     program = str(tmp_path / "test")
@@ -39,6 +39,27 @@ def test_its_own_test_passes(tmp_path: Path) -> None:
     (folder / "gate_weights.h").write_text(weights[:at] + weights[at:].replace("e-01f", "e+00f", 1))
     subprocess.run([COMPILER, *STRICT, "-O2", "-o", program, *sources, "-lm"], check=True)
     assert subprocess.run([program], capture_output=True).returncode == 1
+
+
+@needs_compiler
+def test_narrow_weights(tmp_path: Path) -> None:
+    """Said of the layer or of the folder, it is the same; its own test knows the difference."""
+    layer = built(GRU(8, seed=1), (None, None, 70))
+    folder = rnncc.export.c(layer, tmp_path / "made", name="net", storage="int8")
+    again = built(GRU(8, seed=1, weights="int8"), (None, None, 70))
+    same = rnncc.export.c(again, tmp_path / "same", name="net")
+    for file in folder.iterdir():
+        assert file.read_bytes() == (same / file.name).read_bytes()
+    flash = (72 + 8) * 24 + 4 * 24 * (2 + 1) + 4 * 2 * 24  # bytes, scales of groups, biases
+    assert f"| {flash} bytes, int8 |" in (folder / "README.md").read_text()
+    whole = rnncc.export.c(again, tmp_path / "whole", name="net", storage="float32")
+    assert "bytes, float |" in (whole / "README.md").read_text()
+    assert COMPILER is not None
+    program = str(tmp_path / "test")
+    for sources, status in (((folder, folder), 0), ((whole, folder), 1)):
+        files = [str(sources[0] / "net.c"), str(sources[1] / "net_test.c")]
+        subprocess.run([COMPILER, *STRICT, "-O2", "-o", program, *files, "-lm"], check=True)
+        assert subprocess.run([program], capture_output=True).returncode == status
 
 
 @needs_compiler
@@ -100,13 +121,15 @@ def _names(layer: Any) -> dict[str, Any]:
 def test_what_cant_be(tmp_path: Path) -> None:
     good = built(LSTM(3), (None, None, 2))
     both = built(Bidirectional(LSTM(3)), (None, None, 2))
+    double = built(LSTM(3, dtype="float64"), (None, None, 2))
     back = built(LSTM(3, go_backwards=True), (None, None, 2))
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
         ({"layer": both}, TypeError, "no layer of one cell"),
         ({"layer": np.zeros(3)}, TypeError, "no layer of one cell"),
         ({"layer": back}, ValueError, "backwards"),
         ({"layer": LSTM(3)}, ValueError, "no weights yet"),
-        ({"layer": built(LSTM(3, weights="int8"), (None, None, 2))}, ValueError, "no C form"),
+        ({"storage": "int4"}, ValueError, "none of 'float32', 'bfloat16', 'int8'"),
+        ({"layer": double, "storage": "int8"}, ValueError, "the layer's dtype is float64"),
         *(
             ({"name": n}, ValueError, "C identifier")
             for n in ("2nd", "a b", "int", "class", "", "é")

@@ -17,7 +17,7 @@ import numpy as np
 
 from rnncc.common.formulas import SUM_BLOCK
 from rnncc.emit.c.addresses import CAddresses
-from rnncc.emit.c.packing import SHALLOW, PackedLanes, whole
+from rnncc.emit.c.packing import PackedLanes, Tiles, whole
 from rnncc.emit.shared.views import Loop
 from rnncc.schedule.model import Acc, Buffer, LaneStage, Segment, View
 
@@ -138,37 +138,37 @@ class Sums:
         if rows is None:
             return self._loose(segment, row, start)
         a = at.pointer(segment.a), at.view_stride(segment.a, segment.k[0][0])
-        if len(rows) <= SHALLOW:
+        if len(rows) <= packing.shallow:
             return shallow(packing, segment.w.buffer, rows, a, row, start)
-        name, widths = packing.in_tiles(segment.w.buffer, rows)
-        depth, lines, moved = len(rows), [], 0
-        if row.padded <= FEW and depth <= SUM_BLOCK:
+        tiles = packing.in_tiles(segment.w.buffer, rows)
+        depth, widths, lines, moved = tiles.depth, tiles.widths, [], 0
+        if row.padded <= FEW and depth <= SUM_BLOCK and not packing.storage:
             packing.narrow.add(row.padded)
-            where = [row.place, start, *a, str(depth), name]
+            where = [row.place, start, *a, str(depth), *tiles.at(0)]
             return [f"{packing.prefix}_few_{row.padded}({', '.join(where)});"]
         packing.widths |= {*widths}
-        function = f"{packing.prefix}_add_{widths[0]}"
         if len({*widths}) == 1 and len(widths) > 1:
-            width = widths[0]
-            far = at.turns and rows.size > NEAR
-            tile = ("i", f"(t & 1 ? {len(widths) - 1} - i : i)")[far]
-            # What was read last is read first: it is still near.
-            where = [f"{x} + tile * {width}" for x in (row.place, start)]
-            where[1] = "0" if start == "0" else where[1]
-            call = f"{function}({', '.join(where)}, {a[0]}, {a[1]}, {depth}, "
-            return [
-                f"for (int i = 0; i < {len(widths)}; ++i) {{",
-                f"    const int tile = {tile};",
-                f"    {call}{name} + tile * {width * depth});",
-                "}",
-            ]
+            return self._back_and_forth(tiles, row, start, a)
         for width in widths:
             begin = "0" if start == "0" else _moved(start, moved)
-            where = [_moved(row.place, moved), begin, *a, str(depth)]
-            w = _moved(name, moved * depth)
-            lines.append(f"{packing.prefix}_add_{width}({', '.join(where)}, {w});")
+            where = [_moved(row.place, moved), begin, *a, str(depth), *tiles.at(moved)]
+            lines.append(f"{packing.prefix}_add_{width}({', '.join(where)});")
             moved += width
         return lines
+
+    def _back_and_forth(self, tiles: Tiles, row: Row, start: str, a: tuple[str, str]) -> list[str]:
+        """Tiles of one width. What was read last is read first, where it is still near."""
+        width, last = tiles.widths[0], len(tiles.widths) - 1
+        far = self.at.turns and tiles.depth * width * (last + 1) > NEAR
+        tile = ("i", f"(t & 1 ? {last} - i : i)")[far]
+        where = [f"{row.place} + lane", "0" if start == "0" else f"{start} + lane", *a]
+        arguments = ", ".join([*where, str(tiles.depth), *tiles.at("lane")])
+        return [
+            f"for (int i = 0; i <= {last}; ++i) {{",
+            f"    const int lane = {width} * {tile};",
+            f"    {self.packing.prefix}_add_{width}({arguments});",
+            "}",
+        ]
 
     def _loose(self, segment: Segment, row: Row, start: str) -> list[str]:
         """Of weights that lie as they were made, an accumulator after the other."""
@@ -180,7 +180,7 @@ class Sums:
 
     def _loose_one(self, segment: Segment, place: str) -> list[str]:
         at, lines, pad = self.at, [], ""
-        a, w = at.pointer(segment.a), at.pointer(segment.w)
+        a, w = at.pointer(segment.a), self._loose_weights(segment)
         for loop, (a_axis, w_axis) in zip(self.outer, segment.outer, strict=True):
             a += "" if a_axis is None else at.axis_term(segment.a, a_axis, loop.var)
             w += "" if w_axis is None else at.axis_term(segment.w, w_axis, loop.var)
@@ -198,6 +198,13 @@ class Sums:
         self.packing.loose = True
         arguments = [place, str(self.lanes), a, steps[0], depth, w, steps[1], lane_step]
         return [*lines, f"{pad}{self.packing.prefix}_add_products({', '.join(arguments)});"]
+
+    def _loose_weights(self, segment: Segment) -> str:
+        outer = [int(loop.count) for loop in self.outer]
+        rounded = self.packing.rounded(self.at, segment, self.lanes, outer)
+        if rounded is None:
+            return self.at.pointer(segment.w)
+        return _moved(rounded, self.at.offset(segment.w)[1])
 
 
 # ---- sums of all steps of a block ----------------------------------------------------------------
@@ -248,7 +255,7 @@ def _tall_row(
     known = [w for w in weights if w is not None]
     if start is None or not weights or len(known) < len(weights):
         return None
-    if count != whole(count) and any(len(w) > SHALLOW for w in known):
+    if count != whole(count) and any(len(w) > packing.shallow for w in known):
         return None  # tiles would reach into the next step's row
     return TallRow(accs, target, known, start) if at.row_of(target)[1] >= count else None
 
@@ -262,7 +269,7 @@ def _tall(at: CAddresses, packing: PackedLanes, tall: TallRow) -> list[str]:
         packing.products += weights.size
         place, row, offset = at.row_of(segment.a)
         a, a_step = _moved(place, offset), at.view_stride(segment.a, segment.k[0][0])
-        if len(weights) <= SHALLOW:
+        if len(weights) <= packing.shallow:
             inside = Row(tall.accs, f"{z} + t * {z_step}", count, count)
             begin = inside.place if start_step else start
             moving = f"{a} + t * {row}" if row else a
@@ -270,15 +277,15 @@ def _tall(at: CAddresses, packing: PackedLanes, tall: TallRow) -> list[str]:
             called = shallow(packing, segment.w.buffer, weights, (moving, a_step), inside, begin)
             lines += [f"    {line}" for line in called]
         else:
-            name, widths = packing.in_tiles(segment.w.buffer, weights)
-            packing.widths |= {*widths}
-            packing.tall |= {*widths}
+            tiles = packing.in_tiles(segment.w.buffer, weights)
+            packing.widths |= {*tiles.widths}
+            packing.tall |= {*tiles.widths}
             moved = 0
-            for width in widths:
+            for width in tiles.widths:
                 begin = "0" if start == "0" else _moved(start, moved)
                 where = [_moved(z, moved), z_step, begin, start_step, a, row, a_step, "n"]
-                w = [len(weights), _moved(name, moved * len(weights))]
-                lines.append(f"{packing.prefix}_rows_{width}({_listed(where + w)});")
+                arguments = _listed([*where, tiles.depth, *tiles.at(moved)])
+                lines.append(f"{packing.prefix}_rows_{width}({arguments});")
                 moved += width
         start, start_step = z, z_step
     return lines

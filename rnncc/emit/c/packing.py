@@ -10,11 +10,13 @@ Non-Goals: those functions (templates/c/sums.jinja); the calls (`contractions`).
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
 from rnncc.emit.c.addresses import CAddresses
+from rnncc.emit.c.narrow_weights import stored, widened
 from rnncc.schedule.model import Acc, Buffer, Segment
 
 LANES = 8  # a tile's width is so many, or a multiple
@@ -22,21 +24,46 @@ MOST = {"float": 64, "double": 32}  # lanes of a tile, whose sums registers hold
 SHALLOW = 4  # k's of a sum that is written out where it is needed
 
 
+@dataclass(frozen=True)
+class Tiles:
+    """pointers: to the tiles, and to those of scales, with how many rows each has. depth: k's."""
+
+    pointers: list[tuple[str, int]]
+    widths: list[int]
+    depth: int
+
+    def at(self, lane: int | str) -> list[str]:
+        """Pointers to the tile that begins at a lane, as arguments of a call."""
+        if isinstance(lane, int):
+            return [f"{p} + {lane * n}" if lane else p for p, n in self.pointers]
+        return [f"{p} + {lane} * {n}" for p, n in self.pointers]
+
+
 class PackedLanes:
-    """constants: arrays by buffer. arrays: those that were packed, by name. widths: of tiles that
+    """constants: arrays by buffer. storage: of what contractions read, see `narrow_weights`.
+    arrays: those that were packed, by name; kinds: of their numbers, "real" or "weight". widths: of tiles that
     are added to one row. narrow: of those that are a whole row. tall: of those that are added to
     many rows. products: multiply-adds of a step. loose: whether anything is summed of weights that
     aren't packed."""
 
-    def __init__(self, prefix: str, constants: Mapping[Buffer, np.ndarray], real: str) -> None:
+    def __init__(
+        self, prefix: str, constants: Mapping[Buffer, np.ndarray], real: str, storage: str
+    ) -> None:
         self.prefix, self.constants, self.most = prefix, constants, MOST[real]
+        self.storage = storage
         self.arrays: dict[str, np.ndarray] = {}
+        self.kinds: dict[str, str] = {}
         self.widths: set[int] = set()
         self.narrow: set[int] = set()
         self.tall: set[int] = set()
         self.products = 0
         self.loose = False
         self._names: dict[tuple[object, ...], str] = {}
+
+    @property
+    def shallow(self) -> int:
+        """k's of sums that are written out: weights that are stored as they are."""
+        return 0 if self.storage else SHALLOW
 
     def weights(self, at: CAddresses, segment: Segment, lanes: int) -> np.ndarray | None:
         """[k, lane] of so many lanes from the segment's first on; None if they are no constants
@@ -54,13 +81,41 @@ class PackedLanes:
         found: np.ndarray = values.ravel()[begin + k * k_stride + j * j_stride]
         return found
 
-    def in_tiles(self, buffer: Buffer, rows: np.ndarray) -> tuple[str, list[int]]:
-        """The array of the rows in tiles, and their widths."""
+    def in_tiles(self, buffer: Buffer, rows: np.ndarray) -> Tiles:
+        """The rows in tiles, stored as weights are."""
         widths = tiles_of(rows.shape[1], self.most)
         rows = np.pad(rows, ((0, 0), (0, sum(widths) - rows.shape[1])))
-        edges = np.cumsum([0, *widths])
-        parts = [rows[:, a:b].ravel() for a, b in pairwise(edges)]
-        return self.array(f"{buffer.name}_packed", np.concatenate(parts)), widths
+        written, scales = stored(rows, self.storage)
+        name = self.array(f"{buffer.name}_packed", _tiled(written, widths), "weight")
+        pointers = [(name, len(written))]
+        if scales is not None:
+            scale = self.array(f"{buffer.name}_scales", _tiled(scales, widths))
+            pointers.append((scale, len(scales)))
+        return Tiles(pointers, widths, len(rows))
+
+    def rounded(
+        self, at: CAddresses, segment: Segment, lanes: int, outer: Sequence[int]
+    ) -> str | None:
+        """An array in place of one whose weights lie as they were made, rounded as those in tiles
+        are; None if it needs none."""
+        values = self.constants.get(segment.w.buffer)
+        if values is None or not self.storage:
+            return None
+        counts = {w: at.number(s) for (_, w), s in zip(segment.k, segment.k_sizes, strict=True)}
+        counts |= {w: n for (_, w), n in zip(segment.outer, outer, strict=True) if w is not None}
+        if segment.lane is not None:
+            counts[segment.lane] = lanes
+        axes = range(len(segment.w.axes))
+        strides = [int(at.view_stride(segment.w, n)) for n in axes]
+        index = np.full([1] * len(strides), at.offset(segment.w)[1])
+        for n, stride in enumerate(strides):
+            steps = stride * np.arange(counts.get(n, 1))
+            index = index + steps.reshape([-1 if n == axis else 1 for axis in axes])
+        index = np.moveaxis(index, segment.k[-1][1], 0)
+        index = index.reshape(len(index), -1)
+        found = values.ravel().astype(np.float64)
+        found[index] = widened(found[index], self.storage)
+        return self.array(f"{segment.w.buffer.name}_rounded", found)
 
     def start(self, accs: Sequence[Acc], numbers: np.ndarray, padded: int) -> str:
         """A pointer to what accumulators begin with; 0 for zeros."""
@@ -69,14 +124,20 @@ class PackedLanes:
         named = next(acc.init.buffer.name for acc in accs if acc.init is not None)
         return self.array(f"{named}_row", np.pad(numbers, (0, padded - len(numbers))))
 
-    def array(self, name: str, values: np.ndarray) -> str:
+    def array(self, name: str, values: np.ndarray, kind: str = "real") -> str:
         """What an array of those values is called: one of all that are alike."""
         key = (name, values.tobytes())
         if key not in self._names:
             count = sum(1 for other, _ in self._names if other == name)
             self._names[key] = f"{self.prefix}_w_{name}{count or ''}"
             self.arrays[self._names[key]] = values
+            self.kinds[self._names[key]] = kind
         return self._names[key]
+
+
+def _tiled(rows: np.ndarray, widths: Sequence[int]) -> np.ndarray:
+    edges = np.cumsum([0, *widths])
+    return np.concatenate([rows[:, a:b].ravel() for a, b in pairwise(edges)])
 
 
 def whole(lanes: int) -> int:

@@ -14,6 +14,7 @@ import numpy as np
 from rnncc.common import formulas
 from rnncc.common.template_loader import render
 from rnncc.common.version import __version__
+from rnncc.emit.c.narrow_weights import PARTS
 from rnncc.emit.c.unit import CArray, CUnit
 
 LINE = 8  # numbers of an array on a line
@@ -82,6 +83,25 @@ class CSource(CFile):
         return ", ".join(_declared(self.u, "real"))
 
     @property
+    def parts(self) -> int:
+        """k's of a weight."""
+        return PARTS[self.u.storage]
+
+    @property
+    def scaled(self) -> bool:
+        return self.u.storage == "int8"
+
+    @property
+    def weight(self) -> str:
+        """The type of weights that sums read."""
+        return "uint32_t" if self.u.storage else "real"
+
+    @property
+    def group(self) -> int:
+        """k's that are summed from zero in a long sum."""
+        return formulas.SCALE_GROUP if self.u.storage == "int8" else self.block
+
+    @property
     def restricted(self) -> str:
         return ", ".join(_declared(self.u, "real", "*restrict "))
 
@@ -133,6 +153,7 @@ class CNumbers:
     name: str
     shape: tuple[int, ...]
     elements: int
+    type: str
     lines: list[str]
 
 
@@ -143,11 +164,21 @@ class CWeights(CFile):
     def arrays(self) -> list[CNumbers]:
         starts = [(_start(self.u, s), s) for s in self.u.states if s.values is not None]
         named = [*((a.name, a) for a in self.u.weights), *starts]
-        double = self.bits == 64
+        types = {"real": "real", "weight": f"{self.u.prefix}_weight"}
         return [
-            CNumbers(name, a.shape or (1,), max(a.elements, 1), number_lines(a.values, double))
+            CNumbers(
+                *(name, a.shape or (1,), max(a.elements, 1), types[a.kind]),
+                self._lines(a),
+            )
             for name, a in named
         ]
+
+    def _lines(self, array: CArray) -> list[str]:
+        values = array.values
+        if array.kind == "weight" and self.u.storage:
+            assert values is not None
+            return in_lines([f"0x{v:08x}" for v in values.ravel().tolist()], LINE)
+        return number_lines(values, self.bits == 64)
 
 
 PER = {True: "a step", False: "for all steps"}
@@ -192,8 +223,11 @@ def number_lines(values: np.ndarray | None, double: bool) -> list[str]:
     flat = np.asarray(values, np.float64).ravel()
     if not double:
         flat = flat.astype(np.float32)
-    shown = [_number(v, double) for v in flat] or ["0"]
-    return [", ".join(shown[i : i + LINE]) + "," for i in range(0, len(shown), LINE)]
+    return in_lines([_number(v, double) for v in flat] or ["0"], LINE)
+
+
+def in_lines(shown: Sequence[str], count: int) -> list[str]:
+    return [", ".join(shown[i : i + count]) + "," for i in range(0, len(shown), count)]
 
 
 def _number(value: np.floating, double: bool) -> str:  # type: ignore[type-arg]

@@ -54,6 +54,7 @@ class CArray:
     shape: tuple[int, ...]
     values: np.ndarray | None = None
     each_step: bool = True
+    kind: str = "real"  # of its numbers; weights that sums read may be "weight"
     rows: int = 1  # of a state that is kept of every step of a block: those, and the first
 
     @property
@@ -102,6 +103,7 @@ class CUnit:
     tall: list[int]  # of `widths`, which are added to several rows at once
     loose: bool  # whether anything is summed of weights that aren't packed
     products: int  # multiply-adds of a step
+    storage: str  # of the weights that sums read: "", "bfloat16" or "int8"
 
     @property
     def state_elements(self) -> int:
@@ -110,8 +112,8 @@ class CUnit:
 
 class UnitWriter:
     """prefix: what the file's names begin with. sizes, weights (with constants and rates): by name.
-    starts: what states begin with, if not with what the cell declares. source: the equations by
-    line."""
+    storage: how the weights that sums read are kept, "" as they are. starts: what states begin
+    with, if not with what the cell declares. source: the equations by line."""
 
     def __init__(
         self,
@@ -122,12 +124,13 @@ class UnitWriter:
         weights: Mapping[str, np.ndarray],
         *,
         dtype: str = "float32",
+        storage: str = "",
         block: int = 16,
         starts: Mapping[str, np.ndarray] | None = None,
         source: Mapping[int, str] | None = None,
     ) -> None:
         self.schedule, self.prefix, self.sizes, self.block = schedule, prefix, sizes, block
-        self.dtype, self.source = dtype, source or {}
+        self.dtype, self.storage, self.source = dtype, storage, source or {}
         declared = {s.name: weights[s.default] for s in cell.states if s.default is not None}
         self.starts = {**declared, **(starts or {})}
         self.functions: set[str] = set()
@@ -167,15 +170,16 @@ class UnitWriter:
         self._place_works()
         own = {b: a.values for b, a in self.weights.items() if a.values is not None}
         real = {"float32": "float", "float64": "double"}[self.dtype]
-        self.packing = PackedLanes(self.prefix, own, real)
+        self.packing = PackedLanes(self.prefix, own, real, self.storage)
         kernels = [self._kernel(k) for k in self._running()]
-        arrays = [CArray(n, v.shape, v) for n, v in self.packing.arrays.items()]
+        kinds = self.packing.kinds
+        arrays = [CArray(n, v.shape, v, kind=kinds[n]) for n, v in self.packing.arrays.items()]
         arrays += [a for b, a in self.weights.items() if b in self.asked]
         return CUnit(
             *(self.prefix, Code(c_comment(title)), real, self.block, self.inputs, self.outputs),
             *(self.states, self.works, arrays, kernels, self.functions),
             *(sorted(self.packing.widths), sorted(self.packing.narrow), sorted(self.packing.tall)),
-            *(self.packing.loose, self.packing.products),
+            *(self.packing.loose, self.packing.products, self.storage),
         )
 
     # ---- where everything is ---------------------------------------------------------------------

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from rnncc.common.formulas import SCALE_GROUP as GROUP
 from rnncc.common.formulas import SUM_BLOCK
 
 
@@ -42,7 +43,6 @@ class Storage:
 # Rows of a tile's weights, or of a gradient's terms, that are used at once: whole blocks of a sum,
 # and whole steps of every storage of weights.
 PANEL_ROWS = 2 * SUM_BLOCK
-GROUP = 64  # k's that share a scale
 FULL = Storage("", 1, 1, "cpu/cores.py.jinja")
 BFLOAT16 = Storage("bfloat16", 2, 1, "cpu/cores_bfloat16.py.jinja")
 INT8 = Storage("int8", GROUP, 1 + GROUP // 4, "cpu/cores_int8.py.jinja")

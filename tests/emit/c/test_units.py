@@ -53,10 +53,10 @@ return y, double[t]
 """
 
 
-def layer_of(cell: str, dtype: str, units: int = 7) -> Any:
+def layer_of(cell: str, dtype: str, units: int = 7, **options: Any) -> Any:
     cls = rnncc.compile(cell)
     sizes = SIZES.get(cell, {"units": units})
-    layer = cls(**sizes, dtype=dtype, seed=1, return_sequences=True)
+    layer = cls(**sizes, dtype=dtype, seed=1, return_sequences=True, **options)
     shapes = tuple((None, None, *([5] * len(i.shape))) for i in layer.cell.inputs)
     return built(layer, shapes if len(shapes) > 1 else shapes[0])
 
@@ -89,6 +89,25 @@ def test_built_in_cells(cell: str, dtype: str, tmp_path: Path) -> None:
 def test_sizes(units: int, tmp_path: Path) -> None:
     """Whole tiles of lanes, parts of one, sums of several blocks."""
     check(layer_of("lstm", "float32", units), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("storage", ["bfloat16", "int8"])
+@pytest.mark.parametrize("cell", ["lstm", "gru", "slstm", "light_gru"])
+def test_narrow_weights(cell: str, storage: str, tmp_path: Path) -> None:
+    """The numbers of a Python layer whose weights are so narrow, in parts of tiles."""
+    check(layer_of(cell, "float32", weights=storage), tmp_path)
+
+
+@needs_compiler
+@pytest.mark.parametrize("flags", [(), ("-DNET_PLAIN",)])
+@pytest.mark.parametrize("storage", ["bfloat16", "int8"])
+def test_long_sums_of_narrow_weights(storage: str, flags: tuple[str, ...], tmp_path: Path) -> None:
+    """Several groups of scales, the last no whole one; tiles of two widths, four rows at once."""
+    make = rnncc.compile("lstm")
+    layer = make(units=66, dtype="float32", seed=1, return_sequences=True, weights=storage)
+    made = check(built(layer, (None, None, 131)), tmp_path, flags)
+    assert made.unit.widths == made.unit.tall == [48, 56]
 
 
 @needs_compiler

@@ -33,6 +33,7 @@ def unit_of(layer: Any, prefix: str = "net", **options: Any) -> CUnit:
         layer.sizes,
         {**layer.weights, **layer.constants, **layer._chosen.rates},
         dtype=layer.dtype,
+        storage=layer.storage,
         source=lines,
         **options,
     ).unit(layer.cell.doc)
