@@ -114,9 +114,9 @@ def c(
 
     name: what all names in it begin with, a C identifier. block: how many steps NAME_block takes
     at once; each is memory of NAME_state where the cell makes something of its inputs before it
-    comes to its states. storage: "float32", "bfloat16" or "int8": how the weights that sums read are
-    kept, as a layer's `weights=`, which it is if nothing is said. initial_state: what NAME_reset sets, arrays of one row by state; else what
-    the cell declares, or zeros.
+    comes to its states. storage: "float32", "bfloat16" or "int8": how the weights that sums read
+    are kept, as a layer's `weights=`, which it is if nothing is said. initial_state: what
+    NAME_reset sets, arrays of one row by state; else what the cell declares, or zeros.
     TypeError: not a layer of one cell. ValueError: no weights yet, a name that isn't C, a layer
     that runs backwards, something in the cell that has no C form (with its line). OSError: the
     folder is there and not empty, or can't be written.

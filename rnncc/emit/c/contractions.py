@@ -142,7 +142,7 @@ class Sums:
             return shallow(packing, segment.w.buffer, rows, a, row, start)
         tiles = packing.in_tiles(segment.w.buffer, rows)
         depth, widths, lines, moved = tiles.depth, tiles.widths, [], 0
-        if row.padded <= FEW and depth <= SUM_BLOCK and not packing.storage:
+        if row.padded <= FEW and depth <= SUM_BLOCK:
             packing.narrow.add(row.padded)
             where = [row.place, start, *a, str(depth), *tiles.at(0)]
             return [f"{packing.prefix}_few_{row.padded}({', '.join(where)});"]

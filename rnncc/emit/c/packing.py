@@ -41,10 +41,10 @@ class Tiles:
 
 class PackedLanes:
     """constants: arrays by buffer. storage: of what contractions read, see `narrow_weights`.
-    arrays: those that were packed, by name; kinds: of their numbers, "real" or "weight". widths: of tiles that
-    are added to one row. narrow: of those that are a whole row. tall: of those that are added to
-    many rows. products: multiply-adds of a step. loose: whether anything is summed of weights that
-    aren't packed."""
+    arrays: those that were packed, by name; kinds: of their numbers, "real" or "weight". widths: of
+    tiles that are added to one row. narrow: of those that are a whole row. tall: of those that are
+    added to many rows. products: multiply-adds of a step. loose: whether anything is summed of
+    weights that aren't packed."""
 
     def __init__(
         self, prefix: str, constants: Mapping[Buffer, np.ndarray], real: str, storage: str

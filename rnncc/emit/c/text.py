@@ -106,6 +106,22 @@ class CSource(CFile):
         return ", ".join(_declared(self.u, "real", "*restrict "))
 
     @property
+    def apart(self) -> str:
+        """What stands before a function that isn't written out where it is called."""
+        return f"{self.u.prefix.upper()}_APART static"
+
+    @property
+    def few(self) -> str:
+        return f"static {self.u.prefix.upper()}_FEW"
+
+    @property
+    def intrinsics(self) -> SimpleNamespace:
+        """Parts of their names, and a type."""
+        single = SimpleNamespace(kind="ps", ending="", neon="float32x4_t", number="f32")
+        double = SimpleNamespace(kind="pd", ending="d", neon="float64x2_t", number="f64")
+        return {32: single, 64: double}[self.bits]
+
+    @property
     def wide(self) -> bool:
         """Whether tiles are whole vectors of 64 bytes."""
         return all(width * self.bits % 512 == 0 for width in (*self.u.widths, *self.u.narrow))
