@@ -33,7 +33,7 @@ from rnncc.runtime.common.weight_formats import NARROW, narrowed
 TEST_STEPS = 24
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
 # A layer that shows every step, from its cell's own start.
-PLAIN = {"return_sequences": True, "return_state": False, "stateful": False}
+PLAIN: dict[str, object] = {"return_sequences": True, "return_state": False, "stateful": False}
 PLAIN |= {"time_major": False, "checkpoint_every": None}
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
