@@ -8,6 +8,7 @@ Non-Goals: single layers (`keras_layers`, `keras_recurrent`); weights without a 
 
 from __future__ import annotations
 
+import copy
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -237,7 +238,7 @@ class _Graph:
         name: str,
         shared: dict[str, tuple[Component, MaskWay]],
     ) -> tuple[Component, MaskWay]:
-        """A layer's own part, or another of the same weights where it is called again."""
+        """A layer's own part; where it is called again, another of the same weights."""
         kind, key = str(entry["class_name"]), layer_name(entry)
         module = str(entry.get("module") or "keras.layers")
         if not module.startswith(("keras.layers", "keras.src.layers", "rnncc.keras")):
@@ -246,7 +247,10 @@ class _Graph:
                 f"{kind} of {module:.80}; only Keras's layers are read",
             )
         if key in shared:
-            raise FileError(f"{self.where}: {name}", "a layer that is called twice isn't read")
+            part, way = shared[key]
+            again = copy.copy(part)
+            again.name = name
+            return again, way
         if weights is None:  # an input that isn't the first
             raise FileError(f"{self.where}: {name}", f"a {kind} in the middle of a chain")
         if kind in KINDS:
