@@ -149,6 +149,29 @@ def _dense(p: PartsWriter, part: plain.Dense, inputs: Sequence[Held | None]) -> 
     return p.made(SPELLED[part.activation](p.w, y, **part.parameters), x.rank)
 
 
+def _convolution(
+    p: PartsWriter, part: plain.Convolution, inputs: Sequence[Held | None]
+) -> list[Held]:
+    """Slices side by side, and a product: runtimes have no Conv of float64."""
+    x, w, reach = p.floats(inputs[0]), p.w, part.reach
+    if part.padding == "same" and part.stride > 1:
+        raise TypeError(f"{part.name} has no ONNX form here: what it pads depends on the steps")
+    before = {"causal": reach, "same": reach // 2, "valid": 0}[part.padding]
+    behind = reach - reach // 2 if part.padding == "same" else 0
+    padded = w.node("Pad", x.name, w.whole(0, before, 0, 0, behind, 0))
+    most = 2**62
+    slices = [
+        w.node("Slice", padded, *map(w.whole, (start, start - reach or most, 1, part.stride)))
+        for start in range(0, reach + 1, part.dilation)
+    ]
+    patches = w.node("Concat", *slices, axis=-1) if len(slices) > 1 else slices[0]
+    kernel = part.kernel.reshape(-1, part.kernel.shape[2])
+    y = w.node("MatMul", patches, p.constant(kernel, f"{part.name}_kernel"))
+    if part.bias is not None:
+        y = w.node("Add", y, p.constant(part.bias, f"{part.name}_bias"))
+    return p.made(SPELLED[part.activation](w, y, **part.parameters), x.rank)
+
+
 def _activation(
     p: PartsWriter, part: plain.Activation, inputs: Sequence[Held | None]
 ) -> list[Held]:
@@ -322,6 +345,7 @@ PARTS: dict[type[Component], Emit] = {
     plain.Activation: _activation,
     plain.BatchNorm: _batch_norm,
     plain.Concatenated: _concatenated,
+    plain.Convolution: _convolution,
     plain.Dense: _dense,
     plain.EachStep: _each_step,
     plain.Embedding: _embedding,

@@ -1,9 +1,10 @@
 """What stands around recurrent layers, on NumPy: dense layers, embeddings, normalisation, shapes.
 
-Non-Goals: training; what convolves.
+Non-Goals: training; what convolves over more than time.
 """
 
 from rnncc.models.plain.affine import Activation, Dense, Embedding, PRelu
+from rnncc.models.plain.convolution import Convolution
 from rnncc.models.plain.joins import Concatenated, Gain, JoinedBy, PooledSteps
 from rnncc.models.plain.normalization import BatchNorm, LayerNorm, MaskedSteps, MaskStep
 from rnncc.models.plain.shapes import (
@@ -20,6 +21,7 @@ __all__ = [
     "Activation",
     "BatchNorm",
     "Concatenated",
+    "Convolution",
     "Dense",
     "EachStep",
     "Embedding",

@@ -16,6 +16,7 @@ from rnncc.models.plain import (
     Activation,
     BatchNorm,
     Concatenated,
+    Convolution,
     Dense,
     EachStep,
     Embedding,
@@ -183,6 +184,18 @@ def _concatenate(entry: LayerEntry) -> Component:
     return Concatenated(entry.name, axis)
 
 
+def _conv1d(entry: LayerEntry) -> Component:
+    _channels_last(entry)
+    if entry.config.get("groups", 1) != 1:
+        raise FileError(entry.label, f"{entry.config['groups']!r:.80} groups aren't read, one is")
+    (stride,), (dilation,) = entry.config["strides"], entry.config.get("dilation_rate", [1])
+    names = ["kernel", "bias"] if entry.flag("use_bias") else ["kernel"]
+    function, parameters = function_of(entry.label, entry.config.get("activation"), entry.version)
+    kernel, bias = [*entry.taken(*names), None][:2]
+    padding = entry.config["padding"]
+    return Convolution(entry.name, kernel, bias, stride, dilation, padding, function, parameters)
+
+
 def _pooled(by: str) -> Maker:
     def made(entry: LayerEntry) -> Component:
         _channels_last(entry)
@@ -230,6 +243,7 @@ def _each_step(entry: LayerEntry) -> Component:
 
 _MAKERS: dict[str, tuple[Maker, MaskWay]] = {
     "Dense": (_dense, MaskWay.KEPT),
+    "Conv1D": (_conv1d, MaskWay.ENDED),
     "Embedding": (_embedding, MaskWay.MADE),
     "Masking": (_masking, MaskWay.MADE),
     "TimeDistributed": (_each_step, MaskWay.KEPT),

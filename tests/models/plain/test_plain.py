@@ -11,11 +11,12 @@ import torch
 import torch.nn.functional as tf
 
 from rnncc.models import Component
-from rnncc.models.component import NoGradient
+from rnncc.models.component import NoGradient, NoStream
 from rnncc.models.plain import (
     Activation,
     BatchNorm,
     Concatenated,
+    Convolution,
     Dense,
     EachStep,
     Embedding,
@@ -96,6 +97,19 @@ def batch_norm(x: torch.Tensor, gamma: Any, beta: Any) -> torch.Tensor:
     return tf.batch_norm(x.swapaxes(1, 2), mean, variance, gamma, beta, eps=0.1).swapaxes(1, 2)
 
 
+K = drawn(3, 5, 4)
+
+
+def convolved(before: int, behind: int, **options: int) -> Way:
+    """By torch, zeros around."""
+
+    def way(x: torch.Tensor, kernel: torch.Tensor, *bias: torch.Tensor) -> torch.Tensor:
+        padded = tf.pad(x.swapaxes(1, 2), (before, behind))
+        return tf.conv1d(padded, kernel.permute(2, 1, 0), *bias, **options).swapaxes(1, 2)
+
+    return way
+
+
 CASES: dict[str, tuple[Component, Way, Sequence[np.ndarray], Sequence[str]]] = {
     **{n: (Activation("f", n), f, [X], []) for n, f in TORCH.items()},
     "relu of all": (
@@ -122,6 +136,31 @@ CASES: dict[str, tuple[Component, Way, Sequence[np.ndarray], Sequence[str]]] = {
     "dense, leaky": (
         Dense("d", W, B, "leaky_relu", {"negative_slope": 0.3}),
         lambda x, w, b: tf.leaky_relu(x @ w + b, 0.3),
+        [X],
+        ["kernel", "bias"],
+    ),
+    "convolution": (Convolution("c", K, B), convolved(0, 0), [X], ["kernel", "bias"]),
+    "convolution, causal": (
+        Convolution("c", K, None, 1, 2, "causal", "tanh"),
+        lambda x, k: torch.tanh(convolved(4, 0, dilation=2)(x, k)),
+        [X],
+        ["kernel"],
+    ),
+    "convolution, same": (
+        Convolution("c", drawn(4, 5, 3), padding="same"),
+        convolved(1, 2),
+        [X],
+        ["kernel"],
+    ),
+    "convolution, strides": (
+        Convolution("c", drawn(2, 5, 3), stride=3),
+        convolved(0, 0, stride=3),
+        [X],
+        ["kernel"],
+    ),
+    "convolution, same strides": (
+        Convolution("c", K, B, stride=2, padding="same"),
+        convolved(1, 1, stride=2),
         [X],
         ["kernel", "bias"],
     ),
@@ -224,6 +263,10 @@ def test_the_same_in_onnx(case: str) -> None:
     if not part.weights:
         arrays = [a.astype("f") for a in arrays]
     feed = {f"x{i}": a for i, a in enumerate(arrays)}
+    if case == "convolution, same strides":
+        with pytest.raises(TypeError, match="what it pads depends on the steps"):
+            agree(model_of(part, arrays), feed, 0)
+        return
     agree(model_of(part, arrays), feed, 1e-12 if part.weights else 2e-6)
 
 
@@ -278,6 +321,23 @@ def test_masks() -> None:
         PooledSteps("p", "mean")(x, mask & False)
 
 
+def test_convolutions_step_by_step() -> None:
+    """A causal one goes on, in blocks of any length; others see what is still to come."""
+    part = Convolution("c", K, B, dilation=2, padding="causal")
+    for block in (1, 7):
+        stream = part.stream(X[:, :block])
+        for _ in range(2):
+            steps = [stream(X[:, t : t + block])[0] for t in range(0, 7, block)]
+            np.testing.assert_allclose(np.concatenate(steps, 1), part(X)[0], 1e-12, 1e-12)
+            assert stream.states[0].shape == (2, 4, 5)
+            stream.reset()
+    for other in (Convolution("c", K), Convolution("c", K, stride=2, padding="causal")):
+        with pytest.raises(NoStream, match="c needs the whole sequence"):
+            other.stream(X)
+    one = Convolution("c", K[:1], padding="causal")
+    np.testing.assert_allclose(one.stream(X)(X)[0], one(X)[0])
+
+
 def test_what_is_refused() -> None:
     for make in (
         lambda: Dense("d", W, G),
@@ -295,6 +355,10 @@ def test_what_is_refused() -> None:
         lambda: Reshaped("r", [-1, -1]),
         lambda: Permuted("p", [1, 0]),
         lambda: PooledSteps("p", "sum"),
+        lambda: Convolution("c", W),
+        lambda: Convolution("c", K, G),
+        lambda: Convolution("c", K, padding="full"),
+        lambda: Convolution("c", K, stride=0),
     ):
         with pytest.raises(ValueError):
             make()
@@ -318,6 +382,9 @@ def test_what_is_refused() -> None:
         (LastStep("part"), [X[:, :0]]),
         (PooledSteps("part", "mean"), [X[:, :0]]),
         (MaskedSteps("part"), [FLAT]),
+        (Convolution("part", K), [X[:, :2]]),
+        (Convolution("part", K), [X[..., :4]]),
+        (Convolution("part", K, padding="same"), [FLAT]),
     ]
     for part, arrays in refusals:
         with pytest.raises(ValueError, match="part"):

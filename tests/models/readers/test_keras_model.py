@@ -134,6 +134,16 @@ MODELS: dict[str, tuple[Callable[[], Any], list[np.ndarray]]] = {
         ),
         [HOLES],
     ),
+    "convolved": (
+        lambda: chain(
+            kl.Masking(),
+            kl.Conv1D(6, 4, padding="causal", activation="relu"),
+            kl.Conv1D(5, 3, strides=2, use_bias=False),
+            kl.Conv1D(5, 3, dilation_rate=2, padding="same"),
+            seq(kl.GRU),
+        ),
+        [HOLES],
+    ),
     "states": (states, [X, X[:, :9]]),
     "masks": (masks, [HOLES]),
     "shared": (shared, [HOLES, X]),
@@ -198,7 +208,13 @@ def test_outputs_and_weights(name: str, tmp_path: Path) -> None:
         for theirs, other in zip(layers_of(model), layers_of(fresh), strict=True):
             back = [*parts[theirs.name].weights.values()]
             own = theirs.get_weights()
-            if parts[theirs.name].kind in ("batch_norm", "embedding", "dense", "recurrent"):
+            if parts[theirs.name].kind in (
+                "batch_norm",
+                "embedding",
+                "dense",
+                "convolution",
+                "recurrent",
+            ):
                 assert [b.shape for b in back] == [o.shape for o in own]
             assert all(map(np.array_equal, back, own)), theirs.name
             other.set_weights(back)
@@ -335,7 +351,8 @@ def test_layers_that_arent_read(tmp_path: Path) -> None:
     x = keras.Input((20, 4))
     shared = chain(kl.Dense(4), shape=(20, 4))
     refused: list[tuple[Any, str]] = [
-        (chain(kl.Conv1D(4, 3)), "conv1d"),
+        (chain(kl.Conv1D(4, 3, groups=2)), "2 groups"),
+        (chain(kl.Conv1DTranspose(4, 3)), "Conv1DTranspose"),
         (chain(kl.LayerNormalization(axis=1), shape=(20, 4)), "its axis is"),
         (chain(kl.LayerNormalization(rms_scaling=True)), "rms_scaling"),
         (chain(kl.Softmax(axis=1)), "softmax is read of the last axis"),
