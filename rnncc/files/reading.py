@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import stat
 import struct
+from collections.abc import Callable
 from contextlib import closing
 from typing import BinaryIO
 
@@ -90,22 +91,16 @@ def _zip_format(file: BinaryIO, where: str) -> str:
     raise FileError(where, f"a zip archive of no kind that is read; it holds {held or 'nothing'}")
 
 
-def _length(file: BinaryIO) -> int:
-    return os.fstat(file.fileno()).st_size
+def _unzipped(reader: Callable[[Archive], Tensors]) -> Callable[[BinaryIO, str], Tensors]:
+    def read_archive(file: BinaryIO, where: str) -> Tensors:
+        with closing(Archive(file, where)) as archive:
+            return reader(archive)
 
-
-def _read_npz(file: BinaryIO, where: str) -> Tensors:
-    with closing(Archive(file, where)) as archive:
-        return read_npz(archive)
-
-
-def _read_keras(file: BinaryIO, where: str) -> Tensors:
-    with closing(Archive(file, where)) as archive:
-        return read_keras(archive)
+    return read_archive
 
 
 def _read_torch(file: BinaryIO, where: str) -> Tensors:
-    length = _length(file)
+    length = os.fstat(file.fileno()).st_size
     file.seek(0)
     if file.read(len(LEGACY)) == LEGACY:
         return read_torch(file, where, None, length)
@@ -119,6 +114,6 @@ _READERS = {
     "safetensors": read_safetensors,
     "json": read_json,
     "hdf5": lambda file, where: read_hdf5(where, where),
-    "npz": _read_npz,
-    "keras": _read_keras,
+    "npz": _unzipped(read_npz),
+    "keras": _unzipped(read_keras),
 }

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import fnmatch
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import rnncc.models.onnx
@@ -96,7 +96,10 @@ def _torch_chain(
     unknown = [n for n in names if n not in tensors]
     if unknown:
         raise FileError(where, f"it has no tensor {', '.join(unknown)}, that names= renames")
-    ignored: Callable[[str], bool] = lambda n: any(fnmatch.fnmatchcase(n, p) for p in ignore)  # noqa: E731
+
+    def ignored(name: str) -> bool:
+        return any(fnmatch.fnmatchcase(name, pattern) for pattern in ignore)
+
     groups = groups_of(arrays, where)
     text = layers
     if text is None:

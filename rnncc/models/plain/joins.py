@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.models.component import Arrays, Component, Cotangents, Given, Pullback
-from rnncc.models.plain.shapes import found_input
+from rnncc.models.plain.shapes import found_input, moved
 
 JOINS: dict[str, Callable[[Sequence[np.ndarray]], np.ndarray]] = {
     "add": lambda xs: reduce(np.add, xs),
@@ -112,10 +112,7 @@ class Gain(Component, kind="gain"):
         return (y + self.offset if self.offset else y,)
 
     def vjp(self, *inputs: Given) -> tuple[Arrays, Pullback]:
-        def pulled(dy: Cotangents) -> tuple[tuple[np.ndarray | None, ...], dict[str, np.ndarray]]:
-            return (None if dy[0] is None else dy[0] * self.factor,), {}
-
-        return self(*inputs), pulled
+        return self(*inputs), moved(lambda d: d * self.factor)
 
     def config(self) -> dict[str, Any]:
         return {"factor": self.factor, "offset": self.offset}

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.models.component import Arrays, Component, Cotangents, Given, Pullback
-from rnncc.models.plain.shapes import found_input
+from rnncc.models.plain.shapes import found_input, moved
 
 
 class BatchNorm(Component, kind="batch_norm"):
@@ -198,10 +198,7 @@ class MaskedSteps(Component, kind="masking"):
     def vjp(self, *inputs: Given) -> tuple[Arrays, Pullback]:
         y, mask = self(*inputs)
 
-        def pulled(dy: Cotangents) -> tuple[tuple[np.ndarray | None, ...], dict[str, np.ndarray]]:
-            return (None if dy[0] is None else dy[0] * mask[..., None],), {}
-
-        return (y, mask), pulled
+        return (y, mask), moved(lambda d: d * mask[..., None])
 
     def config(self) -> dict[str, Any]:
         return {"value": self.value}

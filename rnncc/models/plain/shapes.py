@@ -6,7 +6,7 @@ Non-Goals: sums over time (`joins`).
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -19,6 +19,15 @@ def found_input(inputs: Sequence[Given]) -> np.ndarray:
     x = inputs[0]
     assert x is not None
     return x
+
+
+def moved(back: Callable[[np.ndarray], np.ndarray]) -> Pullback:
+    """Of a part of one input, without weights. back: its cotangent, of the output's."""
+
+    def pulled(dy: Cotangents) -> tuple[tuple[np.ndarray | None, ...], dict[str, np.ndarray]]:
+        return (None if dy[0] is None else back(dy[0]),), {}
+
+    return pulled
 
 
 class Same(Component, kind="same"):
@@ -65,10 +74,7 @@ class Reshaped(Component, kind="reshape"):
     def vjp(self, *inputs: Given) -> tuple[Arrays, Pullback]:
         shape = found_input(inputs).shape
 
-        def pulled(dy: Cotangents) -> tuple[tuple[np.ndarray | None, ...], dict[str, np.ndarray]]:
-            return (None if dy[0] is None else dy[0].reshape(shape),), {}
-
-        return self(*inputs), pulled
+        return self(*inputs), moved(lambda d: d.reshape(shape))
 
     def config(self) -> dict[str, Any]:
         return {"shape": list(self.shape)}
@@ -94,10 +100,7 @@ class Permuted(Component, kind="permute"):
     def vjp(self, *inputs: Given) -> tuple[Arrays, Pullback]:
         back = np.argsort(self.axes)
 
-        def pulled(dy: Cotangents) -> tuple[tuple[np.ndarray | None, ...], dict[str, np.ndarray]]:
-            return (None if dy[0] is None else dy[0].transpose(back),), {}
-
-        return self(*inputs), pulled
+        return self(*inputs), moved(lambda d: d.transpose(back))
 
     def config(self) -> dict[str, Any]:
         return {"axes": list(self.axes)}
@@ -119,10 +122,7 @@ class RepeatedSteps(Component, kind="repeat"):
         return (np.repeat(x[:, None], self.times, 1),)
 
     def vjp(self, *inputs: Given) -> tuple[Arrays, Pullback]:
-        def pulled(dy: Cotangents) -> tuple[tuple[np.ndarray | None, ...], dict[str, np.ndarray]]:
-            return (None if dy[0] is None else dy[0].sum(1),), {}
-
-        return self(*inputs), pulled
+        return self(*inputs), moved(lambda d: d.sum(1))
 
     def config(self) -> dict[str, Any]:
         return {"times": self.times}
@@ -140,14 +140,12 @@ class LastStep(Component, kind="last_step"):
     def vjp(self, *inputs: Given) -> tuple[Arrays, Pullback]:
         x = found_input(inputs)
 
-        def pulled(dy: Cotangents) -> tuple[tuple[np.ndarray | None, ...], dict[str, np.ndarray]]:
-            if dy[0] is None:
-                return (None,), {}
+        def back(d: np.ndarray) -> np.ndarray:
             dx = np.zeros_like(x)
-            dx[:, -1] = dy[0]
-            return (dx,), {}
+            dx[:, -1] = d
+            return dx
 
-        return self(*inputs), pulled
+        return self(*inputs), moved(back)
 
 
 class FirstFeatures(Component, kind="first_features"):
@@ -166,14 +164,12 @@ class FirstFeatures(Component, kind="first_features"):
     def vjp(self, *inputs: Given) -> tuple[Arrays, Pullback]:
         x = found_input(inputs)
 
-        def pulled(dy: Cotangents) -> tuple[tuple[np.ndarray | None, ...], dict[str, np.ndarray]]:
-            if dy[0] is None:
-                return (None,), {}
+        def back(d: np.ndarray) -> np.ndarray:
             dx = np.zeros_like(x)
-            dx[..., : self.count] = dy[0]
-            return (dx,), {}
+            dx[..., : self.count] = d
+            return dx
 
-        return self(*inputs), pulled
+        return self(*inputs), moved(back)
 
     def config(self) -> dict[str, Any]:
         return {"count": self.count}
