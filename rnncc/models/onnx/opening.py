@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.files import FileError
+from rnncc.files import FileError, limits
 from rnncc.files.needed import needed
 from rnncc.files.onnx_files import MOST_BYTES, taken_out
 from rnncc.files.onnx_wire import LARGE, Stored, cut_apart
@@ -55,6 +55,7 @@ def opened(path: str | os.PathLike[str]) -> OpenedModel:
     del data
     if not model.HasField("graph") or not model.graph.node:
         raise FileError(file, "is no ONNX model: it has no graph, or one of no nodes")
+    limits.check_count(os.fspath(file), len(model.graph.initializer), limits.TENSORS, "tensors")
     _refuse_unread(model, file)
     large = _take_out(model, file, file.parent, stored)
     _check_operators(onnx, model, file)

@@ -245,6 +245,13 @@ def test_tensors_in_other_files(tmp_path: Path) -> None:
             load_onnx(folder / "bad.onnx")
 
 
+def test_more_tensors_than_are_read(load: Load) -> None:
+    """A few bytes each, and each check of the library looks at all."""
+    many = small().SerializeToString() + b"\x3a\x80\xb5\x18" + b"\x2a\x00" * 200_000
+    with pytest.raises(FileError, match=r"it has 200,0\d\d tensors, more than 65,536"):
+        load(many)
+
+
 def test_the_voice_detector() -> None:
     path = Path(os.environ.get("RNNCC_MODELS", "../shared/models")) / "vad_16k_sequence.onnx"
     if not path.exists():
