@@ -23,6 +23,7 @@ except ModuleNotFoundError as error:
 
 from rnncc.torch.conversion.convert import convert, restored
 from rnncc.torch.conversion.report import Conversion, converted
+from rnncc.torch.exporting import onnx_translations
 from rnncc.torch.modules.cell import RecurrentModule
 from rnncc.torch.modules.scan import scan
 from rnncc.torch.modules.stacks import RecurrentStack
@@ -43,6 +44,7 @@ __all__ = [
     "RecurrentStack",
     "convert",
     "converted",
+    "onnx_translations",
     "restored",
     "scan",
 ]

@@ -190,7 +190,8 @@ def _saved(handle: Tensor) -> SavedTensors:
 IN_GRAPHS: dict[str, Recurrence] = {}  # what graphs may ask for at any time
 
 
-def _recurrence(key: str) -> Recurrence:
+def recurrence_named(key: str) -> Recurrence:
+    """What an op of a graph means; it stays from now on. RuntimeError where nobody knows it."""
     recurrence = IN_GRAPHS.get(key)
     if recurrence is None:
         short, _, text = key.partition(" ")
@@ -216,7 +217,7 @@ def _forward(
     masked: bool,
     save: bool,
 ) -> list[Tensor]:
-    results, saved = _recurrence(key).forward(tensors, seed, training, given, masked, save)
+    results, saved = recurrence_named(key).forward(tensors, seed, training, given, masked, save)
     return [*results, handle_of(saved)] if saved is not None else results
 
 
@@ -229,7 +230,7 @@ def _fake_forward(
     masked: bool,
     save: bool,
 ) -> list[Tensor]:
-    recurrence, like = _recurrence(key), tensors[0]
+    recurrence, like = recurrence_named(key), tensors[0]
     known = recurrence.known(tensors[: len(recurrence.cell.arguments)], real=False)
     dtype = recurrence.torch_dtype
     results = [like.new_empty(shape, dtype=dtype) for shape in known.results]
@@ -247,7 +248,7 @@ def _backward(
 ) -> list[Tensor]:
     remaining = iter(cotangents)
     handed = [next(remaining) if g else None for g in given]
-    grads = _recurrence(key).backward(_saved(handle), handed, wanted)
+    grads = recurrence_named(key).backward(_saved(handle), handed, wanted)
     return [g for g in grads if g is not None]
 
 

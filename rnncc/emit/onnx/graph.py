@@ -29,12 +29,13 @@ _ODD = re.compile(r"[^A-Za-z0-9_.]")
 
 class GraphWriter:
     """A graph of floats of one dtype. around: the writer of the graph that this one is inside of.
+    prefix: what all names begin with.
 
     Constants are the outermost graph's, each once.
     """
 
-    def __init__(self, dtype: str, around: GraphWriter | None = None) -> None:
-        self.dtype, self.around = dtype, around
+    def __init__(self, dtype: str, around: GraphWriter | None = None, *, prefix: str = "") -> None:
+        self.dtype, self.around, self.prefix = dtype, around, prefix
         self.nodes: list[Any] = []
         self.top: GraphWriter = self if around is None else around.top
         if around is None:
@@ -47,8 +48,8 @@ class GraphWriter:
 
     def name(self, wanted: str) -> str:
         """Unlike all others of the model."""
-        wanted = _ODD.sub("_", wanted) or "v"
         top = self.top
+        wanted = top.prefix + (_ODD.sub("_", wanted) or "v")
         found = wanted
         while found in top.taken:
             top.counts[wanted] = top.counts.get(wanted, 0) + 1

@@ -14,7 +14,8 @@ import numpy as np
 
 from rnncc.common.result_roles import final_name
 from rnncc.emit.onnx.graph import GraphWriter
-from rnncc.export.to_onnx.layer_graph import LayerInputs, LayerWriter
+from rnncc.export.to_onnx.cell_graph import LayerInputs
+from rnncc.export.to_onnx.layer_graph import LayerWriter
 from rnncc.runtime.api.layer import Layer
 
 Names = Mapping[str, str]
@@ -82,9 +83,12 @@ def _valid(w: GraphWriter, given: CallNames, first: str) -> str:
     """Bools [T, B]; "" where every step counts."""
     if given.mask:
         return steps_first(w, given.mask, 2)
-    if not given.lengths:
-        return ""
+    return valid_steps(w, given.lengths, first) if given.lengths else ""
+
+
+def valid_steps(w: GraphWriter, lengths: str, first: str) -> str:
+    """Bools [T, B]: lengths int64 [B], of what has as many steps as `first`."""
     zero, one = (w.constant(np.array(n, np.int64), "step") for n in (0, 1))
     end = w.node("Squeeze", w.size(first, 0), w.whole(0))
     steps = w.node("Unsqueeze", w.node("Range", zero, end, one), w.whole(1))
-    return w.node("Less", steps, w.node("Unsqueeze", given.lengths, w.whole(0)))
+    return w.node("Less", steps, w.node("Unsqueeze", lengths, w.whole(0)))

@@ -13,7 +13,8 @@ from rnncc.common.result_roles import final_name
 from rnncc.common.version import __version__
 from rnncc.emit.onnx.graph import ELEMENTS, GraphWriter, model_of
 from rnncc.export.to_onnx.calls import CallNames, called
-from rnncc.export.to_onnx.layer_graph import FORMS, LayerWriter, check_layer
+from rnncc.export.to_onnx.cell_graph import FORMS
+from rnncc.export.to_onnx.layer_graph import LayerWriter, check_layer
 from rnncc.export.to_onnx.parts import model_values
 from rnncc.files.writing import write_whole
 from rnncc.models.model import Model

@@ -8,7 +8,7 @@ Non-Goals: which cells have one (`recognition`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -32,9 +32,11 @@ class NodeInputs:
     backwards: bool = False
 
 
-def standard_node(w: GraphWriter, node: Recognised, given: NodeInputs) -> tuple[str, list[str]]:
-    """Outputs of every step, in the order of time, and the last states."""
-    arrays = {n: w.constant(a[None].astype(w.dtype), n) for n, a in node.arrays.items()}
+def standard_node(
+    w: GraphWriter, node: Recognised, arrays: Mapping[str, str], given: NodeInputs
+) -> tuple[str, list[str]]:
+    """Outputs of every step, in the order of time, and the last states. arrays: W, R, and B and P
+    where they are, with an axis of directions."""
     lengths = w.cast(given.lengths, "int32") if given.lengths else ""
     states = [s and w.node("Unsqueeze", s, w.whole(0)) for s in given.states]
     start = [states[0], states[1] if len(states) > 1 else "", arrays.get("P", "")]
