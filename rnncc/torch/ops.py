@@ -17,6 +17,7 @@ Non-Goals: what is computed (`recurrence`).
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,11 @@ from rnncc.torch.uncompiled import run_as_is
 if TYPE_CHECKING:
     from rnncc.torch.packed import OverRows
 
+NO_OLD_ONNX = (
+    "torch's older ONNX exporter has no form of rnncc: torch.onnx.export(..., dynamo=True, "
+    "custom_translation_table=rnncc.torch.onnx_translations()); a Keras model goes as a file: "
+    "model.save('m.keras'), then rnncc export m.keras --onnx -o m.onnx"
+)
 NO_SCRIPT = "modules of rnncc.torch can't be scripted: use torch.compile or torch.export"
 join_torch()
 
@@ -81,6 +87,7 @@ def _called(
         if torch._C._are_functorch_transforms_active() or is_dual(tensors):
             return CallKind(recurrence, training, given, masked).results(seed, tensors)
     if compiled or _is_traced(tensors[0]) or (tensors[0].is_meta and tensors[-1].is_meta):
+        _refuse_old_onnx()
         results = torch.ops.rnncc.forward(
             recurrence.key, list(tensors), seed, training, given, masked, save
         )
@@ -98,6 +105,15 @@ def _transformed(
     recurrence: Recurrence | OverRows, tensors: Sequence[Tensor], seed: Tensor | None, *how: bool
 ) -> Sequence[Tensor]:
     return _called(recurrence, tensors, seed, *how)
+
+
+def _refuse_old_onnx() -> None:
+    """torch.onnx.export(dynamo=False) would fail on a node that nobody told it of, much later."""
+    if torch._C._get_tracing_state() is None:
+        return
+    exporter = sys.modules.get("torch.onnx")
+    if exporter is not None and exporter.is_in_onnx_export():
+        raise NotImplementedError(NO_OLD_ONNX)
 
 
 def _is_traced(t: Tensor) -> bool:

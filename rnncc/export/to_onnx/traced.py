@@ -1,10 +1,11 @@
 """Weights of a node that are values of the graph, not numbers: where in the cell's own they lie.
 
-A cell is recognised with whole numbers for weights, then with each weight's numbers raised by
-their places: what grows in W, R, B or P says which element it is. That holds for sums of elements
-alone, which a third set of numbers shows.
+A cell is recognised with whole numbers for weights, then with each weight's numbers raised: by 1,
+by their places, by the squares of these. What W, R, B and P grow by says of how many elements, one
+or two, an element is the sum, and which they are. That holds for such sums alone, which another set
+of numbers shows.
 
-    W of gate f = weight_ih[16:32]      B of gate f = bias_ih[16:32] + bias_hh[16:32]
+    W of gate f = weight_ih[16:32]      B of gate z = bias[0, :16] + bias[1, :16]
 
 Non-Goals: weights that are numbers (`recognition`).
 """
@@ -22,17 +23,18 @@ from rnncc.export.to_onnx.recognition import Recognised, recognised
 from rnncc.ir.program import Program
 
 Shapes = Mapping[str, tuple[int, ...]]
+Places = tuple[np.ndarray, np.ndarray]
 MOST = 50  # of the whole numbers: sums and small products of them are exact
 
 
 @dataclass(frozen=True)
 class TracedWeight:
-    """places: by array of the node and weight of the cell, 1 + the place of the element that each
-    element holds, 0 for none."""
+    """places: by array of the node and weight of the cell, 1 + the place of an element that each
+    element is a sum of, 0 for none; of the first one, and of the second."""
 
     node: Recognised
     shapes: Shapes
-    places: Mapping[str, Mapping[str, np.ndarray]]
+    places: Mapping[str, Mapping[str, Places]]
 
     def names(self, w: GraphWriter, given: Mapping[str, str]) -> dict[str, str] | None:
         """The node's arrays as values of the graph, with an axis of directions. given: names of
@@ -55,13 +57,12 @@ class TracedWeight:
         self,
         w: GraphWriter,
         given: Mapping[str, str],
-        places: Mapping[str, np.ndarray],
+        places: Mapping[str, Places],
         rows: slice,
     ) -> list[str] | None:
         """What is added up in one gate's rows."""
         parts = []
-        for weight, of_weight in places.items():
-            block = of_weight[rows]
+        for weight, block in ((n, both[rows]) for n, pair in places.items() for both in pair):
             if not block.any():
                 continue
             part = _cut(w, given[weight], self.shapes[weight], block)
@@ -114,19 +115,32 @@ def traced(
     first = look(plain)
     if first is None:
         return None
-    places: dict[str, dict[str, np.ndarray]] = {n: {} for n in first.arrays}
+    places: dict[str, dict[str, Places]] = {n: {} for n in first.arrays}
     for weight, array in plain.items():
-        numbers = np.arange(1, 1 + array.size).reshape(array.shape)
-        found = look({**plain, weight: array + numbers})
-        if found is None or found.arrays.keys() != first.arrays.keys():
-            return None
+        numbers = np.arange(1.0, 1 + array.size).reshape(array.shape)
+        found = [look({**plain, weight: array + numbers**power}) for power in (0, 1, 2)]
         for name, before in first.arrays.items():
-            grown = found.arrays[name] - before
-            if not ((grown >= 0) & (grown <= array.size) & (grown == np.round(grown))).all():
+            grown = [f.arrays[name] - before for f in found if f and name in f.arrays]
+            if len(grown) < len(found):
                 return None
-            places[name][weight] = grown.astype(np.int64)
+            pair = _two(grown[0], grown[1], grown[2], array.size)
+            if pair is None:
+                return None
+            places[name][weight] = pair
     made = TracedWeight(first, dict(shapes), places)
     return made if _holds(made, drawn, look) else None
+
+
+def _two(count: np.ndarray, total: np.ndarray, squares: np.ndarray, most: int) -> Places | None:
+    """Two places of these sums; the second is 0 where there is one, both where there is none."""
+    apart = np.sqrt(np.maximum(2 * squares - total**2, 0))
+    low, high = np.rint((total - apart) / 2), np.rint((total + apart) / 2)
+    places = np.where(count == 2, low, high), np.where(count == 2, high, 0)
+    right = (places[0] + places[1] == total) & (places[0] ** 2 + places[1] ** 2 == squares)
+    right &= ((places[0] > 0).astype(int) + (places[1] > 0) == count) & (places[0] >= 0)
+    if not right.all() or max(p.max(initial=0) for p in places) > most:
+        return None
+    return places[0].astype(np.int64), places[1].astype(np.int64)
 
 
 def _holds(
@@ -141,8 +155,9 @@ def _holds(
         return False
     for name, places in made.places.items():
         total = np.zeros(found.arrays[name].shape)
-        for weight, of_weight in places.items():
-            total += np.concatenate([[0.0], arrays[weight].ravel()])[of_weight]
+        for weight, pair in places.items():
+            held = np.concatenate([[0.0], arrays[weight].ravel()])
+            total += held[pair[0]] + held[pair[1]]
         if not np.array_equal(total, found.arrays[name]):
             return False
     return True

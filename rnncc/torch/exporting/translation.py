@@ -18,6 +18,7 @@ import torch
 from torch import Tensor
 
 from rnncc.torch.ops import recurrence_named
+from rnncc.torch.recurrence import Recurrence
 
 
 def onnx_translations() -> dict[Callable[..., Any], Callable[..., Any]]:
@@ -48,6 +49,11 @@ def _forward(
     from rnncc.torch.exporting.recurrence_graph import GraphTensor, recurrence_nodes
 
     recurrence = recurrence_named(key)
+    if not isinstance(recurrence, Recurrence):
+        raise ValueError(
+            f"{key.partition(':')[0]} is a layer of rnncc.keras: save the model, "
+            "model.save('m.keras'), and rnncc export m.keras --onnx -o m.onnx"
+        )
     if training and recurrence.draws:
         raise ValueError(
             f"{recurrence.cell.name} draws random numbers in training: model.eval() before export"
@@ -76,7 +82,7 @@ def _moved(
     values = {v.name: v for v in graph.inputs}
     for (name, _, _), tensor in zip(inputs, tensors, strict=True):
         onnx_ir.convenience.replace_all_uses_with(values[name], tensor)
-    found = {}
+    found: dict[str, Any] = {}
     for held in list(graph.initializers.values()):
         constant = onnx_ir.node("Constant", [], {"value": held.const_value})
         constant.outputs[0].type, constant.outputs[0].shape = held.type, held.shape

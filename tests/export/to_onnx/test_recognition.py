@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -140,6 +142,52 @@ def test_other_ways_to_write_a_gru(text: str, operator: str) -> None:
     model = graph(layer)
     assert kinds(model) == [operator]
     assert worst(layer, model, ((3, 8),)) <= 1e-6
+
+
+TRACED = [
+    ("h[t] = tanh(x[t] @ W + h[t-1] @ U)\n", True),
+    ("h[t] = tanh(x[t] @ W + h[t-1] @ transpose(U) + b[1] + b[0])\n", True),
+    ("h[t] = tanh(x[t] @ (2 * W) + h[t-1] @ U)\n", True),  # W + W
+    # Not elements of weights, more than two of them, or not in blocks.
+    ("h[t] = tanh(x[t] @ (3 * W) + h[t-1] @ U)\n", False),
+    ("h[t] = tanh(x[t] @ A @ W + h[t-1] @ U)\n", False),
+    ("h[t] = tanh(x[t] @ W + h[t-1] @ (U + 1))\n", False),
+    ("h[t] = tanh(x[t] @ W + h[t-1] @ U + b[0] + b[1] + b[2])\n", False),
+    ("h[t] = tanh(x[t] @ W + h[t-1] @ U[::-1])\n", False),
+    # A number of the function is a weight.
+    ("h[t] = a * tanh(x[t] @ W + h[t-1] @ U)\n", False),
+]
+
+
+@pytest.mark.parametrize("number", range(len(TRACED)))
+def test_weights_that_are_values(number: int) -> None:
+    """Put together of them where they lie; else the cell is a Scan of them."""
+    from rnncc.emit.onnx.graph import GraphWriter, model_of
+    from rnncc.export.to_onnx.cell_graph import CellGraph, CellWriter, LayerInputs
+
+    step, is_node = TRACED[number]
+    shapes = {"W": "features, units", "U": "units, units", "A": "features, features"}
+    shapes |= {"b": "3, units", "a": ""}
+    declared = "".join(
+        f"{n}: weight{f'[{s}]' if s else ''} = zeros\n"
+        for n, s in shapes.items()
+        if re.search(rf"\b{n}\b", step)
+    )
+    spec = parse(f"{HEAD}{declared}{step}return h[t]\n")
+    layer = filled(oracle.layer_class(spec, "float32")(units=3, return_sequences=True), SHAPE)
+    w, plain = GraphWriter("float32"), CellGraph.of(layer)
+    names = {n: w.name(n) for n in layer.weights}
+    inputs = [w.value(n, "float32", layer.weights[n].shape) for n in names]
+    x = w.name("x")
+    cell = replace(plain, arrays={}, names=names)
+    found = CellWriter(w).cell(cell, LayerInputs({"x": x}, w.size(x, 1)), False)
+    inputs.append(w.value(x, "float32", ["T", "B", 4]))
+    outputs = [w.value(w.last(found["h"], "y"), "float32", ["T", "B", 3])]
+    model = model_of(w.graph("g", inputs, outputs), "", "", "")
+    assert kinds(model) == ["RNN" if is_node else "Scan"]
+    array = np.random.default_rng(0).standard_normal((7, 2, 4)).astype("f")
+    (y,) = session(model).run(None, {**layer.weights, "x": array})
+    np.testing.assert_allclose(y.swapaxes(0, 1), layer(array.swapaxes(0, 1)), atol=1e-6)
 
 
 def test_a_weight_apart_is_seen() -> None:
