@@ -15,7 +15,7 @@ import numpy as np
 from rnncc.files import limits
 from rnncc.files.errors import FileError
 from rnncc.files.needed import needed
-from rnncc.files.onnx_wire import LARGE, Stored, cut_apart
+from rnncc.files.onnx_wire import Stored, cut_apart
 from rnncc.files.tensors import Tensors, checked_name, from_bfloat16, sized
 
 RECURRENT = {
@@ -76,7 +76,7 @@ def _array_of(
     bytes that other files may hold."""
     if tensor.data_type == onnx.TensorProto.STRING:
         raise FileError(label, "it holds texts, not numbers")
-    array = taken_out(tensor, label, folder, stored, left, least=0)
+    array = taken_out(tensor, label, folder, stored, left, 0)
     if array is not None:
         return array
     try:
@@ -99,7 +99,7 @@ def taken_out(
     folder: Path | None,
     stored: Stored | None,
     most: int,
-    least: int = LARGE,
+    least: int,
 ) -> np.ndarray | None:
     """The numbers of a TensorProto that lie elsewhere: out of the model's file, where they were
     cut out, or in a file beside it. None where it holds them itself, afterwards: so do those of

@@ -15,7 +15,7 @@ from rnncc.files import FileError, onnx_wire, read
 from rnncc.models import Model
 from rnncc.models.load import load_model
 from rnncc.models.onnx import load_onnx
-from tests.support.in_onnx.graphs import model_of
+from tests.support.in_onnx.graphs import model_of, streamed, tagger
 
 KINDS = ("f4", "f8", "f2", "i4", "i8", "u1", "bool")
 
@@ -69,6 +69,23 @@ def test_a_large_model(plain: str, tmp_path: Path) -> None:
     assert isinstance(again, Model) and np.allclose(again(x), expected, 1e-4, 1e-4)
     onnx.save(model, tmp_path / "beside.onnx", save_as_external_data=True, location="numbers")
     assert np.array_equal(load_onnx(tmp_path / "beside.onnx", plain)(x), loaded(x))
+
+
+@pytest.mark.parametrize("plain", ["reference", "onnxruntime"])
+@pytest.mark.parametrize("make", [tagger, streamed])
+def test_models_that_are_cut(
+    make: Any, plain: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """They compute what they did whole."""
+    path, x = tmp_path / "model.onnx", np.random.default_rng(2).standard_normal((2, 2, 5))
+    path.write_bytes(make().SerializeToString())
+    fed = {load_onnx(path, plain).inputs[0].name: x}
+    expected = load_onnx(path, plain)(fed)
+    monkeypatch.setattr(onnx_wire, "CUT_FROM", 0)
+    monkeypatch.setattr(onnx_wire, "LARGE", 64)
+    found = load_onnx(path, plain)(fed)
+    for name in expected:
+        np.testing.assert_allclose(found[name], expected[name], 1e-6, 1e-6)
 
 
 def test_every_kind_of_numbers(cutting: None, tmp_path: Path) -> None:

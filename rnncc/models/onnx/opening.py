@@ -16,10 +16,10 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.files import FileError, limits
+from rnncc.files import FileError, limits, onnx_wire
 from rnncc.files.needed import needed
 from rnncc.files.onnx_files import MOST_BYTES, taken_out
-from rnncc.files.onnx_wire import LARGE, Stored, cut_apart
+from rnncc.files.onnx_wire import Stored, cut_apart
 from rnncc.models.onnx.settings import OPERATORS
 
 
@@ -194,7 +194,7 @@ def _take_out(
     initializers, large = len(model.graph.initializer), {}
     for i, tensor in enumerate(tensors_of(model)):  # the graph's initializers are the first
         label, is_outside = f"{where}: tensor {tensor.name}", tensor.data_location == 1
-        least = LARGE if i < initializers else MOST_BYTES
+        least = onnx_wire.LARGE if i < initializers else MOST_BYTES
         array = taken_out(tensor, label, folder, stored.get(i), left, least)
         if array is not None:
             large[tensor.name] = array
