@@ -64,6 +64,7 @@ ORDER = (
     "models.readers",
     "models.load",
     "export.to_onnx",
+    "export.to_c",
     "export",
     "torch.*",
     "jax.*",

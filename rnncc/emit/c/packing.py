@@ -16,6 +16,7 @@ from itertools import pairwise
 import numpy as np
 
 from rnncc.emit.c.addresses import CAddresses
+from rnncc.emit.c.names import CNames
 from rnncc.emit.c.narrow_weights import stored, widened
 from rnncc.schedule.model import Acc, Buffer, Segment
 
@@ -40,17 +41,15 @@ class Tiles:
 
 
 class PackedLanes:
-    """constants: arrays by buffer. storage: of what contractions read, see `narrow_weights`.
-    arrays: those that were packed, by name; kinds: of their numbers, "real" or "weight". widths: of
-    tiles that are added to one row. narrow: of those that are a whole row. tall: of those that are
-    added to many rows. products: multiply-adds of a step. loose: whether anything is summed of
-    weights that aren't packed."""
+    """named: of arrays. constants: arrays by buffer, of the cell that is being written. storage: of
+    what contractions read, see `narrow_weights`. arrays: those that were packed, by name; kinds: of
+    their numbers, "real" or "weight". widths: of tiles that are added to one row. narrow: of those
+    that are a whole row. tall: of those that are added to many rows. products: multiply-adds of a
+    step. loose: whether anything is summed of weights that aren't packed."""
 
-    def __init__(
-        self, prefix: str, constants: Mapping[Buffer, np.ndarray], real: str, storage: str
-    ) -> None:
-        self.prefix, self.constants, self.most = prefix, constants, MOST[real]
-        self.storage = storage
+    def __init__(self, prefix: str, named: CNames, real: str, storage: str) -> None:
+        self.prefix, self.named, self.most, self.storage = prefix, named, MOST[real], storage
+        self.constants: Mapping[Buffer, np.ndarray] = {}
         self.arrays: dict[str, np.ndarray] = {}
         self.kinds: dict[str, str] = {}
         self.widths: set[int] = set()
@@ -126,10 +125,9 @@ class PackedLanes:
 
     def array(self, name: str, values: np.ndarray, kind: str = "real") -> str:
         """What an array of those values is called: one of all that are alike."""
-        key = (name, values.tobytes())
+        key = (name, values.shape, values.tobytes())
         if key not in self._names:
-            count = sum(1 for other, _ in self._names if other == name)
-            self._names[key] = f"{self.prefix}_w_{name}{count or ''}"
+            self._names[key] = f"{self.prefix}_w_{self.named.fresh_of(name, '')}"
             self.arrays[self._names[key]] = values
             self.kinds[self._names[key]] = kind
         return self._names[key]

@@ -15,7 +15,7 @@ from rnncc.common import formulas
 from rnncc.common.template_loader import render
 from rnncc.common.version import __version__
 from rnncc.emit.c.narrow_weights import PARTS
-from rnncc.emit.c.unit import CArray, CUnit
+from rnncc.emit.c.parts import CArray, CUnit
 
 LINE = 8  # numbers of an array on a line
 

@@ -13,16 +13,14 @@ Non-Goals: the text around the functions (templates/c); files (`export`).
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
 
 import numpy as np
 
 from rnncc.artifact.cell import CellDescription
-from rnncc.common.user_text import Code, comment
+from rnncc.common.user_text import Code
 from rnncc.emit.c.addresses import CAddresses
 from rnncc.emit.c.contractions import Sums, of_all_steps
-from rnncc.emit.c.names import CNames
-from rnncc.emit.c.packing import PackedLanes
+from rnncc.emit.c.parts import CArray, CKernel, UnitParts, c_comment
 from rnncc.emit.c.row_stages import Unsupported, row_lines
 from rnncc.emit.c.statements import CStatements
 from rnncc.emit.shared.views import Loop
@@ -45,95 +43,33 @@ from rnncc.schedule.model import (
 WEIGHTS = ("weight", "constant", "rate")
 
 
-@dataclass(frozen=True)
-class CArray:
-    """An array of the file's: shape and elements. each_step: an input of which every step has its
-    own; a context has one for all."""
-
-    name: str
-    shape: tuple[int, ...]
-    values: np.ndarray | None = None
-    each_step: bool = True
-    kind: str = "real"  # of its numbers; weights that sums read may be "weight"
-    rows: int = 1  # of a state that is kept of every step of a block: those, and the first
-
-    @property
-    def elements(self) -> int:
-        return int(np.prod(self.shape, dtype=int))
-
-
-@dataclass
-class CPart:
-    """Lines of a function. turns: whether it loops over the steps of a block around them."""
-
-    turns: bool
-    lines: list[str]
-
-
-@dataclass
-class CKernel:
-    """A function over the steps of a block."""
-
-    name: str
-    doc: Code
-    parts: list[CPart] = field(default_factory=list)
-    advances: list[tuple[str, int]] = field(default_factory=list)  # states, at each step's end
-
-    def add(self, turns: bool, lines: list[str]) -> None:
-        if not self.parts or self.parts[-1].turns != turns:
-            self.parts.append(CPart(turns, []))
-        self.parts[-1].lines += lines
-
-
-@dataclass
-class CUnit:
-    prefix: str
-    title: Code
-    real: str
-    block: int
-    inputs: list[CArray]  # of one step
-    outputs: list[CArray]
-    states: list[CArray]  # values: what a reset begins with
-    works: list[CArray]  # of one block
-    weights: list[CArray]
-    kernels: list[CKernel]
-    functions: set[str]  # of templates/c, those that are called
-    widths: list[int]  # of tiles of lanes
-    narrow: list[int]  # of tiles that are a whole row of few lanes
-    tall: list[int]  # of `widths`, which are added to several rows at once
-    loose: bool  # whether anything is summed of weights that aren't packed
-    products: int  # multiply-adds of a step
-    storage: str  # of the weights that sums read: "", "bfloat16" or "int8"
-
-    @property
-    def state_elements(self) -> int:
-        return sum(s.elements for s in self.states)
-
-
 class UnitWriter:
-    """prefix: what the file's names begin with. sizes, weights (with constants and rates): by name.
-    storage: how the weights that sums read are kept, "" as they are. starts: what states begin
-    with, if not with what the cell declares. source: the equations by line."""
+    """Writes one cell into `parts`.
+
+    sizes, weights (with constants and rates): by name. inputs, outputs: places of those that are
+    values between cells; others become the file's own. starts: what states begin with, if not with
+    what the cell declares. source: the equations by line.
+    """
 
     def __init__(
         self,
+        parts: UnitParts,
         schedule: Schedule,
         cell: CellDescription,
-        prefix: str,
         sizes: Mapping[str, int],
         weights: Mapping[str, np.ndarray],
         *,
-        dtype: str = "float32",
-        storage: str = "",
-        block: int = 16,
+        inputs: Mapping[str, str] | None = None,
+        outputs: Mapping[str, str] | None = None,
         starts: Mapping[str, np.ndarray] | None = None,
         source: Mapping[int, str] | None = None,
     ) -> None:
-        self.schedule, self.prefix, self.sizes, self.block = schedule, prefix, sizes, block
-        self.dtype, self.storage, self.source = dtype, storage, source or {}
+        self.parts, self.prefix, self.block = parts, parts.prefix, parts.block
+        self.schedule, self.sizes, self.source = schedule, sizes, source or {}
+        self.inputs, self.outputs = inputs or {}, outputs or {}
         declared = {s.name: weights[s.default] for s in cell.states if s.default is not None}
         self.starts = {**declared, **(starts or {})}
-        self.functions: set[str] = set()
+        self.functions = parts.functions
         self.program: Program = schedule.program
         self.leaves = {
             op.result: op for op in self.program.ops() if OPS[op.opcode].kind is Kind.LEAF
@@ -154,33 +90,21 @@ class UnitWriter:
         self.initials = constants_of(self.program, {**weights, **begin}, sizes, more)
         self.kept: set[Buffer] = set()
         self.places: dict[Buffer, str] = {}
-        self.fields = CNames()  # of the struct
-        self.inputs: list[CArray] = []
-        self.outputs: list[CArray] = []
         self.states: list[CArray] = []
-        self.works: list[CArray] = []
         self.weights: dict[Buffer, CArray] = {}
         self.asked: set[Buffer] = set()
-        self.moved: set[Buffer] = set()  # states that can't be written where they are read
 
-    def unit(self, title: str) -> CUnit:
+    def write(self) -> None:
         self._place_parameters()
         self._place_states()
         self._place_outputs()
         self._place_works()
-        own = {b: a.values for b, a in self.weights.items() if a.values is not None}
-        real = {"float32": "float", "float64": "double"}[self.dtype]
-        self.packing = PackedLanes(self.prefix, own, real, self.storage)
-        kernels = [self._kernel(k) for k in self._running()]
-        kinds = self.packing.kinds
-        arrays = [CArray(n, v.shape, v, kind=kinds[n]) for n, v in self.packing.arrays.items()]
-        arrays += [a for b, a in self.weights.items() if b in self.asked]
-        return CUnit(
-            *(self.prefix, Code(c_comment(title)), real, self.block, self.inputs, self.outputs),
-            *(self.states, self.works, arrays, kernels, self.functions),
-            *(sorted(self.packing.widths), sorted(self.packing.narrow), sorted(self.packing.tall)),
-            *(self.packing.loose, self.packing.products, self.storage),
-        )
+        self.packing = self.parts.packing
+        self.packing.constants = {
+            b: a.values for b, a in self.weights.items() if a.values is not None
+        }
+        self.parts.kernels += [self._kernel(k) for k in self._running()]
+        self.parts.weights += [a for b, a in self.weights.items() if b in self.asked]
 
     # ---- where everything is ---------------------------------------------------------------------
 
@@ -194,9 +118,12 @@ class UnitWriter:
             buffer = view.buffer if view is not None else None
             if param.role in ("input", "context"):
                 shape = tuple(s.evaluate(self.sizes) for s in param.value.type.shape)
-                self.inputs.append(CArray(name, shape, each_step=param.role == "input"))
+                place = self.inputs.get(name, f"in_{name}")
+                if name not in self.inputs:
+                    own = CArray(name, shape, each_step=param.role == "input")
+                    self.parts.inputs.append(own)
                 if buffer is not None:
-                    self.places[buffer] = f"in_{name}"
+                    self.places[buffer] = place
             elif param.role in WEIGHTS and param.value in self.constants:
                 if buffer is not None:
                     self._constant(buffer, self.constants[param.value])
@@ -206,14 +133,14 @@ class UnitWriter:
     def _constant(self, buffer: Buffer, values: np.ndarray) -> None:
         shape = self._shape(buffer)
         array = np.broadcast_to(values, (1, 1, *shape)).reshape(shape)
-        self.places[buffer] = f"{self.prefix}_w_{buffer.name}"
-        self.weights[buffer] = CArray(self.places[buffer], shape, array)
+        self.weights[buffer] = self.parts.constant(buffer.name, array)
+        self.places[buffer] = self.weights[buffer].name
 
     def _place_states(self) -> None:
         for carry in self.schedule.carries:
             buffer, shape = carry.buffer, self._shape(carry.buffer)
-            field = self.fields.fresh_of(buffer.name, "")
-            self.fields.taken.add(f"{field}_next")
+            field = self.parts.fields.fresh_of(buffer.name, "")
+            self.parts.fields.taken.add(f"{field}_next")
             if not carry.zero_start and carry.init not in self.initials:
                 raise Unsupported(f"a state that begins with what inputs say, {carry.name},")
             start = None if carry.zero_start else self.initials[carry.init]
@@ -226,6 +153,7 @@ class UnitWriter:
                 rows = self.block + 1
             self.places[buffer] = f"s->{field}"
             self.states.append(CArray(field, shape, start, rows=rows))
+        self.parts.states += self.states
 
     def _running(self) -> list[Kernel]:
         """The kernels but those of weights alone, and those of what states begin with."""
@@ -255,8 +183,9 @@ class UnitWriter:
             view = self.schedule.places.get(result.value)
             if view is None or view.buffer.storage != "result" or not view.is_whole:
                 raise Unsupported(f"an output that is another array's, {result.name},")
-            self.outputs.append(CArray(result.name, self._shape(view.buffer)))
-            self.places[view.buffer] = f"out_{result.name}"
+            if result.name not in self.outputs:
+                self.parts.outputs.append(CArray(result.name, self._shape(view.buffer)))
+            self.places[view.buffer] = self.outputs.get(result.name, f"out_{result.name}")
 
     def _place_works(self) -> None:
         for buffer in self.schedule.buffers:
@@ -265,10 +194,8 @@ class UnitWriter:
             if buffer in self.made:
                 self._constant(buffer, self.constants[self.made[buffer]])
                 continue
-            rows = (self.block,) if "T" in buffer.axes else ()
-            field = self.fields.fresh_of(buffer.name, "")
-            self.places[buffer] = f"s->{field}"
-            self.works.append(CArray(field, (*rows, *self._shape(buffer))))
+            every = "T" in buffer.axes
+            self.places[buffer] = self.parts.work(buffer.name, self._shape(buffer), every)
 
     # ---- functions -------------------------------------------------------------------------------
 
@@ -277,12 +204,13 @@ class UnitWriter:
         in_place = {b for b in carried if stays(kernel, b)}
         at = CAddresses(kernel, self.sizes, self.places, in_place, self.kept)
         at.words.taken |= {p for p in self.places.values() if p.isidentifier()}
+        at.words.taken |= self.parts.ports
         turns = at.turns
         doc = {
             "scan": "A step after the other, in steps of the states.",
             "rows": "For all steps at once: nothing here waits for a state.",
         }[kernel.kind]
-        made = CKernel(kernel.name, Code(doc))
+        made = CKernel(self.parts.named.fresh_of(kernel.name, ""), Code(doc))
         # What is of each step alone may be made for all of them before anything else is.
         apart = kernel.kind == "rows" and turns and all("T" in b.axes for b in written(kernel))
         for stage in (s for level in kernel.levels for s in level.stages):
@@ -297,8 +225,7 @@ class UnitWriter:
                 cited = self._comments([stage.op])
                 made.add(turns, cited + row_lines(at, self.prefix, stage, self.functions))
         if kernel.kind == "scan":
-            self.moved |= carried - in_place - self.kept
-            names = {self.places[b].removeprefix("s->") for b in self.moved}
+            names = {self.places[b].removeprefix("s->") for b in carried - in_place - self.kept}
             made.advances = [(s.name, s.elements) for s in self.states if s.name in names]
         self.asked |= at.asked
         return made
@@ -399,9 +326,3 @@ def made_by(stage: Stage) -> list[tuple[Buffer, Value]]:
     if isinstance(stage, LaneStage):
         return [(s.view.buffer, s.value) for s in stage.stores if s.is_whole]
     return [(stage.target.buffer, stage.op.result)] if stage.target.is_whole else []
-
-
-def c_comment(text: str) -> str:
-    """The text as it can stand between /* and */."""
-    shown = str(comment(text)).replace("*/", "* /").replace("/*", "/ *")
-    return shown.replace("??", "? ?").replace("\\", "\\ ")

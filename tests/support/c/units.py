@@ -13,30 +13,33 @@ import numpy as np
 import pytest
 
 from rnncc.driver import Derivation
+from rnncc.emit.c.parts import CUnit, UnitParts
 from rnncc.emit.c.text import texts
-from rnncc.emit.c.unit import CUnit, UnitWriter
+from rnncc.emit.c.unit import UnitWriter
 
 COMPILER = shutil.which("gcc") or shutil.which("clang") or shutil.which("cc")
 STRICT = ("-std=c99", "-pedantic", "-Wall", "-Wextra", "-Werror")
 needs_compiler = pytest.mark.skipif(COMPILER is None, reason="no C compiler")
 
 
-def unit_of(layer: Any, prefix: str = "net", **options: Any) -> CUnit:
+def unit_of(
+    layer: Any, prefix: str = "net", block: int = 16, starts: Mapping[str, Any] | None = None
+) -> CUnit:
     """A built layer's cell with its weights."""
     spec = layer.maker.spec
     chosen = Derivation.of(spec, layer.cell)
     lines = dict(enumerate(spec.text.split("\n"), 1))
-    return UnitWriter(
+    parts = UnitParts(prefix, layer.dtype, layer.storage, block)
+    UnitWriter(
+        parts,
         chosen.plain.forward.schedule,
         layer.cell,
-        prefix,
         layer.sizes,
         {**layer.weights, **layer.constants, **layer._chosen.rates},
-        dtype=layer.dtype,
-        storage=layer.storage,
+        starts=starts,
         source=lines,
-        **options,
-    ).unit(layer.cell.doc)
+    ).write()
+    return parts.unit(layer.cell.doc)
 
 
 class Compiled:
