@@ -148,9 +148,12 @@ def _model_commands(commands: Any) -> None:
     )
     run.set_defaults(run=_run)
 
-    export = commands.add_parser("export", help="a cell with trained weights -> C99, or ONNX")
+    export = commands.add_parser("export", help="a trained cell or model -> C99, or ONNX")
     _cell_arguments(export)
-    export.add_argument("--weights", metavar="W.npz", help="of a layer's save()")
+    export.add_argument(
+        "--weights", metavar="W.npz", help="a cell's, of a layer's save(); without: FILE is a model"
+    )
+    export.add_argument("--layers", metavar="TEXT", help="a state_dict's chain: 'lstm linear'")
     export.add_argument("--name", help="what all C names begin with")
     export.add_argument("-o", "--output", required=True, metavar="FOLDER", help="or FILE.onnx")
     export.add_argument("--block", type=int, metavar="STEPS", help="that NAME_block takes at once")
@@ -164,9 +167,7 @@ def _model_commands(commands: Any) -> None:
 
 
 def _onnx_arguments(group: Any) -> None:
-    group.add_argument(
-        "--onnx", action="store_true", help="a file of it; FILE may be a model without --weights"
-    )
+    group.add_argument("--onnx", action="store_true", help="a file of it, -o FILE.onnx")
     group.add_argument("--states", action="store_true", help="are inputs and outputs")
     group.add_argument("--lengths", action="store_true", help="of rows are an input")
     group.add_argument("--mask", action="store_true", help="is an input")

@@ -1,4 +1,4 @@
-"""`rnncc export`: a cell with trained weights -> a folder of C99, or with --onnx a file of ONNX.
+"""`rnncc export`: a trained cell or model -> a folder of C99, or with --onnx a file of ONNX.
 
 Non-Goals: what is in it (`export.c_folder`, `export.to_onnx`).
 """
@@ -6,8 +6,10 @@ Non-Goals: what is in it (`export.c_folder`, `export.to_onnx`).
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from rnncc.cli.settings import UsageError, find_cell, load
+from rnncc.cli.trained import loaded
 from rnncc.compiler import compile
 from rnncc.export import c, onnx
 from rnncc.files import FileError
@@ -17,7 +19,7 @@ from rnncc.runtime.api import weight_files
 from rnncc.runtime.api.layer import Layer
 
 STEPS = 16  # that NAME_block takes at once
-OF_C, OF_ONNX = ("name", "block", "storage"), ("states", "lengths", "mask", "last")
+OF_C, OF_ONNX = ("name", "block", "storage", "layers"), ("states", "lengths", "mask", "last")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -29,25 +31,33 @@ def run(arguments: argparse.Namespace) -> int:
 
 
 def _c_folder(arguments: argparse.Namespace) -> int:
-    for name in ("weights", "name"):
-        if getattr(arguments, name) is None:
-            raise UsageError(f"--{name} is needed: C has the cell's weights, and names of its own")
-    layer = _layer(arguments)
+    if arguments.name is None:
+        raise UsageError("--name is needed: C has names of its own")
+    what = _source(arguments)
     block = STEPS if arguments.block is None else arguments.block
     try:
         folder = c(
-            layer,
-            arguments.output,
-            name=arguments.name,
-            block=block,
-            storage=arguments.storage,
+            what, arguments.output, name=arguments.name, block=block, storage=arguments.storage
         )
     except (TypeError, ValueError) as error:
         raise UsageError(str(error)) from None
-    print(
-        f"{folder}: {arguments.name}.c, of {layer.count_params():,} weights; its README has sizes"
-    )
+    count = sum(a.size for a in what.weights.values())
+    print(f"{folder}: {arguments.name}.c, of {count:,} weights; its README has sizes")
     return 0
+
+
+def _source(arguments: argparse.Namespace) -> Layer | Model:
+    """A cell with weights, or a model that has them."""
+    if arguments.weights is not None:
+        if arguments.layers is not None:
+            raise UsageError("--layers is of a model, and --weights of a cell: one of them")
+        return _layer(arguments)
+    path = Path(arguments.file)
+    if path.suffix == ".rnn" or (not path.exists() and find_cell(arguments.file) != path):
+        raise UsageError(f"--weights is needed: {arguments.file} is a cell, which has none")
+    if arguments.settings:
+        raise UsageError("--set is of a cell, which needs --weights")
+    return loaded(arguments.file, layers=arguments.layers)
 
 
 def _onnx_file(arguments: argparse.Namespace) -> int:

@@ -27,7 +27,7 @@ LONG = 4  # blocks, from which on a sequence is run block by block
 
 def import_file(arguments: argparse.Namespace) -> int:
     """A file -> a folder."""
-    model = _loaded(arguments.file, layers=arguments.layers, dtype=arguments.dtype)
+    model = loaded(arguments.file, layers=arguments.layers, dtype=arguments.dtype)
     model.save(arguments.output, replace=arguments.replace)
     if arguments.report:
         model.summary()
@@ -44,7 +44,7 @@ def run_model(arguments: argparse.Namespace) -> int:
     """An array through a model, into a file."""
     if arguments.block < 1:
         raise UsageError(f"--block is a number of steps, at least 1, not {arguments.block}")
-    model = _loaded(arguments.model, layers=arguments.layers)
+    model = loaded(arguments.model, layers=arguments.layers)
     inputs = _read(arguments.input, model)
     try:
         outputs = _blocks(model, inputs, arguments.block)
@@ -55,7 +55,7 @@ def run_model(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _loaded(path: str, **options: Any) -> Model:
+def loaded(path: str, **options: Any) -> Model:
     """The model; what its reader warns of is said in a line."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")

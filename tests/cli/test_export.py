@@ -5,12 +5,16 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import rnncc
 import rnncc.export
 from rnncc.cli import main
 from rnncc.layers import LSTM
+from rnncc.models.component import Port, Wired
+from rnncc.models.model import Model
+from rnncc.models.plain import Dense
 from tests.support.c.units import built
 
 
@@ -124,4 +128,27 @@ def test_what_c_needs_and_has_not(weights: Path, capsys: Any) -> None:
     given = ["export", "lstm", f"--weights={weights / 'w.npz'}", f"-o{weights / 'made'}"]
     for more, message in (([], "--name is needed"), (["--name=a", "--states"], "is of --onnx")):
         assert main([*given, *more]) == 2
+        assert message in capsys.readouterr().err
+
+
+def test_a_model_as_c(tmp_path: Path, capsys: Any) -> None:
+    """A folder of `rnncc import` or any such file; a cell has no weights of its own."""
+    model = Model(
+        [Port("x", ("batch", "time", 2))],
+        [Port("y", ("batch", "time", 3))],
+        [Wired(Dense("d", np.ones((2, 3), "float32")), ("x",), ("y",))],
+    )
+    model.save(tmp_path / "model")
+    made = tmp_path / "made"
+    given = ["--name=net", f"-o{made}", "--storage=int8"]
+    assert main(["export", str(tmp_path / "model"), *given]) == 0
+    assert "net.c, of 6 weights" in capsys.readouterr().out and (made / "net.c").exists()
+    for more, message in (
+        (["gru", *given], "--weights is needed: gru is a cell"),
+        ([str(tmp_path / "model"), "--set=a=1", *given], "--set is of a cell"),
+        ([str(tmp_path / "none"), *given], "none"),
+        ([str(tmp_path / "model"), *given], "not empty"),
+        (["gru", "--weights=w.npz", "--layers=lstm", *given], "--layers is of a model"),
+    ):
+        assert main(["export", *more]) != 0
         assert message in capsys.readouterr().err

@@ -124,17 +124,18 @@ def test_what_cant_be(tmp_path: Path) -> None:
     double = built(LSTM(3, dtype="float64"), (None, None, 2))
     back = built(LSTM(3, go_backwards=True), (None, None, 2))
     wrong: list[tuple[dict[str, Any], type[Exception], str]] = [
-        ({"layer": both}, TypeError, "no layer of one cell"),
-        ({"layer": np.zeros(3)}, TypeError, "no layer of one cell"),
+        ({"layer": both}, TypeError, "Bidirectional needs the whole sequence"),
+        ({"layer": np.zeros(3)}, TypeError, "ndarray is neither a layer nor a model"),
         ({"layer": back}, ValueError, "backwards"),
         ({"layer": LSTM(3)}, ValueError, "no weights yet"),
         ({"storage": "int4"}, ValueError, "none of 'float32', 'bfloat16', 'int8'"),
-        ({"layer": double, "storage": "int8"}, ValueError, "the layer's dtype is float64"),
+        ({"layer": double, "storage": "int8"}, ValueError, "is of float64"),
         *(
             ({"name": n}, ValueError, "C identifier")
             for n in ("2nd", "a b", "int", "class", "", "é")
         ),
         *(({"block": n}, ValueError, "number of steps") for n in (0, -1, 1.5, True, 1 << 20)),
+        ({"initial_state": {"h": np.zeros((1, 3))}}, ValueError, r"\[1, 3\], expected \[3\]"),
         ({"initial_state": {"z": 1}}, ValueError, r"the states are \['h', 'c'\]"),
     ]
     for change, kind, message in wrong:

@@ -173,6 +173,10 @@ class _ModelChain:
         outputs = layer.cell.outputs
         if len(outputs) != 1 or len(layer.cell.arguments) != 1:
             raise TypeError(f"{part.name} has several inputs or outputs: no C form in a model")
+        shape = _shape(layer, layer.cell.inputs[0])
+        if layer.built and self.shapes[read] != shape:
+            given = f"{list(self.shapes[read])} features, its weights are for {list(shape)}"
+            raise ValueError(f"{part.name} reads {given}")
         names = [s.name for s in layer.cell.states]
         starts = (
             {}

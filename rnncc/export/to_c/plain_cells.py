@@ -14,11 +14,12 @@ from typing import Any
 import numpy as np
 
 from rnncc.compiler import compile_text
+from rnncc.frontend.diagnostics import SpecError
 from rnncc.models import plain
 from rnncc.models.component import Component
 from rnncc.runtime.api.layer import Layer
 
-# (inputs, declarations, equation, arrays by the names of weights)
+# The right side of an equation, and arrays by the names of weights in it.
 Equation = tuple[str, dict[str, np.ndarray]]
 # Lines of clipping that the language has no name for.
 SPELLED = {"steep_hard_sigmoid": "minimum(maximum({0} * 0.2 + 0.5, 0), 1)"}
@@ -111,7 +112,7 @@ EQUATIONS: dict[type[Component], Callable[[Any, Sequence[str]], Equation]] = {
 
 def cell_of(part: Component, sizes: Sequence[int], dtype: str, storage: str) -> Layer:
     """A layer of the part's equation, which reads arrays of so many features. TypeError for a kind
-    that has none."""
+    that has none, ValueError for other features than it has weights for."""
     equation = EQUATIONS.get(type(part))
     if equation is None:
         raise TypeError(f"{part.name} ({part.kind}) has no C form: take it out of the model")
@@ -120,9 +121,16 @@ def cell_of(part: Component, sizes: Sequence[int], dtype: str, storage: str) -> 
     lines = [f"{n}: input[{size}]" for n, size in zip(names, sizes, strict=True)]
     lines += [f"{n}: weight[{', '.join(map(str, a.shape))}] = zeros" for n, a in own.items()]
     cell = "\n".join(["cell: Plain", *lines, f"y = {text}", "return y"])
-    layer: Layer = compile_text(cell)(return_sequences=True, dtype=dtype, weights=storage or None)
-    shapes = tuple((None, None, size) for size in sizes)
-    layer.build(shapes if len(shapes) > 1 else shapes[0])
+    try:
+        made = compile_text(cell)
+    except SpecError:
+        shapes = ", ".join(f"{n} {list(a.shape)}" for n, a in own.items())
+        given = " and ".join(map(str, sizes))
+        what = f"{part.name} ({part.kind}) reads {given} features"
+        raise ValueError(f"{what}, which don't fit {shapes or 'it'}") from None
+    layer: Layer = made(return_sequences=True, dtype=dtype, weights=storage or None)
+    rows = tuple((None, None, size) for size in sizes)
+    layer.build(rows if len(rows) > 1 else rows[0])
     for name, array in own.items():
         layer.weights[name] = array
     return layer
