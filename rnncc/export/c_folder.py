@@ -23,7 +23,7 @@ from rnncc.common.template_loader import render
 from rnncc.emit.c.names import RESERVED
 from rnncc.emit.c.parts import CUnit, UnitParts
 from rnncc.emit.c.text import CFile, number_lines, texts
-from rnncc.export.to_c.chain import Chain
+from rnncc.export.to_c.chain import CellRow
 from rnncc.export.to_c.model_chain import chain_of
 from rnncc.files.writing import folder_whole
 from rnncc.models.model import Model
@@ -136,7 +136,7 @@ def made_of(
     block: int = 16,
     storage: str | None = None,
     initial_state: Mapping[str, Any] | None = None,
-) -> tuple[CUnit, Chain]:
+) -> tuple[CUnit, CellRow]:
     """Raises as `c`."""
     if not isinstance(name, str) or not _NAME.fullmatch(name) or name in RESERVED:
         raise ValueError(f"name={name!r} is no C identifier: letters, digits and _, as in 'gate'")
@@ -175,7 +175,7 @@ def _storage(what: Any, given: str | None) -> str:
     return narrowed(given)
 
 
-def _around(unit: CUnit, chain: Chain) -> dict[str, str]:
+def _around(unit: CUnit, chain: CellRow) -> dict[str, str]:
     """The test, the build file and the README."""
     rng = np.random.default_rng(0)
     dtype = np.dtype({"float": "float32", "double": "float64"}[unit.real])

@@ -51,7 +51,7 @@ Step = Cell | Lookup
 
 
 @dataclass(frozen=True)
-class Chain:
+class CellRow:
     """inputs: values by name, and each step's shape, or of all steps. words: of inputs that are
     numbers of rows, how many there are."""
 

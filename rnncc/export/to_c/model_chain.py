@@ -15,7 +15,7 @@ import numpy as np
 
 from rnncc.compiler import Compiler
 from rnncc.emit.c.parts import CArray
-from rnncc.export.to_c.chain import Cell, Chain, Lookup, Step, made_by
+from rnncc.export.to_c.chain import Cell, CellRow, Lookup, Step, made_by
 from rnncc.export.to_c.plain_cells import cell_of
 from rnncc.layers.stacked import Stacked
 from rnncc.models import plain
@@ -28,13 +28,13 @@ from rnncc.runtime.api.validation import array_shape
 
 def chain_of(
     what: Layer | Model, storage: str, initial_state: Mapping[str, Any] | None = None
-) -> Chain:
+) -> CellRow:
     """TypeError for what is neither, or has a part without a C form; ValueError for one that isn't
     ready."""
     if isinstance(what, Model):
         if initial_state is not None:
             raise TypeError("initial_state is a layer's: a model's layers have their own")
-        return _ModelChain(what, storage).chain()
+        return _ModelRow(what, storage).chain()
     if not isinstance(what, Layer):
         raise TypeError(f"{type(what).__name__} is neither a layer nor a model of rnncc")
     check(what)
@@ -43,7 +43,7 @@ def chain_of(
     outputs = tuple(o.name for o in what.cell.outputs)
     named = tuple(n if n not in inputs else f"{n}_out" for n in outputs)
     steps = steps_of(what, tuple(inputs), named, _starts(what, initial_state))
-    return Chain(inputs, named, steps)
+    return CellRow(inputs, named, steps)
 
 
 def steps_of(
@@ -97,7 +97,7 @@ def _shape(layer: Layer, array: Any) -> tuple[int, ...]:
     return tuple(array_shape(array, layer.sizes))
 
 
-class _ModelChain:
+class _ModelRow:
     """shapes: of a step of values that are known so far. same: values that are others."""
 
     def __init__(self, model: Model, storage: str) -> None:
@@ -112,7 +112,7 @@ class _ModelChain:
         self.read_by_none -= {v for n in model.nodes for v in n.inputs}
         self.read_by_none -= {p.name for p in model.outputs}
 
-    def chain(self) -> Chain:
+    def chain(self) -> CellRow:
         if self.model.constants:
             names = ", ".join(self.model.constants)
             raise TypeError(f"constants of the model ({names}) have no C form")
@@ -124,7 +124,7 @@ class _ModelChain:
         inputs = {p.name: CArray(p.name, self.shapes[p.name]) for p in self.model.inputs}
         if len({*outputs} - inputs.keys()) < len(outputs):
             raise TypeError("an output that is an input or another output has no C form")
-        return Chain(inputs, outputs, self.steps, self.words)
+        return CellRow(inputs, outputs, self.steps, self.words)
 
     def _input_shape(self, port: Any) -> tuple[int, ...]:
         readers = [n.part for n in self.model.nodes if port.name in n.inputs]
