@@ -7,6 +7,7 @@ Non-Goals: what the nodes mean (`pointwise`, `arrays`, `program`).
 
 from __future__ import annotations
 
+import hashlib
 import re
 from collections.abc import Sequence
 from typing import Any
@@ -89,10 +90,11 @@ class GraphWriter:
     def constant(self, array: np.ndarray, like: str = "constant") -> str:
         """An initializer; the same array is one."""
         top = self.top
-        key = (array.dtype.str, array.shape, array.tobytes())
+        held = np.array(array, order="C")
+        key = held.dtype.str, held.shape, hashlib.sha256(held.data).digest()
         if key not in top._constants:
             name = top._constants[key] = self.name(like)
-            top.initializers[name] = numpy_helper.from_array(np.array(array, order="C"), name)
+            top.initializers[name] = numpy_helper.from_array(held, name)
         return top._constants[key]
 
     def number(self, value: float) -> str:

@@ -166,7 +166,8 @@ class ProgramWriter:
         ways: dict[str, list[int]] = {}
         if self.backwards:
             ways["scan_input_directions"] = [1] * len(xs)
-            ways["scan_output_directions"] = [1] * len(scan.ys)
+            if scan.ys:  # an output may wait for no step, and an empty list has no type
+                ways["scan_output_directions"] = [1] * len(scan.ys)
         targets = [*(c.final for c in scan.carries), *(y.target for y in scan.ys)]
         found = self.writer.several(
             "Scan",

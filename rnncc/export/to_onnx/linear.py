@@ -197,17 +197,21 @@ class LinearForms:
             return one.scaled(other.constant)
         if op.opcode == "div" and not xs[1].terms:
             return xs[0].scaled(1 / xs[1].constant)
-        factor = np.ones(len(places))
-        if op.opcode == "mul":
+        opcode, factor = op.opcode, np.ones(len(places))
+        if opcode == "mul":
             xs, factor = _apart(xs)
-        return LinearSum(0 * factor, (Term(LanewiseAtom(op.opcode, tuple(xs)), factor),))
+        elif opcode == "log_sigmoid":  # -softplus(-x): so that a softplus has no sign of its own
+            opcode, xs, factor = "softplus", [xs[0].scaled(-factor)], -factor
+        return LinearSum(0 * factor, (Term(LanewiseAtom(opcode, tuple(xs)), factor),))
 
 
 def _apart(xs: Sequence[LinearSum]) -> tuple[list[LinearSum], np.ndarray]:
-    """Factors of a product without the signs of those that are one term; and these."""
+    """Factors of a product without the signs of those that are -1 times an atom; and these. Signs
+    of weights say nothing."""
     sign, kept = np.ones(len(xs[0].constant)), []
     for x in xs:
-        if len(x.terms) == 1 and not x.constant.any() and (x.terms[0].factor < 0).all():
+        alone = len(x.terms) == 1 and not x.constant.any() and not x.terms[0].is_product
+        if alone and (x.terms[0].factor == -1).all():
             x, sign = x.scaled(-np.ones_like(sign)), -sign
         kept.append(x)
     return kept, sign

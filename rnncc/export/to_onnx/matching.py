@@ -9,6 +9,7 @@ Non-Goals: which patterns there are.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
@@ -107,6 +108,13 @@ class Matcher:
     def _term(self, pattern: Term, found: Term, bound: Bindings) -> Iterator[Bindings]:
         if pattern.is_product != found.is_product:
             return
+        a = pattern.atom
+        if isinstance(a, LanewiseAtom) and a.opcode in self.functions:
+            # A factor of its own may be the function's.
+            rest = Term(found.atom, found.factor / pattern.factor[0])
+            alone = LinearSum(np.zeros(len(rest.factor)), (rest,))
+            yield from self.functions[a.opcode](a.opcode, a.operands[0], alone, bound)
+            return
         for known in self._factor(pattern.factor, found.factor, bound):
             yield from self._atoms(pattern, found, known)
 
@@ -115,11 +123,6 @@ class Matcher:
         if isinstance(a, Entering):
             if isinstance(b, Entering) and bound.values.get(a.value) is b.value and b.is_whole:
                 yield bound
-            return
-        if a.opcode in self.functions:
-            lanes = len(b.places) if isinstance(b, Entering) else len(b.operands[0].constant)
-            alone = LinearSum(np.zeros(lanes), (Term(b, np.ones(lanes)),))
-            yield from self.functions[a.opcode](a.opcode, a.operands[0], alone, bound)
             return
         if isinstance(b, Entering) or a.opcode != b.opcode:
             return
@@ -166,12 +169,13 @@ class Matcher:
         a, b = (_uniform(v) for v in (pattern.terms[0].factor, pattern.constant))
         assert a is not None and b is not None
         if bound.hole is None:
-            lanes = np.ones(len(found.constant))
             for slope, offset in _lines(a, b, found):
                 for known in _number(a, slope, bound):
                     for both in _number(b, offset, known):
-                        shifted = LinearSum(found.constant - offset * lanes, found.terms)
-                        yield both.with_hole(shifted.scaled(lanes / slope))
+                        # A quotient of equal numbers is 1, a product with 1 / slope may not be.
+                        terms = tuple(Term(t.atom, t.factor / slope) for t in found.terms)
+                        constant = (found.constant - offset) / slope
+                        yield both.with_hole(LinearSum(constant, terms))
             return
         ratio = _ratio(bound.hole, found)
         if b == 0 and ratio is not None:
@@ -180,14 +184,17 @@ class Matcher:
 
 def _lines(a: float, b: float, found: LinearSum) -> Iterator[tuple[float, float]]:
     """Slopes and offsets that what is there may have, of those that a function lets choose: none,
-    which leaves them to the weights, or those that leave the argument's first term alone."""
-    free = [n in (ALPHA, BETA) for n in (a, b)]
-    yield (1.0 if free[0] else a), (0.0 if free[1] else b)
-    if any(free) and found.terms:
-        slope, offset = _uniform(found.terms[0].factor), _uniform(found.constant)
-        slope, offset = slope if free[0] else a, offset if free[1] else b
-        if slope and offset is not None:
-            yield slope, offset
+    which leaves them to the weights, or those that leave alone what no weight multiplies."""
+    slopes, offsets = [1.0], [0.0]
+    for term in found.terms:
+        slope = None if term.is_product else _uniform(term.factor)
+        if slope and slope not in slopes:
+            slopes.append(slope)
+    offset = _uniform(found.constant)
+    if offset:
+        offsets.append(offset)
+    free = (ALPHA, BETA)
+    yield from itertools.product(slopes if a in free else [a], offsets if b in free else [b])
 
 
 def _number(pattern: float, found: float, bound: Bindings) -> Iterator[Bindings]:

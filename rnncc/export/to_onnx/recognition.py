@@ -192,9 +192,10 @@ class WayOfWriting:
 
 @cache
 def _written() -> tuple[WayOfWriting, ...]:
-    ways = [(n, f.text, None, None) for n, f in reader.ACTIVATIONS.items() if n != "Affine"]
+    ways = [(n, f.text, None, None) for n, f in reader.ACTIVATIONS.items()]
+    ways.sort(key=lambda way: way[0] == "Affine")  # which anything is: the last to be tried
     made = []
-    for name, text, alpha, beta in (*ways, *ALSO):
+    for name, text, alpha, beta in (*ALSO, *ways):
         pattern, hole = _of_text(text.format(a=f"({ALPHA!r})", b=f"({BETA!r})"))
         made.append(WayOfWriting(NodeFunction(name, alpha, beta), pattern, hole))
     return tuple(made)
@@ -222,9 +223,6 @@ def _activated(
             function = _with_numbers(way.function, inside)
             if bound.functions.get(marker, function) == function:
                 yield from outer.sums(argument, inside.hole, bound.with_function(marker, function))
-    function = NodeFunction("Affine", 1.0, 0.0)
-    if bound.functions.get(marker, function) == function:
-        yield from outer.sums(argument, found, bound.with_function(marker, function))
 
 
 def _with_numbers(function: NodeFunction, bound: Bindings) -> NodeFunction:

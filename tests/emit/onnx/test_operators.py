@@ -118,3 +118,14 @@ def test_a_step_that_reads_no_sequence_runs_as_often() -> None:
     n, x = session(model).run(None, {"x": np.ones((3, 5, 2), "f")})
     np.testing.assert_array_equal(n, np.tile(np.arange(1.0, 6), (3, 1)))
     np.testing.assert_array_equal(x, np.ones((3, 5, 2)))
+
+
+def test_an_output_that_waits_for_no_step() -> None:
+    """A Scan of last states alone, backwards."""
+    text = "cell: Passes\nunits: size\nx: input[units]\nn: state[units]\n"
+    cls = compile_text(text + "n[t] = 0.5 * n[t-1] + x[t]\nreturn 2 * x[t]\n")
+    layer = cls(units=2, return_sequences=True, return_state=True, go_backwards=True)
+    layer.build((None, None, 2))
+    x = np.random.default_rng(1).standard_normal((3, 5, 2)).astype("f")
+    for found, right in zip(session(graph(layer)).run(None, {"x": x}), layer(x)):
+        np.testing.assert_allclose(found, right, atol=1e-6)

@@ -190,6 +190,18 @@ def test_weights_that_are_values(number: int) -> None:
     np.testing.assert_allclose(y.swapaxes(0, 1), layer(array.swapaxes(0, 1)), atol=1e-6)
 
 
+def test_signs_of_weights_say_nothing() -> None:
+    """Nor do weights of zeros, which look like none."""
+    for number in (-1.0, 0.0, 1.0):
+        for name, kind in (("gru", "GRU"), ("peephole_lstm", "LSTM"), ("simple_rnn", "RNN")):
+            layer = made(f"cells/{name}", use_bias=False)
+            for weight in list(layer.weights):
+                layer.weights[weight] = number * abs(layer.weights[weight])
+            model = graph(layer)
+            assert kinds(model) == [kind]
+            assert worst(layer, model, ((3, 8),)) <= 1e-6
+
+
 def test_a_weight_apart_is_seen() -> None:
     """One gate that is unlike the others by a number is no node; the same in a name is one."""
     text = (ROOT / "rnncc/cells/lstm.rnn").read_text().replace("cell: LSTM", "cell: Rainfall")
