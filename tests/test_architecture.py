@@ -380,7 +380,7 @@ def test_names_that_mean_something_are_made_in_one_place() -> None:
 
 TESTS = ROOT / "tests"
 HELPING = ("support", "attack", "arm")  # what tests share, or takes longer than a test may
-NO_MIRRORS = (*HELPING, "bench", "examples")  # of the checkout's other folders
+NO_MIRRORS = (*HELPING, "bench", "docs", "examples")  # of the checkout's other folders
 
 
 def misplaced(path: Path) -> str:

@@ -1,7 +1,7 @@
 """How much a cell's text may ask for: whatever it says, reading and checking it ends soon.
 
 Cells that people write stay far below each of these. What is beyond one is refused with its line
-and the number; nothing is left out in silence. README and SECURITY.md name them.
+and the number; nothing is left out in silence. docs/language.md and SECURITY.md name them.
 
 Non-Goals: sizes of a call, which only a layer knows.
 """

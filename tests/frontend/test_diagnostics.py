@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from rnncc.frontend import meanings
 from rnncc.frontend.causes import CAUSES, Cause
 from rnncc.frontend.diagnostics import WIDEST, SpecError
+from rnncc.frontend.library import INITIALIZERS, SIGNATURES
 from rnncc.lowering.cell_interface import check_text
 
 ROWS = [cause for cause in CAUSES.values() if cause.example]
@@ -30,6 +32,12 @@ def errors_of(text: str) -> SpecError:
 def test_every_cause_has_an_example() -> None:
     assert {c.code for c in CAUSES.values() if not c.example} == OF_FILES
     assert len(ROWS) >= 35
+    assert not [c.code for c in CAUSES.values() if not c.mend.endswith(".")]
+
+
+def test_every_function_and_initializer_says_what_it_means() -> None:
+    assert set(meanings.FUNCTIONS) == set(SIGNATURES)
+    assert set(meanings.INITIALIZERS) == INITIALIZERS
 
 
 @pytest.mark.parametrize("cause", ROWS, ids=lambda c: c.code)

@@ -151,9 +151,9 @@ def test_many_mistakes_end_with_how_many_more() -> None:
     assert len(codes(cell(*["z = ("] * 20_000))) == UNCLOSED + 1
 
 
-def test_the_readme_names_the_limits() -> None:
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    bounds = text[text.index("**Bounds**") : text.index("**A weight that never learns**")]
+def test_the_reference_names_the_limits() -> None:
+    text = (ROOT / "docs/language.md").read_text(encoding="utf-8")
+    bounds = text[text.index("## Bounds") : text.index("## A weight that never learns")]
     named = (
         *(limits.CHARACTERS, limits.LINE_CHARACTERS, limits.NAME_CHARACTERS, limits.DECLARATIONS),
         *(limits.EQUATIONS, limits.EXPRESSIONS, limits.LEVELS, limits.WORK, limits.STATES),

@@ -287,7 +287,7 @@ def given(reading: Reading, xs: Sequence[Traced]) -> list[Traced]:
     reader = READERS.get(type(reading.own).__name__)
     if reader is None:
         raise Unreadable(
-            "is an operation that equations have no word for (README: the language in one page)"
+            "is an operation that equations have no word for (docs/language.md)"
         )
     results = reader(reading, *xs)
     return [results] if isinstance(results, Traced) else [*results]

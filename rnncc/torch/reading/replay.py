@@ -160,7 +160,7 @@ class Replay:
         word = found(WORDS, call.name)
         if word is None:
             raise Unreadable(
-                "is an operation that equations have no word for (README: the language in one page)"
+                "is an operation that equations have no word for (docs/language.md)"
             )
         self.shapes = call.shapes
         args, keywords = self.arguments((call.args, call.keywords))
