@@ -260,8 +260,7 @@ class _Writer:
         if word is None:
             what = "" if node.origin.operation == node.op else f" ({node.op})"
             raise Unreadable(
-                f"is an operation that equations have no word for{what} "
-                "(docs/language.md)"
+                f"is an operation that equations have no word for{what} (docs/language.md)"
             )
         value = word(self, node, values)
         state = self._next.get(output)

@@ -286,8 +286,6 @@ def given(reading: Reading, xs: Sequence[Traced]) -> list[Traced]:
     """What the operation gives. Unreadable for one that isn't known."""
     reader = READERS.get(type(reading.own).__name__)
     if reader is None:
-        raise Unreadable(
-            "is an operation that equations have no word for (docs/language.md)"
-        )
+        raise Unreadable("is an operation that equations have no word for (docs/language.md)")
     results = reader(reading, *xs)
     return [results] if isinstance(results, Traced) else [*results]

@@ -159,9 +159,7 @@ class Replay:
     def _word(self, call: PairedCall) -> list[Any]:
         word = found(WORDS, call.name)
         if word is None:
-            raise Unreadable(
-                "is an operation that equations have no word for (docs/language.md)"
-            )
+            raise Unreadable("is an operation that equations have no word for (docs/language.md)")
         self.shapes = call.shapes
         args, keywords = self.arguments((call.args, call.keywords))
         returned = word(self, *args, **_known(keywords))
