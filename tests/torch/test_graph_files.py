@@ -168,11 +168,11 @@ def test_what_is_no_text_of_a_recipe(tmp_path: Path, change: dict[str, Any], wor
     fields = json.loads(module._recurrence.key.partition(" ")[2])
     text = json.dumps({**fields, **change})
     with pytest.raises((ValueError, TypeError, SpecError), match=words):
-        ops._recurrence(f"Own:changed {text}")
+        ops.recurrence_named(f"Own:changed {text}")
 
 
 def test_a_key_without_equations_says_what_to_do() -> None:
     with pytest.raises(RuntimeError, match="make the module that the graph was compiled from"):
-        ops._recurrence("Own:elsewhere")
+        ops.recurrence_named("Own:elsewhere")
     with pytest.raises(ValueError, match="a text that this version can't read"):
-        ops._recurrence("Own:elsewhere {}")
+        ops.recurrence_named("Own:elsewhere {}")
