@@ -1,5 +1,7 @@
-"""The command `rnncc`: arguments in, one of eight commands run, an exit code out.
+"""The command `rnncc`: arguments in, one of its commands run, an exit code out.
 
+    rnncc new NAME [-o FILE.rnn]
+    rnncc fmt FILE ... [--check] [--diff]
     rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu|cuda] [--dtype float32]
                        [--variants plain|all] [--second-order]
     rnncc explain FILE [--after PASS] [--diff] [--backward]
@@ -9,6 +11,10 @@
     rnncc export FILE --weights W.npz --name NAME -o FOLDER [--block N] [--storage int8]
     rnncc cells
     rnncc cache [--clear | --texts FOLDER]
+    rnncc doctor
+    rnncc completion bash|zsh|fish
+
+compile, explain, check, cells and doctor print JSON with --json (`cli.report`).
 
 0: done. 1: the cell is wrong, or a check failed. 2: the command itself is wrong. An error is
 printed once, on stderr, without a traceback; RNNCC_TRACEBACK=1 shows one.
@@ -22,9 +28,10 @@ import argparse
 import io
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
+from rnncc.cli.completion import SHELLS, answer, cells, stages
 from rnncc.cli.settings import UsageError
 from rnncc.frontend.diagnostics import SpecError
 
@@ -36,8 +43,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # what a terminal has no letter for is spelt out
             stream.reconfigure(errors="backslashreplace")
+    parser = _parser()
+    answer(parser)
     try:
-        arguments = _parser().parse_args(argv)
+        arguments = parser.parse_args(argv)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else MISUSED
     try:
@@ -50,20 +59,35 @@ def main(argv: Sequence[str] | None = None) -> int:
         return DONE
     except KeyboardInterrupt:
         return _complain("interrupted", INTERRUPTED)
-    except SpecError as error:
-        return _complain(str(error), FAILED)
-    except UsageError as error:
-        return _complain(f"rnncc: {error}", MISUSED)
-    except (ValueError, RuntimeError) as error:
-        from rnncc.common.machine import Misset, Missing
-        from rnncc.files import FileError
-
-        if not isinstance(error, Missing | Misset | FileError):
+    except Exception as error:
+        told = _told(error)
+        if told is None:
             raise
-        return _complain(f"rnncc: {error}", MISUSED if isinstance(error, Misset) else FAILED)
-    except OSError as error:
+        message, code = told
+        nowhere = isinstance(error, OSError) and not error.filename  # stdout itself, it may be
+        if getattr(arguments, "json", False) and not nowhere:
+            from rnncc.cli.report import print_errors
+
+            print_errors(arguments.command, error, message)
+            return code
+        return _complain(message, code)
+
+
+def _told(error: Exception) -> tuple[str, int] | None:
+    """What is said of an error that people make, and the exit code; None: the mistake is ours."""
+    from rnncc.common.machine import Misset, Missing
+    from rnncc.files import FileError
+
+    if isinstance(error, SpecError):
+        return str(error), FAILED
+    if isinstance(error, UsageError | Misset):
+        return f"rnncc: {error}", MISUSED
+    if isinstance(error, Missing | FileError):
+        return f"rnncc: {error}", FAILED
+    if isinstance(error, OSError):
         where = f"{error.filename}: " if error.filename else ""
-        return _complain(f"rnncc: {where}{error.strerror or error}", FAILED)
+        return f"rnncc: {where}{error.strerror or error}", FAILED
+    return None
 
 
 def _complain(message: str, code: int) -> int:
@@ -80,11 +104,71 @@ def _parser() -> argparse.ArgumentParser:
         epilog="FILE is a .rnn file or the name of a built-in cell (`rnncc cells`).",
         allow_abbrev=False,
     )
-    from rnncc.common.version import __version__
-
-    parser.add_argument("--version", action="version", version=f"rnncc {__version__}")
+    parser.add_argument(
+        "--version", action=_Version, nargs=0, help="rnncc's, Python's and the compilers'"
+    )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
 
+    _writing_commands(commands)
+    _cell_commands(commands)
+    _model_commands(commands)
+
+    builtin = commands.add_parser("cells", help="list the built-in cells")
+    _json_argument(builtin)
+    builtin.set_defaults(run=_later("cells"))
+
+    cache = commands.add_parser("cache", help="show the cache of modules and machine code")
+    doing = cache.add_mutually_exclusive_group()
+    doing.add_argument("--clear", action="store_true", help="empty it")
+    doing.add_argument("--texts", metavar="FOLDER", help="write its modules as files, to be read")
+    cache.set_defaults(run=_later("cache"))
+
+    doctor = commands.add_parser("doctor", help="what is here, and what is missing for what")
+    _json_argument(doctor)
+    doctor.set_defaults(run=_later("doctor"))
+
+    completion = commands.add_parser("completion", help="print a shell's completion of rnncc")
+    completion.add_argument("shell", choices=SHELLS)
+    completion.set_defaults(run=_later("completion"))
+    return parser
+
+
+class _Version(argparse.Action):
+    """On one line, however narrow the terminal is."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any) -> None:
+        from rnncc.cli.doctor import versions
+
+        print(versions())
+        parser.exit()
+
+
+def _later(module: str, function: str = "run") -> Callable[[argparse.Namespace], int]:
+    """A command's function, imported when it runs: `rnncc cells` needn't load numba."""
+
+    def run(arguments: argparse.Namespace) -> int:
+        from importlib import import_module
+
+        code: int = getattr(import_module(f"rnncc.cli.{module}"), function)(arguments)
+        return code
+
+    return run
+
+
+def _writing_commands(commands: Any) -> None:
+    new = commands.add_parser("new", help="write a cell to start from, each part explained")
+    new.add_argument("name", metavar="NAME", help="the cell's, as in equations: MyCell")
+    new.add_argument("-o", "--output", metavar="FILE.rnn", help="default: the name's, here")
+    new.set_defaults(run=_later("new"))
+
+    fmt = commands.add_parser("fmt", help="lay out cells as the built-in ones are")
+    fmt.add_argument("files", metavar="FILE", nargs="+", help=".rnn files; - is stdin to stdout")
+    fmt.add_argument("--check", action="store_true", help="write nothing; 1 where one isn't")
+    fmt.add_argument("--diff", action="store_true", help="write nothing, and show what would be")
+    fmt.set_defaults(run=_later("fmt"))
+
+
+def _cell_commands(commands: Any) -> None:
     compile_ = commands.add_parser("compile", help="write a module with the cell's layer")
     _cell_arguments(compile_)
     compile_.add_argument("-o", "--output", metavar="OUT.py", help="default: FILE's name, here")
@@ -101,31 +185,25 @@ def _parser() -> argparse.ArgumentParser:
         help="with kernels for second derivatives, too (pullback.vjp)",
     )
     compile_.add_argument("--force", action="store_true", help="overwrite any file")
-    compile_.set_defaults(run=_compile)
+    _json_argument(compile_)
+    compile_.set_defaults(run=_later("compile"))
 
     explain = commands.add_parser("explain", help="print every stage from text to module")
     _cell_arguments(explain)
-    explain.add_argument("--after", metavar="PASS", help="one stage only: spec, lower, a pass ...")
+    after = explain.add_argument(
+        "--after", metavar="PASS", help="one stage only: spec, lower, a pass ..."
+    )
+    after.completer = stages  # type: ignore[attr-defined]
     explain.add_argument("--diff", action="store_true", help="what each pass changed")
     explain.add_argument("--backward", action="store_true", help="the pullback only")
-    explain.set_defaults(run=_explain)
+    _json_argument(explain)
+    explain.set_defaults(run=_later("explain"))
 
     check = commands.add_parser("check", help="kernels against the interpreter, gradients too")
     _cell_arguments(check, dtype=False)
     check.add_argument("--target", choices=["cpu", "cuda"], default="cpu")
-    check.set_defaults(run=_check)
-
-    _model_commands(commands)
-
-    cells = commands.add_parser("cells", help="list the built-in cells")
-    cells.set_defaults(run=_cells)
-
-    cache = commands.add_parser("cache", help="show the cache of modules and machine code")
-    doing = cache.add_mutually_exclusive_group()
-    doing.add_argument("--clear", action="store_true", help="empty it")
-    doing.add_argument("--texts", metavar="FOLDER", help="write its modules as files, to be read")
-    cache.set_defaults(run=_cache)
-    return parser
+    _json_argument(check)
+    check.set_defaults(run=_later("check"))
 
 
 def _model_commands(commands: Any) -> None:
@@ -136,7 +214,7 @@ def _model_commands(commands: Any) -> None:
     import_.add_argument("--dtype", choices=["float32", "float64"], default="float32")
     import_.add_argument("--replace", action="store_true", help="where a model is there already")
     import_.add_argument("--report", action="store_true", help="print weights, and what runs each")
-    import_.set_defaults(run=_import)
+    import_.set_defaults(run=_later("trained", "import_file"))
 
     run = commands.add_parser("run", help="a trained network on an array")
     run.add_argument("model", metavar="MODEL", help="a folder of `rnncc import`, or any such file")
@@ -146,7 +224,7 @@ def _model_commands(commands: Any) -> None:
     run.add_argument(
         "--block", type=int, default=4096, metavar="STEPS", help="of a long sequence, at a time"
     )
-    run.set_defaults(run=_run)
+    run.set_defaults(run=_later("trained", "run_model"))
 
     export = commands.add_parser("export", help="a trained cell or model -> C99, or ONNX")
     _cell_arguments(export)
@@ -163,7 +241,7 @@ def _model_commands(commands: Any) -> None:
         help="how the weights that C's sums read are kept (float32 cells; as they are)",
     )
     _onnx_arguments(export.add_argument_group("ONNX"))
-    export.set_defaults(run=_export)
+    export.set_defaults(run=_later("export"))
 
 
 def _onnx_arguments(group: Any) -> None:
@@ -178,7 +256,8 @@ def _onnx_arguments(group: Any) -> None:
 
 
 def _cell_arguments(parser: argparse.ArgumentParser, *, dtype: bool = True) -> None:
-    parser.add_argument("file", metavar="FILE", help="a .rnn file or a built-in cell's name")
+    file = parser.add_argument("file", metavar="FILE", help="a .rnn file or a built-in cell's name")
+    file.completer = cells  # type: ignore[attr-defined]
     parser.add_argument(
         "--set",
         dest="settings",
@@ -191,52 +270,5 @@ def _cell_arguments(parser: argparse.ArgumentParser, *, dtype: bool = True) -> N
         parser.add_argument("--dtype", choices=["float32", "float64"], default="float32")
 
 
-# Each command is imported when it runs: `rnncc cells` needn't load numba.
-
-
-def _compile(arguments: argparse.Namespace) -> int:
-    from rnncc.cli.compile import run
-
-    return run(arguments)
-
-
-def _explain(arguments: argparse.Namespace) -> int:
-    from rnncc.cli.explain import run
-
-    return run(arguments)
-
-
-def _check(arguments: argparse.Namespace) -> int:
-    from rnncc.cli.check import run
-
-    return run(arguments)
-
-
-def _import(arguments: argparse.Namespace) -> int:
-    from rnncc.cli.trained import import_file
-
-    return import_file(arguments)
-
-
-def _run(arguments: argparse.Namespace) -> int:
-    from rnncc.cli.trained import run_model
-
-    return run_model(arguments)
-
-
-def _export(arguments: argparse.Namespace) -> int:
-    from rnncc.cli.export import run
-
-    return run(arguments)
-
-
-def _cells(arguments: argparse.Namespace) -> int:
-    from rnncc.cli.cells import run
-
-    return run(arguments)
-
-
-def _cache(arguments: argparse.Namespace) -> int:
-    from rnncc.cli.cache import run
-
-    return run(arguments)
+def _json_argument(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", action="store_true", help="print JSON, mistakes too")

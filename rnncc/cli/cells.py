@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
+from rnncc.cli.report import print_json
 from rnncc.cli.settings import builtin_cells
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
@@ -15,6 +17,9 @@ from rnncc.lowering.cell_interface import CellInterface
 
 
 def run(arguments: argparse.Namespace) -> int:
+    if arguments.json:
+        print_json("cells", ok=True, cells=[_described(n, p) for n, p in builtin_cells().items()])
+        return 0
     table = Table(title="Built-in cells", title_justify="left", show_lines=False)
     table.add_column("name", no_wrap=True, style="bold")
     table.add_column("what it is")
@@ -27,6 +32,17 @@ def run(arguments: argparse.Namespace) -> int:
         console = Console(width=160)
     console.print(table)
     return 0
+
+
+def _described(name: str, path: Path) -> dict[str, str]:
+    spec = parse_file(path)
+    return {
+        "name": name,
+        "cell": spec.name,
+        "what": _first_line(spec),
+        "parameters": str(parameter_count(CellInterface(spec))),
+        "file": str(path),
+    }
 
 
 def parameter_count(interface: CellInterface) -> Size:

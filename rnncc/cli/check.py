@@ -24,7 +24,9 @@ from rich.progress import Progress
 from rich.table import Table
 
 from rnncc import oracle
+from rnncc.artifact.cell import CellDescription
 from rnncc.cli.probe import probe_sizes
+from rnncc.cli.report import print_json
 from rnncc.cli.settings import Settings, UsageError, load
 from rnncc.common.result_roles import final_name
 from rnncc.compiler import layer_class
@@ -78,19 +80,51 @@ def run(arguments: argparse.Namespace) -> int:
         for finding in check_cell(settings, sizes, arguments.target):
             findings.append(finding)
             progress.update(task, description=f"{finding.what}: {finding.array}")
-    console.print(_table(settings.spec, sizes, findings))
     failed = sum(not f.passed for f in findings)
-    others = sum(1 for _ in examined(settings.spec)) - 1
-    if stops_gradients(settings.spec):
-        console.print(
-            "no slopes: with stop_gradient or surrogate, gradients are meant to differ from them"
-        )
-    for _, sentence in sentences(cell):
-        console.print(sentence, markup=False)
-    if others:
-        console.print(f"{others} other choices of options have no mistakes; --set checks one.")
+    notes = [*_notes(settings.spec, cell)]
+    if arguments.json:
+        _print_json(settings.spec, sizes, findings, notes)
+        return int(failed > 0)
+    console.print(_table(settings.spec, sizes, findings))
+    for note in notes:
+        console.print(note, markup=False)
     console.print(f"{failed} of {len(findings)} FAILED" if failed else "all right")
     return int(failed > 0)
+
+
+def _notes(spec: CellSpec, cell: CellDescription) -> Iterator[str]:
+    """What a reader of the findings has to know."""
+    if stops_gradients(spec):
+        yield "no slopes: with stop_gradient or surrogate, gradients are meant to differ from them"
+    for _, sentence in sentences(cell):
+        yield sentence
+    others = sum(1 for _ in examined(spec)) - 1
+    if others:
+        yield f"{others} other choices of options have no mistakes; --set checks one."
+
+
+def _print_json(
+    spec: CellSpec, sizes: Mapping[str, int], findings: list[Finding], notes: list[str]
+) -> None:
+    print_json(
+        "check",
+        ok=all(f.passed for f in findings),
+        cell=spec.name,
+        batch=BATCH,
+        time=TIME,
+        sizes=dict(sizes),
+        findings=[
+            {
+                "what": f.what,
+                "array": f.array,
+                "error": f.error,
+                "limit": f.limit,
+                "passed": f.passed,
+            }
+            for f in findings
+        ],
+        notes=notes,
+    )
 
 
 def bound(settings: Settings, sizes: Mapping[str, int]) -> None:

@@ -19,6 +19,7 @@ from rich.table import Table
 
 from rnncc.artifact.cell import plain_variants
 from rnncc.cli.cells import parameter_count
+from rnncc.cli.report import print_json
 from rnncc.cli.settings import Settings, UsageError, find_cell, load
 from rnncc.runtime.jit.module_grammar import check_module
 from rnncc.schedule.model import GradStage, LaneStage, Schedule
@@ -49,6 +50,25 @@ def run(arguments: argparse.Namespace) -> int:
     )
     write_whole(target, sealed(check_module(text)))
     seconds = time.perf_counter() - started
+    if arguments.json:
+        interface = settings.derivation.interface
+        print_json(
+            "compile",
+            ok=True,
+            cell=settings.spec.name,
+            output=str(target),
+            lines=len(text.splitlines()),
+            seconds=seconds,
+            target=arguments.target,
+            dtype=arguments.dtype,
+            variants=arguments.variants,
+            bound={**settings.options, **settings.functions, **settings.sizes},
+            equations=len(settings.spec.equations),
+            parameters=str(parameter_count(interface)),
+            weights={n: [*map(str, s)] for n, (s, _) in interface.weights.items()},
+            states={n: [*map(str, s)] for n, s in interface.states.items()},
+        )
+        return 0
     made_for = f"{arguments.target}, {arguments.dtype}"
     summarise(settings, made_for, WRITTEN[every], target, len(text.splitlines()), seconds)
     return 0

@@ -12,6 +12,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rnncc.cli.report import print_json
 from rnncc.cli.settings import UsageError, load
 from rnncc.cli.stages import FORWARD, PULLBACK, TRAINING, WHOLE, Stage, all_stages, stage_names
 from rnncc.frontend.diagnostics import nearest
@@ -36,7 +37,10 @@ def run(arguments: argparse.Namespace) -> int:
     shown = select(stages, wanted, backward=arguments.backward)
     if arguments.diff:
         shown = changes(stages, shown)
-    if len(shown) == 1:
+    if arguments.json:
+        told = [{"part": s.part, "name": s.name, "text": s.text} for s in shown]
+        print_json("explain", ok=True, cell=settings.spec.name, stages=told)
+    elif len(shown) == 1:
         print(shown[0].text, end="")
     else:
         for stage in shown:

@@ -90,6 +90,11 @@ def parse(text: str, filename: str = "<text>") -> CellSpec:
 
 def parse_file(path: str | Path) -> CellSpec:
     """The cell a .rnn file describes; a file that can't be read is a SpecError, too."""
+    return parse(read_text(path), str(path))
+
+
+def read_text(path: str | Path) -> str:
+    """What a .rnn file holds; SpecError where that can't be read, or is no text."""
     path = Path(path)
     errors = Reporter()
     start = Span(1, 1, 2)
@@ -108,12 +113,11 @@ def parse_file(path: str | Path) -> CellSpec:
         errors.add("E001", start, path=path, reason=error.strerror or str(error))
         raise SpecError(errors.diagnostics, "", str(path)) from None
     try:
-        text = data.decode("utf-8-sig")
+        return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
         _not_text(errors, data[: error.start].decode("utf-8-sig", errors="replace"))
         readable = data.decode("utf-8-sig", errors="replace")
         raise SpecError(errors.diagnostics, readable, str(path)) from None
-    return parse(text, str(path))
 
 
 def _not_text(errors: Reporter, before: str) -> None:
@@ -373,4 +377,4 @@ class _Parser:
         self.returns = tuple(map(reader.read, items))
 
 
-__all__ = ["Diagnostic", "SpecError", "parse", "parse_file", "parse_function"]
+__all__ = ["Diagnostic", "SpecError", "parse", "parse_file", "parse_function", "read_text"]

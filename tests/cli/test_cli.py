@@ -9,6 +9,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from rnncc.cli.settings import builtin_cells
@@ -392,7 +393,10 @@ def test_nowhere_to_print(redirected: str, code: int) -> None:
 def test_version(rnncc_cli: Cli) -> None:
     import rnncc
 
-    assert rnncc_cli("--version").out == f"rnncc {rnncc.__version__}\n"
+    out = rnncc_cli("--version").out
+    assert out.startswith(f"rnncc {rnncc.__version__} (Python {sys.version.split()[0]}, numba ")
+    assert out.count("\n") == 1
+    assert f"numpy {np.__version__})" in out
 
 
 def test_a_closed_pipe_is_no_error() -> None:
