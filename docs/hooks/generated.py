@@ -15,15 +15,16 @@ Non-Goals: laying pages out (mkdocs).
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import re
 import shlex
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
+sys.path.insert(0, str(ROOT))  # pages are of this checkout, whatever is installed
 PUBLIC = (
     "rnncc",
     "rnncc.layers",
@@ -160,10 +161,3 @@ def tour(cell: str, part: str, stage: str) -> Iterator[str]:
 MAKERS: dict[str, Callable[..., Iterator[str]]] = {
     f.__name__: f for f in (api, names, cells, errors, functions, initializers, results, tour)
 }
-
-
-def public_names() -> Iterator[str]:
-    """Of every public module, by import: what tests hold the pages against."""
-    for module in PUBLIC:
-        for name in importlib.import_module(module).__all__:
-            yield f"{module}.{name}"

@@ -1,0 +1,157 @@
+"""The site, built: strictly, whole, and without anything from the network."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+import os
+import re
+import subprocess
+import sys
+from html.parser import HTMLParser
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+from rnncc.frontend.causes import CAUSES
+from rnncc.frontend.library import INITIALIZERS, SIGNATURES
+from tests.support.pages.running import blocks
+from tests.support.paths import ROOT
+
+DOCS = ROOT / "docs"
+
+
+class Page(HTMLParser):
+    """What a page of the site defines, links to, loads, and says."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__()
+        self.ids: set[str] = set()
+        self.links: list[str] = []
+        self.loads: list[str] = []
+        self.words: list[str] = []
+        self.feed(path.read_text(encoding="utf-8"))
+        self.text = " ".join("".join(self.words).split())
+
+    def handle_starttag(self, tag: str, attrs: Any) -> None:
+        given = {k: v or "" for k, v in attrs}
+        self.ids |= {given[k] for k in ("id", "name") if k in given}
+        if tag == "a":
+            self.links += [given["href"]] if "href" in given else []
+        elif tag in ("img", "script", "iframe", "source", "link"):
+            self.loads += [given[k] for k in ("src", "href") if k in given]
+
+    def handle_data(self, data: str) -> None:
+        self.words.append(data)
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("material", reason="mkdocs-material isn't installed")
+    pytest.importorskip("mkdocstrings", reason="mkdocstrings isn't installed")
+    folder = tmp_path_factory.mktemp("site")
+    run = subprocess.run(
+        [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(folder)],
+        cwd=ROOT,
+        env={**os.environ, "NO_MKDOCS_2_WARNING": "1"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode == 0, run.stderr
+    return folder
+
+
+@pytest.fixture(scope="module")
+def pages(site: Path) -> dict[str, Page]:
+    found = {str(p.relative_to(site)): Page(p) for p in site.rglob("*.html")}
+    assert len(found) > 35
+    return found
+
+
+@pytest.fixture(scope="module")
+def generated() -> Any:
+    spec = importlib.util.spec_from_file_location("generated", DOCS / "hooks/generated.py")
+    assert spec and spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_no_link_is_dead(site: Path, pages: dict[str, Page]) -> None:
+    """Anchors too, and links that were generated."""
+    dead = []
+    for name, page in pages.items():
+        if name == "404.html":  # its links are those of a server's root
+            continue
+        for link in {*page.links, *page.loads}:
+            parts = urlsplit(link)
+            if parts.scheme or parts.netloc:
+                continue
+            path = (site / name).parent / unquote(parts.path) if parts.path else site / name
+            target = pages.get(os.path.relpath(path, site))
+            if not path.exists() or (
+                target and parts.fragment and unquote(parts.fragment) not in target.ids
+            ):
+                dead.append(f"{name}: {link}")
+    assert not dead
+
+
+def test_nothing_comes_from_the_network(site: Path, pages: dict[str, Page]) -> None:
+    loads = {load for page in pages.values() for load in page.loads}
+    assert len(loads) > 5
+    assert not [load for load in loads if urlsplit(load).netloc]
+    for sheet in site.rglob("*.css"):
+        assert not re.findall(r"(?:@import|url\()\s*[\"']?(?:https?:)?//", sheet.read_text("utf-8"))
+
+
+def test_every_public_name_has_an_entry(pages: dict[str, Page], generated: Any) -> None:
+    for module in generated.PUBLIC:
+        page = pages[f"api/{module.removeprefix('rnncc.')}.html"]
+        wanted = {f"{module}.{n}" for n in generated.names_of(module) if n != "__version__"}
+        assert wanted and wanted <= page.ids
+        assert all(name.rpartition(".")[2] in pages["api/index.html"].text for name in wanted)
+
+
+def test_pages_use_public_modules_alone(generated: Any) -> None:
+    """What a reader is told to import is what the reference lists."""
+    deeper = {"rnncc.models.conventions", "rnncc.models.readers.torch_state"}
+    for page in (*DOCS.glob("*.md"), ROOT / "README.md"):
+        for block in blocks(page):
+            if block.language == "python":
+                used = re.findall(r"^(?:from|import) (rnncc[\w.]*)", block.text, re.MULTILINE)
+                assert {*used} <= {*generated.PUBLIC, *deeper}, page
+
+
+def test_every_error_has_its_entry(pages: dict[str, Page]) -> None:
+    page = pages["errors.html"]
+    assert {code.lower() for code in CAUSES} <= page.ids
+    for code, cause in CAUSES.items():
+        assert " ".join(cause.mend.replace("`", "").split()) in page.text, code
+        assert not cause.example or f"error[{code}]: " in page.text, code
+
+
+def test_the_reference_has_every_function_and_initializer(pages: dict[str, Page]) -> None:
+    text = pages["language.html"].text
+    assert not [n for n, s in SIGNATURES.items() if f"{n}{s}" not in text]
+    assert not [n for n in INITIALIZERS if n not in text]
+
+
+def test_every_built_in_cell_is_shown(pages: dict[str, Page]) -> None:
+    cells = {p.stem for p in (ROOT / "rnncc/cells").glob("*.rnn")}
+    assert cells and cells <= pages["cells.html"].ids
+
+
+def test_a_word_is_found(site: Path) -> None:
+    index = json.loads((site / "search/search_index.json").read_text(encoding="utf-8"))
+    found = {d["location"].partition("#")[0] for d in index["docs"] if "zoneout" in d["text"]}
+    assert {"language.html", "errors.html"} <= found
+
+
+def test_what_nobody_makes_is_refused(generated: Any) -> None:
+    with pytest.raises(KeyError):
+        generated.on_page_markdown("a\n<!-- generated: nothing -->\n")
+    with pytest.raises(AssertionError, match="no section"):
+        generated.made("results nothing")
