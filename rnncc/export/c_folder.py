@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -32,6 +32,7 @@ from rnncc.runtime.common.weight_formats import NARROW, narrowed
 
 TEST_STEPS = 24
 TOLERANCE = {"float32": 1e-5, "float64": 1e-12}
+_LOCAL = re.compile(r"real \w+\[(\d+)\]")
 _NAME = re.compile(r"[A-Za-z][A-Za-z0-9_]{0,62}")
 
 
@@ -89,12 +90,34 @@ class CReadme(CFile):
         return self.states + (scratch + moved + kept) * self.item
 
     @property
+    def stack(self) -> int:
+        """Of the deepest sums: what they keep between calls, and a tile of theirs."""
+        tiles = max([*self.u.widths, *self.u.narrow, *(8 for _ in self.u.tall)], default=0)
+        parts = [part.lines for k in self.u.kernels for part in k.parts]
+        return (tiles + max(map(deepest, parts), default=0)) * self.item
+
+    @property
     def products(self) -> int:
         return self.u.products
 
     @property
     def called(self) -> str:
         return ", ".join([a.name for a in (*self.u.inputs, *self.u.outputs)])
+
+
+def deepest(lines: Sequence[str]) -> int:
+    """Elements of the arrays that stand in one outermost block.
+
+    >>> deepest(["{", "    real sums[8];", "    real more[4];", "}", "{", "real a[9];", "}"])
+    12
+    """
+    most = here = depth = 0
+    for line in lines:
+        found = _LOCAL.match(line.strip())
+        here += int(found[1]) if found else 0
+        depth += line.count("{") - line.count("}")
+        most, here = max(most, here), here if depth else 0
+    return most
 
 
 def c(

@@ -25,6 +25,7 @@ from tests.support.paths import ROOT
 # Each is a module of this package.
 ATTACKS: tuple[str, ...] = (
     "bounds",
+    "c",
     "cells",
     "compiled",
     "doors",
