@@ -23,10 +23,12 @@ from rnncc.frontend.diagnostics import nearest
 from rnncc.frontend.parse import parse_file
 from rnncc.frontend.spec import CellSpec
 from rnncc.lowering.cell_interface import check_file, check_text
+from rnncc.lowering.traced import TracedSpec
 from rnncc.runtime.api.layer import Layer, make_class
 from rnncc.runtime.api.layer_options import BoundCell, Engine, SecondEngine, storing
 from rnncc.runtime.api.validation import dtype_name
 from rnncc.runtime.common.fork_safety import open_in_children
+from rnncc.runtime.traces.traced_cell import TracedCell, TracedValue
 
 CELLS = Path(__file__).parent / "cells"
 TARGETS = ("cpu", "cuda")
@@ -110,13 +112,42 @@ def engines_of_text(
 
     SpecError for a text that is no cell; ValueError for one that isn't the module's own.
     """
+    return partial(_maker_of(target), _own_text(text, cell), cell)
+
+
+def traced_of_text(text: str, cell: CellDescription, target: str) -> TracedCell:
+    """What a generated module's cell is traced by. Raises as `engines_of_text`."""
+    return traced_cell(_own_text(text, cell), cell, _maker_of(target))
+
+
+def _own_text(text: str, cell: CellDescription) -> CellSpec:
     spec = check_text(text, cell.source)
     if Derivation.of(spec, cell).cell(cell.dtype) != cell:
         raise ValueError(
             f"this module of {cell.name} was changed: its SPEC is not the text that its kernels "
             f"were made of; run rnncc compile {cell.source} again"
         )
-    return partial(_maker_of(target), spec, cell)
+    return spec
+
+
+def traced_cell(spec: CellSpec, cell: CellDescription, engines: EngineMaker) -> TracedCell:
+    """The cell with all that it names among its outputs, compiled when a trace runs it."""
+    options, functions = dict(cell.options), dict(cell.functions)
+    traced = TracedSpec(spec, options, functions)
+    description = Derivation(traced.spec, options, functions).cell(cell.dtype)
+    outputs = description.outputs
+    values = [
+        TracedValue(v.name, outputs[traced.returned[v.name]].name, v.is_flag) for v in traced.values
+    ]
+    named = {v.result: v.name for v in values}
+    taken = {v.name for v in values}
+    for own in cell.outputs:  # an expression that is returned has no other name
+        if own.name not in named:
+            named[own.name] = own.name if own.name not in taken else f"{own.name}_returned"
+            values.append(TracedValue(named[own.name], own.name))
+    returned = tuple((o.name, named[o.name]) for o in cell.outputs)
+    binding = BoundCell(description, storing(partial(engines, traced.spec, description)))
+    return TracedCell(binding, tuple(values), returned, tuple(traced.left_out.items()))
 
 
 class Compiler:
@@ -133,8 +164,11 @@ class Compiler:
         """ValueError and TypeError for a wrong option or function, SpecError for what it breaks."""
         own = not options and not functions and dtype == self.cell.dtype
         cell = self.cell if own else Derivation(self.spec, options, functions).cell(dtype)
+        tracer = partial(traced_cell, self.spec, cell, self.engines)
         key = cell, repr(cell.options)  # True and 1 are equal, but not the same option
-        return self._bindings.setdefault(key, BoundCell(cell, self._engines_of(cell)))
+        return self._bindings.setdefault(
+            key, BoundCell(cell, self._engines_of(cell), tracer=tracer)
+        )
 
     def moved(self, target: str) -> Compiler:
         """The maker of the same class for another target. ValueError for an unknown one."""

@@ -49,6 +49,7 @@ ORDER = (
     "runtime.cuda.execution",
     "runtime.cuda.arrays",
     "files",
+    "runtime.traces",
     "runtime.api",
     "adapters",
     "operations",

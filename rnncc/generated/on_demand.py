@@ -17,6 +17,7 @@ from typing import Any
 from rnncc.artifact.cell import CellDescription, Variant
 from rnncc.runtime.api.layer import Layer, frozen_layer_class
 from rnncc.runtime.common.one_for_all import one_for_all
+from rnncc.runtime.traces.traced_cell import TracedCell
 
 
 def cpu_layer_class(
@@ -41,11 +42,12 @@ def _layer_class(
     spec: str | None,
 ) -> type[Layer]:
     rendered = None if spec is None else _rendering(target, cell, spec)
+    tracer = None if spec is None else partial(_traced, target, cell, spec)
     if rendered is not None and target == "cpu":
         for variant, engine in engines.items():
             if not (variant.training or variant.second_order):
                 engine.render_one_row(partial(rendered, variant))
-    return frozen_layer_class(cell, engines, module, rendered)
+    return frozen_layer_class(cell, engines, module, rendered, tracer)
 
 
 def _rendering(target: str, cell: CellDescription, spec: str) -> Callable[[Variant], Any]:
@@ -56,3 +58,9 @@ def _rendering(target: str, cell: CellDescription, spec: str) -> Callable[[Varia
         return engines_of_text(spec, cell, target)
 
     return lambda variant: engines()(variant)
+
+
+def _traced(target: str, cell: CellDescription, spec: str) -> TracedCell:
+    from rnncc.compiler import traced_of_text
+
+    return traced_of_text(spec, cell, target)

@@ -20,9 +20,11 @@ from rnncc.layers.directions import DirectionsEngine
 from rnncc.layers.directions_second import DirectionsSecondEngine
 from rnncc.layers.merges import Merge, check_mode
 from rnncc.layers.parts import Link, Part, joined, linked, mixed
+from rnncc.layers.tracing import traced_directions
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.layer_options import Engine
 from rnncc.runtime.api.validation import Bound
+from rnncc.runtime.traces.traced_cell import TracedCell
 
 _ALIKE = ("stateful", "return_sequences", "return_state", "time_major")
 
@@ -90,6 +92,12 @@ class Bidirectional(Composite):
         super()._build(bound, values)
         if first and values is None and self._initial is not None:
             self.set_weights(self._initial)
+
+    def _traced(self) -> TracedCell:
+        joins = self.maker.joins
+        assert isinstance(joins, _Joins)
+        merge = Merge(self.parts, joins.merge_mode, joins.outputs)
+        return traced_directions(self.cell, self.parts, merge)
 
     def _runs_back(self, state: str) -> bool:
         for number, part in enumerate(self.parts):

@@ -15,8 +15,10 @@ from rnncc.layers.composite import Composite, Joined
 from rnncc.layers.parts import Link, Part, joined, linked, mixed
 from rnncc.layers.stack import StackEngine
 from rnncc.layers.stack_second import StackSecondEngine
+from rnncc.layers.tracing import traced_part, traced_stack
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.layer_options import Engine, SecondEngine
+from rnncc.runtime.traces.traced_cell import TracedCell
 
 
 @dataclass(frozen=True)
@@ -51,6 +53,10 @@ class Stacked(Composite):
         if keywords.get("seed") is None:
             seeds = [layer.seed for layer in layers]
             self.seed = seeds[0] if len(seeds) == 1 else mixed(0, " ".join(map(str, seeds)))
+
+    def _traced(self) -> TracedCell:
+        trace = traced_part if len(self.parts) == 1 else traced_stack
+        return trace(self.cell, self.parts)
 
     def _state_groups(self) -> list[tuple[str, ...]] | None:
         if len(self.parts) == 1:

@@ -39,6 +39,8 @@ from rnncc.runtime.api.validation import (
     switch,
 )
 from rnncc.runtime.common import memory_pool
+from rnncc.runtime.traces.traced_cell import TracedCell, twin
+from rnncc.runtime.traces.traces import Traces
 
 NO_NAMES: frozenset[str] = frozenset()
 NO_STATES: Mapping[str, Any] = {}
@@ -180,6 +182,48 @@ class Layer(LayerBase):
         )
         saved = DirectionSaved.of(call, ran)
         return self._leave(ran.results), Pullback(trace, saved, self._binding.second_engine)
+
+    def trace(
+        self,
+        inputs: Any,
+        *,
+        initial_state: Any = None,
+        training: bool | None = False,
+        mask: Any = None,
+        lengths: Any = None,
+        resets: Any = None,
+        seed: int | None = None,
+    ) -> Traces:
+        """Every value that the equations name, at every step: a mapping of names to arrays
+        [batch, time, ...], in the order and at masked steps as outputs of every step are.
+
+        Arguments are those of a call. It computes what the next call would, and leaves the layer
+        as it is: states that stay and what dropout draws next. Outputs are the call's own, bit for
+        bit; other values are of kernels that return them all, compiled at the first trace, whose
+        sums may be rounded in another order. Of a layer made of layers, names begin like those
+        of its weights (cell_0.f). Raises as a call does; ValueError of a module that was written
+        without its cell's text.
+        """
+        traced = self._traced()
+        if not self.built:
+            self._enter(inputs, initial_state, mask, lengths, resets)
+        own, named = twin(self), twin(self, traced)
+        zeros = self.zero_output_for_mask or traced.zeros
+        found: list[Mapping[str, np.ndarray]] = []
+        for layer in (own, named):
+            layer.zero_output_for_mask = zeros
+            call = layer._enter(inputs, initial_state, mask, lengths, resets)
+            results = layer._forward(call, training, seed, False).results
+            found.append({n: layer._given(n, results[n]) for n in layer._outputs})
+        arrays = {
+            v.name: found[1][v.result].astype(bool) if v.is_flag else found[1][v.result]
+            for v in traced.values
+        }
+        arrays |= {name: found[0][output] for output, name in traced.outputs}
+        return Traces(self.name, arrays, dict(traced.left_out))
+
+    def _traced(self) -> TracedCell:
+        return self._binding.traced()
 
     def stream(self, example: Any, *, initial_state: Any = None) -> Stream:
         """Calls of one shape with the least in between, for one step or block after the other.
@@ -386,10 +430,12 @@ def frozen_layer_class(
     engines: Mapping[Variant, Any],
     module: str,
     rendered: Callable[[Variant], Any] | None = None,
+    tracer: Callable[[], TracedCell] | None = None,
 ) -> type[Layer]:
     """The class of a generated module, its options frozen; pickled by its module and name.
 
-    rendered: makes the engine of a variant that the module was written without.
+    rendered: makes the engine of a variant that the module was written without; tracer: the cell
+    that a trace runs.
     """
 
     def engine(variant: Variant) -> Any:
@@ -415,7 +461,7 @@ def frozen_layer_class(
     def is_written(variant: Variant) -> bool:
         return covering(replace(variant, storage=""), engines) is not None
 
-    return make_class(Frozen(cell, engine, is_written), module, None)
+    return make_class(Frozen(cell, engine, is_written, tracer), module, None)
 
 
 def make_class(

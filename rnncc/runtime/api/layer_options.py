@@ -29,6 +29,7 @@ from rnncc.runtime.api.validation import (
 from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.common.precision import precision_of
 from rnncc.runtime.common.weight_formats import NARROW
+from rnncc.runtime.traces.traced_cell import TracedCell
 
 Tensors = Mapping[str, Any]
 
@@ -157,8 +158,10 @@ class BoundCell:
     cell: CellDescription
     engines: Callable[[Variant], Any]  # an Engine, or a SecondEngine of variants that say so
     is_written: Callable[[Variant], bool] | None = None  # in the class's module; None: it has none
+    tracer: Callable[[], TracedCell] | None = None  # None: there is no text to make it of
     _made: dict[Variant, Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
+    _traced: TracedCell | None = field(default=None, repr=False)
 
     def __post_init__(self) -> None:
         open_in_children(self, "_lock")
@@ -169,6 +172,17 @@ class BoundCell:
     def second_engine(self, variant: Variant) -> SecondEngine:
         """The engine of the variant's second derivatives."""
         return self._find(replace(variant, second_order=True, storage=""))
+
+    def traced(self) -> TracedCell:
+        """The cell that returns all that it names. ValueError of a module without its text."""
+        if self.tracer is None:
+            raise ValueError(
+                f"this module of {self.cell.name} was written without the cell's text, which a "
+                f"trace is compiled from: run rnncc compile {self.cell.source} without --variants"
+            )
+        with self._lock:
+            self._traced = self._traced or self.tracer()
+        return self._traced
 
     def _find(self, variant: Variant) -> Any:
         engine = self._made.get(variant)
@@ -211,9 +225,10 @@ class Frozen:
         cell: CellDescription,
         engines: Callable[[Variant], Any],
         is_written: Callable[[Variant], bool],
+        tracer: Callable[[], TracedCell] | None = None,
     ) -> None:
         self.cell = cell
-        self.binding = BoundCell(cell, storing(engines), is_written)
+        self.binding = BoundCell(cell, storing(engines), is_written, tracer)
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str

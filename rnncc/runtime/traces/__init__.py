@@ -1,0 +1,1 @@
+"""What a cell computes on the way: every value that its equations name, at every step."""
