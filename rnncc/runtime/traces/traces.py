@@ -1,6 +1,6 @@
 """What `trace` gives back: arrays by the names of the equations.
 
-Non-Goals: pictures of them (`rnncc.plot`).
+Non-Goals: pictures of them.
 """
 
 from __future__ import annotations
