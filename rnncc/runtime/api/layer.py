@@ -40,7 +40,7 @@ from rnncc.runtime.api.validation import (
 )
 from rnncc.runtime.common import memory_pool
 from rnncc.runtime.traces.traced_cell import TracedCell, twin
-from rnncc.runtime.traces.traces import Traces
+from rnncc.runtime.traces.traces import CellTrace
 
 NO_NAMES: frozenset[str] = frozenset()
 NO_STATES: Mapping[str, Any] = {}
@@ -193,7 +193,7 @@ class Layer(LayerBase):
         lengths: Any = None,
         resets: Any = None,
         seed: int | None = None,
-    ) -> Traces:
+    ) -> CellTrace:
         """Every value that the equations name, at every step: a mapping of names to arrays
         [batch, time, ...], in the order and at masked steps as outputs of every step are.
 
@@ -220,7 +220,7 @@ class Layer(LayerBase):
             for v in traced.values
         }
         arrays |= {name: found[0][output] for output, name in traced.outputs}
-        return Traces(self.name, arrays, dict(traced.left_out))
+        return CellTrace(self.name, arrays, dict(traced.left_out))
 
     def _traced(self) -> TracedCell:
         return self._binding.traced()

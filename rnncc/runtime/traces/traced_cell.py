@@ -1,6 +1,6 @@
 """A cell that returns all that its equations name, and a layer that runs it in another's place.
 
-    layer ─twin→ the same weights, states and options, another cell ─call→ Traces
+    layer ─twin→ the same weights, states and options, another cell ─call→ CellTrace
 
 Non-Goals: making that cell (`compiler`); calling it (`Layer.trace`).
 """

@@ -11,7 +11,7 @@ from typing import Any
 from rnncc.common.spelling import nearest_name
 
 
-class Traces(Mapping[str, Any]):
+class CellTrace(Mapping[str, Any]):
     """Arrays [batch, time, ...] by name, in the order of the equations; [time, batch, ...] where
     the layer is time_major. The cell's outputs are among them.
 
