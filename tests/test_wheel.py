@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import tarfile
 import venv
 import zipfile
 from pathlib import Path
@@ -46,6 +47,37 @@ def test_the_wheel_names_its_licence_and_command(wheel: Path) -> None:
     assert "rnncc = rnncc.cli:main" in archive.read(names["entry_points.txt"]).decode()
     metadata = archive.read(names["METADATA"]).decode()
     assert "Requires-Dist: torch==2.13.0; extra == 'torch'" in metadata
+
+
+@pytest.fixture(scope="module")
+def sdist(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    pytest.importorskip("build")
+    pytest.importorskip("hatchling")
+    folder = tmp_path_factory.mktemp("sdist")
+    command = [sys.executable, "-m", "build", "--sdist", "--no-isolation", "--outdir", folder, ROOT]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
+    (found,) = folder.glob("*.tar.gz")
+    return found
+
+
+def test_the_sdist_holds_the_checkout(sdist: Path) -> None:
+    """All that tests, the site and a wheel are made from."""
+    with tarfile.open(sdist) as archive:
+        inside = {name.partition("/")[2] for name in archive.getnames()}
+    kinds = ("*.md", "*.toml", "*.yml", "*.cff", "LICENSE")
+    assert {p.name for kind in kinds for p in ROOT.glob(kind)} <= inside
+    folders = {name.partition("/")[0] for name in inside}
+    assert {"rnncc", "templates", "tests", "examples", "bench", "docs"} <= folders
+    pages = {str(p.relative_to(ROOT)) for p in (ROOT / "docs").rglob("*") if p.suffix == ".md"}
+    assert len(pages) > 30 and pages <= inside
+
+
+def test_an_index_would_take_both(wheel: Path, sdist: Path) -> None:
+    pytest.importorskip("twine", reason="twine isn't installed")
+    command = [sys.executable, "-m", "twine", "check", "--strict", wheel, sdist]
+    run = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert run.returncode == 0, run.stdout + run.stderr
 
 
 PROGRAM = """

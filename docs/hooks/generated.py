@@ -3,7 +3,7 @@ text when the site is built.
 
     api MODULE      each name of the module's `__all__`, by its docstring
     names           the same of all public modules, as links
-    cells           the built-in cells, each as its file says it
+    cells           the built-in cells, each as a paper and as its file says it
     errors          every cause of a diagnostic, its example, what is printed and the mend
     functions       what equations may call; initializers: what weights may name
     results SUITE   the section of bench/RESULTS.md that the suite's last run wrote
@@ -22,6 +22,8 @@ import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+
+from equations import equations  # mkdocs puts this folder on the path
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # pages are of this checkout, whatever is installed
@@ -68,7 +70,10 @@ def api(module: str) -> Iterator[str]:
     yield from ("    options:", "      members: false", "      show_root_heading: false", "")
     for name in names_of(module):
         if name != "__version__":
-            yield from (f"::: {module}.{name}", "")
+            yield f"::: {module}.{name}"
+            if name == "Layer":  # what every layer has stands here alone
+                yield from ("    options:", "      inherited_members: true")
+            yield ""
 
 
 def names() -> Iterator[str]:
@@ -88,6 +93,7 @@ def cells() -> Iterator[str]:
         title = re.match(r'"""(.*?)"""', text, re.DOTALL)
         assert title, path
         yield from (f"## {path.stem}", "", " ".join(title[1].split()), "")
+        yield from (equations(text), "")
         yield from fenced(text[title.end() :].strip("\n"), "rnn", path.name)
         yield ""
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ast
 import importlib.util
 import json
 import os
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from html.parser import HTMLParser
 from pathlib import Path
 from typing import Any
@@ -32,12 +34,14 @@ class Page(HTMLParser):
         self.links: list[str] = []
         self.loads: list[str] = []
         self.words: list[str] = []
+        self.tables = 0  # of equations
         self.feed(path.read_text(encoding="utf-8"))
         self.text = " ".join("".join(self.words).split())
 
     def handle_starttag(self, tag: str, attrs: Any) -> None:
         given = {k: v or "" for k, v in attrs}
         self.ids |= {given[k] for k in ("id", "name") if k in given}
+        self.tables += tag == "math"
         if tag == "a":
             self.links += [given["href"]] if "href" in given else []
         elif tag in ("img", "script", "iframe", "source", "link"):
@@ -72,12 +76,16 @@ def pages(site: Path) -> dict[str, Page]:
 
 
 @pytest.fixture(scope="module")
-def generated() -> Any:
+def generated() -> Iterator[Any]:
+    """The hook, with its neighbours to be imported as mkdocs lets it."""
+    pytest.importorskip("griffe", reason="mkdocstrings isn't installed")
+    sys.path.insert(0, str(DOCS / "hooks"))
     spec = importlib.util.spec_from_file_location("generated", DOCS / "hooks/generated.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
-    return module
+    yield module
+    sys.path.remove(str(DOCS / "hooks"))
 
 
 def test_no_link_is_dead(site: Path, pages: dict[str, Page]) -> None:
@@ -142,6 +150,28 @@ def test_the_reference_has_every_function_and_initializer(pages: dict[str, Page]
 def test_every_built_in_cell_is_shown(pages: dict[str, Page]) -> None:
     cells = {p.stem for p in (ROOT / "rnncc/cells").glob("*.rnn")}
     assert cells and cells <= pages["cells.html"].ids
+    assert pages["cells.html"].tables == len(cells)
+
+
+def test_equations_are_shown_at_defaults(generated: Any) -> None:
+    """Options chosen, nothing drawn, nothing left that isn't read; products bind closest."""
+    import defaults
+    import docstrings
+    import equations
+
+    text = (ROOT / "rnncc/cells/gru.rnn").read_text("utf-8")
+    lines = [ast.unparse(node) for node in defaults.at_defaults(text)]
+    assert lines[-2:] == ["h[t] = z * h[t - 1] + (1 - z) * g", "return h[t]"]
+    assert "g = tanh(x_h + r * h_h)" in lines and "recurrent_bias = bias[1]" in lines
+    assert not [s for s in lines if "drop(" in s or " if " in s or s.startswith("U_z")]
+    shown = equations.equations("a = r * h @ U\nb[t] = beta / 2\nreturn a, b[t]")
+    assert "<mo>(</mo><mrow><mi>r</mi><mo>⊙</mo><mi>h</mi></mrow><mo>)</mo>" in shown
+    assert "<mfrac><mi>β</mi><mn>2</mn></mfrac>" in shown
+    with pytest.raises(ValueError, match="not known beforehand"):
+        defaults.at_defaults("a = 1 if units > 3 else 2\nreturn a")
+    listed = docstrings.listed("It. x: an input. y: one\nmore. Raises ValueError.", ["x", "y"])
+    items = ["It. ", "", "- **x**: an input. ", "- **y**: one more.", "", "Raises ValueError."]
+    assert listed.split("\n") == items
 
 
 def test_a_word_is_found(site: Path) -> None:
