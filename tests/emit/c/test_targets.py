@@ -15,7 +15,7 @@ import pytest
 
 import rnncc
 import rnncc.export
-from tests.support.c.toolchains import TOOLCHAINS
+from tests.support.c.toolchains import STRICT, TOOLCHAINS
 from tests.support.c.units import built
 
 CHEAP = ("sanitizers", "valgrind", "cortex-m4", "cortex-m4-soft", "cortex-m7")
@@ -130,3 +130,15 @@ def test_steps_allocate_lock_and_ask_the_system_for_nothing(
         pytest.skip("no seccomp here")
     expected = {"": 0, "system": -9}.get(planted, 3)
     assert done.returncode == expected, (planted, done)
+
+
+def test_clang_has_nothing_to_say(tmp_path: Path) -> None:
+    """It minds what isn't used, also of narrow weights and without vectors."""
+    if (clang := shutil.which("clang")) is None:
+        pytest.skip("no clang")
+    for storage in ("bfloat16", "int8"):
+        layer = built(rnncc.compile("gru")(units=9, seed=1, weights=storage), (None, None, 5))
+        made = rnncc.export.c(layer, tmp_path / storage, name="net")
+        for plain in ([], ["-DNET_PLAIN"]):
+            command = [clang, *STRICT, *plain, "-O1", "-c", str(made / "net.c"), "-o", "/dev/null"]
+            subprocess.run(command, check=True)
