@@ -70,6 +70,7 @@ ORDER = (
     "torch.*",
     "jax.*",
     "keras.*",
+    "editor",
     "cli",
 )
 # Folders whose modules nobody needs to know, but for what they hold.

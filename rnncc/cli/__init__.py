@@ -13,6 +13,7 @@
     rnncc cache [--clear | --texts FOLDER]
     rnncc doctor
     rnncc completion bash|zsh|fish
+    rnncc lsp
 
 compile, explain, check, cells and doctor print JSON with --json (`cli.report`).
 
@@ -51,7 +52,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         return stop.code if isinstance(stop.code, int) else MISUSED
     try:
         code: int = arguments.run(arguments)
-        if sys.stdout is not None:  # `rnncc compile lstm >&-`
+        # `rnncc compile lstm >&-`; the language server closes it
+        if sys.stdout is not None and not sys.stdout.closed:
             sys.stdout.flush()
         return code
     except BrokenPipeError:  # `rnncc explain lstm | head`
@@ -126,6 +128,10 @@ def _parser() -> argparse.ArgumentParser:
     doctor = commands.add_parser("doctor", help="what is here, and what is missing for what")
     _json_argument(doctor)
     doctor.set_defaults(run=_later("doctor"))
+
+    lsp = commands.add_parser("lsp", help="the language server, for editors to start")
+    lsp.add_argument("--stdio", action="store_true", help="as it is anyhow; editors say it")
+    lsp.set_defaults(run=_later("lsp"))
 
     completion = commands.add_parser("completion", help="print a shell's completion of rnncc")
     completion.add_argument("shell", choices=SHELLS)
