@@ -61,11 +61,16 @@ def attempt(index: int, seed: int) -> str | None:
     return None if done.returncode == 0 else f"{what}, {kind}, {chain}: {done.returncode}, {said}"
 
 
+_KEPT: list[tempfile.TemporaryDirectory[str]] = []
+
+
 @lru_cache(maxsize=1)
 def _exported(what: str, kind: str, seed: int) -> Path | None:
     """The folder; None where there is no such model."""
     storage = kind if kind in ("bfloat16", "int8") else None
-    folder = Path(tempfile.mkdtemp(prefix="rnncc_c_")) / "made"
+    kept = tempfile.TemporaryDirectory(prefix="rnncc_c_")
+    _KEPT[:] = [kept]  # until the next subject, or the end
+    folder = Path(kept.name) / "made"
     if what in MODELS:
         path = Path(os.environ.get("RNNCC_MODELS", ROOT.parent / "shared" / "models")) / what
         if not path.exists():
