@@ -29,6 +29,7 @@ from rnncc.torch.ops import NO_SCRIPT, run
 from rnncc.torch.recipe import COMPUTED_IN, DTYPES, KERNELS, Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of
 from rnncc.torch.steps import steps_of
+from rnncc.torch.tracing import CellTrace, seed_for, traced_direction
 
 # Keywords of a layer that a module has other means for.
 INSTEAD = {
@@ -292,6 +293,41 @@ class Recurrent(torch.nn.Module):
             masked=steps is not None,
         )
         return self._arranged(results)
+
+    def trace(
+        self,
+        inputs: Any,
+        *,
+        initial_state: Any = None,
+        mask: Tensor | None = None,
+        lengths: Any = None,
+        resets: Any = None,
+    ) -> CellTrace:
+        """Every value that the equations name, at every step: a mapping of names to tensors.
+
+        Arguments are those of a call, and so is what dropout draws in training, from torch's
+        generator. Computed on the CPU, without gradients; outputs have the bits of a call there.
+        See `rnncc.Layer.trace`.
+        """
+        cell = self._cell
+        arguments = spread(f"inputs of {cell.name}", inputs, cell.arguments)[0]
+        recurrence = self._recurrence
+        if recurrence is None:
+            recurrence = self._first(arguments)
+        training = self._trains()
+        found, _ = traced_direction(
+            recurrence.recipe,
+            0,
+            self._weights(),
+            {n: _tensor(n, t) for n, t in arguments.items()},
+            training=training,
+            seed=seed_for(training and recurrence.draws),
+            initial_state=initial_state,
+            mask=mask,
+            lengths=lengths,
+            resets=resets,
+        )
+        return found
 
     def _trains(self) -> bool:
         """Whether a call drops."""

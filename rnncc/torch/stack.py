@@ -29,7 +29,8 @@ from rnncc.torch.ops import is_plain, run
 from rnncc.torch.packed import OverRows, PackedRows, rows_of, uncompiled
 from rnncc.torch.recipe import Recipe
 from rnncc.torch.recurrence import Recurrence, by_steps, recurrence_of
-from rnncc.torch.steps import packed_steps, steps_of
+from rnncc.torch.steps import packed_steps, row_of, steps_of
+from rnncc.torch.tracing import CellTrace, traced_layers
 
 # Of RNN, whose mode says its function.
 _FUNCTIONS = {f"RNN_{f.upper()}": (("nonlinearity", f),) for f in ("tanh", "relu")}
@@ -135,12 +136,24 @@ class RecurrentLayers(KernelModule, torch.nn.RNNBase):
         self.check_input(input, None)
         states = self._states(hx, input.size(axis), alone)
         if alone:
-            lengths, resets = _row(lengths, 0), _row(resets, 1)
+            lengths, resets = row_of(lengths, 0), row_of(resets, 1)
         steps = steps_of(None, lengths, resets, input.size(1 - axis))
         y, finals = self._layers(input, states, steps)
         if alone:
             y, finals = y.squeeze(axis), [f.squeeze(1) for f in finals]
         return y, self._given(finals)
+
+    def trace(
+        self, input: Any, hx: Any = None, *, lengths: Any = None, resets: Any = None
+    ) -> CellTrace:
+        """Every value that the equations name, at every step, as tensors like the input, or padded
+        where that is packed: i, f, g, o, c and h of an LSTM, r, z, n and h of a GRU.
+
+        Names of several layers or directions begin like the ends of their weights: l0.i,
+        l0_reverse.i. Arguments are those of a call. Computed on the CPU, without gradients; outputs
+        have the bits of a call there.
+        """
+        return traced_layers(self, input, hx, lengths, resets)
 
     def check_input(self, input: Tensor, batch_sizes: Tensor | None) -> None:
         """As torch's, of the weights that a call reads, which need not be `_flat_weights`."""
@@ -359,10 +372,3 @@ class RNN(RecurrentLayers):
 def _refuse_projection(proj_size: Any) -> None:
     if proj_size is not None:
         raise ValueError("proj_size is an argument of LSTM alone")
-
-
-def _row(given: Any, axes: int) -> Any:
-    """What says something of one sequence, as of a batch of one."""
-    if isinstance(given, int):
-        given = torch.as_tensor(given)
-    return given.unsqueeze(0) if isinstance(given, Tensor) and given.ndim == axes else given

@@ -37,6 +37,13 @@ def steps_of(mask: Any, lengths: Any, resets: Any, time: int) -> Tensor | None:
     return given if resets is None else with_resets(given, resets, time)
 
 
+def row_of(given: Any, axes: int) -> Any:
+    """What says something of one sequence, as of a batch of one."""
+    if isinstance(given, int):
+        given = torch.as_tensor(given)
+    return given.unsqueeze(0) if isinstance(given, Tensor) and given.ndim == axes else given
+
+
 def with_resets(steps: Tensor | None, resets: Any, time: int) -> Tensor:
     """A mask, or lengths, together with resets."""
     resets = resets_of(resets)

@@ -51,6 +51,7 @@ from rnncc.torch.reading.steps import (
 )
 from rnncc.torch.recipe import DTYPES
 from rnncc.torch.recurrent import INSTEAD, Recurrent, name_of
+from rnncc.torch.tracing import CellTrace
 
 # What keywords are held against before there are equations.
 _NOTHING = "cell: Cell\nx: input\nh: state\nh[t] = x[t] + h[t-1]\nreturn h[t]\n"
@@ -201,6 +202,20 @@ class RecurrentModule(Recurrent, takes=torch.nn.Module):
         """As of a cell of equations: see `Recurrent`. inputs: as the cell's forward takes them,
         with an axis of time; of a forward that takes more behind the state, a tuple or dict of all.
         initial_state: as the cell has it. With return_state, (y, state)."""
+        reading = self._reading_for(inputs)
+        tensors = self._named(reading, inputs)
+        states = self._states(reading, inputs, initial_state)
+        return super().forward(tensors, initial_state=states, **rows)
+
+    def trace(self, inputs: Any, *, initial_state: Any = None, **rows: Any) -> CellTrace:
+        """As of a cell of equations: by the names of `equations`."""
+        reading = self._reading_for(inputs)
+        tensors = self._named(reading, inputs)
+        states = self._states(reading, inputs, initial_state)
+        return super().trace(tensors, initial_state=states, **rows)
+
+    def _reading_for(self, inputs: Any) -> StepReading:
+        """What was read of the cell, or is now. RuntimeError where it can't be."""
         reading = self._reading
         compiling = torch.compiler.is_compiling()
         if reading is None or (not compiling and facts_of(self.cell) != self._facts):
@@ -211,9 +226,7 @@ class RecurrentModule(Recurrent, takes=torch.nn.Module):
             self._read(inputs)
             reading = self._reading
             assert reading is not None
-        tensors = self._named(reading, inputs)
-        states = self._states(reading, inputs, initial_state)
-        return super().forward(tensors, initial_state=states, **rows)
+        return reading
 
     def _named(self, reading: StepReading, inputs: Any) -> dict[str, Tensor]:
         """Tensors by their names in the text."""
