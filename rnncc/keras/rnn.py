@@ -28,6 +28,7 @@ from rnncc.keras.recurrent import (
 )
 from rnncc.keras.stacked import as_cell
 from rnncc.keras.traced import is_python_cell
+from rnncc.keras.tracing import CellTrace, traced, with_weights
 from rnncc.runtime.api.validation import Dims
 from rnncc.runtime.common.precision import precision_of
 
@@ -79,7 +80,7 @@ class RecurrentLayer(Computed):
         """
         arguments = self.spread_inputs(sequences)
         inputs = [*arguments.values()]
-        timed = arguments[self.description.inputs[0].name]
+        timed = self._first_sequence(arguments)
         mask = fitting_mask(first_mask(mask, sequences), timed)
         if resets is not None:
             if self.stateful and initial_state is None:
@@ -88,18 +89,57 @@ class RecurrentLayer(Computed):
                     "before ended, so resets need initial_state="
                 )
             mask = with_resets(mask, resets, timed)
-        states = None if initial_state is None else flat_states(self, initial_state)
-        if self.stateful:
-            self._check_batch(inputs[0])
-            if states is None:  # copies: torch's variables are written in place
-                states = [ops.copy(v.value) for v in tree.flatten(self.states)]
-        elif states is None and self.starts_itself:
-            states = self.initial_states(ops.shape(inputs[0])[0])
+        states = self._begin(initial_state, inputs[0])
         outputs, after = self.computed(self.operation(), inputs, states, mask, training)
         if self.stateful:
             for variable, state in zip(tree.flatten(self.states), after, strict=True):
                 variable.assign(ops.cast(state, variable.dtype))
         return self.arranged(outputs, after)
+
+    def _first_sequence(self, arguments: dict[str, Any]) -> Any:
+        return arguments[self.description.inputs[0].name]
+
+    def _begin(self, initial_state: Any, first: Any) -> list[Any] | None:
+        """States that a call starts from; None for those that kernels know by themselves."""
+        states = None if initial_state is None else flat_states(self, initial_state)
+        if self.stateful:
+            self._check_batch(first)
+            if states is None:  # copies: torch's variables are written in place
+                states = [ops.copy(v.value) for v in tree.flatten(self.states)]
+        elif states is None and self.starts_itself:
+            states = self.initial_states(ops.shape(first)[0])
+        return states
+
+    def trace(
+        self,
+        sequences: Any,
+        initial_state: Any = None,
+        mask: Any = None,
+        training: bool = False,
+        resets: Any = None,
+    ) -> CellTrace:
+        """Every value that the equations name, at every step: a mapping of names to tensors.
+
+        Arguments are those of a call. It shows what the next call computes, outside of graphs and
+        on the CPU, and leaves states that stay and what dropout draws next as they are. Outputs
+        have the bits of a call. See `rnncc.Layer.trace`.
+        """
+        sequences = tree.map_structure(ops.convert_to_tensor, sequences)
+        if not self.built:
+            self.build(tree.map_structure(lambda t: tuple(t.shape), sequences))
+        arguments = self.spread_inputs(sequences)
+        timed = self._first_sequence(arguments)
+        generators = self.generators()
+        return traced(
+            with_weights(self.native, self.bound_sizes(), self.named_variables()),
+            arguments,
+            self._begin(initial_state, next(iter(arguments.values()))),
+            training=training,
+            generator=generators[0] if generators else None,
+            dtype=self.compute_dtype,
+            mask=fitting_mask(first_mask(mask, sequences), timed),
+            resets=resets,
+        )
 
     # ---- shapes ----
 

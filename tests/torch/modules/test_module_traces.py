@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rnncc.torch import GRU, LSTM, RNN, Recurrent
+from rnncc.torch import GRU, LSTM, Recurrent
 
 TIMES = torch.tensor([5, 2, 4])
 
@@ -66,7 +66,7 @@ def test_a_cell_written_in_torch() -> None:
     assert any(torch.equal(t, y) for t in traced.values())
 
 
-@pytest.mark.parametrize("kind", [LSTM, GRU, RNN])
+@pytest.mark.parametrize("kind", [LSTM, GRU])
 def test_in_place_of_torch(kind: Any) -> None:
     x = inputs()
     body = kind(4, 7, 2, batch_first=True, bidirectional=True, dropout=0.3)
