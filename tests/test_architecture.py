@@ -67,6 +67,7 @@ ORDER = (
     "export.to_onnx",
     "export.to_c",
     "export",
+    "plot",
     "torch.*",
     "jax.*",
     "keras.*",

@@ -36,6 +36,7 @@ PUBLIC = (
     "rnncc.export",
     "rnncc.files",
     "rnncc.models",
+    "rnncc.plot",
 )
 LINE = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
 WIDEST = 110  # a longer line of an example is cut: what it shows is that it is long
