@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
+from typing import Any
 
 from rnncc.cli.settings import UsageError, find_cell, load
 from rnncc.cli.trained import loaded
@@ -90,13 +91,9 @@ def _layer(arguments: argparse.Namespace, **options: bool) -> Layer:
     for name, size in settings.sizes.items():
         if sizes.get(name, size) != size:
             raise UsageError(f"--set {name}={size}: the weights have {name}={sizes[name]}")
-    made = compile(find_cell(arguments.file))(
-        **{**settings.sizes, **sizes},
-        **settings.options,
-        **settings.functions,
-        dtype=arguments.dtype,
-        **options,
-    )
+    own = {**settings.sizes, **sizes, **settings.options, **settings.functions}
+    keywords: dict[str, Any] = {**own, **options, "dtype": arguments.dtype}
+    made = compile(find_cell(arguments.file))(**keywords)
     try:
         made.load(arguments.weights)
     except ValueError as error:

@@ -300,8 +300,10 @@ def _kernels_of(
             own = reading.text.text, tuple(reading.text.sizes.items()), dtype.name, unroll
             operation = _operations.get(own)
             if operation is None:
-                more = {"unroll": unroll} if unroll else {}
-                layer = reading.layer(**reading.text.sizes, return_sequences=True, **more)
+                keywords: dict[str, Any] = {**reading.text.sizes, "return_sequences": True}
+                if unroll:
+                    keywords["unroll"] = unroll
+                layer = reading.layer(**keywords)
                 operation = Operation(layer, reading.text.sizes)
                 operation.engine(False, False)  # what can't be scheduled is said here, not by XLA
                 _operations[own] = operation

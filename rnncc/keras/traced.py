@@ -87,8 +87,9 @@ class PythonCell(Cell):
         trains = self._read(shapes)
         steps, name = step_graph(self.cell, trains), f"<{type(self.cell).__name__}>"
         layer, equations = compiled(steps, self.kernel_dtype, name)
-        self._compiled = layer(**equations.sizes)
-        self._equations, self._sizes = equations, dict(equations.sizes)
+        sizes: dict[str, Any] = dict(equations.sizes)
+        self._compiled = layer(**sizes)
+        self._equations, self._sizes = equations, sizes
         self._count = _count_variables(self.cell)
         if self._compiled.cell.rates:
             self.seed_generator = keras.random.SeedGenerator()

@@ -8,12 +8,13 @@ Non-Goals: regularizers and constraints, which belong to whoever trains.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from rnncc.artifact.cell import Array
 from rnncc.common import initializers
+from rnncc.common.layer_keywords import GatedKeywords, SimpleKeywords
 from rnncc.compiler import compile
 from rnncc.layers.arguments import (
     drawn,
@@ -109,7 +110,7 @@ class SimpleRNN(BuiltIn, compile("simple_rnn")):  # type: ignore[misc]
         stateful: bool = False,
         unroll: bool | int = False,
         seed: int | None = None,
-        **keywords: Any,
+        **keywords: Unpack[SimpleKeywords],
     ) -> None:
         self._make(given(locals()))
 
@@ -142,7 +143,7 @@ class GRU(BuiltIn, compile("gru")):  # type: ignore[misc]
         unroll: bool | int = False,
         reset_after: bool = True,
         use_cudnn: bool | str = "auto",
-        **keywords: Any,
+        **keywords: Unpack[GatedKeywords],
     ) -> None:
         self._make(given(locals()))
 
@@ -175,7 +176,7 @@ class LSTM(BuiltIn, compile("lstm")):  # type: ignore[misc]
         stateful: bool = False,
         unroll: bool | int = False,
         use_cudnn: bool | str = "auto",
-        **keywords: Any,
+        **keywords: Unpack[GatedKeywords],
     ) -> None:
         self._make(given(locals()))
 

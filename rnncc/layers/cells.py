@@ -13,11 +13,12 @@ from __future__ import annotations
 import copy
 import os
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import numpy as np
 
 from rnncc.artifact.cell import names_of
+from rnncc.common.layer_keywords import GatedCellKeywords, SimpleCellKeywords
 from rnncc.common.result_roles import final_name
 from rnncc.layers.arguments import given
 from rnncc.layers.built_in import GRU, LSTM, BuiltIn, SimpleRNN
@@ -285,7 +286,7 @@ class SimpleRNNCell(BuiltInCell):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
-        **keywords: Any,
+        **keywords: Unpack[SimpleCellKeywords],
     ) -> None:
         self._make(given(locals()))
 
@@ -315,7 +316,7 @@ class GRUCell(BuiltInCell):
         recurrent_dropout: float = 0.0,
         reset_after: bool = True,
         seed: int | None = None,
-        **keywords: Any,
+        **keywords: Unpack[GatedCellKeywords],
     ) -> None:
         self._make(given(locals()))
 
@@ -345,6 +346,6 @@ class LSTMCell(BuiltInCell):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
-        **keywords: Any,
+        **keywords: Unpack[GatedCellKeywords],
     ) -> None:
         self._make(given(locals()))

@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, Unpack
 
+from rnncc.common.layer_keywords import StackKeywords
 from rnncc.layers.cells import AbstractCell, Cell
 from rnncc.layers.config import deserialize, options_of, serializable, serialize
 from rnncc.layers.stacked import Stacked, maker_of
@@ -85,7 +86,7 @@ class RNN(Stacked):
         cell: Any,
         return_sequences: bool = False,
         return_state: bool = False,
-        **keywords: Any,
+        **keywords: Unpack[StackKeywords],
     ) -> None:
         self._cell = as_cell(cell)
         chosen = {"return_sequences": return_sequences, "return_state": return_state}

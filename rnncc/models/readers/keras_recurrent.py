@@ -67,7 +67,7 @@ class RecurrentReader:
                 LoadWarning,
                 stacklevel=2,
             )
-        flags = {n: bool(config.get(n, False)) for n in _FLAGS}
+        flags: dict[str, Any] = {n: bool(config.get(n, False)) for n in _FLAGS}
         if kind in LAYERS:
             options = self._options(label, kind, config)
             layer = LAYERS[kind](**options, **flags, dtype=self.dtype)

@@ -11,7 +11,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self
 
 import numpy as np
 
@@ -90,10 +90,34 @@ class LayerBase(metaclass=LayerType):
     maker: ClassVar[Maker]
     _target: str | None = None  # where `to` has moved it
 
-    def __init__(self, /, *sizes: int, **keywords: Any) -> None:
-        """TypeError for unknown, missing or wrong-kinded keywords; ValueError for wrong values."""
-        self._start(sizes, keywords)
-        self._build_if_known()
+    if TYPE_CHECKING:  # every layer's keywords by their types; a cell's own are any
+
+        def __init__(
+            self,
+            /,
+            *sizes: int,
+            return_sequences: bool = False,
+            return_state: bool = False,
+            go_backwards: bool = False,
+            stateful: bool = False,
+            time_major: bool = False,
+            zero_output_for_mask: bool = False,
+            unroll: bool | int = False,
+            checkpoint_every: int | None = None,
+            precision: str | None = None,
+            weights: str | None = None,
+            seed: int | None = None,
+            dtype: Any = None,
+            name: str | None = None,
+            **keywords: Any,
+        ) -> None: ...
+
+    else:
+
+        def __init__(self, /, *sizes: int, **keywords: Any) -> None:
+            """TypeError: unknown, missing or wrong-kinded keywords. ValueError: wrong values."""
+            self._start(sizes, keywords)
+            self._build_if_known()
 
     def _start(self, sizes: tuple[int, ...], keywords: Mapping[str, Any]) -> None:
         maker: Maker | None = getattr(self, "maker", None)
