@@ -24,9 +24,10 @@ BUILT_IN = sorted(p.stem for p in compiler.CELLS.glob("*.rnn"))
 # units, batch, time, features: cores of one row and of several, depths on both sides of a group,
 # x @ W in the loop and before it.
 SHAPES = ((37, 1, 5, 70), (70, 9, 3, 37), (66, 2, 1, 7), (17, 33, 2, 3))
-# What isn't read by a contraction, or is summed over another axis than the last but one.
-WHOLE = ("gain", "bias", "peephole", "input_decay", "recurrent_f", "recurrent_r")
-AXES = {("nested", "kernel_2_3"): 1, ("fast_weights", "rate_kernel"): 0}
+# What isn't read by a contraction, one number a row among it; and what is summed over another axis
+# than the last but one.
+WHOLE = ("gain", "bias", "peephole", "input_decay", "recurrent_f", "recurrent_r", "rate_kernel")
+AXES = {("nested", "kernel_2_3"): 1}
 
 
 def weights_of(name: str, layer: Any, storage: str) -> list[np.ndarray]:
