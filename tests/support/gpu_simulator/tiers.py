@@ -15,6 +15,7 @@ NO_TWIN = [
     "nested",
     "normalized",
     "queue",
+    "slices",
     "slstm",
     "sru",
 ]
