@@ -112,15 +112,16 @@ def engines_of_text(
 
     SpecError for a text that is no cell; ValueError for one that isn't the module's own.
     """
-    return partial(_maker_of(target), _own_text(text, cell), cell)
+    return partial(_maker_of(target), own_text(text, cell), cell)
 
 
 def traced_of_text(text: str, cell: CellDescription, target: str) -> TracedCell:
     """What a generated module's cell is traced by. Raises as `engines_of_text`."""
-    return traced_cell(_own_text(text, cell), cell, _maker_of(target))
+    return traced_cell(own_text(text, cell), cell, _maker_of(target))
 
 
-def _own_text(text: str, cell: CellDescription) -> CellSpec:
+def own_text(text: str, cell: CellDescription) -> CellSpec:
+    """The cell of a generated module's text. Raises as `engines_of_text`."""
     spec = check_text(text, cell.source)
     if Derivation.of(spec, cell).cell(cell.dtype) != cell:
         raise ValueError(
@@ -167,7 +168,7 @@ class Compiler:
         tracer = partial(traced_cell, self.spec, cell, self.engines)
         key = cell, repr(cell.options)  # True and 1 are equal, but not the same option
         return self._bindings.setdefault(
-            key, BoundCell(cell, self._engines_of(cell), tracer=tracer)
+            key, BoundCell(cell, self._engines_of(cell), tracer=tracer, spec=lambda: self.spec)
         )
 
     def moved(self, target: str) -> Compiler:

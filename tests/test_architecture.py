@@ -26,6 +26,7 @@ ORDER = (
     "frontend",
     "artifact",
     "lowering",
+    "drawing",
     "passes",
     "schedule",
     "emit.shared",

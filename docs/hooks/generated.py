@@ -23,8 +23,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-from equations import equations  # mkdocs puts this folder on the path
-
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))  # pages are of this checkout, whatever is installed
 PUBLIC = (
@@ -89,12 +87,18 @@ def names() -> Iterator[str]:
 
 
 def cells() -> Iterator[str]:
+    from rnncc.drawing.chosen import chosen_cell
+    from rnncc.drawing.mathml import MathML
+    from rnncc.drawing.walk import equations
+    from rnncc.lowering.cell_interface import check_text
+
     for path in sorted((ROOT / "rnncc/cells").glob("*.rnn")):
         text = path.read_text("utf-8")
         title = re.match(r'"""(.*?)"""', text, re.DOTALL)
         assert title, path
         yield from (f"## {path.stem}", "", " ".join(title[1].split()), "")
-        yield from (equations(text), "")
+        shown = equations(chosen_cell(check_text(text, path.name)), MathML())
+        yield from (f'<div style="overflow-x:auto">{shown}</div>', "")
         yield from fenced(text[title.end() :].strip("\n"), "rnn", path.name)
         yield ""
 

@@ -43,11 +43,12 @@ def _layer_class(
 ) -> type[Layer]:
     rendered = None if spec is None else _rendering(target, cell, spec)
     tracer = None if spec is None else partial(_traced, target, cell, spec)
+    text = None if spec is None else partial(_read, cell, spec)
     if rendered is not None and target == "cpu":
         for variant, engine in engines.items():
             if not (variant.training or variant.second_order):
                 engine.render_one_row(partial(rendered, variant))
-    return frozen_layer_class(cell, engines, module, rendered, tracer)
+    return frozen_layer_class(cell, engines, module, rendered, tracer, text)
 
 
 def _rendering(target: str, cell: CellDescription, spec: str) -> Callable[[Variant], Any]:
@@ -58,6 +59,12 @@ def _rendering(target: str, cell: CellDescription, spec: str) -> Callable[[Varia
         return engines_of_text(spec, cell, target)
 
     return lambda variant: engines()(variant)
+
+
+def _read(cell: CellDescription, spec: str) -> Any:
+    from rnncc.compiler import own_text
+
+    return own_text(spec, cell)
 
 
 def _traced(target: str, cell: CellDescription, spec: str) -> TracedCell:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import importlib.util
 import json
 import os
@@ -153,22 +152,9 @@ def test_every_built_in_cell_is_shown(pages: dict[str, Page]) -> None:
     assert pages["cells.html"].tables == len(cells)
 
 
-def test_equations_are_shown_at_defaults(generated: Any) -> None:
-    """Options chosen, nothing drawn, nothing left that isn't read; products bind closest."""
-    import defaults
+def test_arguments_are_listed(generated: Any) -> None:
     import docstrings
-    import equations
 
-    text = (ROOT / "rnncc/cells/gru.rnn").read_text("utf-8")
-    lines = [ast.unparse(node) for node in defaults.at_defaults(text)]
-    assert lines[-2:] == ["h[t] = z * h[t - 1] + (1 - z) * g", "return h[t]"]
-    assert "g = tanh(x_h + r * h_h)" in lines and "recurrent_bias = bias[1]" in lines
-    assert not [s for s in lines if "drop(" in s or " if " in s or s.startswith("U_z")]
-    shown = equations.equations("a = r * h @ U\nb[t] = beta / 2\nreturn a, b[t]")
-    assert "<mo>(</mo><mrow><mi>r</mi><mo>⊙</mo><mi>h</mi></mrow><mo>)</mo>" in shown
-    assert "<mfrac><mi>β</mi><mn>2</mn></mfrac>" in shown
-    with pytest.raises(ValueError, match="not known beforehand"):
-        defaults.at_defaults("a = 1 if units > 3 else 2\nreturn a")
     listed = docstrings.listed("It. x: an input. y: one\nmore. Raises ValueError.", ["x", "y"])
     items = ["It. ", "", "- **x**: an input. ", "- **y**: one more.", "", "Raises ValueError."]
     assert listed.split("\n") == items

@@ -431,11 +431,12 @@ def frozen_layer_class(
     module: str,
     rendered: Callable[[Variant], Any] | None = None,
     tracer: Callable[[], TracedCell] | None = None,
+    spec: Callable[[], Any] | None = None,
 ) -> type[Layer]:
     """The class of a generated module, its options frozen; pickled by its module and name.
 
     rendered: makes the engine of a variant that the module was written without; tracer: the cell
-    that a trace runs.
+    that a trace runs; spec: the text's.
     """
 
     def engine(variant: Variant) -> Any:
@@ -461,7 +462,7 @@ def frozen_layer_class(
     def is_written(variant: Variant) -> bool:
         return covering(replace(variant, storage=""), engines) is not None
 
-    return make_class(Frozen(cell, engine, is_written, tracer), module, None)
+    return make_class(Frozen(cell, engine, is_written, tracer, spec), module, None)
 
 
 def make_class(

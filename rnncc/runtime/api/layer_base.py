@@ -19,6 +19,7 @@ from rnncc.artifact.cell import Array, CellDescription, Variant, names_of, varia
 from rnncc.common import initializers
 from rnncc.common.result_roles import final_name
 from rnncc.common.unrolling import MOST_STEPS, unroll_of
+from rnncc.drawing.notebook import PlanText, Shown
 from rnncc.runtime.api import weight_files
 from rnncc.runtime.api.call import CellKernels
 from rnncc.runtime.api.gradients import CellNames
@@ -84,7 +85,7 @@ class CallShapes:
     shapes: dict[str, tuple[int, ...]]
 
 
-class LayerBase(metaclass=LayerType):
+class LayerBase(Shown, metaclass=LayerType):
     """Everything of a layer but its calls."""
 
     maker: ClassVar[Maker]
@@ -446,7 +447,7 @@ class LayerBase(metaclass=LayerType):
             lines.append(f"checkpoint_every={self.checkpoint_every}: {CHECKPOINTED}")
         if self.storage:
             lines.append(f"weights={self.storage!r}: {STORED}")
-        return "\n".join([*lines, engine.plan()])
+        return PlanText("\n".join([*lines, engine.plan()]))
 
     def __repr__(self) -> str:
         keywords = ", ".join(f"{k}={v!r}" for k, v in self._shown().items())

@@ -12,7 +12,7 @@ import copyreg
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, NoReturn, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, NoReturn, Protocol
 
 import numpy as np
 
@@ -30,6 +30,9 @@ from rnncc.runtime.common.fork_safety import open_in_children
 from rnncc.runtime.common.precision import precision_of
 from rnncc.runtime.common.weight_formats import NARROW
 from rnncc.runtime.traces.traced_cell import TracedCell
+
+if TYPE_CHECKING:  # a written module needs no text to be run
+    from rnncc.frontend.spec import CellSpec
 
 Tensors = Mapping[str, Any]
 
@@ -159,6 +162,7 @@ class BoundCell:
     engines: Callable[[Variant], Any]  # an Engine, or a SecondEngine of variants that say so
     is_written: Callable[[Variant], bool] | None = None  # in the class's module; None: it has none
     tracer: Callable[[], TracedCell] | None = None  # None: there is no text to make it of
+    spec: Callable[[], CellSpec] | None = None  # its text, read; None: there is none
     _made: dict[Variant, Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
     _traced: TracedCell | None = field(default=None, repr=False)
@@ -226,9 +230,10 @@ class Frozen:
         engines: Callable[[Variant], Any],
         is_written: Callable[[Variant], bool],
         tracer: Callable[[], TracedCell] | None = None,
+        spec: Callable[[], CellSpec] | None = None,
     ) -> None:
         self.cell = cell
-        self.binding = BoundCell(cell, storing(engines), is_written, tracer)
+        self.binding = BoundCell(cell, storing(engines), is_written, tracer, spec)
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str
