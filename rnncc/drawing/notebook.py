@@ -2,7 +2,7 @@
 
 Whatever needs the compiler is imported when it is asked for: written modules run without it.
 
-Non-Goals: the equations themselves (`walk`), the drawing (`picture`).
+Non-Goals: how equations are written (`walk`).
 """
 
 from __future__ import annotations
