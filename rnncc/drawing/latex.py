@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from rnncc.drawing.names import decimal, greek, parted
-from rnncc.drawing.walk import Part, Row, Script
+from rnncc.drawing.walk import Part, ShownRow, Script
 
 SIGNS = {
     "or": r"\vee",
@@ -98,7 +98,7 @@ class Latex(Script):
             return rf"\{name}"
         return rf"\operatorname{{{_escaped(name)}}}" if len(name) > 1 else name
 
-    def table(self, rows: Sequence[Row]) -> str:
+    def table(self, rows: Sequence[ShownRow]) -> str:
         lines = (f"{r.left} &{r.sign} {r.right}" for r in rows)
         return "\\begin{aligned}\n" + " \\\\\n".join(lines) + "\n\\end{aligned}"
 

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from rnncc.drawing.names import decimal, greek, parted
-from rnncc.drawing.walk import Part, Row, Script
+from rnncc.drawing.walk import Part, ShownRow, Script
 
 SPACE = "\u00a0"  # that stays
 SIGNS = {
@@ -92,7 +92,7 @@ class MathML(Script):
     def function(self, name: str) -> str:
         return "<mi>σ</mi>" if name == "sigmoid" else self.name(name)
 
-    def table(self, rows: Sequence[Row]) -> str:
+    def table(self, rows: Sequence[ShownRow]) -> str:
         cells = "".join(
             f'<mtr><mtd style="text-align:right">{r.left}</mtd><mtd><mo>{r.sign}</mo></mtd>'
             f'<mtd style="text-align:left">{r.right}</mtd></mtr>'

@@ -108,11 +108,11 @@ class Script(ABC):
     def function(self, name: str) -> str: ...
 
     @abstractmethod
-    def table(self, rows: Sequence[Row]) -> str: ...
+    def table(self, rows: Sequence[ShownRow]) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
-class Row:
+class ShownRow:
     """An equation; what is returned has no sign."""
 
     left: str
@@ -120,19 +120,19 @@ class Row:
     right: str
 
 
-def rows(cell: ChosenCell, script: Script) -> list[Row]:
+def rows(cell: ChosenCell, script: Script) -> list[ShownRow]:
     """A row for each function of the cell's own, for each equation, and for what it returns."""
     found = []
     for name, function in cell.lambdas.items():
         inner = Walk(cell.inside(function), script)
         arguments = script.parentheses(script.commas([*map(script.name, function.params)]))
-        found.append(Row(script.name(name) + arguments, "=", inner.shown(function.body)))
+        found.append(ShownRow(script.name(name) + arguments, "=", inner.shown(function.body)))
     walk = Walk(cell, script)
     for equation in cell.equations:
         left = script.commas([walk.target(t) for t in equation.targets])
-        found.append(Row(left, "=", walk.shown(equation.value)))
+        found.append(ShownRow(left, "=", walk.shown(equation.value)))
     returned = script.commas([walk.shown(e) for e in cell.spec.returns])
-    return [*found, Row(script.words("return"), "", returned)]
+    return [*found, ShownRow(script.words("return"), "", returned)]
 
 
 def equations(cell: ChosenCell, script: Script) -> str:
