@@ -11,7 +11,7 @@ import re
 from collections.abc import Sequence
 
 from rnncc.drawing.names import decimal, greek, parted
-from rnncc.drawing.walk import Part, ShownRow, Script
+from rnncc.drawing.walk import Part, Script, ShownRow
 
 SIGNS = {
     "or": r"\vee",

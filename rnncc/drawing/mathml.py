@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from html import escape
 
 from rnncc.drawing.names import decimal, greek, parted
-from rnncc.drawing.walk import Part, ShownRow, Script
+from rnncc.drawing.walk import Part, Script, ShownRow
 
 SPACE = "\u00a0"  # that stays
 SIGNS = {
