@@ -72,6 +72,7 @@ ORDER = (
     "torch.*",
     "jax.*",
     "keras.*",
+    "explaining",
     "editor",
     "cli",
 )

@@ -4,7 +4,7 @@
     rnncc fmt FILE ... [--check] [--diff]
     rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu|cuda] [--dtype float32]
                        [--variants plain|all] [--second-order]
-    rnncc explain FILE [--after PASS] [--diff] [--backward]
+    rnncc explain FILE [--after PASS] [--diff] [--backward] [--html PAGE.html]
     rnncc check FILE
     rnncc import FILE -o FOLDER [--layers TEXT] [--dtype float32] [--replace] [--report]
     rnncc run MODEL --input x.npy -o y.npy [--block STEPS]
@@ -202,6 +202,9 @@ def _cell_commands(commands: Any) -> None:
     after.completer = stages  # type: ignore[attr-defined]
     explain.add_argument("--diff", action="store_true", help="what each pass changed")
     explain.add_argument("--backward", action="store_true", help="the pullback only")
+    explain.add_argument(
+        "--html", metavar="PAGE.html", help="write a page: each line shows what it became"
+    )
     _json_argument(explain)
     explain.set_defaults(run=_later("explain"))
 

@@ -76,17 +76,23 @@ def run(arguments: argparse.Namespace) -> int:
 
 def output_path(file: str, output: str | None) -> Path:
     """OUT.py, or FILE's name in the current folder; UsageError when it can't be imported."""
-    path = Path(output) if output else Path(find_cell(file).stem + ".py")
+    path = file_path(output or find_cell(file).stem + ".py", ".py", "a module's file")
+    if not path.stem.isidentifier() or keyword.iskeyword(path.stem):
+        raise UsageError(f"{path}: {path.stem} is not a name that can be imported")
+    return path
+
+
+def file_path(output: str, suffix: str, what: str) -> Path:
+    """A file to be written; UsageError where none can be."""
+    path = Path(output)
     if path.is_dir():
         raise UsageError(f"{path} is a folder: name the file to write")
     if path.exists() and not path.is_file():
         raise UsageError(f"{path} is not a file")
     if path.is_symlink() and _leads_to_itself(path):
         raise UsageError(f"{path} is a link that leads to itself")
-    if path.suffix != ".py":
-        raise UsageError(f"{path}: a module's file ends in .py")
-    if not path.stem.isidentifier() or keyword.iskeyword(path.stem):
-        raise UsageError(f"{path}: {path.stem} is not a name that can be imported")
+    if path.suffix != suffix:
+        raise UsageError(f"{path}: {what} ends in {suffix}")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
     return path

@@ -1,5 +1,6 @@
 """`rnncc explain`: the stages of a cell, or one of them, or what each pass changed.
 
+With --html all of them are one page, on which a line shows what it became (`explaining`).
 With RNNCC_DUMP=FOLDER every stage is written there too, one file each, numbered in order.
 """
 
@@ -12,12 +13,14 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from rnncc.cli.compile import file_path, write_whole
 from rnncc.cli.report import print_json
-from rnncc.cli.settings import UsageError, load
+from rnncc.cli.settings import Settings, UsageError, load
 from rnncc.cli.stages import FORWARD, PULLBACK, TRAINING, WHOLE, Stage, all_stages, stage_names
 from rnncc.frontend.diagnostics import nearest
 from rnncc.lowering.cell_interface import collecting_later
 
+MARK, LOOKED_AT = b'content="rnncc explain"', 1024  # by which a page is known as ours
 MOST_EQUATIONS = 500  # whose kernels are shown, unless they are asked for: they take the longest
 
 
@@ -27,7 +30,10 @@ def run(arguments: argparse.Namespace) -> int:
     if wanted is not None and wanted not in stage_names():
         hint = nearest(wanted, stage_names()) or f"stages are {', '.join(stage_names())}"
         raise UsageError(f"--after {wanted}: no such stage: {hint}")
+    target = page_path(arguments)
     settings = load(arguments.file, arguments.settings)
+    if target:
+        return write_page(target, settings, arguments)
     asked = wanted == "module" or bool(os.environ.get("RNNCC_DUMP"))
     few = len(settings.spec.equations) <= MOST_EQUATIONS
     stages = list(all_stages(settings, arguments.dtype, module=asked or (wanted is None and few)))
@@ -45,6 +51,35 @@ def run(arguments: argparse.Namespace) -> int:
     else:
         for stage in shown:
             print(f"{f'==== {stage.title} ':=<98}\n\n{stage.text}")
+    return 0
+
+
+def page_path(arguments: argparse.Namespace) -> Path | None:
+    """Where the page goes; UsageError where it can't, or what is there is somebody else's."""
+    if arguments.html is None:
+        return None
+    for flag in ("after", "diff", "backward"):
+        if getattr(arguments, flag):
+            raise UsageError(f"--html shows every stage: it goes without --{flag}")
+    path = file_path(arguments.html, ".html", "a page's file")
+    if path.exists():
+        with path.open("rb") as file:
+            if MARK not in file.read(LOOKED_AT):
+                raise UsageError(f"{path} was not written by rnncc: remove it, or name another")
+    return path
+
+
+def write_page(target: Path, settings: Settings, arguments: argparse.Namespace) -> int:
+    from rnncc.explaining.page import page_of
+
+    text = page_of(settings.derivation, arguments.dtype)
+    write_whole(target, text)
+    if arguments.json:
+        print_json("explain", ok=True, cell=settings.spec.name, output=str(target))
+    else:
+        print(
+            f"{target}: {settings.spec.name}, {len(text.encode()) // 1000} kB; open it in a browser"
+        )
     return 0
 
 

@@ -1,16 +1,29 @@
 """A Program as text, the form `rnncc explain` shows and golden tests hold; `reader` reads it.
 
+`printed_lines` says of each line what it tells of, for whoever wants to know where it came from.
+
 What is the rule isn't said: what a result is of, where it has its name of that; empty attributes;
 the type of a stack that is its value's over all steps.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from functools import lru_cache
+from typing import NamedTuple
 
 from rnncc.common.unrolling import ALL_STEPS
-from rnncc.ir.program import Op, Program, Type, Value
+from rnncc.ir.program import Op, Program, Scan, Type, Value
+
+
+class PrintedLine(NamedTuple):
+    """`about`: the op that it is, or the values that it names; of a heading, all ops below."""
+
+    text: str
+    about: tuple[Op | Value, ...] = ()
+
+    def within(self, indent: str) -> PrintedLine:
+        return PrintedLine(indent + self.text, self.about)
 
 
 class ValueNames:
@@ -59,9 +72,12 @@ def _op(op: Op, names: ValueNames) -> str:
     return f"{text:<58} : {_type(op.result.type)}{where}"
 
 
-def _block(title: str, ops: Iterable[Op], names: ValueNames, indent: str) -> list[str]:
-    body = [f"{indent}  {_op(op, names)}" for op in ops]
-    return [f"{indent}{title}:", *body] if body else []
+def _block(title: str, ops: Iterable[Op], names: ValueNames, indent: str) -> Iterator[PrintedLine]:
+    ops = tuple(ops)
+    if ops:
+        yield PrintedLine(f"{indent}{title}:", ops)
+    for op in ops:
+        yield PrintedLine(f"{indent}  {_op(op, names)}", (op,))
 
 
 def _turn(unroll: int) -> str:
@@ -70,31 +86,45 @@ def _turn(unroll: int) -> str:
 
 def print_program(program: Program) -> str:
     """Deterministic text: the same program prints the same, whatever was built before it."""
+    return "".join(f"{line.text}\n" for line in printed_lines(program))
+
+
+def printed_lines(program: Program) -> Iterator[PrintedLine]:
+    """The lines of `print_program`."""
     names = ValueNames()
-    out = [f"program {program.name}"]
+    yield PrintedLine(f"program {program.name}")
     for param in program.params:
         of = f", of {param.of}" if param.of else ""
-        out.append(f"  {param.role:<9} {names(param.value)} : {param.value.type}{of}")
-    out += _block("before", program.before, names, "")
-    scan = program.scan
-    if scan:
-        turns = "" if program.unroll == 1 else f", {_turn(program.unroll)}"
-        out.append(f"scan{', backwards in time' if scan.reverse else ''}{turns}:")
-        for c in scan.carries:
-            out.append(f"  carry {names(c.value)} : {c.value.type}, from {names(c.init)}")
-        for xs in scan.xs:
-            out.append(f"  {names(xs.value)} = {names(xs.source)}[t]")
-        out += [f"    {_op(op, names)}" for op in scan.body]
-        for c in scan.carries:
-            out.append(f"  next {names(c.value)} = {names(c.next)}; last is {names(c.final)}")
-        for ys in scan.ys:
-            type_ = ys.target.type
-            same = type_ == ys.value.type.with_axes(ys.value.type.axes + "T")
-            wide = "" if same else f" : {type_}"
-            out.append(f"  {names(ys.target)}[t] = {names(ys.value)}{wide}")
-    out += _block("after", program.after, names, "")
+        text = f"  {param.role:<9} {names(param.value)} : {param.value.type}{of}"
+        yield PrintedLine(text, (param.value,))
+    yield from _block("before", program.before, names, "")
+    if program.scan:
+        yield from _scan_lines(program.scan, program.unroll, names)
+    yield from _block("after", program.after, names, "")
     for result in program.results:
         kind, of = result.role
         kind = kind if of == result.name else f"{kind} of {of}"
-        out.append(f"  result {result.name} ({kind}) = {names(result.value)}")
-    return "\n".join(out) + "\n"
+        text = f"  result {result.name} ({kind}) = {names(result.value)}"
+        yield PrintedLine(text, (result.value,))
+
+
+def _scan_lines(scan: Scan, unroll: int, names: ValueNames) -> Iterator[PrintedLine]:
+    turns = "" if unroll == 1 else f", {_turn(unroll)}"
+    yield PrintedLine(f"scan{', backwards in time' if scan.reverse else ''}{turns}:", scan.body)
+    for c in scan.carries:
+        text = f"  carry {names(c.value)} : {c.value.type}, from {names(c.init)}"
+        yield PrintedLine(text, (c.value, c.init))
+    for xs in scan.xs:
+        text = f"  {names(xs.value)} = {names(xs.source)}[t]"
+        yield PrintedLine(text, (xs.value, xs.source))
+    for op in scan.body:
+        yield PrintedLine(f"    {_op(op, names)}", (op,))
+    for c in scan.carries:
+        text = f"  next {names(c.value)} = {names(c.next)}; last is {names(c.final)}"
+        yield PrintedLine(text, (c.value, c.next))
+    for ys in scan.ys:
+        type_ = ys.target.type
+        same = type_ == ys.value.type.with_axes(ys.value.type.axes + "T")
+        wide = "" if same else f" : {type_}"
+        text = f"  {names(ys.target)}[t] = {names(ys.value)}{wide}"
+        yield PrintedLine(text, (ys.target, ys.value))

@@ -183,6 +183,11 @@ class GradStage:
 Stage = LaneStage | RowStage | GradStage
 
 
+def ops_of(stage: Stage) -> list[Op]:
+    """What a stage computes."""
+    return stage.all_ops if isinstance(stage, LaneStage) else [stage.op]
+
+
 @dataclass(frozen=True, eq=False, slots=True)
 class Level:
     stages: tuple[Stage, ...]
