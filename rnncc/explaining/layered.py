@@ -7,7 +7,7 @@ row, in each row the order of the means of what is above and below. Each run giv
     >>> [(p.box.key, p.x, p.y) for p in drawn.boxes], drawn.width, drawn.height
     ([('a', 10, 10), ('b', 10, 72)], 70, 116)
 
-Non-Goals: arrows in a circle: they are refused (`graphlib`).
+Non-Goals: arrows in a circle, which are refused.
 """
 
 from __future__ import annotations
