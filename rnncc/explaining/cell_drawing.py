@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rnncc.explaining.layered import Box, Drawing, layered
-from rnncc.explaining.origins import Origins, Source
+from rnncc.explaining.origins import Origins, Origin
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Value
 
@@ -33,11 +33,11 @@ def kind_of(ops: list[Op]) -> str:
 class _Cell:
     def __init__(self, program: Program, origins: Origins) -> None:
         self.program = program
-        self.statements = origins.statements
+        self.pieces = origins.pieces
         self.groups: dict[int, list[Op]] = {}
         self.home: dict[Value, str] = {}  # the box that a value is of
         for op in program.ops():
-            line = self.statements.of(op.span.line) if op.span else 0
+            line = self.pieces.of(op.span.line) if op.span else 0
             self.groups.setdefault(line, []).append(op)
             self.home[op.result] = f"line {line}"
         self.weights = {
@@ -59,7 +59,7 @@ class _Cell:
 
     def _entering(self) -> Iterator[Box]:
         """Inputs and states, as a step receives them."""
-        declared = self.statements.declared
+        declared = self.pieces.declared
         for param in self.program.params:
             if param.role in ("input", "context", "state", "valid", "rate", "seed"):
                 name = param.value.name
@@ -86,14 +86,14 @@ class _Cell:
         nexts = [c.next for c in self.program.scan.carries] if self.program.scan else []
         keeps = any(op.result in nexts for op in ops)
         style = f"{kind} kept" if keeps else kind
-        title = self.statements.title(line)
+        title = self.pieces.title(line)
         return Box(
-            f"line {line}", (_clipped(title), _clipped(what, 44)), style, Source(frozenset({line}))
+            f"line {line}", (_clipped(title), _clipped(what, 44)), style, Origin(frozenset({line}))
         )
 
 
-def _declared(line: int | None) -> Source:
-    return Source(declarations=frozenset({line} if line else ()))
+def _declared(line: int | None) -> Origin:
+    return Origin(declarations=frozenset({line} if line else ()))
 
 
 def _clipped(text: str, most: int = 32) -> str:

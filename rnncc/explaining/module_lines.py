@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rnncc.explaining.origins import LinkedLine, Source, Statements
+from rnncc.explaining.origins import LinkedLine, Origin, TextPieces
 
 _CITES = re.compile(r" # line (\d+)$")
 _MADE = re.compile(r" +([A-Za-z]\w*?)(?:_\d+)?_ = ")  # a value, by the name that it has
@@ -26,12 +26,12 @@ _NAMED = re.compile(  # in a kernel's address, a kernel's list of arrays, a tabl
 )
 
 
-def module_lines(text: str, statements: Statements) -> Iterator[LinkedLine]:
+def module_lines(text: str, pieces: TextPieces) -> Iterator[LinkedLine]:
     """Every line of the text; those that come from no equation have no source."""
     lines = text.rstrip("\n").split("\n")
-    own = list(statements.lines())
+    own = list(pieces.lines())
     first = next((n for n, line in enumerate(lines, 1) if line.startswith("SPEC = ")), len(lines))
-    block, indent, in_heading = Source(), 0, False
+    block, indent, in_heading = Origin(), 0, False
     for number, line in enumerate(lines):
         if first <= number < first + len(own):
             yield LinkedLine(line, own[number - first].source)
@@ -39,25 +39,25 @@ def module_lines(text: str, statements: Statements) -> Iterator[LinkedLine]:
         depth = len(line) - len(line.lstrip())
         cited = _BLOCK.fullmatch(line)
         if cited:
-            source = Source(frozenset({statements.of(int(cited[2]))}))
+            source = Origin(frozenset({pieces.of(int(cited[2]))}))
             block = block.joined(source) if in_heading and depth == indent else source
             indent, in_heading = depth, True
             yield LinkedLine(line, source)
             continue
         in_heading = False
         if (line.strip() and depth < indent) or line.lstrip().startswith(("# ----", "if shared:")):
-            block, indent = Source(), 0
-        yield LinkedLine(line, _of_line(line, block, statements))
+            block, indent = Origin(), 0
+        yield LinkedLine(line, _of_line(line, block, pieces))
 
 
-def _of_line(line: str, block: Source, statements: Statements) -> Source:
+def _of_line(line: str, block: Origin, pieces: TextPieces) -> Origin:
     cites = _CITES.search(line)
-    equations = frozenset({statements.of(int(cites[1]))}) if cites else block.equations
+    equations = frozenset({pieces.of(int(cites[1]))}) if cites else block.equations
     made = _MADE.match(line)
-    if made and made[1] in statements.sets:
-        equations |= {statements.sets[made[1]]}
+    if made and made[1] in pieces.sets:
+        equations |= {pieces.sets[made[1]]}
     named: set[str] = set()
     for found in _NAMED.finditer(line.partition("  # ")[0]):
         named.update(str(found[found.lastindex or 0]).split(", "))
-    arrays = statements.arrays
-    return Source(equations, frozenset(arrays[n] for n in named & arrays.keys()))
+    arrays = pieces.arrays
+    return Origin(equations, frozenset(arrays[n] for n in named & arrays.keys()))

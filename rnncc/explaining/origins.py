@@ -23,25 +23,25 @@ from rnncc.ir.program import Op, Program, Scan, Value
 from rnncc.schedule.model import LaneStage, Schedule
 
 
-class Source(NamedTuple):
+class Origin(NamedTuple):
     """First lines of the equations, and of the declarations, that something comes from."""
 
     equations: frozenset[int] = frozenset()
     declarations: frozenset[int] = frozenset()
 
-    def joined(self, other: Source) -> Source:
-        return Source(self.equations | other.equations, self.declarations | other.declarations)
+    def joined(self, other: Origin) -> Origin:
+        return Origin(self.equations | other.equations, self.declarations | other.declarations)
 
 
 class LinkedLine(NamedTuple):
     """`values`: numbers of the values that it makes or names, the same in every stage."""
 
     text: str
-    source: Source = Source()
+    source: Origin = Origin()
     values: tuple[int, ...] = ()
 
 
-class Statements:
+class TextPieces:
     """The pieces of a text: equations, declarations, what is returned."""
 
     def __init__(self, spec: CellSpec) -> None:
@@ -79,18 +79,18 @@ class Statements:
         for number, text in enumerate(self.spec.text.rstrip("\n").split("\n"), 1):
             first = self.of(number)
             blank = not text.strip() or text.lstrip().startswith("#")
-            yield LinkedLine(text, Source() if blank else uses.get(first, Source()))
+            yield LinkedLine(text, Origin() if blank else uses.get(first, Origin()))
 
-    def _uses(self) -> dict[int, Source]:
-        found = {line: Source(frozenset({line})) for line in (*self.equations, self.returned)}
+    def _uses(self) -> dict[int, Origin]:
+        found = {line: Origin(frozenset({line})) for line in (*self.equations, self.returned)}
         for declaration in self.spec.declarations:
             line, name = self.declared[declaration.name], declaration.name
             if isinstance(declaration, ArrayDecl):
-                found[line] = Source(declarations=frozenset({line}))
+                found[line] = Origin(declarations=frozenset({line}))
             elif isinstance(declaration, SizeDecl):
-                found[line] = Source(declarations=frozenset(self._of_size(name)))
+                found[line] = Origin(declarations=frozenset(self._of_size(name)))
             else:
-                found[line] = Source(frozenset(self._naming(name)))
+                found[line] = Origin(frozenset(self._naming(name)))
         return found
 
     def _of_size(self, name: str) -> Iterator[int]:
@@ -111,12 +111,12 @@ class Statements:
 class Origins:
     """The sources of all values of some Programs: what they were told of goes on being known."""
 
-    def __init__(self, statements: Statements, programs: Programs) -> None:
-        self.statements = statements
-        self._sources: dict[Value, Source] = {}
+    def __init__(self, pieces: TextPieces, programs: Programs) -> None:
+        self.pieces = pieces
+        self._sources: dict[Value, Origin] = {}
         self._reads: dict[Value, frozenset[int]] = {}  # declarations that a value is an array of
         self._numbers: dict[Value, int] = {}
-        self._results: dict[str, Source] = {}
+        self._results: dict[str, Origin] = {}
         self.tell(programs.lowered)
         self._results = {r.name: self._sources[r.value] for r in programs.lowered.results}
 
@@ -131,9 +131,9 @@ class Origins:
         for op in program.after:
             self._sources[op.result] = self.of_op(op)
         for result in program.results:
-            line = self.statements.declared.get(result.role.of)
+            line = self.pieces.declared.get(result.role.of)
             if result.role.is_gradient and line is not None:
-                told = self._sources[result.value].joined(Source(declarations=frozenset({line})))
+                told = self._sources[result.value].joined(Origin(declarations=frozenset({line})))
                 self._sources[result.value] = told
 
     def _tell_scan(self, scan: Scan) -> None:
@@ -142,18 +142,18 @@ class Origins:
             self._sources[xs.value] = self._sources[xs.source]
         for _ in scan.carries:  # h[t-3] is what h[t-2] was, which is what h[t-1] was
             for c in scan.carries:
-                line = self.statements.declared.get(c.name)
+                line = self.pieces.declared.get(c.name)
                 own = self._reads.get(c.next, frozenset()) if line is None else {line}
                 self._reads[c.value] = frozenset(own)
         for op in scan.body:
             self._sources[op.result] = self.of_op(op)
         for _ in scan.carries:
             for c in scan.carries:
-                made = self._sources.get(c.next, Source()).equations
+                made = self._sources.get(c.next, Origin()).equations
                 declared = self._reads[c.value] | self._sources[c.init].declarations
-                self._sources[c.value] = self._sources[c.final] = Source(made, declared)
+                self._sources[c.value] = self._sources[c.final] = Origin(made, declared)
         for c in scan.carries:
-            if self._sources[c.init] == Source():  # nobody declared it
+            if self._sources[c.init] == Origin():  # nobody declared it
                 self._sources[c.init] = self._sources[c.value]
         for ys in scan.ys:
             self._sources[ys.target] = self._sources[ys.value]
@@ -180,29 +180,29 @@ class Origins:
             self._sources.setdefault(stage.tiled.value, self.of(stage.all_ops))
 
     def _param(self, value: Value, of: str) -> None:
-        line = self.statements.declared.get(value.name)
+        line = self.pieces.declared.get(value.name)
         if of:
-            told = self._results.get(of, Source())
+            told = self._results.get(of, Origin())
         elif line is not None:
-            told = Source(declarations=frozenset({line}))
+            told = Origin(declarations=frozenset({line}))
             self._reads[value] = told.declarations
         else:
-            told = Source()
+            told = Origin()
         self._sources.setdefault(value, told)  # a residual is the value that the forward made
 
-    def of_op(self, op: Op) -> Source:
+    def of_op(self, op: Op) -> Origin:
         """What it is for, and what sets the name that its result has: gates that are made one by
         one are of the `split` that nothing else is left of."""
-        lines = [op.span and self.statements.of(op.span.line)]
-        lines += [self.statements.sets.get(v.name) for v in op.results]
+        lines = [op.span and self.pieces.of(op.span.line)]
+        lines += [self.pieces.sets.get(v.name) for v in op.results]
         read = [self._reads.get(o, frozenset()) for o in op.operands]
-        return Source(frozenset(n for n in lines if n), frozenset().union(*read))
+        return Origin(frozenset(n for n in lines if n), frozenset().union(*read))
 
-    def of(self, about: Iterable[Op | Value]) -> Source:
+    def of(self, about: Iterable[Op | Value]) -> Origin:
         """What all of these come from."""
-        told = Source()
+        told = Origin()
         for item in about:
-            own = self.of_op(item) if isinstance(item, Op) else self._sources.get(item, Source())
+            own = self.of_op(item) if isinstance(item, Op) else self._sources.get(item, Origin())
             told = told.joined(own)
         return told
 

@@ -23,7 +23,7 @@ from rnncc.driver import Derivation, Optimised
 from rnncc.explaining.cell_drawing import DENSE, cell_drawing, kind_of
 from rnncc.explaining.layered import PlacedBox
 from rnncc.explaining.module_lines import module_lines
-from rnncc.explaining.origins import LinkedLine, Origins, Source, Statements
+from rnncc.explaining.origins import LinkedLine, Origins, Origin, TextPieces
 from rnncc.explaining.step_drawing import StepDrawing, step_drawing
 from rnncc.ir.printer import printed_lines
 from rnncc.schedule.printer import schedule_lines
@@ -89,9 +89,9 @@ class PageView:
 class PageMaker:
     def __init__(self, derivation: Derivation) -> None:
         self.derivation = derivation
-        self.statements = Statements(derivation.spec)
+        self.pieces = TextPieces(derivation.spec)
         self.programs = derivation.plain
-        self.origins = Origins(self.statements, self.programs)
+        self.origins = Origins(self.pieces, self.programs)
 
     def view(self, dtype: str) -> PageView:
         spec = self.derivation.spec
@@ -121,9 +121,9 @@ class PageMaker:
         parts = [{"name": TITLES[part], **self._stages(self._part(part))} for part in PARTS]
         core, of_core = self._core(dtype)
         return {
-            "source": _listed(self.statements.lines()),
+            "source": _listed(self.pieces.lines()),
             "parts": parts,
-            "module": _listed(module_lines(text, self.statements)),
+            "module": _listed(module_lines(text, self.pieces)),
             "core": _listed(core),
             "of_core": of_core,
         }
@@ -158,7 +158,7 @@ class PageMaker:
         ops = [
             op for part in PARTS for op in self._part(part).program.ops() if kind_of([op]) == DENSE
         ]
-        source = Source(self.origins.of(ops).equations)
+        source = Origin(self.origins.of(ops).equations)
         if not ops:
             return [], "left out: the cell multiplies no matrices"
         from rnncc.runtime.cpu.kernels.microkernels import cores

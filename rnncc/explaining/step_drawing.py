@@ -84,7 +84,7 @@ def _box(key: str, stage: Stage, saved: set[Buffer], origins: Origins) -> Box:
     source = origins.of(
         [*ops, *(s.value for s in stage.stores)] if isinstance(stage, LaneStage) else ops
     )
-    titles = dict.fromkeys(origins.statements.title(n) for n in sorted(source.equations))
+    titles = dict.fromkeys(origins.pieces.title(n) for n in sorted(source.equations))
     lines = [_clipped("; ".join(titles) or stage.name)]
     if isinstance(stage, LaneStage):
         kind = kind_of(ops)
@@ -100,7 +100,7 @@ def _box(key: str, stage: Stage, saved: set[Buffer], origins: Origins) -> Box:
     lines.append(", ".join([kind, *said]))
     kept = written & saved
     if kept:
-        named = sorted({b.value.name for b in kept} & origins.statements.sets.keys())
+        named = sorted({b.value.name for b in kept} & origins.pieces.sets.keys())
         more = len(kept) - len(named)
         said = [*named, *[f"{more} more" if named else _count(more, "array")] * bool(more)]
         lines.append(_clipped(f"saves {', '.join(said)}"))
