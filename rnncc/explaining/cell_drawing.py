@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rnncc.explaining.layered import Box, Drawing, layered
-from rnncc.explaining.origins import Origins, Origin
+from rnncc.explaining.origins import Origin, Origins
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Value
 

@@ -23,7 +23,7 @@ from rnncc.driver import Derivation, Optimised
 from rnncc.explaining.cell_drawing import DENSE, cell_drawing, kind_of
 from rnncc.explaining.layered import PlacedBox
 from rnncc.explaining.module_lines import module_lines
-from rnncc.explaining.origins import LinkedLine, Origins, Origin, TextPieces
+from rnncc.explaining.origins import LinkedLine, Origin, Origins, TextPieces
 from rnncc.explaining.step_drawing import StepDrawing, step_drawing
 from rnncc.ir.printer import printed_lines
 from rnncc.schedule.printer import schedule_lines
