@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from rnncc.explaining.layered import Box, Drawing, layered
-from rnncc.explaining.origins import Origin, Origins
+from rnncc.explaining.origins import CameFrom, Origins
 from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Value
 
@@ -88,12 +88,15 @@ class _Cell:
         style = f"{kind} kept" if keeps else kind
         title = self.pieces.title(line)
         return Box(
-            f"line {line}", (_clipped(title), _clipped(what, 44)), style, Origin(frozenset({line}))
+            f"line {line}",
+            (_clipped(title), _clipped(what, 44)),
+            style,
+            CameFrom(frozenset({line})),
         )
 
 
-def _declared(line: int | None) -> Origin:
-    return Origin(declarations=frozenset({line} if line else ()))
+def _declared(line: int | None) -> CameFrom:
+    return CameFrom(declarations=frozenset({line} if line else ()))
 
 
 def _clipped(text: str, most: int = 32) -> str:

@@ -17,7 +17,7 @@ import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
-from rnncc.explaining.origins import Origin
+from rnncc.explaining.origins import CameFrom
 
 LETTER, LINE, PAD, GAP, RISE = 6.6, 13, 8, 16, 28  # pixels; letters are of the style's font
 MOST = 4000  # rows that all arrows go through
@@ -30,7 +30,7 @@ class Box:
     key: str
     lines: tuple[str, ...]
     kind: str = ""
-    source: Origin = field(default_factory=Origin)
+    source: CameFrom = field(default_factory=CameFrom)
 
     @property
     def width(self) -> int:

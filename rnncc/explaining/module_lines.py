@@ -13,7 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-from rnncc.explaining.origins import LinkedLine, Origin, TextPieces
+from rnncc.explaining.origins import CameFrom, LinkedLine, TextPieces
 
 _CITES = re.compile(r" # line (\d+)$")
 _MADE = re.compile(r" +([A-Za-z]\w*?)(?:_\d+)?_ = ")  # a value, by the name that it has
@@ -31,7 +31,7 @@ def module_lines(text: str, pieces: TextPieces) -> Iterator[LinkedLine]:
     lines = text.rstrip("\n").split("\n")
     own = list(pieces.lines())
     first = next((n for n, line in enumerate(lines, 1) if line.startswith("SPEC = ")), len(lines))
-    block, indent, in_heading = Origin(), 0, False
+    block, indent, in_heading = CameFrom(), 0, False
     for number, line in enumerate(lines):
         if first <= number < first + len(own):
             yield LinkedLine(line, own[number - first].source)
@@ -39,18 +39,18 @@ def module_lines(text: str, pieces: TextPieces) -> Iterator[LinkedLine]:
         depth = len(line) - len(line.lstrip())
         cited = _BLOCK.fullmatch(line)
         if cited:
-            source = Origin(frozenset({pieces.of(int(cited[2]))}))
+            source = CameFrom(frozenset({pieces.of(int(cited[2]))}))
             block = block.joined(source) if in_heading and depth == indent else source
             indent, in_heading = depth, True
             yield LinkedLine(line, source)
             continue
         in_heading = False
         if (line.strip() and depth < indent) or line.lstrip().startswith(("# ----", "if shared:")):
-            block, indent = Origin(), 0
+            block, indent = CameFrom(), 0
         yield LinkedLine(line, _of_line(line, block, pieces))
 
 
-def _of_line(line: str, block: Origin, pieces: TextPieces) -> Origin:
+def _of_line(line: str, block: CameFrom, pieces: TextPieces) -> CameFrom:
     cites = _CITES.search(line)
     equations = frozenset({pieces.of(int(cites[1]))}) if cites else block.equations
     made = _MADE.match(line)
@@ -60,4 +60,4 @@ def _of_line(line: str, block: Origin, pieces: TextPieces) -> Origin:
     for found in _NAMED.finditer(line.partition("  # ")[0]):
         named.update(str(found[found.lastindex or 0]).split(", "))
     arrays = pieces.arrays
-    return Origin(equations, frozenset(arrays[n] for n in named & arrays.keys()))
+    return CameFrom(equations, frozenset(arrays[n] for n in named & arrays.keys()))

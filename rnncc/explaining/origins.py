@@ -23,21 +23,21 @@ from rnncc.ir.program import Op, Program, Scan, Value
 from rnncc.schedule.model import LaneStage, Schedule
 
 
-class Origin(NamedTuple):
+class CameFrom(NamedTuple):
     """First lines of the equations, and of the declarations, that something comes from."""
 
     equations: frozenset[int] = frozenset()
     declarations: frozenset[int] = frozenset()
 
-    def joined(self, other: Origin) -> Origin:
-        return Origin(self.equations | other.equations, self.declarations | other.declarations)
+    def joined(self, other: CameFrom) -> CameFrom:
+        return CameFrom(self.equations | other.equations, self.declarations | other.declarations)
 
 
 class LinkedLine(NamedTuple):
     """`values`: numbers of the values that it makes or names, the same in every stage."""
 
     text: str
-    source: Origin = Origin()
+    source: CameFrom = CameFrom()
     values: tuple[int, ...] = ()
 
 
@@ -79,18 +79,18 @@ class TextPieces:
         for number, text in enumerate(self.spec.text.rstrip("\n").split("\n"), 1):
             first = self.of(number)
             blank = not text.strip() or text.lstrip().startswith("#")
-            yield LinkedLine(text, Origin() if blank else uses.get(first, Origin()))
+            yield LinkedLine(text, CameFrom() if blank else uses.get(first, CameFrom()))
 
-    def _uses(self) -> dict[int, Origin]:
-        found = {line: Origin(frozenset({line})) for line in (*self.equations, self.returned)}
+    def _uses(self) -> dict[int, CameFrom]:
+        found = {line: CameFrom(frozenset({line})) for line in (*self.equations, self.returned)}
         for declaration in self.spec.declarations:
             line, name = self.declared[declaration.name], declaration.name
             if isinstance(declaration, ArrayDecl):
-                found[line] = Origin(declarations=frozenset({line}))
+                found[line] = CameFrom(declarations=frozenset({line}))
             elif isinstance(declaration, SizeDecl):
-                found[line] = Origin(declarations=frozenset(self._of_size(name)))
+                found[line] = CameFrom(declarations=frozenset(self._of_size(name)))
             else:
-                found[line] = Origin(frozenset(self._naming(name)))
+                found[line] = CameFrom(frozenset(self._naming(name)))
         return found
 
     def _of_size(self, name: str) -> Iterator[int]:
@@ -113,10 +113,10 @@ class Origins:
 
     def __init__(self, pieces: TextPieces, programs: Programs) -> None:
         self.pieces = pieces
-        self._sources: dict[Value, Origin] = {}
+        self._sources: dict[Value, CameFrom] = {}
         self._reads: dict[Value, frozenset[int]] = {}  # declarations that a value is an array of
         self._numbers: dict[Value, int] = {}
-        self._results: dict[str, Origin] = {}
+        self._results: dict[str, CameFrom] = {}
         self.tell(programs.lowered)
         self._results = {r.name: self._sources[r.value] for r in programs.lowered.results}
 
@@ -133,7 +133,7 @@ class Origins:
         for result in program.results:
             line = self.pieces.declared.get(result.role.of)
             if result.role.is_gradient and line is not None:
-                told = self._sources[result.value].joined(Origin(declarations=frozenset({line})))
+                told = self._sources[result.value].joined(CameFrom(declarations=frozenset({line})))
                 self._sources[result.value] = told
 
     def _tell_scan(self, scan: Scan) -> None:
@@ -149,11 +149,11 @@ class Origins:
             self._sources[op.result] = self.of_op(op)
         for _ in scan.carries:
             for c in scan.carries:
-                made = self._sources.get(c.next, Origin()).equations
+                made = self._sources.get(c.next, CameFrom()).equations
                 declared = self._reads[c.value] | self._sources[c.init].declarations
-                self._sources[c.value] = self._sources[c.final] = Origin(made, declared)
+                self._sources[c.value] = self._sources[c.final] = CameFrom(made, declared)
         for c in scan.carries:
-            if self._sources[c.init] == Origin():  # nobody declared it
+            if self._sources[c.init] == CameFrom():  # nobody declared it
                 self._sources[c.init] = self._sources[c.value]
         for ys in scan.ys:
             self._sources[ys.target] = self._sources[ys.value]
@@ -182,27 +182,27 @@ class Origins:
     def _param(self, value: Value, of: str) -> None:
         line = self.pieces.declared.get(value.name)
         if of:
-            told = self._results.get(of, Origin())
+            told = self._results.get(of, CameFrom())
         elif line is not None:
-            told = Origin(declarations=frozenset({line}))
+            told = CameFrom(declarations=frozenset({line}))
             self._reads[value] = told.declarations
         else:
-            told = Origin()
+            told = CameFrom()
         self._sources.setdefault(value, told)  # a residual is the value that the forward made
 
-    def of_op(self, op: Op) -> Origin:
+    def of_op(self, op: Op) -> CameFrom:
         """What it is for, and what sets the name that its result has: gates that are made one by
         one are of the `split` that nothing else is left of."""
         lines = [op.span and self.pieces.of(op.span.line)]
         lines += [self.pieces.sets.get(v.name) for v in op.results]
         read = [self._reads.get(o, frozenset()) for o in op.operands]
-        return Origin(frozenset(n for n in lines if n), frozenset().union(*read))
+        return CameFrom(frozenset(n for n in lines if n), frozenset().union(*read))
 
-    def of(self, about: Iterable[Op | Value]) -> Origin:
+    def of(self, about: Iterable[Op | Value]) -> CameFrom:
         """What all of these come from."""
-        told = Origin()
+        told = CameFrom()
         for item in about:
-            own = self.of_op(item) if isinstance(item, Op) else self._sources.get(item, Origin())
+            own = self.of_op(item) if isinstance(item, Op) else self._sources.get(item, CameFrom())
             told = told.joined(own)
         return told
 

@@ -23,7 +23,7 @@ from rnncc.driver import Derivation, Optimised
 from rnncc.explaining.cell_drawing import DENSE, cell_drawing, kind_of
 from rnncc.explaining.layered import PlacedBox
 from rnncc.explaining.module_lines import module_lines
-from rnncc.explaining.origins import LinkedLine, Origin, Origins, TextPieces
+from rnncc.explaining.origins import CameFrom, LinkedLine, Origins, TextPieces
 from rnncc.explaining.step_drawing import StepDrawing, step_drawing
 from rnncc.ir.printer import printed_lines
 from rnncc.schedule.printer import schedule_lines
@@ -158,7 +158,7 @@ class PageMaker:
         ops = [
             op for part in PARTS for op in self._part(part).program.ops() if kind_of([op]) == DENSE
         ]
-        source = Origin(self.origins.of(ops).equations)
+        source = CameFrom(self.origins.of(ops).equations)
         if not ops:
             return [], "left out: the cell multiplies no matrices"
         from rnncc.runtime.cpu.kernels.microkernels import cores
