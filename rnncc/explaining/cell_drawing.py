@@ -87,12 +87,8 @@ class _Cell:
         keeps = any(op.result in nexts for op in ops)
         style = f"{kind} kept" if keeps else kind
         title = self.pieces.title(line)
-        return Box(
-            f"line {line}",
-            (_clipped(title), _clipped(what, 44)),
-            style,
-            CameFrom(frozenset({line})),
-        )
+        lines = (_clipped(title), _clipped(what, 44))
+        return Box(f"line {line}", lines, style, CameFrom(frozenset({line})))
 
 
 def _declared(line: int | None) -> CameFrom:
