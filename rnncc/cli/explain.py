@@ -72,6 +72,8 @@ def page_path(arguments: argparse.Namespace) -> Path | None:
 def write_page(target: Path, settings: Settings, arguments: argparse.Namespace) -> int:
     from rnncc.explaining.page import page_of
 
+    if os.environ.get("RNNCC_DUMP"):
+        dump(list(all_stages(settings, arguments.dtype)))
     text = page_of(settings.derivation, arguments.dtype)
     write_whole(target, text)
     if arguments.json:

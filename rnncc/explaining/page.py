@@ -74,6 +74,11 @@ class DrawingView:
     paths: tuple[str, ...]
     frames: list[FrameView]
 
+    @property
+    def least(self) -> int:
+        """Pixels that it is wide where there is little room: letters can be read still."""
+        return self.width * 7 // 10
+
 
 @dataclass(frozen=True)
 class PageView:

@@ -176,6 +176,14 @@ def test_the_command_writes_a_page_and_writes_it_anew(tmp_path: Path, rnncc_cli:
     assert [*tmp_path.iterdir()] == [page]
 
 
+def test_stages_are_dumped_beside_a_page(
+    tmp_path: Path, rnncc_cli: Cli, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("RNNCC_DUMP", str(tmp_path / "stages"))
+    assert rnncc_cli("explain", "simple_rnn", "--html", tmp_path / "page.html").code == 0
+    assert (tmp_path / "stages" / "00-spec.rnn").is_file()
+
+
 def test_what_cannot_be_written_is_said_once(
     tmp_path: Path, rnncc_cli: Cli, monkeypatch: pytest.MonkeyPatch
 ) -> None:
