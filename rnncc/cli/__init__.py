@@ -5,6 +5,7 @@
     rnncc compile FILE [-o OUT.py] [--set NAME=VALUE ...] [--target cpu|cuda] [--dtype float32]
                        [--variants plain|all] [--second-order]
     rnncc explain FILE [--after PASS] [--diff] [--backward] [--html PAGE.html]
+    rnncc draw FILE -o OUT.svg [--set NAME=VALUE ...]
     rnncc check FILE
     rnncc import FILE -o FOLDER [--layers TEXT] [--dtype float32] [--replace] [--report]
     rnncc run MODEL --input x.npy -o y.npy [--block STEPS]
@@ -207,6 +208,11 @@ def _cell_commands(commands: Any) -> None:
     )
     _json_argument(explain)
     explain.set_defaults(run=_later("explain"))
+
+    draw = commands.add_parser("draw", help="a picture of a step: what is dense, what pointwise")
+    _cell_arguments(draw, dtype=False)
+    draw.add_argument("-o", "--output", metavar="OUT.svg", required=True, help="or .png, .pdf")
+    draw.set_defaults(run=_later("draw"))
 
     check = commands.add_parser("check", help="kernels against the interpreter, gradients too")
     _cell_arguments(check, dtype=False)

@@ -2,7 +2,7 @@
 
 Whatever needs the compiler is imported when it is asked for: written modules run without it.
 
-Non-Goals: how equations are written (`walk`).
+Non-Goals: how equations are written (`walk`), what is drawn (`picture`).
 """
 
 from __future__ import annotations
@@ -61,6 +61,18 @@ class Shown:
     @OfBoth
     def _repr_latex_(self: Any) -> str | None:
         return f"$$\n{self.latex()}\n$$" if _is_shown(self) else None
+
+    @OfBoth
+    def _repr_svg_(self: Any) -> str | None:
+        """The drawing, where matplotlib is there and the drawing has room."""
+        if not _is_shown(self):
+            return None
+        from rnncc.drawing.picture import picture
+
+        try:
+            return picture(chosen_of(self), "svg").decode()
+        except (ImportError, ValueError):
+            return None
 
     @OfBoth
     def _repr_html_(self: Any) -> str | None:

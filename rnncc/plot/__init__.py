@@ -1,4 +1,4 @@
-"""rnncc.plot: what gates do, where they are saturated, and how far back gradients reach.
+"""rnncc.plot: what gates do, where they are saturated, how far back gradients reach; a cell's step.
 
     rnncc.plot.gates(layer, x).savefig("gates.png")
 
@@ -6,7 +6,8 @@ Each function returns a figure of matplotlib (`rnncc[plot]`) that belongs to nob
 global is read or changed.
 """
 
+from rnncc.plot.drawing import drawing
 from rnncc.plot.flow import gradient_flow
 from rnncc.plot.gates import gates, saturation
 
-__all__ = ["gates", "gradient_flow", "saturation"]
+__all__ = ["drawing", "gates", "gradient_flow", "saturation"]

@@ -1,4 +1,4 @@
-"""matplotlib's figures, and what is drawn in them as arrays.
+"""What is drawn, as arrays.
 
 Non-Goals: what they show (`gates`, `flow`).
 """
@@ -11,16 +11,6 @@ from typing import Any
 import numpy as np
 
 from rnncc.common.spelling import nearest_name
-
-
-def new_figure(width: float, height: float) -> Any:
-    """A figure in inches. ImportError says how to get matplotlib."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        needs = "rnncc.plot needs matplotlib, which isn't installed: pip install 'rnncc[plot]'"
-        raise ImportError(needs) from None
-    return Figure(figsize=(width, height), layout="constrained")
 
 
 def trace_of(traced: Any, inputs: Any, keywords: Mapping[str, Any]) -> Mapping[str, np.ndarray]:

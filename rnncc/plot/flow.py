@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.plot.figures import new_figure
+from rnncc.common.figures import new_figure
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.traces.traced_cell import twin
 

@@ -10,7 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from rnncc.plot.figures import chosen_gates, new_figure, trace_of
+from rnncc.common.figures import new_figure
+from rnncc.plot.figures import chosen_gates, trace_of
 
 
 def gates(
