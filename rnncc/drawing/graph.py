@@ -42,7 +42,7 @@ class DrawnNode:
 
 
 @dataclass
-class Drawing:
+class CellDrawing:
     """nodes by key; arrows between keys, each once. around: from a state as it leaves to the same
     as it enters the next step."""
 
@@ -52,7 +52,7 @@ class Drawing:
     around: list[tuple[str, str]] = field(default_factory=list)
 
 
-def drawing_of(cell: ChosenCell) -> Drawing:
+def drawing_of(cell: ChosenCell) -> CellDrawing:
     """What is drawn of a cell. ValueError for one of more nodes than a drawing has room for."""
     maker = _Making(cell)
     for equation in cell.equations:
@@ -68,7 +68,7 @@ def drawing_of(cell: ChosenCell) -> Drawing:
 class _Making:
     def __init__(self, cell: ChosenCell) -> None:
         self.cell, self.walk = cell, Walk(cell, Latex())
-        self.drawing = Drawing(cell.spec.name)
+        self.drawing = CellDrawing(cell.spec.name)
         self.set_by = {t.name: _key(e.targets[0]) for e in cell.equations for t in e.targets}
         self.set_now = {t.name for e in cell.equations for t in e.targets if t.back is None}
         self.arrays = {d.name: d for d in cell.spec.declarations if isinstance(d, ArrayDecl)}

@@ -18,7 +18,7 @@ from typing import Any
 from rnncc.common.figures import new_figure
 from rnncc.drawing.chosen import ChosenCell
 from rnncc.drawing.columns import Columns, columns_of
-from rnncc.drawing.graph import Drawing, DrawnNode, drawing_of
+from rnncc.drawing.graph import CellDrawing, DrawnNode, drawing_of
 
 FORMATS = ("svg", "png", "pdf")
 DOTS = 110  # an inch, of a png
@@ -45,7 +45,7 @@ MEANINGS = (
 
 
 @dataclass(frozen=True, slots=True)
-class Box:
+class BoxPlace:
     """x, y: of its middle."""
 
     x: float
@@ -106,7 +106,7 @@ def _label(node: DrawnNode) -> tuple[str, float]:
     return text, width
 
 
-def _boxes(columns: Columns, widths: Mapping[str, float], top: float) -> dict[str, Box]:
+def _boxes(columns: Columns, widths: Mapping[str, float], top: float) -> dict[str, BoxPlace]:
     """Where everything stands; columns are in the middle of each other at first, then each thing
     goes to the middle of its neighbours as far as there is room."""
     near: dict[str, list[str]] = {}
@@ -134,7 +134,7 @@ def _boxes(columns: Columns, widths: Mapping[str, float], top: float) -> dict[st
         width = max((widths.get(n, 0) for n in column), default=0)
         for name in column:
             own = widths.get(name, width)
-            boxes[name] = Box(x + width / 2, y[name] - highest + MARGIN + top, own)
+            boxes[name] = BoxPlace(x + width / 2, y[name] - highest + MARGIN + top, own)
         x += width + GAP
     return boxes
 
@@ -153,7 +153,7 @@ def _spread(wanted: Sequence[float], apart: Sequence[float]) -> list[float]:
     return [(a + b) / 2 for a, b in zip(down, up, strict=True)]
 
 
-def _draw_arrow(axes: Any, way: Sequence[Box]) -> None:
+def _draw_arrow(axes: Any, way: Sequence[BoxPlace]) -> None:
     from matplotlib.patches import FancyArrowPatch
     from matplotlib.path import Path
 
@@ -173,7 +173,9 @@ def _draw_arrow(axes: Any, way: Sequence[Box]) -> None:
     axes.add_patch(tip)
 
 
-def _draw_around(axes: Any, leaving: Box, entering: Box, turn: float, lane: float) -> None:
+def _draw_around(
+    axes: Any, leaving: BoxPlace, entering: BoxPlace, turn: float, lane: float
+) -> None:
     """Out to the right, over everything, in from the left."""
     right, left = leaving.x + leaving.width / 2, entering.x - entering.width / 2
     xs = [right, turn, turn, MARGIN + lane, MARGIN + lane, left - 4]
@@ -184,7 +186,7 @@ def _draw_around(axes: Any, leaving: Box, entering: Box, turn: float, lane: floa
     axes.annotate("", (left, entering.y), (left - 6, entering.y), arrowprops=head)
 
 
-def _draw_box(axes: Any, box: Box, node: DrawnNode, label: str) -> None:
+def _draw_box(axes: Any, box: BoxPlace, node: DrawnNode, label: str) -> None:
     from matplotlib.patches import FancyBboxPatch
 
     rounding = 3 if node.kind in ("weight", "constant", "dense") else 10
@@ -202,7 +204,7 @@ def _draw_box(axes: Any, box: Box, node: DrawnNode, label: str) -> None:
     axes.text(box.x, box.y, label, size=LETTERS, ha="center", va="center", zorder=3)
 
 
-def _draw_legend(axes: Any, drawing: Drawing) -> None:
+def _draw_legend(axes: Any, drawing: CellDrawing) -> None:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
