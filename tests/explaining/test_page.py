@@ -17,7 +17,8 @@ from rnncc.cli.settings import builtin_cells
 from rnncc.driver import Derivation
 from rnncc.explaining.layered import Box, layered
 from rnncc.explaining.page import PageMaker, page_of
-from rnncc.lowering.cell_interface import check_file, check_text
+from rnncc.lowering.cell_interface import check_text
+from tests.support.cases import NAMES, spec_of
 from tests.support.random_cells import random_cell
 
 Cli = Callable[..., Any]
@@ -39,8 +40,7 @@ return h[t]
 
 
 def derivation_of(cell: str) -> Derivation:
-    known = builtin_cells()
-    return Derivation(check_file(known[cell]) if cell in known else check_text(cell, "odd.rnn"))
+    return Derivation(spec_of(cell) if cell in NAMES else check_text(cell, "odd.rnn"))
 
 
 def stages_of(data: dict[str, Any]) -> dict[str, list[Any]]:
@@ -106,7 +106,10 @@ def test_every_line_is_linked_both_ways(cell: str) -> None:
     ]
 
 
-@pytest.mark.parametrize("cell", [*builtin_cells(), HOSTILE, *map(random_cell, range(6))])
+@pytest.mark.parametrize(
+    "cell",
+    [*builtin_cells(), "matrix_memory", "noise", HOSTILE, *map(random_cell, range(6))],
+)
 def test_any_cell_has_a_page(cell: str) -> None:
     derivation = derivation_of(cell)
     data = PageMaker(derivation).data("float64")
@@ -251,6 +254,31 @@ def test_a_browser_lights_what_a_line_became(tmp_path: Path, rnncc_cli: Cli) -> 
     assert any("v.fma(f_, " in s for s in ours) and text[number - 1] in module
     assert not [s for s in module if re.search(rf"# line (?!{number}$)\d+$", s)]
     assert re.search(rf'<g class="box [\w ]*lit"[^>]*data-e="{number}"', shown)
+
+
+def test_keys_do_what_the_page_says(tmp_path: Path) -> None:
+    """Down to the third line, over to the Program and through it, to another pass, to what is
+    found, and back to nothing."""
+    script = """
+      const said = [];
+      const press = (...keys) => keys.forEach(key => (document.activeElement || document.body)
+        .dispatchEvent(new KeyboardEvent("keydown", { key, bubbles: true, cancelable: true })));
+      press("j", "j", "j"); said.push(picked.pane, picked.at);
+      press("l", "j", "j", "k"); said.push(picked.pane, picked.at);
+      press("["); said.push(shown.pass, picked.pane);
+      press("/"); said.push(document.activeElement.id);
+      $("search").value = "TANH("; search(); said.push($("found").textContent);
+      press("Enter"); said.push(panes[picked.pane].lines[picked.at][TEXT].trim().split(" ")[2]);
+      $("only").click(); said.push(panes.source.elements.filter(x => x.offsetParent).length);
+      press("Escape"); said.push(document.querySelectorAll(".found").length);
+      press("Escape"); said.push(picked, document.querySelectorAll(".lit").length);
+      $("check").textContent = said.join(" ");
+    """
+    page = tmp_path / "page.html"
+    text = page_of(derivation_of("simple_rnn"))
+    page.write_text(text.replace("</html>", f"<script>{script}</script></html>"), "utf-8")
+    found = re.search(r'id="check"[^>]*>(.*?)</pre>', dom(page, "line-1"))
+    assert found and found[1] == "source 3 program 1 10  search 3 lines tanh(_4) 0 0  0"
 
 
 def test_a_browser_clicks_every_line(tmp_path: Path, rnncc_cli: Cli) -> None:
