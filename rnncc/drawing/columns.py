@@ -1,13 +1,15 @@
 """Nodes of a drawing -> columns, from the left to the right, and lines from top to bottom.
 
-Every arrow goes to the right; one that passes columns has a place in each, so that it crosses no
-node. Weights and inputs stand right before what reads them first.
+The known way (Sugiyama et al. 1981): columns by the longest path, long arrows with a place in each
+column that they pass, so that they cross no node, in each column the order of the means of what is
+beside it. Each run gives the same. Who draws downwards takes columns for rows.
 
 Non-Goals: what nodes are (`graph`), how large they are (`picture`).
 """
 
 from __future__ import annotations
 
+import graphlib
 import itertools
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,20 +27,30 @@ class Columns:
     ways: Mapping[tuple[str, str], tuple[str, ...]]
 
 
-def columns_of(
+def ranks_of(
     nodes: Sequence[str], arrows: Iterable[tuple[str, str]], late: frozenset[str]
-) -> Columns:
-    """late: nodes that nothing leads to and that stand as far right as they can. The arrows have no
-    circle."""
-    arrows = [*arrows]
-    rank = _ranks(nodes, arrows)
+) -> dict[str, int]:
+    """The column of each: how many arrows the longest way to it has. late: nodes that nothing leads
+    to and that stand as far right as they can. graphlib.CycleError for arrows in a circle."""
+    before: dict[str, list[str]] = {n: [] for n in nodes}
+    after: dict[str, list[str]] = {n: [] for n in nodes}
+    for a, b in arrows:
+        before[b].append(a)
+        after[a].append(b)
+    rank = dict.fromkeys(nodes, 0)
+    for node in graphlib.TopologicalSorter(before).static_order():
+        rank[node] = max((rank[b] + 1 for b in before[node]), default=0)
     for node in late:
-        following = [rank[b] for a, b in arrows if a == node]
-        if following:
-            rank[node] = min(following) - 1
+        if after[node]:
+            rank[node] = min(rank[n] for n in after[node]) - 1
+    return rank
+
+
+def columns_of(rank: Mapping[str, int], arrows: Iterable[tuple[str, str]]) -> Columns:
+    """rank: of `ranks_of`. What arrows pass takes room: the sum over all of how far they go."""
     columns: list[list[str]] = [[] for _ in range(max(rank.values(), default=0) + 1)]
-    for node in nodes:
-        columns[rank[node]].append(node)
+    for node, at in rank.items():
+        columns[at].append(node)
     ways = {}
     for a, b in arrows:
         passed = [f"{a} -> {b} {at}" for at in range(rank[a] + 1, rank[b])]
@@ -46,26 +58,6 @@ def columns_of(
             columns[at].append(place)
         ways[a, b] = (a, *passed, b)
     return Columns(_untangled(columns, ways.values()), ways)
-
-
-def _ranks(nodes: Sequence[str], arrows: Sequence[tuple[str, str]]) -> dict[str, int]:
-    """How many arrows the longest way to each node has."""
-    before: dict[str, list[str]] = {n: [] for n in nodes}
-    after: dict[str, list[str]] = {n: [] for n in nodes}
-    for a, b in arrows:
-        before[b].append(a)
-        after[a].append(b)
-    rank: dict[str, int] = {}
-    open_ends = {n: len(before[n]) for n in nodes}
-    ready = [n for n in nodes if not open_ends[n]]
-    while ready:
-        node = ready.pop()
-        rank[node] = max((rank[b] + 1 for b in before[node]), default=0)
-        for follower in after[node]:
-            open_ends[follower] -= 1
-            if not open_ends[follower]:
-                ready.append(follower)
-    return rank
 
 
 def _untangled(

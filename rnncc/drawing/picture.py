@@ -17,7 +17,7 @@ from typing import Any
 
 from rnncc.common.figures import new_figure
 from rnncc.drawing.chosen import ChosenCell
-from rnncc.drawing.columns import Columns, columns_of
+from rnncc.drawing.columns import Columns, columns_of, ranks_of
 from rnncc.drawing.graph import CellDrawing, DrawnNode, drawing_of
 
 FORMATS = ("svg", "png", "pdf")
@@ -68,7 +68,7 @@ def figure(cell: ChosenCell) -> Any:
     new_figure(1, 1)  # before anything of matplotlib is asked
     labels = {key: _label(node) for key, node in drawing.nodes.items()}
     late = frozenset(n.key for n in drawing.nodes.values() if n.kind in ("weight", "constant"))
-    columns = columns_of([*drawing.nodes], drawing.arrows, late)
+    columns = columns_of(ranks_of([*drawing.nodes], drawing.arrows, late), drawing.arrows)
     widths = {key: max(width + 16, BOX) for key, (_, width) in labels.items()}
     lanes = LANE * (1 + len(drawing.around))
     boxes = _boxes(columns, widths, lanes)

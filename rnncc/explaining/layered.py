@@ -1,7 +1,6 @@
 """Boxes and arrows -> places: a row of boxes for each step that values take, arrows downwards.
 
-The known way (Sugiyama et al. 1981): rows by the longest path, long arrows cut into a piece a
-row, in each row the order of the means of what is above and below. Each run gives the same.
+In which row, and in which order there, `drawing.columns` says.
 
     >>> drawn = layered([Box("a", ("a",)), Box("b", ("b",))], [("a", "b")])
     >>> [(p.box.key, p.x, p.y) for p in drawn.boxes], drawn.width, drawn.height
@@ -12,11 +11,10 @@ Non-Goals: arrows in a circle, which are refused.
 
 from __future__ import annotations
 
-import graphlib
-import itertools
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 
+from rnncc.drawing.columns import columns_of, ranks_of
 from rnncc.explaining.origins import CameFrom
 
 LETTER, LINE, PAD, GAP, RISE = 6.6, 13, 8, 16, 28  # pixels; letters are of the style's font
@@ -70,15 +68,12 @@ def layered(boxes: Sequence[Box], arrows: Iterable[tuple[str, str]]) -> Drawing:
     """CycleError for arrows in a circle; nothing drawn where nobody could follow them."""
     arrows = list(dict.fromkeys(arrows))
     by_key = {b.key: b for b in boxes}
-    row = _rows(by_key, arrows)
+    read = {b for _, b in arrows}
+    row = ranks_of([*by_key], arrows, frozenset(by_key.keys() - read))
     if sum(row[b] - row[a] for a, b in arrows) > MOST:
         return Drawing(0, 0, ())
-    rows: list[list[str]] = [[] for _ in range(max(row.values(), default=0) + 1)]
-    for key in by_key:
-        rows[row[key]].append(key)
-    chains = [_chain(a, b, row, rows) for a, b in arrows]
-    pieces = [(a, b) for chain in chains for a, b in itertools.pairwise(chain)]
-    _order(rows, pieces)
+    columns = columns_of(row, arrows)
+    rows, chains = columns.columns, columns.ways.values()
     widths = {k: by_key[k].width if k in by_key else 8 for keys in rows for k in keys}
     whole = max((sum(widths[k] + GAP for k in keys) - GAP for keys in rows if keys), default=0)
     x, y, top = {}, {}, 10
@@ -93,43 +88,6 @@ def layered(boxes: Sequence[Box], arrows: Iterable[tuple[str, str]]) -> Drawing:
     paths = tuple(_path([(middle[k], y[k], foot[k]) for k in chain]) for chain in chains)
     placed = tuple(PlacedBox(b, x[b.key], y[b.key]) for b in boxes)
     return Drawing(whole + 20, top - RISE + 10, placed, paths)
-
-
-def _rows(keys: Iterable[str], arrows: Sequence[tuple[str, str]]) -> dict[str, int]:
-    above: dict[str, list[str]] = {k: [] for k in keys}
-    for a, b in arrows:
-        above[b].append(a)
-    row: dict[str, int] = {}
-    for key in graphlib.TopologicalSorter(above).static_order():
-        row[key] = max((row[a] + 1 for a in above[key]), default=0)
-    for key in above:  # what is read late stands right above
-        readers = [row[b] for a, b in arrows if a == key]
-        if not above[key] and readers:
-            row[key] = min(readers) - 1
-    return row
-
-
-def _chain(a: str, b: str, row: dict[str, int], rows: list[list[str]]) -> list[str]:
-    """From box to box by a place in each row between, which it takes."""
-    between = [f"{a} {b} {n}" for n in range(row[a] + 1, row[b])]
-    for n, key in enumerate(between, row[a] + 1):
-        rows[n].append(key)
-    return [a, *between, b]
-
-
-def _order(rows: list[list[str]], pieces: Sequence[tuple[str, str]]) -> None:
-    near: dict[str, list[str]] = {}
-    for a, b in pieces:
-        near.setdefault(a, []).append(b)
-        near.setdefault(b, []).append(a)
-    for sweep in range(8):
-        for n in range(len(rows)) if sweep % 2 == 0 else reversed(range(len(rows))):
-            place = {k: (i + 0.5) / len(keys) for keys in rows for i, k in enumerate(keys)}
-            beside = set(rows[n - 1] if n and sweep % 2 == 0 else rows[(n + 1) % len(rows)])
-
-            at = {k: [place[o] for o in near.get(k, ()) if o in beside] for k in rows[n]}
-            means = {k: sum(found) / len(found) if found else place[k] for k, found in at.items()}
-            rows[n].sort(key=means.__getitem__)
 
 
 def _path(points: Sequence[tuple[int, int, int]]) -> str:

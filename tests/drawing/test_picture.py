@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import graphlib
 import itertools
 import random
 import sys
@@ -17,7 +18,7 @@ import rnncc.layers
 import rnncc.plot
 from rnncc.compiler import load_spec
 from rnncc.drawing.chosen import ChosenCell, chosen_cell
-from rnncc.drawing.columns import columns_of
+from rnncc.drawing.columns import columns_of, ranks_of
 from rnncc.drawing.graph import MOST_NODES, drawing_of
 from rnncc.drawing.picture import BOX, _boxes, picture
 from rnncc.lowering.cell_interface import check_text
@@ -65,7 +66,8 @@ def test_every_cell_has_its_place(path: Path) -> None:
     """Arrows go to the right, no two boxes meet, every equation that is shown is there."""
     cell = chosen_cell(load_spec(path))
     drawing = drawing_of(cell)
-    columns = columns_of([*drawing.nodes], drawing.arrows, frozenset())
+    ranks = ranks_of([*drawing.nodes], drawing.arrows, frozenset())
+    columns = columns_of(ranks, drawing.arrows)
     boxes = _boxes(columns, dict.fromkeys(drawing.nodes, 50.0), 0)
     assert {*drawing.nodes} <= boxes.keys()
     for a, b in drawing.arrows:
@@ -79,7 +81,9 @@ def test_every_cell_has_its_place(path: Path) -> None:
 
 def test_columns_of_any_graph() -> None:
     """Without arrows, with long ones, at random: right of what they come from, each place once."""
-    assert columns_of([], [], frozenset()).columns == ((),)
+    assert columns_of({}, []).columns == ((),)
+    with pytest.raises(graphlib.CycleError):
+        ranks_of(["a", "b"], [("a", "b"), ("b", "a")], frozenset())
     rng = random.Random(4)
     for _ in range(20):
         count = rng.randrange(1, 30)
@@ -87,7 +91,7 @@ def test_columns_of_any_graph() -> None:
         pairs = {tuple(sorted(rng.sample(range(count), 2))) for _ in range(2 * count) if count > 1}
         arrows = [(names[a], names[b]) for a, b in sorted(pairs)]
         late = frozenset(n for n in names if all(b != n for _, b in arrows))
-        found = columns_of(names, arrows, late)
+        found = columns_of(ranks_of(names, arrows, late), arrows)
         at = {n: i for i, column in enumerate(found.columns) for n in column}
         assert sum(map(len, found.columns)) == len(at) and {*names} <= at.keys()
         for arrow, way in found.ways.items():
