@@ -81,7 +81,7 @@ class ChosenCell:
         return expr
 
     def _called(self, name: str) -> Function:
-        return name if name in self.hidden else self.functions.get(name, name)
+        return self.functions.get(name, name)
 
     def _is_left_out(self, call: Call) -> bool:
         place = DROPPING[call.function]

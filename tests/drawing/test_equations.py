@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 import xml.dom.minidom
 from pathlib import Path
@@ -18,6 +19,7 @@ from rnncc.drawing.mathml import MathML
 from rnncc.drawing.notebook import PlanText
 from rnncc.drawing.walk import equations, rows
 from rnncc.lowering.cell_interface import check_text
+from tests.support.cases import render_module
 from tests.support.paths import ROOT
 
 CELLS = [
@@ -77,7 +79,7 @@ def test_parentheses_stand_where_they_are_needed() -> None:
         "a = (x[t] * x[t] + 1) * 2 - (x[t] - h[t-1]) / 3 / 4 * -x[t]\n"
         "b = (a ** 2) ** -0.5 + 1e-05 * abs(a) / sqrt(a * a + 1)\n"
         "h[t] = where((a < b) and not (a != b or a <= b), a, maximum(b, x_bar))\n"
-        "x_bar = x[t] + 0\nreturn h[t]\n"
+        "x_bar = x[t] + 0\nreturn h[t], a - (b - (a + b)) - a * (b / a)\n"
     )
     assert found == [
         r"a = \left( x_{t} \odot x_{t} + 1 \right) \cdot 2 - "
@@ -86,8 +88,39 @@ def test_parentheses_stand_where_they_are_needed() -> None:
         r"\frac{10^{-5} \cdot \left| a \right|}{\sqrt{a \odot a + 1}}",
         r"h_{t} = \operatorname{where}\left( a < b \wedge \neg \left( a \neq b \vee a \leq b "
         r"\right),\, a,\, \operatorname{maximum}\left( b,\, x_{t} \right) \right)",
-        r"\mathrm{return}  h_{t}",
+        r"\mathrm{return}  h_{t},\, a - \left( b - \left( a + b \right) \right) - "
+        r"a \odot \frac{b}{a}",
     ]
+    assert MathML().words("a < b") == "<mtext>a\u00a0&lt;\u00a0b</mtext>"
+
+
+def test_arguments_of_a_lambda_are_its_own() -> None:
+    """Whatever the cell calls by their names."""
+    text = f"{START}act: function = lambda v: tanh(v) * v\nrate: rate = 0\n"
+    cell = check_text(f"{text}v = drop(x[t], rate)\nh[t] = act(v + h[t-1])\nreturn h[t]\n", "a.rnn")
+    assert lines(chosen_cell(cell))[:2] == [
+        r"\mathrm{act}\left( v \right) = \tanh\left( v \right) \odot v",
+        r"h_{t} = \operatorname{act}\left( x_{t} + h_{t - 1} \right)",
+    ]
+
+
+def test_written_modules_have_their_text_or_say_so(tmp_path: Path) -> None:
+    spec = load_spec("simple_rnn")
+    for on_demand in (True, False):
+        path = tmp_path / f"written_{on_demand}.py"
+        path.write_text(render_module(spec, on_demand=on_demand), encoding="utf-8")
+        found = importlib.util.spec_from_file_location(path.stem, path)
+        assert found is not None and found.loader is not None
+        module = importlib.util.module_from_spec(found)
+        found.loader.exec_module(module)
+        layer = module.SimpleRNN(units=4)
+        assert "<td>kernel</td>" in layer._repr_html_()
+        if on_demand:
+            assert layer.latex() == module.SimpleRNN.latex() == rnncc.compile("simple_rnn").latex()
+        else:
+            assert layer._repr_latex_() is None
+            with pytest.raises(ValueError, match="written without the cell's text"):
+                layer.latex()
 
 
 def test_what_is_as_deep_as_a_text_may_be() -> None:

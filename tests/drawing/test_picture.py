@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import graphlib
 import itertools
 import random
@@ -41,24 +42,15 @@ def of_text(body: str) -> ChosenCell:
 def test_what_is_dense_and_what_goes_around() -> None:
     drawing = drawing_of(chosen_cell(load_spec("lstm")))
     kinds = {n.key: n.kind for n in drawing.nodes.values()}
-    assert (
-        sorted(k for k in kinds.values() if k in ("dense", "weight"))
-        == ["dense"] * 2 + ["weight"] * 3
-    )
-    assert (kinds["x"], kinds["c[t-1]"], kinds["c[t]"], kinds["i"]) == (
-        "input",
-        "state",
-        "next",
-        "pointwise",
-    )
+    counts = collections.Counter(kinds.values())
+    assert counts == {"input": 1, "state": 2, "weight": 3, "dense": 2, "pointwise": 6, "next": 2}
+    assert kinds["x"] == "input" and kinds["c[t-1]"] == "state" and kinds["c[t]"] == "next"
     assert drawing.around == [("c[t]", "c[t-1]"), ("h[t]", "h[t-1]")]
     assert [n.key for n in drawing.nodes.values() if n.returned] == ["h[t]"]
     products = [b for a, b in drawing.arrows if a == "recurrent_kernel"]
     assert len(products) == 1 and (products[0], "z") in drawing.arrows
     assert {a for a, b in drawing.arrows if b == products[0]} == {"h[t-1]", "recurrent_kernel"}
-    assert {a for a, b in drawing.arrows if b == "c[t]"} == {"c[t-1]", "f", "i", "z_i"} - {
-        "z_i"
-    } | {"g"}
+    assert {a for a, b in drawing.arrows if b == "c[t]"} == {"c[t-1]", "f", "i", "g"}
 
 
 @pytest.mark.parametrize("path", CELLS, ids=lambda p: p.stem)
@@ -159,5 +151,5 @@ def test_a_label_has_room_or_is_cut() -> None:
     body = f"{name} = tanh(x[t])\nh[t] = {' + '.join([name] * 90)}\nreturn h[t], 2 * x[t]\n"
     data = picture(of_text(body), "png")
     width = int.from_bytes(data[16:20], "big")
-    assert 300 < width < 3000
+    assert 300 < width < 1500, width
     assert picture(of_text("h[t] = h[t-1]\nreturn x[t]\n"), "svg")
