@@ -47,7 +47,8 @@ def module_lines(text: str, pieces: TextPieces) -> Iterator[LinkedLine]:
         in_heading = False
         if (line.strip() and depth < indent) or line.lstrip().startswith(("# ----", "if shared:")):
             block, indent = CameFrom(), 0
-        yield LinkedLine(line, _of_line(line, block, pieces))
+        shared = len(block.equations) > 1 and not _CITES.search(line)
+        yield LinkedLine(line, _of_line(line, block, pieces), shared=shared)
 
 
 def _of_line(line: str, block: CameFrom, pieces: TextPieces) -> CameFrom:

@@ -34,11 +34,13 @@ class CameFrom(NamedTuple):
 
 
 class LinkedLine(NamedTuple):
-    """`values`: numbers of the values that it makes or names, the same in every stage."""
+    """values: numbers of the values that it makes or names, the same in every stage. shared: it is
+    over or around several others, and comes from all that they come from."""
 
     text: str
     source: CameFrom = CameFrom()
     values: tuple[int, ...] = ()
+    shared: bool = False
 
 
 class TextPieces:
@@ -213,4 +215,4 @@ class Origins:
             own = tuple(item for item in about if isinstance(item, Value))
             values = own if not ops else ops[0].results if len(ops) == 1 else ()
             numbers = [self._numbers.setdefault(v, len(self._numbers)) for v in values]
-            yield LinkedLine(text, self.of(about), tuple(dict.fromkeys(numbers)))
+            yield LinkedLine(text, self.of(about), tuple(dict.fromkeys(numbers)), len(ops) > 1)

@@ -119,7 +119,8 @@ class PageMaker:
         )
 
     def data(self, dtype: str) -> dict[str, Any]:
-        """Every stage's lines: text, lines of equations, of declarations, numbers of values."""
+        """Every stage's lines: text, lines of equations, of declarations, numbers of values, and
+        whether several lines share these."""
         text = self.derivation.module(
             dtype, plain_variants(unroll=self.derivation.unroll), on_demand=True
         )
@@ -174,7 +175,10 @@ class PageMaker:
             return [], f"left out: {error}"
         rows, vectors = made.max_rows(4), 4
         text = made.kernel(rows, vectors).assembly()
-        lines = [LinkedLine(line.replace("\t", "  "), source) for line in text.rstrip().split("\n")]
+        lines = [
+            LinkedLine(line.replace("\t", "  "), source, shared=True)
+            for line in text.rstrip().split("\n")
+        ]
         return lines, f"the core of {rows} rows and {vectors} vectors, as this machine runs it"
 
 
@@ -183,8 +187,8 @@ def _listed(lines: Iterable[LinkedLine]) -> list[list[Any]]:
 
 
 def _rows(lines: Iterable[LinkedLine]) -> Iterator[tuple[Any, ...]]:
-    for text, source, values in lines:
-        yield comment(text), sorted(source.equations), sorted(source.declarations), list(values)
+    for text, (equations, declarations), values, shared in lines:
+        yield comment(text), sorted(equations), sorted(declarations), list(values), int(shared)
 
 
 def _shown(text: str) -> Code:
