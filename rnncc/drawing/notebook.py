@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from rnncc.drawing.chosen import ChosenCell
 
 MOST_SHOWN = 200  # equations that a notebook shows by itself
+MOST_DRAWN = 60  # that it draws: a drawing of more takes seconds each time
 
 
 class PlanText(str):
@@ -65,7 +66,7 @@ class Shown:
     @OfBoth
     def _repr_svg_(self: Any) -> str | None:
         """The drawing, where matplotlib is there and the drawing has room."""
-        if not _is_shown(self):
+        if not _is_shown(self, MOST_DRAWN):
             return None
         from rnncc.drawing.picture import picture
 
@@ -117,13 +118,13 @@ def chosen_of(shown: Any) -> ChosenCell:
     return chosen_cell(binding.spec(), dict(cell.options), dict(cell.functions), rates)
 
 
-def _is_shown(shown: Any) -> bool:
+def _is_shown(shown: Any, most: int = MOST_SHOWN) -> bool:
     """Whether a notebook can show its equations without being asked: it has some, and not many."""
     maker = getattr(shown, "maker", None)
     if maker is None or hasattr(maker, "parts"):
         return False
     binding = maker.bind({}, {}, maker.cell.dtype) if isinstance(shown, type) else shown._binding
-    return binding.spec is not None and len(binding.spec().equations) <= MOST_SHOWN
+    return binding.spec is not None and len(binding.spec().equations) <= most
 
 
 def _weights(layer: Any) -> str:

@@ -21,6 +21,7 @@ from rnncc.compiler import load_spec
 from rnncc.drawing.chosen import ChosenCell, chosen_cell
 from rnncc.drawing.columns import columns_of, ranks_of
 from rnncc.drawing.graph import MOST_NODES, drawing_of
+from rnncc.drawing.notebook import MOST_DRAWN
 from rnncc.drawing.picture import BOX, _boxes, picture
 from rnncc.lowering.cell_interface import check_text
 from tests.support.paths import ROOT
@@ -133,6 +134,9 @@ def test_draw_refuses(rnncc_cli: Cli, tmp_path: Path, monkeypatch: pytest.Monkey
 def test_layers_are_drawn_as_they_were_made() -> None:
     cell = rnncc.compile("simple_rnn")
     assert cell._repr_svg_().lstrip().startswith("<?xml")
+    long = "".join(f"a{i + 1} = a{i} + 1\n" for i in range(MOST_DRAWN))
+    many = f"{START}a0 = x[t]\n{long}h[t] = a{MOST_DRAWN}\nreturn h[t]\n"
+    assert rnncc.compile_text(many)._repr_svg_() is None  # nobody waits for it unasked
     texts = [
         {t.get_text() for t in rnncc.plot.drawing(c).axes[0].texts}
         for c in (cell, cell(units=4, activation="relu"))
