@@ -14,13 +14,12 @@ from rnncc.cli.trained import loaded
 from rnncc.compiler import compile
 from rnncc.export import c, onnx
 from rnncc.files import FileError
-from rnncc.models.load import load_model
 from rnncc.models.model import Model
 from rnncc.runtime.api import weight_files
 from rnncc.runtime.api.layer import Layer
 
 STEPS = 16  # that NAME_block takes at once
-OF_C, OF_ONNX = ("name", "block", "storage", "layers"), ("states", "lengths", "mask", "last")
+OF_C, OF_ONNX = ("name", "block", "storage"), ("states", "lengths", "mask", "last")
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -47,29 +46,23 @@ def _c_folder(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _source(arguments: argparse.Namespace) -> Layer | Model:
-    """A cell with weights, or a model that has them."""
+def _source(arguments: argparse.Namespace, **options: bool) -> Layer | Model:
+    """A cell with weights, as a layer with these options, or a model that has them."""
     if arguments.weights is not None:
         if arguments.layers is not None:
             raise UsageError("--layers is of a model, and --weights of a cell: one of them")
-        return _layer(arguments)
+        return _layer(arguments, **options)
     path = Path(arguments.file)
     if path.suffix == ".rnn" or (not path.exists() and find_cell(arguments.file) != path):
         raise UsageError(f"--weights is needed: {arguments.file} is a cell, which has none")
-    if arguments.settings:
-        raise UsageError("--set is of a cell, which needs --weights")
+    if arguments.settings or arguments.last:
+        raise UsageError("--set and --last are of a cell, which needs --weights")
     return loaded(arguments.file, layers=arguments.layers)
 
 
 def _onnx_file(arguments: argparse.Namespace) -> int:
-    what: Layer | Model
     asked = {n: getattr(arguments, n) for n in ("states", "lengths", "mask", "form")}
-    if arguments.weights is None:
-        if arguments.settings or arguments.last:
-            raise UsageError("--set and --last are of a cell, which needs --weights")
-        what = load_model(arguments.file)
-    else:
-        what = _layer(arguments, return_sequences=not arguments.last)
+    what = _source(arguments, return_sequences=not arguments.last)
     try:
         path = onnx(what, arguments.output, **asked)
     except (ImportError, TypeError, ValueError) as error:

@@ -124,6 +124,12 @@ def test_what_is_wrong_with_onnx(more: list[str], message: str, weights: Path, c
     assert not (weights / "m.onnx").exists()
 
 
+def test_a_cell_as_onnx_needs_weights(tmp_path: Path, capsys: Any) -> None:
+    assert main(["export", "gru", "--onnx", f"-o{tmp_path / 'm.onnx'}"]) == 2
+    assert "--weights is needed: gru is a cell" in capsys.readouterr().err
+    assert not [*tmp_path.iterdir()]
+
+
 def test_what_c_needs_and_has_not(weights: Path, capsys: Any) -> None:
     given = ["export", "lstm", f"--weights={weights / 'w.npz'}", f"-o{weights / 'made'}"]
     for more, message in (([], "--name is needed"), (["--name=a", "--states"], "is of --onnx")):
@@ -145,7 +151,7 @@ def test_a_model_as_c(tmp_path: Path, capsys: Any) -> None:
     assert "net.c, of 6 weights" in capsys.readouterr().out and (made / "net.c").exists()
     for more, message in (
         (["gru", *given], "--weights is needed: gru is a cell"),
-        ([str(tmp_path / "model"), "--set=a=1", *given], "--set is of a cell"),
+        ([str(tmp_path / "model"), "--set=a=1", *given], "--set and --last are of a cell"),
         ([str(tmp_path / "none"), *given], "none"),
         ([str(tmp_path / "model"), *given], "not empty"),
         (["gru", "--weights=w.npz", "--layers=lstm", *given], "--layers is of a model"),
