@@ -60,7 +60,7 @@ def _show() -> int:
 
 
 def _write_texts(folder: Path) -> int:
-    from rnncc.cli.compile import write_whole
+    from rnncc.cli.compile import write_text
 
     unfinished = _look_at(folder)
     texts, damaged = cached_texts()
@@ -68,7 +68,7 @@ def _write_texts(folder: Path) -> int:
     for path in unfinished:
         path.unlink(missing_ok=True)
     for name, text in texts.items():
-        write_whole(folder / f"{name}.py", text)
+        write_text(folder / f"{name}.py", text)
     print(f"{len(texts):,} {'text' if len(texts) == 1 else 'texts'} in {folder}")
     for what in damaged:
         print(f"rnncc: damaged, and left out: {what}", file=sys.stderr)

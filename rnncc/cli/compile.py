@@ -9,8 +9,6 @@ from __future__ import annotations
 import argparse
 import hashlib
 import keyword
-import os
-import tempfile
 import time
 from pathlib import Path
 
@@ -21,6 +19,7 @@ from rnncc.artifact.cell import plain_variants
 from rnncc.cli.cells import parameter_count
 from rnncc.cli.report import print_json
 from rnncc.cli.settings import Settings, UsageError, find_cell, load
+from rnncc.files.writing import write_whole
 from rnncc.runtime.jit.module_grammar import check_module
 from rnncc.schedule.model import GradStage, LaneStage, Schedule
 
@@ -48,7 +47,7 @@ def run(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         on_demand=not every,
     )
-    write_whole(target, sealed(check_module(text)))
+    write_text(target, sealed(check_module(text)))
     seconds = time.perf_counter() - started
     if arguments.json:
         interface = settings.derivation.interface
@@ -134,23 +133,9 @@ def _not_ours(path: Path) -> str:
     return "" if sealed(body) == text else "was changed since rnncc wrote it"
 
 
-def write_whole(path: Path, text: str) -> None:
-    """Writes beside the target, then renames: readers see the old file or the new one."""
-    target = path.resolve()  # through a link, the file it leads to
-    try:
-        handle, temporary = tempfile.mkstemp(dir=target.parent, prefix=f".{target.stem}_")
-    except OSError as error:  # by the name that was given
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from None
-    try:
-        with os.fdopen(handle, "w", encoding="utf-8", newline="\n") as file:
-            file.write(text)
-        umask = os.umask(0)
-        os.umask(umask)
-        Path(temporary).chmod(0o666 & ~umask)
-        os.replace(temporary, target)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
-        raise
+def write_text(path: Path, text: str) -> None:
+    """Readers see the old file or the new one. OSError as the system says."""
+    write_whole(path, lambda file: file.write(text.encode("utf-8")))
 
 
 # ---- the summary -----------------------------------------------------------------------------

@@ -13,7 +13,7 @@ import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from rnncc.cli.compile import file_path, write_whole
+from rnncc.cli.compile import file_path, write_text
 from rnncc.cli.report import print_json
 from rnncc.cli.settings import Settings, UsageError, load
 from rnncc.cli.stages import FORWARD, PULLBACK, TRAINING, WHOLE, Stage, all_stages, stage_names
@@ -75,7 +75,7 @@ def write_page(target: Path, settings: Settings, arguments: argparse.Namespace) 
     if os.environ.get("RNNCC_DUMP"):
         dump(list(all_stages(settings, arguments.dtype)))
     text = page_of(settings.derivation, arguments.dtype)
-    write_whole(target, text)
+    write_text(target, text)
     if arguments.json:
         print_json("explain", ok=True, cell=settings.spec.name, output=str(target))
     else:
