@@ -25,7 +25,7 @@ def write_whole(path: StrPath, writer: Callable[[BinaryIO], object]) -> None:
     target = Path(path).resolve()  # through a link, the file it leads to
     if target.exists() and not target.is_file():
         kind = errno.EISDIR if target.is_dir() else errno.EINVAL
-        raise OSError(kind, "weights can only be saved to a file", os.fspath(path))
+        raise OSError(kind, "only a file can be written there", os.fspath(path))
     temporary = _beside(target)
     try:
         with temporary.open("xb") as file:
