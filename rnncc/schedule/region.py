@@ -193,11 +193,11 @@ class _Region:
             lanes.stores += [Store(result, v) for v in stores.get(result, ())]
         for lanes, nodes in sums.items():
             side_by_side = groups(nodes, self.view, self.ops.by_row, self.given.zero_start)
+            if goes_straight(side_by_side, lanes.ops, lanes.stores):  # so nothing is side by side
+                side_by_side = [
+                    Group((acc,), group.rowwise) for group in side_by_side for acc in group.accs
+                ]
             lanes.groups = tuple(self.with_start(lanes, group) for group in side_by_side)
-            if goes_straight(lanes.groups, lanes.ops, lanes.stores):  # so nothing is side by side
-                lanes.groups = tuple(
-                    Group((acc,), group.rowwise) for group in lanes.groups for acc in group.accs
-                )
 
     def with_start(self, stage: _Lanes, group: Group) -> Group:
         """The group with rows for what may be added before the loop, as its tiles lie."""

@@ -3,7 +3,7 @@
 In the order in which kernels, levels and stages run: nothing is read that nobody wrote, every
 buffer is written once, rows are as long and vary over as much as the values they hold, weights are
 packed when they are there. At the end: every result lies where it is looked for, with the axes of
-its type, and every op of the Program was done by some stage.
+its type, no work buffer was left unwritten, and every op of the Program was done by some stage.
 
 It goes over a Schedule once. Non-Goals: which rows and lanes a thread takes; addresses (the runtime
 and the text of kernels, which tests hold to the interpreter).
@@ -96,6 +96,9 @@ class _Check:
         self.kernel = Kernel("", "", "", ())
         for result in self.program.results:
             self.result(result.value, result.name)
+        for b in self.schedule.buffers:
+            if b.storage == "work" and (b, "") not in self.ready:
+                raise self.fail(f"nobody writes {b.name}")
         self.ops()
 
     # ---- what is there before the first kernel ----

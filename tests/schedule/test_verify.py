@@ -251,6 +251,11 @@ def call_two_buffers_the_same(made: Schedule) -> Schedule:
     return replace(made, buffers=(*made.buffers, made.buffers[0]))
 
 
+def keep_a_buffer_for_nothing(made: Schedule) -> Schedule:
+    spare = other(lane_stage(made, stores=True).stores[0].view.buffer, storage="work")
+    return replace(made, buffers=(*made.buffers, spare))
+
+
 def sum_nothing(made: Schedule) -> Schedule:
     return with_stage(made, row_stage(made), source=None, copies=())
 
@@ -297,6 +302,7 @@ ANYWHERE: tuple[Callable[[Schedule], Schedule], ...] = (
     start_a_carry_from_one_row,
     hand_nothing_on,
     call_two_buffers_the_same,
+    keep_a_buffer_for_nothing,
     sum_nothing,
     sum_what_is_not_there,
 )

@@ -55,7 +55,7 @@ class CallView:
     def all_rows(self, row_tile: str, lo: str, hi: str) -> list[str]:
         """The call for all rows, of the tiles from lo to hi."""
         rows = ["blk", "row_end", row_tile, lo, hi]
-        places = [self.init, self.init_j, self.out, self.out_stride, self.tile_bytes]
+        places = [self.init, self.init_j, self.init_rs, self.out, self.out_stride, self.tile_bytes]
         arguments = [self.cores, self.table, self.count, *rows, *places]
         return call_lines("contract_rows", arguments, self.column)
 

@@ -70,6 +70,7 @@ def contract_bulk(block, part):
                 lane_hi,
                 word(at, 3),
                 word(at, 4),
+                0,
                 word(at, 5) + r0 * word(at, 6),
                 word(at, 7),
                 word(at, 8),

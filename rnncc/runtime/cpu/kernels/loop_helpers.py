@@ -153,11 +153,13 @@ def contract_rows(
     lane_hi,
     init,
     init_j,
+    init_rs,
     out,
     out_rs,
     out_j,
 ):
     """A contraction whose result goes straight where it belongs: panels of rows, then lanes.
+    init: of the first row's results, init_j bytes from tile to tile and init_rs from row to row.
 
     Where the weights of one tile are more than the first cache holds, the sum over k is taken in
     pieces that fit, each for all rows of the panel; it goes on from what is in `out`, in the same
@@ -176,7 +178,7 @@ def contract_rows(
         end = min(blk + block, row_hi)
         for j in range(lane_lo, lane_hi):
             here = out + j * out_j
-            start, stride = init + j * init_j, 0
+            start, stride = init + j * init_j, init_rs
             if depth <= PANEL_ROWS:
                 contract_lanes(
                     cores, table, count, blk, end, row_tile, j, start, stride, here, out_rs
