@@ -13,8 +13,10 @@ def new_figure(width: float, height: float, *, arranged: bool = True) -> Any:
 
     ImportError says how to get matplotlib."""
     try:
-        from matplotlib.figure import Figure
+        import matplotlib.figure  # noqa: F401
+
+        from rnncc.common.shown_figure import ShownFigure
     except ImportError:
         needs = "pictures need matplotlib, which isn't installed: pip install 'rnncc[plot]'"
         raise ImportError(needs) from None
-    return Figure(figsize=(width, height), layout="constrained" if arranged else None)
+    return ShownFigure(figsize=(width, height), layout="constrained" if arranged else None)

@@ -15,6 +15,7 @@ import keras
 from keras import ops, tree
 
 from rnncc.artifact.cell import CellDescription
+from rnncc.drawing.notebook import PlanText
 from rnncc.keras.mechanism import HOW, prepare, run
 from rnncc.operations.calls import Request, known_of
 from rnncc.operations.operation import Operation
@@ -154,7 +155,8 @@ class Computed(keras.layers.Layer):  # type: ignore[misc]
     def plan(self) -> str:
         """Which kernels ran in the last calls and why, and how the backend calls them."""
         operation = self._operations.get("sequence")
-        return f"{self.native!r}\n{HOW}\n{operation.plan() if operation else 'has not run'}"
+        ran = operation.plan() if operation else "has not run"
+        return PlanText(f"{self.native!r}\n{HOW}\n{ran}")
 
 
 def next_seed(generator: keras.random.SeedGenerator) -> Any:

@@ -175,6 +175,10 @@ class AbstractCell:
 
     # ---- copies and data ----
 
+    def _repr_html_(self) -> str:
+        """The equations, drawings and weights, as a layer's."""
+        return self._step._shown_as(repr(self))
+
     def __getstate__(self) -> dict[str, Any]:
         state = {**self.__dict__, "layers": tuple(map(copy.copy, self.layers))}
         del state["_step"]

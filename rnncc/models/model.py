@@ -6,11 +6,14 @@ Non-Goals: where it came from (the readers); folders (`folder`); what a part com
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from html import escape
 from typing import Any
 
 import numpy as np
 
+from rnncc.drawing.notebook import PlanText
+from rnncc.drawing.tables import ArraysShown, named_arrays, shape_text, shapes_text, table
 from rnncc.models.component import (
     Arrays,
     Component,
@@ -145,11 +148,11 @@ class Model:
 
     def plan(self) -> str:
         """What runs each part."""
-        lines = []
+        lines: list[str] = []
         for node in self.nodes:
             first, *rest = node.part.plan().splitlines() or [""]
             lines += [f"{node.part.name} ({node.part.kind}): {first}", *(f"  {r}" for r in rest)]
-        return "\n".join(lines)
+        return PlanText("\n".join(lines))
 
     def summary(self, print_fn: Callable[[str], object] = print) -> None:
         """A table of the parts' weights, under a line of what goes in and comes out."""
@@ -171,6 +174,24 @@ class Model:
     def __repr__(self) -> str:
         kinds = ", ".join(node.part.kind for node in self.nodes)
         return f"<Model {self.origin or 'of parts'}: {kinds}>"
+
+    def _repr_html_(self) -> str:
+        """For notebooks: what goes in and comes out, and of each part what it reads and makes, and
+        the shapes of its weights."""
+        ways = [", ".join(map(str, values)) for values in (self.inputs, self.outputs)]
+        rows = (
+            (
+                node.part.name,
+                node.part.kind,
+                ", ".join(filter(None, node.inputs)),
+                ", ".join(filter(None, node.outputs)),
+                ", ".join(f"{n} {shape_text(a.shape)}" for n, a in node.part.weights.items()),
+            )
+            for node in self.nodes
+        )
+        parts = table(("part", "kind", "reads", "makes", "weights"), rows)
+        title = f"{self!r}: {' -> '.join(ways)}"
+        return f"<div><p><code>{escape(title)}</code></p>{parts}</div>"
 
     # ---- values ----------------------------------------------------------------------------------
 
@@ -251,11 +272,18 @@ def kinds_of(arrays: Sequence[Any]) -> list[Any]:
     return [(a.shape, a.dtype) if type(a) is np.ndarray else None for a in arrays]
 
 
-class ModelGradients:
+class ModelGradients(ArraysShown):
     """inputs: by name, None where nothing flowed. weights: as part/weight."""
 
     def __init__(self, inputs: Mapping[str, np.ndarray | None], weights: Fed) -> None:
         self.inputs, self.weights = dict(inputs), weights
+
+    def __repr__(self) -> str:
+        return f"<gradients {shapes_text(dict(self._shown_arrays()[1]))}>"
+
+    def _shown_arrays(self) -> tuple[str, Iterable[tuple[str, Any]]]:
+        inputs = named_arrays("inputs", self.inputs)
+        return "gradients", [*inputs, *named_arrays("weights", self.weights)]
 
 
 class ModelStream:

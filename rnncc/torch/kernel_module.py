@@ -13,20 +13,23 @@ Non-Goals: calls (`stack`, `step_cells`); rounding weights (`quantized_packing`)
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterable
 from typing import Any, ClassVar
 
 import torch
 
+from rnncc.drawing.chosen import ChosenCell
 from rnncc.runtime.api.validation import storage_name
 from rnncc.runtime.common.precision import precision_of
 from rnncc.runtime.common.weight_formats import NARROW, narrowed
 from rnncc.torch.ops import NO_SCRIPT
 from rnncc.torch.recipe import COMPUTED_IN, KERNELS
+from rnncc.torch.shown import ShownModule, cells_of
 
 _MADE = ("_recurrences", "_dtype")  # what `_prepare` makes
 
 
-class KernelModule(torch.nn.Module):
+class KernelModule(ShownModule, torch.nn.Module):
     """precision, weights: how kernels round, as in `rnncc.Layer`; may be set at any time."""
 
     precision: str = "float32"
@@ -95,6 +98,9 @@ class KernelModule(torch.nn.Module):
 
     def __prepare_scriptable__(self) -> None:
         raise TypeError(NO_SCRIPT)
+
+    def _shown_cells(self) -> Iterable[ChosenCell]:
+        return cells_of(r.recipe for r in self._recurrences)
 
     # ---- torch.ao.quantization ----------------------------------------------------------------
 

@@ -9,7 +9,7 @@ Non-Goals: torch.nn's own three, which have their own parameters (`stack`).
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar
 
 import torch
@@ -20,6 +20,8 @@ from rnncc.artifact.cell import Array, names_of
 from rnncc.common import initializers
 from rnncc.common.unrolling import unroll_of
 from rnncc.compiler import compile as compile_cell
+from rnncc.drawing.chosen import ChosenCell
+from rnncc.drawing.notebook import PlanText, shown_cell
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.layer_options import LAYER_OPTIONS, read_off, refuse_keywords, sort_keywords
 from rnncc.runtime.api.validation import SizeBinder, an, array_shape, nearest, spread, whole_number
@@ -28,6 +30,7 @@ from rnncc.runtime.common.weight_formats import narrowed
 from rnncc.torch.ops import NO_SCRIPT, run
 from rnncc.torch.recipe import COMPUTED_IN, DTYPES, KERNELS, Recipe
 from rnncc.torch.recurrence import Recurrence, recurrence_of
+from rnncc.torch.shown import ShownModule
 from rnncc.torch.steps import steps_of
 from rnncc.torch.tracing import CellTrace, seed_for, traced_direction
 
@@ -40,7 +43,7 @@ INSTEAD = {
 _SETTLED = frozenset(LAYER_OPTIONS) - {"name", "seed", "dtype"}
 
 
-class Recurrent(torch.nn.Module):
+class Recurrent(ShownModule, torch.nn.Module):
     """A recurrent layer of any cell, its weights parameters and its constants buffers by name.
 
     spec: the path of a .rnn file, a built-in cell's name, or a class of rnncc.compile; or a torch
@@ -384,7 +387,14 @@ class Recurrent(torch.nn.Module):
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
-        return f"{self!r}\n{self._recurrence.plan() if self._recurrence else 'has not run'}"
+        ran = self._recurrence.plan() if self._recurrence else "has not run"
+        return PlanText(f"{self!r}\n{ran}")
+
+    def _shown_cells(self) -> Iterable[ChosenCell]:
+        chosen = self._chosen
+        bound = self._layer_class.maker.bind(chosen.options, chosen.functions, chosen.dtype)
+        cell = shown_cell(bound, chosen.rates)
+        return [] if cell is None else [cell]
 
     def extra_repr(self) -> str:
         shown = {**self._chosen.keywords(), **self._sizes}

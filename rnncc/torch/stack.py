@@ -21,6 +21,7 @@ from torch.fx import Proxy
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
+from rnncc.drawing.notebook import PlanText
 from rnncc.runtime.api.validation import an
 from rnncc.runtime.common.precision import precision_of
 from rnncc.torch.builtin_cells import builtin_cell
@@ -96,7 +97,7 @@ class RecurrentLayers(KernelModule, torch.nn.RNNBase):
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
         plans = [f"layer {n}: {r.plan()}" for n, r in enumerate(self._recurrences)]
-        return "\n".join([repr(self), *plans])
+        return PlanText("\n".join([repr(self), *plans]))
 
     # ---- calls --------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.fx import Proxy
 
+from rnncc.drawing.notebook import PlanText
 from rnncc.runtime.api.validation import an
 from rnncc.runtime.common.precision import precision_of
 from rnncc.torch.builtin_cells import builtin_cell
@@ -69,7 +70,7 @@ class StepCell(KernelModule, torch.nn.RNNCellBase):
 
     def plan(self) -> str:
         """Which kernels ran in the last calls, and why."""
-        return "\n".join([repr(self), *(r.plan() for r in self._recurrences)])
+        return PlanText("\n".join([repr(self), *(r.plan() for r in self._recurrences)]))
 
     def forward(self, input: Any, hx: Any = None) -> Any:
         """The next state, of an LSTM a pair.

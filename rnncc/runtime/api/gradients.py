@@ -13,6 +13,7 @@ import numpy as np
 
 from rnncc.artifact.cell import CellDescription
 from rnncc.common.result_roles import final_name
+from rnncc.drawing.tables import ArraysShown, named_arrays, shapes_text
 from rnncc.runtime.api.call_gradients import AskedGradients
 from rnncc.runtime.api.masking import Masking
 from rnncc.runtime.api.time_axis import Order
@@ -23,7 +24,7 @@ WRT = ("inputs", "weights", "initial_state")
 
 
 @dataclass(slots=True, eq=False)
-class Gradients:
+class Gradients(ArraysShown):
     """inputs: arranged as they were given. weights: by name, in order of declaration.
 
     What `wrt` left out is None, of weights {}.
@@ -44,6 +45,14 @@ class Gradients:
         if callable(initial):
             initial = self._initial = initial()
         return initial
+
+    def __repr__(self) -> str:
+        return f"<gradients {shapes_text(dict(self._shown_arrays()[1]))}>"
+
+    def _shown_arrays(self) -> tuple[str, Iterable[tuple[str, Any]]]:
+        """Without the initial state's, which may not have been computed."""
+        inputs = named_arrays("inputs", self.inputs)
+        return "gradients", [*inputs, *named_arrays("weights", self.weights)]
 
     def __reduce__(self) -> tuple[Any, ...]:
         return Gradients, (self.inputs, self.weights, self.initial_state)

@@ -7,13 +7,14 @@ Non-Goals: third derivatives.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from rnncc.common.result_roles import cotangent_name, final_name
+from rnncc.drawing.tables import ArraysShown, named_arrays, shapes_text
 from rnncc.runtime.api.call import repeated_rows
 from rnncc.runtime.api.gradients import WRT, GradientChoice, Gradients, chosen
 from rnncc.runtime.api.layer_options import SecondEngine
@@ -23,13 +24,20 @@ SECOND = ("dy", *WRT)
 
 
 @dataclass(frozen=True, slots=True, eq=False)
-class SecondGradients:
+class SecondGradients(ArraysShown):
     """dy: like dy. inputs, weights, initial_state: as in `Gradients`; None, {} if left out."""
 
     dy: Any
     inputs: Any
     weights: dict[str, np.ndarray]
     initial_state: Any
+
+    def __repr__(self) -> str:
+        return f"<second gradients {shapes_text(dict(self._shown_arrays()[1]))}>"
+
+    def _shown_arrays(self) -> tuple[str, Iterable[tuple[str, Any]]]:
+        names = ("dy", "inputs", "weights", "initial_state")
+        return "second gradients", [a for n in names for a in named_arrays(n, getattr(self, n))]
 
 
 class SecondPullback:

@@ -9,11 +9,12 @@ Non-Goals: initial values (`initializers`); files (`weight_files`).
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from rnncc.drawing.tables import ArraysShown, shapes_text
 from rnncc.runtime.api.validation import as_array, check_shape, nearest
 
 _versions = itertools.count(1)  # across layers: engines are shared by all layers of a class
@@ -43,7 +44,7 @@ class WeightStore:
         self.current = (next(_versions), ordered)  # at once: another thread may be calling
 
 
-class Arrays(Mapping[str, np.ndarray]):
+class Arrays(ArraysShown, Mapping[str, np.ndarray]):
     """Some of a layer's arrays by name, in order of declaration; assign to an item to change it.
 
     `weights["kernel"] = new` casts, checks the shape and copies. `weights["kernel"] += step`
@@ -80,5 +81,7 @@ class Arrays(Mapping[str, np.ndarray]):
         return len(self._names) if self._store is not None else 0
 
     def __repr__(self) -> str:
-        items = (f"{name!r}: {list(array.shape)}" for name, array in self.items())
-        return f"<{self._kind}s of {self._owner} {{{', '.join(items)}}}>"
+        return f"<{self._kind}s of {self._owner} {shapes_text(self)}>"
+
+    def _shown_arrays(self) -> tuple[str, Iterable[tuple[str, Any]]]:
+        return f"{self._kind}s of {self._owner}", self.items()

@@ -5,13 +5,14 @@ Non-Goals: pictures of them.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any
 
 from rnncc.common.spelling import nearest_name
+from rnncc.drawing.tables import ArraysShown, shapes_text
 
 
-class CellTrace(Mapping[str, Any]):
+class CellTrace(ArraysShown, Mapping[str, Any]):
     """Arrays [batch, time, ...] by name, in the order of the equations; [time, batch, ...] where
     the layer is time_major. The cell's outputs are among them.
 
@@ -43,5 +44,7 @@ class CellTrace(Mapping[str, Any]):
         return len(self._arrays)
 
     def __repr__(self) -> str:
-        items = (f"{name!r}: {[*array.shape]}" for name, array in self.items())
-        return f"<trace of {self.owner} {{{', '.join(items)}}}>"
+        return f"<trace of {self.owner} {shapes_text(self)}>"
+
+    def _shown_arrays(self) -> tuple[str, Iterable[tuple[str, Any]]]:
+        return f"trace of {self.owner}", self.items()

@@ -11,7 +11,7 @@ Non-Goals: reading (`rnncc.torch.reading`); several layers (`rnncc.torch.modules
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from functools import partial
 from typing import Any
 
@@ -22,6 +22,7 @@ from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
 from rnncc.compiler import compile_text
+from rnncc.drawing.chosen import ChosenCell
 from rnncc.runtime.api.layer_options import refuse_keywords, sort_keywords
 from rnncc.torch.modules.signature import ForwardSignature
 from rnncc.torch.modules.sources import (
@@ -138,6 +139,9 @@ class RecurrentModule(Recurrent, takes=torch.nn.Module):
         if self._reading is None:
             raise RuntimeError(f"{type(self.cell).__name__} {_UNREAD}")
         return self._reading.text.text
+
+    def _shown_cells(self) -> Iterable[ChosenCell]:
+        return [] if self._reading is None else super()._shown_cells()
 
     def _read(self, inputs: Any) -> None:
         """Equations of the cell, for inputs like these."""

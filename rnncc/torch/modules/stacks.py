@@ -11,7 +11,7 @@ Non-Goals: torch.nn's own three, which have torch's parameters (`rnncc.torch.sta
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -19,14 +19,16 @@ from torch import Tensor
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from rnncc.drawing.chosen import ChosenCell
 from rnncc.torch.packed import uncompiled
 from rnncc.torch.recurrent import Recurrent
+from rnncc.torch.shown import ShownModule
 from rnncc.torch.steps import padded_alike
 
 _OWN = ("return_sequences", "return_state", "go_backwards", "time_major")
 
 
-class RecurrentStack(torch.nn.Module):
+class RecurrentStack(ShownModule, torch.nn.Module):
     """cells: what `Recurrent` takes, one a layer, or with `bidirectional` two, the second running
     back; outputs of both stand side by side.
 
@@ -117,6 +119,9 @@ class RecurrentStack(torch.nn.Module):
             if self.dropout and self.training and first + self.ways < count:
                 inputs = dropout(inputs, self.dropout)
         return inputs, states
+
+    def _shown_cells(self) -> Iterable[ChosenCell]:
+        return [c for layer in self.layers for c in layer._shown_cells()]
 
     def _packed(
         self, inputs: PackedSequence, initial_states: Any, resets: Any
