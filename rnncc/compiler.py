@@ -18,6 +18,7 @@ from typing import Any
 from weakref import WeakValueDictionary
 
 from rnncc.artifact.cell import CellDescription, Variant
+from rnncc.common.layer_keywords import Target
 from rnncc.driver import Derivation
 from rnncc.frontend.diagnostics import nearest
 from rnncc.frontend.parse import parse_file
@@ -37,7 +38,7 @@ EngineMaker = Callable[[CellSpec, CellDescription, Variant], Engine | SecondEngi
 
 
 def compile(  # the public name is rnncc.compile
-    source: str | os.PathLike[str], target: str = "cpu", dtype: Any = "float32"
+    source: str | os.PathLike[str], target: Target = "cpu", dtype: Any = "float32"
 ) -> type[Layer]:
     """The layer class of a cell: the path of a .rnn file, or a built-in's name ("lstm").
 
@@ -48,7 +49,7 @@ def compile(  # the public name is rnncc.compile
 
 
 def compile_text(
-    text: str, target: str = "cpu", dtype: Any = "float32", *, filename: str = "<text>"
+    text: str, target: Target = "cpu", dtype: Any = "float32", *, filename: str = "<text>"
 ) -> type[Layer]:
     """The layer class of a cell given as text; `filename` is what diagnostics call it."""
     if not isinstance(text, str):

@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 
 import rnncc
+from rnncc.common.layer_keywords import Target
 
 UNITS, SHAPE = 64, (4, 12, 64)
 Found = dict[str, np.ndarray]
@@ -36,7 +37,7 @@ def _error(a: Any, b: Any) -> float:
     return float(np.abs(a - b).max() / max(1.0, np.abs(b).max()))
 
 
-def _gru(target: str = "cuda") -> Any:
+def _gru(target: Target = "cuda") -> Any:
     return rnncc.compile("gru", target=target)(units=UNITS, return_sequences=True, seed=3)
 
 

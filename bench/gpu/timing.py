@@ -226,7 +226,7 @@ def recurrent(case: Case, where: Where, cell: str, **more: Any) -> Any:
     from rnncc.torch import Recurrent
 
     torch.manual_seed(0)
-    sizes = {"heads": HEADS} if cell == "slstm" else {}
+    sizes: dict[str, Any] = {"heads": HEADS} if cell == "slstm" else {}
     return Recurrent(
         cell, units=case.units, input_size=case.units, return_sequences=True, **sizes, **more
     ).to(where.tensors)

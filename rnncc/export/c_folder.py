@@ -19,6 +19,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.common.layer_keywords import Storage
 from rnncc.common.template_loader import render
 from rnncc.emit.c.names import RESERVED
 from rnncc.emit.c.parts import CUnit, UnitParts
@@ -126,7 +127,7 @@ def c(
     *,
     name: str,
     block: int = 16,
-    storage: str | None = None,
+    storage: Storage | None = None,
     initial_state: Mapping[str, Any] | None = None,
 ) -> Path:
     """Writes a layer's cells, or a model's, for one row and with their weights, as C99 into a new

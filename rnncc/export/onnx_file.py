@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from typing import Literal
 
 from rnncc.models.model import Model
 from rnncc.runtime.api.layer import Layer
@@ -19,7 +20,7 @@ def onnx(
     states: bool = False,
     lengths: bool = False,
     mask: bool = False,
-    form: str = "auto",
+    form: Literal["auto", "node", "scan"] = "auto",
 ) -> Path:
     """Writes a layer's call at inference, or a model of `rnncc.load_model`, as a file of ONNX
     (opset 18), whole or not at all; returns its path.

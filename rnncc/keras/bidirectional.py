@@ -8,11 +8,12 @@ Non-Goals: what runs when (`rnncc.layers.directions`).
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 
 from rnncc import layers as native_layers
+from rnncc.common.layer_keywords import KerasLayerKeywords, MergeMode
 from rnncc.keras.cells import KerasAbstractCell
 from rnncc.keras.joins import joined_sizes, joined_variables
 from rnncc.keras.recurrent import PACKAGE, as_shapes
@@ -39,11 +40,11 @@ class Bidirectional(RecurrentLayer):
 
     def __init__(
         self,
-        layer: Any,
-        merge_mode: str | None = "concat",
+        layer: RNN,
+        merge_mode: MergeMode | None = "concat",
         weights: Sequence[Any] | None = None,
-        backward_layer: Any = None,
-        **keywords: Any,
+        backward_layer: RNN | None = None,
+        **keywords: Unpack[KerasLayerKeywords],
     ) -> None:
         _check("layer", layer)
         if backward_layer is not None:

@@ -9,13 +9,19 @@ Non-Goals: what they compute (`rnncc.layers`).
 from __future__ import annotations
 
 from operator import attrgetter
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Unpack
 
 import keras
 from keras import constraints, initializers, ops, regularizers
 
 from rnncc import layers as native_layers
 from rnncc.artifact.cell import Array
+from rnncc.common.layer_keywords import (
+    KerasGatedCellKeywords,
+    KerasGatedKeywords,
+    KerasSimpleCellKeywords,
+    KerasSimpleKeywords,
+)
 from rnncc.keras.arguments import (
     dtype_of,
     function_of,
@@ -146,7 +152,7 @@ class SimpleRNNCell(KerasBuiltInCell):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
-        **keywords: Any,
+        **keywords: Unpack[KerasSimpleCellKeywords],
     ) -> None:
         self._make(arguments_of(locals()))
 
@@ -183,7 +189,7 @@ class GRUCell(KerasBuiltInCell):
         recurrent_dropout: float = 0.0,
         reset_after: bool = True,
         seed: int | None = None,
-        **keywords: Any,
+        **keywords: Unpack[KerasGatedCellKeywords],
     ) -> None:
         self._make(arguments_of(locals()))
 
@@ -219,7 +225,7 @@ class LSTMCell(KerasBuiltInCell):
         dropout: float = 0.0,
         recurrent_dropout: float = 0.0,
         seed: int | None = None,
-        **keywords: Any,
+        **keywords: Unpack[KerasGatedCellKeywords],
     ) -> None:
         self._make(arguments_of(locals()))
 
@@ -288,9 +294,9 @@ class SimpleRNN(KerasBuiltIn):
         return_state: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
-        unroll: bool = False,
+        unroll: bool | int = False,
         seed: int | None = None,
-        **keywords: Any,
+        **keywords: Unpack[KerasSimpleKeywords],
     ) -> None:
         self._make(arguments_of(locals()))
 
@@ -322,10 +328,10 @@ class GRU(KerasBuiltIn):
         return_state: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
-        unroll: bool = False,
+        unroll: bool | int = False,
         reset_after: bool = True,
         use_cudnn: bool | str = "auto",
-        **keywords: Any,
+        **keywords: Unpack[KerasGatedKeywords],
     ) -> None:
         self._make(arguments_of(locals()))
 
@@ -359,9 +365,9 @@ class LSTM(KerasBuiltIn):
         return_state: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
-        unroll: bool = False,
+        unroll: bool | int = False,
         use_cudnn: bool | str = "auto",
-        **keywords: Any,
+        **keywords: Unpack[KerasGatedKeywords],
     ) -> None:
         self._make(arguments_of(locals()))
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import os
 import random
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import keras
 import numpy as np
@@ -20,6 +20,7 @@ from keras import constraints, initializers, regularizers
 from rnncc import layers as native_layers
 from rnncc.artifact.cell import Array, names_of
 from rnncc.common import initializers as draws
+from rnncc.common.layer_keywords import CellKeyword, Precision, Storage
 from rnncc.compiler import compile as compile_cell
 from rnncc.keras.arguments import by_weight, dtype_of, refuse_sequences, taken
 from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
@@ -137,16 +138,50 @@ class Cell(KerasAbstractCell):
     TypeError and ValueError for wrong keywords, SpecError for mistakes in a file.
     """
 
-    def __init__(
+    if TYPE_CHECKING:  # Keras's keywords by their types; a cell's own are numbers and texts
+
+        def __init__(
+            self,
+            /,
+            spec: str | os.PathLike[str] | type[Layer] | Layer,
+            *,
+            initializers: Mapping[str, Any] | None = None,
+            regularizers: Mapping[str, Any] | None = None,
+            constraints: Mapping[str, Any] | None = None,
+            seed: int | None = None,
+            name: str | None = None,
+            dtype: Any = None,
+            trainable: bool = True,
+            autocast: bool = True,
+            activity_regularizer: Any = None,
+            precision: Precision | None = None,
+            weights: Storage | None = None,
+            **keywords: CellKeyword,
+        ) -> None: ...
+
+    else:
+
+        def __init__(
+            self,
+            /,
+            spec: Any,
+            *,
+            initializers: Any = None,
+            regularizers: Any = None,
+            constraints: Any = None,
+            seed: int | None = None,
+            **keywords: Any,
+        ) -> None:
+            self._make_of(spec, initializers, regularizers, constraints, seed, keywords)
+
+    def _make_of(
         self,
-        /,
         spec: Any,
-        *,
-        initializers: Any = None,
-        regularizers: Any = None,
-        constraints: Any = None,
-        seed: int | None = None,
-        **keywords: Any,
+        initializers: Any,
+        regularizers: Any,
+        constraints: Any,
+        seed: int | None,
+        keywords: dict[str, Any],
     ) -> None:
         super().__init__(**taken(keywords, KERAS))
         self._take(compiled_of(spec, keywords, dtype_of(self)), seed)

@@ -7,13 +7,15 @@ Non-Goals: the layers that Keras has (`built_in`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+import os
+from collections.abc import Mapping, Sequence
+from typing import Any, Unpack, overload
 
 import keras
 from keras import ops, tree
 
 from rnncc import layers as native_layers
+from rnncc.common.layer_keywords import CellKeyword, KerasLayerKeywords, Precision, Storage
 from rnncc.keras.arguments import dtype_of, taken
 from rnncc.keras.cells import KERAS, KerasAbstractCell
 from rnncc.keras.joins import flat_states, grouped, joined_sizes, joined_variables
@@ -29,6 +31,7 @@ from rnncc.keras.recurrent import (
 from rnncc.keras.stacked import as_cell
 from rnncc.keras.traced import is_python_cell
 from rnncc.keras.tracing import CellTrace, traced, with_weights
+from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.validation import Dims
 from rnncc.runtime.common.precision import precision_of
 
@@ -286,6 +289,49 @@ class RNN(RecurrentLayer):
     in a call on the CPU for one that is for a GPU.
     """
 
+    @overload  # its sizes and options are chosen where it is made
+    def __init__(
+        self,
+        /,
+        cell: keras.layers.Layer | Sequence[Any],
+        return_sequences: bool = ...,
+        return_state: bool = ...,
+        go_backwards: bool = ...,
+        stateful: bool = ...,
+        unroll: bool | int = ...,
+        zero_output_for_mask: bool = ...,
+        checkpoint_every: int | None = ...,
+        precision: Precision | None = ...,
+        **keywords: Unpack[KerasLayerKeywords],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        /,
+        cell: str | os.PathLike[str] | type[Layer] | Layer,
+        return_sequences: bool = ...,
+        return_state: bool = ...,
+        go_backwards: bool = ...,
+        stateful: bool = ...,
+        unroll: bool | int = ...,
+        zero_output_for_mask: bool = ...,
+        checkpoint_every: int | None = ...,
+        precision: Precision | None = ...,
+        *,
+        initializers: Mapping[str, Any] | None = ...,
+        regularizers: Mapping[str, Any] | None = ...,
+        constraints: Mapping[str, Any] | None = ...,
+        seed: int | None = ...,
+        weights: Storage | None = ...,
+        name: str | None = ...,
+        dtype: Any = ...,
+        trainable: bool = ...,
+        autocast: bool = ...,
+        activity_regularizer: Any = ...,
+        **keywords: CellKeyword,
+    ) -> None: ...
+
     def __init__(
         self,
         /,
@@ -294,10 +340,10 @@ class RNN(RecurrentLayer):
         return_state: bool = False,
         go_backwards: bool = False,
         stateful: bool = False,
-        unroll: bool = False,
+        unroll: bool | int = False,
         zero_output_for_mask: bool = False,
         checkpoint_every: int | None = None,
-        precision: str = "float32",
+        precision: Precision | None = "float32",
         **keywords: Any,
     ) -> None:
         is_cell = isinstance(cell, KerasAbstractCell | list | tuple) or is_python_cell(cell)

@@ -5,10 +5,12 @@ Non-Goals: what runs when (`rnncc.layers.stack`).
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Sequence
+from typing import Any, Unpack
 
 import keras
 
+from rnncc.common.layer_keywords import KerasLayerKeywords
 from rnncc.keras.cells import Cell, KerasAbstractCell
 from rnncc.keras.recurrent import PACKAGE
 from rnncc.keras.traced import PythonCell, is_python_cell
@@ -22,7 +24,7 @@ class StackedRNNCells(KerasAbstractCell):
     none, one twice, or one that can't read what the one below puts out.
     """
 
-    def __init__(self, cells: Any, **keywords: Any) -> None:
+    def __init__(self, cells: Sequence[Any], **keywords: Unpack[KerasLayerKeywords]) -> None:
         super().__init__(**keywords)
         if not isinstance(cells, list | tuple):
             raise TypeError(f"cells is a list of cells, not {cells!r}")

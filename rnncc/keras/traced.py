@@ -8,11 +8,12 @@ Non-Goals: reading (`python`).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Unpack
 
 import keras
 from keras import tree
 
+from rnncc.common.layer_keywords import KerasLayerKeywords
 from rnncc.keras.arguments import dtype_of
 from rnncc.keras.cells import Cell, KerasAbstractCell
 from rnncc.keras.python.graph import Graph, graph_of
@@ -40,7 +41,7 @@ class PythonCell(Cell):
     cell is built. Inputs are [batch, ...] each.
     """
 
-    def __init__(self, cell: Any, **keywords: Any) -> None:
+    def __init__(self, cell: Any, **keywords: Unpack[KerasLayerKeywords]) -> None:
         KerasAbstractCell.__init__(
             self, **{"dtype": cell.dtype_policy, "name": cell.name, **keywords}
         )

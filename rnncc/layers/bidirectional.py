@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.artifact.cell import Array
+from rnncc.common.layer_keywords import MergeMode
 from rnncc.layers.cells import AbstractCell
 from rnncc.layers.composite import Composite, Joined
 from rnncc.layers.config import deserialize, options_of, serializable, serialize
@@ -49,10 +50,10 @@ class Bidirectional(Composite):
 
     def __init__(
         self,
-        layer: Any,
-        merge_mode: str | None = "concat",
+        layer: Layer,
+        merge_mode: MergeMode | None = "concat",
         weights: Sequence[Any] | None = None,
-        backward_layer: Any = None,
+        backward_layer: Layer | None = None,
         *,
         seed: int | None = None,
         name: str | None = None,

@@ -210,7 +210,7 @@ class Cell(AbstractCell):
     speaks of sequences: it is the RNN's.
     """
 
-    def __init__(self, layer: Any, name: str | None = None, *, what: str = "cell") -> None:
+    def __init__(self, layer: Layer, name: str | None = None, *, what: str = "cell") -> None:
         if isinstance(layer, type) and issubclass(layer, Layer):
             raise TypeError(
                 f"{what} is a layer, not the class {layer.__name__}: give {layer.__name__}(...)"

@@ -8,16 +8,18 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Unpack
 
 import numpy as np
 
 from rnncc.artifact.cell import CellDescription, Variant
+from rnncc.common.layer_keywords import CallKeywords
 from rnncc.layers.parts import Part
 from rnncc.layers.weights import Joint
 from rnncc.runtime.api.gradients import WRT, Gradients
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.api.layer_options import LAYER_OPTIONS, BoundCell, Engine, SecondEngine
+from rnncc.runtime.api.pullback import Pullback
 from rnncc.runtime.api.second_pullback import SecondGradients, SecondPullback
 from rnncc.runtime.api.validation import Arrangement, Bound, nearest
 
@@ -168,11 +170,12 @@ class Composite(Layer):
     def _enter(self, inputs: Any, initial_state: Any, *rest: Any, **more: Any) -> Any:
         return super()._enter(inputs, self._flat_states(initial_state), *rest, **more)
 
-    def vjp(self, inputs: Any, **keywords: Any) -> tuple[Any, Any]:
+    def vjp(self, inputs: Any, **keywords: Unpack[CallKeywords]) -> tuple[Any, Pullback]:
         """What a call returns, and the pullback from its cotangents to gradients."""
         y, pullback = super().vjp(inputs, **keywords)
         initial_state = keywords.get("initial_state")
-        return y, Regrouped(self, pullback, self._arranged(initial_state))
+        regrouped: Any = Regrouped(self, pullback, self._arranged(initial_state))
+        return y, regrouped
 
     def _arranged(self, given: Any) -> Arrangement | None:
         """How gradients of initial states are grouped: as they were given, else as returned."""
@@ -193,20 +196,23 @@ class Groups(Arrangement):
 
 
 class Regrouped:
-    """A pullback that takes dy as the composite returned y."""
+    """To whoever calls it, a `Pullback`: a pullback that takes dy as the composite returned y."""
 
     def __init__(self, layer: Composite, pullback: Any, states: Arrangement | None) -> None:
         self._layer, self._pullback, self._states = layer, pullback, states
 
-    def __call__(self, dy: Any, *rest: Any, **keywords: Any) -> Any:
+    def __call__(
+        self, dy: Any, wrt: Sequence[str] | None = None, *, consume: bool = False
+    ) -> Gradients:
         """See `pullback.Pullback`."""
-        gradients = self._pullback(self._layer._flat_cotangents(dy), *rest, **keywords)
+        dy = self._layer._flat_cotangents(dy)
+        gradients = self._pullback(dy, wrt, consume=consume)
         return self._regrouped(gradients)
 
-    def vjp(self, dy: Any, *rest: Any, **keywords: Any) -> tuple[Gradients, RegroupedAgain]:
+    def vjp(self, dy: Any, wrt: Sequence[str] | None = None) -> tuple[Gradients, RegroupedAgain]:
         """See `runtime.pullback.Pullback.vjp`."""
         dy = self._layer._flat_cotangents(dy)
-        gradients, pullback = self._pullback.vjp(dy, *rest, **keywords)
+        gradients, pullback = self._pullback.vjp(dy, wrt)
         return self._regrouped(gradients), RegroupedAgain(self._layer, pullback, self._states)
 
     def _regrouped(self, found: Gradients) -> Gradients:

@@ -6,13 +6,16 @@ Non-Goals: what runs when (`stack`); cells (`cells`).
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping
-from typing import Any, Unpack
+from collections.abc import Mapping, Sequence
+from typing import Any, TypeAlias, Unpack
 
 from rnncc.common.layer_keywords import StackKeywords
 from rnncc.layers.cells import AbstractCell, Cell
 from rnncc.layers.config import deserialize, options_of, serializable, serialize
 from rnncc.layers.stacked import Stacked, maker_of
+from rnncc.runtime.api.layer import Layer
+
+OneCell: TypeAlias = AbstractCell | Layer
 
 
 @serializable
@@ -24,7 +27,9 @@ class StackedRNNCells(AbstractCell):
     cell that can't read what the one below puts out.
     """
 
-    def __init__(self, cells: Any, name: str | None = None) -> None:
+    def __init__(
+        self, cells: Sequence[OneCell | Sequence[OneCell]], name: str | None = None
+    ) -> None:
         if not isinstance(cells, list | tuple):
             raise TypeError(f"cells is a list of cells, not {cells!r}")
         if not cells:
@@ -83,7 +88,7 @@ class RNN(Stacked):
 
     def __init__(
         self,
-        cell: Any,
+        cell: OneCell | Sequence[OneCell],
         return_sequences: bool = False,
         return_state: bool = False,
         **keywords: Unpack[StackKeywords],

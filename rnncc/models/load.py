@@ -8,7 +8,7 @@ from __future__ import annotations
 import fnmatch
 import os
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, Literal
 
 import rnncc.models.onnx
 import rnncc.models.plain  # noqa: F401
@@ -31,8 +31,8 @@ def load_model(
     layers: str | None = None,
     ignore: Sequence[str] = (),
     names: Mapping[str, str] | None = None,
-    dtype: str = "float32",
-    **options: Any,
+    dtype: Literal["float32", "float64"] = "float32",
+    plain: Literal["auto", "onnxruntime", "reference"] | None = None,
 ) -> Model:
     """A trained network out of a file, told by what is in it, or out of a folder of `Model.save`.
 
@@ -42,20 +42,20 @@ def load_model(
     layers: that chain in words, "lstm(40, 256, 3) relu linear" (`readers.torch_chain`). None: it is
     guessed from names and shapes, and shown in a warning. ignore: patterns of modules' names that
     aren't needed. names: new names of tensors by their own, where they aren't torch's. dtype: of
-    the model, float32 or float64. options: of ONNX's reader.
+    the model, float32 or float64. plain: of ONNX, who runs its other operators (`load_onnx`).
 
     FileError (a ValueError) for what can't be read, with where and what. Nothing of a file is
     executed. Sequences of chains are [batch, time, features], whatever batch_first was.
     """
-    where, dtype = os.fspath(path), dtype_name(dtype)
+    where, chosen = os.fspath(path), dtype_name(dtype)
     if os.path.isdir(where):
-        _refuse(where, "a folder", layers=layers, ignore=ignore, names=names, **options)
+        _refuse(where, "a folder", layers=layers, ignore=ignore, names=names, plain=plain)
         return read_folder(where)
     kind = format_of(path)
     if kind == "onnx":
         _refuse(where, "ONNX", layers=layers, ignore=ignore, names=names)
-        return load_onnx(path, **options)
-    _refuse(where, kind, **options)
+        return load_onnx(path, plain or "auto")
+    _refuse(where, kind, plain=plain)
     tensors = read(path)
     if kind == "keras" or (kind == "hdf5" and "model_config" in tensors.metadata):
         from rnncc.models.readers.keras_model import read_keras_model
@@ -66,8 +66,8 @@ def load_model(
         raise FileError(where, "weights without a model: make the layer, then rnncc.load_weights")
     if kind == "json" and is_amplifier(tensors.metadata["document"]):
         _refuse(where, "an amplifier", layers=layers, ignore=ignore, names=names)
-        return read_amplifier(tensors.metadata["document"], where, dtype)
-    return _torch_chain(tensors, layers, ignore, names or {}, dtype)
+        return read_amplifier(tensors.metadata["document"], where, chosen)
+    return _torch_chain(tensors, layers, ignore, names or {}, chosen)
 
 
 def _refuse(where: str, what: str, **given: Any) -> None:

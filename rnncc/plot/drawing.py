@@ -5,14 +5,17 @@ Non-Goals: what it looks like (`rnncc.drawing.picture`); files (`rnncc draw`).
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rnncc.drawing.notebook import chosen_of
 from rnncc.drawing.picture import figure
 from rnncc.runtime.api.layer import Layer
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def drawing(cell: Any) -> Any:
+
+def drawing(cell: Layer | type[Layer]) -> Figure:
     """A figure of a step: states, inputs, weights and named values as boxes, what is made of what
     as arrows, dense products apart from pointwise work.
 

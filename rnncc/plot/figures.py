@@ -5,12 +5,28 @@ Non-Goals: what they show (`gates`, `flow`).
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
 
 import numpy as np
 
+from rnncc.common.layer_keywords import CallKeywords
 from rnncc.common.spelling import nearest_name
+
+
+class Traceable(Protocol):
+    """A layer or module of any of the frameworks."""
+
+    @property
+    def trace(self) -> Callable[..., Mapping[str, Any]]:
+        """As `rnncc.Layer.trace`."""
+
+
+class TracedKeywords(CallKeywords, total=False):
+    """Those of a call that is traced, of whichever framework."""
+
+    hx: Any  # torch's
+    initial_states: Any  # of stacks
 
 
 def trace_of(traced: Any, inputs: Any, keywords: Mapping[str, Any]) -> Mapping[str, np.ndarray]:

@@ -10,7 +10,7 @@ Non-Goals: gradients of weights; dropout.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -18,8 +18,11 @@ from rnncc.common.figures import new_figure
 from rnncc.runtime.api.layer import Layer
 from rnncc.runtime.traces.traced_cell import twin
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
-def gradient_flow(layer: Any, inputs: Any, *, initial_state: Any = None) -> Any:
+
+def gradient_flow(layer: Layer, inputs: Any, *, initial_state: Any = None) -> Figure:
     """A figure with a line for each state: the norm, over rows and units, of the gradient that
     reaches it from the sum of the last step's outputs, over the number of steps back.
 

@@ -5,23 +5,26 @@ Non-Goals: gradients (`flow`).
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Unpack
 
 import numpy as np
 
 from rnncc.common.figures import new_figure
-from rnncc.plot.figures import chosen_gates, trace_of
+from rnncc.plot.figures import Traceable, TracedKeywords, chosen_gates, trace_of
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def gates(
-    traced: Any,
+    traced: Mapping[str, Any] | Traceable,
     inputs: Any = None,
     *,
     names: Sequence[str] | None = None,
     row: int = 0,
-    **keywords: Any,
-) -> Any:
+    **keywords: Unpack[TracedKeywords],
+) -> Figure:
     """A figure with a picture for each gate of one row: units up, time to the right.
 
     traced: what `trace` gave, or a layer of rnncc, rnncc.torch or rnncc.keras with its inputs and
@@ -49,13 +52,13 @@ def gates(
 
 
 def saturation(
-    traced: Any,
+    traced: Mapping[str, Any] | Traceable,
     inputs: Any = None,
     *,
     names: Sequence[str] | None = None,
     margin: float = 0.1,
-    **keywords: Any,
-) -> Any:
+    **keywords: Unpack[TracedKeywords],
+) -> Figure:
     """A figure with a point for each unit of each gate: how often it is open, and how often shut.
 
     A gate is open within `margin` of 1, shut within it of its lower bound: 0, or -1 where it goes

@@ -9,8 +9,8 @@ Non-Goals: torch.nn's own three, which have their own parameters (`stack`).
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from typing import Any, ClassVar
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from typing import Any, ClassVar, Literal, Self, SupportsIndex, Unpack, overload
 
 import torch
 from torch import Tensor
@@ -18,6 +18,7 @@ from torch.nn.parameter import UninitializedBuffer, UninitializedParameter
 
 from rnncc.artifact.cell import Array, names_of
 from rnncc.common import initializers
+from rnncc.common.layer_keywords import CellKeyword, ModuleKeywords, Precision, Storage
 from rnncc.common.unrolling import unroll_of
 from rnncc.compiler import compile as compile_cell
 from rnncc.drawing.chosen import ChosenCell
@@ -68,16 +69,53 @@ class Recurrent(ShownModule, torch.nn.Module):
         if takes is not None:
             Recurrent._kinds.append((takes, cls))
 
-    def __new__(cls, spec: Any = None, /, *_: Any, **__: Any) -> Any:
+    def __new__(cls, spec: Any = None, /, *_: Any, **__: Any) -> Self:
         if cls is Recurrent:
             cls = next((own for kind, own in Recurrent._kinds if isinstance(spec, kind)), cls)
         return super().__new__(cls)
+
+    @overload  # of a module, whose keywords are all known
+    def __init__(
+        self,
+        spec: torch.nn.Module,
+        /,
+        *,
+        state: Any = None,
+        contexts: Collection[str | int] = (),
+        input_size: int | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        **keywords: Unpack[ModuleKeywords],
+    ) -> None: ...
+
+    @overload  # of equations, whose own are numbers and texts
+    def __init__(
+        self,
+        spec: str | os.PathLike[str] | type[Layer],
+        /,
+        *sizes: SupportsIndex,
+        input_size: int | None = None,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        return_sequences: bool = False,
+        return_state: bool = False,
+        go_backwards: bool = False,
+        time_major: bool = False,
+        zero_output_for_mask: bool = False,
+        unroll: bool | int = False,
+        checkpoint_every: int | None = None,
+        precision: Precision | None = None,
+        weights: Storage | None = None,
+        seed: None = None,
+        stateful: Literal[False] = False,
+        **keywords: CellKeyword,
+    ) -> None: ...
 
     def __init__(
         self,
         spec: str | os.PathLike[str] | type[Layer] | torch.nn.Module,
         /,
-        *sizes: int,
+        *sizes: SupportsIndex,
         input_size: int | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
@@ -133,6 +171,15 @@ class Recurrent(ShownModule, torch.nn.Module):
                 f"weight {name} of {self._cell.name}: torch.nn.Module has an attribute of that "
                 "name, call the weight something else"
             )
+
+    @property
+    def equations(self) -> str:
+        """The text of the .rnn file. RuntimeError of a class that was written without it."""
+        chosen = self._chosen
+        bound = self._layer_class.maker.bind(chosen.options, chosen.functions, chosen.dtype)
+        if bound.spec is None:
+            raise RuntimeError(f"this module of {self._cell.name} was written without its text")
+        return str(bound.spec().text)
 
     # ---- weights ------------------------------------------------------------------------------
 
@@ -406,7 +453,7 @@ def _name_in(entry: Any) -> str:
     return str(entry[0] if isinstance(entry, tuple) else entry.name)
 
 
-def _input_size(cell: Any, sizes: Sequence[int], keywords: Mapping[str, Any]) -> str:
+def _input_size(cell: Any, sizes: Sequence[object], keywords: Mapping[str, Any]) -> str:
     """The size that input_size stands for."""
     if any(s.name == "input_size" for s in cell.sizes):
         return "input_size"

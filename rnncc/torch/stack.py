@@ -13,7 +13,7 @@ Non-Goals: other cells (`recurrent`); TorchScript.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch.fx import Proxy
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence
 
+from rnncc.common.layer_keywords import Precision, Storage
 from rnncc.drawing.notebook import PlanText
 from rnncc.runtime.api.validation import an
 from rnncc.runtime.common.precision import precision_of
@@ -299,8 +300,8 @@ class LSTM(RecurrentLayers):
         device: Any = None,
         dtype: Any = None,
         *,
-        precision: str = "float32",
-        weights: str = "float32",
+        precision: Precision = "float32",
+        weights: Storage = "float32",
     ) -> None:
         rounded = rounding(precision, weights)
         sizes = input_size, hidden_size, num_layers, bias, batch_first, dropout, bidirectional
@@ -327,8 +328,8 @@ class GRU(RecurrentLayers):
         device: Any = None,
         dtype: Any = None,
         *,
-        precision: str = "float32",
-        weights: str = "float32",
+        precision: Precision = "float32",
+        weights: Storage = "float32",
         proj_size: None = None,
     ) -> None:
         _refuse_projection(proj_size)
@@ -350,7 +351,7 @@ class RNN(RecurrentLayers):
         input_size: int,
         hidden_size: int,
         num_layers: int = 1,
-        nonlinearity: str = "tanh",
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
         bias: bool = True,
         batch_first: bool = False,
         dropout: float = 0.0,
@@ -358,8 +359,8 @@ class RNN(RecurrentLayers):
         device: Any = None,
         dtype: Any = None,
         *,
-        precision: str = "float32",
-        weights: str = "float32",
+        precision: Precision = "float32",
+        weights: Storage = "float32",
         proj_size: None = None,
     ) -> None:
         _refuse_projection(proj_size)

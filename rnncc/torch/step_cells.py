@@ -9,12 +9,13 @@ Non-Goals: layers (`stack`); cells of one's own (`recurrent`).
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from torch import Tensor
 from torch.fx import Proxy
 
+from rnncc.common.layer_keywords import Precision, Storage
 from rnncc.drawing.notebook import PlanText
 from rnncc.runtime.api.validation import an
 from rnncc.runtime.common.precision import precision_of
@@ -162,8 +163,8 @@ class LSTMCell(StepCell, torch.nn.LSTMCell):
         device: Any = None,
         dtype: Any = None,
         *,
-        precision: str = "float32",
-        weights: str = "float32",
+        precision: Precision = "float32",
+        weights: Storage = "float32",
     ) -> None:
         rounded = rounding(precision, weights)
         self._make(input_size, hidden_size, bias, rounded=rounded, device=device, dtype=dtype)
@@ -184,8 +185,8 @@ class GRUCell(StepCell, torch.nn.GRUCell):
         device: Any = None,
         dtype: Any = None,
         *,
-        precision: str = "float32",
-        weights: str = "float32",
+        precision: Precision = "float32",
+        weights: Storage = "float32",
     ) -> None:
         rounded = rounding(precision, weights)
         self._make(input_size, hidden_size, bias, rounded=rounded, device=device, dtype=dtype)
@@ -203,12 +204,12 @@ class RNNCell(StepCell, torch.nn.RNNCell):
         input_size: int,
         hidden_size: int,
         bias: bool = True,
-        nonlinearity: str = "tanh",
+        nonlinearity: Literal["tanh", "relu"] = "tanh",
         device: Any = None,
         dtype: Any = None,
         *,
-        precision: str = "float32",
-        weights: str = "float32",
+        precision: Precision = "float32",
+        weights: Storage = "float32",
     ) -> None:
         rounded = rounding(precision, weights)
         self.__dict__["nonlinearity"] = checked_nonlinearity(nonlinearity)

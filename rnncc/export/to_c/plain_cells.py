@@ -128,7 +128,8 @@ def cell_of(part: Component, sizes: Sequence[int], dtype: str, storage: str) -> 
         given = " and ".join(map(str, sizes))
         what = f"{part.name} ({part.kind}) reads {given} features"
         raise ValueError(f"{what}, which don't fit {shapes or 'it'}") from None
-    layer: Layer = made(return_sequences=True, dtype=dtype, weights=storage or None)
+    stored: dict[str, Any] = {"weights": storage or None}
+    layer: Layer = made(return_sequences=True, dtype=dtype, **stored)
     rows = tuple((None, None, size) for size in sizes)
     layer.build(rows if len(rows) > 1 else rows[0])
     for name, array in own.items():

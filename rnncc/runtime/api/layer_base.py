@@ -11,12 +11,13 @@ import sys
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar, Self, SupportsIndex
 
 import numpy as np
 
 from rnncc.artifact.cell import Array, CellDescription, Variant, names_of, variant_of
 from rnncc.common import initializers
+from rnncc.common.layer_keywords import CellKeyword, Precision, Storage
 from rnncc.common.result_roles import final_name
 from rnncc.common.unrolling import MOST_STEPS, unroll_of
 from rnncc.drawing.notebook import PlanText, Shown
@@ -91,12 +92,12 @@ class LayerBase(Shown, metaclass=LayerType):
     maker: ClassVar[Maker]
     _target: str | None = None  # where `to` has moved it
 
-    if TYPE_CHECKING:  # every layer's keywords by their types; a cell's own are any
+    if TYPE_CHECKING:  # every layer's keywords by their types; a cell's own are numbers and texts
 
         def __init__(
             self,
             /,
-            *sizes: int,
+            *sizes: SupportsIndex,
             return_sequences: bool = False,
             return_state: bool = False,
             go_backwards: bool = False,
@@ -105,12 +106,12 @@ class LayerBase(Shown, metaclass=LayerType):
             zero_output_for_mask: bool = False,
             unroll: bool | int = False,
             checkpoint_every: int | None = None,
-            precision: str | None = None,
-            weights: str | None = None,
+            precision: Precision | None = None,
+            weights: Storage | None = None,
             seed: int | None = None,
             dtype: Any = None,
             name: str | None = None,
-            **keywords: Any,
+            **keywords: CellKeyword,
         ) -> None: ...
 
     else:

@@ -14,20 +14,23 @@ from __future__ import annotations
 
 from typing import Any
 
+from rnncc.common.layer_keywords import Precision
+
 PRECISIONS = ("float32", "tf32", "bfloat16")
 PRECISION = "_precision"  # among a call's arrays, if it isn't the default
 
 
-def precision_of(value: Any, dtype: str) -> str:
+def precision_of(value: Any, dtype: str) -> Precision:
     """The keyword's value; ValueError for another, or for one that goes with no float64."""
-    precision = "float32" if value is None else value
+    precision: Any = "float32" if value is None else value
     if precision not in PRECISIONS:
         raise ValueError(f"precision is one of {', '.join(PRECISIONS)}, not {value!r}")
     if precision != "float32" and dtype != "float32":
         raise ValueError(
             f"precision={precision!r} is for layers of float32, this one is of {dtype}"
         )
-    return str(precision)
+    chosen: Precision = precision
+    return chosen
 
 
 def refuse_on_cpu(cell: str, precision: str) -> None:

@@ -26,6 +26,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils import parametrize
 
+from rnncc.common.layer_keywords import Precision, Storage
 from rnncc.torch.conversion.report import (
     OURS,
     THEIRS,
@@ -55,8 +56,8 @@ def convert(
     cells: Mapping[type, type[KernelModule] | Made] | Made | None = None,
     *,
     inplace: bool = False,
-    precision: str | None = None,
-    weights: str | None = None,
+    precision: Precision | None = None,
+    weights: Storage | None = None,
 ) -> torch.nn.Module:
     """The model, its LSTM, GRU, RNN, LSTMCell, GRUCell and RNNCell of torch.nn being ours.
 
@@ -161,7 +162,7 @@ def _theirs_of(ours: type[KernelModule]) -> str:
 # ---- how ---------------------------------------------------------------------------------------
 
 
-def _become(module: torch.nn.Module, ours: type[KernelModule], chosen: dict[str, str]) -> None:
+def _become(module: torch.nn.Module, ours: type[KernelModule], chosen: Mapping[str, str]) -> None:
     """chosen: precision and weights, those that were given."""
     _set_class(module, ours)
     vars(module).update(chosen)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterable
 from functools import partial
-from typing import Any
+from typing import Any, Unpack
 
 import torch
 from torch import Tensor
@@ -21,6 +21,7 @@ from torch.nn.modules.dropout import _DropoutNd
 from torch.nn.parameter import is_lazy
 from torch.utils import _pytree as pytree
 
+from rnncc.common.layer_keywords import ModuleKeywords, RowKeywords
 from rnncc.compiler import compile_text
 from rnncc.drawing.chosen import ChosenCell
 from rnncc.runtime.api.layer_options import refuse_keywords, sort_keywords
@@ -90,9 +91,10 @@ class RecurrentModule(Recurrent, takes=torch.nn.Module):
         input_size: int | None = None,
         device: Any = None,
         dtype: torch.dtype | None = None,
-        **keywords: Any,
+        **given: Unpack[ModuleKeywords],
     ) -> None:
         torch.nn.Module.__init__(self)
+        keywords: dict[str, Any] = {**given}
         for name, instead in INSTEAD.items():
             if keywords.pop(name, None) not in (None, False):
                 raise TypeError(f"Recurrent has no {name}: {instead}")
@@ -202,7 +204,9 @@ class RecurrentModule(Recurrent, takes=torch.nn.Module):
 
     # ---- calls ----
 
-    def forward(self, inputs: Any, *, initial_state: Any = None, **rows: Any) -> Any:
+    def forward(
+        self, inputs: Any, *, initial_state: Any = None, **rows: Unpack[RowKeywords]
+    ) -> Any:
         """As of a cell of equations: see `Recurrent`. inputs: as the cell's forward takes them,
         with an axis of time; of a forward that takes more behind the state, a tuple or dict of all.
         initial_state: as the cell has it. With return_state, (y, state)."""
@@ -211,7 +215,9 @@ class RecurrentModule(Recurrent, takes=torch.nn.Module):
         states = self._states(reading, inputs, initial_state)
         return super().forward(tensors, initial_state=states, **rows)
 
-    def trace(self, inputs: Any, *, initial_state: Any = None, **rows: Any) -> CellTrace:
+    def trace(
+        self, inputs: Any, *, initial_state: Any = None, **rows: Unpack[RowKeywords]
+    ) -> CellTrace:
         """As of a cell of equations: by the names of `equations`."""
         reading = self._reading_for(inputs)
         tensors = self._named(reading, inputs)

@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -48,7 +48,17 @@ class CompiledStep:
 _known: dict[Any, CompiledStep] = {}
 
 
-@torch.compiler.disable(reason="rnncc.torch.scan reads its function on numbers")
+Function = TypeVar("Function", bound=Callable[..., Any])
+
+
+def beside_graphs(function: Function) -> Function:
+    """What torch.compile doesn't look into; typed, which torch's own decorator isn't."""
+    reason = "rnncc.torch.scan reads its function on numbers"
+    found: Function = torch.compiler.disable(function, reason=reason)
+    return found
+
+
+@beside_graphs
 def scan(
     f: Callable[[Any, Any], Any],
     state: Any,

@@ -11,15 +11,18 @@ Non-Goals: torch.nn's own three, which have torch's parameters (`rnncc.torch.sta
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from typing import Any
+import os
+from collections.abc import Collection, Iterable, Sequence
+from typing import Any, Unpack, overload
 
 import torch
 from torch import Tensor
 from torch.nn.functional import dropout
 from torch.nn.utils.rnn import PackedSequence, pack_padded_sequence, pad_packed_sequence
 
+from rnncc.common.layer_keywords import CellKeyword, Precision, Storage, TorchStackKeywords
 from rnncc.drawing.chosen import ChosenCell
+from rnncc.runtime.api.layer import Layer
 from rnncc.torch.packed import uncompiled
 from rnncc.torch.recurrent import Recurrent
 from rnncc.torch.shown import ShownModule
@@ -37,6 +40,41 @@ class RecurrentStack(ShownModule, torch.nn.Module):
     Others: keywords of every `Recurrent`.
     TypeError and ValueError for a wrong number of cells, or keyword.
     """
+
+    @overload  # modules among them: keywords are none of a cell's
+    def __init__(
+        self,
+        cells: Sequence[torch.nn.Module | str | os.PathLike[str] | type[Layer]],
+        *,
+        bidirectional: bool = ...,
+        dropout: float = ...,
+        batch_first: bool = ...,
+        input_size: int | None = ...,
+        device: Any = ...,
+        dtype: torch.dtype | None = ...,
+        state: Any = ...,
+        contexts: Collection[str | int] = ...,
+        **keywords: Unpack[TorchStackKeywords],
+    ) -> None: ...
+
+    @overload
+    def __init__(
+        self,
+        cells: Sequence[str | os.PathLike[str] | type[Layer]],
+        *,
+        bidirectional: bool = ...,
+        dropout: float = ...,
+        batch_first: bool = ...,
+        input_size: int | None = ...,
+        device: Any = ...,
+        dtype: torch.dtype | None = ...,
+        zero_output_for_mask: bool = ...,
+        checkpoint_every: int | None = ...,
+        unroll: bool | int = ...,
+        precision: Precision | None = ...,
+        weights: Storage | None = ...,
+        **keywords: CellKeyword,
+    ) -> None: ...
 
     def __init__(
         self,

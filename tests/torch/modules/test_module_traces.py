@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -9,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
+import rnncc
 from rnncc.torch import GRU, LSTM, Recurrent
 
 TIMES = torch.tensor([5, 2, 4])
@@ -48,6 +50,13 @@ def test_cells_of_equations() -> None:
         back.trace(stacked)["F"]
     with pytest.raises(TypeError, match="torch tensor"):
         back.trace(x.numpy())
+
+
+def test_equations_are_those_of_the_file(tmp_path: Path) -> None:
+    text = "cell: Own\nx: input\nh: state\nh[t] = h[t-1] + x[t]\nreturn h[t]\n"
+    (tmp_path / "own.rnn").write_text(text)
+    assert Recurrent(tmp_path / "own.rnn").equations == text
+    assert "h[t] = " in Recurrent(rnncc.compile("lstm"), 7).equations
 
 
 def test_draws_are_those_of_a_call() -> None:
