@@ -100,7 +100,8 @@ def _notes(spec: CellSpec, cell: CellDescription) -> Iterator[str]:
         yield sentence
     others = sum(1 for _ in examined(spec)) - 1
     if others:
-        yield f"{others} other choices of options have no mistakes; --set checks one."
+        many = "1 other choice" if others == 1 else f"{others} other choices"
+        yield f"no mistakes under {many} of options; --set checks one."
 
 
 def _print_json(

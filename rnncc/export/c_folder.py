@@ -177,10 +177,12 @@ def made_of(
 
 
 def _title(what: Layer | Model) -> str:
+    """A sentence, with its full stop."""
     if isinstance(what, Model):
         kinds = ", ".join(node.part.kind for node in what.nodes)
-        return f"{Path(what.origin).name or 'A model'}: {kinds}"
-    return f"{what.cell.name}: {what.cell.doc}" if what.cell.doc else what.cell.name
+        return f"{Path(what.origin).name or 'A model'}: {kinds}."
+    doc = what.cell.doc.rstrip().rstrip(".")
+    return f"{what.cell.name}: {doc}." if doc else f"{what.cell.name}."
 
 
 def _dtype(what: Layer | Model) -> str:

@@ -1,18 +1,24 @@
 """Code blocks of a page run as they stand, from top to bottom, in an empty folder.
 
-`python` blocks of a page share one namespace; `rnn title="NAME"` is written to that file; of `sh`
-blocks, lines that begin with `rnncc` go through the command line, and others must be known here.
+`python` blocks of a page share one namespace; a block with title="NAME" is written to that file;
+of `sh` blocks, lines that begin with `rnncc` go through the command line, `python NAME` runs such
+a file, and others must be known here.
 `text` is what something prints, `c` is compiled where a test says how.
 """
 
 from __future__ import annotations
 
 import ast
+import os
 import re
 import shlex
+import subprocess
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+
+from tests.support.paths import ROOT
 
 FENCE = re.compile(r'^```(\w+)(?: title="([^"]+)")?\n(.*?)^```$', re.MULTILINE | re.DOTALL)
 INSTALL = "python -m pip install . && python examples/quickstart.py"
@@ -50,7 +56,7 @@ def run_page(path: Path, command_line: Callable[..., object]) -> int:
     namespace: dict[str, object] = {"__name__": "page"}
     ran = 0
     for block in blocks(path):
-        if block.language == "rnn":
+        if block.language == "rnn" or block.name:
             assert block.name, f"{path}:{block.line}: a cell without a file"
             Path(block.name).write_text(block.text, encoding="utf-8")
         elif block.language == "python":
@@ -72,6 +78,16 @@ def run_commands(path: Path, block: Block, command_line: Callable[..., object]) 
             result: object = command_line(*shlex.split(command)[1:])
             code, said = result.code, f"{result.out}{result.err}"  # type: ignore[attr-defined]
             assert code == 0, f"{path}:{block.line}: {command}\n{said}"
+            ran += 1
+        elif re.fullmatch(r"python \w+\.py", command) and Path(command.split()[1]).exists():
+            done = subprocess.run(
+                [sys.executable, command.split()[1]],
+                env={**os.environ, "PYTHONPATH": str(ROOT)},
+                capture_output=True,
+                text=True,
+                check=False,
+            )
+            assert done.returncode == 0, f"{path}:{block.line}: {command}\n{done.stderr}"
             ran += 1
         else:
             assert command in KNOWN, f"{path}:{block.line}: nobody runs {command}"
