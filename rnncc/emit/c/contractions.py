@@ -22,6 +22,7 @@ from rnncc.emit.shared.views import Loop
 from rnncc.schedule.model import Acc, Buffer, LaneStage, Segment, View
 
 FEW = 32  # lanes, at most, of sums that may stay in registers
+UNROLLED = 16  # turns, at most, of a loop that gcc unrolls before it looks for vectors
 NEAR = 4096  # weights, at most, that are still in the cache a step later
 
 
@@ -275,7 +276,8 @@ def _tall(at: CAddresses, packing: PackedLanes, tall: TallRow) -> list[str]:
             moving = f"{a} + t * {row}" if row else a
             lines.append("for (int t = 0; t < n; ++t)")
             called = shallow(packing, segment.w.buffer, weights, (moving, a_step), inside, begin)
-            lines += [f"    {line}" for line in called]
+            across = f"{packing.prefix.upper()}_ACROSS " if count <= UNROLLED else ""
+            lines += [f"    {across}{line}" for line in called]
         else:
             tiles = packing.in_tiles(segment.w.buffer, weights)
             packing.widths |= {*tiles.widths}

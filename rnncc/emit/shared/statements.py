@@ -170,12 +170,15 @@ class Statements:
         return text
 
     def _fused(self) -> set[Op]:
-        """Products that only one sum reads: a fused multiply-add does both."""
+        """Products that only one sum reads: a fused multiply-add does both. Of two, the one that is
+        ready last, so that nothing waits for the other's rounding."""
+        ready = self._ready_times()
         fused: set[Op] = set()
         for op in self.stage.ops:
             if op.opcode not in ("add", "sub"):
                 continue
-            for operand in op.operands[:: 1 if op.opcode == "add" else -1]:
+            given = op.operands[:: 1 if op.opcode == "add" else -1]
+            for operand in sorted(given, key=lambda o: -ready.get(o, 0)):
                 producer = self.made.get(operand)
                 if producer is None or producer.opcode != "mul" or producer in fused:
                     continue
@@ -185,6 +188,14 @@ class Statements:
                     fused.add(producer)
                     break
         return fused
+
+    def _ready_times(self) -> dict[Value, int]:
+        """The cost of the longest chain of ops up to each value."""
+        ready: dict[Value, int] = {}
+        for op in self.stage.ops:
+            before = max((ready.get(o, 0) for o in op.operands), default=0)
+            ready[op.result] = before + OPS[op.opcode].cost
+        return ready
 
     def _expression(self, op: Op, fused: set[Op]) -> str:
         if op.opcode in ("add", "sub"):
