@@ -384,7 +384,7 @@ def test_names_that_mean_something_are_made_in_one_place() -> None:
 # ---- tests -------------------------------------------------------------------------------------
 
 TESTS = ROOT / "tests"
-HELPING = ("support", "attack", "arm")  # what tests share, or takes longer than a test may
+HELPING = ("support", "attack", "arm", "newcomer")  # shared, or longer than a test may take
 NO_MIRRORS = (*HELPING, "bench", "docs", "examples")  # of the checkout's other folders
 
 
