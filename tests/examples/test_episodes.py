@@ -8,7 +8,7 @@ from types import ModuleType
 import numpy as np
 import pytest
 
-from tests.support.examples import example
+from tests.support.pages.programs import example
 
 
 @pytest.fixture(scope="module")
