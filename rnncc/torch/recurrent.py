@@ -359,25 +359,28 @@ class Recurrent(ShownModule, torch.nn.Module):
         generator. Computed on the CPU, without gradients; outputs have the bits of a call there.
         See `rnncc.Layer.trace`.
         """
+        return self._traced(
+            inputs, initial_state=initial_state, mask=mask, lengths=lengths, resets=resets
+        )[0]
+
+    def _traced(self, inputs: Any, **given: Any) -> tuple[CellTrace, Any]:
+        """A trace, and outputs of every step as a call returns them. given: a call's keywords."""
         cell = self._cell
         arguments = spread(f"inputs of {cell.name}", inputs, cell.arguments)[0]
         recurrence = self._recurrence
         if recurrence is None:
             recurrence = self._first(arguments)
         training = self._trains()
-        found, _ = traced_direction(
+        found, outputs = traced_direction(
             recurrence.recipe,
             0,
             self._weights(),
             {n: _tensor(n, t) for n, t in arguments.items()},
             training=training,
             seed=seed_for(training and recurrence.draws),
-            initial_state=initial_state,
-            mask=mask,
-            lengths=lengths,
-            resets=resets,
+            **given,
         )
-        return found
+        return found, self._together([outputs[o.name] for o in cell.outputs])
 
     def _trains(self) -> bool:
         """Whether a call drops."""
@@ -386,8 +389,11 @@ class Recurrent(ShownModule, torch.nn.Module):
     def _arranged(self, results: Sequence[Tensor]) -> Any:
         """As a call returns it."""
         count = len(self._cell.outputs)
-        first = results[0] if count == 1 else tuple(results[:count])
+        first = self._together(results[:count])
         return (first, *results[count:]) if self._chosen.return_state else first
+
+    def _together(self, outputs: Sequence[Tensor]) -> Any:
+        return outputs[0] if len(outputs) == 1 else tuple(outputs)
 
     def _first(self, arguments: Mapping[str, Tensor]) -> Recurrence:
         """The recurrence of a module that had none yet."""

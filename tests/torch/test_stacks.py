@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.rnn import pack_padded_sequence, pad_packed_sequence
 
-from rnncc.torch import RecurrentStack
+from rnncc.torch import RecurrentStack, convert
 
 
 def stacked(bidirectional: bool, batch_first: bool) -> tuple[nn.GRU, RecurrentStack]:
@@ -96,3 +96,45 @@ def test_refused() -> None:
         RecurrentStack([cell], go_backwards=True)
     with pytest.raises(ValueError, match="the stack 1 cells"):
         RecurrentStack([cell])(torch.randn(2, 5, 3), [None, None])
+
+
+@pytest.mark.parametrize("bidirectional", [False, True])
+@pytest.mark.parametrize("batch_first", [False, True])
+def test_traces(bidirectional: bool, batch_first: bool) -> None:
+    """Of all cells, in time's order, named as the layers of torch.nn name their weights."""
+    whole, stack = stacked(bidirectional, batch_first)
+    x = torch.randn((3, 6, 3) if batch_first else (6, 3, 3), dtype=torch.float64)
+    start = [torch.randn(3, 4, dtype=torch.float64) for _ in stack.layers]
+    expected = convert(whole).trace(x, torch.stack(start))
+    traced = stack.trace(x, start)
+    ends = ["", "_reverse"] if bidirectional else [""]
+    names = [f"l{layer}{end}.h" for layer in range(2) for end in ends]
+    assert [n for n in traced if n.endswith(".h")] == names
+    for name in names:
+        torch.testing.assert_close(traced[name], expected[name])
+    for given in ({"lengths": torch.tensor([4, 6, 1])}, {"mask": torch.rand(3, 6) < 0.6}):
+        y, _ = stack(x, start, **given)
+        traced = stack.trace(x, start, **given)
+        assert torch.equal(torch.cat([traced[f"l1{end}.h"] for end in ends], -1), y)
+
+
+def test_traces_of_packed_rows_draws_and_names() -> None:
+    _, stack = stacked(True, True)
+    x, lengths = torch.randn(3, 6, 3, dtype=torch.float64), torch.tensor([4, 6, 1])
+    packed = pack_padded_sequence(x, lengths, True, enforce_sorted=False)
+    traced, padded = stack.trace(packed), stack.trace(x, lengths=lengths)
+    for row, length in enumerate(lengths):
+        torch.testing.assert_close(traced["l0.h"][row, :length], padded["l0.h"][row, :length])
+    with pytest.raises(TypeError, match="its own"):
+        stack.trace(packed, lengths=lengths)
+    with pytest.raises(ValueError, match="the stack 4 cells"):
+        stack.trace(x, [None])
+    draws = RecurrentStack(["lstm", "gru"], units=4, dropout=0.5)
+    inputs = torch.randn(2, 5, 3)
+    draws(inputs)
+    torch.manual_seed(3)
+    y, _ = draws(inputs)
+    torch.manual_seed(3)
+    traced = draws.trace(inputs)
+    assert torch.equal(traced["l1.h"], y) and {"l0.f", "l1.r"} <= {*traced}
+    assert {"f", "h"} <= {*RecurrentStack(["lstm"], units=4).trace(inputs)}

@@ -215,14 +215,13 @@ class RecurrentModule(Recurrent, takes=torch.nn.Module):
         states = self._states(reading, inputs, initial_state)
         return super().forward(tensors, initial_state=states, **rows)
 
-    def trace(
-        self, inputs: Any, *, initial_state: Any = None, **rows: Unpack[RowKeywords]
-    ) -> CellTrace:
-        """As of a cell of equations: by the names of `equations`."""
+    def _traced(
+        self, inputs: Any, *, initial_state: Any = None, **rows: Any
+    ) -> tuple[CellTrace, Any]:
         reading = self._reading_for(inputs)
         tensors = self._named(reading, inputs)
         states = self._states(reading, inputs, initial_state)
-        return super().trace(tensors, initial_state=states, **rows)
+        return super()._traced(tensors, initial_state=states, **rows)
 
     def _reading_for(self, inputs: Any) -> StepReading:
         """What was read of the cell, or is now. RuntimeError where it can't be."""
@@ -303,10 +302,14 @@ class RecurrentModule(Recurrent, takes=torch.nn.Module):
     def _arranged(self, results: Any) -> Any:
         assert self._reading is not None
         form, count = self._reading.form, len(self._cell.outputs)
-        y = pytree.tree_unflatten([*results[:count]], form.output)
+        y = self._together(results[:count])
         if not self._chosen.return_state:
             return y
         return y, pytree.tree_unflatten([*results[count:]], form.tree)
+
+    def _together(self, outputs: Any) -> Any:
+        assert self._reading is not None
+        return pytree.tree_unflatten([*outputs], self._reading.form.output)
 
     # ---- modules ----
 
