@@ -98,7 +98,9 @@ def run(attack: Attack, count: int, seed: int, fresh: bool, console: Console) ->
             finding = try_once(attack, index, seed)
             if finding is not None:
                 record.findings.append((index, finding))
-                progress.console.print(f"{attack.name} {index} (seed {seed}):\n{finding}\n")
+                progress.console.print(
+                    f"{attack.name} {index} (seed {seed}):\n{finding}\n", markup=False
+                )
             record.made = index + 1
             now = time.monotonic()
             if finding is not None or now - saved > SAVE_SECONDS:

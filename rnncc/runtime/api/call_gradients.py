@@ -41,6 +41,7 @@ class AskedGradients(NamedTuple):
     begun: tuple[Array, ...]
     anew: tuple[tuple[str, str], ...] = ()
     partly: tuple[tuple[str, str, Sequence[int]], ...] = ()
+    is_restarting: bool = False
 
     @classmethod
     def of(cls, wanted: Collection[str], started: Collection[Array]) -> AskedGradients:
@@ -53,8 +54,9 @@ class AskedGradients(NamedTuple):
     def restarting(
         self, states: Collection[Array], going_on: Mapping[str, Sequence[int]]
     ) -> AskedGradients:
-        """The same of a call in which rows start anew. going_on: see `CellCall`."""
-        if self.anew or self.partly:
+        """The same of a call in which rows start anew, asked once or twice. going_on: see
+        `CellCall`."""
+        if self.is_restarting:
             return self
         anew = tuple((restart_name(s.name), s.name) for s in states if s.name not in going_on)
         kept = [s for s in states if s.name in going_on and s.default in self.names]
@@ -63,7 +65,7 @@ class AskedGradients(NamedTuple):
         partly = tuple((n, weights.get(n, ""), rows) for n, rows in going_on.items() if rows)
         more = [restart for restart, name in anew if name in self.names]
         names = self.names.union(more, (s.name for s in (*kept, *again)))
-        return AskedGradients(names, (*self.begun, *again), anew, partly)
+        return AskedGradients(names, (*self.begun, *again), anew, partly, True)
 
     def hand_on(self, gradients: dict[str, Any]) -> None:
         """Adds those of states, by parameter, to those of the weights they began from."""

@@ -113,11 +113,17 @@ def test_gradients_are_slopes(what: str) -> None:
 
 @pytest.mark.parametrize("kind", ["none", "holes"])
 @pytest.mark.parametrize("gone", [False, True])
-def test_gradients_of_a_start_that_is_learned_are_slopes(kind: str, gone: bool) -> None:
-    """Whether a call begins with it, or goes on from one before and begins anew on the way."""
+@pytest.mark.parametrize("at_once", [False, True])
+def test_gradients_of_a_start_that_is_learned_are_slopes(
+    kind: str, gone: bool, at_once: bool
+) -> None:
+    """Whether a call begins with it, or goes on from one before and begins anew on the way;
+    at_once: some rows before their first step, too."""
     layer, _ = layers("learned_start", "float64", stateful=True)
     x, _ = arguments(layer)
-    call = {"resets": RESETS, **kept(MASKS[kind])}
+    anew = RESETS.copy()
+    anew[:, 0] &= at_once
+    call = {"resets": anew, **kept(MASKS[kind])}
     layer(x)
     went = layer._kept if gone else {}
     layer._kept = dict(went)
