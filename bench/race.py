@@ -12,8 +12,8 @@ from typing import Any
 from bench.case import Case
 from bench.contenders import contender
 from bench.harness import BenchError, Crew, Effort, Timing, compare
-from bench.roofline import Roofline
 from bench.work import work_of
+from rnncc.runtime.profiles.roofline import Roofline
 
 OWN = "rnncc"
 SLOW_TO_START = ("keras-", "torch-compile")  # left out of --quick

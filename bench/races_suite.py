@@ -12,8 +12,8 @@ from bench.contenders import NAMES
 from bench.harness import BenchError, Effort
 from bench.race import OWN, Race, Raced, affordable, limited, race_effort, run_races
 from bench.result import Result
-from bench.roofline import Roofline, measure
 from bench.suites import PER_FLOP, Suite, custom_races
+from rnncc.runtime.profiles.roofline import Roofline, measure
 
 
 def races_suite(name: str, suite: Suite, effort: Effort) -> Result:

@@ -18,7 +18,7 @@ from rich.console import Console
 
 from bench.harness import Timing
 from bench.race import Raced
-from bench.roofline import Roofline
+from rnncc.runtime.profiles.roofline import Roofline
 
 PACKAGES = (
     *("numpy", "numba", "llvmlite", "torch", "jax", "onnx", "onnxruntime", "openvino"),

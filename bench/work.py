@@ -18,9 +18,9 @@ from functools import cache
 from math import prod
 
 from bench.case import TRAINING, Case, all_sizes, program, sizeless
-from bench.roofline import Roofline
 from rnncc.ir.program import Op, Program
 from rnncc.passes.pipeline import optimise
+from rnncc.runtime.profiles.roofline import Roofline
 
 ITEMSIZE = {"float32": 4, "float64": 8}
 

@@ -84,26 +84,44 @@ def _built_in(name: str) -> Path:
 
 def kernel_engine(spec: CellSpec, cell: CellDescription, variant: Variant) -> Engine | SecondEngine:
     """The compiled kernels of one variant, for the CPU."""
-    return _engine(spec, cell, variant, "cpu")
+    made: Engine | SecondEngine = _engine(spec, cell, variant, "cpu")
+    return made
 
 
 def cuda_engine(spec: CellSpec, cell: CellDescription, variant: Variant) -> Engine | SecondEngine:
     """The kernels of one variant, for a GPU."""
-    return _engine(spec, cell, variant, "cuda")
+    made: Engine | SecondEngine = _engine(spec, cell, variant, "cuda")
+    return made
+
+
+def timed_engines(
+    spec: CellSpec, cell: CellDescription, engines: EngineMaker, part: str
+) -> Callable[[Variant], Engine | SecondEngine]:
+    """Of kernels that also write when they did what. part: of the layer that they are of.
+    ValueError where `engines` make other kernels than those of the CPU."""
+    from rnncc.runtime.cpu.execution.timed import timed
+
+    if engines is not kernel_engine:
+        where = "a GPU" if engines is cuda_engine else "the interpreter"
+        raise ValueError(
+            f"a profile times kernels of the CPU, and this {cell.name} runs on {where}: "
+            'give it a layer that was moved by .to("cpu")'
+        )
+    return lambda variant: timed(_engine(spec, cell, variant, "cpu", timed=True), part)
 
 
 def _engine(
-    spec: CellSpec, cell: CellDescription, variant: Variant, target: str
-) -> Engine | SecondEngine:
+    spec: CellSpec, cell: CellDescription, variant: Variant, target: str, *, timed: bool = False
+) -> Any:
     from rnncc.runtime.jit.module_cache import keyed_module
 
     def render() -> str:
-        return Derivation.of(spec, cell).module(cell.dtype, (variant,), target=target)
+        derivation = Derivation.of(spec, cell)
+        return derivation.module(cell.dtype, (variant,), target=target, timed=timed)
 
     key = repr((spec.text, spec.filename, cell.options, cell.functions, cell.dtype, variant))
-    module = keyed_module(f"{cell.name.lower()}_{target}", key, render)
-    engine: Engine | SecondEngine = module._ENGINES[variant]
-    return engine
+    stem = f"{cell.name.lower()}_{'timed_' * timed}{target}"
+    return keyed_module(stem, key, render)._ENGINES[variant]
 
 
 def engines_of_text(
@@ -119,6 +137,13 @@ def engines_of_text(
 def traced_of_text(text: str, cell: CellDescription, target: str) -> TracedCell:
     """What a generated module's cell is traced by. Raises as `engines_of_text`."""
     return traced_cell(own_text(text, cell), cell, _maker_of(target))
+
+
+def timer_of_text(
+    text: str, cell: CellDescription, target: str
+) -> Callable[[str], Callable[[Variant], Engine | SecondEngine]]:
+    """`timed_engines` of a generated module's cell. Raises as `engines_of_text`."""
+    return partial(timed_engines, own_text(text, cell), cell, _maker_of(target))
 
 
 def own_text(text: str, cell: CellDescription) -> CellSpec:
@@ -167,10 +192,10 @@ class Compiler:
         own = not options and not functions and dtype == self.cell.dtype
         cell = self.cell if own else Derivation(self.spec, options, functions).cell(dtype)
         tracer = partial(traced_cell, self.spec, cell, self.engines)
+        timer = partial(timed_engines, self.spec, cell, self.engines)
+        made = BoundCell(cell, self._engines_of(cell), None, tracer, lambda: self.spec, timer)
         key = cell, repr(cell.options)  # True and 1 are equal, but not the same option
-        return self._bindings.setdefault(
-            key, BoundCell(cell, self._engines_of(cell), tracer=tracer, spec=lambda: self.spec)
-        )
+        return self._bindings.setdefault(key, made)
 
     def moved(self, target: str) -> Compiler:
         """The maker of the same class for another target. ValueError for an unknown one."""

@@ -97,18 +97,22 @@ class Derivation:
         second_order: bool = False,
         target: str = "cpu",
         on_demand: bool = False,
+        timed: bool = False,
     ) -> str:
         """The module's text: kernels for these variants, else for all that a layer may ask for.
 
         second_order: without `variants`, those of second derivatives are among them. target: a
         folder of templates. on_demand: the module holds the cell's text in place of the equations
-        alone, and renders what it lacks when a call first asks for it.
+        alone, and renders what it lacks when a call first asks for it. timed: its kernels also
+        write when they did what (`emit.cpu.timed_kernels`).
         """
         from rnncc.emit.module import module_text
 
         cell = self.cell(dtype)
         compiled = map(self._compiled, variants or variants_of(cell, second_order=second_order))
-        return module_text(self.spec, cell, compiled, target=target, on_demand=on_demand)
+        return module_text(
+            self.spec, cell, compiled, target=target, on_demand=on_demand, timed=timed
+        )
 
     def _compiled(self, variant: Variant) -> CompiledVariant:
         from rnncc.emit.module import CompiledVariant

@@ -51,6 +51,7 @@ ORDER = (
     "runtime.cuda.arrays",
     "files",
     "runtime.traces",
+    "runtime.profiles",
     "runtime.api",
     "adapters",
     "operations",

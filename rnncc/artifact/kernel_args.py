@@ -444,6 +444,10 @@ class PieceTable(CodeAddress, kind="desc"):
     number: int
 
 
+class StampBase(CodeAddress, kind="stamps"):
+    """Where threads write when they did what: of a kernel that is timed."""
+
+
 # ---- of a GPU ----------------------------------------------------------------------------------
 
 

@@ -131,9 +131,27 @@ class SummedSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class PieceSpec:
+    """What a timed kernel has done when it writes its number, since it wrote the one before.
+
+    level: counted from 1; 0 outside of all. kind: sums (all of a contraction), stage (sums and what
+    is made of them), lanes (what needs no sums), rows (a row's own reductions and copies), or
+    waiting. stage: its name. what: the names that its equations set. own_terms: of each sum whose
+    weights belong to a row, the sizes that multiply to its products. later: (core, segment) of
+    those that aren't added at the first step."""
+
+    level: int
+    kind: str
+    stage: str = ""
+    what: str = ""
+    own_terms: tuple[Sizes, ...] = ()
+    later: tuple[tuple[int, int], ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class KernelSpec:
     """function: a generated kernel, or None where every stage is told whole in its tables. unroll:
-    steps that a scan writes out a turn."""
+    steps that a scan writes out a turn. pieces: of a timed kernel, by the numbers it writes."""
 
     name: str
     kind: str
@@ -146,6 +164,7 @@ class KernelSpec:
     arguments: tuple[str, ...] = ()  # what each word of the block is, as `texts_of` has it
     summed: tuple[SummedSpec, ...] = ()  # in the order of their numbers
     unroll: int = 1
+    pieces: tuple[PieceSpec, ...] = ()
 
     @property
     def words(self) -> tuple[KernelArgument, ...]:

@@ -21,6 +21,7 @@ from rnncc.common.template_loader import render
 from rnncc.common.user_text import Code, comment, documented, text_literal
 from rnncc.common.version import __version__
 from rnncc.emit.cpu.kernel_view import KernelWriter
+from rnncc.emit.cpu.timed_kernels import TimedKernelWriter
 from rnncc.emit.cuda.kernel_view import CudaKernelWriter
 from rnncc.emit.shared.views import KernelView
 from rnncc.emit.tables_view import direction_table
@@ -29,10 +30,10 @@ from rnncc.ir.program import Program, Value
 from rnncc.schedule.model import Schedule
 
 # Who writes a target's kernels; its templates are in a folder of its name.
-WRITERS: dict[str, type[KernelWriter] | type[CudaKernelWriter]] = {
-    "cpu": KernelWriter,
-    "cuda": CudaKernelWriter,
-}
+Writer = type[KernelWriter] | type[CudaKernelWriter]
+WRITERS: dict[str, Writer] = {"cpu": KernelWriter, "cuda": CudaKernelWriter}
+# Kernels that also write when they did what.
+TIMED_WRITERS: dict[str, Writer] = {"cpu": TimedKernelWriter}
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,17 @@ class DirectionView:
 
 
 def _direction(
-    prefix: str, made: Compiled, source: Mapping[int, Code], target: str, one_row: bool
+    prefix: str,
+    made: Compiled,
+    source: Mapping[int, Code],
+    target: str,
+    one_row: bool,
+    timed: bool,
 ) -> DirectionView:
     """one_row: its loops have twins for a row whose residuals nobody keeps."""
     name, plan = f"{prefix}{made.name}", made.schedule
-    writers = [WRITERS[target](k, plan, source) for k in plan.kernels]
+    writer_of = (TIMED_WRITERS if timed else WRITERS)[target]
+    writers = [writer_of(k, plan, source) for k in plan.kernels]
     views: list[Any] = [w.view() for w in writers]
     if one_row:
         for view, writer in zip(views, writers, strict=True):
@@ -185,11 +192,13 @@ def module_text(
     *,
     target: str = "cpu",
     on_demand: bool = False,
+    timed: bool = False,
 ) -> str:
     """The module's text: kernels of these variants, their tables, the cell, a class.
 
     target: a folder of templates. on_demand: the module holds the cell's text in place of the
-    equations alone, and renders what it lacks when a call first asks for it.
+    equations alone, and renders what it lacks when a call first asks for it. timed: kernels also
+    write when they did what, on the CPU.
     """
     stem = _stem(spec)
     source = {
@@ -204,7 +213,7 @@ def module_text(
         # Step after step of one row is what is called without a gradient in mind.
         alone = target == "cpu" and not (variant.training or variant.second_order or on_demand)
         directions = [
-            _direction(variant.prefix, d, source, target, alone and d.name == "forward")
+            _direction(variant.prefix, d, source, target, alone and d.name == "forward", timed)
             for d in compiled.directions
         ]
         order = "Second" if variant.second_order else ""

@@ -140,6 +140,7 @@ def _kernel(kernel: Kernel, view: Any, cores: bool) -> kernel_tables.KernelSpec:
         texts_of(view.arguments),
         () if cores or kernel.kind != "scan" else tuple(_summed(kernel)),
         kernel.unroll,
+        tuple(view.pieces) if cores else (),
     )
 
 

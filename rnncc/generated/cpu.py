@@ -17,6 +17,7 @@ from rnncc.artifact.kernel_tables import (
     KernelSpec,
     OperandSpec,
     PackSpec,
+    PieceSpec,
     StageSpec,
     gates,
 )
@@ -31,6 +32,7 @@ from rnncc.runtime.cpu.intrinsics.kernel_namespace import (
     restore_denormals,
     set_word,
     set_words,
+    ticks,
     word,
     words,
 )
@@ -57,12 +59,14 @@ from rnncc.runtime.cpu.kernels.loop_helpers import (
     share,
     tile_rows,
 )
+from rnncc.runtime.cpu.kernels.stamps import STAMP_LINE, stamp
 from rnncc.runtime.jit.kernel import inlined, kernel, one_row
 
 __all__ = [
     "POINTERS_AT",
     "POINTER_BYTES",
     "SPILLS_AT",
+    "STAMP_LINE",
     "TILE_BYTES",
     "TURN_AT",
     "Array",
@@ -78,6 +82,7 @@ __all__ = [
     "KernelSpec",
     "OperandSpec",
     "PackSpec",
+    "PieceSpec",
     "Rate",
     "SizeDescription",
     "StageSpec",
@@ -110,6 +115,8 @@ __all__ = [
     "set_word",
     "set_words",
     "share",
+    "stamp",
+    "ticks",
     "tile_rows",
     "word",
     "words",

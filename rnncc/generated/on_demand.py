@@ -44,11 +44,12 @@ def _layer_class(
     rendered = None if spec is None else _rendering(target, cell, spec)
     tracer = None if spec is None else partial(_traced, target, cell, spec)
     text = None if spec is None else partial(_read, cell, spec)
+    timer = None if spec is None else partial(_timed, target, cell, spec)
     if rendered is not None and target == "cpu":
         for variant, engine in engines.items():
             if not (variant.training or variant.second_order):
                 engine.render_one_row(partial(rendered, variant))
-    return frozen_layer_class(cell, engines, module, rendered, tracer, text)
+    return frozen_layer_class(cell, engines, module, rendered, tracer, text, timer)
 
 
 def _rendering(target: str, cell: CellDescription, spec: str) -> Callable[[Variant], Any]:
@@ -71,3 +72,9 @@ def _traced(target: str, cell: CellDescription, spec: str) -> TracedCell:
     from rnncc.compiler import traced_of_text
 
     return traced_of_text(spec, cell, target)
+
+
+def _timed(target: str, cell: CellDescription, spec: str, part: str) -> Any:
+    from rnncc.compiler import timer_of_text
+
+    return timer_of_text(spec, cell, target)(part)

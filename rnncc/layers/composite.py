@@ -8,7 +8,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Unpack
+from typing import Any, Self, Unpack
 
 import numpy as np
 
@@ -115,6 +115,20 @@ class Composite(Layer):
         self._origin = "fixed by the layer's weights"
 
     # ---- copies ----
+
+    def _stand_in(self, part: str | None) -> Self:
+        """See `profiled.Profiled`: of stand-ins of its parts."""
+        made = object.__new__(type(self))
+        made.__dict__.update(vars(self))
+        names = (p.prefix if not part else f"{part}.{p.prefix}".rstrip(".") for p in self.parts)
+        parts = tuple(
+            replace(p, layer=p.layer._stand_in(None if part is None else name))
+            for p, name in zip(self.parts, names, strict=True)
+        )
+        made.maker, made._joint = replace(self.maker, parts=parts), None
+        made._binding = BoundCell(self.cell, made.maker._engine)
+        made._prepare()
+        return made
 
     def __getstate__(self) -> dict[str, Any]:
         state = super().__getstate__()

@@ -27,9 +27,9 @@ from bench.race import Race, Raced, run_races
 from bench.races_suite import races_suite
 from bench.reference import expected, worst_error
 from bench.result import Bar, Fit, Result
-from bench.roofline import Roofline, measure
 from bench.suites import SUITES, Suite
 from bench.work import work_of
+from rnncc.runtime.profiles.roofline import Roofline, measure
 from tests.support.paths import ROOT
 
 LIMITS = Roofline(2, 1e9, 0.5e9, {1024: 4e9, 1024 * 1024: 1e9})

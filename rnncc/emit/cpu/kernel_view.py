@@ -157,7 +157,7 @@ class KernelWriter:
         if inlined and not any(isinstance(s, LaneStage) and can_be_inlined(s) for s in stages):
             return None
         words = self.words.again()
-        view = KernelWriter(self.kernel, self.schedule, self.source, words, inlined).view()
+        view = type(self)(self.kernel, self.schedule, self.source, words, inlined).view()
         assert len(view.arguments) == len(self.words.arguments), "a twin has words of its own"
         return view
 

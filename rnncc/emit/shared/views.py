@@ -9,6 +9,7 @@ from collections.abc import Set
 from dataclasses import dataclass, field
 
 from rnncc.artifact.kernel_args import KernelArgument
+from rnncc.artifact.kernel_tables import PieceSpec
 from rnncc.common.user_text import Code
 
 WIDTH = 100  # of a line
@@ -39,9 +40,14 @@ class CallView:
     rowwise: bool = False
     vectors: str = ""  # of a tile whose core is written out: a name in capitals
     sums: list[str] = field(default_factory=list)  # what is added to it
+    timed: bool = False  # how long cores take is added up
 
     def core(self, row: str, rows: str) -> list[str]:
         """The call for the tile `j` of so many rows from a row on; or the core itself."""
+        lines = self._core(row, rows)
+        return ["begun = ticks()", *lines, "spent += ticks() - begun"] if self.timed else lines
+
+    def _core(self, row: str, rows: str) -> list[str]:
         start = self.init if self.init_j == "0" else f"{self.init} + j * {self.init_j}"
         if self.vectors:
             first = f"tile = v.load_tile(1, {self.vectors}, {start}, 0)"
@@ -98,6 +104,7 @@ class LaneView:
     direct: bool = False
     one_row: bool = False  # nothing of it depends on a row
     in_scan: bool = False  # threads have lanes of their own, from lane_lo to lane_hi
+    stamps: list[str] = field(default_factory=list)  # what says that it is done
 
     @property
     def first_tile(self) -> str:
@@ -151,6 +158,7 @@ class RowView:
     lines: list[str] = field(default_factory=list)
     outer: list[Loop] = field(default_factory=list)
     calls: list[str] = field(default_factory=list)
+    stamps: list[str] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -184,7 +192,8 @@ def turns_of(unroll: int) -> str:
 @dataclass
 class KernelView:
     """reads: what its levels read of what a kernel begins with, by name. alone: it is the twin for
-    one row."""
+    one row. pieces: what it writes the times of; begins: what says that they begin; waits: of each
+    level, what says that the others are done with it, too."""
 
     name: str
     kind: str
@@ -199,6 +208,9 @@ class KernelView:
     unroll: int = 1  # steps that a turn of its loop writes out
     alone: bool = False
     inlined: KernelView | None = None  # the one for one row, its cores written out
+    pieces: list[PieceSpec] = field(default_factory=list)
+    begins: list[str] = field(default_factory=list)
+    waits: list[str] = field(default_factory=list)
 
     @property
     def own_rows(self) -> str:

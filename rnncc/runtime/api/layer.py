@@ -39,6 +39,7 @@ from rnncc.runtime.api.validation import (
     switch,
 )
 from rnncc.runtime.common import memory_pool
+from rnncc.runtime.profiles.profiled import Profiled
 from rnncc.runtime.traces.traced_cell import TracedCell, twin
 from rnncc.runtime.traces.traces import CellTrace
 
@@ -88,7 +89,7 @@ class LayerCall(NumpyCall):
         }
 
 
-class Layer(LayerBase):
+class Layer(LayerBase, Profiled):
     """A recurrent layer. Made by `rnncc.compile` or a generated module, never by hand.
 
     Keywords: the cell's sizes, options, functions and rates, and
@@ -432,11 +433,12 @@ def frozen_layer_class(
     rendered: Callable[[Variant], Any] | None = None,
     tracer: Callable[[], TracedCell] | None = None,
     spec: Callable[[], Any] | None = None,
+    timer: Callable[[str], Callable[[Variant], Any]] | None = None,
 ) -> type[Layer]:
     """The class of a generated module, its options frozen; pickled by its module and name.
 
     rendered: makes the engine of a variant that the module was written without; tracer: the cell
-    that a trace runs; spec: the text's.
+    that a trace runs; spec: the text's; timer: engines of timed kernels.
     """
 
     def engine(variant: Variant) -> Any:
@@ -462,7 +464,7 @@ def frozen_layer_class(
     def is_written(variant: Variant) -> bool:
         return covering(replace(variant, storage=""), engines) is not None
 
-    return make_class(Frozen(cell, engine, is_written, tracer, spec), module, None)
+    return make_class(Frozen(cell, engine, is_written, tracer, spec, timer), module, None)
 
 
 def make_class(

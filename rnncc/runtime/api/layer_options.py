@@ -163,9 +163,12 @@ class BoundCell:
     is_written: Callable[[Variant], bool] | None = None  # in the class's module; None: it has none
     tracer: Callable[[], TracedCell] | None = None  # None: there is no text to make it of
     spec: Callable[[], CellSpec] | None = None  # its text, read; None: there is none
+    # The part of a layer that it is -> engines of timed kernels; None: there is no text.
+    timer: Callable[[str], Callable[[Variant], Any]] | None = None
     _made: dict[Variant, Any] = field(default_factory=dict, repr=False)
     _lock: Any = field(default_factory=threading.Lock, repr=False)
     _traced: TracedCell | None = field(default=None, repr=False)
+    _timed: dict[str, BoundCell] = field(default_factory=dict, repr=False)
 
     def __post_init__(self) -> None:
         open_in_children(self, "_lock")
@@ -187,6 +190,20 @@ class BoundCell:
         with self._lock:
             self._traced = self._traced or self.tracer()
         return self._traced
+
+    def timed(self, part: str) -> BoundCell:
+        """The same cell on timed kernels, which tell that they are of this part of a layer.
+        ValueError of a module without its text, and of what doesn't run on kernels for the CPU."""
+        if self.timer is None:
+            raise ValueError(
+                f"this module of {self.cell.name} was written without the cell's text, which "
+                f"timed kernels are compiled from: run rnncc compile {self.cell.source} without "
+                "--variants"
+            )
+        with self._lock:
+            if part not in self._timed:
+                self._timed[part] = BoundCell(self.cell, storing(self.timer(part)))
+            return self._timed[part]
 
     def _find(self, variant: Variant) -> Any:
         engine = self._made.get(variant)
@@ -231,9 +248,10 @@ class Frozen:
         is_written: Callable[[Variant], bool],
         tracer: Callable[[], TracedCell] | None = None,
         spec: Callable[[], CellSpec] | None = None,
+        timer: Callable[[str], Callable[[Variant], Any]] | None = None,
     ) -> None:
         self.cell = cell
-        self.binding = BoundCell(cell, storing(engines), is_written, tracer, spec)
+        self.binding = BoundCell(cell, storing(engines), is_written, tracer, spec, timer)
 
     def bind(
         self, options: Mapping[str, object], functions: Mapping[str, object], dtype: str

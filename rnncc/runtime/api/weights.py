@@ -31,6 +31,12 @@ class WeightStore:
     def arrays(self) -> dict[str, np.ndarray]:
         return self.current[1]
 
+    def again(self) -> WeightStore:
+        """Another store of the same arrays, which changes on its own."""
+        made = WeightStore(self.dtype, self.shapes)
+        made.current = (next(_versions), self.arrays)
+        return made
+
     def update(self, values: Mapping[str, object]) -> None:
         """All of them or none: TypeError and ValueError for a wrong kind or shape. NaN is fine."""
         fresh = {}

@@ -40,7 +40,7 @@ KERNEL_SOURCES = (
     *(f"runtime/cpu/intrinsics/{m}.py" for m in ("scalar_intrinsics", "simd", "tile_intrinsics")),
     *(f"runtime/cpu/intrinsics/{m}.py" for m in ("vector_math", "vector_types", "rounding")),
     "runtime/cpu/intrinsics/trigonometry.py",
-    *(f"runtime/cpu/kernels/{m}.py" for m in ("barrier", "loop_helpers")),
+    *(f"runtime/cpu/kernels/{m}.py" for m in ("barrier", "loop_helpers", "stamps")),
 )
 
 

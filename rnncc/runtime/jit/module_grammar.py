@@ -23,7 +23,8 @@ import ast
 # with. All of it is what `rnncc.generated` offers (tests hold the two together).
 TABLES = (
     "Array BufferView CellDescription Constraint CopySpec CoreSpec DirectionSpec GradSpec "
-    "KernelSpec OperandSpec PackSpec Rate SizeDescription StageSpec SummedSpec Variant gates"
+    "KernelSpec OperandSpec PackSpec PieceSpec Rate SizeDescription StageSpec SummedSpec "
+    "Variant gates"
 )
 ENGINES = "CpuEngine CpuSecondEngine CudaEngine CudaSecondEngine layer_class"
 NOUNS = frozenset(f"{TABLES} {ENGINES} GroupShape host_vectors vectors".split())
@@ -34,12 +35,12 @@ RUNTIME = {
         "rnncc.generated.cpu": (
             "POINTERS_AT POINTER_BYTES SPILLS_AT TILE_BYTES TURN_AT Array BufferView "
             "CellDescription Constraint CopySpec CoreSpec CpuEngine CpuSecondEngine "
-            "DirectionSpec GradSpec KernelSpec OperandSpec PackSpec Rate SizeDescription "
+            "DirectionSpec GradSpec KernelSpec OperandSpec PackSpec PieceSpec Rate SizeDescription "
             "StageSpec Variant barrier block_rows call_core enter contract_rows copy_pieces "
             "draw_float32 draw_float64 fetch_tile flush_denormals gates host_vectors inlined "
             "kernel lane_range layer_class one_row opaque own_part own_rows restore_denormals "
-            "row_key row_range segment segment_if set_word set_words share tile_rows word "
-            "words"
+            "STAMP_LINE row_key row_range segment segment_if set_word set_words share stamp "
+            "ticks tile_rows word words"
         ),
         "rnncc.generated.cuda": (
             "COUNTER_BYTES F Array BufferView CellDescription Constraint CoreSpec CudaEngine "

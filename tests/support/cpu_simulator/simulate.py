@@ -40,6 +40,7 @@ from rnncc.runtime.cpu.kernels.executor import (
     SAVED,
     WORDS_AT,
     WORKSPACE,
+    Launch,
     Plan,
     Region,
     SpaceOffset,
@@ -99,7 +100,7 @@ class Ways:
 class Simulator:
     """A `cpu.target.Target`. seed: of the order of threads, and of `ways` if none are given."""
 
-    gap = GAP
+    gap, stamps = GAP, 0
 
     def __init__(
         self, vector_bytes: int = 32, threads: int = 2, seed: int = 0, ways: Ways | None = None
@@ -129,6 +130,9 @@ class Simulator:
         return self.address_of(table)
 
     # ---- plans -----------------------------------------------------------------------------------
+
+    def watched(self, binding: object, launches: list[Launch]) -> list[Launch]:
+        return launches
 
     def run(self, plan: Plan, bases: list[int]) -> None:
         space = self.space

@@ -253,6 +253,30 @@ def pause(context):
 
 
 @primitive
+def ticks(context):
+    """A counter that goes at one pace on all cores: x86's time stamp, ARM's virtual counter."""
+
+    def emit(context, builder, sig, args):
+        return _call_intrinsic(builder, "llvm.readcyclecounter", result=I64)
+
+    return types.int64(), emit
+
+
+@primitive
+def stack_place(context):
+    """An address on this thread's stack, which tells threads apart."""
+
+    def emit(context, builder, sig, args):
+        pointer = ir.IntType(8).as_pointer()
+        frame = _call_intrinsic(
+            builder, "llvm.frameaddress.p0", [ir.Constant(I32, 0)], result=pointer
+        )
+        return builder.ptrtoint(frame, I64)
+
+    return types.int64(), emit
+
+
+@primitive
 def give_way(context):
     """Lets another thread have this core, where the system has a call for it."""
 

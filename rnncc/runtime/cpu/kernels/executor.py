@@ -25,6 +25,7 @@ from rnncc.runtime.jit.kernel import entry
 # The head of a plan: counts, then places in the workspace in bytes.
 WORDS, FIXUPS, LAUNCHES, WORDS_AT, SYNC_AT, ZEROS_AT, ONES_AT, ONE = range(8)
 HEAD_WORDS = 8
+COPIES, PACKING = "copies", "packing"  # what launches are that aren't a kernel of the cell's
 LAUNCH_WORDS = 3  # the kernel's address, where its block begins, parts
 
 # The groups of addresses that a plan is written over, in the order a call brings them:
@@ -99,9 +100,13 @@ class ArgumentBlock:
 
 @dataclass(frozen=True, slots=True)
 class Launch:
+    """what: a name, for whoever looks at what runs; copied: bytes that are copied or packed."""
+
     kernel: int
     piece: ArgumentBlock
     parts: int
+    what: str = ""
+    copied: int = 0
 
 
 @dataclass(frozen=True, slots=True)

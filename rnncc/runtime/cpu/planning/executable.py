@@ -30,6 +30,7 @@ from rnncc.artifact.kernel_args import (
     ResultArray,
     ScratchBase,
     Seed,
+    StampBase,
     SyncWords,
     ZeroRow,
     addresses,
@@ -40,6 +41,7 @@ from rnncc.runtime.common.memory_pool import ALIGNMENT
 from rnncc.runtime.common.weight_formats import FULL
 from rnncc.runtime.cpu.kernels.barrier import sync_words
 from rnncc.runtime.cpu.kernels.executor import (
+    COPIES,
     FIRST_STEP,
     GIVEN,
     PACKED,
@@ -251,7 +253,8 @@ class Executable:
 
     def _plan(self, launches: Iterable[Launch], results: Mapping[int, str] = NOTHING) -> Plan:
         one = ONE[self.dtype]
-        return plan_of([*launches], self.workspace, one, self.regions, results)
+        launches = self.target.watched(self.binding, [*launches])
+        return plan_of(launches, self.workspace, one, self.regions, results)
 
     def _kernel(self, bound: BoundKernel) -> Launch:
         piece = ArgumentBlock(bound.template.copy(), [])
@@ -262,17 +265,16 @@ class Executable:
             place = self._resolve(piece.words, index, argument)
             if place is not None:
                 piece.addresses.append((index, place))
-        return Launch(self.target.code(_entry(bound)), piece, bound.parts)
+        code = self.target.code(_entry(bound))
+        return Launch(code, piece, bound.parts, bound.kernel.name)
 
     def _moves(self, moves: list[Move], parts: int = 1) -> Iterator[Launch]:
         """parts: among so many threads, of moves none of which reads what another writes."""
         pieces = [p for move in moves for p in move.pieces()]
         if not pieces:
             return
-        if (
-            sum(math.prod(p.shape) for p in pieces) * ITEMSIZE[self.dtype]
-            < self.target.shared_bytes
-        ):
+        copied = sum(math.prod(p.shape) for p in pieces) * ITEMSIZE[self.dtype]
+        if copied < self.target.shared_bytes:
             parts = 1
         words = [self.helper("copy_strided"), *[0] * (SHARE_WORDS * parts)]
         addresses = []
@@ -284,9 +286,8 @@ class Executable:
                 addresses.append((len(words), self._places[piece.source.point]))
                 addresses.append((len(words) + 1, self._places[piece.target.point]))
                 words += words_of(piece)
-        yield Launch(
-            self.target.code(move_all), ArgumentBlock(np.array(words, np.int64), addresses), parts
-        )
+        block = ArgumentBlock(np.array(words, np.int64), addresses)
+        yield Launch(self.target.code(move_all), block, parts, COPIES, copied)
 
     def _callers_copies(self, buffers: Iterable[BufferSpec]) -> list[Move]:
         """Of parameters that kernels can't read as the caller has them."""
@@ -312,6 +313,8 @@ class Executable:
                 words[index] += self.target.row_table(core_set, core.gates * tiling.unit_blocks)
             case HelperCode(name):
                 words[index] += self.helper(name)
+            case StampBase():
+                words[index] += self.target.stamps
             case PieceTable(stage, kind, number):
                 copy = next(
                     c

@@ -20,8 +20,9 @@ import numpy as np
 
 from rnncc.common.machine import Machine, host
 from rnncc.runtime.common import memory_pool
-from rnncc.runtime.cpu.kernels.executor import Plan, perform, perform_again
+from rnncc.runtime.cpu.kernels.executor import Launch, Plan, perform, perform_again
 from rnncc.runtime.cpu.kernels.microkernels import Cores
+from rnncc.runtime.cpu.planning.bound_program import BoundProgram
 from rnncc.runtime.cpu.threads.dispatch import joined_team, max_threads, pool_of_workers
 from rnncc.runtime.cpu.threads.worker_pool import function_of, send_home, work
 from rnncc.runtime.jit.kernel import CpuKernel
@@ -32,10 +33,11 @@ SHARED_BYTES = 1 << 18  # of copies, from which a second thread is worth waking
 class CpuTarget(Protocol):
     """gap: bytes of nobody's behind each buffer. shared_bytes: of copies, from which threads share
     them. pool: of memory; None is this machine's. address_of: where an array's data begin; blank:
-    the same of one that is to be written."""
+    the same of one that is to be written. stamps: where timed kernels write when they did what."""
 
     gap: int
     shared_bytes: int
+    stamps: int
     pool: memory_pool.Pool | None
     address_of: Callable[[np.ndarray], int]
     blank: Callable[[np.ndarray], int]
@@ -53,6 +55,9 @@ class CpuTarget(Protocol):
     def row_table(self, cores: Cores, vectors: int) -> int:
         """Where `Cores.row_table` is."""
 
+    def watched(self, binding: BoundProgram, launches: Sequence[Launch]) -> Sequence[Launch]:
+        """The launches of a plan, as they are run."""
+
     def run(self, plan: Plan, bases: list[int]) -> None:
         """Everything a plan says, with these addresses of its groups."""
 
@@ -67,7 +72,7 @@ class CpuTarget(Protocol):
 class Host:
     """This machine."""
 
-    gap, shared_bytes = 0, SHARED_BYTES
+    gap, shared_bytes, stamps = 0, SHARED_BYTES, 0
     pool: memory_pool.Pool | None = None
 
     def __init__(self) -> None:
@@ -87,6 +92,9 @@ class Host:
 
     def row_table(self, cores: Cores, vectors: int) -> int:
         return memory_pool.address_of(cores.row_table(vectors))
+
+    def watched(self, binding: BoundProgram, launches: Sequence[Launch]) -> Sequence[Launch]:
+        return launches
 
     def survey(self) -> Survey:
         return Survey()

@@ -22,7 +22,13 @@ from rnncc.artifact.kernel_tables import CoreSpec, StageSpec
 from rnncc.common.machine import ITEMSIZE
 from rnncc.runtime.common.memory_pool import ALIGNMENT
 from rnncc.runtime.cpu.intrinsics.kernel_namespace import call_core, word
-from rnncc.runtime.cpu.kernels.executor import PACKED, ArgumentBlock, Launch, SpaceOffset
+from rnncc.runtime.cpu.kernels.executor import (
+    PACKED,
+    PACKING,
+    ArgumentBlock,
+    Launch,
+    SpaceOffset,
+)
 from rnncc.runtime.cpu.kernels.loop_helpers import share
 from rnncc.runtime.cpu.kernels.quantized_packing import PACKERS
 from rnncc.runtime.cpu.planning.bound_program import BoundProgram, PackLayout, pack_layout
@@ -106,14 +112,11 @@ class Planner:
                         count += self._pack(stage, i, k)
                 if core.init is not None and self._starts_here(core):
                     count += self._init(stage, i)
-        parts = (
-            self.binding.threads
-            if self.out.size - begin >= self.prepared.target.shared_bytes
-            else 1
-        )
+        copied = self.out.size - begin
+        parts = self.binding.threads if copied >= self.prepared.target.shared_bytes else 1
         self.block[0], self.block[1] = count, parts
         piece = ArgumentBlock(np.array(self.block, np.int64), self.addresses)
-        return Launch(self.prepared.target.code(pack_all), piece, parts)
+        return Launch(self.prepared.target.code(pack_all), piece, parts, PACKING, copied)
 
     def _starts_here(self, core: CoreSpec) -> bool:
         """Whether constants are where this core starts, and not one that hands its sums on."""

@@ -23,7 +23,7 @@ from rnncc.common.machine import host
 from rnncc.runtime.common.memory_pool import aligned
 
 CHAINS = 12  # independent sums: more than the latency of two FMA units needs
-SIZES_KIB = (16, 64, 256, 1024, 4096, 16384, 65536)
+SIZES_KIB = (16, 32, 64, 256, 1024, 4096, 16384, 65536)
 
 
 @dataclass(frozen=True, slots=True)
