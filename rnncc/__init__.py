@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from rnncc.runtime.api.layer import Layer
     from rnncc.runtime.common.learning import NeverLearns
     from rnncc.runtime.jit.cache_folder import CacheWarning
+    from rnncc.runtime.profiles.profile import Profile
 
 from rnncc.common.version import __version__
 
@@ -31,6 +32,7 @@ __all__ = [
     "Layer",
     "Model",
     "NeverLearns",
+    "Profile",
     "SpecError",
     "__version__",
     "compile",
@@ -47,6 +49,7 @@ _HOMES = {
     "Layer": "rnncc.runtime.api.layer",
     "NeverLearns": "rnncc.runtime.common.learning",
     "FileError": "rnncc.files",
+    "Profile": "rnncc.runtime.profiles.profile",
     "Model": "rnncc.models.model",
     "load_model": "rnncc.models.load",
     "load_weights": "rnncc.models.conventions",

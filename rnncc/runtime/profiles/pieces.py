@@ -30,7 +30,7 @@ OUTSIDE = -1  # the number of what is in no launch
 
 
 @dataclass(frozen=True, slots=True)
-class Piece:
+class TimedPiece:
     """Ticks from `begin` to `end` on a thread; 0 is the caller. launch: None outside of all.
     number: of `KernelSpec.pieces`; OUTSIDE where it is none. cores: ticks of it in cores."""
 
@@ -88,7 +88,7 @@ class TimedCall:
             for part in _parts(line):
                 yield threads.of(int(part[0, 2])), self.launches[_number(part)], part
 
-    def pieces(self, threads: Threads) -> Iterator[Piece]:
+    def pieces(self, threads: Threads) -> Iterator[TimedPiece]:
         """All of every thread, in no order; what is empty is left out."""
         done: dict[int, list[tuple[int, int]]] = defaultdict(list)
         for thread, launch, stamps in self.parts(threads):
@@ -96,13 +96,13 @@ class TimedCall:
             yield from _within(thread, launch, stamps)
         ended = np.sort([end for thread, own in done.items() if thread for _, end in own])
         for begin, end, kind in self._callers(sorted(done[0]), ended):
-            yield Piece(0, begin, end, kind)
+            yield TimedPiece(0, begin, end, kind)
         for thread in range(1, threads.count):
             at = self.begin
             for begin, end in sorted(done[thread]):
-                yield Piece(thread, at, begin, WAITING)
+                yield TimedPiece(thread, at, begin, WAITING)
                 at = end
-            yield Piece(thread, at, self.end, WAITING)
+            yield TimedPiece(thread, at, self.end, WAITING)
 
     def _callers(
         self, parts: Sequence[tuple[int, int]], ended: np.ndarray
@@ -145,11 +145,11 @@ def _between(
     yield until, end, OTHER
 
 
-def _within(thread: int, launch: Launched, stamps: np.ndarray) -> Iterator[Piece]:
+def _within(thread: int, launch: Launched, stamps: np.ndarray) -> Iterator[TimedPiece]:
     begin = int(stamps[0, 1])
     for what, end, cores in stamps[1:].tolist():
         number = OUTSIDE if what == END else what
-        yield Piece(thread, begin, end, kind_of(launch, number), launch, number, cores)
+        yield TimedPiece(thread, begin, end, kind_of(launch, number), launch, number, cores)
         begin = end
 
 

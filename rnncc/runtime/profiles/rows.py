@@ -22,9 +22,9 @@ from rnncc.runtime.profiles.pieces import (
     EPILOGUE,
     KINDS,
     OUTSIDE,
-    Piece,
     Threads,
     TimedCall,
+    TimedPiece,
 )
 from rnncc.runtime.profiles.roofline import Roofline
 
@@ -156,7 +156,7 @@ def _limit(work: StageWork, dtype: str, roofline: Roofline) -> float:
     return max(work.flops / peak, read)
 
 
-def parted(piece: Piece) -> Iterable[tuple[Key, int]]:
+def parted(piece: TimedPiece) -> Iterable[tuple[Key, int]]:
     """A piece's keys and their ticks: what its cores took is a contraction."""
     if piece.launch is None:
         yield ("", "", 0, "", piece.kind, ""), piece.end - piece.begin

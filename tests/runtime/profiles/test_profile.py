@@ -19,7 +19,7 @@ from rnncc.driver import Derivation
 from rnncc.layers import LSTM, RNN, Bidirectional, GRUCell, LSTMCell
 from rnncc.runtime.cpu.execution import timed
 from rnncc.runtime.jit.module_grammar import check_module
-from rnncc.runtime.profiles.pieces import Piece
+from rnncc.runtime.profiles.pieces import TimedPiece
 from rnncc.runtime.profiles.profile import Profile
 from rnncc.runtime.profiles.rows import ProfileRow
 from tests.support.arrays import uniform
@@ -113,7 +113,7 @@ def test_the_layer_stays_as_it_is(x: np.ndarray) -> None:
 # ---- what is told ----------------------------------------------------------------------------
 
 
-def pieces(profile: Profile) -> Iterator[list[Piece]]:
+def pieces(profile: Profile) -> Iterator[list[TimedPiece]]:
     """Of each thread, in order."""
     every = [*profile._call.pieces(profile.threads)]
     assert profile.threads.count == 1 + max(p.thread for p in every)
