@@ -11,6 +11,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 
 from rnncc.drawing.chosen import ChosenCell
+from rnncc.drawing.density import dense_places
 from rnncc.drawing.latex import Latex
 from rnncc.drawing.walk import Walk
 from rnncc.frontend.spec import (
@@ -26,7 +27,6 @@ from rnncc.frontend.spec import (
     children,
 )
 
-DENSE_CALLS = ("einsum",)
 MOST_NODES = 300  # in a drawing that anybody can read
 
 
@@ -53,7 +53,8 @@ class CellDrawing:
 
 
 def drawing_of(cell: ChosenCell) -> CellDrawing:
-    """What is drawn of a cell. ValueError for one of more nodes than a drawing has room for."""
+    """What is drawn of a cell. ValueError for one of more nodes than a drawing has room for;
+    SpecError for one that is wrong under its options."""
     maker = _Making(cell)
     for equation in cell.equations:
         maker.equation(equation)
@@ -69,12 +70,15 @@ class _Making:
     def __init__(self, cell: ChosenCell) -> None:
         self.cell, self.walk = cell, Walk(cell, Latex())
         self.drawing = CellDrawing(cell.spec.name)
+        self.check(len(cell.equations))
+        self.dense = dense_places(cell)
         self.set_by = {t.name: _key(e.targets[0]) for e in cell.equations for t in e.targets}
         self.set_now = {t.name for e in cell.equations for t in e.targets if t.back is None}
         self.arrays = {d.name: d for d in cell.spec.declarations if isinstance(d, ArrayDecl)}
 
-    def check(self) -> None:
-        if len(self.drawing.nodes) > MOST_NODES:
+    def check(self, least: int = 0) -> None:
+        """least: how many nodes there are going to be."""
+        if max(len(self.drawing.nodes), least) > MOST_NODES:
             name, count = self.cell.spec.name, len(self.cell.equations)
             raise ValueError(
                 f"a drawing has room for {MOST_NODES} things, and {name}'s {count} equations make "
@@ -152,9 +156,8 @@ class _Making:
         return node.key
 
     def _is_dense(self, node: Expr | Layout) -> bool:
-        if isinstance(node, Binary):
-            return node.op == "@"
-        return isinstance(node, Call) and node.function in DENSE_CALLS
+        """Only calls and operators are: a name that stands for one has a place of its own."""
+        return isinstance(node, Binary | Call) and node.span in self.dense
 
 
 def _key(target: Target) -> str:

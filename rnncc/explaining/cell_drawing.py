@@ -9,25 +9,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from rnncc.drawing.density import kind_of
 from rnncc.explaining.layered import Box, Drawing, layered
 from rnncc.explaining.origins import CameFrom, Origins
-from rnncc.ir.ops import OPS, Kind
 from rnncc.ir.program import Op, Program, Value
-
-DENSE, ROW, POINTWISE = "dense", "row", "pointwise"
 
 
 def cell_drawing(program: Program, origins: Origins) -> Drawing:
     """Of a Program as it was lowered."""
     return _Cell(program, origins).drawing()
-
-
-def kind_of(ops: list[Op]) -> str:
-    """dense: it multiplies matrices; row: lanes of a row meet; pointwise: they don't."""
-    kinds = {OPS[op.opcode].kind for op in ops}
-    if Kind.CONTRACTION in kinds:
-        return DENSE
-    return ROW if Kind.REDUCTION in kinds else POINTWISE
 
 
 class _Cell:

@@ -19,12 +19,14 @@ from rnncc.common.machine import Missing, host
 from rnncc.common.template_loader import render
 from rnncc.common.user_text import Code, comment
 from rnncc.common.version import __version__
+from rnncc.drawing.density import DENSE, kind_of
 from rnncc.driver import Derivation, Optimised
-from rnncc.explaining.cell_drawing import DENSE, cell_drawing, kind_of
+from rnncc.explaining.cell_drawing import cell_drawing
 from rnncc.explaining.layered import PlacedBox
 from rnncc.explaining.module_lines import module_lines
 from rnncc.explaining.origins import CameFrom, LinkedLine, Origins, TextPieces
 from rnncc.explaining.step_drawing import StepDrawing, step_drawing
+from rnncc.explaining.unseen import reasons
 from rnncc.ir.printer import printed_lines
 from rnncc.schedule.printer import schedule_lines
 
@@ -120,7 +122,7 @@ class PageMaker:
 
     def data(self, dtype: str) -> dict[str, Any]:
         """Every stage's lines: text, lines of equations, of declarations, numbers of values, and
-        whether several lines share these."""
+        whether several lines share these. unseen: of each equation, why a stage has no line."""
         text = self.derivation.module(
             dtype, plain_variants(unroll=self.derivation.unroll), on_demand=True
         )
@@ -132,6 +134,7 @@ class PageMaker:
             "module": _listed(module_lines(text, self.pieces)),
             "core": _listed(core),
             "of_core": of_core,
+            "unseen": reasons(self.derivation, self.pieces),
         }
 
     def _part(self, part: str) -> Optimised:

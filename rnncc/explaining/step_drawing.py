@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from rnncc.explaining.cell_drawing import DENSE, ROW, kind_of
+from rnncc.drawing.density import DENSE, ROW, kind_of
 from rnncc.explaining.layered import GAP, LINE, Box, PlacedBox
 from rnncc.explaining.origins import Origins
 from rnncc.schedule.model import (

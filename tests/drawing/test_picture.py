@@ -23,6 +23,9 @@ from rnncc.drawing.columns import columns_of, ranks_of
 from rnncc.drawing.graph import MOST_NODES, drawing_of
 from rnncc.drawing.notebook import MOST_DRAWN
 from rnncc.drawing.picture import BOX, _boxes, picture
+from rnncc.driver import Derivation
+from rnncc.explaining.cell_drawing import cell_drawing
+from rnncc.explaining.origins import Origins, TextPieces
 from rnncc.lowering.cell_interface import check_text
 from tests.support.paths import ROOT
 
@@ -52,6 +55,24 @@ def test_what_is_dense_and_what_goes_around() -> None:
     assert len(products) == 1 and (products[0], "z") in drawing.arrows
     assert {a for a, b in drawing.arrows if b == products[0]} == {"h[t-1]", "recurrent_kernel"}
     assert {a for a, b in drawing.arrows if b == "c[t]"} == {"c[t-1]", "f", "i", "g"}
+
+
+def test_dense_is_what_is_computed_so() -> None:
+    """Not what is written: a sum of rows multiplies nothing, and both drawings know it."""
+    body = """W: weight[3, 3]
+a = einsum("kl->k", W) * x[t]
+b = einsum("k,kl->l", h[t-1], W)
+h[t] = a + b
+return h[t]
+"""
+    cell = of_text(body)
+    kinds = {n.key: n.kind for n in drawing_of(cell).nodes.values()}
+    assert kinds["a"] == "pointwise" and kinds["b"] == "dense"
+    derivation = Derivation(cell.spec)
+    pieces = TextPieces(cell.spec)
+    boxes = cell_drawing(derivation.plain.lowered, Origins(pieces, derivation.plain)).boxes
+    assert {p.box.lines[0]: p.box.kind for p in boxes}["b"] == "dense"
+    assert {p.box.lines[0]: p.box.kind for p in boxes}["a"] != "dense"
 
 
 @pytest.mark.parametrize("path", CELLS, ids=lambda p: p.stem)

@@ -16,7 +16,9 @@ import pytest
 from rnncc.cli.settings import builtin_cells
 from rnncc.driver import Derivation
 from rnncc.explaining.layered import Box, layered
+from rnncc.explaining.origins import TextPieces
 from rnncc.explaining.page import PageMaker, page_of
+from rnncc.explaining.unseen import ALIAS, KNOWN, MOVED, TAKEN, UNREAD, reasons
 from rnncc.lowering.cell_interface import check_text
 from tests.support.cases import NAMES, spec_of
 from tests.support.random_cells import random_cell
@@ -254,6 +256,29 @@ def test_a_browser_lights_what_a_line_became(tmp_path: Path, rnncc_cli: Cli) -> 
     assert any("v.fma(f_, " in s for s in ours) and text[number - 1] in module
     assert not [s for s in module if re.search(rf"# line (?!{number}$)\d+$", s)]
     assert re.search(rf'<g class="box [\w ]*lit"[^>]*data-e="{number}"', shown)
+
+
+def test_why_a_stage_has_no_line_of_an_equation() -> None:
+    """Of every equation, by what its value is under these options."""
+    derivation = derivation_of("gru")
+    said = reasons(derivation, TextPieces(derivation.spec))
+    lines = derivation.spec.text.split("\n")
+    starts = {lines[n - 1].split(" =")[0]: why for n, why in said.items()}
+    assert starts["h_dropped"] == ALIAS and starts["W_z, W_r, W_h"] == UNREAD
+    assert starts["input_bias"] == MOVED and starts["h[t]"] == TAKEN
+    known = derivation_of("cell: A\nx: input[3]\nh: state[3]\nn = 3\nh[t] = x[t] * n\nreturn h[t]")
+    assert [*reasons(known, TextPieces(known.spec)).values()] == [KNOWN, TAKEN]
+
+
+def test_a_browser_says_why_there_is_no_line(tmp_path: Path, rnncc_cli: Cli) -> None:
+    page = tmp_path / "page.html"
+    assert rnncc_cli("explain", "gru", "--html", page).code == 0
+    text = builtin_cells()["gru"].read_text("utf-8").split("\n")
+    for start, why in (("h_dropped =", ALIAS), ("h[t] =", "")):
+        number = next(n for n, line in enumerate(text, 1) if line.startswith(start))
+        found = re.search(r'id="why">(.*?)</p>', dom(page, f"line-{number}"))
+        assert found and found[1].endswith(f"{why}." if why else why), found
+        assert bool(found[1]) == bool(why)
 
 
 def test_keys_do_what_the_page_says(tmp_path: Path) -> None:
