@@ -5,7 +5,9 @@ Non-Goals: pages of the site (`docs/hooks/notebooks.py`).
 
 from __future__ import annotations
 
+import base64
 import hashlib
+import io
 import os
 import tempfile
 from pathlib import Path
@@ -58,14 +60,27 @@ def run(path: Path, folder: Path) -> Any:
         client.execute(env=environment)
     for cell in notebook.cells:
         for output in cell.get("outputs", ()):
-            if "text/html" in output.get("data", {}):  # which has the drawing, too
-                output.data.pop("image/svg+xml", None)
+            _make_small(output.get("data", {}))
     notebook.metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
         "language_info": {"name": "python"},
         "outputs_of": digest(notebook),
     }
     return notebook
+
+
+def _make_small(data: dict[str, str]) -> None:
+    """An output as it is stored: a picture in 64 colours, of a drawing the one within the HTML."""
+    if "text/html" in data:
+        data.pop("image/svg+xml", None)
+    if "image/png" in data:
+        from PIL import Image
+
+        file = io.BytesIO(base64.b64decode(data["image/png"]))
+        small = io.BytesIO()
+        few = Image.open(file).convert("RGB").quantize(64, dither=Image.Dither.NONE)
+        few.save(small, "png", optimize=True)
+        data["image/png"] = base64.b64encode(small.getvalue()).decode()
 
 
 def kinds(notebook: Any) -> list[list[tuple[str, ...]]]:
