@@ -1,6 +1,6 @@
 """A character language model with a cell of its own, written in torch, on Python's own docstrings.
 
-    python examples/char_model.py [--text FILE] [--units 256] [--steps 3000] [--quick]
+    python examples/char_model.py [--text FILE] [--units 128] [--steps 2000] [--quick]
 
 The cell is a module of torch with the equations of one step; `rnncc.torch.Recurrent` reads it and
 compiles it, its parameters stay its own. The text is what the standard library says of itself: the
@@ -119,9 +119,8 @@ class Text:
         return "".join(self.alphabet[i] for i in numbers.tolist())
 
 
-def docstrings() -> dict[str, list[str]]:
-    """Of the standard library, by file: its modules', classes' and functions'."""
-    folder = Path(sysconfig.get_path("stdlib"))
+def docstrings(folder: Path) -> dict[str, list[str]]:
+    """Of the sources below a folder, by file: modules', classes' and functions'."""
     found = {}
     for path in sorted(folder.rglob("*.py")):
         if OTHERS & {*path.relative_to(folder).parts}:
@@ -144,7 +143,7 @@ def text_of(path: Path | None) -> Text:
         train, held_out = whole[:cut], whole[cut:]
     else:
         parts: tuple[dict[str, None], dict[str, None]] = ({}, {})  # each text once
-        for name, texts in docstrings().items():
+        for name, texts in docstrings(Path(sysconfig.get_path("stdlib"))).items():
             parts[zlib.crc32(name.encode()) % 10 == 0].update(dict.fromkeys(texts))
         train = "\n\n".join(parts[0])
         held_out = "\n\n".join(text for text in parts[1] if text not in parts[0])
@@ -234,10 +233,10 @@ def train(model: Model, text: Text, steps: int) -> Curve:
 
 
 @torch.no_grad()
-def sample(model: Model, text: Text, begin: str, length: int) -> str:
-    """Goes on from `begin`, a character at a time, each drawn at a temperature of 0.6."""
+def sample(model: Model, text: Text, length: int) -> str:
+    """Goes on from how the held-out text begins, a character at a time, at a temperature of 0.6."""
     torch.manual_seed(SEED)
-    numbers = [max(0, text.alphabet.find(c)) for c in begin]
+    numbers = text.held_out[:10].tolist()
     logits, states = model(torch.tensor([numbers]))
     for _ in range(length):
         likely = torch.softmax(logits[0, -1] / 0.6, -1)
@@ -293,13 +292,13 @@ def main(argv: Sequence[str] | None = None) -> float:
     """Trains, writes a sample and returns bits a character on what is held out."""
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--text", type=Path, metavar="FILE", help="UTF-8, in place of docstrings")
-    parser.add_argument("--units", type=int, default=256)
-    parser.add_argument("--steps", type=int, default=3000)
+    parser.add_argument("--units", type=int, default=128)
+    parser.add_argument("--steps", type=int, default=2000)
     parser.add_argument("--picture", type=png, default=Path("char_model.png"))
-    parser.add_argument("--quick", action="store_true", help="64 units, 150 steps")
+    parser.add_argument("--quick", action="store_true", help="64 units, 100 steps")
     given = parser.parse_args(argv)
     if given.quick:
-        given.units, given.steps = 64, 150
+        given.units, given.steps = 64, 100
     if not 1 <= given.units <= 4096 or given.steps < 1:
         parser.error("--units is from 1 to 4096, --steps at least 1")
     try:
@@ -314,7 +313,7 @@ def main(argv: Sequence[str] | None = None) -> float:
     model = Model(len(text.alphabet), given.units)
     curve = train(model, text, given.steps)
     ours, loop, apart = beside_the_loop(model, text, 3 if given.quick else 15)
-    print(sample(model, text, "Return ", 400))
+    print(sample(model, text, 400))
     print(f"a step of training: {ours:.1f} ms, by torch's loop {loop:.1f} ms; ", end="")
     print(f"logits are {apart:.0e} apart at most")
     bits = held_out(model, text)

@@ -190,8 +190,12 @@ def main(argv: Sequence[str] | None = None) -> None:
     # uvicorn 0.54 logs each answer of 503 as an app that forgot to answer.
     forgot = "without completing handshake"
     logging.getLogger("uvicorn.error").addFilter(lambda record: forgot not in record.getMessage())
-    socket = config.bind_socket()  # ends the process with a line where the port is taken
+    socket = config.bind_socket()  # ends the process with a line where that can't be
     host, port = socket.getsockname()[:2]
+    try:
+        socket.listen(2048)  # two may bind a port, one listens
+    except OSError as error:
+        raise SystemExit(f"{host}:{port}: {error}") from None
     print(f"serving {layer.cell.name} on ws://{host}:{port}/session", flush=True)
     try:
         uvicorn.Server(config).run(sockets=[socket])
