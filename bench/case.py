@@ -112,7 +112,9 @@ def draw(case: Case) -> Data:
     x = array(case.batch, case.time, case.features)
     dy = array(case.batch, case.time, width.evaluate(sizes))
     weights = {
-        name: rng.uniform(-bound_, bound_, [s.evaluate(sizes) for s in shape]).astype(case.dtype)
+        name: np.asarray(
+            rng.uniform(-bound_, bound_, [s.evaluate(sizes) for s in shape]), case.dtype
+        )
         for name, (shape, _) in interface.weights.items()
     }
     mask = rng.random((case.batch, case.time)) >= 1 / 3

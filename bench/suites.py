@@ -195,6 +195,24 @@ CUSTOM = Suite(
     ),
 )
 
+# ---- built-in cells --------------------------------------------------------------------------
+
+# Those of one input and one output, beside LSTM and a loop in torch: figures of docs/cells.md.
+BUILT_IN = (
+    *("simple_rnn", "lstm", "gru", "coupled_lstm", "peephole_lstm", "projected_lstm"),
+    *("layer_norm_lstm", "slstm", "light_gru", "minimal_gated_unit", "indrnn", "sru"),
+    *("recurrent_highway", "fast_weights"),
+)
+CELLS = Suite(
+    tuple(
+        Race(case, ("torch",), mode, beside=replace(case, cell="lstm"), quick=cell == "indrnn")
+        for cell in BUILT_IN
+        for mode in (FORWARD, TRAINING)
+        for case in (Case(cell, mode, 64, 28, 28, 64),)
+    ),
+    (),
+)
+
 # ---- tiny, deepbench -------------------------------------------------------------------------
 
 SAMPLES = 512
@@ -246,6 +264,7 @@ SUITES: dict[str, Entry] = {
     "inference": INFERENCE,
     "training": TRAINED,
     "custom": CUSTOM,
+    "cells": CELLS,
     "tiny": TINY,
     "scaling": "bench.scaling_suite:scaling_suite",
     "deepbench": DEEPBENCH,

@@ -23,16 +23,19 @@ from bench.case import Case, bound
 
 @dataclass(frozen=True, slots=True)
 class CellCode:
-    """states: how many; rank: 2 where states are [batch, heads, units / heads]."""
+    """states: how many of [units]; or `shaped`, each one's shape by the units.
+
+    Where the output isn't a state it is the first one all the same, and no step reads it.
+    """
 
     before: Callable[..., Any]
     step: Callable[..., tuple[Any, ...]]
     states: int = 1
-    rank: int = 1
+    shaped: Callable[[int], list[tuple[int, ...]]] | None = None
 
     def shapes(self, batch: int, units: int) -> list[tuple[int, ...]]:
-        shape = (batch, units) if self.rank == 1 else (batch, HEADS, units // HEADS)
-        return [shape] * self.states
+        shapes = self.shaped(units) if self.shaped else [(units,)] * self.states
+        return [(batch, *shape) for shape in shapes]
 
 
 HEADS = 4
@@ -138,17 +141,92 @@ def _relu_rnn(ops: Any, w: Any, z: Any, kept: Any, h: Any) -> tuple[Any, ...]:
     return (ops.relu(z + _dropped(h, kept) @ w["recurrent_kernel"]),)
 
 
+# ---- others ----------------------------------------------------------------------------------
+
+
+def _coupled(ops: Any, w: Any, z: Any, kept: Any, h: Any, c: Any) -> tuple[Any, ...]:
+    i, g, o = ops.split(z + h @ w["recurrent_kernel"], 3)
+    i = ops.sigmoid(i)
+    c = (1 - i) * c + i * ops.tanh(g)
+    return ops.sigmoid(o) * ops.tanh(c), c
+
+
+def _projected(ops: Any, w: Any, z: Any, kept: Any, r: Any, c: Any) -> tuple[Any, ...]:
+    h, c = _peephole(ops, w, z, kept, r, c)
+    return h @ w["projection_kernel"], c
+
+
+def _minimal(ops: Any, w: Any, z: Any, kept: Any, h: Any) -> tuple[Any, ...]:
+    x_f, x_h = ops.split(z, 2)
+    f = ops.sigmoid(x_f + h @ w["recurrent_kernel_f"])
+    g = ops.tanh(x_h + (f * h) @ w["recurrent_kernel_h"])
+    return ((1 - f) * h + f * g,)
+
+
+def _independent(ops: Any, w: Any, z: Any, kept: Any, h: Any) -> tuple[Any, ...]:
+    return (ops.relu(z + w["recurrent_kernel"] * h),)
+
+
+def _sru_before(ops: Any, w: Any, x: Any) -> Any:
+    return x @ w["kernel"]
+
+
+def _sru(ops: Any, w: Any, z: Any, kept: Any, h: Any, c: Any) -> tuple[Any, ...]:
+    u, z_f, z_r, x_highway = ops.split(z, 4)
+    f = ops.sigmoid(z_f + w["recurrent_f"] * c + w["bias_f"])
+    r = ops.sigmoid(z_r + w["recurrent_r"] * c + w["bias_r"])
+    c = f * c + (1 - f) * u
+    return r * c + (1 - r) * x_highway, c
+
+
+def _highway(ops: Any, w: Any, z: Any, kept: Any, s: Any) -> tuple[Any, ...]:
+    for layer in (1, 2, 3):
+        a, g = ops.split(s @ w[f"recurrent_kernel_{layer}"] + w[f"bias_{layer}"] + z, 2)
+        g = ops.sigmoid(g - 2.0)
+        s, z = g * ops.tanh(a) + (1 - g) * s, 0
+    return (s,)
+
+
+def _fast_before(ops: Any, w: Any, x: Any) -> Any:
+    def mapped(v: Any) -> Any:
+        v = ops.relu(v) + ops.exp(-ops.relu(-v))  # elu(v) + 1
+        return v / v.sum(-1)[..., None]
+
+    beta = ops.sigmoid(x @ w["rate_kernel"] + w["rate_bias"])[..., None]
+    k, q, v = mapped(x @ w["key_kernel"]), mapped(x @ w["query_kernel"]), x @ w["value_kernel"]
+    return ops.join(k, q, v, beta)
+
+
+def _fast(ops: Any, w: Any, z: Any, kept: Any, h: Any, memory: Any) -> tuple[Any, ...]:
+    n = h.shape[-1]
+    k, q, v, beta = z[:, :n], z[:, n : 2 * n], z[:, 2 * n : 3 * n], z[:, 3 * n :]
+    old = ops.einsum("bij,bj->bi", memory, k)
+    memory = memory + (beta * (v - old))[:, :, None] * k[:, None, :]
+    return ops.einsum("bij,bj->bi", memory, q), memory
+
+
 # By the cell's name and the options that make another cell of it.
 CELLS = {
     ("lstm",): CellCode(_dense, _lstm, 2),
     ("peephole_lstm",): CellCode(_dense, _peephole, 2),
     ("layer_norm_lstm",): CellCode(_norm_before, _norm_lstm, 2),
-    ("slstm",): CellCode(_slstm_before, _slstm, 4, rank=2),
+    ("slstm",): CellCode(_slstm_before, _slstm, shaped=lambda units: [(HEADS, units // HEADS)] * 4),
     ("gru",): CellCode(_gru_before, _gru),
     ("gru", ("reset_after", False)): CellCode(_dense, _gru_reset_before),
     ("light_gru",): CellCode(_light_before, _light),
     ("simple_rnn",): CellCode(_dense, _simple),
     ("simple_rnn", ("activation", "relu")): CellCode(_dense, _relu_rnn),
+    ("coupled_lstm",): CellCode(_dense, _coupled, 2),
+    ("projected_lstm",): CellCode(
+        _dense, _projected, shaped=lambda units: [(units // 2,), (units,)]
+    ),
+    ("minimal_gated_unit",): CellCode(_dense, _minimal),
+    ("indrnn",): CellCode(_dense, _independent),
+    ("sru",): CellCode(_sru_before, _sru, 2),
+    ("recurrent_highway",): CellCode(_sru_before, _highway),
+    ("fast_weights",): CellCode(
+        _fast_before, _fast, shaped=lambda units: [(units,), (units, units)]
+    ),
 }
 DROPPED = ("lstm", "gru", "simple_rnn")  # whose steps read `kept`, one mask for all gates
 

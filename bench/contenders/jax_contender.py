@@ -27,7 +27,7 @@ def prepare(case: Case, data: Data) -> Run:
     assert code is not None
     w = {n: jnp.asarray(a) for n, a in data.weights.items()}
     x, dy = (jnp.asarray(a.swapaxes(0, 1)) for a in (data.x, data.dy))
-    mask = data.mask.T.reshape(case.time, case.batch, *[1] * code.rank) if case.masked else None
+    mask = data.mask.T if case.masked else None
     given = None if data.kept is None else jnp.asarray(data.kept)
     keep = 1 - case.option("recurrent_dropout", 0)
 
@@ -38,7 +38,8 @@ def prepare(case: Case, data: Data) -> Run:
             z, valid = at
             new = code.step(ops, w, z, kept, *states)
             if valid is not None:
-                new = tuple(jnp.where(valid, a, b) for a, b in zip(new, states, strict=True))
+                like = [valid.reshape(-1, *[1] * (a.ndim - 1)) for a in new]
+                new = tuple(map(jnp.where, like, new, states))
             return new, new[0]
 
         last, y = jax.lax.scan(step, states, (code.before(ops, w, x), mask))

@@ -23,7 +23,7 @@ def prepare(case: Case, data: Data) -> Run:
     code, ops, w = code_of(case), ops_of("numpy"), data.weights
     assert code is not None
     x = np.ascontiguousarray(data.x.swapaxes(0, 1))
-    mask = data.mask.T.reshape(case.time, case.batch, *[1] * code.rank) if case.masked else None
+    mask = data.mask.T if case.masked else None
 
     def start() -> Any:
         return [np.zeros(s, case.dtype) for s in code.shapes(case.batch, case.units)]
@@ -39,7 +39,8 @@ def prepare(case: Case, data: Data) -> Run:
         for t, z in enumerate(code.before(ops, w, x)):
             new = code.step(ops, w, z, None, *states)
             if mask is not None:
-                new = tuple(np.where(mask[t], a, b) for a, b in zip(new, states, strict=True))
+                like = [mask[t].reshape(-1, *[1] * (a.ndim - 1)) for a in new]
+                new = tuple(map(np.where, like, new, states))
             states = new
             rows.append(states[0])
         return np.stack(rows).reshape(case.time, case.batch, -1)

@@ -188,9 +188,7 @@ def _loop(case: Case, data: Data, *, compiled: bool) -> Run:
     step = _compiled(code, ops) if compiled else lambda *given: code.step(ops, *given)
     w = {n: torch.from_numpy(a.copy()) for n, a in data.weights.items()}
     x, dy = torch.from_numpy(data.x), torch.from_numpy(data.dy)
-    mask = torch.from_numpy(data.mask)[..., None] if case.masked else None
-    if mask is not None and code.rank == 2:
-        mask = mask[..., None]
+    mask = torch.from_numpy(data.mask) if case.masked else None
     given = None if data.kept is None else torch.from_numpy(data.kept)
     keep = 1 - case.option("recurrent_dropout", 0)
 
@@ -201,7 +199,8 @@ def _loop(case: Case, data: Data, *, compiled: bool) -> Run:
         for t, z in enumerate(code.before(ops, w, x).unbind(1)):
             new = step(w, z, kept, *states)
             if mask is not None:
-                new = [torch.where(mask[:, t], a, b) for a, b in zip(new, states, strict=True)]
+                like = [mask[:, t].reshape(-1, *[1] * (a.ndim - 1)) for a in new]
+                new = [*map(torch.where, like, new, states)]
             states = new
             rows.append(states[0])
         return torch.stack(rows, 1).reshape(case.batch, case.time, -1)

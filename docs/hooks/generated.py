@@ -3,7 +3,7 @@ text when the site is built.
 
     api MODULE      each name of the module's `__all__`, by its docstring
     names           the same of all public modules, as links
-    cells           the built-in cells, each as a paper and as its file says it
+    cells           the built-in cells, each as a paper and as its file says it, with figures
     errors          every cause of a diagnostic, its example, what is printed and the mend
     functions       what equations may call; initializers: what weights may name
     results SUITE   the section of bench/RESULTS.md that the suite's last run wrote
@@ -24,7 +24,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[2]
-sys.path.insert(0, str(ROOT))  # pages are of this checkout, whatever is installed
+sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]  # of this checkout, whatever is installed
+from built_in import cells, drawings  # noqa: E402
+
 PUBLIC = (
     "rnncc",
     "rnncc.layers",
@@ -43,6 +45,15 @@ WIDEST = 110  # a longer line of an example is cut: what it shows is that it is 
 def on_page_markdown(markdown: str, **_: Any) -> str:
     """mkdocs calls this with a page's text."""
     return LINE.sub(lambda m: made(m[1]), markdown)
+
+
+def on_files(files: Any, config: Any) -> Any:
+    """mkdocs calls this before it reads pages: files that are made for them."""
+    from mkdocs.structure.files import File
+
+    for name, text in drawings():
+        files.append(File.generated(config, name, content=text))
+    return files
 
 
 def made(request: str) -> str:
@@ -84,23 +95,6 @@ def names() -> Iterator[str]:
             for n in names_of(module)
         ]
         yield f"| [`{module}`]({page}) | {', '.join(links)} |"
-
-
-def cells() -> Iterator[str]:
-    from rnncc.drawing.chosen import chosen_cell
-    from rnncc.drawing.mathml import MathML
-    from rnncc.drawing.walk import equations
-    from rnncc.lowering.cell_interface import check_text
-
-    for path in sorted((ROOT / "rnncc/cells").glob("*.rnn")):
-        text = path.read_text("utf-8")
-        title = re.match(r'"""(.*?)"""', text, re.DOTALL)
-        assert title, path
-        yield from (f"## {path.stem}", "", " ".join(title[1].split()), "")
-        shown = equations(chosen_cell(check_text(text, path.name)), MathML())
-        yield from (f'<div style="overflow-x:auto">{shown}</div>', "")
-        yield from fenced(text[title.end() :].strip("\n"), "rnn", path.name)
-        yield ""
 
 
 def errors() -> Iterator[str]:

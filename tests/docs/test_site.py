@@ -16,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import pytest
 
+import rnncc
 from rnncc.frontend.causes import CAUSES
 from rnncc.frontend.library import INITIALIZERS, SIGNATURES
 from tests.support.pages.running import blocks
@@ -150,6 +151,25 @@ def test_every_built_in_cell_is_shown(pages: dict[str, Page]) -> None:
     cells = {p.stem for p in (ROOT / "rnncc/cells").glob("*.rnn")}
     assert cells and cells <= pages["cells.html"].ids
     assert pages["cells.html"].tables == len(cells)
+    assert {f"pictures/cells/{cell}.svg" for cell in cells} <= {*pages["cells.html"].loads}
+
+
+def test_figures_of_cells_are_the_benchs(generated: Any) -> None:
+    """Parameters as a layer has them; times of every cell that the suite races."""
+    import built_in
+
+    from bench.suites import BUILT_IN
+
+    for path in built_in.paths():
+        found = built_in.figures_of(path)
+        assert bool(found.forward and found.training) == (path.stem in BUILT_IN), path
+    layer = rnncc.compile("slstm")(units=built_in.UNITS)
+    layer.build((1, 1, built_in.FEATURES))
+    slstm = built_in.figures_of(ROOT / "rnncc/cells/slstm.rnn")
+    assert slstm.parameters == sum(w.size for w in layer.weights.values())
+    assert slstm.forward and f"| sLSTM forward (64, 28, 28, 64) | {slstm.forward.ours}" in (
+        ROOT / "bench/RESULTS.md"
+    ).read_text("utf-8")
 
 
 def test_arguments_are_listed(generated: Any) -> None:
