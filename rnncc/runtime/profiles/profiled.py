@@ -14,6 +14,8 @@ import numpy as np
 if TYPE_CHECKING:  # tables and all that is behind them are needed by profiles alone
     from rnncc.runtime.profiles.profile import Profile
 
+MOST_REPEATS = 1000  # whose stamps are all kept
+
 
 class Profiled:
     """A layer whose calls can be looked into."""
@@ -35,12 +37,12 @@ class Profiled:
         can do. Printed it is a table; `timeline` draws it, `chrome_trace` writes it.
 
         gradients: of `vjp` and its pullback to everything, with weights that are new each time, as
-        a step of training has them; else of a call. repeats: calls that medians are of. The rest as
-        for these two. Kernels are compiled once more, with time stamps between their stages; the
-        numbers they compute are the layer's own, bit for bit, and the layer stays as it is. What
-        the stamps cost is in the profile, too. Raises as a call does; ValueError for a layer whose
-        kernels aren't the CPU's, of a module that was written without its cell's text, and for more
-        pieces than memory is kept for.
+        a step of training has them; else of a call. repeats: of so many calls, 1000 at most, the
+        middle half is told. The rest as for these two. Kernels are compiled once more, with time
+        stamps between their stages; the numbers they compute are the layer's own, bit for bit, and
+        the layer stays as it is. What the stamps cost is in the profile, too. Raises as a call
+        does; ValueError for a layer whose kernels aren't the CPU's, of a module that was written
+        without its cell's text, and for more pieces than are kept.
         """
         from rnncc.runtime.profiles.measure import measured
 
@@ -48,8 +50,8 @@ class Profiled:
             raise TypeError(f"gradients is True or False, not {gradients!r}")
         if isinstance(repeats, bool) or not isinstance(repeats, int | np.integer):
             raise TypeError(f"repeats is a whole number, not {repeats!r}")
-        if repeats < 1:
-            raise ValueError(f"repeats is {repeats}, expected 1 or more")
+        if not 1 <= repeats <= MOST_REPEATS:
+            raise ValueError(f"repeats is {repeats}, expected 1 to {MOST_REPEATS}")
         layer: Any = self
         if not layer.built:
             layer._enter(inputs, initial_state, mask, lengths, resets)

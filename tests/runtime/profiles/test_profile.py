@@ -15,17 +15,23 @@ import pytest
 
 import rnncc
 from rnncc import oracle
+from rnncc.artifact.kernel_tables import KernelSpec, PieceSpec
 from rnncc.driver import Derivation
 from rnncc.layers import LSTM, RNN, Bidirectional, GRUCell, LSTMCell
 from rnncc.runtime.cpu.execution import timed
+from rnncc.runtime.cpu.execution.timed import CALL, RAN, RETURNED, RUN, Launched
+from rnncc.runtime.cpu.kernels.stamps import BEGIN, END
+from rnncc.runtime.cpu.planning.work import StageWork
 from rnncc.runtime.jit.module_grammar import check_module
-from rnncc.runtime.profiles.pieces import TimedPiece
+from rnncc.runtime.profiles.pieces import Threads, TimedCall, TimedPiece
 from rnncc.runtime.profiles.profile import Profile
-from rnncc.runtime.profiles.rows import ProfileRow
+from rnncc.runtime.profiles.roofline import Roofline
+from rnncc.runtime.profiles.rows import ProfileRow, rows_of
 from tests.support.arrays import uniform
 from tests.support.cases import NAMES, spec_of
 
 CELLS = NAMES if os.environ.get("RNNCC_EVERY_CELL") else ["lstm", "matrix_memory", "spiking"]
+LIMITS = Roofline(2, 1e9, 0.5e9, {1024: 1e9, 1024 * 1024: 1e9})
 BATCH, TIME, FEATURES, UNITS = 5, 9, 7, 19
 
 
@@ -132,6 +138,52 @@ def test_pieces_fill_the_call(call: Profile, training: Profile) -> None:
         np.testing.assert_allclose(totals, profile.timed_seconds, rtol=1e-9)
         np.testing.assert_allclose(np.sum([*profile.kinds.values()], 0), totals, rtol=1e-9)
         assert sum(row.seconds for row in profile.rows) == pytest.approx(profile.timed_seconds)
+
+
+def test_two_threads() -> None:
+    """Stamps written by hand: a launch of two parts, whose second ends later, then one of one."""
+    kernel = KernelSpec("k", "scan", "B", "scan", (), (), function="k")
+    told = (PieceSpec(0, "waiting"), PieceSpec(1, "stage", "s"), PieceSpec(1, "waiting"))
+    work = {1: StageWork(1000)}
+    two = Launched(0, "", "k", kernel, told, work, 0, 2, False, "float32")
+    copies = Launched(1, "", "copies", None, (), {}, 8, 1, False, "float32")
+    near, far = 1 << 40, 1 << 41  # stacks
+    caller = [(CALL, 0, near), (RUN, 10, near), (RAN, 100, near + 64), (RETURNED, 110, near)]
+    own = [(BEGIN, 15, near), (0, 16, 0), (1, 46, 20), (2, 50, 0), (END, 51, 0)]
+    own += [(BEGIN | 1, 80, near), (END, 90, 0)]
+    other = [(BEGIN, 20, far), (0, 22, 0), (1, 60, 30), (2, 61, 0), (END, 70, 0)]
+    lines = [np.array(line, np.int64) for line in (caller, own, other)]
+    call = TimedCall(lines, {0: two, 1: copies})
+    threads = Threads.of_calls([call])
+    found = sorted(
+        (p.thread, p.begin, p.end, p.kind) for p in call.pieces(threads) if p.end > p.begin
+    )
+    assert found == [
+        (0, 0, 10, "python"),
+        (0, 10, 15, "other"),  # to the first launch
+        (0, 15, 16, "waiting"),
+        (0, 16, 46, "epilogue"),
+        (0, 46, 50, "waiting"),
+        (0, 50, 51, "other"),
+        (0, 51, 70, "waiting"),  # for the other's part
+        (0, 70, 80, "other"),
+        (0, 80, 90, "copies"),
+        (0, 90, 100, "other"),
+        (0, 100, 110, "python"),
+        (1, 0, 20, "waiting"),
+        (1, 20, 22, "waiting"),
+        (1, 22, 60, "epilogue"),
+        (1, 60, 61, "waiting"),
+        (1, 61, 70, "other"),
+        (1, 70, 110, "waiting"),
+    ]
+    rows = {(row.stage, row.kind): row for row in rows_of([call], threads, LIMITS, 1.0)}
+    assert rows["s", "contraction"].by_thread == (20, 30)
+    assert rows["s", "epilogue"].by_thread == (10, 8)
+    assert rows["", "python"].by_thread == (20, 0)
+    assert rows["", "copies"].limit == pytest.approx(16 / 5e8)  # half of what two cores read
+    assert rows["s", "contraction"].limit == pytest.approx(1000 / 5e8)  # of both together
+    assert sum(row.seconds for row in rows_of([call], threads, LIMITS, 1.0)) == 110
 
 
 def test_stages_of_the_plan(layer: Any, training: Profile) -> None:
@@ -269,7 +321,7 @@ def test_room(layer: Any, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Non
     profile = layer.profile(x, repeats=1)
     assert max(row.times for row in profile.rows if row.kind == "epilogue") >= TIME
     assert timed.STAMPS.room is None
-    monkeypatch.setattr(timed, "MOST_ROOM", 5)
+    monkeypatch.setattr(timed, "MOST_STAMPS", 5)
     with pytest.raises(ValueError, match="more than 5: profile fewer steps"):
         layer.profile(x, repeats=1)
     assert timed.STAMPS.room is None and not timed.STAMPS.lines.any()
@@ -278,6 +330,7 @@ def test_room(layer: Any, x: np.ndarray, monkeypatch: pytest.MonkeyPatch) -> Non
 def test_refusals(layer: Any, x: np.ndarray) -> None:
     for keywords, kind, what in (
         ({"repeats": 0}, ValueError, "repeats is 0, expected 1"),
+        ({"repeats": 10**9}, ValueError, "expected 1 to 1000"),
         ({"repeats": 2.5}, TypeError, "repeats is a whole number, not 2.5"),
         ({"repeats": True}, TypeError, "repeats is a whole number"),
         ({"gradients": 1}, TypeError, "gradients is True or False"),

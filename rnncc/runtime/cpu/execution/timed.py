@@ -42,7 +42,7 @@ from rnncc.runtime.cpu.threads.worker_pool import function_of
 
 CALLER = 0  # the line of the thread that calls; then those of parts
 FIRST_ROOM = 1 << 14  # stamps of a line
-MOST_ROOM = 1 << 18
+MOST_STAMPS = 1 << 18  # of all lines: what is made of them takes microseconds each
 # What the caller writes, besides the pieces of kernels.
 CALL, RUN, RAN, RETURNED = range(4)
 
@@ -123,13 +123,13 @@ class Stamps:
         base, size = self.room.ctypes.data, self.room[0].nbytes
         ends = (int(self.lines[n, 0]) - base - n * size for n in range(len(self.room)))
         counts = [end // (8 * STAMP_WORDS) for end in ends]
-        if max(counts) <= self.room.shape[1]:
-            return [self.room[n, :k].copy() for n, k in enumerate(counts)]
-        if max(counts) > MOST_ROOM:
+        if sum(counts) > MOST_STAMPS:
             raise ValueError(
-                f"this call has {max(counts)} pieces to time, more than {MOST_ROOM}: profile "
+                f"this call has {sum(counts)} pieces to time, more than {MOST_STAMPS}: profile "
                 "fewer steps or a smaller batch"
             )
+        if max(counts) <= self.room.shape[1]:
+            return [self.room[n, :k].copy() for n, k in enumerate(counts)]
         self._make_room(max(counts) + max(counts) // 4)
         return None
 
