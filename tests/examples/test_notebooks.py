@@ -18,7 +18,7 @@ from tests.support.pages.notebooks import NOTEBOOKS, digest, kinds, run, stored
 
 MOST_BYTES = 300_000
 AGAIN = "pytest tests/examples/test_notebooks.py --update-golden runs and stores it"
-NEEDS = {"digits": "sklearn"}
+NEEDS = {"digits": "sklearn", "replacing_lstm": "torch", "amplifier": "torch"}
 
 
 @pytest.mark.slow
