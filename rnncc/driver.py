@@ -21,6 +21,7 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from rnncc.artifact.cell import CellDescription, Variant, variants_of
+from rnncc.common.progress import working
 from rnncc.common.result_roles import cotangent_name
 from rnncc.common.unrolling import unroll_of
 from rnncc.frontend.elaborate import bind_options
@@ -106,13 +107,14 @@ class Derivation:
         alone, and renders what it lacks when a call first asks for it. timed: its kernels also
         write when they did what (`emit.cpu.timed_kernels`).
         """
-        from rnncc.emit.module import module_text
+        with working(f"writing kernels of {self.spec.name}"):
+            from rnncc.emit.module import module_text
 
-        cell = self.cell(dtype)
-        compiled = map(self._compiled, variants or variants_of(cell, second_order=second_order))
-        return module_text(
-            self.spec, cell, compiled, target=target, on_demand=on_demand, timed=timed
-        )
+            cell = self.cell(dtype)
+            compiled = map(self._compiled, variants or variants_of(cell, second_order=second_order))
+            return module_text(
+                self.spec, cell, compiled, target=target, on_demand=on_demand, timed=timed
+            )
 
     def _compiled(self, variant: Variant) -> CompiledVariant:
         from rnncc.emit.module import CompiledVariant

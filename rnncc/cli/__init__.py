@@ -35,6 +35,7 @@ from typing import Any
 
 from rnncc.cli.completion import SHELLS, answer, cells, stages
 from rnncc.cli.settings import UsageError
+from rnncc.common.progress import command_begins, working
 from rnncc.frontend.diagnostics import SpecError
 
 DONE, FAILED, MISUSED, INTERRUPTED = 0, 1, 2, 130
@@ -51,6 +52,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         arguments = parser.parse_args(argv)
     except SystemExit as stop:  # argparse has said why
         return stop.code if isinstance(stop.code, int) else MISUSED
+    command_begins()
     try:
         code: int = arguments.run(arguments)
         # `rnncc compile lstm >&-`; the language server closes it
@@ -156,7 +158,9 @@ def _later(module: str, function: str = "run") -> Callable[[argparse.Namespace],
     def run(arguments: argparse.Namespace) -> int:
         from importlib import import_module
 
-        code: int = getattr(import_module(f"rnncc.cli.{module}"), function)(arguments)
+        with working("starting"):
+            command = getattr(import_module(f"rnncc.cli.{module}"), function)
+        code: int = command(arguments)
         return code
 
     return run

@@ -20,7 +20,6 @@ from typing import Any
 
 import numpy as np
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from rnncc import oracle
@@ -28,6 +27,7 @@ from rnncc.artifact.cell import CellDescription
 from rnncc.cli.probe import probe_sizes
 from rnncc.cli.report import print_json
 from rnncc.cli.settings import Settings, UsageError, load
+from rnncc.common.progress import working
 from rnncc.common.result_roles import final_name
 from rnncc.compiler import layer_class
 from rnncc.frontend.spec import Call, CellSpec, Name, walk
@@ -71,15 +71,12 @@ def run(arguments: argparse.Namespace) -> int:
     if not console.is_terminal:
         console = Console(width=100)
     findings = []
-    log = Console(stderr=True)
-    # In a file a progress bar would be an empty line.
-    shown = Progress(console=log, transient=True, disable=not log.is_terminal)
-    with shown as progress, warnings.catch_warnings():
+    name = settings.spec.name
+    with working(f"checking {name}") as line, warnings.catch_warnings():
         warnings.simplefilter("ignore", NeverLearns)  # said below
-        task = progress.add_task(f"checking {settings.spec.name}", total=None)
         for finding in check_cell(settings, sizes, arguments.target):
             findings.append(finding)
-            progress.update(task, description=f"{finding.what}: {finding.array}")
+            line.say(f"checking {name}: {finding.what}, {finding.array} is done")
     failed = sum(not f.passed for f in findings)
     notes = [*_notes(settings.spec, cell)]
     if arguments.json:

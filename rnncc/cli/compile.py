@@ -19,6 +19,7 @@ from rnncc.artifact.cell import plain_variants
 from rnncc.cli.cells import parameter_count
 from rnncc.cli.report import print_json
 from rnncc.cli.settings import Settings, UsageError, find_cell, load
+from rnncc.common.progress import working
 from rnncc.files.writing import write_whole
 from rnncc.runtime.jit.module_grammar import check_module
 from rnncc.schedule.model import GradStage, LaneStage, Schedule
@@ -47,7 +48,8 @@ def run(arguments: argparse.Namespace) -> int:
         target=arguments.target,
         on_demand=not every,
     )
-    write_text(target, sealed(check_module(text)))
+    with working(f"writing {target}"):
+        write_text(target, sealed(check_module(text)))
     seconds = time.perf_counter() - started
     if arguments.json:
         interface = settings.derivation.interface

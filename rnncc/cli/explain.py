@@ -17,6 +17,7 @@ from rnncc.cli.compile import file_path, write_text
 from rnncc.cli.report import print_json
 from rnncc.cli.settings import Settings, UsageError, load
 from rnncc.cli.stages import FORWARD, PULLBACK, TRAINING, WHOLE, Stage, all_stages, stage_names
+from rnncc.common.progress import working
 from rnncc.frontend.diagnostics import nearest
 from rnncc.lowering.cell_interface import collecting_later
 
@@ -36,7 +37,9 @@ def run(arguments: argparse.Namespace) -> int:
         return write_page(target, settings, arguments)
     asked = wanted == "module" or bool(os.environ.get("RNNCC_DUMP"))
     few = len(settings.spec.equations) <= MOST_EQUATIONS
-    stages = list(all_stages(settings, arguments.dtype, module=asked or (wanted is None and few)))
+    with working(f"explaining {settings.spec.name}"):
+        shows_module = asked or (wanted is None and few)
+        stages = list(all_stages(settings, arguments.dtype, module=shows_module))
     if wanted is None and not asked and not few:
         stages.append(Stage(WHOLE, "module", "left out: --after module shows it\n"))
     dump(stages)
@@ -74,8 +77,9 @@ def write_page(target: Path, settings: Settings, arguments: argparse.Namespace) 
 
     if os.environ.get("RNNCC_DUMP"):
         dump(list(all_stages(settings, arguments.dtype)))
-    text = page_of(settings.derivation, arguments.dtype)
-    write_text(target, text)
+    with working(f"explaining {settings.spec.name}"):
+        text = page_of(settings.derivation, arguments.dtype)
+        write_text(target, text)
     if arguments.json:
         print_json("explain", ok=True, cell=settings.spec.name, output=str(target))
     else:

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from rnncc.cli.settings import UsageError
+from rnncc.common.progress import working
 from rnncc.files.writing import write_whole
 from rnncc.frontend.diagnostics import SpecError
 from rnncc.frontend.formatting import formatted
@@ -65,15 +66,17 @@ def _changed(names: list[str]) -> tuple[dict[str, tuple[str, str]], list[SpecErr
     """What is there and what is to be, of files where that differs; and what can't be read."""
     changed: dict[str, tuple[str, str]] = {}
     wrong: list[SpecError] = []
-    for name in names:
-        try:
-            old = read_text(name)
-            new = formatted(old, name)
-        except SpecError as error:
-            wrong.append(error)
-            continue
-        if new != old:
-            changed[name] = (old, new)
+    with working("laying out") as line:
+        for number, name in enumerate(names, 1):
+            line.say(f"laying out {name}, {number} of {len(names)}")
+            try:
+                old = read_text(name)
+                new = formatted(old, name)
+            except SpecError as error:
+                wrong.append(error)
+                continue
+            if new != old:
+                changed[name] = (old, new)
     return changed, wrong
 
 

@@ -9,14 +9,12 @@ import argparse
 import os
 import sys
 import warnings
-from contextlib import contextmanager
 from typing import Any, BinaryIO
 
 import numpy as np
-from rich.console import Console
-from rich.progress import Progress
 
 from rnncc.cli.settings import UsageError
+from rnncc.common.progress import working
 from rnncc.files import FileError, write_whole
 from rnncc.models.component import NoStream
 from rnncc.models.load import load_model
@@ -48,7 +46,8 @@ def run_model(arguments: argparse.Namespace) -> int:
     inputs = _read(arguments.input, model)
     try:
         outputs = _blocks(model, inputs, arguments.block)
-        found = model(inputs) if outputs is None else outputs
+        with working(f"running {os.path.basename(model.origin) or 'model'}"):
+            found = model(inputs) if outputs is None else outputs
     except (ValueError, TypeError) as error:
         raise FileError(arguments.input, str(error)) from None
     _write(arguments.output, found)
@@ -99,8 +98,8 @@ def _blocks(model: Model, inputs: dict[str, np.ndarray], block: int) -> dict[str
     except NoStream:
         return None
     parts: list[dict[str, np.ndarray]] = []
-    with _progress() as progress:
-        task = progress.add_task(os.path.basename(model.origin) or "model", total=steps)
+    what = f"running {os.path.basename(model.origin) or 'model'}"
+    with working(what) as line:
         for start in range(0, steps, block):
             piece = x[:, start : start + block]
             short = block - piece.shape[1]
@@ -110,16 +109,8 @@ def _blocks(model: Model, inputs: dict[str, np.ndarray], block: int) -> dict[str
             if any(y.ndim < 2 or y.shape[1] != block for y in made.values()):
                 return None  # an output that isn't of each step
             parts.append({n: y[:, : block - short] for n, y in made.items()})
-            progress.update(task, advance=block - short)
+            line.say(f"{what}: {start + block - short:,} of {steps:,} steps")
     return {n: np.concatenate([p[n] for p in parts], 1) for n in parts[0]}
-
-
-@contextmanager
-def _progress() -> Any:
-    """A bar on a terminal's stderr, and nothing in a file."""
-    console = Console(stderr=True)
-    with Progress(console=console, transient=True, disable=not console.is_terminal) as progress:
-        yield progress
 
 
 def _write(path: str, outputs: dict[str, np.ndarray]) -> None:

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from rnncc.common.figures import new_figure
+from rnncc.common.progress import working
 from rnncc.drawing.chosen import ChosenCell
 from rnncc.drawing.columns import Columns, columns_of, ranks_of
 from rnncc.drawing.graph import CellDrawing, DrawnNode, drawing_of
@@ -58,7 +59,8 @@ def picture(cell: ChosenCell, format: str) -> bytes:
     things than a drawing has room for."""
     file = io.BytesIO()
     metadata = {"svg": {"Date": None}, "pdf": {"CreationDate": None}}.get(format)
-    figure(cell).savefig(file, format=format, dpi=DOTS, metadata=metadata)
+    with working(f"drawing {cell.spec.name}"):
+        figure(cell).savefig(file, format=format, dpi=DOTS, metadata=metadata)
     return file.getvalue()
 
 

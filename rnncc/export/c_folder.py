@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 
 from rnncc.common.layer_keywords import Storage
+from rnncc.common.progress import working
 from rnncc.common.template_loader import render
 from rnncc.emit.c.names import RESERVED
 from rnncc.emit.c.parts import CUnit, UnitParts
@@ -146,11 +147,12 @@ def c(
     (with its line), states of another shape. OSError: the folder is there and not empty, or can't
     be written.
     """
-    unit, chain = made_of(what, name, block, storage, initial_state)
-    files = {**texts(unit), **_around(unit, chain)}
-    with folder_whole(folder) as made:
-        for file, text in files.items():
-            (made / file).write_text(text, encoding="utf-8", newline="\n")
+    with working(f"writing {os.fspath(folder)}"):
+        unit, chain = made_of(what, name, block, storage, initial_state)
+        files = {**texts(unit), **_around(unit, chain)}
+        with folder_whole(folder) as made:
+            for file, text in files.items():
+                (made / file).write_text(text, encoding="utf-8", newline="\n")
     return Path(folder)
 
 

@@ -9,6 +9,7 @@ import os
 from pathlib import Path
 from typing import Literal
 
+from rnncc.common.progress import working
 from rnncc.models.model import Model
 from rnncc.runtime.api.layer import Layer
 
@@ -43,4 +44,5 @@ def onnx(
         if (error.name or "").split(".")[0] != "onnx":
             raise
         raise ImportError("an .onnx file is written by onnx: pip install 'rnncc[onnx]'") from None
-    return written(what, path, states=states, lengths=lengths, mask=mask, form=form)
+    with working(f"writing {os.fspath(path)}"):
+        return written(what, path, states=states, lengths=lengths, mask=mask, form=form)

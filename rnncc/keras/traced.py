@@ -14,6 +14,7 @@ import keras
 from keras import tree
 
 from rnncc.common.layer_keywords import KerasLayerKeywords
+from rnncc.common.progress import working
 from rnncc.keras.arguments import dtype_of
 from rnncc.keras.cells import Cell, KerasAbstractCell
 from rnncc.keras.python.graph import Graph, graph_of
@@ -85,9 +86,10 @@ class PythonCell(Cell):
         if not self.cell.built:
             self.cell.build(shapes)
             self.cell.built = True
-        trains = self._read(shapes)
-        steps, name = step_graph(self.cell, trains), f"<{type(self.cell).__name__}>"
-        layer, equations = compiled(steps, self.kernel_dtype, name)
+        kind = type(self.cell).__name__
+        with working(f"reading {kind}"):
+            steps = step_graph(self.cell, self._read(shapes))
+            layer, equations = compiled(steps, self.kernel_dtype, f"<{kind}>")
         sizes: dict[str, Any] = dict(equations.sizes)
         self._compiled = layer(**sizes)
         self._equations, self._sizes = equations, sizes

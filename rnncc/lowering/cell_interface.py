@@ -14,6 +14,7 @@ from contextlib import contextmanager
 from functools import cached_property
 from pathlib import Path
 
+from rnncc.common.progress import working
 from rnncc.frontend.diagnostics import Diagnostic, Reporter, SpecError
 from rnncc.frontend.elaborate import OptionValue
 from rnncc.frontend.limits import FOLDINGS, WORK
@@ -177,23 +178,25 @@ def collecting_later() -> Iterator[None]:
 @collecting_later()
 def check_text(text: str, filename: str = "<text>") -> CellSpec:
     """`parse` and `check` together: mistakes of both kinds in one SpecError."""
-    try:
-        spec = parse(text, filename)
-    except SpecError as error:
-        _check_partial(error)
-        raise
-    return check(spec)
+    with working(f"checking {filename}"):
+        try:
+            spec = parse(text, filename)
+        except SpecError as error:
+            _check_partial(error)
+            raise
+        return check(spec)
 
 
 @collecting_later()
 def check_file(path: str | Path) -> CellSpec:
     """`parse_file` and `check` together: mistakes of both kinds in one SpecError."""
-    try:
-        spec = parse_file(path)
-    except SpecError as error:
-        _check_partial(error)
-        raise
-    return check(spec)
+    with working(f"checking {path}"):
+        try:
+            spec = parse_file(path)
+        except SpecError as error:
+            _check_partial(error)
+            raise
+        return check(spec)
 
 
 def _check_partial(error: SpecError) -> None:

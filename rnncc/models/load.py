@@ -12,6 +12,7 @@ from typing import Any, Literal
 
 import rnncc.models.onnx
 import rnncc.models.plain  # noqa: F401
+from rnncc.common.progress import working
 from rnncc.files import FileError, Tensors, read
 from rnncc.files.reading import format_of
 from rnncc.models.folder_reading import read_folder
@@ -48,26 +49,29 @@ def load_model(
     executed. Sequences of chains are [batch, time, features], whatever batch_first was.
     """
     where, chosen = os.fspath(path), dtype_name(dtype)
-    if os.path.isdir(where):
-        _refuse(where, "a folder", layers=layers, ignore=ignore, names=names, plain=plain)
-        return read_folder(where)
-    kind = format_of(path)
-    if kind == "onnx":
-        _refuse(where, "ONNX", layers=layers, ignore=ignore, names=names)
-        return load_onnx(path, plain or "auto")
-    _refuse(where, kind, plain=plain)
-    tensors = read(path)
-    if kind == "keras" or (kind == "hdf5" and "model_config" in tensors.metadata):
-        from rnncc.models.readers.keras_model import read_keras_model
+    with working(f"reading {where}"):
+        if os.path.isdir(where):
+            _refuse(where, "a folder", layers=layers, ignore=ignore, names=names, plain=plain)
+            return read_folder(where)
+        kind = format_of(path)
+        if kind == "onnx":
+            _refuse(where, "ONNX", layers=layers, ignore=ignore, names=names)
+            return load_onnx(path, plain or "auto")
+        _refuse(where, kind, plain=plain)
+        tensors = read(path)
+        if kind == "keras" or (kind == "hdf5" and "model_config" in tensors.metadata):
+            from rnncc.models.readers.keras_model import read_keras_model
 
-        _refuse(where, "Keras", layers=layers, ignore=ignore, names=names)
-        return read_keras_model(tensors)
-    if kind == "hdf5":
-        raise FileError(where, "weights without a model: make the layer, then rnncc.load_weights")
-    if kind == "json" and is_amplifier(tensors.metadata["document"]):
-        _refuse(where, "an amplifier", layers=layers, ignore=ignore, names=names)
-        return read_amplifier(tensors.metadata["document"], where, chosen)
-    return _torch_chain(tensors, layers, ignore, names or {}, chosen)
+            _refuse(where, "Keras", layers=layers, ignore=ignore, names=names)
+            return read_keras_model(tensors)
+        if kind == "hdf5":
+            raise FileError(
+                where, "weights without a model: make the layer, then rnncc.load_weights"
+            )
+        if kind == "json" and is_amplifier(tensors.metadata["document"]):
+            _refuse(where, "an amplifier", layers=layers, ignore=ignore, names=names)
+            return read_amplifier(tensors.metadata["document"], where, chosen)
+        return _torch_chain(tensors, layers, ignore, names or {}, chosen)
 
 
 def _refuse(where: str, what: str, **given: Any) -> None:

@@ -12,6 +12,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.common.progress import working
 from rnncc.drawing.notebook import PlanText
 from rnncc.drawing.tables import ArraysShown, named_arrays, shape_text, shapes_text, table
 from rnncc.models.component import (
@@ -169,7 +170,8 @@ class Model:
         """
         from rnncc.models.folder import write_folder
 
-        write_folder(self, folder, replace)
+        with working(f"writing {os.fspath(folder)}"):
+            write_folder(self, folder, replace)
 
     def __repr__(self) -> str:
         kinds = ", ".join(node.part.kind for node in self.nodes)

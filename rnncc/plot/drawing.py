@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from rnncc.common.progress import working
 from rnncc.drawing.notebook import chosen_of
 from rnncc.drawing.picture import figure
 from rnncc.runtime.api.layer import Layer
@@ -26,4 +27,5 @@ def drawing(cell: Layer | type[Layer]) -> Figure:
     if not (isinstance(cell, Layer) or (isinstance(cell, type) and issubclass(cell, Layer))):
         kind = cell.__name__ if isinstance(cell, type) else type(cell).__name__
         raise TypeError(f"a drawing is of a class of rnncc.compile or a layer, not of {kind}")
-    return figure(chosen_of(cell))
+    with working("drawing"):
+        return figure(chosen_of(cell))

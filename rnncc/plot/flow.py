@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from rnncc.common.figures import new_figure
+from rnncc.common.progress import working
 from rnncc.layers.bidirectional import Bidirectional
 from rnncc.layers.merges import turned
 from rnncc.runtime.api.layer import Layer
@@ -57,7 +58,8 @@ def norms_of_states(layer: Layer, inputs: Any, initial_state: Any) -> dict[str, 
     call = layer._enter(inputs, initial_state, None, None)
     if not call.time:
         raise ValueError("the inputs have no steps")
-    return _norms(layer, call.arrays, call.time)
+    with working(f"{layer.name}: gradients of {call.time:,} steps"):
+        return _norms(layer, call.arrays, call.time)
 
 
 def _norms(layer: Layer, arrays: Mapping[str, Any], time: int) -> dict[str, np.ndarray]:

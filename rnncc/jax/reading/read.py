@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 
+from rnncc.common.progress import working
 from rnncc.jax.reading.batch import SIZES, Shapes, refuse_row_counts
 from rnncc.jax.reading.flat import Flat, RefusedAt, flatten, text_of
 from rnncc.jax.reading.inferred import inferred
@@ -82,7 +83,8 @@ def read(
         key = text_of(way.flat), way.rows, way.carried, way.timed, numbers, dtype.name, step.name
         try:
             if key not in known:
-                known[key] = _read(step, way, fixed, dtype)
+                with working(f"reading {step.name}"):
+                    known[key] = _read(step, way, fixed, dtype)
             return known[key]
         except RefusedAt as why:
             whys.append(str(why))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 from torch.utils import _pytree as pytree
 
+from rnncc.common.progress import working
 from rnncc.reading.graph import Unreadable
 from rnncc.reading.proof import Disproved, prove
 from rnncc.reading.recorder import Recorder
@@ -98,7 +99,11 @@ def read(
 
     Refused, with the operation and the user's line, for what equations can't say.
     """
-    reader = _Reader(called, arguments, form, owned)
+    with working(f"reading {called.name}"):
+        return _read(_Reader(called, arguments, form, owned), called, modules)
+
+
+def _read(reader: _Reader, called: Called, modules: Sequence[torch.nn.Module]) -> StepReading:
     modes = [m.training for m in modules]
     try:
         graphs = []
