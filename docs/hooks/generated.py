@@ -25,6 +25,7 @@ from typing import Any
 
 ROOT = Path(__file__).parents[2]
 sys.path[:0] = [str(ROOT), str(Path(__file__).parent)]  # of this checkout, whatever is installed
+import decisions  # noqa: E402
 from built_in import cells, drawings  # noqa: E402
 
 PUBLIC = (
@@ -42,8 +43,11 @@ LINE = re.compile(r"^<!-- generated: (.+?) -->$", re.MULTILINE)
 WIDEST = 110  # a longer line of an example is cut: what it shows is that it is long
 
 
-def on_page_markdown(markdown: str, **_: Any) -> str:
+def on_page_markdown(markdown: str, page: Any = None, **_: Any) -> str:
     """mkdocs calls this with a page's text."""
+    if page and page.file.src_uri == "decisions.md":
+        return decisions.index(markdown)
+    markdown = decisions.linked(markdown)
     return LINE.sub(lambda m: made(m[1]), markdown)
 
 
@@ -53,6 +57,10 @@ def on_files(files: Any, config: Any) -> Any:
 
     for name, text in drawings():
         files.append(File.generated(config, name, content=text))
+    every = decisions.parts((ROOT / "docs/decisions.md").read_text("utf-8"))
+    for part in every:
+        text = decisions.page(part, every)
+        files.append(File.generated(config, part.path, content=text))
     return files
 
 

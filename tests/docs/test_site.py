@@ -172,6 +172,34 @@ def test_figures_of_cells_are_the_benchs(generated: Any) -> None:
     ).read_text("utf-8")
 
 
+def test_every_decision_has_its_page(pages: dict[str, Page], generated: Any) -> None:
+    every = generated.decisions.parts((DOCS / "decisions.md").read_text("utf-8"))
+    assert len(every) > 60
+    for part in every:
+        page = pages[f"decisions/{part.number}.html"]
+        assert part.date in page.text and f"{part.number}. " in page.text
+        assert f"decisions/{part.number}.html" in pages["decisions.html"].links
+        assert f"d{part.number}" in pages["decisions.html"].ids
+    assert "decisions/5.html" in pages["versions.html"].links
+
+
+@pytest.mark.parametrize(
+    "text", ["## 1. A {#d1}\n\nNo date.\n", "## 2. A {#d2}\n\n*2026-11-23*\n\nText.\n"]
+)
+def test_a_decision_without_date_or_number_is_refused(generated: Any, text: str) -> None:
+    with pytest.raises(ValueError, match="a date, and numbers in a row"):
+        generated.decisions.parts(text)
+
+
+def test_links_of_a_decision_lead_out_of_its_folder(generated: Any) -> None:
+    said = "[a](arm.md#x) [b](#d1) [c](https://x.md) [d](decisions.md#d1)"
+    text = f"## 1. A {{#d1}}\n\n*2026-11-23*\n\n{said}\n"
+    (part,) = generated.decisions.parts(text)
+    made = generated.decisions.page(part, [part])
+    links = ("(../arm.md#x)", "(1.md)", "(https://x.md)", "(../decisions/1.md)")
+    assert all(link in made for link in links)
+
+
 def test_arguments_are_listed(generated: Any) -> None:
     import docstrings
 
