@@ -132,7 +132,8 @@ class Load:
         before = 0
         while (now := time.perf_counter() - seen.begun) < self.seconds:
             await asyncio.sleep(min(1, self.seconds - now))
-            seen.health.append(await asyncio.to_thread(self.health))
+            health = await asyncio.to_thread(self.health)
+            seen.health.append({**health, "second": time.perf_counter() - seen.begun})
             p50, p99, _ = seen.percentiles(seen.took[before:])
             text = f"{len(seen.took) - before} steps/s, p50 {p50:.1f} ms, p99 {p99:.1f} ms"
             before = len(seen.took)
@@ -204,7 +205,8 @@ def picture(seen: Seen, path: Path) -> None:
     times.set_yscale("log")
     times.set_ylabel("round trip, ms")
     times.legend(loc="upper right", ncols=2, frameon=False)
-    memory.plot([h["megabytes"] for h in seen.health], color="black", linewidth=1)
+    of_memory = ([h[name] for h in seen.health] for name in ("second", "megabytes"))
+    memory.plot(*of_memory, color="black", linewidth=1)
     memory.set_ylim(0, 1.3 * max(h["megabytes"] for h in seen.health))
     memory.set_ylabel("server, MB")
     memory.set_xlabel("seconds")
