@@ -230,7 +230,7 @@ def _model_commands(commands: Any) -> None:
     import_.add_argument("file", metavar="FILE", help="ONNX, Keras, torch, RTNeural, NAM, ...")
     import_.add_argument("-o", "--output", metavar="FOLDER", required=True)
     import_.add_argument("--layers", metavar="TEXT", help="a state_dict's chain: 'lstm linear'")
-    import_.add_argument("--dtype", choices=["float32", "float64"], default="float32")
+    import_.add_argument("--dtype", choices=["float32", "float64"], help="where no file says it")
     import_.add_argument("--replace", action="store_true", help="where a model is there already")
     import_.add_argument("--report", action="store_true", help="print weights, and what runs each")
     import_.set_defaults(run=_later("trained", "import_file"))

@@ -32,7 +32,7 @@ def load_model(
     layers: str | None = None,
     ignore: Sequence[str] = (),
     names: Mapping[str, str] | None = None,
-    dtype: Literal["float32", "float64"] = "float32",
+    dtype: Literal["float32", "float64"] | None = None,
     plain: Literal["auto", "onnxruntime", "reference"] | None = None,
 ) -> Model:
     """A trained network out of a file, told by what is in it, or out of a folder of `Model.save`.
@@ -42,34 +42,36 @@ def load_model(
 
     layers: that chain in words, "lstm(40, 256, 3) relu linear" (`readers.torch_chain`). None: it is
     guessed from names and shapes, and shown in a warning. ignore: patterns of modules' names that
-    aren't needed. names: new names of tensors by their own, where they aren't torch's. dtype: of
-    the model, float32 or float64. plain: of ONNX, who runs its other operators (`load_onnx`).
+    aren't needed. names: new names of tensors by their own, where they aren't torch's. dtype: of a
+    chain or an amplifier, whose files don't say: float32 (None) or float64. plain: of ONNX, who
+    runs its other operators (`load_onnx`).
 
     FileError (a ValueError) for what can't be read, with where and what. Nothing of a file is
     executed. Sequences of chains are [batch, time, features], whatever batch_first was.
     """
-    where, chosen = os.fspath(path), dtype_name(dtype)
+    where, chosen = os.fspath(path), dtype_name("float32" if dtype is None else dtype)
+    chain = {"layers": layers, "ignore": ignore, "names": names}
     with working(f"reading {where}"):
         if os.path.isdir(where):
-            _refuse(where, "a folder", layers=layers, ignore=ignore, names=names, plain=plain)
+            _refuse(where, "a folder", **chain, plain=plain, dtype=dtype)
             return read_folder(where)
         kind = format_of(path)
         if kind == "onnx":
-            _refuse(where, "ONNX", layers=layers, ignore=ignore, names=names)
+            _refuse(where, "ONNX", **chain, dtype=dtype)
             return load_onnx(path, plain or "auto")
         _refuse(where, kind, plain=plain)
         tensors = read(path)
         if kind == "keras" or (kind == "hdf5" and "model_config" in tensors.metadata):
             from rnncc.models.readers.keras_model import read_keras_model
 
-            _refuse(where, "Keras", layers=layers, ignore=ignore, names=names)
+            _refuse(where, "Keras", **chain, dtype=dtype)
             return read_keras_model(tensors)
         if kind == "hdf5":
             raise FileError(
                 where, "weights without a model: make the layer, then rnncc.load_weights"
             )
         if kind == "json" and is_amplifier(tensors.metadata["document"]):
-            _refuse(where, "an amplifier", layers=layers, ignore=ignore, names=names)
+            _refuse(where, "an amplifier", **chain)
             return read_amplifier(tensors.metadata["document"], where, chosen)
         return _torch_chain(tensors, layers, ignore, names or {}, chosen)
 

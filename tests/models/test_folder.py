@@ -202,3 +202,5 @@ def test_links_are_not_followed(saved: tuple[Path, Model], tmp_path: Path) -> No
         rnncc.load_model(tmp_path)
     with pytest.raises(ValueError, match="leave layers out"):
         rnncc.load_model(saved[0], layers="lstm")
+    with pytest.raises(ValueError, match="leave dtype out"):
+        rnncc.load_model(saved[0], dtype="float64")

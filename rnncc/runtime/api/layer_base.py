@@ -492,7 +492,7 @@ def _as_shapes(shapes: Any) -> Any:
 
 def _dims(name: str, shape: Any) -> tuple[int | None, ...]:
     if not isinstance(shape, tuple | list):
-        raise TypeError(f"the shape of {name} is a tuple, not {shape!r}")
+        raise TypeError(f"the shape of {name} is a tuple of its own, not {shape!r}")
     return tuple(
         None if n is None else whole_number(f"an axis of {name}", n, least=0) for n in shape
     )

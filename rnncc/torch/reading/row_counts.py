@@ -5,7 +5,8 @@ tensors that hold nothing and have a symbol for rows, as torch's own compiler do
 about it that the user's code asks is a choice which equations can't make.
 
 `len(x)` is a number as soon as it is asked for, and mostly a part of a shape then. Who asks for it
-is run with some more numbers of rows, as people have them, and has to do the same with each.
+is run with some more numbers of rows, as people have them, and has to do the same with each. So is
+what torch can't run on such tensors, as `lerp` with a tensor for its weight.
 
 Non-Goals: what torch's own code asks, such as whether shapes broadcast: that changes no numbers.
 """
@@ -13,9 +14,11 @@ Non-Goals: what torch's own code asks, such as whether shapes broadcast: that ch
 from __future__ import annotations
 
 import linecache
+import logging
 import sys
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from types import FrameType
 from typing import Any
 
@@ -40,8 +43,7 @@ OTHERS = (2, 8, 16, 20, 32, 50, 64, 100, 128, 256, 512, MANY)
 
 
 def refuse_row_counts(run: Callable[..., Any], given: Callable[[int], Any], name: str) -> None:
-    """Refused where run(*given(rows)) depends on a number of rows. given: trees of tensors; what
-    can't be run on tensors without numbers is believed."""
+    """Refused where run(*given(rows)) depends on a number of rows. given: trees of tensors."""
     if ShapeEnv is None:
         return
     asked = _Asked()
@@ -52,14 +54,14 @@ def refuse_row_counts(run: Callable[..., Any], given: Callable[[int], Any], name
         sizes = [DimDynamic.DUCK, *[DimDynamic.STATIC] * (t.dim() - 1)]
         return mode.from_tensor(rows, symbolic_context=StatelessSymbolicContext(sizes))
 
-    with warnings.catch_warnings():
+    with warnings.catch_warnings(), _quiet():
         warnings.simplefilter("ignore")
         try:
             tensors = pytree.tree_map_only(Tensor, without_numbers, given(2))
             with mode:
                 run(*tensors)
         except Exception:  # whatever it can't do with them: its numbers have been compared
-            pass
+            asked.takes_number = True
     if asked.where:
         question, file, line = asked.where[0]
         text = linecache.getline(file, line).strip()
@@ -69,6 +71,18 @@ def refuse_row_counts(run: Callable[..., Any], given: Callable[[int], Any], name
         )
     if asked.takes_number:
         _refuse_others(run, given, name)
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Without torch's log of what it can't run on such tensors: nothing is wrong."""
+    log = logging.getLogger(FakeTensorMode.__module__)
+    before = log.disabled
+    log.disabled = True
+    try:
+        yield
+    finally:
+        log.disabled = before
 
 
 def _refuse_others(run: Callable[..., Any], given: Callable[[int], Any], name: str) -> None:

@@ -531,7 +531,7 @@ def test_weights_are_saved_whole_or_not_at_all(
 
 def test_building() -> None:
     for shapes, kind, message in (
-        (3, TypeError, "the shape of x is a tuple, not 3"),
+        (3, TypeError, "the shape of x is a tuple of its own, not 3"),
         ((None, 3), ValueError, r"x has shape \[any, 3\], expected \[batch, time, features\]"),
         ((None, None, float("nan")), TypeError, "an axis of x is a whole number, not nan"),
         ((None, None, 0), ValueError, "features is at least 1"),

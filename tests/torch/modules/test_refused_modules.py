@@ -173,11 +173,18 @@ def fails(cell: Any, z: Tensor, h: Tensor) -> Any:
     return z.view(-1, 5) + h
 
 
+def behind_lerp(cell: Any, z: Tensor, h: Tensor) -> Any:
+    """torch can't tell the shape of a lerp by a tensor for rows without a number."""
+    h = torch.lerp(z, h, torch.sigmoid(cell.w[0]))
+    return torch.tanh(h) if z.shape[0] > 100 else h
+
+
 # The step, what the message says, a part of its line.
 CASES: list[tuple[Step, str, str]] = [
     (many, "how many rows there are (rows > 100)", "return h if z.shape[0] > 100"),
     (even, "how many rows there are", "return h if z.size(0) % 2 == 0"),
     (counts, "something else with 64 rows than with 2", ""),
+    (behind_lerp, "something else with 128 rows than with 2", ""),
     (large, "how many rows there are", "return h if z.numel() > 5000"),
     (branch, "_local_scalar_dense", "if h.sum() > 0"),
     (rows, "aten.mean", "z - h.mean(0)"),
