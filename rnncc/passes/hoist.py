@@ -2,8 +2,9 @@
 
 Contractions, reductions, moves of elements and everything computed from weights alone go to
 `before`, with whatever they need. Cheap lane-by-lane work stays in the step: there it costs less
-than the memory to carry it in. Sums are regrouped first, so that in `x @ W + h @ U + b` the
-terms that can leave, `x @ W + b`, leave together.
+than the memory to carry it in; what something that leaves needs, too, is made twice. Sums are
+regrouped first, so that in `x @ W + h @ U + b` the terms that can leave, `x @ W + b`, leave
+together.
 
     >>> from rnncc.lowering.examples import example, outline
     >>> cell = example("h[t] = tanh(x[t] @ W + h[t-1] @ U + b)")
@@ -52,6 +53,9 @@ from rnncc.ir.rewrite import (
     sum_of,
 )
 
+SPREADING = ("broadcast", "spread")
+PLAIN = 2  # cycles a vector, at most, of what is made again
+
 
 def hoist(program: Program) -> Program:
     if program.scan is None:
@@ -59,7 +63,9 @@ def hoist(program: Program) -> Program:
     program = _regroup(program)
     scan = program.scan
     assert scan is not None
-    return _moved(program, scan, _moving(scan, *_carry_free(scan)))
+    free, constant = _carry_free(scan)
+    moving = _moving(scan, free - _of_own_matrices(scan), constant)
+    return _moved(program, scan, moving, _made_again(moving, constant))
 
 
 def hoist_weights(program: Program) -> Program:
@@ -96,22 +102,26 @@ def hoist_weights(program: Program) -> Program:
     return _moved(program, scan, _with_operands(scan, computed))
 
 
-def _moved(program: Program, scan: Scan, moving: Collection[Op]) -> Program:
-    """These ops before the loop, over all steps at once."""
+def _moved(
+    program: Program, scan: Scan, moving: Collection[Op], again: Collection[Op] = ()
+) -> Program:
+    """These ops before the loop, over all steps at once. again: of them, those that a step that
+    reads them makes by itself."""
     if not moving:
         return program
     outer: dict[Value, Value] = {s.value: s.source for s in scan.xs}
     before, body = list(program.before), []
     for op in scan.body:
-        if op not in moving:
+        if op not in moving or op in again:
             body.append(op)
+        if op not in moving:
             continue
         lifted = _lift(op, outer)
         outer[op.result] = lifted.result
         before.append(lifted)
     xs = list(scan.xs)
     rename: dict[Value, Value] = {}
-    for op in moving:
+    for op in (op for op in moving if op not in again):
         lifted_value = outer[op.result]
         if "T" in lifted_value.type.axes:
             xs.append(Slice(op.result, lifted_value))
@@ -169,15 +179,10 @@ def _moving(scan: Scan, free: set[Value], weight_only: set[Value]) -> dict[Op, N
     for op in scan.body:
         kind = OPS[op.opcode].kind
         heavy = kind not in (Kind.POINTWISE, Kind.LEAF) and op.opcode not in (
-            "broadcast",
-            "spread",
+            *SPREADING,
             "slice",
         )
-        if (
-            op.result in weight_only
-            and kind is not Kind.LEAF
-            and op.opcode not in ("broadcast", "spread")
-        ):
+        if op.result in weight_only and kind is not Kind.LEAF and op.opcode not in SPREADING:
             choose(op)
         elif op.result in free and (heavy or op.result in shared):
             choose(op)
@@ -188,6 +193,43 @@ def _moving(scan: Scan, free: set[Value], weight_only: set[Value]) -> dict[Op, N
         ):
             choose(op)  # x @ W + b: the bias starts the accumulator
     return chosen
+
+
+def _of_own_matrices(scan: Scan) -> set[Value]:
+    """What products with a matrix of each row's own lead to, where the step's arithmetic makes that
+    matrix and no later step needs the product: no other row reads the matrix, and a step has it in
+    the cache. `defer` takes what is behind it out of the loop."""
+    defs = definitions(scan.body)
+    later = {c.next for c in scan.carries}
+    for op in reversed(scan.body):
+        if later.intersection(op.results):
+            later.update(op.operands)
+    led: set[Value] = set()
+    for op in scan.body:
+        own = op.opcode == "contract" and all("B" in o.type.axes for o in op.operands)
+        matrices = [defs.get(o) for o in op.operands if own and len(o.type.shape) > 1]
+        made = any(m is not None and OPS[m.opcode].kind is Kind.POINTWISE for m in matrices)
+        if led.intersection(op.operands) or (made and op.result not in later):
+            led.update(op.results)
+    return led
+
+
+def _made_again(moving: Iterable[Op], constant: Collection[Value]) -> set[Op]:
+    """Of ops that move and that each step has a row of, what is cheaper to make than to read: what
+    spreads out something smaller, and arithmetic on nothing but that."""
+    made: set[Op] = set()
+    small: set[Value] = set()
+    for op in moving:
+        opdef = OPS[op.opcode]
+        plain = opdef.kind is Kind.POINTWISE and opdef.cost <= PLAIN
+        if opdef.kind is Kind.LEAF:
+            small.update(op.results)
+        elif op.result in constant:
+            continue
+        elif op.opcode in SPREADING or (plain and all(o in small for o in op.operands)):
+            made.add(op)
+            small.update(op.results)
+    return made
 
 
 def _with_operands(scan: Scan, wanted: Iterable[Op]) -> list[Op]:

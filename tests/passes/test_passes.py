@@ -157,6 +157,29 @@ def test_hoist_leaves_lane_by_lane_work_in_the_step() -> None:
     assert not after.before
 
 
+def test_hoist_carries_no_matrix_in_that_a_step_makes_at_less() -> None:
+    """outer(v, k) is as large as the state; v and k, and what the state was, are all it is of."""
+    program = cases.lowered("fast_weights")
+    _, pullback = gradient(
+        program, Case(program, cases.sizes_for(cases.spec_of("fast_weights"))).wrt
+    )
+    after = hoist(simplify(pullback))
+    assert [x.value.name for x in after.scan.xs if len(x.value.type.shape) > 1] == ["_C_1"]
+    assert all(len(op.result.type.shape) < 2 for op in after.before if "T" in op.result.type.axes)
+
+
+def test_hoist_makes_twice_what_both_need() -> None:
+    """Spread out, a row's number is as large as what the reduction reads: steps spread it again."""
+    text = (
+        HEADER
+        + "m = outer(x[t], x[t])\nh[t] = h[t-1] * sum(m * m, axis=0) + m @ h[t-1]\nreturn h[t]\n"
+    )
+    after = hoist(simplify(lower(check_text(text))))
+    assert "sum" in opcodes(after.before) and "sum" not in opcodes(after.scan.body)
+    assert all(len(x.value.type.shape) < 2 for x in after.scan.xs)
+    assert opcodes(after.scan.body).count("broadcast") >= 2
+
+
 def test_rotate_puts_the_contraction_first() -> None:
     """d_h = e + dz @ U' becomes the start of the next step: one dependent stage instead of two."""
     program = cases.lowered("lstm")
