@@ -473,8 +473,8 @@ RUNTIME = (
     ),
     Mutant(
         "rnncc.runtime.cpu.planning.weight_packing:Planner.launch",
-        "self.binding.threads\n",
-        "1\n",
+        "self.binding.threads if",
+        "1 if",
         patching(structure.test_packing_and_large_copies_are_shared),
     ),
     Mutant(
