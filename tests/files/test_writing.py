@@ -47,7 +47,7 @@ def test_a_folder_is_whole(tmp_path: Path) -> None:
 
 def test_what_no_file_or_folder_can_be(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
-    with pytest.raises(IsADirectoryError, match="only be saved to a file"):
+    with pytest.raises(IsADirectoryError, match="only a file can be written there"):
         write_whole(tmp_path, lambda file: None)
     with pytest.raises(NotADirectoryError), folder_whole(tmp_path / "file"):
         pass
