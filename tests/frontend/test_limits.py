@@ -160,7 +160,7 @@ def test_the_reference_names_the_limits() -> None:
         *(limits.PARTS, limits.RANK, limits.TERMS, limits.FACTORS, limits.FOLDINGS),
     )
     assert [f"{n:,}" for n in named] == re.findall(
-        r"\d[\d,]*\d", bounds.partition("#limits):")[2].replace("2**53", "")
+        r"\d[\d,]*\d", bounds.partition("#limits)):")[2].replace("2**53", "")
     )[: len(named)]
     assert f"more than {MISTAKES} the rest is counted" in text
 
