@@ -279,6 +279,13 @@ RUNTIME: dict[str, tuple[str, str, str, type[KernelFault] | None, Ways]] = {
         KernelFault,
         APART,
     ),
+    "squares that aren't turned": (
+        "copy_strided",
+        r"w\.transpose_tile\(square\)",
+        "square",
+        NUMBERS,
+        APART,
+    ),
     "the tail of a copy": ("copy_strided", r"n - i\)$", "n - i - 1)", KernelFault, APART),
     "words of the call before": (
         "perform",
@@ -311,7 +318,8 @@ DEEP: Shape = (18, 2, 2, 300)  # sums of blocks, taken in pieces
 def test_runtime_text(what: str) -> None:
     where, old, new, kind, ways = RUNTIME[what]
     shape = LONG if "begin anew" in what else DEEP if "deep" in what else SHAPE
-    caught(what, kind, ways, Changed(where, old, new), shape=shape)
+    cell = "fast_weights" if "squares" in what else "lstm"  # whose state is a matrix
+    caught(what, kind, ways, Changed(where, old, new), cell=cell, shape=shape)
 
 
 # ---- planning ----------------------------------------------------------------------------------

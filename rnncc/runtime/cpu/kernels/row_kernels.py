@@ -39,6 +39,7 @@ class StridedCopy:
     vector: str
     first: str  # n - i lanes of it
     scalar: str
+    turns: bool = False  # whether it has squares of vectors for a source that lies the other way
 
 
 REDUCTIONS = (
@@ -54,6 +55,7 @@ COPIES = (
         "v.load(at)",
         "v.load_first(at, n - i)",
         "w.get(at)",
+        turns=True,
     ),
     StridedCopy(
         "add",

@@ -95,10 +95,13 @@ def describe(src, dst):
 
 
 @pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("shape", [(5,), (37,), (3, 40), (2, 3, 4, 5), (2, 1, 3, 2, 2, 3), (0, 4)])
+@pytest.mark.parametrize(
+    "shape",
+    [(5,), (37,), (3, 40), (37, 19), (3, 16, 33), (2, 3, 4, 5), (2, 1, 3, 2, 2, 3), (0, 4)],
+)
 def test_strided_copies(dtype, shape):
     source = np.random.default_rng(0).standard_normal(shape).astype(dtype)
-    for src in (source, source.T, source[..., ::-1]):
+    for src in (source, source.T, source[..., ::-1], np.moveaxis(source, -1, -min(2, source.ndim))):
         dst = np.full(src.shape, 5, dtype)
         desc = describe(src, dst)
         rows(dtype).call("copy_strided", src.ctypes.data, dst.ctypes.data, desc.ctypes.data)
