@@ -4,9 +4,9 @@
         line.say("reading voice.onnx: 3 of 9 parts")
 
 It comes after a second, of a command or of the work, so what is quick is done in silence, and goes
-when all is there. Of works
-inside works, the innermost that has taken a second is said. Nothing is written where stderr is no
-terminal, in notebooks and logs, or where the environment variable RNNCC_PROGRESS is 0.
+when all is there. Of works inside works, the innermost that has taken a second is said. Nothing is
+written where stderr is no terminal, in notebooks and logs, or where the environment variable
+RNNCC_PROGRESS is 0.
 
 Non-Goals: what is printed in the end; it is printed behind the line, not while it stands there.
 """
