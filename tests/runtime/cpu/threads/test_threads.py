@@ -148,6 +148,7 @@ print(dispatch.threading_reason())
 """
 FORK = """
 import os
+sys.stdout.flush()  # else the child says its parent's lines again
 child = os.fork()
 if child == 0:
     data, _ = run_ring(2, 2)
