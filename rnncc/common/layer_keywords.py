@@ -132,30 +132,28 @@ class KerasLayerKeywords(KerasKeywords, total=False):
     input_dim: int
 
 
-class KerasSimpleKeywords(KerasKeywords, total=False):
-    """Of `keras.SimpleRNN`, beside Keras's."""
+class KerasBuiltInKeywords(KerasKeywords, total=False):
+    """Of `keras.SimpleRNN`, `keras.GRU` and `keras.LSTM`, beside Keras's."""
 
     zero_output_for_mask: bool
     checkpoint_every: int | None
     precision: Precision | None
     weights: Storage | None
     implementation: int
+    input_shape: Any
+    input_dim: int
+
+
+class KerasSimpleKeywords(KerasBuiltInKeywords, total=False):
+    """Of `keras.SimpleRNN`, beside those."""
+
     use_cudnn: bool | str
-    input_shape: Any
-    input_dim: int
 
 
-class KerasGatedKeywords(KerasKeywords, total=False):
-    """Of `keras.GRU` and `keras.LSTM`, beside Keras's."""
+class KerasGatedKeywords(KerasBuiltInKeywords, total=False):
+    """Of `keras.GRU` and `keras.LSTM`, beside those."""
 
-    zero_output_for_mask: bool
-    checkpoint_every: int | None
-    precision: Precision | None
-    weights: Storage | None
-    implementation: int
     dropout_per_gate: bool
-    input_shape: Any
-    input_dim: int
 
 
 class KerasSimpleCellKeywords(KerasKeywords, total=False):
